@@ -1,0 +1,39 @@
+# The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint test-asan test-deep annotate clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
+
+setup: ## system packages, .venv and extensions, for everything below
+	@deploy/setup test
+
+build: ## .venv and the extensions; quick when nothing changed
+	@deploy/setup build
+
+demo: ## guarded mail on a real queue, before your eyes
+	@deploy/setup demo
+	@nfmailguard lab demo
+
+test: setup lint ## everything CI runs, but for the sanitizer
+	pytest
+
+lint: build ## formatting, ruff, mypy, cython-lint
+	ruff format --check
+	ruff check
+	mypy
+	cython-lint cext/*.pyx cext/*.pxd
+
+test-asan: build ## the core's tests under AddressSanitizer
+	tests/asan.sh
+
+test-deep: build ## the searching tests with many more examples
+	pytest -m "not live and not sources" --hypothesis-profile=deep
+
+annotate: build ## Cython's view of each line: build/annotate/*.html
+	@mkdir -p build/annotate
+	cython -3 --annotate -I src -o build/annotate/ src/nfmailguard/cext/*.pyx
+
+clean: ## removes what was built, keeps .venv
+	rm -rf build dist cext/*.c cext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

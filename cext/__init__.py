@@ -1,0 +1,1 @@
+"""The core: Cython, one module a room, no Python object per packet."""

@@ -1,0 +1,66 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The client's direction: hands its octets to whoever reads them now.
+
+Promises: how octets are read changes only where the dialogue says so (smtp.verbs,
+column ``reads``). Does not know lines or messages.
+"""
+
+from nfmailguard.cext.command cimport command_octets, resume_line
+from nfmailguard.cext.message cimport message_octets
+from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
+from nfmailguard.cext.smtp cimport (
+    ACTION_PASS,
+    INPUT_CHUNK,
+    INPUT_COMMANDS,
+    INPUT_DATA,
+    INPUT_OPAQUE,
+    TLS_NOT_A_HANDSHAKE,
+    report,
+)
+
+cdef enum:
+    TLS_HANDSHAKE = 0x16       # RFC 8446 5.1: ContentType handshake
+
+
+cdef uint32_t chunk_octets(Scene *scene, Dialogue *dialogue, uint32_t at, uint32_t length) noexcept nogil:
+    cdef uint32_t part = length - at
+    cdef Record *record
+    if part > dialogue.chunk_left:
+        part = <uint32_t> dialogue.chunk_left
+    dialogue.chunk_left -= part
+    dialogue.message_octets += part
+    if dialogue.chunk_left == 0:
+        dialogue.input = INPUT_COMMANDS
+        if dialogue.reported:                      # the last chunk
+            record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
+            if record != NULL:
+                record.to_server = 1
+                record.state = dialogue.state
+                record.a = dialogue.message_octets
+                ring_push(scene.ring)
+            dialogue.message_octets = 0
+            dialogue.reported = 0
+    return at + part
+
+
+cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
+                            uint64_t offset) noexcept nogil:
+    cdef uint32_t at = 0
+    if scene.ruling.faithful and dialogue.input == INPUT_COMMANDS:
+        resume_line(scene, dialogue, octets, length)
+    while at < length and scene.verdict == ACTION_PASS:
+        if dialogue.input == INPUT_DATA:
+            at = message_octets(scene, dialogue, octets, at, length, offset)
+        elif dialogue.input == INPUT_CHUNK:
+            at = chunk_octets(scene, dialogue, at, length)
+        elif dialogue.input == INPUT_OPAQUE:
+            if not dialogue.tls_checked:
+                dialogue.tls_checked = 1
+                if octets[at] != TLS_HANDSHAKE:
+                    report(scene, dialogue, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, octets + at, 1, NULL, 0)
+            return length
+        elif dialogue.waiting and not scene.ruling.apply:
+            return at
+        else:
+            at = command_octets(scene, dialogue, octets, at, length, offset)
+    return length

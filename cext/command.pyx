@@ -1,0 +1,471 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Command lines: which verbs get through, and what the others become.
+
+Keeps invariant 4 (segmentation decides nothing): every octet is decided when it is
+seen, from what stands before it. A verb that lies in one segment gets the exact
+form of the ruling; one that is cut passes while an allowed verb is still possible
+and becomes letters from the first impossible octet, so no denied verb is readable
+and no partial line is held. What leaves ends its lines with CRLF and nothing else
+(where bare CR and LF are blanked), so no server can see another line than we do.
+"""
+
+from libc.stdint cimport INT64_MAX
+from libc.string cimport memchr, memcpy, memset
+
+from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.smtp cimport (
+    ACTION_BLANK,
+    ACTION_MASK,
+    ACTION_PASS,
+    ACTION_RESET,
+    ADDRESS_ILLEGAL_CHARACTER,
+    ADDRESS_TOO_LONG,
+    ARGUMENT_CHUNK_SIZE,
+    ARGUMENT_RECIPIENT,
+    ARGUMENT_SECRET,
+    ARGUMENT_SENDER,
+    BDAT_NOT_OFFERED,
+    BDAT_SIZE_INVALID,
+    COMMAND_BARE_CR,
+    COMMAND_BARE_LF,
+    COMMAND_DENIED,
+    COMMAND_TOO_LONG,
+    FORM_NOOP,
+    FORM_XALL,
+    INPUT_CHUNK,
+    INPUT_COMMANDS,
+    LINE_OCTETS,
+    NAME_OCTETS,
+    PHASE_ARGUMENT,
+    PHASE_SASL,
+    PHASE_START,
+    PHASE_VERB,
+    RECIPIENTS_TOO_MANY,
+    VERB_BDAT,
+    VERB_EHLO,
+    VERB_HELO,
+    VERB_MAIL,
+    VERB_RCPT,
+    VERB_RSET,
+    VERB_UNKNOWN,
+    Line,
+    expect_reply,
+    give_line,
+    lend_line,
+    line_add,
+    name_begins,
+    name_is,
+    report,
+    upper,
+)
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+    CLOSING_BRACKET = 62
+    EXCERPT = 48                       # octets of a line a finding shows
+
+cdef enum Fate:                        # of the verb being read
+    FATE_PASS = 0
+    FATE_OPEN = 1                      # cut by the segment's end: decided by prefix
+    FATE_LETTER = 2
+    FATE_NOOP = 3
+
+cdef enum Reported:
+    REPORTED_LENGTH = 1
+    REPORTED_CHARACTER = 2
+    REPORTED_ADDRESS = 4
+
+cdef enum AddressPhase:
+    ADDRESS_BEFORE = 0
+    ADDRESS_COLON = 1                  # behind FROM:, no word yet
+    ADDRESS_PATH = 2                   # between < and >
+    ADDRESS_WORD = 3                   # an address without brackets
+    ADDRESS_BEHIND = 4
+
+cdef enum SizePhase:
+    SIZE_FIRST = 0
+    SIZE_DIGITS = 1
+    SIZE_BEHIND = 2
+    SIZE_INVALID = 3
+
+
+cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
+    if at[0] != octet:
+        at[0] = octet
+        scene.edits += 1
+
+
+cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    for i in range(1, scene.grammar.verb_count):
+        if name_is(&scene.grammar.verbs[i], octets, length):
+            return <uint8_t> i
+    return VERB_UNKNOWN
+
+
+cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Whether an allowed verb begins with `octets`.
+    cdef uint32_t i
+    if scene.ruling.allow[VERB_UNKNOWN]:
+        return True
+    for i in range(1, scene.grammar.verb_count):
+        if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
+            return True
+    return False
+
+
+cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # The finding that keeps `verb` from passing, or 0.
+    if not scene.ruling.allow[verb]:
+        return COMMAND_DENIED
+    if verb == VERB_BDAT and scene.ruling.apply and not dialogue.offered_chunking:
+        return BDAT_NOT_OFFERED
+    return 0
+
+
+cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """The fate of the verb whose (next) octets begin at ``octets``, `length` octets in this segment."""
+    cdef Line *line = dialogue.command
+    cdef uint32_t end = 0
+    cdef uint8_t verb, finding
+    cdef uint8_t name[NAME_OCTETS]
+    cdef bint whole
+    cdef bint blank_lf = scene.ruling.action[COMMAND_BARE_LF] == ACTION_BLANK
+    cdef bint blank_cr = scene.ruling.action[COMMAND_BARE_CR] == ACTION_BLANK
+    if not scene.ruling.apply:
+        return FATE_PASS
+    if dialogue.leading:
+        while end < length and octets[end] <= SPACE and octets[end] != CR and (octets[end] != LF or blank_lf):
+            end += 1
+    while end < length and octets[end] != SPACE and octets[end] != LF:
+        if octets[end] == CR and (blank_cr or (end + 1 < length and octets[end + 1] == LF)):
+            break
+        end += 1
+    whole = end < length
+    if line.length + end > NAME_OCTETS:
+        verb = VERB_UNKNOWN
+    else:
+        memcpy(name, line.octets, line.length)
+        memcpy(name + line.length, octets, end)
+        verb = find_verb(scene, name, line.length + end)
+    finding = refusal(scene, dialogue, verb)
+    if line.length:                                # faithful only: the verb began in an earlier segment
+        return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
+    if not finding and (whole or scene.ruling.faithful):
+        return FATE_PASS
+    if scene.ruling.action[finding if whole or finding else COMMAND_DENIED] != ACTION_MASK:
+        return FATE_PASS
+    if not whole:
+        return FATE_LETTER if scene.ruling.faithful else FATE_OPEN
+    return FATE_NOOP if scene.ruling.unknown == FORM_NOOP and end >= 4 else FATE_LETTER
+
+
+cdef void resume_line(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """A segment begins: what Cisco masks a packet at a time is chosen anew (S-113423)."""
+    if dialogue.phase == PHASE_VERB:
+        dialogue.fate = choose_fate(scene, dialogue, octets, length)
+
+
+cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nogil:
+    cdef Line *line = dialogue.command
+    cdef uint8_t octet = at[0]
+    cdef uint32_t place = dialogue.verb_length
+    cdef const char *noop = b"NOOP"
+    line_add(line, octet)
+    if dialogue.verb_length < 0xffff:
+        dialogue.verb_length += 1
+    if octet > SPACE:
+        dialogue.leading = 0
+    if dialogue.fate == FATE_OPEN and not verb_possible(scene, line.octets, dialogue.verb_length):
+        dialogue.fate = FATE_LETTER
+    if dialogue.fate == FATE_LETTER:
+        put(scene, at, scene.ruling.letter)
+    elif dialogue.fate == FATE_NOOP:
+        put(scene, at, noop[place] if place < 4 else SPACE)
+    else:
+        line.sent += 1
+
+
+cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
+                         uint32_t length) noexcept nogil:
+    # `rest`: what follows the verb in this segment; shown with it, unless it may be a secret.
+    cdef Line *line = dialogue.command
+    cdef uint8_t before[LINE_OCTETS + EXCERPT]
+    cdef uint8_t after[LINE_OCTETS + EXCERPT]
+    cdef uint32_t size = line.length if line.length < EXCERPT else EXCERPT
+    cdef uint32_t sent = line.sent if line.sent < size else size
+    cdef uint32_t more = 0
+    cdef const char *noop = b"NOOP"
+    while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF:
+        more += 1
+    if scene.grammar.argument[verb] == ARGUMENT_SECRET:
+        more = 0
+    memcpy(before, line.octets, size)
+    memcpy(before + size, rest, more)
+    memcpy(after, before, size + more)
+    if scene.ruling.action[finding] != ACTION_MASK:
+        return report(scene, dialogue, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
+    if scene.ruling.unknown == FORM_NOOP and dialogue.fate != FATE_LETTER and size >= 4:
+        memset(after, SPACE, size)
+        memcpy(after, noop, 4)
+    else:
+        if not scene.ruling.apply:
+            sent = 0
+        memset(after + sent, scene.ruling.letter, size - sent)
+    if scene.ruling.unknown == FORM_XALL:
+        memset(after + size, scene.ruling.letter, more)
+    return report(scene, dialogue, finding, True, verb, dialogue.line_offset,
+                  before, size + more, after, size + more)
+
+
+cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length, uint64_t offset) noexcept nogil:
+    """The verb is complete; ``at`` is the octet that ends it, ``length`` octets from there are in this segment."""
+    cdef Line *line = dialogue.command
+    cdef uint8_t verb = VERB_UNKNOWN
+    cdef uint8_t finding
+    if dialogue.verb_length <= NAME_OCTETS:
+        verb = find_verb(scene, line.octets, dialogue.verb_length)
+    dialogue.phase = PHASE_ARGUMENT
+    dialogue.verb = verb
+    dialogue.address_phase = 0
+    dialogue.address_length = 0
+    dialogue.bracket = 0
+    dialogue.chunk_left = 0
+    finding = refusal(scene, dialogue, verb)
+    if not finding and dialogue.fate == FATE_LETTER:
+        finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
+    if finding and report_verb(scene, dialogue, finding, verb, at, length) == ACTION_MASK:
+        dialogue.denied = 1
+        dialogue.mask_rest = scene.ruling.unknown == FORM_XALL
+        # Where all of the verb has passed as the beginning of an allowed one, spoil its end.
+        if dialogue.fate == FATE_OPEN or (dialogue.mask_rest and at[0] == SPACE):
+            put(scene, at, scene.ruling.letter)
+        return
+    if verb == VERB_RCPT:
+        dialogue.recipients += 1
+        if scene.ruling.recipients and dialogue.recipients > scene.ruling.recipients:
+            report(scene, dialogue, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
+
+
+cdef void measure_address(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t offset) noexcept nogil:
+    # ASA class 5: the octets between < and >, or of the first word where there is no <.
+    cdef uint8_t phase = dialogue.address_phase
+    cdef uint8_t end = CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE
+    if octet == c"<" and phase != ADDRESS_PATH and phase != ADDRESS_BEHIND:
+        dialogue.address_phase = ADDRESS_PATH
+        dialogue.address_length = 0
+    elif phase == ADDRESS_BEFORE:
+        if octet == c":":
+            dialogue.address_phase = ADDRESS_COLON
+    elif phase == ADDRESS_COLON:
+        if octet != SPACE:
+            dialogue.address_phase = ADDRESS_WORD
+            dialogue.address_length = 1
+    elif phase == ADDRESS_PATH or phase == ADDRESS_WORD:
+        if octet == end:
+            dialogue.address_phase = ADDRESS_BEHIND
+        else:
+            dialogue.address_length += 1
+    if dialogue.address_length > scene.ruling.sender_length and not dialogue.reported & REPORTED_ADDRESS:
+        dialogue.reported |= REPORTED_ADDRESS
+        report(scene, dialogue, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+
+
+cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    cdef uint8_t octet = at[0]
+    cdef uint8_t blank = SPACE
+    cdef bint illegal = scene.ruling.illegal[octet]
+    if scene.ruling.brackets:                      # S-ASDM: "> must be preceded by <"
+        if octet == c"<":
+            illegal |= dialogue.bracket
+            dialogue.bracket = 1
+        elif octet == c">":
+            illegal |= not dialogue.bracket
+            dialogue.bracket = 0
+    if illegal:
+        if not dialogue.reported & REPORTED_CHARACTER:
+            dialogue.reported |= REPORTED_CHARACTER
+            report(scene, dialogue, ADDRESS_ILLEGAL_CHARACTER, True, dialogue.verb, offset, &octet, 1, &blank, 1)
+        if scene.ruling.apply and scene.ruling.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
+            put(scene, at, SPACE)
+    if dialogue.verb == VERB_MAIL and scene.ruling.sender_length:
+        measure_address(scene, dialogue, octet, offset)
+
+
+cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    # RFC 3030 2: chunk-size is 1*DIGIT; ours has to fit 63 bits.
+    cdef uint8_t octet = at[0]
+    cdef uint8_t digit = <uint8_t> (octet - 48)
+    if dialogue.address_phase >= SIZE_BEHIND:
+        return
+    if digit <= 9 and dialogue.chunk_left <= (<uint64_t> INT64_MAX - digit) // 10:
+        dialogue.chunk_left = dialogue.chunk_left * 10 + digit
+        dialogue.address_phase = SIZE_DIGITS
+    elif octet == SPACE and dialogue.address_phase == SIZE_DIGITS:
+        dialogue.address_phase = SIZE_BEHIND
+    else:
+        dialogue.address_phase = SIZE_INVALID
+        if report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, &octet, 1, NULL, 0) == ACTION_MASK:
+            dialogue.denied = 1
+            dialogue.mask_rest = 1
+            put(scene, at, scene.ruling.letter)
+
+
+cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    dialogue.line_offset = offset
+    dialogue.line_length = 0
+    dialogue.verb_length = 0
+    dialogue.verb = VERB_UNKNOWN
+    dialogue.reported = 0
+    dialogue.denied = 0
+    dialogue.mask_rest = 0
+    dialogue.leading = 1
+
+
+cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
+                         uint64_t offset) noexcept nogil:
+    """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
+    cdef uint8_t kind
+    cdef uint32_t mechanism
+    if dialogue.phase == PHASE_SASL:
+        return
+    if dialogue.phase == PHASE_START:
+        begin_line(scene, dialogue, offset)
+        dialogue.command = lend_line(scene.lines)
+        if dialogue.command == NULL:
+            scene.verdict = ACTION_RESET
+            return
+        dialogue.phase = PHASE_VERB
+        dialogue.fate = choose_fate(scene, dialogue, at, length)
+    dialogue.line_length += 1
+    if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
+            and not dialogue.reported & REPORTED_LENGTH):
+        dialogue.reported |= REPORTED_LENGTH
+        report(scene, dialogue, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+        if scene.verdict != ACTION_PASS:
+            return
+    if dialogue.phase == PHASE_VERB:
+        if at[0] == SPACE and not dialogue.leading:
+            end_verb(scene, dialogue, at, length, offset)
+            line_add(dialogue.command, SPACE)
+        else:
+            verb_octet(scene, dialogue, at)
+        return
+    kind = scene.grammar.argument[dialogue.verb]
+    mechanism = dialogue.verb_length + 1           # where AUTH's first word begins; what follows is secret
+    if kind != ARGUMENT_SECRET or dialogue.command.length <= mechanism or memchr(
+            dialogue.command.octets + mechanism, SPACE, dialogue.command.length - mechanism) == NULL:
+        line_add(dialogue.command, at[0])
+    if dialogue.mask_rest:
+        put(scene, at, scene.ruling.letter)
+    elif dialogue.denied:
+        return
+    elif kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT:
+        address_octet(scene, dialogue, at, offset)
+    elif kind == ARGUMENT_CHUNK_SIZE:
+        size_octet(scene, dialogue, at, offset)
+
+
+cdef bint is_last_chunk(Dialogue *dialogue) noexcept nogil:
+    # RFC 3030 2: "BDAT" SP chunk-size [ SP "LAST" ]
+    cdef const char *last = b" LAST"
+    cdef uint32_t i
+    cdef Line *line = dialogue.command
+    if line.length < 5:
+        return False
+    for i in range(5):
+        if upper(line.octets[line.length - 5 + i]) != <uint8_t> last[i]:
+            return False
+    return True
+
+
+cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    """The line is complete; ``at`` is its LF."""
+    cdef uint8_t verb
+    cdef Record *record
+    if dialogue.phase == PHASE_SASL:
+        dialogue.phase = PHASE_START
+        dialogue.input = INPUT_COMMANDS
+        dialogue.waiting = dialogue.count
+        return
+    if dialogue.phase == PHASE_START:
+        expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
+        return
+    if dialogue.phase == PHASE_VERB:
+        end_verb(scene, dialogue, at, 0, offset)
+        if scene.verdict != ACTION_PASS:
+            return
+    if dialogue.verb == VERB_BDAT and not dialogue.denied and dialogue.address_phase == SIZE_FIRST:
+        report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
+        dialogue.address_phase = SIZE_INVALID
+        if scene.verdict != ACTION_PASS:
+            return
+    verb = VERB_UNKNOWN if dialogue.denied else dialogue.verb
+    record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = dialogue.state
+        record.verb = dialogue.verb
+        record.a = dialogue.line_offset
+        record.b = dialogue.denied
+        record_text(record, dialogue.command.octets, dialogue.command.length, False)
+        ring_push(scene.ring)
+    if verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO:
+        dialogue.recipients = 0
+    if expect_reply(scene, dialogue, verb, offset):
+        if scene.grammar.waits[verb]:
+            dialogue.waiting = dialogue.count
+        if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
+            dialogue.input = INPUT_CHUNK
+            dialogue.reported = is_last_chunk(dialogue)
+    give_line(scene.lines, &dialogue.command)
+    dialogue.phase = PHASE_START
+
+
+cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
+                             uint64_t offset) noexcept nogil:
+    """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
+    cdef uint8_t carriage_return = CR
+    cdef uint8_t line_feed = LF
+    cdef uint8_t blank = SPACE
+    cdef uint8_t octet
+    cdef bint blank_cr = scene.ruling.apply and scene.ruling.action[COMMAND_BARE_CR] == ACTION_BLANK
+    cdef bint ended
+    while at < length and scene.verdict == ACTION_PASS:
+        octet = octets[at]
+        ended = 0
+        if dialogue.after_cr:
+            dialogue.after_cr = 0
+            if octet == LF:
+                ended = 1
+            elif report(scene, dialogue, COMMAND_BARE_CR, True, dialogue.verb, offset + at,
+                        &octet, 1, &line_feed, 1) == ACTION_BLANK:
+                # The CR has left, maybe in an earlier segment: make it the line end it looks like.
+                put(scene, octets + at, LF)
+                ended = 1
+            elif scene.verdict == ACTION_PASS:
+                ordinary_octet(scene, dialogue, &carriage_return, 1, offset + at - 1)
+        if ended:
+            end_line(scene, dialogue, octets + at, offset + at)
+        elif octet == CR:
+            if dialogue.phase == PHASE_START:
+                begin_line(scene, dialogue, offset + at)
+            elif dialogue.phase == PHASE_VERB and blank_cr:
+                end_verb(scene, dialogue, octets + at, length - at, offset + at)
+            dialogue.after_cr = 1
+        elif octet == LF:
+            if report(scene, dialogue, COMMAND_BARE_LF, True, dialogue.verb, offset + at,
+                      &octet, 1, &blank, 1) == ACTION_BLANK:
+                put(scene, octets + at, SPACE)
+                ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
+            elif scene.verdict == ACTION_PASS:
+                end_line(scene, dialogue, octets + at, offset + at)
+                ended = 1
+        elif scene.verdict == ACTION_PASS:
+            ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
+        at += 1
+        if ended and (dialogue.input != INPUT_COMMANDS or (dialogue.waiting and not scene.ruling.apply)):
+            break
+    return at

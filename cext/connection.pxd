@@ -1,0 +1,28 @@
+# Connections: how a packet's flow begins, is pinned, and ends.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nfmailguard.cext.core cimport Core
+from nfmailguard.cext.flow cimport Flow
+from nfmailguard.cext.operation cimport Operations
+from nfmailguard.cext.packet cimport Packet, ParseResult
+
+# A packet that packet_parse did not take: answered.
+cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now, Operations *out) noexcept nogil
+# A packet of no known flow: answered.
+cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil
+# A packet with SYN on a known flow: answered; False where the packet has no SYN.
+cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil
+# A RST on a flow that is inspected: answered.
+cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil
+# Whether the packet came in where its direction began; otherwise reported.
+cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+# Reports the flow's end and takes it out of the table; held packets are dropped.
+cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil
+
+cdef inline bint inspected_port(Core *core, uint32_t port) noexcept nogil:
+    return core.ports[port >> 3] >> (port & 7) & 1
+
+cdef inline void count_packet(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    flow.packets[to_server] += 1
+    flow.octets[to_server] += packet.length

@@ -1,0 +1,262 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Connections: how a flow begins, under which rule, and how it ends.
+
+Promises: only a SYN begins a flow that is inspected, so nothing is ever read from
+its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
+"""
+
+from libc.string cimport memcmp
+
+from nfmailguard.cext.core cimport Network, Rule
+from nfmailguard.cext.flow cimport AGE_EMBRYONIC, FLOW_INSPECTED, FLOW_PASSED, flow_add, flow_find, flow_remove
+from nfmailguard.cext.inspect cimport drop_pending, end_flow, report_condition
+from nfmailguard.cext.packet cimport FRAGMENT, NOT_TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TRUNCATED
+from nfmailguard.cext.record cimport (
+    END_EVICTED,
+    END_RST,
+    END_TIMEOUT,
+    RECORD_FLOW,
+    Record,
+    ring_push,
+    ring_reserve,
+)
+from nfmailguard.cext.smtp cimport (
+    ACTION_LOG,
+    ACTION_PASS,
+    FLOW_LIMIT,
+    FLOW_MIDSTREAM,
+    PACKET_TRUNCATED,
+    PACKET_WRONG_INTERFACE,
+    Ruling,
+    dialogue_close,
+    dialogue_open,
+)
+from nfmailguard.cext.stream cimport stream_close
+from nfmailguard.cext.verdict cimport accept, drop, drop_if
+
+
+cdef bint in_networks(const Network *networks, uint32_t count, uint8_t family, const uint8_t *address) noexcept nogil:
+    cdef uint32_t i, octets, bits
+    for i in range(count):
+        if networks[i].family != family:
+            continue
+        octets = networks[i].bits // 8
+        bits = networks[i].bits % 8
+        if memcmp(networks[i].octets, address, octets) != 0:
+            continue
+        if bits == 0 or (networks[i].octets[octets] ^ address[octets]) >> (8 - bits) == 0:
+            return True
+    return count == 0
+
+
+cdef uint32_t choose_rule(Core *core, Flow *flow, uint32_t interface) noexcept nogil:
+    """The first rule that matches the flow; the last one matches every flow."""
+    cdef uint32_t i, port
+    cdef Rule *rule
+    cdef bint found
+    for i in range(core.rule_count - 1):
+        rule = &core.rules[i]
+        found = rule.port_count == 0
+        for port in range(rule.port_count):
+            found |= rule.ports[port] == flow.identity.server_port
+        if (found and (rule.interface == 0 or rule.interface == interface)
+                and in_networks(rule.sources, rule.source_count, flow.identity.family, flow.identity.client)
+                and in_networks(rule.destinations, rule.destination_count, flow.identity.family,
+                                flow.identity.server)):
+            return i
+    return core.rule_count - 1
+
+
+cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
+    """Reports the flow's end and takes it out of the table; held packets are dropped."""
+    cdef Record *record
+    drop_pending(core, flow, out)
+    record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = flow.dialogue.state
+        record.code = flow.end if flow.end else end
+        record.a = flow.started
+        record.b = flow.packets[1]
+        record.c = flow.octets[1]
+        record.d = flow.packets[0]
+        record.e = flow.octets[0]
+        ring_push(&core.ring)
+    stream_close(&flow.stream[0], &core.pool)
+    stream_close(&flow.stream[1], &core.pool)
+    dialogue_close(&flow.dialogue, &core.lines)
+    flow_remove(&core.flows, flow)
+
+
+cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """A new flow with its ruling, or NULL when the table is full: an embryonic flow gives way first."""
+    cdef Flow *flow = flow_add(&core.flows, packet, to_server, now)
+    if flow == NULL and core.flows.oldest[AGE_EMBRYONIC] != NULL:
+        core.counters.flows_evicted += 1
+        forget_flow(core, core.flows.oldest[AGE_EMBRYONIC], END_EVICTED, now, out)
+        flow = flow_add(&core.flows, packet, to_server, now)
+    if flow == NULL:
+        return NULL
+    core.counters.flows_opened += 1
+    flow.identity.rule = <uint8_t> choose_rule(core, flow, packet.queued.in_interface if to_server else 0)
+    flow.ruling = &core.rules[flow.identity.rule].ruling
+    dialogue_open(&flow.dialogue, &core.grammar)
+    return flow
+
+
+cdef void refuse_flow(Core *core, Packet *packet, Operations *out) noexcept nogil:
+    # No place in the table: the default rule's ruling, for the flow's own cannot be kept.
+    cdef Ruling *ruling = &core.rules[core.rule_count - 1].ruling
+    core.counters.flows_refused += 1
+    core.finding_counts[FLOW_LIMIT] += 1
+    drop_if(core, ruling.apply and ruling.action[FLOW_LIMIT] > ACTION_LOG, packet.queued.id, out)
+
+
+cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
+    flow.stream[to_server].isn = isn
+    flow.stream[to_server].next_seq = flow.stream[to_server].kept_seq = isn + 1
+    flow.stream[to_server].known = 1
+
+
+cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """A packet of no known flow."""
+    cdef Flow *flow
+    cdef uint8_t action
+    if packet.flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN:
+        flow = open_flow(core, packet, True, now, out)
+        if flow == NULL:
+            refuse_flow(core, packet, out)
+            return
+        pin_interface(core, flow, True, packet, now)
+        count_packet(flow, True, packet)
+        begin_stream(flow, True, packet.seq)
+        syn_packet(core, flow, packet, out)
+        return
+    if packet.flags & TCP_RST:
+        accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
+        return
+    flow = open_flow(core, packet, to_server, now, out)
+    if flow == NULL:
+        refuse_flow(core, packet, out)
+        return
+    core.counters.flows_midstream += 1
+    count_packet(flow, to_server, packet)
+    flow.stream[to_server].next_seq = packet.seq
+    flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
+    flow.stream[to_server].kept_seq = packet.seq
+    if now - core.started < core.startup and flow.ruling.midstream_at_start <= ACTION_LOG:
+        action = ACTION_PASS
+    else:
+        action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
+    if action <= ACTION_LOG:
+        flow.fate = FLOW_PASSED
+        core.counters.flows_passed += 1
+        accept(core, packet.queued.id, out)
+        return
+    drop(core, packet.queued.id, out)
+    end_flow(core, flow, action, now, out)
+
+
+cdef void syn_packet(Core *core, Flow *flow, Packet *packet, Operations *out) noexcept nogil:
+    # RFC 7413: data on a SYN comes before there is a stream; without an answer the client repeats it later.
+    if packet.payload_length and flow.ruling.apply:
+        core.counters.odd_flags += 1
+        drop(core, packet.queued.id, out)
+    else:
+        accept(core, packet.queued.id, out)
+
+
+cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
+    """Whether the packet came in where its direction began; otherwise reported."""
+    if not flow.interface_known[to_server]:
+        flow.interface[to_server] = packet.queued.in_interface
+        flow.interface_known[to_server] = 1
+        return True
+    if flow.interface[to_server] == packet.queued.in_interface:
+        return True
+    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now) <= ACTION_LOG
+
+
+cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil:
+    """Packets with SYN; False when the packet has none."""
+    if not packet.flags & TCP_SYN:
+        return False
+    if to_server and not packet.flags & TCP_ACK:
+        if packet.seq == flow.stream[1].isn and flow.stream[1].known:
+            syn_packet(core, flow, packet, out)
+        elif flow.closed or flow.fate != FLOW_INSPECTED or not flow.syn_ack:
+            # The ports are used again: another connection, inspected from its beginning.
+            forget_flow(core, flow, END_TIMEOUT, now, out)
+            first_packet(core, packet, True, now, out)
+        else:
+            # Only the server knows whether it still has the old connection (RFC 9293 3.10.7.4); its
+            # SYN and ACK to this one would begin another flow.
+            flow.other_syn = packet.seq
+            flow.other_syn_seen = 1
+            syn_packet(core, flow, packet, out)
+        return True
+    if to_server or not packet.flags & TCP_ACK or packet.payload_length:
+        core.counters.odd_flags += 1               # simultaneous open, SYN from a server, data on SYN and ACK
+        drop_if(core, flow.ruling.apply, packet.queued.id, out)
+        return True
+    if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and flow.other_syn != flow.stream[1].isn:
+        flow = reopen(core, flow, packet, now, out)
+        if flow == NULL:
+            refuse_flow(core, packet, out)
+            return True
+    if not flow.syn_ack and flow.stream[1].known and packet.ack == flow.stream[1].isn + 1:
+        begin_stream(flow, False, packet.seq)
+        flow.syn_ack = 1
+    accept(core, packet.queued.id, out)
+    return True
+
+
+cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    cdef uint32_t isn = flow.other_syn
+    cdef uint32_t client_interface = flow.interface[1]
+    forget_flow(core, flow, END_TIMEOUT, now, out)
+    flow = open_flow(core, packet, False, now, out)
+    if flow == NULL:
+        return NULL
+    begin_stream(flow, True, isn)
+    flow.interface[1] = client_interface
+    flow.interface_known[1] = 1
+    pin_interface(core, flow, False, packet, now)
+    return flow
+
+
+cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil:
+    # Receivers check a RST's sequence number themselves (RFC 5961 3.2); a wrong one changes nothing here.
+    if packet.seq == flow.stream[to_server].next_seq or (not flow.syn_ack and not to_server):
+        flow.closed = 1
+        flow.end = END_RST
+    accept(core, packet.queued.id, out)
+
+
+cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    """A packet whose stream cannot be told or whose octets are not all here."""
+    cdef Ruling *ruling = &core.rules[core.rule_count - 1].ruling
+    cdef bint to_server
+    cdef Flow *flow
+    if result == NOT_TCP:
+        core.counters.not_tcp += 1
+        accept(core, packet.queued.id, out)
+        return
+    if result == FRAGMENT:
+        core.counters.fragments += 1
+    elif result != TRUNCATED:
+        core.counters.malformed += 1
+    else:
+        core.counters.truncated += 1
+        core.finding_counts[PACKET_TRUNCATED] += 1
+        if packet.tcp != NULL:
+            to_server = inspected_port(core, packet.destination_port)
+            flow = flow_find(&core.flows, packet, to_server)
+            if flow != NULL and flow.fate == FLOW_INSPECTED:
+                ruling = flow.ruling
+                core.finding_counts[PACKET_TRUNCATED] -= 1
+                report_condition(core, flow, PACKET_TRUNCATED, to_server, now)
+        drop_if(core, ruling.apply and ruling.action[PACKET_TRUNCATED] > ACTION_LOG, packet.queued.id, out)
+        return
+    drop_if(core, ruling.apply, packet.queued.id, out)

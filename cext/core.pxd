@@ -1,0 +1,78 @@
+# The core's whole state: tables, flows, memory, counters. Declarations only.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from nfmailguard.cext.flow cimport AGES, FlowTable
+from nfmailguard.cext.packet cimport PACKET_BUILD_SIZE
+from nfmailguard.cext.record cimport Ring
+from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, LinePool, Ruling
+from nfmailguard.cext.stream cimport Pool, Segment
+
+cdef enum:
+    MOST_RULES = 64
+    MOST_EMITTED = 128         # packets of our own in one call
+
+cdef struct Network:
+    uint8_t octets[16]
+    uint8_t family
+    uint8_t bits
+
+# One FlowRule: which flows, and how they are ruled.
+cdef struct Rule:
+    Ruling ruling
+    Network *sources           # any when count is 0, so for the others
+    Network *destinations
+    uint16_t *ports
+    uint32_t source_count
+    uint32_t destination_count
+    uint32_t port_count
+    uint32_t interface
+
+cdef struct Counters:
+    uint64_t packets
+    uint64_t accepted
+    uint64_t replaced
+    uint64_t dropped
+    uint64_t emitted
+    uint64_t held
+    uint64_t held_now
+    uint64_t held_expired
+    uint64_t not_tcp
+    uint64_t not_inspected
+    uint64_t fragments
+    uint64_t malformed
+    uint64_t truncated
+    uint64_t bad_checksum
+    uint64_t odd_flags
+    uint64_t out_of_order
+    uint64_t beyond_window
+    uint64_t retransmissions
+    uint64_t flows_opened
+    uint64_t flows_midstream
+    uint64_t flows_evicted
+    uint64_t flows_refused
+    uint64_t flows_passed
+    uint64_t flows_dropped
+    uint64_t flows_reset
+    uint64_t internal_errors
+
+cdef struct Core:
+    FlowTable flows
+    Pool pool
+    LinePool lines
+    Ring ring
+    Grammar grammar
+    Rule rules[MOST_RULES]
+    Counters counters
+    uint64_t finding_counts[MOST_FINDINGS]
+    uint64_t started           # nanoseconds, of the first packet; 0 before
+    uint64_t timeout[AGES]     # by FlowAge, nanoseconds
+    uint64_t held_timeout
+    uint64_t startup
+    uint32_t rule_count
+    uint32_t held_limit
+    uint32_t pending_limit
+    uint32_t emitted_now
+    uint8_t can_hold
+    uint8_t ports[8192]        # a bit a port that is inspected
+    Segment *released          # answered in the last call; their memory goes with the next
+    uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

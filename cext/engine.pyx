@@ -1,0 +1,276 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The core's face: finds each packet's flow and answers every packet exactly once.
+
+Keeps invariant 1 (one verdict): every path through ``core_process`` answers the
+packet or hands it to a stream that holds it, and every held one is answered by a
+later packet, by ``core_expire`` or by ``core_finish``. Keeps invariant 7: nothing a
+peer sends raises. No sockets, no clock, no Python object a packet.
+"""
+
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+
+from nfmailguard.cext.connection cimport (
+    count_packet,
+    first_packet,
+    forget_flow,
+    handshake,
+    inspected_port,
+    pin_interface,
+    reset_packet,
+    unparsed,
+)
+from nfmailguard.cext.core cimport MOST_FINDINGS, Counters
+from nfmailguard.cext.flow cimport (
+    AGE_CLOSING,
+    AGE_EMBRYONIC,
+    AGE_OPEN,
+    AGES,
+    FLOW_INSPECTED,
+    FLOW_PASSED,
+    FLOW_RESET,
+    Flow,
+    flow_find,
+    flow_holds_nothing,
+    flow_touch,
+    flows_close,
+    flows_open,
+)
+from nfmailguard.cext.inspect cimport drop_pending, emit_reset, inspect_packet
+from nfmailguard.cext.packet cimport (
+    PARSED,
+    TCP_ACK,
+    TCP_RST,
+    TCP_SYN,
+    Packet,
+    ParseResult,
+    packet_checksum_ok,
+    packet_parse,
+)
+from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
+from nfmailguard.cext.smtp cimport ACTION_DROP, lines_close
+from nfmailguard.cext.stream cimport Segment, pool_close, segment_free
+from nfmailguard.cext.tables cimport free_tables, load_tables
+from nfmailguard.cext.verdict cimport accept, drop, drop_if
+
+cdef enum:
+    MOST_HERE = 16             # operations of one packet besides those it releases
+
+
+cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
+    cdef Segment *segment
+    while core.released != NULL:
+        segment = core.released
+        core.released = segment.next
+        segment_free(&core.pool, segment)
+    core.emitted_now = 0
+    if core.started == 0:
+        core.started = now
+
+
+cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
+    cdef Packet packet
+    cdef Flow *flow
+    cdef bint to_server, from_server
+    cdef ParseResult result
+    cdef uint8_t age
+    begin_call(core, now, out)
+    core.counters.packets += 1
+    if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
+        core.counters.internal_errors += 1
+        if out.count < out.capacity:               # one answer has room: every caller reserves a first block
+            drop_if(core, core.rules[core.rule_count - 1].ruling.internal_error >= ACTION_DROP, queued.id, out)
+        return
+    result = packet_parse(&packet, queued)
+    if result != PARSED:
+        unparsed(core, result, &packet, now, out)
+        return
+    to_server = inspected_port(core, packet.destination_port)
+    from_server = inspected_port(core, packet.source_port)
+    if not to_server and not from_server:
+        core.counters.not_inspected += 1
+        accept(core, queued.id, out)
+        return
+    flow = flow_find(&core.flows, &packet, to_server)
+    if flow == NULL and to_server and from_server and not (packet.flags & TCP_SYN and not packet.flags & TCP_ACK):
+        flow = flow_find(&core.flows, &packet, False)
+        to_server = flow == NULL
+    if not queued.flags & PACKET_CHECKSUM_PARTIAL and not packet_checksum_ok(&packet):
+        # No receiver takes it; taking it here would be believing what the server never sees.
+        core.counters.bad_checksum += 1
+        drop_if(core, (flow.ruling if flow != NULL else &core.rules[core.rule_count - 1].ruling).apply,
+                queued.id, out)
+        return
+    if flow == NULL:
+        first_packet(core, &packet, to_server, now, out)
+        return
+    if not pin_interface(core, flow, to_server, &packet, now):
+        drop(core, queued.id, out)
+        return
+    count_packet(flow, to_server, &packet)
+    if handshake(core, flow, to_server, &packet, now, out):
+        return
+    if flow.fate == FLOW_PASSED:
+        if packet.flags & TCP_RST:
+            flow.closed = 1
+        accept(core, queued.id, out)
+    elif flow.fate != FLOW_INSPECTED:
+        drop(core, queued.id, out)
+        if flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK:
+            # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects.
+            flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
+            emit_reset(core, flow, not to_server, out)
+    elif packet.flags & TCP_RST:
+        reset_packet(core, flow, to_server, &packet, out)
+    else:
+        inspect_packet(core, flow, to_server, &packet, now, out)
+    age = AGE_OPEN if flow.syn_ack or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
+    flow_touch(&core.flows, flow, AGE_CLOSING if flow.closed or flow.fate > FLOW_PASSED else age, now)
+
+
+cdef uint64_t oldest_held(Flow *flow) noexcept nogil:
+    cdef int direction
+    cdef Segment *segment
+    cdef uint64_t oldest = UINT64_MAX
+    for direction in range(2):
+        segment = flow.stream[direction].pending
+        while segment != NULL:
+            if not segment.gone and segment.arrived < oldest:
+                oldest = segment.arrived
+            segment = segment.next
+    return oldest
+
+
+cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
+    cdef Flow *flow
+    cdef uint64_t oldest
+    cdef int age
+    begin_call(core, now, out)
+    if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
+        return
+    while core.flows.hold_oldest != NULL:
+        flow = core.flows.hold_oldest
+        oldest = oldest_held(flow)
+        if oldest == UINT64_MAX:
+            flow_holds_nothing(&core.flows, flow)
+            continue
+        if now < oldest + core.held_timeout:
+            break
+        core.counters.held_expired += 1
+        drop_pending(core, flow, out)
+    for age in range(AGES):
+        while core.flows.oldest[age] != NULL and now >= core.flows.oldest[age].seen + core.timeout[age]:
+            forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
+
+
+cdef uint64_t core_next_deadline(Core *core) noexcept nogil:
+    cdef uint64_t deadline = UINT64_MAX, at
+    cdef int age
+    if core.flows.hold_oldest != NULL:
+        at = oldest_held(core.flows.hold_oldest)
+        deadline = at + core.held_timeout if at != UINT64_MAX else 0
+    for age in range(AGES):
+        if core.flows.oldest[age] != NULL:
+            at = core.flows.oldest[age].seen + core.timeout[age]
+            if at < deadline:
+                deadline = at
+    return deadline
+
+
+cdef void core_finish(Core *core, uint64_t now, Operations *out) noexcept nogil:
+    cdef int age
+    begin_call(core, now, out)
+    if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
+        return
+    for age in range(AGES):
+        while core.flows.oldest[age] != NULL:
+            forget_flow(core, core.flows.oldest[age], END_FINISHED, now, out)
+
+
+cdef class Engine:
+    """One core with its own flow table; made through ``nfmailguard.engine``."""
+
+    def __cinit__(self, dict tables):
+        self.core = <Core *> calloc(1, sizeof(Core))
+        if self.core == NULL or operations_reserve(&self.out, 1) < 0:
+            raise MemoryError
+        load_tables(self.core, tables)
+        if (ring_open(&self.core.ring, tables["ring"]) < 0
+                or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
+            raise MemoryError
+        self.core.ring.kinds = tables["record_kinds"]
+
+    def __dealloc__(self):
+        if self.core != NULL:
+            if self.core.flows.buckets != NULL:
+                core_finish(self.core, 0, &self.out)
+                begin_call(self.core, 0, &self.out)
+                flows_close(&self.core.flows)
+            pool_close(&self.core.pool)
+            lines_close(&self.core.lines)
+            ring_close(&self.core.ring)
+            free_tables(self.core)
+            free(self.core)
+        operations_free(&self.out)
+
+    def process(self, data, uint64_t now, uint64_t id=0, uint32_t length=0, uint32_t in_interface=0,
+                uint32_t out_interface=0, uint32_t flags=0):
+        """Answers one packet: a list of (kind, id, bytes or None, to_server), in order.
+
+        ``data`` begins with the IP header and is copied; ``length`` is the packet's
+        when ``data`` is cut; ``now`` is in nanoseconds and never goes back.
+        """
+        cdef QueuedPacket packet
+        self.buffer = bytearray(data)
+        packet.data = self.buffer
+        packet.captured = <uint32_t> len(self.buffer)
+        packet.length = length or packet.captured
+        packet.id = id
+        packet.in_interface = in_interface
+        packet.out_interface = out_interface
+        packet.flags = flags
+        self.out.count = 0
+        core_process(self.core, &packet, now, &self.out)
+        return self.operations()
+
+    def expire(self, uint64_t now):
+        """What time has brought about: answers to held packets, like ``process``."""
+        self.out.count = 0
+        core_expire(self.core, now, &self.out)
+        return self.operations()
+
+    def finish(self, uint64_t now):
+        """Ends every flow and answers every held packet."""
+        self.out.count = 0
+        core_finish(self.core, now, &self.out)
+        return self.operations()
+
+    cdef list operations(self):
+        cdef list out = []
+        cdef uint32_t i
+        cdef Operation *operation
+        for i in range(self.out.count):
+            operation = &self.out.items[i]
+            out.append((operation.kind, operation.id,
+                        None if operation.data == NULL else (<const char *> operation.data)[:operation.length],
+                        bool(operation.to_server)))
+        return out
+
+    @property
+    def next_deadline(self):
+        """When ``expire`` has work again, in nanoseconds; None: never, as things stand."""
+        cdef uint64_t deadline = core_next_deadline(self.core)
+        return None if deadline == UINT64_MAX else deadline
+
+    def drain(self, int most=4096):
+        """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
+        return ring_drain(&self.core.ring, most)
+
+    def core_counters(self):
+        """Every counter of the core by name, and the counts of findings by number."""
+        cdef Counters counters = self.core.counters
+        cdef dict out = counters
+        out["flows_now"] = self.core.flows.count
+        out["memory_now"] = self.core.pool.used
+        out["records_lost"] = self.core.ring.lost
+        return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

@@ -1,0 +1,71 @@
+# Flows: both directions of a connection, found by their addresses and ports.
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from nfmailguard.cext.packet cimport Packet
+from nfmailguard.cext.record cimport Identity
+from nfmailguard.cext.smtp cimport Dialogue, Ruling
+from nfmailguard.cext.stream cimport Stream
+
+cdef extern from "bytes.h" nogil:
+    uint64_t nm_siphash(const uint64_t *key, const uint8_t *p, size_t length) noexcept
+
+cdef enum:  # FlowAge: which time-out a flow is under; each has its list, oldest first
+    AGE_EMBRYONIC = 0          # no data from either side yet
+    AGE_OPEN = 1
+    AGE_CLOSING = 2
+    AGES = 3
+
+cdef enum:  # FlowFate: what becomes of its packets
+    FLOW_INSPECTED = 0
+    FLOW_PASSED = 1            # not looked at any more
+    FLOW_DROPPED = 2           # drop-connection
+    FLOW_RESET = 3             # reset by us: whoever still sends is told again
+
+cdef struct Flow:
+    Flow *bucket_next
+    Flow *older
+    Flow *newer
+    Flow *hold_older           # list of flows with held packets, by when they began to hold
+    Flow *hold_newer
+    Identity identity
+    Ruling *ruling
+    uint64_t started           # nanoseconds
+    uint64_t seen
+    uint64_t packets[2]        # to the client, to the server
+    uint64_t octets[2]
+    uint32_t interface[2]
+    uint32_t other_syn         # the sequence number of another SYN on an open flow
+    uint8_t interface_known[2]
+    uint8_t age                # FlowAge
+    uint8_t fate               # FlowFate
+    uint8_t end                # FlowEnd, as it would be reported now
+    uint8_t closed             # both FINs seen, or a RST
+    uint8_t syn_ack            # the server answered
+    uint8_t other_syn_seen
+    Stream stream[2]           # to the client, to the server
+    Dialogue dialogue
+
+cdef struct FlowTable:
+    Flow **buckets
+    Flow *free
+    Flow *oldest[AGES]
+    Flow *newest[AGES]
+    Flow *hold_oldest
+    Flow *hold_newest
+    uint64_t key[2]
+    uint64_t next_id
+    uint32_t bucket_count      # a power of two
+    uint32_t count
+    uint32_t limit
+
+cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil
+cdef void flows_close(FlowTable *table) noexcept nogil
+# The flow of `packet` when it goes to_server, or NULL.
+cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept nogil
+# A new flow, zeroed but for its identity, or NULL when the table is full or memory is out.
+cdef Flow *flow_add(FlowTable *table, Packet *packet, bint to_server, uint64_t now) noexcept nogil
+cdef void flow_remove(FlowTable *table, Flow *flow) noexcept nogil
+cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil
+cdef void flow_holds(FlowTable *table, Flow *flow) noexcept nogil
+cdef void flow_holds_nothing(FlowTable *table, Flow *flow) noexcept nogil

@@ -1,0 +1,167 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The flow table: keyed hash, three lists by age, a cap.
+
+Keeps invariant 6 (bounded): no more flows than the limit, a keyed hash so that no
+peer can fill one bucket, work per packet that does not grow with the table. Does
+not know what a flow's streams or dialogue mean.
+"""
+
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+cdef enum:
+    LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second
+
+
+cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil:
+    """``key``: 16 random octets. -1 without memory."""
+    cdef uint32_t buckets = 1024
+    while buckets < limit:
+        buckets *= 2
+    memset(table, 0, sizeof(FlowTable))
+    memcpy(table.key, key, 16)
+    table.buckets = <Flow **> calloc(buckets, sizeof(Flow *))
+    table.bucket_count = buckets
+    table.limit = limit
+    return 0 if table.buckets != NULL else -1
+
+
+cdef void flows_close(FlowTable *table) noexcept nogil:
+    """Frees the table; its flows must have been removed."""
+    cdef Flow *flow
+    while table.free != NULL:
+        flow = table.free
+        table.free = flow.bucket_next
+        free(flow)
+    free(table.buckets)
+    table.buckets = NULL
+
+
+cdef inline void identify(Packet *packet, bint to_server, Identity *identity) noexcept nogil:
+    cdef uint32_t size = 4 if packet.family == 4 else 16
+    memset(identity, 0, sizeof(Identity))
+    identity.family = packet.family
+    memcpy(identity.client, packet.source if to_server else packet.destination, size)
+    memcpy(identity.server, packet.destination if to_server else packet.source, size)
+    identity.client_port = packet.source_port if to_server else packet.destination_port
+    identity.server_port = packet.destination_port if to_server else packet.source_port
+
+
+cdef inline uint32_t bucket_of(FlowTable *table, const Identity *identity) noexcept nogil:
+    cdef uint8_t octets[40]
+    memcpy(octets, identity.client, 16)
+    memcpy(octets + 16, identity.server, 16)
+    memcpy(octets + 32, &identity.client_port, 2)
+    memcpy(octets + 34, &identity.server_port, 2)
+    memset(octets + 36, 0, 4)
+    octets[36] = identity.family
+    return <uint32_t> (nm_siphash(table.key, octets, 40) & (table.bucket_count - 1))
+
+
+cdef inline bint same(const Identity *a, const Identity *b) noexcept nogil:
+    return (a.client_port == b.client_port and a.server_port == b.server_port and a.family == b.family
+            and memcmp(a.client, b.client, 16) == 0 and memcmp(a.server, b.server, 16) == 0)
+
+
+cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept nogil:
+    cdef Identity identity
+    cdef Flow *flow
+    identify(packet, to_server, &identity)
+    flow = table.buckets[bucket_of(table, &identity)]
+    while flow != NULL and not same(&flow.identity, &identity):
+        flow = flow.bucket_next
+    return flow
+
+
+cdef inline void unlist(FlowTable *table, Flow *flow) noexcept nogil:
+    if flow.older != NULL:
+        flow.older.newer = flow.newer
+    else:
+        table.oldest[flow.age] = flow.newer
+    if flow.newer != NULL:
+        flow.newer.older = flow.older
+    else:
+        table.newest[flow.age] = flow.older
+    flow.older = flow.newer = NULL
+
+
+cdef inline void enlist(FlowTable *table, Flow *flow) noexcept nogil:
+    flow.older = table.newest[flow.age]
+    flow.newer = NULL
+    if flow.older != NULL:
+        flow.older.newer = flow
+    else:
+        table.oldest[flow.age] = flow
+    table.newest[flow.age] = flow
+
+
+cdef Flow *flow_add(FlowTable *table, Packet *packet, bint to_server, uint64_t now) noexcept nogil:
+    cdef Flow *flow = table.free
+    cdef uint32_t bucket
+    if table.count >= table.limit:
+        return NULL
+    if flow != NULL:
+        table.free = flow.bucket_next
+    else:
+        flow = <Flow *> malloc(sizeof(Flow))
+        if flow == NULL:
+            return NULL
+    memset(flow, 0, sizeof(Flow))
+    identify(packet, to_server, &flow.identity)
+    bucket = bucket_of(table, &flow.identity)
+    table.next_id += 1
+    flow.identity.flow_id = table.next_id
+    flow.started = flow.seen = now
+    flow.bucket_next = table.buckets[bucket]
+    table.buckets[bucket] = flow
+    table.count += 1
+    enlist(table, flow)
+    return flow
+
+
+cdef void flow_remove(FlowTable *table, Flow *flow) noexcept nogil:
+    """Takes the flow out and keeps its memory for the next; streams and dialogue must be closed."""
+    cdef Flow **place = &table.buckets[bucket_of(table, &flow.identity)]
+    while place[0] != flow:
+        place = &place[0].bucket_next
+    place[0] = flow.bucket_next
+    unlist(table, flow)
+    flow_holds_nothing(table, flow)
+    flow.bucket_next = table.free
+    table.free = flow
+    table.count -= 1
+
+
+cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil:
+    """The flow was seen ``now`` and is of ``age``."""
+    if age != flow.age or now - flow.seen > LISTED_LATE:
+        unlist(table, flow)
+        flow.age = age
+        enlist(table, flow)
+        flow.seen = now
+
+
+cdef void flow_holds(FlowTable *table, Flow *flow) noexcept nogil:
+    """Lists the flow as one with held packets, if it is not listed yet."""
+    if flow.hold_older != NULL or table.hold_oldest == flow:
+        return
+    flow.hold_older = table.hold_newest
+    if flow.hold_older != NULL:
+        flow.hold_older.hold_newer = flow
+    else:
+        table.hold_oldest = flow
+    table.hold_newest = flow
+
+
+cdef void flow_holds_nothing(FlowTable *table, Flow *flow) noexcept nogil:
+    if flow.hold_older == NULL and table.hold_oldest != flow:
+        return
+    if flow.hold_older != NULL:
+        flow.hold_older.hold_newer = flow.hold_newer
+    else:
+        table.hold_oldest = flow.hold_newer
+    if flow.hold_newer != NULL:
+        flow.hold_newer.hold_older = flow.hold_older
+    else:
+        table.hold_newest = flow.hold_older
+    flow.hold_older = flow.hold_newer = NULL

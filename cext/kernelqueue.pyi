@@ -1,0 +1,31 @@
+from nfmailguard.cext.engine import Engine
+from nfmailguard.cext.injector import RawSender
+from nfmailguard.cext.tap import TapWriter
+
+class QueueLoop:
+    number: int
+    length: int
+    copy_range: int
+    receive_buffer: int
+    wanted_buffer: int
+    gso: bool
+    fail_open: bool
+    portid: int
+    def __init__(
+        self,
+        engine: Engine | None,
+        number: int,
+        *,
+        length: int,
+        copy_range: int,
+        gso: bool,
+        fail_open: bool,
+        sender: RawSender | None,
+        writer: TapWriter | None,
+    ) -> None: ...
+    def open(self) -> None: ...
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    def counters(self) -> dict[str, int]: ...

@@ -1,0 +1,8 @@
+# Message text: where DATA ends, and the lines in it.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nfmailguard.cext.smtp cimport Dialogue, Scene
+
+# Decides message octets from `at` on; returns the index behind the last one that was message.
+cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
+                             uint64_t offset) noexcept nogil

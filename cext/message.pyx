@@ -1,0 +1,159 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Message text: finds the end of DATA and leaves no second opinion about it.
+
+Promises: what we take for the end of data is what any server takes for it
+(RFC 5321 4.1.1.4): of the other shapes some servers accept (SMTP smuggling, 2023)
+the completing octet is blanked. Most text is skipped by memchr: an end of data
+needs a dot behind a line end. Does not know commands.
+"""
+
+from libc.string cimport memchr
+
+from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
+from nfmailguard.cext.smtp cimport (
+    ACTION_BLANK,
+    ACTION_PASS,
+    DATA_BARE,
+    DATA_BARE_DOT,
+    DATA_CR,
+    DATA_DOT,
+    DATA_DOT_CR,
+    DATA_LINE,
+    DATA_LINE_TOO_LONG,
+    DATA_SMUGGLING_SHAPE,
+    DATA_TEXT,
+    HEADER_LINE_TOO_LONG,
+    INPUT_COMMANDS,
+    expect_reply,
+    report,
+)
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+    DOT = 46
+    REPORTED_LINE = 1
+
+
+cdef inline uint8_t step(uint8_t state, uint8_t octet) noexcept nogil:
+    # Any octet but a dot, in any state that holds no dot.
+    if octet == CR:
+        return DATA_CR
+    if octet == LF:
+        return DATA_LINE if state == DATA_CR else DATA_BARE
+    return DATA_TEXT
+
+
+cdef inline bint shape(Scene *scene, Dialogue *dialogue, uint8_t *octet, uint8_t blank,
+                       uint64_t offset) noexcept nogil:
+    # Reports a non-standard end of data; whether `octet` was overwritten with `blank`.
+    cdef uint8_t before = octet[0]
+    if report(scene, dialogue, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1) != ACTION_BLANK:
+        return False
+    octet[0] = blank
+    scene.edits += 1
+    return True
+
+
+cdef uint32_t find_end(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
+                       uint64_t offset, bint *ended) noexcept nogil:
+    # The index behind CRLF.CRLF, or `length` when the message goes on.
+    cdef uint8_t state = dialogue.data_state
+    cdef uint32_t stop
+    cdef uint8_t *dot
+    cdef uint8_t octet
+    ended[0] = 0
+    while at < length and scene.verdict == ACTION_PASS:
+        octet = octets[at]
+        if state < DATA_DOT:
+            dot = <uint8_t *> memchr(octets + at, DOT, length - at)
+            stop = <uint32_t> (dot - octets) if dot != NULL else length
+            # The two octets before a dot tell all there is to know.
+            if stop - at >= 2:
+                state = step(step(DATA_TEXT, octets[stop - 2]), octets[stop - 1])
+            elif stop - at == 1:
+                state = step(state, octet)
+            at = stop
+            if dot != NULL:
+                at += 1
+                state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
+        elif state == DATA_DOT_CR:
+            if octet == LF:
+                ended[0] = 1
+            elif shape(scene, dialogue, octets + at, LF, offset + at):
+                ended[0] = 1                       # CRLF.CR has left: make it the one standard end
+            if ended[0]:
+                state = DATA_LINE
+                at += 1
+                break
+            state = DATA_CR                        # read the octet again as what follows a CR
+        elif octet == CR and state == DATA_DOT:
+            state = DATA_DOT_CR
+            at += 1
+        elif octet == CR or octet == LF:
+            if shape(scene, dialogue, octets + at, SPACE, offset + at):
+                state = DATA_TEXT
+            else:
+                state = step(DATA_TEXT, octet)
+            at += 1
+        else:
+            state = DATA_TEXT
+            at += 1
+    dialogue.data_state = state
+    return at
+
+
+cdef void measure_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t at, uint32_t length,
+                        uint64_t offset) noexcept nogil:
+    # ASA default map, classes 3 and 4: header and body lines; a CR at the end is not counted.
+    cdef uint32_t stop, size, limit
+    cdef const uint8_t *end
+    while at < length and scene.verdict == ACTION_PASS:
+        end = <const uint8_t *> memchr(octets + at, LF, length - at)
+        stop = <uint32_t> (end - octets) if end != NULL else length
+        size = dialogue.data_line_length + (stop - at)
+        limit = scene.ruling.header_line_length if dialogue.header else scene.ruling.body_line_length
+        if stop > at:
+            dialogue.after_cr = octets[stop - 1] == CR
+        if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
+            dialogue.reported |= REPORTED_LINE
+            report(scene, dialogue, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
+                   offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
+        if end == NULL:
+            dialogue.data_line_length = size
+            return
+        if size - dialogue.after_cr == 0:
+            dialogue.header = 0                    # RFC 5322 2.1: an empty line ends the header
+        dialogue.data_line_length = 0
+        dialogue.after_cr = 0
+        dialogue.reported = 0
+        at = stop + 1
+
+
+cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
+                             uint64_t offset) noexcept nogil:
+    cdef bint ended
+    cdef uint32_t end = find_end(scene, dialogue, octets, at, length, offset, &ended)
+    cdef Record *record
+    if scene.verdict != ACTION_PASS:
+        return end
+    if scene.ruling.header_line_length or scene.ruling.body_line_length:
+        measure_lines(scene, dialogue, octets, at, end, offset)
+        if scene.verdict != ACTION_PASS:
+            return end
+    dialogue.message_octets += end - at
+    if not ended:
+        return end
+    record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = dialogue.state
+        record.a = dialogue.message_octets - 3     # without the dot and its CRLF
+        ring_push(scene.ring)
+    dialogue.input = INPUT_COMMANDS
+    dialogue.recipients = 0
+    dialogue.after_cr = 0
+    dialogue.reported = 0
+    expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset + end - 1)
+    return end

@@ -1,0 +1,168 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Packets: parsing, checksums, trimming and building of IPv4 and IPv6 TCP packets.
+
+Promises: after ``PARSED`` every pointer of the view lies inside the captured octets
+and accessors cannot fail; a changed packet leaves with right lengths and checksums
+(invariant 3). Does not know flows or SMTP.
+"""
+
+from libc.string cimport memcpy, memset
+
+cdef enum:
+    PROTOCOL_TCP = 6
+    IPV6_HOP_BY_HOP = 0
+    IPV6_ROUTING = 43
+    IPV6_FRAGMENT = 44
+    IPV6_AUTHENTICATION = 51
+    IPV6_DESTINATION = 60
+
+
+cdef inline int ipv6_transport(const uint8_t *ip, uint32_t length, uint32_t *at) noexcept nogil:
+    # RFC 8200 4: walks the extension headers; the protocol found, or -1 when they run out.
+    cdef int kind = ip[6]
+    cdef uint32_t offset = 40
+    while kind in (IPV6_HOP_BY_HOP, IPV6_ROUTING, IPV6_DESTINATION, IPV6_AUTHENTICATION):
+        if offset + 8 > length:
+            return -1
+        if kind == IPV6_AUTHENTICATION:            # RFC 4302 2.2: in 4-octet units, less 2
+            kind = ip[offset]
+            offset += (<uint32_t> ip[offset + 1] + 2) * 4
+        else:
+            kind = ip[offset]
+            offset += (<uint32_t> ip[offset + 1] + 1) * 8
+    at[0] = offset
+    return kind
+
+
+cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil:
+    """Fills ``packet`` from ``queued``. TRUNCATED leaves addresses and ports when ``tcp`` is not NULL."""
+    cdef uint8_t *ip = queued.data
+    cdef uint32_t offset, length, header
+    cdef int protocol
+    cdef uint32_t have = queued.captured
+    packet.queued = queued
+    packet.ip = ip
+    packet.tcp = NULL
+    if have < 20:
+        return TRUNCATED if queued.length >= 20 and queued.length > have else MALFORMED
+    if ip[0] >> 4 == 4:
+        packet.family = 4
+        offset = (ip[0] & 15) * 4
+        length = nm_get16(ip + 2)
+        if offset < 20 or length < offset or length > queued.length:
+            return MALFORMED
+        if nm_get16(ip + 6) & 0x3fff:
+            return FRAGMENT
+        protocol = ip[9]
+        packet.source = ip + 12
+        packet.destination = ip + 16
+    elif ip[0] >> 4 == 6:
+        packet.family = 6
+        if have < 40:
+            return TRUNCATED if queued.length >= 40 and queued.length > have else MALFORMED
+        length = 40 + nm_get16(ip + 4)
+        if length > queued.length:
+            return MALFORMED
+        protocol = ipv6_transport(ip, length if length < have else have, &offset)
+        if protocol < 0:
+            return MALFORMED if have >= length else TRUNCATED
+        if protocol == IPV6_FRAGMENT:
+            return FRAGMENT
+        packet.source = ip + 8
+        packet.destination = ip + 24
+    else:
+        return MALFORMED
+    if protocol != PROTOCOL_TCP:
+        return NOT_TCP
+    if length < offset + 20:
+        return MALFORMED
+    if have < offset + 20:
+        return TRUNCATED
+    packet.length = length
+    packet.tcp = ip + offset
+    header = (packet.tcp[12] >> 4) * 4
+    packet.segment_length = length - offset
+    if header < 20 or header > packet.segment_length:
+        return MALFORMED
+    packet.source_port = nm_get16(packet.tcp)
+    packet.destination_port = nm_get16(packet.tcp + 2)
+    packet.seq = nm_get32(packet.tcp + 4)
+    packet.ack = nm_get32(packet.tcp + 8)
+    packet.flags = packet.tcp[13]
+    packet.window = nm_get16(packet.tcp + 14)
+    packet.payload = packet.tcp + header
+    packet.payload_length = packet.segment_length - header
+    return PARSED if have >= length else TRUNCATED
+
+
+cdef inline uint64_t pseudo_sum(Packet *packet) noexcept nogil:
+    return nm_pseudo_sum(packet.source, packet.destination, 4 if packet.family == 4 else 16,
+                         PROTOCOL_TCP, packet.segment_length)
+
+
+cdef bint packet_checksum_ok(Packet *packet) noexcept nogil:
+    """Whether the TCP checksum is right (RFC 9293 3.1); the whole segment must be captured."""
+    return nm_fold(nm_sum(packet.tcp, packet.segment_length, pseudo_sum(packet))) == 0xffff
+
+
+cdef void packet_fix_checksums(Packet *packet) noexcept nogil:
+    """Writes complete IPv4 and TCP checksums; the kernel takes a replaced packet as it is."""
+    cdef uint16_t folded
+    memset(packet.tcp + 16, 0, 2)
+    folded = ~nm_fold(nm_sum(packet.tcp, packet.segment_length, pseudo_sum(packet)))
+    memcpy(packet.tcp + 16, &folded, 2)
+    if packet.family == 4:
+        memset(packet.ip + 10, 0, 2)
+        folded = ~nm_fold(nm_sum(packet.ip, (packet.ip[0] & 15) * 4, 0))
+        memcpy(packet.ip + 10, &folded, 2)
+
+
+cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil:
+    """Cuts the payload behind its first ``payload_length`` octets; FIN goes with what is cut."""
+    cdef uint32_t cut = packet.payload_length - payload_length
+    packet.length -= cut
+    packet.segment_length -= cut
+    packet.payload_length = payload_length
+    packet.flags &= ~TCP_FIN
+    packet.tcp[13] = packet.flags
+    if packet.family == 4:
+        nm_put16(packet.ip + 2, <uint16_t> packet.length)
+    else:
+        nm_put16(packet.ip + 4, <uint16_t> (packet.length - 40))
+
+
+cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,
+                           uint16_t source_port, uint16_t destination_port, uint32_t seq, uint32_t ack,
+                           uint8_t flags) noexcept nogil:
+    """Writes a TCP packet without payload at ``at`` and returns its length in octets."""
+    cdef Packet packet
+    cdef uint32_t header = 20 if family == 4 else 40
+    cdef uint32_t size = 4 if family == 4 else 16
+    memset(at, 0, header + 20)
+    packet.family = family
+    packet.ip = at
+    packet.tcp = at + header
+    packet.segment_length = 20
+    packet.source = at + (12 if family == 4 else 8)
+    packet.destination = packet.source + size
+    memcpy(packet.source, source, size)
+    memcpy(packet.destination, destination, size)
+    if family == 4:
+        at[0] = 0x45
+        nm_put16(at + 2, <uint16_t> (header + 20))
+        at[6] = 0x40                               # don't fragment; so an identification of 0 is right (RFC 6864 4.1)
+        at[8] = 64
+        at[9] = PROTOCOL_TCP
+    else:
+        at[0] = 0x60
+        nm_put16(at + 4, 20)
+        at[6] = PROTOCOL_TCP
+        at[7] = 64
+    nm_put16(packet.tcp, source_port)
+    nm_put16(packet.tcp + 2, destination_port)
+    nm_put32(packet.tcp + 4, seq)
+    nm_put32(packet.tcp + 8, ack)
+    packet.tcp[12] = 5 << 4
+    packet.tcp[13] = flags
+    packet_fix_checksums(&packet)
+    return header + 20

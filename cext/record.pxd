@@ -1,0 +1,70 @@
+# Records: fixed-size facts about the dialogue, in a ring that never blocks the packet path.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    RECORD_TEXT = 288          # octets of text a record holds, `before` and `after` together
+
+cdef enum:  # RecordKind
+    RECORD_FINDING = 1         # finding, action, verb, state; a = stream offset
+    RECORD_COMMAND = 2         # a command line as it came; a = stream offset, b = 1 when denied
+    RECORD_REPLY = 3           # a complete reply; code; verb it answers; text of its last line
+    RECORD_MESSAGE = 4         # end of data; a = octets of the message
+    RECORD_FLOW = 5            # a flow ended; a = start ns, b,c = packets, octets to the server,
+                               # d,e = to the client; code = FlowEnd
+
+cdef enum:  # FlowEnd
+    END_TIMEOUT = 0
+    END_FIN = 1
+    END_RST = 2
+    END_DROPPED = 3            # by a drop-connection or reset of ours
+    END_EVICTED = 4
+    END_FINISHED = 5           # the engine was told to finish
+
+# Whose record it is; a flow carries one and lends it.
+cdef struct Identity:
+    uint64_t flow_id
+    uint16_t client_port
+    uint16_t server_port
+    uint8_t family             # 4 or 6
+    uint8_t rule               # index of the FlowRule
+    uint8_t client[16]         # IPv4 in the first four octets
+    uint8_t server[16]
+
+cdef struct Record:
+    uint64_t now               # nanoseconds, the driver's clock
+    uint64_t a
+    uint64_t b
+    uint64_t c
+    uint64_t d
+    uint64_t e
+    Identity identity
+    uint16_t code
+    uint16_t before_length
+    uint16_t after_length
+    uint8_t kind
+    uint8_t to_server          # 1: the client sent it
+    uint8_t state              # smtp.states.State
+    uint8_t verb               # index in smtp.verbs.VERBS
+    uint8_t finding            # index in policy.model.FINDINGS
+    uint8_t action             # index in policy.model.Action
+    uint8_t hypothetical
+    uint8_t applied            # 0: reported only (monitor, --dry-run)
+    uint8_t text[RECORD_TEXT]  # before, then after
+
+cdef struct Ring:
+    Record *records            # `size` of them, a power of two
+    uint32_t size
+    uint32_t kinds             # bit 1 << kind: somebody wants these; 0 costs nothing
+    uint64_t head              # next to write; the packet thread's
+    uint64_t tail              # next to read; the reader's
+    uint64_t lost              # records that found no place
+
+cdef int ring_open(Ring *ring, uint32_t size) noexcept nogil
+cdef void ring_close(Ring *ring) noexcept nogil
+# The next free record with its identity and kind, or NULL: nobody wants the kind, or the ring
+# is full (counted as lost). ring_push publishes it.
+cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil
+# Appends text to the reserved record, before or after, as much as fits.
+cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bint after) noexcept nogil
+cdef void ring_push(Ring *ring) noexcept nogil
+cdef list ring_drain(Ring *ring, int most)

@@ -1,0 +1,284 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Reply lines: the greeting's banner, the EHLO keywords, and which command each reply answers.
+
+Keeps invariant 4 for the server's direction: the banner rules look at one octet and
+its place in the line; a keyword cut over segments passes while an allowed one is
+still possible and becomes X's from the first impossible octet. Replies other than
+the greeting and that to EHLO are never altered (Cisco: all traces).
+"""
+
+from libc.stdint cimport uint16_t
+from libc.string cimport memchr, memcpy, memset
+
+from nfmailguard.cext.smtp cimport (
+    ACTION_MASK,
+    ACTION_PASS,
+    ACTION_RESET,
+    BANNER_B40,
+    BANNER_B51,
+    BANNER_MASKED,
+    BANNER_NONE,
+    FLOW_NOT_SMTP,
+    INPUT_OPAQUE,
+    LINE_OCTETS,
+    NAME_OCTETS,
+    REPLY_KEYWORD_MASKED,
+    REPLY_MALFORMED,
+    VERB_EHLO,
+    Line,
+    Name,
+    expected_verb,
+    give_line,
+    lend_line,
+    line_add,
+    name_begins,
+    name_is,
+    report,
+    settle_reply,
+)
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+    DASH = 45
+    STAR = 42
+
+cdef enum KeywordFate:
+    KEYWORD_PASS = 0
+    KEYWORD_OPEN = 1           # cut: decided by prefix
+    KEYWORD_MASK = 2
+
+cdef const char *CMAP = b"SMTP/cmap ready"
+
+
+cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
+    if at[0] != octet:
+        scene.edits += 1
+        if scene.ruling.apply:
+            at[0] = octet
+
+
+cdef uint8_t banner_octet(Scene *scene, uint32_t column, uint8_t octet) noexcept nogil:
+    """What the octet at ``column`` of a 220 greeting line becomes, under the ruling's banner rule."""
+    cdef uint8_t rule = scene.ruling.banner
+    if column < 3:
+        return octet
+    if column == 3:
+        if octet == SPACE and scene.ruling.banner_separator:
+            return octet
+        if octet == DASH and scene.ruling.banner_dash:
+            return octet
+        return STAR
+    if rule == BANNER_B40:                         # PIX 4.0: S-RECOG's sample, padded with _
+        return CMAP[column - 4] if column < 19 else c"_"
+    if rule == BANNER_B51 and (octet == c"2" or octet == c"0"):
+        return octet                               # S-Q295725, S-MS320027
+    return STAR
+
+
+cdef bint keyword_allowed(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    for i in range(scene.ruling.keyword_count):
+        if name_is(&scene.ruling.keywords[i], octets, length):
+            return True
+    return False
+
+
+cdef bint keyword_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    for i in range(scene.ruling.keyword_count):
+        if name_begins(&scene.ruling.keywords[i], octets, length):
+            return True
+    return False
+
+
+cdef inline bint masking_banner(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    return (scene.ruling.banner != BANNER_NONE and dialogue.code == 220
+            and expected_verb(dialogue) == scene.grammar.verb_greeting)
+
+
+cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    return (scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250
+            and expected_verb(dialogue) == VERB_EHLO)
+
+
+cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
+    # S-PGT against S-NMAPC: the n-th masked line of a reply ends in the n-th letter.
+    return <uint8_t> (c"A" + dialogue.masked_lines % 26)
+
+
+cdef void begin_keyword(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """Chooses the fate of the keyword line whose text begins at ``octets``."""
+    cdef uint32_t end = 0, stop
+    while end < length and octets[end] != CR and octets[end] != LF:
+        end += 1
+    if end == length:
+        dialogue.keyword_fate = KEYWORD_OPEN
+        return
+    stop = 0
+    while stop < end and not scene.ruling.keyword_end[octets[stop]]:
+        stop += 1
+    dialogue.keyword_fate = KEYWORD_PASS if end == 0 or keyword_allowed(scene, octets, stop) else KEYWORD_MASK
+
+
+cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last) noexcept nogil:
+    """One octet of the text; ``last``: the next one is CR or LF and in this segment."""
+    cdef Line *line = dialogue.reply
+    cdef uint8_t name[NAME_OCTETS + 1]
+    cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # the text so far, this octet not in it
+    if length > NAME_OCTETS:
+        length = NAME_OCTETS                       # no keyword is that long: too long stays too long
+    if dialogue.keyword_fate == KEYWORD_OPEN:
+        if scene.ruling.keyword_end[at[0]]:
+            dialogue.keyword_fate = KEYWORD_PASS if keyword_allowed(scene, line.octets + 4, length) else KEYWORD_MASK
+        else:
+            name[length] = at[0]
+            memcpy(name, line.octets + 4, length)
+            if not keyword_possible(scene, name, length + 1):
+                dialogue.keyword_fate = KEYWORD_MASK
+    if dialogue.keyword_fate == KEYWORD_MASK and scene.ruling.action[REPLY_KEYWORD_MASKED] == ACTION_MASK:
+        put(scene, at, letter(dialogue) if last else c"X")
+    else:
+        line.sent += 1
+
+
+cdef void report_banner(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Line *line = dialogue.reply
+    cdef uint8_t after[LINE_OCTETS]
+    cdef uint32_t i
+    for i in range(line.length):
+        after[i] = banner_octet(scene, i, line.octets[i])
+    report(scene, dialogue, BANNER_MASKED, False, 0, offset, line.octets, line.length if line.length < 120 else 120,
+           after, line.length if line.length < 120 else 120)
+
+
+cdef void report_keyword(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Line *line = dialogue.reply
+    cdef uint8_t after[LINE_OCTETS]
+    cdef uint32_t sent = line.sent if scene.ruling.apply else 0
+    cdef uint32_t length = line.length if line.length < 120 else 120
+    if length <= 4:
+        return
+    memcpy(after, line.octets, length)
+    if 4 + sent < length:
+        memset(after + 4 + sent, c"X", length - 4 - sent)
+        after[length - 1] = letter(dialogue)
+    report(scene, dialogue, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, length, after, length)
+    dialogue.masked_lines += 1
+
+
+cdef bint keyword_denied(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # At the line's end: a keyword that passed to its end as a beginning of an allowed one may be none.
+    cdef Line *line = dialogue.reply
+    if dialogue.keyword_fate == KEYWORD_OPEN and line.length > 4:
+        return not keyword_allowed(scene, line.octets + 4, line.length - 4)
+    return dialogue.keyword_fate == KEYWORD_MASK
+
+
+cdef void note_chunking(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # RFC 3030 2: what the client may use is what the EHLO reply offered, as emitted.
+    cdef Line *line = dialogue.reply
+    cdef Name chunking
+    memcpy(chunking.octets, b"CHUNKING", 8)
+    chunking.length = 8
+    if dialogue.reply_line == 0:
+        dialogue.offered_chunking = 0
+    elif line.length == 12 and name_is(&chunking, line.octets + 4, 8):
+        dialogue.offered_chunking = 1
+
+
+cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    cdef Line *line = dialogue.reply
+    cdef uint64_t start = dialogue.reply_offset
+    cdef bint more = line != NULL and line.length > 3 and line.octets[3] == DASH
+    if dialogue.malformed or dialogue.reply_column < 3:
+        report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets if line != NULL else NULL,
+               line.length if line != NULL else 0, NULL, 0)
+        give_line(scene.lines, &dialogue.reply)
+        dialogue.reply_column = 0
+        dialogue.malformed = 0
+        return
+    if masking_banner(scene, dialogue) and dialogue.reply_line == 0:
+        report_banner(scene, dialogue, start)
+    elif dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO:
+        if masking_keywords(scene, dialogue) and keyword_denied(scene, dialogue):
+            report_keyword(scene, dialogue, start)
+        if not masking_keywords(scene, dialogue) or line.sent + 4 >= line.length:
+            note_chunking(scene, dialogue)
+    if more:
+        if dialogue.reply_line < 255:
+            dialogue.reply_line += 1
+    elif scene.verdict == ACTION_PASS:
+        settle_reply(scene, dialogue, start)
+        dialogue.reply_line = 0
+        dialogue.masked_lines = 0
+    give_line(scene.lines, &dialogue.reply)
+    dialogue.reply_column = 0
+
+
+cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length) noexcept nogil:
+    """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
+    cdef uint16_t column = dialogue.reply_column
+    cdef uint8_t octet = at[0]
+    cdef bint last
+    if column == 0:
+        dialogue.reply = lend_line(scene.lines)
+        dialogue.code = 0
+        if dialogue.reply == NULL:
+            scene.verdict = ACTION_RESET
+            return
+    if column < 3:
+        if 48 <= octet <= 57:
+            dialogue.code = dialogue.code * 10 + (octet - 48)
+        else:
+            dialogue.malformed = 1
+    elif dialogue.malformed:
+        pass
+    elif masking_banner(scene, dialogue):
+        if scene.ruling.action[BANNER_MASKED] == ACTION_MASK:
+            put(scene, at, banner_octet(scene, column, octet))
+    elif column > 3 and masking_keywords(scene, dialogue):
+        if column == 4:
+            begin_keyword(scene, dialogue, at, length)
+        last = length > 1 and (at[1] == CR or at[1] == LF)
+        keyword_octet(scene, dialogue, at, last)
+    line_add(dialogue.reply, octet)
+    if column < 0xffff:
+        dialogue.reply_column += 1
+
+
+cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # Behind the separator of a reply that is not altered, only the line's end matters.
+    return (dialogue.reply_column > 3 and dialogue.reply.length >= 128 and not masking_banner(scene, dialogue)
+            and not masking_keywords(scene, dialogue))
+
+
+cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
+                            uint64_t offset) noexcept nogil:
+    cdef uint32_t at = 0
+    cdef uint16_t waiting
+    cdef uint8_t *end
+    while at < length and scene.verdict == ACTION_PASS and dialogue.input != INPUT_OPAQUE:
+        if dialogue.reply_column == 0:
+            dialogue.reply_offset = offset + at
+        if octets[at] == LF:
+            waiting = dialogue.waiting
+            end_reply_line(scene, dialogue)
+            at += 1
+            if waiting and not dialogue.waiting and not scene.ruling.apply:
+                return at
+            continue
+        if octets[at] == CR and (at + 1 == length or octets[at + 1] == LF):
+            at += 1                                # the line's end, or a CR at the segment's end: never altered
+            continue
+        reply_octet(scene, dialogue, octets + at, length - at)
+        at += 1
+        if dialogue.malformed and dialogue.state == scene.grammar.state_connect and not scene.not_smtp:
+            scene.not_smtp = 1                     # RFC 5321 3.1: a server speaks first, with a reply code
+            report(scene, dialogue, FLOW_NOT_SMTP, False, 0, offset, octets, length if length < 48 else 48, NULL, 0)
+            return length
+        if scene.verdict == ACTION_PASS and whole_line_passes(scene, dialogue):
+            end = <uint8_t *> memchr(octets + at, LF, length - at)
+            at = <uint32_t> (end - octets) if end != NULL else length
+    return length

@@ -1,0 +1,244 @@
+# The SMTP dialogue: both directions' bytes in order, decisions and same-length edits out.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from nfmailguard.cext.record cimport Identity, Ring
+
+cdef enum:
+    MOST_VERBS = 64
+    MOST_KEYWORDS = 64
+    MOST_FINDINGS = 64
+    NAME_OCTETS = 24           # the longest verb or keyword a table holds
+    LINE_OCTETS = 254          # of a line, as much as events show
+
+# Indexes the tables and the code share; checked against the Python tables when they are loaded.
+cdef enum:  # VerbNumber
+    VERB_UNKNOWN = 0
+    VERB_HELO = 1
+    VERB_EHLO = 2
+    VERB_MAIL = 3
+    VERB_RCPT = 4
+    VERB_DATA = 5
+    VERB_RSET = 6
+    VERB_BDAT = 14
+
+cdef enum:  # Input: smtp.verbs.Input
+    INPUT_COMMANDS = 0
+    INPUT_DATA = 1
+    INPUT_CHUNK = 2
+    INPUT_SASL = 3
+    INPUT_OPAQUE = 4
+
+cdef enum:  # Phase: where the next octet of the client's stands in its line
+    PHASE_START = 0
+    PHASE_VERB = 1
+    PHASE_ARGUMENT = 2
+    PHASE_SASL = 3             # a line without a verb (RFC 4954 4)
+
+cdef enum:  # DataState: what the last octets of a message were
+    DATA_TEXT = 0
+    DATA_CR                    # CR
+    DATA_LINE                  # CRLF, or the beginning of the message
+    DATA_BARE                  # LF without CR
+    DATA_DOT                   # CRLF .
+    DATA_BARE_DOT              # CR . or LF .
+    DATA_DOT_CR                # CRLF . CR
+
+cdef enum:  # Argument: smtp.verbs.Argument
+    ARGUMENT_IGNORED = 0
+    ARGUMENT_SENDER = 1
+    ARGUMENT_RECIPIENT = 2
+    ARGUMENT_CHUNK_SIZE = 3
+    ARGUMENT_SECRET = 4
+
+cdef enum:  # Action: policy.model.Action
+    ACTION_PASS = 0
+    ACTION_LOG = 1
+    ACTION_MASK = 2
+    ACTION_BLANK = 3
+    ACTION_DROP = 4
+    ACTION_DROP_CONNECTION = 5
+    ACTION_RESET = 6
+
+cdef enum:  # FindingNumber: policy.model.FINDINGS
+    FINDING_NONE = 0
+    COMMAND_DENIED
+    COMMAND_TOO_LONG
+    COMMAND_BARE_LF
+    COMMAND_BARE_CR
+    COMMAND_TOO_MANY_OUTSTANDING
+    BANNER_MASKED
+    REPLY_KEYWORD_MASKED
+    REPLY_MALFORMED
+    REPLY_UNSOLICITED
+    REPLY_AMBIGUOUS
+    ADDRESS_ILLEGAL_CHARACTER
+    ADDRESS_TOO_LONG
+    RECIPIENTS_TOO_MANY
+    HEADER_LINE_TOO_LONG
+    DATA_LINE_TOO_LONG
+    DATA_SMUGGLING_SHAPE
+    BDAT_SIZE_INVALID
+    BDAT_NOT_OFFERED
+    TLS_STARTED
+    TLS_NOT_A_HANDSHAKE
+    FLOW_LIMIT
+    FLOW_ASYMMETRIC
+    FLOW_NOT_SMTP
+    FLOW_MIDSTREAM
+    STREAM_GAP
+    STREAM_CONFLICTING_RETRANSMISSION
+    STREAM_EDIT_TOO_LATE
+    STREAM_PENDING_LIMIT
+    STREAM_MEMORY_LIMIT
+    STREAM_URGENT
+    PACKET_TRUNCATED
+    PACKET_WRONG_INTERFACE
+
+cdef enum:  # BannerRule: policy.model.BannerRule
+    BANNER_NONE = 0
+    BANNER_B40 = 1
+    BANNER_B44 = 2
+    BANNER_B51 = 3
+    BANNER_BASA = 4
+
+cdef enum:  # UnknownForm: policy.model.UnknownCommand
+    FORM_XVERB = 0
+    FORM_XALL = 1
+    FORM_NOOP = 2
+
+cdef struct Name:
+    uint8_t octets[NAME_OCTETS]    # upper case
+    uint8_t length
+
+# The dialogue's tables, filled once from smtp.verbs and smtp.states.
+cdef struct Grammar:
+    Name verbs[MOST_VERBS]
+    uint8_t argument[MOST_VERBS]
+    uint8_t waits[MOST_VERBS]
+    uint8_t reads[MOST_VERBS]
+    uint16_t continues[MOST_VERBS]
+    uint8_t next_state[16][MOST_VERBS][6]
+    uint32_t verb_count
+    uint8_t verb_end_of_data
+    uint8_t verb_empty
+    uint8_t verb_greeting
+    uint8_t state_connect
+
+# One FlowRule, compiled. Immutable.
+cdef struct Ruling:
+    uint8_t apply              # 0: report only (monitor, --dry-run), never stop a packet
+    uint8_t action[MOST_FINDINGS]
+    uint8_t allow[MOST_VERBS]
+    uint8_t unknown            # UnknownForm
+    uint8_t letter
+    uint8_t faithful           # partial_lines = mask
+    uint8_t banner             # BannerRule
+    uint8_t banner_separator
+    uint8_t banner_dash
+    uint8_t mask_ehlo
+    uint8_t illegal[256]       # address characters to blank
+    uint8_t keyword_end[256]
+    uint8_t brackets
+    uint8_t internal_error     # Action
+    uint8_t midstream_at_start  # Action
+    uint32_t line_length       # 0: no limit, as below
+    uint32_t sender_length
+    uint32_t recipients
+    uint32_t header_line_length
+    uint32_t body_line_length
+    uint32_t outstanding_commands
+    uint32_t keyword_count
+    Name keywords[MOST_KEYWORDS]
+
+# The beginning of the line that is being read, as it came; lent while a line is open.
+cdef struct Line:
+    Line *next                 # in the list of free ones
+    uint16_t length            # octets kept
+    uint16_t sent              # of a verb or keyword cut over segments: octets let through
+    uint8_t octets[LINE_OCTETS]
+
+cdef struct LinePool:
+    Line *free
+    uint64_t used              # lines lent
+
+cdef struct Dialogue:
+    Line *command              # NULL between lines
+    Line *reply
+    uint8_t *more              # the outstanding commands when they are more than `few` holds
+    uint64_t message_octets
+    uint64_t chunk_left
+    uint64_t line_offset       # stream offset of the command line's first octet
+    uint64_t reply_offset      # of the reply line's
+    uint32_t line_length
+    uint32_t data_line_length
+    uint32_t recipients
+    uint32_t address_length
+    uint16_t first             # index of the oldest outstanding command
+    uint16_t count
+    uint16_t capacity          # of `more`
+    uint16_t waiting           # replies to come before the client may go on
+    uint16_t code
+    uint16_t reply_column
+    uint16_t verb_length
+    uint8_t few[16]
+    uint8_t state              # smtp.states.State
+    uint8_t input              # Input
+    uint8_t phase              # Phase
+    uint8_t leading            # the verb has only space and control octets so far
+    uint8_t fate               # what becomes of the verb being read
+    uint8_t verb
+    uint8_t denied
+    uint8_t mask_rest          # the rest of the line becomes letters
+    uint8_t after_cr
+    uint8_t address_phase
+    uint8_t bracket
+    uint8_t reported           # bits of Reported: findings already made in this line
+    uint8_t data_state         # DataState
+    uint8_t header
+    uint8_t tls_checked
+    uint8_t offered_chunking
+    uint8_t hypothetical
+    uint8_t malformed          # the reply line being read
+    uint8_t reply_line
+    uint8_t masked_lines
+    uint8_t keyword_fate
+
+# What the engine lends for one call; `edits` and `verdict` are the answer.
+cdef struct Scene:
+    Grammar *grammar
+    Ruling *ruling
+    Ring *ring
+    LinePool *lines
+    Identity *identity
+    uint64_t *finding_counts
+    uint64_t now
+    uint32_t edits             # octets changed, or that would have been
+    uint8_t verdict            # ACTION_PASS, or the action that ends the flow
+    uint8_t not_smtp
+
+cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil
+cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil
+# A command line has ended: its reply is awaited. False when there are too many (reported).
+cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
+# The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
+cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil
+# A reply is complete: matches it and moves the session by the table.
+cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil
+# Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
+# that ends the flow also stands in scene.verdict.
+cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+                    const uint8_t *before, uint32_t before_length,
+                    const uint8_t *after, uint32_t after_length) noexcept nogil
+cdef Line *lend_line(LinePool *lines) noexcept nogil
+cdef void give_line(LinePool *lines, Line **line) noexcept nogil
+cdef void lines_close(LinePool *lines) noexcept nogil
+cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+
+cdef inline void line_add(Line *line, uint8_t octet) noexcept nogil:
+    if line.length < LINE_OCTETS:
+        line.octets[line.length] = octet
+        line.length += 1
+
+cdef inline uint8_t upper(uint8_t octet) noexcept nogil:
+    return octet - 32 if 97 <= octet <= 122 else octet

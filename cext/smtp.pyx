@@ -1,0 +1,237 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The SMTP dialogue: outstanding commands, replies matched in order, findings.
+
+Promises: a state changes only by the table of ``smtp.states``; each reply settles
+the oldest outstanding command (RFC 2920 3.1); a finding's action comes from the
+ruling and from nowhere else (invariant 5: nothing is carried out when the ruling
+does not apply). Does not know how lines are read, nor packets.
+"""
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
+
+
+cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """Whether ``octets`` spell the name in any case (RFC 5321 2.4)."""
+    return length == name.length and name_begins(name, octets, length)
+
+
+cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """Whether the name begins with ``octets``, in any case."""
+    cdef uint32_t i
+    if length > name.length:
+        return False
+    for i in range(length):
+        if upper(octets[i]) != name.octets[i]:
+            return False
+    return True
+
+
+cdef Line *lend_line(LinePool *lines) noexcept nogil:
+    """An empty line, or NULL without memory; every line lent is given back at its end."""
+    cdef Line *line = lines.free
+    if line != NULL:
+        lines.free = line.next
+    else:
+        line = <Line *> malloc(sizeof(Line))
+        if line == NULL:
+            return NULL
+    lines.used += 1
+    line.length = 0
+    line.sent = 0
+    return line
+
+
+cdef void give_line(LinePool *lines, Line **line) noexcept nogil:
+    if line[0] != NULL:
+        line[0].next = lines.free
+        lines.free = line[0]
+        lines.used -= 1
+        line[0] = NULL
+
+
+cdef void lines_close(LinePool *lines) noexcept nogil:
+    cdef Line *line
+    while lines.free != NULL:
+        line = lines.free
+        lines.free = line.next
+        free(line)
+
+
+cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil:
+    """A session that waits for its greeting."""
+    memset(dialogue, 0, sizeof(Dialogue))
+    dialogue.state = grammar.state_connect
+    dialogue.few[0] = grammar.verb_greeting
+    dialogue.count = 1
+
+
+cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil:
+    give_line(lines, &dialogue.command)
+    give_line(lines, &dialogue.reply)
+    free(dialogue.more)
+    dialogue.more = NULL
+
+
+cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+                    const uint8_t *before, uint32_t before_length,
+                    const uint8_t *after, uint32_t after_length) noexcept nogil:
+    cdef uint8_t action = scene.ruling.action[finding]
+    cdef Record *record
+    if action == ACTION_PASS:
+        return ACTION_PASS
+    scene.finding_counts[finding] += 1
+    record = ring_reserve(scene.ring, RECORD_FINDING, scene.identity, scene.now)
+    if record != NULL:
+        record.to_server = to_server
+        record.state = dialogue.state
+        record.verb = verb
+        record.finding = finding
+        record.action = action
+        record.hypothetical = dialogue.hypothetical
+        record.applied = scene.ruling.apply
+        record.a = offset
+        record_text(record, before, before_length, False)
+        record_text(record, after, after_length, True)
+        ring_push(scene.ring)
+    if not scene.ruling.apply:
+        # What enforce would have done sends the dialogue another way from here on.
+        if action != ACTION_LOG:
+            dialogue.hypothetical = 1
+        return ACTION_PASS
+    if action >= ACTION_DROP_CONNECTION:
+        scene.verdict = action
+    return action
+
+
+cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
+    if dialogue.more != NULL:
+        size[0] = dialogue.capacity
+        return dialogue.more
+    size[0] = sizeof(dialogue.few)
+    return dialogue.few
+
+
+cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+    cdef uint32_t size, i
+    cdef uint8_t *ring = slots(dialogue, &size)
+    cdef uint8_t *larger
+    if dialogue.count >= scene.ruling.outstanding_commands:
+        report(scene, dialogue, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
+        if not scene.ruling.apply:
+            dialogue.input = INPUT_OPAQUE
+            dialogue.tls_checked = 1
+        return False
+    if dialogue.count == size:
+        larger = <uint8_t *> malloc(size * 4)
+        if larger == NULL:
+            scene.verdict = ACTION_RESET
+            return False
+        for i in range(dialogue.count):
+            larger[i] = ring[(dialogue.first + i) % size]
+        free(dialogue.more)
+        dialogue.more = larger
+        dialogue.capacity = <uint16_t> (size * 4)
+        dialogue.first = 0
+        size *= 4
+        ring = larger
+    ring[(dialogue.first + dialogue.count) % size] = verb
+    dialogue.count += 1
+    return True
+
+
+cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil:
+    cdef uint32_t size
+    cdef uint8_t *ring = slots(dialogue, &size)
+    return ring[dialogue.first] if dialogue.count else VERB_UNKNOWN
+
+
+cdef void answer_oldest(Dialogue *dialogue) noexcept nogil:
+    cdef uint32_t size
+    slots(dialogue, &size)
+    if dialogue.count == 0:
+        return
+    dialogue.first = <uint16_t> ((dialogue.first + 1) % size)
+    dialogue.count -= 1
+    if dialogue.waiting:
+        dialogue.waiting -= 1
+    if dialogue.count == 0:
+        answer_all(dialogue)
+
+
+cdef void answer_all(Dialogue *dialogue) noexcept nogil:
+    dialogue.count = dialogue.first = dialogue.waiting = 0
+    free(dialogue.more)
+    dialogue.more = NULL
+
+
+cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # Watching only: the reply tells which command the server answers, so skip to that one.
+    cdef uint32_t i, size
+    cdef uint8_t *ring = slots(dialogue, &size)
+    for i in range(dialogue.count):
+        if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
+            while i:
+                answer_oldest(dialogue)
+                i -= 1
+            return True
+    return False
+
+
+cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Grammar *grammar = scene.grammar
+    cdef uint16_t code = dialogue.code
+    cdef uint8_t verb = expected_verb(dialogue)
+    cdef uint8_t state = dialogue.state
+    cdef Record *record
+    cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
+    cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
+    cdef bint expected = dialogue.count != 0
+    if not expected:
+        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
+            report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+    elif (code == 354 or code == 334) and (
+            grammar.continues[verb] != code
+            # 334 asks for one line, and what stands behind AUTH may be taken for it.
+            or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
+        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+        if not scene.ruling.apply and resynchronise(scene, dialogue):
+            verb = expected_verb(dialogue)
+    if expected:
+        dialogue.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
+    record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
+    if record != NULL:
+        record.code = code
+        record.verb = verb
+        record.state = dialogue.state
+        record.a = offset
+        record_text(record, text + 4, length - 4 if length > 4 else 0, False)
+        ring_push(scene.ring)
+    if not expected:
+        return
+    if grammar.continues[verb] != code:
+        answer_oldest(dialogue)
+        return
+    dialogue.input = grammar.reads[verb]
+    dialogue.waiting = 0
+    give_line(scene.lines, &dialogue.command)
+    if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
+        dialogue.phase = PHASE_SASL
+    else:
+        # The server reads everything behind the command as message text, or as TLS.
+        answer_all(dialogue)
+        if dialogue.after_cr:
+            dialogue.data_state = DATA_CR
+        else:
+            dialogue.data_state = DATA_LINE if dialogue.phase == PHASE_START else DATA_TEXT
+        dialogue.phase = PHASE_START
+        dialogue.after_cr = 0
+        dialogue.reported = 0
+        dialogue.message_octets = 0
+        dialogue.data_line_length = 0
+        dialogue.header = 1
+        dialogue.tls_checked = 0
+        if dialogue.input == INPUT_OPAQUE:
+            report(scene, dialogue, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)

@@ -1,0 +1,180 @@
+# cython: language_level=3
+"""Fills the core's arrays from plain Python tables, and checks that both sides number alike.
+
+Promises: ValueError for a table the arrays cannot hold; nothing half-filled is ever
+used. The tables are made by ``nfmailguard.engine``, which is where the models meet
+the core.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.core cimport MOST_RULES, Core, Network, Rule
+from nfmailguard.cext.smtp cimport (
+    ACTION_RESET,
+    ADDRESS_ILLEGAL_CHARACTER,
+    BANNER_BASA,
+    COMMAND_DENIED,
+    FORM_NOOP,
+    INPUT_OPAQUE,
+    MOST_FINDINGS,
+    MOST_KEYWORDS,
+    MOST_VERBS,
+    NAME_OCTETS,
+    PACKET_WRONG_INTERFACE,
+    VERB_BDAT,
+    VERB_DATA,
+    VERB_EHLO,
+    VERB_MAIL,
+    VERB_RCPT,
+    VERB_RSET,
+    Grammar,
+    Name,
+    Ruling,
+)
+
+#: What the core's enums say; the Python tables must number alike.
+NUMBERS = {
+    "EHLO": VERB_EHLO, "MAIL": VERB_MAIL, "RCPT": VERB_RCPT, "DATA": VERB_DATA, "RSET": VERB_RSET, "BDAT": VERB_BDAT,
+    "command.denied": COMMAND_DENIED, "address.illegal_character": ADDRESS_ILLEGAL_CHARACTER,
+    "packet.wrong_interface": PACKET_WRONG_INTERFACE, "reset": ACTION_RESET, "noop": FORM_NOOP,
+    "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
+}
+
+
+cdef int set_name(Name *name, str text) except -1:
+    cdef bytes octets = text.encode("ascii").upper()
+    if not 0 < len(octets) <= NAME_OCTETS:
+        raise ValueError(f"{text!r}: a verb or keyword has 1 to {NAME_OCTETS} octets")
+    memcpy(name.octets, <const char *> octets, len(octets))
+    name.length = <uint8_t> len(octets)
+    return 0
+
+
+cdef int load_grammar(Grammar *grammar, dict tables) except -1:
+    cdef int state, verb, digit
+    verbs = tables["verbs"]                        # (name, argument, waits, reads, continues)
+    if len(verbs) > MOST_VERBS:
+        raise ValueError(f"{len(verbs)} verbs; the core holds {MOST_VERBS}")
+    grammar.verb_count = len(verbs)
+    for verb, (name, argument, waits, reads, continues) in enumerate(verbs):
+        if name and not name.startswith("<"):
+            set_name(&grammar.verbs[verb], name)
+        grammar.argument[verb] = argument
+        grammar.waits[verb] = waits
+        grammar.reads[verb] = reads
+        grammar.continues[verb] = continues
+    grammar.verb_end_of_data = tables["end_of_data"]
+    grammar.verb_empty = tables["empty"]
+    grammar.verb_greeting = tables["greeting"]
+    grammar.state_connect = tables["connect"]
+    for state, by_verb in enumerate(tables["next_state"]):
+        for verb, by_digit in enumerate(by_verb):
+            for digit, after in enumerate(by_digit):
+                grammar.next_state[state][verb][digit] = after
+    return 0
+
+
+cdef int load_ruling(Ruling *ruling, dict table) except -1:
+    cdef int i
+    ruling.apply = table["apply"]
+    for i, action in enumerate(table["actions"]):
+        if i >= MOST_FINDINGS:
+            raise ValueError(f"more than {MOST_FINDINGS} findings")
+        ruling.action[i] = action
+    for i, allowed in enumerate(table["allow"]):
+        ruling.allow[i] = allowed
+    ruling.unknown = table["unknown"]
+    ruling.letter = ord(table["letter"])
+    ruling.faithful = table["faithful"]
+    ruling.banner = table["banner"]
+    ruling.banner_separator = table["banner_separator"]
+    ruling.banner_dash = table["banner_dash"]
+    ruling.mask_ehlo = table["mask_ehlo"]
+    for octet in table["illegal"]:
+        ruling.illegal[<uint8_t> octet] = 1
+    for octet in table["keyword_end"]:
+        ruling.keyword_end[<uint8_t> octet] = 1
+    ruling.brackets = table["brackets"]
+    ruling.internal_error = table["internal_error"]
+    ruling.midstream_at_start = table["midstream_at_start"]
+    ruling.line_length = table["line_length"]
+    ruling.sender_length = table["sender_length"]
+    ruling.recipients = table["recipients"]
+    ruling.header_line_length = table["header_line_length"]
+    ruling.body_line_length = table["body_line_length"]
+    ruling.outstanding_commands = table["outstanding_commands"]
+    if len(table["keywords"]) > MOST_KEYWORDS:
+        raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")
+    ruling.keyword_count = len(table["keywords"])
+    for i, keyword in enumerate(table["keywords"]):
+        set_name(&ruling.keywords[i], keyword)
+    return 0
+
+
+cdef Network *load_networks(list networks) except? NULL:
+    cdef Network *out
+    cdef int i
+    cdef bytes octets
+    if not networks:
+        return NULL
+    out = <Network *> calloc(len(networks), sizeof(Network))
+    if out == NULL:
+        raise MemoryError
+    for i, (octets, bits) in enumerate(networks):
+        memcpy(out[i].octets, <const char *> octets, len(octets))
+        out[i].family = 4 if len(octets) == 4 else 6
+        out[i].bits = bits
+    return out
+
+
+cdef int load_rule(Rule *rule, dict table) except -1:
+    cdef int i
+    memset(rule, 0, sizeof(Rule))
+    load_ruling(&rule.ruling, table["ruling"])
+    rule.sources = load_networks(table["sources"])
+    rule.source_count = len(table["sources"])
+    rule.destinations = load_networks(table["destinations"])
+    rule.destination_count = len(table["destinations"])
+    rule.interface = table["interface"]
+    rule.port_count = len(table["ports"])
+    if rule.port_count:
+        rule.ports = <uint16_t *> calloc(rule.port_count, sizeof(uint16_t))
+        if rule.ports == NULL:
+            raise MemoryError
+        for i, port in enumerate(table["ports"]):
+            rule.ports[i] = port
+    return 0
+
+
+cdef int load_tables(Core *core, dict tables) except -1:
+    cdef uint32_t i
+    for name, number in NUMBERS.items():
+        if tables["numbers"][name] != number:
+            raise ValueError(f"{name} is {tables['numbers'][name]} in Python and {number} in the core")
+    load_grammar(&core.grammar, tables)
+    if not 0 < len(tables["rules"]) <= MOST_RULES:
+        raise ValueError(f"{len(tables['rules'])} rules; the core takes 1 to {MOST_RULES}")
+    for i, table in enumerate(tables["rules"]):
+        core.rule_count = i + 1
+        load_rule(&core.rules[i], table)
+    for port in tables["ports"]:
+        core.ports[<uint32_t> port >> 3] |= 1 << (<uint32_t> port & 7)
+    for i in range(3):
+        core.timeout[i] = tables["timeouts"][i]
+    core.held_timeout = tables["held_timeout"]
+    core.startup = tables["startup"]
+    core.held_limit = tables["held_limit"]
+    core.pending_limit = tables["pending_limit"]
+    core.can_hold = tables["can_hold"]
+    core.pool.limit = tables["memory"]
+    return 0
+
+
+cdef void free_tables(Core *core) noexcept:
+    cdef uint32_t i
+    for i in range(core.rule_count):
+        free(core.rules[i].sources)
+        free(core.rules[i].destinations)
+        free(core.rules[i].ports)

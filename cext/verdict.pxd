@@ -1,0 +1,23 @@
+# The three answers to a queued packet, each counted where it is given.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nfmailguard.cext.core cimport Core
+from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE, Operations, operation_append
+
+cdef inline void accept(Core *core, uint64_t id, Operations *out) noexcept nogil:
+    operation_append(out, OP_ACCEPT, id, NULL, 0)
+    core.counters.accepted += 1
+
+cdef inline void replace(Core *core, uint64_t id, uint8_t *packet, uint32_t length, Operations *out) noexcept nogil:
+    operation_append(out, OP_REPLACE, id, packet, length)
+    core.counters.replaced += 1
+
+cdef inline void drop(Core *core, uint64_t id, Operations *out) noexcept nogil:
+    operation_append(out, OP_DROP, id, NULL, 0)
+    core.counters.dropped += 1
+
+cdef inline void drop_if(Core *core, bint condition, uint64_t id, Operations *out) noexcept nogil:
+    if condition:
+        drop(core, id, out)
+    else:
+        accept(core, id, out)

@@ -1,0 +1,5 @@
+"""``python -m nfmailguard`` is the command ``nfmailguard``."""
+
+from nfmailguard.cli import main
+
+main()

@@ -1,0 +1,194 @@
+"""The core, from Python: the models become its tables here and nowhere else.
+
+Promises: an Engine runs on exactly the rules, limits and conditions it was given.
+Does not know where packets come from.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nfmailguard.cext import engine as core
+from nfmailguard.policy.model import (
+    CONDITIONS,
+    FINDING_INDEX,
+    FINDINGS,
+    Action,
+    BannerRule,
+    EhloMask,
+    FlowRule,
+    Limits,
+    Mode,
+    MultilineBanner,
+    On,
+    PartialLines,
+    Policy,
+    UnknownCommand,
+)
+from nfmailguard.smtp.states import State, next_state
+from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
+
+__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind"]
+
+#: Action's numbers in the core.
+ACTIONS: tuple[Action, ...] = tuple(Action)
+_BANNERS = tuple(BannerRule)
+_FORMS = tuple(UnknownCommand)
+_RING_RECORDS = 8192
+_NANOSECONDS = 1_000_000_000
+
+
+class OperationKind:
+    """Numbers of ``Operation.kind``."""
+
+    ACCEPT = 0
+    REPLACE = 1
+    DROP = 2
+    EMIT = 3
+
+
+class Operation(NamedTuple):
+    """What the driver is to do; ``data`` is the whole IP packet of a replace or an emit."""
+
+    kind: int
+    id: int
+    data: bytes | None
+    to_server: bool
+
+
+def _actions(policy: Policy, mode: Mode, on: On) -> list[int]:
+    # Conditions take their action from [on]; for what concerns a whole flow, "drop" is its end.
+    actions = [policy.action(spec.name) for spec in FINDINGS]
+    for condition, finding in CONDITIONS.items():
+        action = on.action(condition, mode)
+        whole_flow = condition in ("not_smtp", "gap", "memory_limit", "asymmetric", "midstream")
+        if action is Action.DROP and whole_flow:
+            action = Action.DROP_CONNECTION
+        # "pass" lets the flow go on; what happened is reported all the same.
+        actions[FINDING_INDEX[finding]] = Action.LOG if action is Action.PASS else action
+    return [ACTIONS.index(action) for action in actions]
+
+
+def _verb_names(rules: Sequence[FlowRule]) -> list[str]:
+    # A policy may allow verbs the grammar does not know: they get numbers behind its own.
+    extra = {verb.upper() for rule in rules for verb in rule.policy.commands.allow} - set(VERB_INDEX) - {"*"}
+    return [verb.name for verb in VERBS] + sorted(extra)
+
+
+def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_run: bool) -> dict[str, object]:
+    policy = rule.policy
+    commands, replies, address, data = policy.commands, policy.replies, policy.address, policy.data
+    everything = "*" in commands.allow
+    allowed = {verb.upper() for verb in commands.allow}
+    return {
+        "apply": rule.mode is not Mode.MONITOR and not dry_run,
+        "actions": _actions(policy, rule.mode, on),
+        "allow": [everything or (name != "" and name in allowed) for name in verbs],
+        "unknown": _FORMS.index(commands.unknown),
+        "letter": commands.letter,
+        "faithful": commands.partial_lines is PartialLines.MASK,
+        "banner": _BANNERS.index(policy.banner.rule),
+        "banner_separator": policy.banner.separator,
+        "banner_dash": policy.banner.multiline is MultilineBanner.KEEP_DASH,
+        "mask_ehlo": replies.ehlo is EhloMask.E1,
+        "keywords": [keyword.upper() for keyword in replies.keywords],
+        "keyword_end": replies.keyword_end.encode("latin-1"),
+        "illegal": address.characters.encode("latin-1"),
+        "brackets": address.brackets,
+        "internal_error": ACTIONS.index(on.action("internal_error", rule.mode)),
+        "midstream_at_start": ACTIONS.index(on.midstream_at_start),
+        "line_length": commands.line_length or 0,
+        "sender_length": address.sender_length or 0,
+        "recipients": address.recipients or 0,
+        "header_line_length": data.header_line_length or 0,
+        "body_line_length": data.body_line_length or 0,
+        "outstanding_commands": limits.outstanding_commands,
+    }
+
+
+def _rule(rule: FlowRule, ruling: dict[str, object]) -> dict[str, object]:
+    return {
+        "ruling": ruling,
+        "sources": [(net.network_address.packed, net.prefixlen) for net in rule.source],
+        "destinations": [(net.network_address.packed, net.prefixlen) for net in rule.destination],
+        "ports": list(rule.ports),
+        "interface": socket.if_nametoindex(rule.interface) if rule.interface else 0,
+    }
+
+
+def _tables(
+    rules: Sequence[FlowRule],
+    ports: Sequence[int],
+    limits: Limits,
+    on: On,
+    dry_run: bool,
+    can_hold: bool,
+    records: bool,
+) -> dict[str, object]:
+    verbs = _verb_names(rules)
+    grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
+    grammar += [(name, 0, False, int(Input.COMMANDS), 0) for name in verbs[len(VERBS) :]]
+    numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
+    numbers |= {"reset": ACTIONS.index(Action.RESET), "noop": _FORMS.index(UnknownCommand.NOOP)}
+    numbers |= {"basa": _BANNERS.index(BannerRule.BASA), "OPAQUE": int(Input.OPAQUE)}
+    return {
+        "numbers": numbers,
+        "verbs": grammar,
+        "end_of_data": VERB_INDEX["<end of data>"],
+        "empty": VERB_INDEX["<empty>"],
+        "greeting": VERB_INDEX["<greeting>"],
+        "connect": int(State.CONNECT),
+        "next_state": [
+            [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State
+        ],
+        "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
+        "ports": sorted(set(ports) | {port for rule in rules for port in rule.ports}),
+        "timeouts": [int(s * _NANOSECONDS) for s in (limits.embryonic, limits.idle, limits.closing)],
+        "held_timeout": int(limits.held * _NANOSECONDS),
+        "startup": int(limits.startup * _NANOSECONDS),
+        "held_limit": limits.held_packets,
+        "pending_limit": limits.pending_segments,
+        "can_hold": can_hold,
+        "memory": limits.memory,
+        "flows": limits.flows,
+        "ring": _RING_RECORDS,
+        "record_kinds": 0xFF if records else 0,
+        "key": secrets.token_bytes(16),
+    }
+
+
+class Engine(core.Engine):
+    """One core with its own flow table.
+
+    ``rules``: the last one matches every flow. ``ports``: TCP ports that are
+    inspected, besides those of the rules. ``dry_run`` reports and changes nothing.
+    ``can_hold=False`` is for a driver that must answer each packet at once.
+    ``records=False`` makes no records. Raises ValueError for more rules, verbs or
+    keywords than the core holds and OSError for an interface that does not exist.
+    """
+
+    rules: tuple[FlowRule, ...]
+
+    def __new__(
+        cls,
+        rules: Sequence[FlowRule],
+        *,
+        ports: Sequence[int] = (25,),
+        limits: Limits | None = None,
+        on: On | None = None,
+        dry_run: bool = False,
+        can_hold: bool = True,
+        records: bool = True,
+    ) -> Engine:
+        self = super().__new__(cls, _tables(rules, ports, limits or Limits(), on or On(), dry_run, can_hold, records))
+        self.rules = tuple(rules)
+        return self
+
+    def counters(self) -> dict[str, int]:
+        """Every counter by name; findings as ``finding.NAME``."""
+        counters, findings = self.core_counters()
+        counters |= {f"finding.{spec.name}": findings[number] for number, spec in enumerate(FINDINGS) if number}
+        return counters

@@ -1,0 +1,37 @@
+"""What the operator is told: one line that says what is wrong, where, and what to do.
+
+A peer's bytes never end here; they become findings. Anything that is not an
+``NfmailguardError`` is a bug.
+"""
+
+__all__ = ["CaptureError", "ConfigError", "LabError", "NfmailguardError", "QueueError", "RulesetError"]
+
+
+class NfmailguardError(Exception):
+    """Base of every error meant for the operator; ``str()`` of it is the line to print."""
+
+    exit_code = 1
+
+
+class ConfigError(NfmailguardError):
+    """A configuration, profile, override or transcript that cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class QueueError(NfmailguardError):
+    """The kernel refused a queue: taken, no permission, or no NFQUEUE."""
+
+
+class RulesetError(NfmailguardError):
+    """The kernel refused our nftables table."""
+
+
+class CaptureError(NfmailguardError):
+    """A capture file that cannot be read or written."""
+
+    exit_code = 2
+
+
+class LabError(NfmailguardError):
+    """The lab cannot be built here."""

@@ -1,0 +1,149 @@
+"""Events as JSON lines in Suricata's EVE envelope.
+
+Promises: one line an event, fields as docs/events.md lists them; nothing raises on
+what a peer sent. Does not know where the lines go.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from nfmailguard.engine import ACTIONS
+from nfmailguard.events.records import FlowEnd, Record, RecordKind, address_text
+from nfmailguard.events.sinks import Sink
+from nfmailguard.events.transactions import Transactions, text
+from nfmailguard.policy.model import FINDINGS, FlowRule
+from nfmailguard.smtp.states import State
+from nfmailguard.smtp.verbs import VERBS
+
+__all__ = ["EveWriter", "community_id", "timestamp"]
+
+_MOST_COMMUNITIES = 65_536
+_FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
+_FLOW_REASON = {FlowEnd.TIMEOUT: "timeout", FlowEnd.FINISHED: "shutdown", FlowEnd.EVICTED: "forced"}
+
+
+def timestamp(now: int) -> str:
+    """Nanoseconds since 1970 as EVE writes them: local time, microseconds, offset."""
+    seconds, rest = divmod(now, 1_000_000_000)
+    local = time.localtime(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{rest // 1000:06d}{time.strftime('%z', local)}"
+
+
+def community_id(source: bytes, source_port: int, destination: bytes, destination_port: int) -> str:
+    """Community ID version 1, seed 0, of a TCP flow: the same from either side."""
+    ends = sorted([(source, source_port), (destination, destination_port)])
+    (low, low_port), (high, high_port) = ends
+    ports = low_port.to_bytes(2, "big") + high_port.to_bytes(2, "big")
+    digest = hashlib.sha1(b"\0\0" + low + high + b"\x06\0" + ports, usedforsecurity=False).digest()
+    return "1:" + base64.b64encode(digest).decode()
+
+
+class EveWriter:
+    """Writes what an Engine recorded. ``rules`` are the engine's: they name mode and profile.
+
+    ``engine`` tells the flows of several queues apart: their ids are counted by each.
+    """
+
+    def __init__(self, rules: Sequence[FlowRule], sink: Sink, *, engine: int = 0) -> None:
+        self._names = [(str(rule.mode), rule.policy.name) for rule in rules]
+        self._sink = sink
+        self._engine = engine
+        self._transactions = Transactions()
+        self._encode = msgspec.json.Encoder().encode
+        self._communities: dict[int, str] = {}
+        self.written = 0
+
+    def write(self, records: list[tuple[Any, ...]]) -> None:
+        """Writes drained records, in order."""
+        lines = []
+        for drained in records:
+            record = Record.of(drained)
+            if record.kind == RecordKind.FINDING:
+                lines.append(self._line(record, "mailguard", self._finding(record)))
+            mails = self._transactions.feed(record)
+            lines += [self._line(record, "smtp", msgspec.to_builtins(mail)) for mail in mails]
+            if record.kind == RecordKind.FLOW:
+                lines.append(self._line(record, "flow", self._flow(record)))
+                self._communities.pop(record.flow_id, None)
+        if lines:
+            self._sink.write(lines)
+            self.written += len(lines)
+
+    def stats(self, now: int, counters: dict[str, int]) -> None:
+        """Writes the counters as a ``stats`` event."""
+        event = {"timestamp": timestamp(now), "event_type": "stats", "stats": counters}
+        self._sink.write([self._encode(event) + b"\n"])
+        self.written += 1
+
+    def _line(self, record: Record, kind: str, body: dict[str, Any]) -> bytes:
+        client, server = address_text(record.family, record.client), address_text(record.family, record.server)
+        community = self._communities.get(record.flow_id)
+        if community is None:
+            if len(self._communities) >= _MOST_COMMUNITIES:
+                self._communities.clear()  # a cache only
+            community = community_id(record.client, record.client_port, record.server, record.server_port)
+            self._communities[record.flow_id] = community
+        event = {
+            "timestamp": timestamp(record.now),
+            # Consumers read numbers as doubles: 53 bits hold it.
+            "flow_id": (self._engine << 44) | record.flow_id,
+            "event_type": kind,
+            "src_ip": client,
+            "src_port": record.client_port,
+            "dest_ip": server,
+            "dest_port": record.server_port,
+            "proto": "TCP",
+            "app_proto": "smtp",
+            "direction": "to_server" if record.to_server else "to_client",
+            "community_id": community,
+            kind: body,
+        }
+        return self._encode(event) + b"\n"
+
+    def _finding(self, record: Record) -> dict[str, Any]:
+        mode, profile = self._names[record.rule]
+        verb = VERBS[record.verb].name if record.verb < len(VERBS) else ""
+        body: dict[str, Any] = {
+            "mode": mode,
+            "profile": profile,
+            "finding": FINDINGS[record.finding].name,
+            "action": str(ACTIONS[record.action]),
+            "applied": record.applied,
+            "state": State(record.state).name.lower(),
+            "offset": record.numbers[0],
+        }
+        if body["finding"] == "reply.keyword_masked":
+            body["keyword"] = text(record.before[4:].partition(b" ")[0])
+        elif verb:
+            body["verb"] = verb
+        if record.hypothetical:
+            body["hypothetical"] = True
+        if record.before:
+            body["before"] = text(record.before)
+        if record.after:
+            body["after"] = text(record.after)
+        return body
+
+    def _flow(self, record: Record) -> dict[str, Any]:
+        start, packets_to_server, octets_to_server, packets_to_client, octets_to_client = record.numbers
+        end = FlowEnd(record.code)
+        return {
+            "pkts_toserver": packets_to_server,
+            "pkts_toclient": packets_to_client,
+            "bytes_toserver": octets_to_server,
+            "bytes_toclient": octets_to_client,
+            "start": timestamp(start),
+            "end": timestamp(record.now),
+            "age": max(0, (record.now - start) // 1_000_000_000),
+            "state": _FLOW_STATE.get(end, "established"),
+            "reason": _FLOW_REASON.get(end, "timeout"),
+            "alerted": False,
+            "smtp_state": State(record.state).name.lower(),
+        }

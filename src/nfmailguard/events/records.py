@@ -1,0 +1,70 @@
+"""The core's records, in names: what a tuple drained from an Engine says.
+
+Promises: the order of ``Record`` is the order of ``ring_drain`` in cext/record.pyx.
+Does not know how an event is written.
+"""
+
+from __future__ import annotations
+
+import socket
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+__all__ = ["FlowEnd", "Record", "RecordKind", "address_text"]
+
+
+class RecordKind(IntEnum):
+    """cext/record.pxd, RecordKind."""
+
+    FINDING = 1
+    COMMAND = 2
+    REPLY = 3
+    MESSAGE = 4
+    FLOW = 5
+
+
+class FlowEnd(IntEnum):
+    """Why a flow's record was written: cext/record.pxd, FlowEnd."""
+
+    TIMEOUT = 0
+    FIN = 1
+    RST = 2
+    DROPPED = 3
+    EVICTED = 4
+    FINISHED = 5
+
+
+class Record(NamedTuple):
+    """One fact. Addresses are 4 or 16 octets; ``now`` is in nanoseconds; ``before`` and ``after`` are octets as
+    they were on the wire, the numbers mean what cext/record.pxd says for the kind."""
+
+    kind: int
+    now: int
+    flow_id: int
+    rule: int
+    family: int
+    client: bytes
+    client_port: int
+    server: bytes
+    server_port: int
+    to_server: bool
+    state: int
+    verb: int
+    finding: int
+    action: int
+    hypothetical: bool
+    applied: bool
+    code: int
+    numbers: tuple[int, int, int, int, int]
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(cls, drained: tuple[Any, ...]) -> Record:
+        """The record of a drained tuple."""
+        return cls._make(drained)
+
+
+def address_text(family: int, octets: bytes) -> str:
+    """An address as people write it."""
+    return socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, octets)

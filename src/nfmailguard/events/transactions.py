@@ -1,0 +1,144 @@
+"""Mails, put together from commands and replies: what answers "where is mail X?".
+
+Promises: memory is bounded by ``most`` flows, the oldest gives way; a mail that was
+begun and never finished is told when its flow ends. Secrets of AUTH never get here:
+the core keeps them back. Knows SMTP's meaning, not how an event is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from nfmailguard.events.records import Record, RecordKind
+from nfmailguard.policy.model import FINDINGS
+from nfmailguard.smtp.verbs import VERB_INDEX
+
+__all__ = ["Mail", "Transactions"]
+
+_HELLO = (VERB_INDEX["HELO"], VERB_INDEX["EHLO"])
+_MAIL, _RCPT, _RSET = VERB_INDEX["MAIL"], VERB_INDEX["RCPT"], VERB_INDEX["RSET"]
+_AUTH, _STARTTLS, _BDAT = VERB_INDEX["AUTH"], VERB_INDEX["STARTTLS"], VERB_INDEX["BDAT"]
+_END_OF_DATA, _DATA = VERB_INDEX["<end of data>"], VERB_INDEX["DATA"]
+_MOST_RECIPIENTS = 100
+_MOST_CHANGES = 20
+
+
+class Mail(msgspec.Struct, omit_defaults=True):
+    """One mail as the gateway saw it go by; empty where it was not seen."""
+
+    helo: str = ""
+    mail_from: str = ""
+    rcpt_to: list[str] = []
+    #: Octets of the message, without its end.
+    bytes: int = 0
+    #: The server's last word on it, code first: it usually holds its queue id.
+    reply: str = ""
+    tls: bool = False
+    auth: bool = False
+    #: Names of the findings that changed or would have changed something in it.
+    changed: list[str] = []
+    #: False when the flow ended before the server answered.
+    complete: bool = False
+
+
+class _Session(msgspec.Struct):
+    helo: str = ""
+    tls: bool = False
+    auth: bool = False
+    pending_hello: str = ""
+    pending_mail: str = ""
+    pending_recipients: list[str] = []
+    mail: Mail | None = None
+
+
+def text(octets: bytes) -> str:
+    """Octets for people: what is not printable ASCII as \\xNN."""
+    return "".join(chr(o) if 32 <= o < 127 and o != 92 else f"\\x{o:02x}" for o in octets)
+
+
+def path(line: str) -> str:
+    """The address of a MAIL or RCPT line: between < and >, else the word behind the colon (RFC 5321 4.1.2)."""
+    argument = line.partition(":")[2].strip()
+    if "<" in argument:
+        return argument.partition("<")[2].partition(">")[0]
+    return argument.partition(" ")[0]
+
+
+class Transactions:
+    """Feed it every record in order; it gives a Mail when the server has answered one."""
+
+    def __init__(self, most: int = 65_536) -> None:
+        self._most = most
+        self._sessions: dict[int, _Session] = {}
+        #: Flows forgotten because there were too many.
+        self.forgotten = 0
+
+    def feed(self, record: Record) -> Iterator[Mail]:
+        """The mails this record completes: none or one."""
+        if record.kind == RecordKind.FLOW:
+            session = self._sessions.pop(record.flow_id, None)
+            if session is not None and session.mail is not None:
+                yield session.mail
+            return
+        session = self._session(record.flow_id)
+        if record.kind == RecordKind.COMMAND:
+            self._command(session, record)
+        elif record.kind == RecordKind.MESSAGE and session.mail is not None:
+            session.mail.bytes += record.numbers[0]
+        elif record.kind == RecordKind.FINDING and session.mail is not None:
+            self._finding(session.mail, record)
+        elif record.kind == RecordKind.REPLY:
+            yield from self._reply(session, record)
+
+    def _session(self, flow_id: int) -> _Session:
+        session = self._sessions.get(flow_id)
+        if session is None:
+            if len(self._sessions) >= self._most:
+                del self._sessions[next(iter(self._sessions))]
+                self.forgotten += 1
+            session = self._sessions[flow_id] = _Session()
+        return session
+
+    def _command(self, session: _Session, record: Record) -> None:
+        if record.numbers[1]:  # it was masked: the server never saw it
+            return
+        line = text(record.before)
+        if record.verb in _HELLO:
+            session.pending_hello = line.partition(" ")[2]
+        elif record.verb == _MAIL:
+            session.mail = Mail(helo=session.helo, mail_from=path(line), tls=session.tls, auth=session.auth)
+            session.pending_recipients = []
+        elif record.verb == _RCPT:
+            session.pending_recipients.append(path(line))
+
+    def _finding(self, mail: Mail, record: Record) -> None:
+        name = FINDINGS[record.finding].name
+        if name not in mail.changed and len(mail.changed) < _MOST_CHANGES:
+            mail.changed.append(name)
+
+    def _reply(self, session: _Session, record: Record) -> Iterator[Mail]:
+        accepted = 200 <= record.code < 300
+        mail = session.mail
+        if record.verb in _HELLO and accepted:
+            session.helo = session.pending_hello
+            session.mail = None
+        elif record.verb == _STARTTLS and record.code == 220:
+            session.tls = True
+        elif record.verb == _AUTH and accepted:
+            session.auth = True
+        elif record.verb == _RSET and accepted:
+            session.mail = None
+        elif mail is not None:
+            if record.verb == _MAIL and not accepted:
+                session.mail = None
+            elif record.verb == _RCPT and session.pending_recipients:
+                recipient = session.pending_recipients.pop(0)
+                if accepted and len(mail.rcpt_to) < _MOST_RECIPIENTS:
+                    mail.rcpt_to.append(recipient)
+            elif record.verb == _END_OF_DATA or (record.verb == _BDAT and mail.bytes):
+                mail.reply = f"{record.code} {text(record.before)}".rstrip()
+                mail.complete = True
+                session.mail = None
+                yield mail

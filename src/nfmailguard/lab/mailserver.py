@@ -1,0 +1,121 @@
+"""A real SMTP server (aiosmtpd) that keeps what it read and what it wrote, octet for octet.
+
+Run as ``python -m nfmailguard.lab.mailserver DIRECTORY [options]``; it prints
+``ready`` when it listens. For each connection N it writes ``N.dialogue`` (one line an
+event: ``>`` read or ``<`` written, and the octets as a Python literal) and for each
+mail ``N-M.eml``, as received.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import shutil
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+
+__all__ = ["main"]
+
+
+class _Mailbox:
+    """Files every mail under its connection's number."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.mails = itertools.count(1)
+
+    async def handle_DATA(self, server: _Server, session: Session, envelope: Envelope) -> str:  # noqa: N802, aiosmtpd's name
+        number = next(self.mails)
+        name = f"{server.number}-{number}.eml"
+        content = envelope.original_content or b""
+        (self.directory / f".{name}").write_bytes(content)
+        (self.directory / f".{name}").rename(self.directory / name)  # a reader never sees half a mail
+        return f"250 2.0.0 Ok: queued as {server.number:04X}{number:04X}"
+
+
+class _Server(SMTP):
+    """One connection, with a record of its octets."""
+
+    connections = itertools.count(1)
+
+    def __init__(self, mailbox: _Mailbox, **options: Any) -> None:
+        self.number = next(self.connections)
+        self._record = (mailbox.directory / f"{self.number}.dialogue").open("wb", buffering=0)
+        super().__init__(mailbox, **options)
+
+    def data_received(self, data: bytes) -> None:
+        self._record.write(b"> %r\n" % data)
+        super().data_received(data)
+
+    async def push(self, status: str | bytes) -> None:
+        octets = (status if isinstance(status, bytes) else status.encode("utf-8")) + b"\r\n"
+        self._record.write(b"< %r\n" % octets)
+        await super().push(octets[:-2])
+
+
+def _certificate(directory: Path) -> ssl.SSLContext | None:
+    # Without a certificate there is no STARTTLS: announcing one that fails would be a lie.
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return None
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    subject = ["-subj", "/CN=mail.example.com", "-days", "2"]
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _authenticate(*_: Any) -> AuthResult:
+    return AuthResult(success=True)
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    directory: Path = arguments.directory
+    mailbox = _Mailbox(directory)
+    tls = _certificate(directory) if arguments.starttls else None
+    host, _, greeting = arguments.greeting.partition(" ")
+
+    def connection() -> _Server:
+        return _Server(
+            mailbox,
+            hostname=host,
+            ident=greeting,
+            tls_context=tls,
+            data_size_limit=64 * 1024 * 1024,
+            authenticator=_authenticate,
+            auth_require_tls=False,
+            decode_data=False,
+        )
+
+    loop = asyncio.get_running_loop()
+    servers = [await loop.create_server(connection, address, arguments.port) for address in arguments.listen]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serves until it is ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--listen", action="append", required=True, help="an address; may be given again")
+    parser.add_argument("--port", type=int, default=25)
+    parser.add_argument("--greeting", default="mail2.example.com ESMTP Sendmail 8.12.10", help="behind 220")
+    parser.add_argument("--no-starttls", dest="starttls", action="store_false")
+    arguments = parser.parse_args(argv)
+    try:
+        asyncio.run(_serve(arguments))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""A world of its own for the lab: network, mount and process namespaces that vanish with it.
+
+Promises: what runs in here cannot touch the host's network, and nothing is left when
+it ends, however it ends: the last process of a namespace takes it along. Needs no
+root where the kernel allows unprivileged user namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from types import FrameType
+
+from nfmailguard.errors import LabError
+
+__all__ = ["enter_private", "inside", "run_private"]
+
+_MARK = "NFMAILGUARD_PRIVATE"
+
+
+def inside() -> bool:
+    """Whether this process is already in a private world."""
+    return os.environ.get(_MARK) == "1"
+
+
+def _unshare() -> list[str]:
+    binary = shutil.which("unshare")
+    if binary is None:
+        raise LabError("lab: no `unshare` here; install util-linux")
+    command = [binary, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if os.geteuid() != 0:
+        command += ["--user", "--map-root-user"]
+    probe = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        reason = probe.stderr.strip().splitlines()[-1] if probe.stderr.strip() else f"exit {probe.returncode}"
+        needs = "" if os.geteuid() == 0 else "; run as root, or allow unprivileged user namespaces"
+        raise LabError(f"lab: cannot make namespaces ({reason}){needs}")
+    return command
+
+
+def run_private(argv: Sequence[str]) -> int:
+    """Runs ``argv`` in a private world and returns its exit code; raises LabError where none can be made."""
+    environment = {**os.environ, _MARK: "1"}
+    world = subprocess.Popen([*_unshare(), *argv], env=environment)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the world, too
+    try:
+        return world.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def enter_private() -> None:
+    """Prepares the world ``run_private`` made: a /run of its own, signals that end it. Call once, inside."""
+    # The first process of a process namespace gets only the signals it asks for.
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"lab: no /run of its own: {done.stderr.strip()}")

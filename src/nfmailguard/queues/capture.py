@@ -1,0 +1,148 @@
+"""The capture driver: a capture file for a queue, and another for what left.
+
+Promises: needs no privilege; a capture that is cut short is used as far as it goes,
+written out, and told then; the input is never written to. Reads pcap and pcapng, also
+compressed with gzip or from a pipe; writes pcap of the same link type and precision.
+The loop itself is ``cext.capture``. Does not know SMTP.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import IO
+
+from nfmailguard.cext.capture import CaptureLoop
+from nfmailguard.engine import Engine
+from nfmailguard.errors import CaptureError
+
+__all__ = ["CaptureFile"]
+
+#: Frames between two looks at ``stop``, signals and the records.
+_BATCH = 65_536
+_GZIP = b"\x1f\x8b"
+#: Classic pcap files in microseconds; all others are read and written in nanoseconds.
+_MICROSECONDS = frozenset({b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"})
+
+
+class CaptureFile:
+    """Replays ``in_path`` through ``engine``, which ``accept_all`` leaves out (for measuring).
+
+    ``out_path`` None writes nothing; an existing file is replaced. ``drain`` is called
+    between batches, before the records ring fills up, and when all is done; it runs in
+    the thread of ``run``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | None,
+        in_path: str | os.PathLike[str],
+        out_path: str | os.PathLike[str] | None = None,
+        *,
+        accept_all: bool = False,
+        drain: Callable[[], object] | None = None,
+    ) -> None:
+        if not (engine or accept_all):
+            raise ValueError("a capture without an engine can only be accepted")
+        self.in_path = os.fspath(in_path)
+        self.out_path = None if out_path is None else os.fspath(out_path)
+        self._loop = CaptureLoop(None if accept_all else engine)
+        self._drain = drain
+        #: Why the input, before libpcap saw it, ended early.
+        self._cut: str | None = None
+
+    def open(self) -> None:
+        """Opens both files, the output only for an input that is a capture. Raises CaptureError."""
+        try:
+            self._open_input()
+            if self.out_path is not None:
+                self._open_output(self.out_path)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self) -> None:
+        """To the end of the input, or ``stop``. Raises CaptureError when the input ends badly or the output is lost."""
+        loop = self._loop
+        try:
+            while loop.step(_BATCH, leave_room=self._drain is not None):
+                if self._drain:
+                    self._drain()
+        finally:
+            loop.finish()
+            if self._drain:
+                self._drain()
+        if loop.write_error:
+            raise CaptureError(f"{self.out_path}: the output is incomplete: {os.strerror(loop.write_error)}")
+        if fault := self._cut or loop.read_error:
+            frames = loop.counters()["packets"]
+            raise CaptureError(
+                f"{self.in_path}: ends badly behind packet {frames}, all before it was replayed: {fault}"
+            )
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def counters(self) -> dict[str, int]:
+        """The loop's own; there is no kernel here to lose packets."""
+        return self._loop.counters()
+
+    @property
+    def clock(self) -> int:
+        """The capture's time, in nanoseconds: of the latest packet, or of the latest deadline."""
+        return self._loop.clock
+
+    def _open_input(self) -> None:
+        try:
+            with Path(self.in_path).open("rb") as file:
+                self._input_stat = os.fstat(file.fileno())
+                plain: IO[bytes] = file if stat.S_ISREG(self._input_stat.st_mode) else self._spool(file)
+                if os.pread(plain.fileno(), 2, 0) == _GZIP:
+                    with gzip.open(plain) as packed:
+                        plain = self._spool(packed)
+                fd = os.dup(plain.fileno())
+                plain.close()
+            os.lseek(fd, 0, os.SEEK_SET)
+            self._loop.open_input(fd, os.pread(fd, 4, 0) not in _MICROSECONDS)
+        except OSError as error:
+            raise CaptureError(f"{self.in_path}: cannot read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise CaptureError(f"{self.in_path}: no capture that can be read: {self._cut or error}") from error
+
+    def _spool(self, source: BufferedReader | gzip.GzipFile) -> IO[bytes]:
+        """What ``source`` gives, in a file without a name, as far as it can be read."""
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            # read1: what comes before the damage is given, not lost with the error.
+            while octets := source.read1(1 << 16):
+                spool.write(octets)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            self._cut = f"the compressed data is damaged ({error})"
+        spool.flush()
+        spool.seek(0)
+        return spool
+
+    def _open_output(self, path: str) -> None:
+        try:
+            # Never truncated before it is known to be another file. Mail is private: nobody else reads it.
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            there = os.fstat(fd)
+            if (there.st_dev, there.st_ino) == (self._input_stat.st_dev, self._input_stat.st_ino):
+                os.close(fd)
+                raise CaptureError(f"{path}: is the input; write to another file")
+            if stat.S_ISREG(there.st_mode):
+                os.ftruncate(fd, 0)
+            self._loop.open_output(fd)
+        except OSError as error:
+            raise CaptureError(f"{path}: cannot write: {error.strerror or error}") from error
+        except ValueError as error:
+            raise CaptureError(f"{path}: cannot write this link type: {error}") from error

@@ -1,0 +1,199 @@
+"""The driver of our own: an NFQUEUE over libmnl, super-packets and all.
+
+Promises: an error on opening is one line that says what to do; counters tell what the
+kernel lost besides what the loop saw. The loop itself is ``cext.kernelqueue``. Does not
+know the rules that send packets here.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from pathlib import Path
+
+from nfmailguard.cext.kernelqueue import QueueLoop
+from nfmailguard.engine import Engine
+from nfmailguard.errors import QueueError
+from nfmailguard.queues.injector import INJECT_MARK, Injector
+from nfmailguard.queues.tap import Tap
+
+__all__ = ["KernelQueue", "QueueState", "explain", "queue_states"]
+
+CAP_NET_ADMIN = 12
+NETLINK_NETFILTER = 12
+
+
+class QueueState:
+    """One line of ``/proc/net/netfilter/nfnetlink_queue``."""
+
+    def __init__(self, line: str) -> None:
+        fields = [int(field) for field in line.split()]
+        self.number, self.portid, self.total, self.copy_mode, self.copy_range = fields[:5]
+        self.queue_dropped, self.user_dropped, self.id_sequence = fields[5:8]
+
+
+def queue_states() -> dict[int, QueueState]:
+    """Every bound queue of this network namespace; empty where the kernel does not show them."""
+    with suppress(OSError):
+        lines = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()
+        return {state.number: state for state in map(QueueState, lines)}
+    return {}
+
+
+class KernelQueue:
+    """Queue ``number`` through ``engine``, which ``accept_all`` leaves out (for measuring).
+
+    ``length`` counts packets, held ones included. Where the kernel grants less socket
+    buffer than a full queue can fill, ``notes`` has a line for the operator.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | None,
+        number: int,
+        *,
+        length: int = 4096,
+        copy_range: int = 0xFFFF,
+        gso: bool = True,
+        fail_open: bool = False,
+        mark: int = INJECT_MARK,
+        tap: Tap | None = None,
+        accept_all: bool = False,
+    ) -> None:
+        if not (engine or accept_all):
+            raise ValueError("a queue without an engine can only accept everything")
+        if not (0 <= number <= 0xFFFF and length > 0 and copy_range > 0):
+            raise ValueError("queue number, length or copy range out of range")
+        self.number = number
+        self.notes: list[str] = []
+        self._engine = None if accept_all else engine
+        self._length = length
+        self._copy_range = copy_range
+        self._gso = gso
+        self._fail_open = fail_open
+        self._mark = mark
+        self._tap = tap
+        self._loop: QueueLoop | None = None
+        self._injector: Injector | None = None
+        self._kernel: dict[str, int] = {}
+
+    def open(self) -> None:
+        """Binds the queue. Raises QueueError, and CaptureError for the tap's files."""
+        self._injector = Injector(self._mark)
+        try:
+            self._loop = QueueLoop(
+                self._engine,
+                self.number,
+                length=self._length,
+                copy_range=self._copy_range,
+                gso=self._gso,
+                fail_open=self._fail_open,
+                sender=self._injector,
+                writer=self._tap.open() if self._tap else None,
+            )
+            self._loop.open()
+        except OSError as error:
+            self.close()
+            raise QueueError(explain(self.number, error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self.notes = []
+        if self._loop.receive_buffer < self._loop.wanted_buffer:
+            self.notes.append(
+                f"queue {self.number}: the socket buffer is {self._loop.receive_buffer >> 10} KiB, so that bursts"
+                f" may be lost (counted as enobufs); run as root of the machine or raise net.core.rmem_max"
+            )
+
+    def run(self) -> None:
+        """Until ``stop``, without the GIL. Raises QueueError when the socket fails."""
+        try:
+            self._opened().run()
+        except OSError as error:
+            raise QueueError(f"queue {self.number}: {error.strerror}; its packets are lost") from error
+
+    def stop(self) -> None:
+        if self._loop:
+            self._loop.stop()
+
+    def close(self) -> None:
+        """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""
+        if self._loop:
+            self._kernel = self._kernel_counters()
+            self._loop.close()
+        if self._injector:
+            self._injector.close()
+        if self._tap:
+            self._tap.close()
+
+    def fileno(self) -> int:
+        """The netlink socket, -1 when closed."""
+        return self._loop.fileno() if self._loop else -1
+
+    def counters(self) -> dict[str, int]:
+        """The loop's own; ``kernel_*``, where readable, count what the kernel lost before us."""
+        if self._loop is None:
+            return {}
+        buffer = {"receive_buffer": self._loop.receive_buffer}
+        tap = self._tap.counters() if self._tap else {}
+        return {**self._loop.counters(), **buffer, **tap, **(self._kernel_counters() or self._kernel)}
+
+    def _opened(self) -> QueueLoop:
+        if self._loop is None:
+            raise RuntimeError("the queue is not open")
+        return self._loop
+
+    def _kernel_counters(self) -> dict[str, int]:
+        state = queue_states().get(self.number)
+        if state is None or self._loop is None or state.portid != self._loop.portid:
+            return {}
+        return {
+            "kernel_queue_total": state.total,
+            "kernel_queue_dropped": state.queue_dropped,
+            "kernel_user_dropped": state.user_dropped,
+            "kernel_id_sequence": state.id_sequence,
+        }
+
+
+def explain(number: int, error: OSError) -> str:
+    """One line for the operator: the kernel says EPERM for a taken queue as well as for missing privilege."""
+    where = f"queue {number}"
+    state = queue_states().get(number)
+    if error.errno in (errno.EPERM, errno.EBUSY) and (state or has_net_admin()):
+        return f"{where} is taken by {holder(state.portid) if state else 'another process'}; stop that or use another"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return f"{where}: no permission; run as root or with CAP_NET_ADMIN"
+    if error.errno in (errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        return f"{where}: this kernel has no NFQUEUE ({error.strerror}); load nfnetlink_queue"
+    return f"{where}: {error.strerror or error}"
+
+
+def has_net_admin() -> bool:
+    """Whether this process holds CAP_NET_ADMIN in its user namespace."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
+    return False
+
+
+def holder(portid: int) -> str:
+    """The process behind a netlink port id: often its pid, but only the socket's inode tells."""
+    with suppress(OSError):
+        for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]:
+            fields = line.split()
+            if (int(fields[1]), int(fields[2])) != (NETLINK_NETFILTER, portid):
+                continue
+            if pid := socket_owner(int(fields[9])):
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                return f"process {pid} ({name})"
+    return f"another process (netlink port {portid})"
+
+
+def socket_owner(inode: int) -> int | None:
+    """The first process seen to hold the socket; None when it is none that we may look into."""
+    wanted = Path(f"socket:[{inode}]")
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if link.readlink() == wanted:
+                return int(link.parts[2])
+    return None

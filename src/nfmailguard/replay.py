@@ -1,0 +1,224 @@
+"""``nfmailguard replay``: a capture through an engine, and what came of it.
+
+Promises: the same packets give the same bytes and findings as they gave live; what a
+damaged capture holds before the damage is replayed, written and summed up. Needs no
+privilege. Does not know files of packets (``queues.capture`` does) or the wording of
+events (``events.eve``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nfmailguard.config import Config
+from nfmailguard.engine import ACTIONS, Engine
+from nfmailguard.errors import CaptureError
+from nfmailguard.events.eve import EveWriter
+from nfmailguard.events.records import Record, RecordKind
+from nfmailguard.events.sinks import open_sink
+from nfmailguard.policy.model import FINDINGS, FlowRule
+from nfmailguard.queues.capture import CaptureFile
+
+__all__ = ["FindingCount", "Summary", "encode", "render", "replay"]
+
+#: Counters that tell why packets were not inspected or what the capture lacks, with what to make of them.
+_REMARKS = {
+    "not_ip": "frames without an IP packet, or of a link type not understood: written as they came",
+    "not_inspected": "packets of other ports: passed",
+    "truncated": "packets cut by the capture's snap length: nothing can be decided on them",
+    "bad_checksum": "packets with a wrong TCP checksum: no receiver takes them; was the capture edited?",
+    "checksum_partial": "packets captured before the network card filled in the checksum: taken as right",
+    "fragments": "IP fragments",
+    "malformed": "malformed packets",
+    "clock_back": "packets older than one before them: the clock stood still",
+    "flows_midstream": "connections whose beginning is not in the capture",
+    "flows_evicted": "connections pushed out of the full table",
+    "flows_refused": "connections that found no place in the table",
+    "records_lost": "records lost: findings and events are incomplete",
+    "events_lost": "events that could not be written",
+    "internal_errors": "internal errors: please report them",
+}
+
+
+class FindingCount(msgspec.Struct, frozen=True):
+    """How often a finding was made, with the action the policy has for it."""
+
+    finding: str
+    action: str
+    #: False: reported only (``monitor``, ``--dry-run``).
+    applied: bool
+    count: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a replay did. Counts are packets where nothing else is said."""
+
+    input: str
+    #: None: nothing was written.
+    output: str | None
+    #: Mode and profile of the flows that no rule speaks of.
+    mode: str
+    profile: str
+    packets: int
+    bytes: int
+    #: Of the packets: passed on as they came, passed on changed, dropped. Frames without IP are in none.
+    accepted: int
+    changed: int
+    dropped: int
+    #: RST packets of our own.
+    emitted: int
+    #: Connections inspected, and of these reset by us.
+    flows: int
+    flows_reset: int
+    #: Mails whose end was seen.
+    mails: int
+    findings: tuple[FindingCount, ...]
+    #: Counters worth a remark, those that are not 0.
+    remarks: dict[str, int]
+    #: Every counter of the core by name, and the driver's as ``queue.NAME``.
+    counters: dict[str, int]
+    #: Rules that were left out: a capture does not tell interfaces.
+    rules_skipped: int = 0
+    #: What ended the replay before its end, for the operator.
+    fault: str | None = None
+
+
+def replay(
+    config: Config,
+    in_path: str | os.PathLike[str],
+    out_path: str | os.PathLike[str] | None = None,
+    events: str | None = None,
+    *,
+    progress: Callable[[int], object] | None = None,
+) -> Summary:
+    """Replays ``in_path`` under ``config``; writes what would have left the gateway to ``out_path``.
+
+    ``events``: where EVE events go, a file's path or ``-``. ``progress`` is told now and
+    then how many packets have been read. Raises CaptureError for a file that cannot be
+    opened and ConfigError for rules or an events file that cannot be used; what goes
+    wrong later is ``Summary.fault``.
+    """
+    all_rules = config.flow_rules()
+    rules = tuple(rule for rule in all_rules if rule.interface is None)
+    engine = Engine(rules, ports=config.ports(), limits=config.limits, on=config.on, dry_run=config.gateway.dry_run)
+    tally = _Tally(engine, progress)
+    capture = CaptureFile(engine, in_path, out_path, drain=tally.drain)
+    tally.capture = capture
+    fault = sink = None
+    with ExitStack() as stack:
+        stack.callback(capture.close)
+        capture.open()
+        if events is not None:
+            sink = open_sink(events)
+            stack.callback(sink.close)
+            tally.writer = EveWriter(rules, sink)
+        try:
+            capture.run()
+        except CaptureError as error:
+            fault = str(error)
+        counters = engine.counters() | {f"queue.{name}": count for name, count in capture.counters().items()}
+        if tally.writer and sink:
+            tally.writer.stats(capture.clock, counters)
+            counters["events_lost"] = sink.lost
+    return _summary(capture, rules[-1], tally, counters, len(all_rules) - len(rules), fault)
+
+
+class _Tally:
+    """Takes the engine's records between batches of packets."""
+
+    def __init__(self, engine: Engine, progress: Callable[[int], object] | None) -> None:
+        self.writer: EveWriter | None = None
+        self.capture: CaptureFile | None = None
+        self.findings: Counter[tuple[int, int, bool]] = Counter()
+        self.mails = 0
+        self._engine = engine
+        self._progress = progress
+
+    def drain(self) -> None:
+        while records := self._engine.drain():
+            for record in map(Record.of, records):
+                if record.kind == RecordKind.FINDING:
+                    self.findings[record.finding, record.action, record.applied] += 1
+                elif record.kind == RecordKind.MESSAGE:
+                    self.mails += 1
+            if self.writer:
+                self.writer.write(records)
+        if self._progress and self.capture:
+            self._progress(self.capture.counters()["packets"])
+
+
+def _summary(
+    capture: CaptureFile, rule: FlowRule, tally: _Tally, counters: dict[str, int], skipped: int, fault: str | None
+) -> Summary:
+    found = sorted(tally.findings.items(), key=lambda item: (-item[1], item[0]))
+    remarks = {name: counters.get(name, 0) + counters.get(f"queue.{name}", 0) for name in _REMARKS}
+    # Both count what they see of these; the driver sees every frame.
+    remarks["truncated"] = counters["queue.truncated"]
+    return Summary(
+        input=capture.in_path,
+        output=capture.out_path,
+        mode=str(rule.mode),
+        profile=rule.policy.name,
+        packets=counters["queue.packets"],
+        bytes=counters["queue.bytes"],
+        accepted=counters["queue.accepted"],
+        changed=counters["queue.replaced"],
+        dropped=counters["queue.dropped"],
+        emitted=counters["queue.emitted"],
+        flows=counters["flows_opened"],
+        flows_reset=counters["flows_reset"],
+        mails=tally.mails,
+        findings=tuple(
+            FindingCount(FINDINGS[finding].name, str(ACTIONS[action]), applied, count)
+            for (finding, action, applied), count in found
+        ),
+        remarks={name: count for name, count in remarks.items() if count},
+        counters=counters,
+        rules_skipped=skipped,
+        fault=fault,
+    )
+
+
+def encode(summary: Summary) -> bytes:
+    """One JSON object on a line: the fields of ``Summary``."""
+    return msgspec.json.encode(summary) + b"\n"
+
+
+def render(summary: Summary, console: Console) -> None:
+    """The summary for people; plain lines where there is no terminal. ``fault`` is the caller's to tell."""
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    arrow = f" -> {summary.output}" if summary.output else ""
+    line(f"{summary.input}{arrow}: {summary.mode} {summary.profile}")
+    line(
+        f"{summary.packets} packets: {summary.accepted} accepted, {summary.changed} changed, {summary.dropped} dropped,"
+        f" {summary.remarks.get('not_ip', 0)} not IP; {summary.emitted} resets sent"
+    )
+    line(f"{summary.flows} flows, {summary.flows_reset} reset; {summary.mails} mails")
+    if summary.findings:
+        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+        for title in ("finding", "action"):
+            table.add_column(title, no_wrap=True)
+        table.add_column("count", justify="right", no_wrap=True)
+        for found in summary.findings:
+            action = found.action if found.applied or found.action == "log" else f"({found.action})"
+            table.add_row(found.finding, action, str(found.count))
+        console.print(table)
+        if any(not found.applied and found.action != "log" for found in summary.findings):
+            line("(action): what enforcing would have done; nothing was changed")
+    else:
+        line("no findings")
+    for name, count in summary.remarks.items():
+        line(f"{count} {_REMARKS[name]}")
+    if summary.rules_skipped:
+        line(f"{summary.rules_skipped} rules left out: a capture does not tell which interface a packet came in on")

@@ -1,0 +1,46 @@
+"""What a gateway did, in a few lines, when it ends.
+
+Does not count anything; shows what the counters said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+__all__ = ["render"]
+
+#: Counters that say that something was lost or went wrong, with what they count.
+LOSSES = {
+    "queue.uninspected": "packets passed uninspected",
+    "queue.kernel_queue_dropped": "packets dropped: queue full",
+    "queue.kernel_user_dropped": "packets dropped: socket full",
+    "queue.enobufs": "socket overruns",
+    "queue.truncated": "packets longer than queue.copy_range",
+    "queue.verdict_errors": "verdicts the kernel refused",
+    "queue.emit_errors": "resets not sent",
+    "bad_checksum": "packets with a wrong checksum",
+    "malformed": "malformed packets",
+    "flows_refused": "flows refused: limits.flows",
+    "flows_evicted": "flows forgotten early: limits.flows",
+    "records_lost": "events lost: written too slowly",
+    "internal_errors": "internal errors (please report)",
+}
+
+
+def render(counters: Mapping[str, int], console: Console) -> None:
+    """Packets and flows, then findings, then losses; nothing where there is nothing to say."""
+    count = counters.get
+    findings = {name.removeprefix("finding."): value for name, value in counters.items() if name.startswith("finding.")}
+    lines = {
+        "done": f"{count('packets', 0)} packets of {count('flows_opened', 0) + count('flows_midstream', 0)} flows in "
+        f"{count('uptime', 0)} s: {count('replaced', 0)} changed, {count('dropped', 0)} dropped, "
+        f"{count('flows_reset', 0)} flows reset",
+        "findings": ", ".join(f"{name} {value}" for name, value in sorted(findings.items()) if value),
+        "losses": ", ".join(f"{value} {what}" for name, what in LOSSES.items() if (value := count(name, 0))),
+    }
+    for title, line in lines.items():
+        if line:
+            style = "bold yellow" if title == "losses" else "bold"
+            console.print(f"nfmailguard: [{style}]{title}:[/] {line}", highlight=False, soft_wrap=True)

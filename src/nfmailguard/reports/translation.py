@@ -1,0 +1,61 @@
+"""``nfmailguard translate``: both ends of a dialogue, what was changed in colour.
+
+Does not decide anything; shows what ``smtp.reference`` said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nfmailguard.policy.model import Policy
+from nfmailguard.smtp.reference import Turn, translate
+from nfmailguard.smtp.transcript import Row, rows, shown
+
+__all__ = ["render"]
+
+
+def _marked(row: Row) -> Text:
+    """What arrived, its changed octets in colour."""
+    seen, sent = shown(row.seen), shown(row.sent)
+    style = "bold red" if row.to_server else "bold yellow"
+    if row.seen is None or len(seen) != len(sent):
+        return Text(seen, style=style if row.changed else "")
+    text = Text()
+    for came, left in zip(sent, seen, strict=True):
+        text.append(left, style=style if came != left else "")
+    return text
+
+
+def render(policy: Policy, turns: Sequence[Turn], console: Console, *, apply: bool) -> None:
+    """Client on the left, server on the right; findings below. Plain lines where there is no terminal."""
+    result = translate(policy, turns, apply=apply)
+    if console.is_terminal:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("client", "", "server"):
+            table.add_column(title, overflow="fold")
+        for row in rows(turns, result):
+            if row.to_server:
+                table.add_row(Text(shown(row.sent)), Text("→", style="dim"), _marked(row))
+            else:
+                table.add_row(_marked(row), Text("←", style="dim"), Text(shown(row.sent), style="dim"))
+        console.print(table)
+    else:
+        for row in rows(turns, result):
+            side = "C" if row.to_server else "S"
+            console.print(f"{side}: {shown(row.sent)}", markup=False, highlight=False, soft_wrap=True)
+            if row.changed:
+                console.print(f"{side}> {shown(row.seen)}", markup=False, highlight=False, soft_wrap=True)
+    for finding in result.findings:
+        note = " (hypothetical)" if finding.hypothetical else ""
+        verb = f" {finding.verb}" if finding.verb else ""
+        line = f"{finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}"
+        console.print(
+            f"# {line}", style="dim" if console.is_terminal else None, markup=False, highlight=False, soft_wrap=True
+        )
+    if result.ended is not None:
+        console.print(f"# the connection ends: {result.ended}", markup=False, highlight=False)

@@ -1,0 +1,362 @@
+"""The one nftables table of ours: what sends packets to the queue.
+
+Promises: ``apply`` leaves exactly the wanted table and ``remove`` none, each in one
+transaction and whatever was there before; nothing outside the table is touched. What
+cannot be done is a RulesetError of one line. Does not know who listens on the queue.
+
+    base chain of each hook ── the mark of our own packets: out again
+      └─ by TCP port ──▶ to_server, to_client ── by the protected addresses ──▶ inspect ── counter, queue
+
+Every packet is queued at one place, ``inspect``, so that its counter is what the queue
+should have seen. The chains stand behind the usual filter (priority 0): what another
+table drops is never inspected. ``ct state`` is what makes conntrack, and with it the
+reassembly of fragments, run before us: a rule on ports never sees a later fragment.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from nfmailguard.errors import RulesetError
+from nfmailguard.queues.injector import INJECT_MARK
+
+__all__ = ["HOOKS", "TABLE", "Network", "Ruleset", "remove"]
+
+TABLE = "nfmailguard"
+#: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
+HOOKS = {"input": 1, "forward": 2, "output": 3}
+PRIORITY = 10
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Value = int | bytes | dict[str, Any]
+
+# linux/netfilter/nf_tables.h
+NFT_REG_1 = 1
+META_MARK, META_IIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 15, 16
+CT_STATE, CT_STATE_INVALID = 0, 1
+PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
+CMP_EQ, CMP_NEQ = 0, 1
+ACCEPT, JUMP, GOTO = 1, -3, -4
+NFPROTO_INET = 1
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
+BYPASS = 1
+BATCH_BEGIN, BATCH_END = 0x10, 0x11
+IFNAMSIZ = 16
+
+
+class Statement(NamedTuple):
+    """One part of a rule: as nft writes it, and as the kernel takes it."""
+
+    text: str
+    expressions: tuple[tuple[str, dict[str, Value]], ...]
+
+
+class Chain(NamedTuple):
+    """A chain with its rules; ``hook`` None: entered by a jump only."""
+
+    name: str
+    hook: str | None
+    rules: tuple[tuple[Statement, ...], ...]
+
+
+def _load(name: str, **where: int) -> tuple[str, dict[str, Value]]:
+    return name, {"dreg": NFT_REG_1, **where}
+
+
+def _compare(value: bytes, operator: int = CMP_EQ) -> tuple[str, dict[str, Value]]:
+    return "cmp", {"sreg": NFT_REG_1, "op": operator, "data": {"attrs": [("NFTA_DATA_VALUE", value)]}}
+
+
+def _masked(mask: bytes, other: bytes) -> tuple[str, dict[str, Value]]:
+    values = {key: {"attrs": [("NFTA_DATA_VALUE", value)]} for key, value in (("mask", mask), ("xor", other))}
+    return "bitwise", {"sreg": NFT_REG_1, "dreg": NFT_REG_1, "len": len(mask), **values}
+
+
+def _verdict(text: str, code: int, chain: str | None = None) -> Statement:
+    attributes: list[tuple[str, Any]] = [("NFTA_VERDICT_CODE", code)]
+    if chain is not None:
+        attributes.append(("NFTA_VERDICT_CHAIN", chain))
+    data = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": attributes})]}
+    return Statement(text, (("immediate", {"dreg": 0, "data": data}),))
+
+
+def _goto(chain: str) -> Statement:
+    return _verdict(f"goto {chain}", GOTO, chain)
+
+
+def _port(field: str, port: int) -> Statement:
+    protocol = (_load("meta", key=META_L4PROTO), _compare(b"\x06"))
+    where = _load("payload", base=PAYLOAD_TRANSPORT, offset=2 if field == "dport" else 0, len=2)
+    return Statement(f"tcp {field} {port}", (*protocol, where, _compare(struct.pack("!H", port))))
+
+
+def _address(field: str, network: Network) -> Statement:
+    family, keyword, source, size = (2, "ip", 12, 4) if network.version == 4 else (10, "ip6", 8, 16)
+    where = _load("payload", base=PAYLOAD_NETWORK, offset=source + size * (field == "daddr"), len=size)
+    whole = network.prefixlen == network.max_prefixlen
+    mask = () if whole else (_masked(network.netmask.packed, bytes(size)),)
+    text = f"{keyword} {field} {network.network_address if whole else network}"
+    return Statement(
+        text,
+        (
+            _load("meta", key=META_NFPROTO),
+            _compare(bytes([family])),
+            where,
+            *mask,
+            _compare(network.network_address.packed),
+        ),
+    )
+
+
+def _mark(mark: int) -> Statement:
+    return Statement(f"meta mark 0x{mark:08x}", (_load("meta", key=META_MARK), _compare(struct.pack("=I", mark))))
+
+
+_FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
+_ACCEPT = _verdict("accept", ACCEPT)
+_COUNTER = Statement("counter", (("counter", {}),))
+_INVALID = Statement(
+    "ct state invalid",
+    (
+        _load("ct", key=CT_STATE),
+        _masked(struct.pack("=I", CT_STATE_INVALID), bytes(4)),
+        _compare(bytes(4), CMP_NEQ),
+    ),
+)
+
+
+class Ruleset:
+    """Our table for queues ``queue_first`` to ``queue_last`` and the servers' TCP ``ports``.
+
+    ``hooks``: of HOOKS. ``bypass``: packets pass when nobody listens on the queue.
+    ``mark``: packets that carry it are never queued. ``addresses``: the protected
+    servers' networks; none means all. With both ``input`` and ``output``, what the
+    machine sends to itself is queued on output alone: it would be seen twice.
+    """
+
+    def __init__(
+        self,
+        queue_first: int,
+        queue_last: int,
+        ports: Sequence[int],
+        hooks: Sequence[str],
+        *,
+        bypass: bool = False,
+        mark: int = INJECT_MARK,
+        addresses: Sequence[Network] = (),
+    ) -> None:
+        if not (0 <= queue_first <= queue_last <= 0xFFFF):
+            raise ValueError("queue numbers out of range")
+        if not ports or not hooks or not set(hooks) <= set(HOOKS):
+            raise ValueError("ports and known hooks are needed")
+        self.queue_first, self.queue_last = queue_first, queue_last
+        self.ports = tuple(dict.fromkeys(ports))
+        self.hooks = tuple(hook for hook in HOOKS if hook in hooks)
+        self.bypass = bypass
+        self.mark = mark
+        self.addresses = tuple(dict.fromkeys(addresses))
+
+    def apply(self) -> None:
+        """Puts the table in place of whatever has its name. Raises RulesetError and changes nothing then."""
+        with _Nftables() as nftables:
+            try:
+                nftables.load(self._chains(self._native()))
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                # This kernel has no queue expression; xtables' target does the same (rev 3: xt_NFQUEUE.h).
+                nftables.load(self._chains(self._compatible()))
+
+    def remove(self) -> None:
+        """As the module's ``remove``."""
+        remove()
+
+    def queued(self) -> int | None:
+        """Packets that came to the queue rule since ``apply``; None when the table is not there."""
+        with _Nftables() as nftables:
+            return nftables.counted("inspect")
+
+    def render(self) -> str:
+        """What ``nft -f`` would load."""
+        listing = "\n".join(_listed(chain) for chain in self._chains(self._native()))
+        return (
+            "#!/usr/sbin/nft -f\n"
+            "# nfmailguard: TCP port(s) "
+            f"{', '.join(map(str, self.ports))} to queue {self._numbers()}. Loading it again is harmless.\n"
+            f"table inet {TABLE}\n"
+            f"delete table inet {TABLE}\n\n"
+            f"table inet {TABLE} {{\n{listing}}}\n"
+        )
+
+    def _numbers(self) -> str:
+        several = self.queue_last > self.queue_first
+        return f"{self.queue_first}-{self.queue_last}" if several else str(self.queue_first)
+
+    def _native(self) -> Statement:
+        text = f"queue{' flags bypass' if self.bypass else ''} to {self._numbers()}"
+        total = self.queue_last - self.queue_first + 1
+        flags = BYPASS if self.bypass else 0
+        return Statement(text, (("queue", {"num": self.queue_first, "total": total, "flags": flags}),))
+
+    def _compatible(self) -> Statement:
+        total = self.queue_last - self.queue_first + 1
+        info = struct.pack("=HHHxx", self.queue_first, total, BYPASS if self.bypass else 0)
+        return Statement("", (("target", {"name": "NFQUEUE", "rev": 3, "info": info}),))  # type: ignore[dict-item]
+
+    def _chains(self, queue: Statement) -> Iterator[Chain]:
+        """Those that are jumped to first: a transaction is read in order."""
+        yield Chain("inspect", None, ((_INVALID, _COUNTER), (_COUNTER, queue)))
+        for name, field in (("to_server", "daddr"), ("to_client", "saddr")):
+            protected = tuple((_address(field, network), _goto("inspect")) for network in self.addresses)
+            yield Chain(name, None, protected or ((_goto("inspect"),),))
+        for hook in self.hooks:
+            twice = hook == "input" and "output" in self.hooks
+            yield Chain(
+                hook,
+                hook,
+                (
+                    (_mark(self.mark), _ACCEPT),
+                    *(((_FROM_LOOPBACK, _ACCEPT),) if twice else ()),
+                    *(
+                        (_port(field, port), _verdict(f"jump {chain}", JUMP, chain))
+                        for port, (field, chain) in product(
+                            self.ports, (("dport", "to_server"), ("sport", "to_client"))
+                        )
+                    ),
+                ),
+            )
+
+
+def remove() -> None:
+    """Removes our table, also one left by a crash; nothing happens when there is none. Raises RulesetError."""
+    with _Nftables() as nftables:
+        nftables.load(None)
+
+
+def _listed(chain: Chain) -> str:
+    lines = [f"\tchain {chain.name} {{"]
+    if chain.hook:
+        lines.append(f"\t\ttype filter hook {chain.hook} priority filter + {PRIORITY}; policy accept;")
+    lines += ["\t\t" + " ".join(statement.text for statement in rule) for rule in chain.rules]
+    return "\n".join([*lines, "\t}", ""])
+
+
+class _Nftables:
+    """A connection to the kernel's nftables; what fails inside the block becomes a RulesetError."""
+
+    def __enter__(self) -> _Nftables:
+        from pyroute2.nftables.main import NFTables
+
+        try:
+            self._socket: Any = NFTables(nfgen_family=NFPROTO_INET)
+        except OSError as error:
+            raise RulesetError(_explain(error)) from error
+        try:
+            # Asked first: the answer to a whole transaction names none of its messages when
+            # permission or nf_tables is missing, and pyroute2 would wait for ever.
+            self._probe()
+        except OSError as error:
+            self._socket.close()
+            raise RulesetError(_explain(error)) from error
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._socket.close()
+        if isinstance(error, OSError):
+            raise RulesetError(_explain(error)) from error
+
+    def load(self, chains: Iterable[Chain] | None) -> None:
+        """One transaction: away with the table that is there, if any, and ``chains`` in a new one."""
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
+
+        table = {"NFTA_TABLE_NAME": TABLE}
+        messages = [self._message(NFT_MSG_NEWTABLE, table), self._message(NFT_MSG_DELTABLE, table)]
+        if chains is not None:
+            messages.append(self._message(NFT_MSG_NEWTABLE, table))
+            for chain in chains:
+                messages += self._chain_messages(chain)
+        self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, self._edge(BATCH_END)])
+
+    def counted(self, chain: str) -> int | None:
+        """The packets of the last counter in ``chain``."""
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETRULE, nft_rule_msg
+
+        request = nft_rule_msg()
+        request["attrs"] = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)]
+        counted = None
+        for rule in self._asked(self._socket.request_get, request, NFT_MSG_GETRULE):
+            for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ():
+                if expression.get_attr("NFTA_EXPR_NAME") == "counter":
+                    counted = expression.get_attr("NFTA_EXPR_DATA").get_attr("NFTA_COUNTER_PACKETS")
+        return counted
+
+    def _probe(self) -> None:
+        from pyroute2.netlink.nfnetlink import nfgen_msg
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETGEN
+
+        self._asked(self._socket.request_get, nfgen_msg(), NFT_MSG_GETGEN, NLM_F_REQUEST)
+
+    @staticmethod
+    def _asked(ask: Callable[..., Any], *request: Any) -> Any:
+        # pyroute2's own error is no OSError.
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            return ask(*request)
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+    def _chain_messages(self, chain: Chain) -> Iterator[Any]:
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE
+        from pyroute2.nftables.expressions import genex
+
+        attributes: dict[str, Any] = {"NFTA_CHAIN_TABLE": TABLE, "NFTA_CHAIN_NAME": chain.name}
+        if chain.hook:
+            place = [("NFTA_HOOK_HOOKNUM", HOOKS[chain.hook]), ("NFTA_HOOK_PRIORITY", PRIORITY)]
+            attributes |= {"NFTA_CHAIN_HOOK": {"attrs": place}, "NFTA_CHAIN_POLICY": ACCEPT}
+            attributes |= {"NFTA_CHAIN_TYPE": "filter"}
+        yield self._message(NFT_MSG_NEWCHAIN, attributes)
+        for rule in chain.rules:
+            expressions = [genex(name, value) for statement in rule for name, value in statement.expressions]
+            where = {"NFTA_RULE_TABLE": TABLE, "NFTA_RULE_CHAIN": chain.name}
+            yield self._message(NFT_MSG_NEWRULE, {**where, "NFTA_RULE_EXPRESSIONS": expressions})
+
+    @staticmethod
+    def _message(kind: int, attributes: dict[str, Any]) -> Any:
+        from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nftsocket
+
+        message = nftsocket.AsyncNFTSocket.policy[kind]()
+        message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | kind
+        message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK
+        if kind != nftsocket.NFT_MSG_DELTABLE:
+            message["header"]["flags"] |= NLM_F_CREATE | NLM_F_APPEND
+        message["nfgen_family"] = NFPROTO_INET
+        message["attrs"] = list(attributes.items())
+        return message
+
+    @staticmethod
+    def _edge(kind: int) -> Any:
+        from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
+
+        message = nfgen_msg()
+        message["res_id"] = NFNL_SUBSYS_NFTABLES
+        message["header"]["type"] = kind
+        message["header"]["flags"] = NLM_F_REQUEST
+        return message
+
+
+def _explain(error: OSError) -> str:
+    code = error.errno
+    if code in (errno.EPERM, errno.EACCES):
+        return "rules: no permission; run as root or with CAP_NET_ADMIN"
+    if code == errno.ENOENT:
+        return "rules: this kernel has no way to queue packets; load nft_queue or xt_NFQUEUE"
+    if code in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        return f"rules: this kernel has no usable nf_tables ({error.strerror}); load nf_tables and nf_conntrack"
+    return f"rules: {error.strerror or error}"

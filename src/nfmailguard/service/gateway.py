@@ -1,0 +1,295 @@
+"""The gateway in the foreground: queues, engines, rules and events put together.
+
+Promises: packets are sent to a queue only while somebody listens there, and however
+``run`` ends, the rules are gone before the queues are. A verdict never waits for an
+event: each queue has a thread, and the main thread takes what they recorded. Does not
+know what is inspected, nor how.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from nfmailguard.config import Config, Driver, Hook
+from nfmailguard.engine import Engine
+from nfmailguard.errors import ConfigError
+from nfmailguard.events.eve import EveWriter
+from nfmailguard.events.sinks import Sink, open_sink
+from nfmailguard.policy.model import Action, FlowRule, Mode
+from nfmailguard.queues import QueueDriver
+from nfmailguard.queues.tap import Tap
+from nfmailguard.ruleset import Ruleset
+
+__all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
+
+DRAIN_SECONDS = 0.05
+LONGEST_COMMON_PACKET = 1500
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Where a tap writes what came in, and what left, if that is wanted.
+TapFiles = tuple[Path, Path | None]
+
+
+def ruleset(config: Config) -> Ruleset:
+    """The rules that ``config`` asks for."""
+    return Ruleset(
+        config.queue.first,
+        config.queue.last,
+        config.ports(),
+        config.gateway.hook,
+        bypass=config.on_queue("no_listener") is Action.PASS,
+        addresses=[ipaddress.ip_network(text, strict=False) for text in config.gateway.addresses],
+    )
+
+
+def summary(config: Config) -> str:
+    """What ``config`` does, in a line."""
+    gateway = config.gateway
+    parts = [f"{gateway.mode} {gateway.profile}"]
+    if config.rule:
+        parts.append(f"{len(config.rule)} rules before it")
+    if gateway.dry_run:
+        parts.append("dry run")
+    parts += [f"queue {config.queue.numbers}", f"ports {','.join(map(str, config.ports()))}"]
+    return ", ".join([*parts, f"hook {','.join(gateway.hook)}"])
+
+
+def warnings(config: Config) -> list[str]:
+    """What works, but perhaps not as meant."""
+    found = []
+    queue, modes = config.queue, {rule.mode for rule in config.flow_rules()}
+    enforced = Mode.ENFORCE in modes and not config.gateway.dry_run
+    for condition in ("queue_full", "no_listener"):
+        if enforced and config.on_queue(condition) is Action.PASS:
+            found.append(f"on.{condition}: packets of enforced flows pass uninspected then")
+        if Mode.MONITOR in modes and config.on_queue(condition) is not Action.PASS:
+            found.append(
+                f"on.{condition}: packets of monitored flows are dropped then; the kernel cannot tell them apart"
+            )
+    if queue.driver is Driver.NETFILTERQUEUE:
+        found.append(
+            "queue.driver: netfilterqueue knows neither gso nor on.queue_full, and when enforcing drops packets that"
+            " are out of order or longer than 3840 octets"
+        )
+    elif queue.copy_range < LONGEST_COMMON_PACKET:
+        found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
+    if {Hook.INPUT, Hook.OUTPUT} <= set(config.gateway.hook):
+        found.append("gateway.hook: what this machine sends to itself is queued once, on output")
+    if config.engine_limits() != config.limits:
+        held = config.engine_limits().held_packets
+        found.append(f"limits.held_packets: lowered to {held}, a quarter of queue.length")
+    return found
+
+
+class Lane:
+    """One queue with its engine, its thread and its events."""
+
+    def __init__(self, config: Config, rules: Sequence[FlowRule], number: int, tap: Tap | None) -> None:
+        own = config.queue.driver is Driver.KERNEL
+        self.number = number
+        self.failure: BaseException | None = None
+        self.engine = Engine(
+            rules,
+            ports=config.ports(),
+            limits=config.engine_limits(),
+            on=config.on,
+            dry_run=config.gateway.dry_run,
+            can_hold=own,
+            records=config.log.eve is not None,
+        )
+        self.driver: QueueDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
+        self.writer: EveWriter | None = None
+        self._thread = threading.Thread(target=self._run, name=f"queue-{number}", daemon=True)
+
+    def _kernel_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
+        from nfmailguard.queues.kernel import KernelQueue
+
+        queue = config.queue
+        return KernelQueue(
+            self.engine,
+            self.number,
+            length=queue.length,
+            copy_range=queue.copy_range,
+            gso=queue.gso,
+            fail_open=config.on_queue("queue_full") is Action.PASS,
+            tap=tap,
+        )
+
+    def _package_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
+        from nfmailguard.queues.netfilterqueue import PackageQueue
+
+        return PackageQueue(self.engine, self.number, length=config.queue.length, tap=tap)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the driver has to say after it was opened."""
+        return list(getattr(self.driver, "notes", ()))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Until the thread has answered what it held."""
+        self.driver.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def drain(self) -> None:
+        """Hands what the engine recorded to the writer."""
+        while records := self.engine.drain():
+            if self.writer:
+                self.writer.write(records)
+
+    def _run(self) -> None:
+        try:
+            self.driver.run()
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self.failure = error
+
+
+class Gateway:
+    """What ``config`` describes, ready to ``run``. Makes engines, and touches nothing yet.
+
+    ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for
+    the operator. Raises ConfigError for what cannot be run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        rules: bool = True,
+        tap: TapFiles | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        first, last = config.queue.first, config.queue.last
+        if tap and last > first:
+            raise ConfigError("--tap: a tap serves one queue; run with a single one")
+        flow_rules = config.flow_rules()
+        interfaces = {name for _, name in socket.if_nameindex()}
+        for place, rule in enumerate(flow_rules, 1):
+            if rule.interface and rule.interface not in interfaces:
+                raise ConfigError(f"rule {place}: in: there is no interface {rule.interface!r}")
+        files = Tap(str(tap[0]), str(tap[1]) if tap[1] else None) if tap else None
+        try:
+            self._lanes = [Lane(config, flow_rules, number, files) for number in range(first, last + 1)]
+        except ValueError as error:
+            raise ConfigError(f"configuration: {error}") from error
+        self._config = config
+        self._ruleset = ruleset(config) if rules else None
+        self._tell = tell
+        self._stopping = False
+        self._started = time.monotonic()
+        self._counters: dict[str, int] = {}
+
+    def run(self) -> dict[str, int]:
+        """Until SIGINT, SIGTERM or SIGHUP; the last counters. Raises what a step or a queue failed with."""
+        with ExitStack() as stack:
+            stack.enter_context(self._signals())
+            sink = self._open_sink(stack)
+            for lane in self._lanes:
+                lane.driver.open()
+                stack.callback(lane.driver.close)
+            stack.callback(self._finish, sink)
+            for note in (note for lane in self._lanes for note in lane.notes):
+                self._tell(f"nfmailguard: {note}")
+            for lane in self._lanes:
+                lane.start()
+                stack.callback(lane.stop)
+            if self._ruleset:
+                stack.callback(self._ruleset.remove)
+                self._ruleset.apply()
+            self._started = time.monotonic()
+            self._tell(f"nfmailguard: ready: {summary(self._config)}")
+            self._watch()
+        for lane in self._lanes:
+            if lane.failure:
+                raise lane.failure
+        return self._counters
+
+    def stop(self) -> None:
+        """Ends ``run`` soon; from any thread."""
+        self._stopping = True
+
+    def counters(self) -> dict[str, int]:
+        """Of all queues together: the core's by name, the drivers' as ``queue.NAME``."""
+        total: Counter[str] = Counter()
+        for lane in self._lanes:
+            total.update(lane.engine.counters())
+            total.update({f"queue.{name}": value for name, value in lane.driver.counters().items()})
+            if lane.writer:
+                total["events_written"] += lane.writer.written
+        return {"uptime": int(time.monotonic() - self._started), **total, **self._passed_by()}
+
+    def _passed_by(self) -> dict[str, int]:
+        # The rule counts what it sends to the queue; what the queue neither numbered nor dropped went on
+        # uninspected. Counted in this order, packets on their way between the two are no loss. Without
+        # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
+        if not (self._ruleset and self._config.queue.gso and self._config.queue.driver is Driver.KERNEL):
+            return {}
+        queued = self._ruleset.queued()
+        queues = [lane.driver.counters() for lane in self._lanes]
+        if queued is None or any("kernel_id_sequence" not in queue for queue in queues):
+            return {}
+        seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
+        return {"queue.rule_packets": queued, "queue.uninspected": max(0, queued - seen)}
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stopping = True
+
+        before = {number: signal.signal(number, stop) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
+    def _open_sink(self, stack: ExitStack) -> Sink | None:
+        if self._config.log.eve is None:
+            return None
+        sink = open_sink(self._config.log.eve)
+        stack.callback(sink.close)
+        for lane in self._lanes:
+            lane.writer = EveWriter(lane.engine.rules, sink, engine=lane.number)
+        return sink
+
+    def _watch(self) -> None:
+        period = self._config.log.stats
+        due = time.monotonic() + period
+        while not self._stopping and all(lane.alive for lane in self._lanes):
+            time.sleep(DRAIN_SECONDS)
+            for lane in self._lanes:
+                lane.drain()
+            if period and time.monotonic() >= due:
+                due += period
+                self._write_stats(self.counters())
+        self._counters = self.counters()  # while the table and the queues can still be asked
+
+    def _finish(self, sink: Sink | None) -> None:
+        for lane in self._lanes:
+            lane.drain()
+        last = self.counters()
+        self._counters = {**self._counters, **{name: value for name, value in last.items() if value}}
+        self._write_stats(self._counters)
+        if sink and sink.lost:
+            self._tell(f"nfmailguard: {sink.lost} events could not be written to {self._config.log.eve}")
+
+    def _write_stats(self, counters: dict[str, int]) -> None:
+        writer = self._lanes[0].writer
+        if writer:
+            writer.stats(time.time_ns(), counters)

@@ -1,0 +1,1 @@
+"""SMTP as tables, and the obvious model that the core is held against."""

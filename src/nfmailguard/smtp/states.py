@@ -1,0 +1,62 @@
+"""The SMTP session as a table: which reply to which command leads to which state.
+
+Promises: a state changes by ``TRANSITIONS`` and nothing else; a missing key leaves
+it as it is. The core's arrays and the reference model are both filled from here.
+Does not know policies, lines or bytes. RFC 5321 section 4.1.4 and 3.3.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["TRANSITIONS", "State", "next_state"]
+
+
+class State(IntEnum):
+    """Where a session stands, as the replies the gateway saw tell it."""
+
+    CONNECT = 0  #: no greeting yet
+    GREETED = 1  #: 220 seen
+    REFUSED = 2  #: 421 or 554 instead of a greeting
+    READY = 3  #: HELO or EHLO accepted, no mail begun
+    MAIL = 4  #: MAIL accepted
+    RCPT = 5  #: at least one RCPT accepted
+    DATA = 6  #: 354 seen, message on its way
+    CHUNKS = 7  #: BDAT begun
+    AUTH = 8  #: 334 seen
+    TLS = 9  #: 220 to STARTTLS seen
+    QUIT = 10  #: 221 seen
+
+
+#: (state, verb, first digit of the reply) -> state. ``None`` as the state: any state.
+#: The greeting's verb is "<greeting>".
+TRANSITIONS: dict[tuple[State | None, str, int], State] = {
+    (State.CONNECT, "<greeting>", 2): State.GREETED,
+    (State.CONNECT, "<greeting>", 4): State.REFUSED,
+    (State.CONNECT, "<greeting>", 5): State.REFUSED,
+    (None, "HELO", 2): State.READY,
+    (None, "EHLO", 2): State.READY,
+    (None, "RSET", 2): State.READY,
+    (None, "MAIL", 2): State.MAIL,
+    (None, "SEND", 2): State.MAIL,
+    (None, "SOML", 2): State.MAIL,
+    (None, "SAML", 2): State.MAIL,
+    (State.MAIL, "RCPT", 2): State.RCPT,
+    (None, "DATA", 3): State.DATA,
+    (None, "<end of data>", 2): State.READY,
+    (None, "<end of data>", 4): State.READY,
+    (None, "<end of data>", 5): State.READY,
+    (State.RCPT, "BDAT", 2): State.CHUNKS,
+    (None, "AUTH", 3): State.AUTH,
+    (State.AUTH, "AUTH", 2): State.READY,
+    (State.AUTH, "AUTH", 4): State.READY,
+    (State.AUTH, "AUTH", 5): State.READY,
+    (None, "STARTTLS", 2): State.TLS,
+    (None, "QUIT", 2): State.QUIT,
+}
+
+
+def next_state(state: State, verb: str, code: int) -> State:
+    """The state after ``code`` answered ``verb``; the greeting's verb is ``<greeting>``."""
+    digit = code // 100
+    return TRANSITIONS.get((state, verb, digit), TRANSITIONS.get((None, verb, digit), state))

@@ -1,0 +1,90 @@
+"""The SMTP verbs as a table, RFC by RFC: what a reply to each one changes.
+
+Promises: data only. The core's C arrays and the reference model are both filled
+from ``VERBS``; to teach the engine a verb, add a row. Does not know which verbs a
+policy allows.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+__all__ = ["VERBS", "VERB_INDEX", "Argument", "Input", "Verb"]
+
+
+class Input(IntEnum):
+    """How the client's next bytes are to be read."""
+
+    COMMANDS = 0
+    DATA = 1  #: message text until CRLF.CRLF (RFC 5321 4.5.2)
+    CHUNK = 2  #: BDAT octets, counted (RFC 3030)
+    SASL = 3  #: one base64 line a challenge (RFC 4954)
+    OPAQUE = 4  #: TLS, or a flow that is no longer looked at
+
+
+class Argument(IntEnum):
+    """What the core looks at behind the verb."""
+
+    IGNORED = 0
+    SENDER = 1  #: MAIL FROM:<...>
+    RECIPIENT = 2  #: RCPT TO:<...>
+    CHUNK_SIZE = 3  #: BDAT <size> [LAST]
+    SECRET = 4  #: never shown in an event
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One verb.
+
+    ``waits``: after an allowed one nothing more of the client goes out until the
+    server has answered (RFC 5321 4.1.1.4 DATA, RFC 3207 STARTTLS, RFC 4954 AUTH).
+    ``continues`` is the intermediate reply code that changes how the client's
+    next bytes are read, ``reads`` how.
+    """
+
+    name: str
+    source: str
+    argument: Argument = Argument.IGNORED
+    waits: bool = False
+    continues: int = 0
+    reads: Input = Input.COMMANDS
+
+
+#: The index is the verb's number in the core; 0 is every verb that is not in the table,
+#: and the entry a masked command leaves in the queue of outstanding commands.
+VERBS: tuple[Verb, ...] = (
+    Verb("", "unknown or masked"),
+    Verb("HELO", "RFC 5321 4.1.1.1"),
+    Verb("EHLO", "RFC 5321 4.1.1.1"),
+    Verb("MAIL", "RFC 5321 4.1.1.2", argument=Argument.SENDER),
+    Verb("RCPT", "RFC 5321 4.1.1.3", argument=Argument.RECIPIENT),
+    Verb("DATA", "RFC 5321 4.1.1.4", waits=True, continues=354, reads=Input.DATA),
+    Verb("RSET", "RFC 5321 4.1.1.5"),
+    Verb("VRFY", "RFC 5321 4.1.1.6"),
+    Verb("EXPN", "RFC 5321 4.1.1.7"),
+    Verb("HELP", "RFC 5321 4.1.1.8"),
+    Verb("NOOP", "RFC 5321 4.1.1.9"),
+    Verb("QUIT", "RFC 5321 4.1.1.10"),
+    Verb("STARTTLS", "RFC 3207 4", waits=True, continues=220, reads=Input.OPAQUE),
+    Verb("AUTH", "RFC 4954 4", argument=Argument.SECRET, waits=True, continues=334, reads=Input.SASL),
+    Verb("BDAT", "RFC 3030 2", argument=Argument.CHUNK_SIZE),
+    Verb("ETRN", "RFC 1985 3"),
+    Verb("SEND", "RFC 821 4.1.1", argument=Argument.SENDER),
+    Verb("SOML", "RFC 821 4.1.1", argument=Argument.SENDER),
+    Verb("SAML", "RFC 821 4.1.1", argument=Argument.SENDER),
+    Verb("TURN", "RFC 821 4.1.1"),
+    Verb("ATRN", "RFC 2645 5.2"),
+    Verb("ONEX", "sendmail"),
+    Verb("VERB", "sendmail"),
+    Verb("XCLIENT", "Postfix XCLIENT_README", waits=True),
+    Verb("XFORWARD", "Postfix XFORWARD_README"),
+    Verb("BURL", "RFC 4468 3"),
+    Verb("X-EXPS", "Exchange AUTH", argument=Argument.SECRET, waits=True, continues=334, reads=Input.SASL),
+    # Not verbs, but entries in the queue of outstanding commands that a reply answers:
+    Verb("<end of data>", "RFC 5321 4.1.1.4: the reply to the message"),
+    Verb("<empty>", "an empty command line"),
+    Verb("<greeting>", "RFC 5321 4.3.1: the connection itself, answered by the greeting"),
+)
+
+VERB_INDEX = {verb.name: index for index, verb in enumerate(VERBS)}

@@ -1,0 +1,211 @@
+"""The ruleset in a kernel: exactly the wanted table, and live packets through it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_network
+
+import pytest
+from queue_router import SERVER, Router, router_or_skip
+
+from nfmailguard import ruleset
+from nfmailguard.queues.injector import INJECT_MARK
+from nfmailguard.queues.kernel import KernelQueue
+from nfmailguard.ruleset import Ruleset
+
+pytestmark = pytest.mark.live
+
+PORT = 2525
+SO_MARK = 36
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    with router_or_skip() as made:
+        yield made
+
+
+def listed(router: Router) -> str:
+    """What the kernel holds, without the queue statement: nft cannot show the compat target everywhere."""
+    listing = router.run(
+        router.gateway,
+        lambda: subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True).stdout,
+    )
+    lines = [line for line in listing.splitlines() if line.strip() and "XT target" not in line and "#" not in line]
+    return "\n".join("\t\tcounter" if line.startswith("\t\tcounter ") else line for line in lines)
+
+
+def wanted(rules: Ruleset) -> str:
+    text = rules.render().partition("\n\n")[2]
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join("\t\tcounter" if line.startswith("\t\tcounter ") else line for line in lines)
+
+
+@contextmanager
+def listening(router: Router, number: int) -> Iterator[KernelQueue]:
+    queue = KernelQueue(None, number, accept_all=True)
+    router.run(router.gateway, queue.open)
+    running = router.start(router.gateway, queue.run)
+    try:
+        yield queue
+    finally:
+        queue.stop()
+        running.result(10)
+        queue.close()
+
+
+def all_seen(router: Router, rules: Ruleset, queue: KernelQueue) -> bool:
+    """Whether the rule's counter and the queue's come to agree: packets are still on their way."""
+    for _ in range(100):
+        if router.run(router.gateway, rules.queued) == queue.counters()["packets"]:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def applied(router: Router, *ports: int, **options: object) -> Ruleset:
+    rules = Ruleset(3, 3, ports or (PORT,), options.pop("hooks", ("forward",)), **options)  # type: ignore[arg-type]
+    router.run(router.gateway, rules.apply)
+    return rules
+
+
+def test_whatever_was_there_the_table_is_the_wanted_one(router: Router) -> None:
+    several = Ruleset(
+        0, 3, (25, 587), ("forward", "input", "output"), bypass=True, addresses=[ip_network("10.0.0.0/8")]
+    )
+    one = Ruleset(9, 9, (25,), ("input",), addresses=[ip_network("2001:db8::25"), ip_network("2001:db8::/33")])
+    for rules in (several, several, one, one, several):
+        router.run(router.gateway, rules.apply)
+        assert listed(router) == wanted(rules)
+
+
+def test_nothing_of_anybody_else_is_touched(router: Router) -> None:
+    theirs = "table inet filter {\n\tchain nfmailguard {\n\t\ttcp dport 25 accept\n\t}\n}\n"
+    command = ["nft", "-f", "-"]
+    router.run(router.gateway, lambda: subprocess.run(command, input=theirs, text=True, check=True))
+    before = listed(router)
+    rules = applied(router)
+    assert listed(router) != before
+    router.run(router.gateway, rules.remove)
+    assert listed(router) == before
+
+
+def test_removing_is_idempotent(router: Router) -> None:
+    applied(router)
+    for _ in range(2):
+        router.run(router.gateway, ruleset.remove)
+        assert listed(router) == ""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_live_packets_go_through_the_queue_and_are_counted(router: Router, version: int) -> None:
+    rules = applied(router)
+    with listening(router, 3) as queue:
+        data = bytes(range(256)) * 400
+        assert router.transfer(data, version) == data
+        assert queue.counters()["packets"] > 4
+        assert all_seen(router, rules, queue)
+
+
+def test_without_a_listener_bypass_decides(router: Router) -> None:
+    applied(router, bypass=True)
+    assert router.transfer(b"mail") == b"mail"
+    applied(router)
+
+    def connect() -> None:
+        socket.create_connection((SERVER[4], PORT), timeout=1.5)
+
+    with pytest.raises(TimeoutError):
+        router.run(router.client, connect)
+
+
+def test_other_ports_and_other_servers_are_left_alone(router: Router) -> None:
+    applied(router, 25)
+    assert router.transfer(b"another port") == b"another port"
+    applied(router, addresses=[ip_network("10.99.2.3"), ip_network("fd99:3::/64")])
+    assert router.transfer(b"another server") == b"another server"
+    assert router.transfer(b"another server", 6) == b"another server"
+
+
+@pytest.mark.parametrize(("version", "network"), [(4, "10.99.2.0/29"), (6, "fd99:2::2")])
+def test_the_protected_server_is_inspected_both_ways(router: Router, version: int, network: str) -> None:
+    rules = applied(router, addresses=[ip_network(network)])
+    with listening(router, 3) as queue:
+        assert router.transfer(b"mail", version) == b"mail"
+        assert queue.counters()["packets"] >= 6
+        assert all_seen(router, rules, queue)
+
+
+def reset_over_loopback() -> None:
+    """Two packets: a SYN to a closed port, and its answer."""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", PORT), timeout=5)
+
+
+@pytest.mark.parametrize("hooks", [("input",), ("output",), ("input", "output"), ("forward", "output", "input")])
+def test_on_loopback_each_packet_is_queued_once(router: Router, hooks: tuple[str, ...]) -> None:
+    applied(router, hooks=hooks)
+    with listening(router, 3) as queue:
+        router.run(router.gateway, reset_over_loopback)
+        assert queue.counters()["packets"] == 2
+
+
+def test_marked_packets_are_not_queued(router: Router) -> None:
+    applied(router, hooks=("output",))
+
+    def talk() -> bytes:
+        with socket.socket() as server, socket.socket() as client:
+            for end in (server, client):
+                end.setsockopt(socket.SOL_SOCKET, SO_MARK, INJECT_MARK)
+            server.bind(("127.0.0.1", PORT))
+            server.listen()
+            client.settimeout(5)
+            client.connect(("127.0.0.1", PORT))
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.sendall(b"220")
+                return client.recv(3)
+
+    assert router.run(router.gateway, talk) == b"220"
+
+
+def test_several_queues_share_the_packets(router: Router) -> None:
+    rules = Ruleset(3, 4, (PORT,), ("forward",))
+    router.run(router.gateway, rules.apply)
+    with listening(router, 3) as one, listening(router, 4) as two:
+        assert router.transfer(b"mail") == b"mail"
+        # Both directions of a flow go to one of them.
+        assert sorted(queue.counters()["packets"] > 0 for queue in (one, two)) == [False, True]
+
+
+def fragments(payload: bytes) -> list[bytes]:
+    """A SYN with ``payload`` to a host that is not there, in two IPv4 fragments."""
+    segment = struct.pack("!HHIIBBHHH", 40000, PORT, 1, 0, 5 << 4, 2, 1024, 0, 0) + payload
+    cut = 24
+    packets = []
+    for offset, part, more in ((0, segment[:cut], 0x2000), (cut // 8, segment[cut:], 0)):
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(part), 77, more | offset, 64, 6, 0)
+        packets.append(header + socket.inet_aton("10.99.1.2") + socket.inet_aton("10.99.2.77") + part)
+    return packets
+
+
+def test_fragments_arrive_put_together(router: Router) -> None:
+    applied(router)
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for packet in fragments(bytes(40)):
+                raw.sendto(packet, ("10.99.2.77", 0))
+
+    with listening(router, 3) as queue:
+        router.run(router.client, send)
+        for _ in range(50):
+            if queue.counters()["packets"]:
+                break
+            time.sleep(0.02)
+        assert (queue.counters()["packets"], queue.counters()["bytes"]) == (1, 80)

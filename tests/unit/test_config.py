@@ -1,0 +1,178 @@
+"""The configuration: what it means, and that everything wrong with it is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nfmailguard.config import Config, Driver, Hook, load
+from nfmailguard.errors import ConfigError
+from nfmailguard.policy.load import load_profile, override, profile_names
+from nfmailguard.policy.model import Action, Mode, PartialLines, UnknownCommand
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "nfmailguard.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, text), overrides)
+    assert caught.value.exit_code == 2
+    return [line.removeprefix(f"{tmp_path}/nfmailguard.toml: ") for line in str(caught.value).splitlines()]
+
+
+def test_nothing_configured_changes_nothing() -> None:
+    config = load()
+    assert (config.gateway.mode, config.gateway.ports) == (Mode.MONITOR, (25,))
+    assert config.on_queue("queue_full") is Action.PASS
+
+
+def test_enforcing_drops_what_nobody_inspected() -> None:
+    assert load(mode="enforce").on_queue("no_listener") is Action.DROP
+    assert load(mode="enforce", dry_run=True).on_queue("no_listener") is Action.PASS
+
+
+def test_rules_pick_mode_and_profile_and_the_gateway_comes_last(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        [gateway]
+        mode = "enforce"
+        profile = "pix63"
+        hook = "input"
+        [[rule]]
+        from = "192.0.2.0/24"
+        in = "eth1"
+        ports = 2525
+        mode = "monitor"
+        profile = "asa"
+        """,
+    )
+    config = load(path)
+    first, last = config.flow_rules()
+    assert (first.mode, first.policy.name, first.interface, first.ports) == (Mode.MONITOR, "asa", "eth1", (2525,))
+    assert [str(network) for network in first.source] == ["192.0.2.0/24"]
+    assert (last.mode, last.policy.name) == (Mode.ENFORCE, "pix63")
+    assert config.ports() == (25, 2525)
+    assert config.gateway.hook == (Hook.INPUT,)
+
+
+def test_set_overrides_any_key_of_configuration_and_policy() -> None:
+    config = load(
+        None, ["banner.separator=no", "queue.driver=netfilterqueue", "on.gap=drop", "actions.banner.masked=log"]
+    )
+    policy = config.flow_rules()[-1].policy
+    assert policy.banner.separator is False
+    assert policy.action("banner.masked") is Action.LOG
+    assert config.queue.driver is Driver.NETFILTERQUEUE
+    assert config.on.gap is Action.DROP
+
+
+def test_policy_section_overrides_every_profile(tmp_path: Path) -> None:
+    config = load(written(tmp_path, '[policy.commands]\nunknown = "xall"\nallow = ["HELO", "EHLO"]\n'))
+    commands = config.flow_rules()[-1].policy.commands
+    assert (commands.unknown, commands.allow) == (UnknownCommand.XALL, ("HELO", "EHLO"))
+
+
+def test_faithful_turns_on_the_masking_of_partial_lines() -> None:
+    assert load(faithful=True).flow_rules()[-1].policy.commands.partial_lines is PartialLines.MASK
+
+
+def test_held_packets_stay_under_a_quarter_of_the_queue() -> None:
+    assert load(None, ["queue.length=100"]).engine_limits().held_packets == 25
+
+
+def test_everything_wrong_is_said_at_once_with_its_key(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """
+        [gateway]
+        mode = "enforce"
+        adresses = ["192.0.2.1"]
+        [queue]
+        lenght = 5
+        """,
+        "gateway.dry_run=perhaps",
+    )
+    assert found == [
+        "--set gateway.dry_run: 'perhaps'; yes or no",
+        "gateway.adresses: no such key; did you mean 'addresses'?",
+        "queue.lenght: no such key; did you mean 'length'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[gateway]\nmode = "enforced"', "gateway.mode: invalid enum value 'enforced'"),
+        ('[gateway]\nprofile = "pix99"', "profile 'pix99': unknown; one of asa, pix51, pix63"),
+        ('[gateway]\naddresses = ["mail"]', "gateway.addresses: 'mail' is no address or network"),
+        ("[gateway]\nports = [0]", "ports: 0; 1 to 65535"),
+        ("[gateway]\nports = []", "gateway.ports: no port, nothing to inspect"),
+        ('[queue]\nnumbers = "3-1"', "queue.numbers: '3-1'; a number from 0 to 65535, or a range like 0-3"),
+        ("[queue]\nlength = 0", "queue.length: 0; 1 to 1000000 packets"),
+        ("[limits]\nflows = -1", "limits.flows: -1; more than 0"),
+        ('[on]\ngap = "mask"', "on.gap: mask; one of pass, drop, reset"),
+        ('[on]\nqueue_full = "reset"', "on.queue_full: reset; one of pass, drop"),
+        ('[gateway]\nmode = "restore"', "gateway.mode: restoring is not part of this version; use enforce or monitor"),
+        ('[restore]\nside = "server"', "[restore]: restoring is not part of this version; use enforce or monitor"),
+        ('[[rule]]\nform = "192.0.2.1"', "rule 1: form: no such key; did you mean 'from'?"),
+        ('[policy.commands]\nletter = "Y"', "commands.letter: 'Y'; X or x"),
+        ("gateway = 3", "gateway: expected `object`, got `int`"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_and_where(tmp_path: Path, text: str, expected: str) -> None:
+    found = problems(tmp_path, text)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_toml_that_is_none_says_where(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "[gateway\n")
+    assert "at line 1" in line
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"/nowhere\.toml: No such file or directory"):
+        load(Path("/nowhere.toml"))
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_loads_and_names_itself(name: str) -> None:
+    policy = load_profile(name)
+    assert policy.name == name
+    assert policy.title
+    assert override(policy, {}) == policy
+
+
+def test_a_profile_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "Mine"\n[commands]\nallow = ["HELO"]\n[actions]\n"command.denied" = "reset"\n')
+    assert load_profile(str(path)).action("command.denied") is Action.RESET
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[actions]\n"command.denied" = "blank"', "actions.command.denied: blank is not possible here"),
+        ('[actions]\n"stream.gap" = "pass"', "actions.stream.gap: decided by [on] gap"),
+        ('[actions]\n"no.such" = "log"', "actions.no.such: no such finding"),
+        ("[commands]\nline_length = 0", "commands.line_length: 0; a positive number, or none"),
+        ("[comands]", "unknown field `comands`"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_says_why(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.toml") as caught:
+        load_profile(str(path))
+    assert expected in str(caught.value)
+
+
+def test_the_struct_of_a_configuration_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Config().gateway = None  # type: ignore[misc, assignment]

@@ -1,0 +1,83 @@
+"""The vectors as cases: each for each of its profiles."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfmailguard.policy.load import load_profile, override
+from nfmailguard.policy.model import Policy
+
+#: What comes before a vector that says nothing about it.
+_BEFORE = {
+    "banner": [],
+    "command": [["S", "220 x\r\n"]],
+    "reply": [["S", "220 x\r\n"], ["C", "EHLO a\r\n"]],
+}
+_REPLIES_WANTED = 100  # "R" repeats its command this often, each answered: ASA's count of recipients
+
+
+@dataclass(frozen=True)
+class Case:
+    """One vector under one profile. ``before`` and ``octets`` are (to_server, data) packets."""
+
+    number: int
+    source: str
+    profile: str
+    policy: Policy
+    before: tuple[tuple[bool, bytes], ...]
+    packets: tuple[tuple[bool, bytes], ...]
+    out: bytes
+    findings: tuple[str, ...] | None
+    ends: str | None
+    core_only: bool
+
+    @property
+    def to_server(self) -> bool:
+        return self.packets[0][0]
+
+    def __str__(self) -> str:
+        return f"{self.number}-{self.profile}"
+
+
+def _before(steps: list[list[str]]) -> list[tuple[bool, bytes]]:
+    packets = []
+    for side, text in steps:
+        for _ in range(_REPLIES_WANTED if side == "R" else 1):
+            packets.append((side != "S", text.encode("latin-1")))
+            if side == "R":
+                packets.append((False, b"250 ok\r\n"))
+    return packets
+
+
+def _case(kind: str, table: dict[str, Any], profile: str) -> Case:
+    if "repeat" in table:
+        head, octet, count, tail = table["repeat"]
+        texts = [head + octet * count + tail]
+    else:
+        texts = table["in"] if isinstance(table["in"], list) else [table["in"]]
+    to_server = kind == "command"
+    packets = tuple((to_server, text.encode("latin-1")) for text in texts)
+    out = b"".join(data for _, data in packets) if table.get("same") else table["out"].encode("latin-1")
+    return Case(
+        table["number"],
+        table["source"],
+        profile,
+        override(load_profile(profile), table.get("set", {})),
+        tuple(_before(table.get("before", _BEFORE[kind]))),
+        packets,
+        out,
+        tuple(table["findings"]) if "findings" in table else None,
+        table.get("ends"),
+        table.get("core_only", False),
+    )
+
+
+def cases() -> list[Case]:
+    """Every vector under each of its profiles."""
+    tables = tomllib.loads(Path(__file__).with_name("vectors.toml").read_text())
+    return [
+        _case(kind, table, profile) for kind, rows in tables.items() for table in rows for profile in table["profiles"]
+    ]
