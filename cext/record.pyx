@@ -50,8 +50,7 @@ cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bi
         length = RECORD_TEXT - at
     if length == 0:
         return
-    if length:                                     # without any, `octets` may be NULL
-        memcpy(record.text + at, octets, length)
+    memcpy(record.text + at, octets, length)
     if after:
         record.after_length += <uint16_t> length
     else:

@@ -12,7 +12,7 @@ flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-fr
 
 rm -rf $copy
 mkdir -p $copy
-tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ LICENSE pyproject.toml cext src tests | tar -x -C $copy
+tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ LICENSE pyproject.toml cext deploy src tests | tar -x -C $copy
 cd $copy
 CFLAGS=$flags LDFLAGS=$flags "$python" -W ignore -c 'import setuptools; setuptools.setup()' -q build_ext --inplace
 

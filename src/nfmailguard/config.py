@@ -120,6 +120,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Every port that is inspected, in order."""
         return tuple(sorted({*self.gateway.ports, *(port for rule in self.rule for port in rule.ports)}))
 
+    def hooks(self) -> tuple[Hook, ...]:
+        """Where packets are taken. A mail host's own traffic is seen whole only by input and output together."""
+        hooks = set(self.gateway.hook)
+        if hooks & {Hook.INPUT, Hook.OUTPUT}:
+            hooks |= {Hook.INPUT, Hook.OUTPUT}
+        return tuple(hook for hook in Hook if hook in hooks)
+
     def on_queue(self, condition: str) -> Action:
         """``queue_full`` or ``no_listener``: the kernel knows one action for all: enforcing anywhere counts."""
         modes = [rule.mode for rule in self.flow_rules()]

@@ -82,6 +82,11 @@ def test_faithful_turns_on_the_masking_of_partial_lines() -> None:
     assert load(faithful=True).flow_rules()[-1].policy.commands.partial_lines is PartialLines.MASK
 
 
+@pytest.mark.parametrize("hook", ["input", "output", "input,output"])
+def test_a_mail_host_is_seen_in_both_directions(hook: str) -> None:
+    assert load(None, [f"gateway.hook={hook}"]).hooks() == (Hook.INPUT, Hook.OUTPUT)
+
+
 def test_held_packets_stay_under_a_quarter_of_the_queue() -> None:
     assert load(None, ["queue.length=100"]).engine_limits().held_packets == 25
 

@@ -45,7 +45,7 @@ def ruleset(config: Config) -> Ruleset:
         config.queue.first,
         config.queue.last,
         config.ports(),
-        config.gateway.hook,
+        config.hooks(),
         bypass=config.on_queue("no_listener") is Action.PASS,
         addresses=[ipaddress.ip_network(text, strict=False) for text in config.gateway.addresses],
     )
@@ -60,7 +60,7 @@ def summary(config: Config) -> str:
     if gateway.dry_run:
         parts.append("dry run")
     parts += [f"queue {config.queue.numbers}", f"ports {','.join(map(str, config.ports()))}"]
-    return ", ".join([*parts, f"hook {','.join(gateway.hook)}"])
+    return ", ".join([*parts, f"hook {','.join(config.hooks())}"])
 
 
 def warnings(config: Config) -> list[str]:
@@ -82,7 +82,7 @@ def warnings(config: Config) -> list[str]:
         )
     elif queue.copy_range < LONGEST_COMMON_PACKET:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
-    if {Hook.INPUT, Hook.OUTPUT} <= set(config.gateway.hook):
+    if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     if config.engine_limits() != config.limits:
         held = config.engine_limits().held_packets

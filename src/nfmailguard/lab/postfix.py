@@ -1,0 +1,159 @@
+"""A Postfix of its own on a lab host: own configuration, queue, log; the system's is not touched.
+
+Promises: as a client it relays everything to one server; as a server it delivers
+everything to one maildir. Needs Postfix installed and root, for Postfix changes users.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from nfmailguard.errors import LabError
+from nfmailguard.lab.topology import Topology
+
+__all__ = ["Postfix", "installed"]
+
+_MAIN = """\
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file = {directory}/log/mail.log
+maillog_file_prefixes = {directory}
+myhostname = {name}
+mydestination =
+local_recipient_maps =
+alias_maps =
+inet_interfaces = {interfaces}
+inet_protocols = all
+disable_dns_lookups = yes
+smtp_host_lookup = native
+relayhost = {relay}
+message_size_limit = 67108864
+mailbox_size_limit = 0
+virtual_mailbox_limit = 0
+virtual_mailbox_domains = {domains}
+virtual_mailbox_base = {directory}/mail
+virtual_mailbox_maps = static:box/
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+"""
+# Only what is used; nothing chroots, for the directories are the lab's.
+_SERVICES = (
+    "rewrite:trivial-rewrite",
+    "bounce",
+    "defer:bounce",
+    "trace:bounce",
+    "error",
+    "retry:error",
+    "smtp",
+    "virtual",
+)
+_MASTER = """\
+{listen} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def installed() -> bool:
+    """Whether there is a Postfix."""
+    return shutil.which("postfix", path="/usr/sbin:/usr/bin") is not None
+
+
+class Postfix:
+    """One running instance; ends with its context.
+
+    ``relay`` makes it a client of that address; otherwise it listens on ``addresses``
+    and takes mail for example.com. Raises LabError with Postfix's own words.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        host: str,
+        directory: Path,
+        *,
+        relay: str | None = None,
+        addresses: tuple[str, ...] = (),
+    ) -> None:
+        if not installed():
+            raise LabError("lab: no Postfix here; apt-get install postfix")
+        self._topology, self._host, self.directory = topology, host, directory
+        for name in ("config", "queue", "data", "log", "mail"):
+            (directory / name).mkdir(parents=True)
+        for name in ("data", "mail"):
+            shutil.chown(directory / name, "postfix", "postfix")
+        for parent in (directory, *directory.parents):
+            if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
+                parent.chmod(0o755)
+        owner = (directory / "mail").stat()
+        main = _MAIN.format(
+            directory=directory,
+            name=f"{host}.example.{'net' if relay else 'com'}",
+            interfaces=", ".join(addresses) if addresses else "loopback-only",
+            relay=f"[{relay}]:25" if relay else "",
+            domains="" if relay else "example.com",
+            uid=owner.st_uid,
+            gid=owner.st_gid,
+        )
+        (directory / "config/main.cf").write_text(main)
+        services = (service.partition(":")[::2] for service in _SERVICES)
+        lines = [f"{name} unix - n n - - {program or name}\n" for name, program in services]
+        (directory / "config/master.cf").write_text(
+            _MASTER.format(listen="25" if addresses else "2525") + "".join(lines)
+        )
+        self._start()
+
+    def _start(self) -> None:
+        started = self._run("postfix", "-c", str(self.directory / "config"), "start")
+        if started.returncode != 0:
+            raise LabError(f"lab: Postfix did not start: {started.stderr.strip() or self.log()}")
+        self.wait_for("daemon started")
+
+    def _run(self, *command: str, octets: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        argv = self._topology.command(self._host, command)
+        done = subprocess.run(argv, input=octets, capture_output=True, check=False)
+        return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def log(self) -> str:
+        """Everything it has logged so far."""
+        path = self.directory / "log/mail.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait_for(self, words: str, seconds: float = 30.0) -> str:
+        """The log once it holds ``words``; LabError when it does not in time."""
+        deadline = time.monotonic() + seconds
+        while words not in (log := self.log()):
+            if time.monotonic() > deadline:
+                raise LabError(f"lab: Postfix has not logged {words!r} in {seconds:g} s: {log[-400:]}")
+            time.sleep(0.05)
+        return log
+
+    def send(self, sender: str, recipient: str, mail: bytes) -> None:
+        """Hands a mail with LF line ends to Postfix, as programs do, and returns at once."""
+        done = self._run("sendmail", "-C", str(self.directory / "config"), "-i", "-f", sender, recipient, octets=mail)
+        if done.returncode != 0:
+            raise LabError(f"lab: sendmail: {done.stderr.strip()}")
+
+    def mails(self) -> list[bytes]:
+        """What it has delivered, as Postfix keeps it: LF line ends, its own headers on top."""
+        return [path.read_bytes() for path in sorted((self.directory / "mail/box/new").glob("*"))]
+
+    def stop(self) -> None:
+        """Ends it, by the pid of its master."""
+        self._run("postfix", "-c", str(self.directory / "config"), "stop")
+
+    def __enter__(self) -> Postfix:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
