@@ -75,7 +75,7 @@ def main(megabytes: int = 2000, rounds: int = 5) -> None:
             measured[name].append(measure())
     for name, rates in measured.items():
         ratios = [mine / none for mine, none in zip(rates, measured["no queue"], strict=True)]
-        print(  # noqa: T201 - what the program is for
+        print(
             f"{name:20s} {statistics.median(rates):7.0f} MB/s ({min(rates):.0f}-{max(rates):.0f})"
             f"  x {statistics.median(ratios):.2f} of no queue"
         )

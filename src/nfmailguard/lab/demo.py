@@ -28,8 +28,8 @@ from nfmailguard.lab.topology import CLIENT, SERVER, Topology
 __all__ = ["main"]
 
 MAIL = (
-    b"From: alice@client.example.net\r\nTo: bob@mail2.example.com\r\nSubject: Through the gateway\r\n\r\n"
-    b"EHLO in a message is text, and stays.\r\n"
+    b"From: alice@example.net\r\nTo: bob@example.com\r\nSubject: Through the gateway\r\n\r\n"
+    b"EHLO in a message is text.\r\n"
 )
 
 
@@ -76,9 +76,9 @@ def converse(address: str) -> tuple[list[Exchange], bool]:
         if client.start_tls():
             client.hello("client.example.net")
         client.command("VRFY postmaster")
-        client.command("MAIL FROM:<alice@client.example.net>")
-        client.command("RCPT TO:<|/bin/prog@mail2.example.com>")
-        client.command("RCPT TO:<bob@mail2.example.com>")
+        client.command("MAIL FROM:<alice@example.net>")
+        client.command("RCPT TO:<|prog@example.com>")
+        client.command("RCPT TO:<bob@example.com>")
         client.message(MAIL)
         client.command("QUIT")
         return client.exchanges, esmtp
@@ -126,7 +126,8 @@ def marked(octets: bytes, other: bytes, style: str) -> Text:
     changed = len(octets) != len(other)
     for place, shown in enumerate(printable(octets)):
         differs = changed or octets[place] != other[place]
-        text.append(shown, style=style if differs else "")
+        blanked = " reverse" if differs and octets[place] == 32 else ""  # a space has no colour of its own
+        text.append(shown, style=style + blanked if differs else "")
     return text
 
 
@@ -146,27 +147,25 @@ def transcript(run: Run) -> Table:
     return table
 
 
-def excerpt(escaped: str) -> str:
-    """At most 40 characters of what an event shows."""
-    return escaped if len(escaped) <= 40 else escaped[:39] + "…"
-
-
 def findings(run: Run) -> RenderableType:
     """The gateway's own events, in order."""
     if run.scenario.options is None:
         return Text("no gateway on the path, nothing reported", style="dim")
     if not run.findings:
         return Text("nothing reported", style="dim")
-    table = Table(box=None, pad_edge=False)
-    for title in ("finding", "action", "before", "after"):
-        table.add_column(title, header_style="dim", overflow="fold")
+    table = Table(box=None, pad_edge=False, expand=True)
+    for title in ("finding", "action"):
+        widest = max(len(event["mailguard"][title]) for event in run.findings)
+        table.add_column(title, header_style="dim", no_wrap=True, min_width=max(widest, len(title)))
+    for title in ("before", "after"):
+        table.add_column(title, header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     for event in run.findings:
         mailguard = event["mailguard"]
         table.add_row(
             Text(mailguard["finding"]),
             Text(mailguard["action"]),
-            Text(excerpt(mailguard.get("before", ""))),
-            Text(excerpt(mailguard.get("after", ""))),
+            Text(mailguard.get("before", "")),
+            Text(mailguard.get("after", "")),
         )
     return table
 
@@ -189,7 +188,8 @@ def show(console: Console, runs: Sequence[Run]) -> None:
     console.print(
         "[bold]One dialogue, four paths.[/] A client sends a mail through a gateway in three network namespaces.\n"
         "What the gateway changed is coloured where it arrives: [bold red]commands at the server[/], "
-        "[bold yellow]replies at the client[/]; [green]⇒ ⇐[/] is inside TLS.\n"
+        "[bold yellow]replies at the client[/]; [green]⇒ ⇐[/] is inside TLS.\n",
+        highlight=False,
     )
     panels = [panel(run) for run in runs]
     if console.width >= 150:
@@ -201,17 +201,19 @@ def show(console: Console, runs: Sequence[Run]) -> None:
         f"\n[bold]Delivered in {count(runs, [run.delivered for run in runs])} runs;[/] "
         f"EHLO accepted in {count(runs, [run.esmtp for run in runs])}; "
         f"TLS in {count(runs, [run.secured for run in runs])}; "
-        f"{sum(len(run.findings) for run in runs)} findings."
+        f"{sum(len(run.findings) for run in runs)} findings.",
+        highlight=False,
     )
 
 
 def demonstrate(record: Path | None, family: int) -> int:
     """The demo, inside a private world; its exit code."""
     console = Console(record=record is not None)
+    progress = Console(stderr=True)
     runs = []
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology() as topology:
         for number, scenario in enumerate(SCENARIOS):
-            with console.status(f"{number + 1} of {len(SCENARIOS)}: {scenario.title}"):
+            with progress.status(f"{number + 1} of {len(SCENARIOS)}: {scenario.title}"):
                 runs.append(play(topology, scenario, Path(scratch, str(number)), family))
     show(console, runs)
     if record is not None:

@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--listen", action="append", required=True, help="an address; may be given again")
     parser.add_argument("--port", type=int, default=25)
-    parser.add_argument("--greeting", default="mail2.example.com ESMTP Sendmail 8.12.10", help="behind 220")
+    parser.add_argument("--greeting", default="mail2.example.com ESMTP 8.12.10", help="behind 220")
     parser.add_argument("--no-starttls", dest="starttls", action="store_false")
     arguments = parser.parse_args(argv)
     try:
