@@ -26,9 +26,11 @@ from typing import Any, NamedTuple
 from nfmailguard.errors import RulesetError
 from nfmailguard.queues.injector import INJECT_MARK
 
-__all__ = ["HOOKS", "TABLE", "Network", "Ruleset", "remove"]
+__all__ = ["HOOKS", "TABLE", "Installed", "Network", "Ruleset", "installed", "remove"]
 
 TABLE = "nfmailguard"
+#: The chain that queues.
+QUEUEING = "inspect"
 #: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
 HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
@@ -131,6 +133,14 @@ _INVALID = Statement(
 )
 
 
+class Installed(NamedTuple):
+    """The table in the kernel: its queues, and the packets that came to their rule since it is there."""
+
+    queue_first: int
+    queue_last: int
+    packets: int
+
+
 class Ruleset:
     """Our table for queues ``queue_first`` to ``queue_last`` and the servers' TCP ``ports``.
 
@@ -177,11 +187,6 @@ class Ruleset:
         """As the module's ``remove``."""
         remove()
 
-    def queued(self) -> int | None:
-        """Packets that came to the queue rule since ``apply``; None when the table is not there."""
-        with _Nftables() as nftables:
-            return nftables.counted("inspect")
-
     def render(self) -> str:
         """What ``nft -f`` would load."""
         listing = "\n".join(_listed(chain) for chain in self._chains(self._native()))
@@ -211,10 +216,10 @@ class Ruleset:
 
     def _chains(self, queue: Statement) -> Iterator[Chain]:
         """Those that are jumped to first: a transaction is read in order."""
-        yield Chain("inspect", None, ((_INVALID, _COUNTER), (_COUNTER, queue)))
+        yield Chain(QUEUEING, None, ((_INVALID, _COUNTER), (_COUNTER, queue)))
         for name, field in (("to_server", "daddr"), ("to_client", "saddr")):
-            protected = tuple((_address(field, network), _goto("inspect")) for network in self.addresses)
-            yield Chain(name, None, protected or ((_goto("inspect"),),))
+            protected = tuple((_address(field, network), _goto(QUEUEING)) for network in self.addresses)
+            yield Chain(name, None, protected or ((_goto(QUEUEING),),))
         for hook in self.hooks:
             twice = hook == "input" and "output" in self.hooks
             yield Chain(
@@ -231,6 +236,12 @@ class Ruleset:
                     ),
                 ),
             )
+
+
+def installed() -> Installed | None:
+    """What the table that is there does; None when there is none. Raises RulesetError."""
+    with _Nftables() as nftables:
+        return nftables.installed()
 
 
 def remove() -> None:
@@ -283,18 +294,26 @@ class _Nftables:
                 messages += self._chain_messages(chain)
         self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, self._edge(BATCH_END)])
 
-    def counted(self, chain: str) -> int | None:
-        """The packets of the last counter in ``chain``."""
+    def installed(self) -> Installed | None:
+        """As the module's ``installed``."""
         from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETRULE, nft_rule_msg
 
         request = nft_rule_msg()
-        request["attrs"] = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)]
-        counted = None
+        request["attrs"] = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", QUEUEING)]
+        packets, found = 0, None
         for rule in self._asked(self._socket.request_get, request, NFT_MSG_GETRULE):
             for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ():
-                if expression.get_attr("NFTA_EXPR_NAME") == "counter":
-                    counted = expression.get_attr("NFTA_EXPR_DATA").get_attr("NFTA_COUNTER_PACKETS")
-        return counted
+                name, data = expression.get_attr("NFTA_EXPR_NAME"), expression.get_attr("NFTA_EXPR_DATA")
+                if name == "counter":
+                    packets = data.get_attr("NFTA_COUNTER_PACKETS")
+                elif name == "queue":
+                    first, total = data.get_attr("NFTA_QUEUE_NUM"), data.get_attr("NFTA_QUEUE_TOTAL")
+                    found = Installed(first, first + total - 1, packets)
+                elif name == "target":
+                    info = bytes.fromhex(data.get_attr("NFTA_TARGET_INFO").replace(":", ""))
+                    first, total = struct.unpack_from("=HH", info)
+                    found = Installed(first, first + total - 1, packets)
+        return found
 
     def _probe(self) -> None:
         from pyroute2.netlink.nfnetlink import nfgen_msg

@@ -219,6 +219,23 @@ def test_a_taken_queue_is_told_with_its_holder(router: Router, driver: str) -> N
         assert dialogue(router, b"HELO me\r\n")[1] == [b"HELO me\r\n"]
 
 
+def test_the_rules_of_another_gateway_are_not_taken_away(router: Router) -> None:
+    with Gateway(router, "--queue", "3") as first:
+        code, err = refused(router, "--queue", "4")
+        assert (code, err.count("\n")) == (1, 1)
+        assert f"queue 3 is read by process {first.process.pid}" in err
+        assert dialogue(router, b"HELO me\r\n")[1] == [b"HELO me\r\n"]
+        assert "done: 0 packets" not in first.end()[1]
+
+
+def test_rules_that_somebody_flushed_are_missed_and_not_put_back(router: Router) -> None:
+    with Gateway(router, "--set", "log.stats=0.2") as gateway:
+        router.run(router.gateway, lambda: subprocess.run(["nft", "flush", "ruleset"], check=True))
+        assert "our rules are gone" in gateway.read_line()
+        assert tables(router) == ""
+        assert gateway.end()[0] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [

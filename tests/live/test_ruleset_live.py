@@ -59,10 +59,17 @@ def listening(router: Router, number: int) -> Iterator[KernelQueue]:
         queue.close()
 
 
-def all_seen(router: Router, rules: Ruleset, queue: KernelQueue) -> bool:
+def packets() -> int:
+    table = ruleset.installed()
+    assert table
+    assert (table.queue_first, table.queue_last) == (3, 3)
+    return table.packets
+
+
+def all_seen(router: Router, queue: KernelQueue) -> bool:
     """Whether the rule's counter and the queue's come to agree: packets are still on their way."""
     for _ in range(100):
-        if router.run(router.gateway, rules.queued) == queue.counters()["packets"]:
+        if router.run(router.gateway, packets) == queue.counters()["packets"]:
             return True
         time.sleep(0.02)
     return False
@@ -82,6 +89,12 @@ def test_whatever_was_there_the_table_is_the_wanted_one(router: Router) -> None:
     for rules in (several, several, one, one, several):
         router.run(router.gateway, rules.apply)
         assert listed(router) == wanted(rules)
+
+
+def test_what_is_installed_can_be_asked(router: Router) -> None:
+    assert router.run(router.gateway, ruleset.installed) is None
+    router.run(router.gateway, Ruleset(4, 6, (25,), ("input",)).apply)
+    assert router.run(router.gateway, ruleset.installed) == (4, 6, 0)
 
 
 def test_nothing_of_anybody_else_is_touched(router: Router) -> None:
@@ -104,12 +117,12 @@ def test_removing_is_idempotent(router: Router) -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_live_packets_go_through_the_queue_and_are_counted(router: Router, version: int) -> None:
-    rules = applied(router)
+    applied(router)
     with listening(router, 3) as queue:
         data = bytes(range(256)) * 400
         assert router.transfer(data, version) == data
         assert queue.counters()["packets"] > 4
-        assert all_seen(router, rules, queue)
+        assert all_seen(router, queue)
 
 
 def test_without_a_listener_bypass_decides(router: Router) -> None:
@@ -134,11 +147,11 @@ def test_other_ports_and_other_servers_are_left_alone(router: Router) -> None:
 
 @pytest.mark.parametrize(("version", "network"), [(4, "10.99.2.0/29"), (6, "fd99:2::2")])
 def test_the_protected_server_is_inspected_both_ways(router: Router, version: int, network: str) -> None:
-    rules = applied(router, addresses=[ip_network(network)])
+    applied(router, addresses=[ip_network(network)])
     with listening(router, 3) as queue:
         assert router.transfer(b"mail", version) == b"mail"
         assert queue.counters()["packets"] >= 6
-        assert all_seen(router, rules, queue)
+        assert all_seen(router, queue)
 
 
 def reset_over_loopback() -> None:

@@ -21,13 +21,14 @@ from types import FrameType
 
 from nfmailguard.config import Config, Driver, Hook
 from nfmailguard.engine import Engine
-from nfmailguard.errors import ConfigError
+from nfmailguard.errors import ConfigError, RulesetError
 from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.sinks import Sink, open_sink
 from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
+from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
-from nfmailguard.ruleset import Ruleset
+from nfmailguard.ruleset import Installed, Ruleset, installed
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
 
@@ -191,7 +192,9 @@ class Gateway:
         self._config = config
         self._ruleset = ruleset(config) if rules else None
         self._tell = tell
+        self._queues = (first, last)
         self._stopping = False
+        self._in_place = False
         self._started = time.monotonic()
         self._counters: dict[str, int] = {}
 
@@ -209,9 +212,7 @@ class Gateway:
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
-            if self._ruleset:
-                stack.callback(self._ruleset.remove)
-                self._ruleset.apply()
+            self._apply_rules(stack)
             self._started = time.monotonic()
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
             self._watch()
@@ -238,14 +239,39 @@ class Gateway:
         # The rule counts what it sends to the queue; what the queue neither numbered nor dropped went on
         # uninspected. Counted in this order, packets on their way between the two are no loss. Without
         # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
-        if not (self._ruleset and self._config.queue.gso and self._config.queue.driver is Driver.KERNEL):
-            return {}
-        queued = self._ruleset.queued()
+        table = installed() if self._ruleset else None
+        self._tell_of_lost_rules(table)
         queues = [lane.driver.counters() for lane in self._lanes]
-        if queued is None or any("kernel_id_sequence" not in queue for queue in queues):
+        if not (table and self._config.queue.gso) or any("kernel_id_sequence" not in queue for queue in queues):
             return {}
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
-        return {"queue.rule_packets": queued, "queue.uninspected": max(0, queued - seen)}
+        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen)}
+
+    def _tell_of_lost_rules(self, table: Installed | None) -> None:
+        # `rules remove` is a way out of the path, so they are not put back; but a reloaded firewall
+        # ("flush ruleset") takes them along as well.
+        lost = self._in_place and (table is None or (table.queue_first, table.queue_last) != self._queues)
+        if lost and not self._stopping:
+            self._in_place = False
+            self._tell("nfmailguard: our rules are gone, nothing is inspected; `nfmailguard rules apply` or a restart")
+
+    def _apply_rules(self, stack: ExitStack) -> None:
+        if self._ruleset is None:
+            return
+        before = installed()
+        if before:
+            others = set(range(before.queue_first, before.queue_last + 1)) - set(
+                range(self._queues[0], self._queues[1] + 1)
+            )
+            for number, state in queue_states().items():
+                if number in others:
+                    raise RulesetError(
+                        f"rules: those of another nfmailguard are in place, queue {number} is read by"
+                        f" {holder(state.portid)}; stop it, or use --no-rules"
+                    )
+        stack.callback(self._ruleset.remove)
+        self._ruleset.apply()
+        self._in_place = True
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -279,6 +305,7 @@ class Gateway:
                 due += period
                 self._write_stats(self.counters())
         self._counters = self.counters()  # while the table and the queues can still be asked
+        self._in_place = False
 
     def _finish(self, sink: Sink | None) -> None:
         for lane in self._lanes:
