@@ -58,6 +58,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def enter_private() -> None:
     """Prepares the world ``run_private`` made: a /run of its own, signals that end it. Call once, inside."""
+    del os.environ[_MARK]  # what starts from here may make a world of its own within this one
     # The first process of a process namespace gets only the signals it asks for.
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)

@@ -207,14 +207,14 @@ class Gateway:
                 lane.driver.open()
                 stack.callback(lane.driver.close)
             stack.callback(self._finish, sink)
-            for note in (note for lane in self._lanes for note in lane.notes):
-                self._tell(f"nfmailguard: {note}")
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
             self._apply_rules(stack)
             self._started = time.monotonic()
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
+            for note in (note for lane in self._lanes for note in lane.notes):
+                self._tell(f"nfmailguard: note: {note}")
             self._watch()
         for lane in self._lanes:
             if lane.failure:
