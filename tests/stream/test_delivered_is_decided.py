@@ -36,6 +36,7 @@ class Wire(Dialogue):
         from nfmailguard.policy.model import FlowRule
 
         self.receivers: list[Receiver] = []
+        self.losing = False  # what leaves the gateway now never arrives
         super().__init__(Engine([FlowRule(mode, load_profile("pix63"))]), family, isn=(isn, 77))
         self.server(b"220 x\r\n")
         if in_text:
@@ -50,7 +51,7 @@ class Wire(Dialogue):
             if kind in (0, 1):
                 to_server, packet = self.open[packet_id]
                 segment = parse(data or packet)
-                if to_server:
+                if to_server and not self.losing:
                     for receiver in self.receivers:
                         receiver.take(segment.seq, segment.payload)
         return super().carry_out(operations)
@@ -68,12 +69,15 @@ class Wire(Dialogue):
 
 
 @st.composite
-def transmissions(draw: st.DrawFn, size: int) -> list[tuple[int, int, bool]]:
-    """Segments of a stream of ``size`` octets in any order: start, end, whether they carry other octets."""
+def transmissions(draw: st.DrawFn, size: int) -> list[tuple[int, int, int]]:
+    """Segments of a stream of ``size`` octets in any order: start, end, what is wrong with them.
+
+    1: they carry other octets; 2: they are lost behind the gateway.
+    """
     spans = []
     for _ in range(draw(st.integers(1, 12))):
         start = draw(st.integers(0, size - 1))
-        spans.append((start, draw(st.integers(start + 1, min(size, start + 40))), draw(st.integers(0, 3)) == 0))
+        spans.append((start, draw(st.integers(start + 1, min(size, start + 40))), draw(st.sampled_from([0, 0, 1, 2]))))
     return spans
 
 
@@ -82,9 +86,11 @@ def forged(octets: bytes) -> bytes:
     return (b"\r\nEXPN root\r\nEHLO evil\r\n" * 4)[: len(octets)]
 
 
-def run(wire: Wire, stream: bytes, spans: list[tuple[int, int, bool]], acks: list[bool]) -> None:
-    for (start, end, other), ack in zip(spans, acks, strict=False):
-        wire.transmit(start, forged(stream[start:end]) if other else stream[start:end])
+def run(wire: Wire, stream: bytes, spans: list[tuple[int, int, int]], acks: list[bool]) -> None:
+    for (start, end, wrong), ack in zip(spans, acks, strict=False):
+        wire.losing = wrong == 2
+        wire.transmit(start, forged(stream[start:end]) if wrong == 1 else stream[start:end])
+        wire.losing = False
         if ack:
             wire.acknowledge()
     # An honest sender repeats what is missing until all is there, or the flow has been ended.
@@ -123,7 +129,9 @@ def test_2_message_text_ends_for_every_receiver_where_it_ends_for_us(family: int
     first, last = (bytes(receiver.stream) for receiver in wire.receivers)
     assert first == last
     text, ended, behind = (b"\r\n" + first).partition(b"\r\n.\r\n")
-    assert not re.search(rb"[\r\n]\.[\r\n]", text + (b"" if ended else b"."))
+    if not ended:
+        text = text.removesuffix(b"\r\n.\r")  # the standard end, all but its last octet
+    assert not re.search(rb"[\r\n]\.[\r\n]", text)
     if ended:
         verbs = readable_verbs(behind[: behind.rfind(b"\n") + 1])
         assert {verb for verb in verbs if b"X" not in verb} <= ALLOWED
