@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import smtplib
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,23 @@ def test_postfix_enables_its_pix_workarounds_and_delivers(topology: Topology, tm
         assert "enabling PIX workarounds: disable_esmtp" in log
         (arrived,) = server.mails()
     assert arrived.replace(b"\r\n", b"\n").endswith(mail.partition(b"\n\n")[2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reset_ends_the_connection_on_both_sides(topology: Topology, tmp_path: Path, family: int) -> None:
+    with topology.enter(SERVER):
+        listener = socket.create_server(
+            (topology.address(SERVER, family=family), 25), family=socket.AF_INET if family == 4 else socket.AF_INET6
+        )
+    with listener, topology.enter(CLIENT):
+        client = socket.create_connection((topology.address(SERVER, family=family), 25), timeout=10)
+        server = listener.accept()[0]
+        server.settimeout(10)
+        with client, server, Gateway(topology, tmp_path / "gateway", *PIX63, "--set", "on.midstream_at_start=reset"):
+            client.sendall(b"EHLO a.example\r\n")
+            for end in (client, server):
+                with pytest.raises(ConnectionResetError):
+                    end.recv(100)
 
 
 @pytest.mark.parametrize("hook", ["input", "output"])
