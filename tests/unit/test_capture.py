@@ -43,8 +43,8 @@ TO_SERVER, TO_CLIENT = SERVER_MAC + CLIENT_MAC + b"\x08\x00", CLIENT_MAC + SERVE
 SECOND = 1_000_000_000
 
 
-def engine(mode: Mode = Mode.ENFORCE, **options: object) -> Engine:
-    return Engine([FlowRule(mode, load_profile("pix63"))], **options)  # type: ignore[arg-type]
+def engine(mode: Mode = Mode.ENFORCE, profile: str = "pix63", **options: object) -> Engine:
+    return Engine([FlowRule(mode, load_profile(profile))], **options)  # type: ignore[arg-type]
 
 
 class Replayed:
@@ -125,16 +125,17 @@ def test_times_that_go_back_stay_while_the_clock_does_not(tmp_path: Path) -> Non
     assert replayed.counters["clock_back"] == len(given) // 2
 
 
+@pytest.mark.parametrize("profile", ["pix51", "pix63", "asa"])
 @pytest.mark.parametrize("mode", [Mode.MONITOR, Mode.ENFORCE])
 @pytest.mark.parametrize(
     "path", sorted(REAL.glob("*.pcap*")) or [None], ids=lambda path: path.name if path else "no captures"
 )
-def test_real_captures(tmp_path: Path, path: Path | None, mode: Mode) -> None:
+def test_real_captures(tmp_path: Path, path: Path | None, mode: Mode, profile: str) -> None:
     if path is None:
         pytest.skip(f"no captures in {REAL} (NFMAILGUARD_CAPTURES names another folder)")
     data = path.read_bytes()
     plain = gzip.decompress(data) if path.suffix == ".gz" else data
-    replayed = Replayed(tmp_path, data, engine(mode), path.name)
+    replayed = Replayed(tmp_path, data, engine(mode, profile), path.name)
     assert replayed.error is None
     if mode is Mode.MONITOR and path.suffix != ".pcapng":
         assert replayed.output == plain
