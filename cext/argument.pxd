@@ -1,7 +1,7 @@
 # Arguments of commands, octet by octet: addresses, chunk sizes, NULs.
 from libc.stdint cimport uint8_t, uint64_t
 
-from nfmailguard.cext.smtp cimport Dialogue, Scene
+from nfmailguard.cext.smtp cimport Dialogue, Scene, note_change
 
 cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_FIRST = 0
@@ -18,5 +18,5 @@ cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offs
 
 cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
     if at[0] != octet:
+        note_change(scene)
         at[0] = octet
-        scene.edits += 1

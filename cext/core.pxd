@@ -83,4 +83,5 @@ cdef struct Core:
     uint8_t ports[8192]        # a bit a port that is inspected
     Held *released             # answered in the last call; their memory goes with the next
     uint32_t held_by_source[SOURCES]
+    uint8_t came[65536]        # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

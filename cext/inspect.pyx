@@ -59,6 +59,7 @@ from nfmailguard.cext.stream cimport (
     stream_hold,
     stream_holding,
     stream_keep,
+    stream_note_edit,
     stream_put_ahead,
     stream_put_back,
 )
@@ -112,6 +113,9 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
     cdef uint32_t decided = 0
     cdef Scene scene
     set_scene(core, flow, &scene, now)
+    scene.octets = octets
+    scene.length = length
+    scene.came = core.came
     if to_server:
         decided = client_octets(&scene, &flow.dialogue, octets, length, stream.octets)
     else:
@@ -124,6 +128,8 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
     verdict[0] = scene.verdict
     if scene.verdict != ACTION_PASS or flow.fate != FLOW_INSPECTED:
         return decided
+    if changed[0]:
+        stream_note_edit(stream, &core.pool, core.came, octets, decided)
     if scene.not_smtp:
         verdict[0] = ACTION_LOG
     elif stream_keep(stream, &core.pool, octets, decided) < 0:

@@ -30,6 +30,7 @@ from nfmailguard.cext.smtp cimport (
     HEADER_LINE_TOO_LONG,
     INPUT_COMMANDS,
     expect_reply,
+    note_change,
     report,
 )
 
@@ -66,8 +67,8 @@ cdef inline bint shape(Scene *scene, Dialogue *dialogue, uint8_t *octet, uint8_t
     cdef uint8_t before = octet[0]
     if report(scene, dialogue, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1) != ACTION_BLANK:
         return False
+    note_change(scene)
     octet[0] = blank
-    scene.edits += 1
     return True
 
 

@@ -33,6 +33,7 @@ from nfmailguard.cext.smtp cimport (
     line_add,
     name_begins,
     name_is,
+    note_change,
     report,
     settle_reply,
 )
@@ -54,7 +55,7 @@ cdef const char *CMAP = b"SMTP/cmap ready"
 
 cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
     if at[0] != octet:
-        scene.edits += 1
+        note_change(scene)
         if scene.ruling.apply:
             at[0] = octet
 

@@ -1,5 +1,6 @@
 # The SMTP dialogue: both directions' bytes in order, decisions and same-length edits out.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from nfmailguard.cext.record cimport Identity, Ring
 from nfmailguard.cext.store cimport Pool
@@ -226,6 +227,9 @@ cdef struct Scene:
     Identity *identity
     uint64_t *finding_counts
     uint64_t now
+    const uint8_t *octets      # the `length` octets to decide
+    uint8_t *came              # room for them as they came; filled when the first is changed
+    uint32_t length
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
@@ -250,6 +254,12 @@ cdef void give_line(LinePool *lines, Line **line) noexcept nogil
 cdef void lines_close(LinePool *lines) noexcept nogil
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+
+# Before an octet is changed.
+cdef inline void note_change(Scene *scene) noexcept nogil:
+    if scene.edits == 0 and scene.length:
+        memcpy(scene.came, scene.octets, scene.length)
+    scene.edits += 1
 
 cdef inline void line_add(Line *line, uint8_t octet) noexcept nogil:
     if line.length < LINE_OCTETS:

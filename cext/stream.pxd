@@ -22,8 +22,19 @@ cdef struct Held:
     uint16_t source            # where its sender's held packets are counted
     uint8_t cleared            # its header has been changed
 
+# Octets as they came where others were emitted: an honest sender repeats these.
+cdef struct Edit:
+    Edit *next                 # by sequence number
+    uint32_t seq
+    uint32_t length            # octets, behind the struct
+
+cdef enum:
+    MOST_EDITS = 256           # of one stream, not acknowledged; of more, later copies look like conflicts
+
 cdef struct Stream:
     Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
+    Edit *edits
+    Edit *last_edit
     Ahead *ahead
     Ahead *farthest            # the last of them
     Held *held
@@ -34,6 +45,7 @@ cdef struct Stream:
     uint32_t fin_seq           # where the stream ends, when fin
     uint32_t window_end        # the first octet the receiver has not made room for
     uint16_t ahead_count
+    uint16_t edit_count
     uint16_t held_count
     uint8_t known              # isn seen
     uint8_t fin
@@ -41,6 +53,9 @@ cdef struct Stream:
 
 # Appends what was decided and moves next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil
+# Notes how `length` octets that are about to be kept came, as far as they differ.
+cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, const uint8_t *octets,
+                           uint32_t length) noexcept nogil
 # Lets go of what lies before `ack`; the caller has checked kept_seq <= ack <= next_seq.
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil
 # Puts the first-seen octets over a retransmission of decided ones; how many differed.

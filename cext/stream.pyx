@@ -14,6 +14,7 @@ from nfmailguard.cext.store cimport (
     store_append,
     store_compare,
     store_drop,
+    store_span,
 )
 
 
@@ -25,16 +26,78 @@ cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t
     return 0
 
 
+cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, const uint8_t *octets,
+                           uint32_t length) noexcept nogil:
+    cdef uint32_t first = 0
+    cdef Edit *edit
+    if stream.edit_count == MOST_EDITS:
+        return
+    while first < length and came[first] == octets[first]:
+        first += 1
+    while length > first and came[length - 1] == octets[length - 1]:
+        length -= 1
+    if first == length:
+        return
+    edit = <Edit *> pool_take(pool, sizeof(Edit) + length - first)
+    if edit == NULL:
+        return
+    edit.next = NULL
+    edit.seq = stream.next_seq + first
+    edit.length = length - first
+    memcpy(edit + 1, came + first, length - first)
+    if stream.last_edit != NULL:
+        stream.last_edit.next = edit
+    else:
+        stream.edits = edit
+    stream.last_edit = edit
+    stream.edit_count += 1
+
+
+cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
+    cdef Edit *edit = stream.edits
+    while edit != NULL and nm_seq_diff(edit.seq + edit.length, ack) <= 0:
+        stream.edits = edit.next
+        stream.edit_count -= 1
+        pool_give(pool, edit, sizeof(Edit) + edit.length)
+        edit = stream.edits
+    if edit == NULL:
+        stream.last_edit = NULL
+
+
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
     store_drop(&stream.kept, pool, ack - stream.kept_seq)
     stream.kept_seq = ack
+    if stream.edits != NULL:
+        forget_edits(stream, pool, ack)
+
+
+cdef bint as_they_came(Stream *stream, uint32_t at, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """Whether octets are those kept from ``at`` on, or what came where those were made of something else."""
+    cdef Edit *edit = stream.edits
+    cdef uint32_t i = 0, part, j
+    cdef uint32_t seq = stream.kept_seq + at
+    cdef const uint8_t *kept
+    while i < length:
+        part = length - i
+        kept = store_span(&stream.kept, at + i, &part)
+        for j in range(part):
+            if octets[i + j] == kept[j]:
+                continue
+            while edit != NULL and nm_seq_diff(edit.seq + edit.length, seq + i + j) <= 0:
+                edit = edit.next
+            if (edit == NULL or nm_seq_diff(edit.seq, seq + i + j) > 0
+                    or (<const uint8_t *> (edit + 1))[seq + i + j - edit.seq] != octets[i + j]):
+                return False
+        i += part
+    return True
 
 
 cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uint32_t length,
                               bint write, bint *conflict) noexcept nogil:
     """What the receiver has acknowledged is not kept any more: it is blanked, for the receiver discards it.
 
-    ``conflict`` is set when kept octets differed. Nothing is written unless ``write``.
+    ``conflict`` is set when they differ from what was kept and from what came before it was
+    edited. Nothing is written unless ``write``.
     """
     cdef int32_t before = nm_seq_diff(stream.kept_seq, seq)
     cdef uint32_t at = 0, offset = 0, changed
@@ -50,8 +113,9 @@ cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uin
         return changed
     if length - at > stream.kept.length - offset:
         length = at + (stream.kept.length - offset)
-    changed += store_compare(&stream.kept, offset, octets + at, length - at, write)
-    conflict[0] = changed > at
+    if store_compare(&stream.kept, offset, octets + at, length - at, False):
+        conflict[0] = not as_they_came(stream, offset, octets + at, length - at)
+        changed += store_compare(&stream.kept, offset, octets + at, length - at, write)
     return changed
 
 
@@ -204,3 +268,4 @@ cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil:
     while stream.ahead != NULL:
         forget_ahead(stream, pool)
     store_drop(&stream.kept, pool, stream.kept.length)
+    forget_edits(stream, pool, stream.next_seq)
