@@ -19,7 +19,7 @@ __all__ = ["BUILD", "ROOT", "build_fuzzer", "build_harness"]
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "fuzz"
-COMPILER = os.environ.get("FUZZ_CC", "clang-14")
+COMPILER = os.environ.get("FUZZ_CC", "clang")
 #: What fuzzer-no-link stands for, less trace-cmp: dictionary and tokens spare the guessing, and that halves the time.
 FLAGS = (
     "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -shared-libasan"
@@ -100,10 +100,10 @@ def _runtime(name: str) -> str:
 
 def _start(name: str, folder: Path, environment: dict[str, str], preload: str) -> None:
     # A program of its own for each target: libFuzzer starts itself again to merge and to minimise.
-    lines = ["#!/bin/sh", f"cd {folder}"]
-    settings = {"FUZZ_PROGRAM": "$0", "PYTHONPATH": str(folder / "src"), **environment}
+    lines = ["#!/bin/sh"]
+    settings = {"FUZZ_PROGRAM": "$0", "PYTHONPATH": f"{folder / 'src'}:{folder}", **environment}
     lines += [f'export {key}="{value}"' for key, value in settings.items()]
-    lines += [f'{preload}exec {sys.executable} -m tests.fuzz.targets {name} "$@"', ""]
+    lines += [f'{preload}exec {sys.executable} -P -m tests.fuzz.targets {name} "$@"', ""]
     path = BUILD / name
     path.write_text("\n".join(lines))
     path.chmod(0o755)

@@ -91,7 +91,7 @@ def _rule(message: str) -> str:
 def _once(target: Target, seconds: int, ignore: list[str], log: Path) -> int:
     """Runs libFuzzer for a time; its exit code."""
     corpus, crashes = BUILD / "corpus" / target.name, BUILD / "crashes" / target.name
-    for folder in (corpus, crashes, target.corpus):
+    for folder in (corpus, crashes, target.corpus, target.crashes):
         folder.mkdir(parents=True, exist_ok=True)
     command = [
         str(BUILD / target.name),
@@ -105,6 +105,7 @@ def _once(target: Target, seconds: int, ignore: list[str], log: Path) -> int:
         "-reload=0",
         str(corpus),
         str(target.corpus),
+        str(target.crashes),
     ]
     with log.open("w") as out:
         process = subprocess.Popen(
