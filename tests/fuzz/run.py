@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fuzz import seeds
 from tests.fuzz.build import BUILD, ROOT, build_fuzzer, build_harness
 from tests.fuzz.targets import TARGETS, Target
 
@@ -217,6 +218,7 @@ def main() -> int:
     say("fuzz: building the core under sanitizers" if any(target.sanitized for target in targets) else "fuzz: building")
     build_fuzzer(targets)
     build_harness()
+    seeds.write(BUILD / "corpus", [target.name for target in targets])
     if arguments.merge:
         for target in targets:
             merge(target)

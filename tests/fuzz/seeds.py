@@ -1,15 +1,12 @@
-"""The first inputs: whole mails and plain configurations, from which fuzzing sets out.
+"""The first inputs: whole mails, known attacks and plain configurations, from which fuzzing sets out.
 
-    python -m tests.fuzz.seeds FOLDER
-
-writes one folder for each target. Does not know what fuzzing has found since; that is the corpus.
+Does not know what fuzzing has found since; that is the corpus.
 """
 
 from __future__ import annotations
 
 import struct
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nfmailguard.policy.load import profile_names, profile_text
@@ -19,8 +16,13 @@ from tests.support.captures import ETHERNET, RAW, framed, mail, pcap, pcapng
 from tests.support.dialogue import CLIENTS, SERVERS
 from tests.support.wire import ACK, FIN, PSH, RST, SYN, URG, build
 
-CLIENT_SAYS, SERVER_SAYS, TIME, SPLITS, BATCH = 0, 1, 11, 12, 14
+#: Kinds of a script's actions, and tokens (harness/streams.pyx, harness/tokens.h).
+CLIENT_SAYS, SERVER_SAYS, CLIENT_PLACES, SERVER_ACKNOWLEDGES, CLIENT_SIGNALS = 0, 1, 4, 8, 9
+TIME, SPLITS, CLIENT_SYN, BATCH, FORGED = 11, 12, 13, 14, 15
 HELO, EHLO, MAIL, RCPT, DATA, QUIT, STARTTLS, AUTH, TEXT, END = 0, 1, 2, 3, 4, 7, 8, 10, 19, 20
+SHAPES = (22, 23, 24, 25, 56)  # ends of data that some servers take
+FORGED_354 = 12
+LOST = 64
 _HONEST, _DISHONEST, _FOUR_FLOWS = 0, 4, 7 << 3
 
 
@@ -47,7 +49,29 @@ def streams() -> Iterator[bytes]:
             yield bytes([setting, shape, 0]) + say(HELO, MAIL, RCPT, DATA, TEXT, END, QUIT)
         yield bytes([setting, _HONEST, 0]) + say(EHLO, AUTH, 46, STARTTLS)
         yield bytes([setting, _HONEST, 0, BATCH, 3, HELO, MAIL, RCPT, SPLITS, DATA, 2, SERVER_SAYS, 0, TIME, 0])
+        yield from (bytes([setting, _HONEST, *attack]) for attack in attacks())
         yield bytes([setting, _DISHONEST, 0, CLIENT_SAYS, EHLO, SERVER_SAYS, 3, SERVER_SAYS, 4, SERVER_SAYS, 9])
+
+
+def attacks() -> Iterator[list[int]]:
+    """Known ways round a filter, each with the server's habits that it is for."""
+    to_text = [CLIENT_SAYS, DATA, SERVER_SAYS, 0]
+    bad_habits, wants_recipient = 15, 32
+    for shape in SHAPES:
+        yield [bad_habits, *to_text, CLIENT_SAYS, TEXT, CLIENT_SAYS, shape, CLIENT_SAYS, EHLO]
+    # Text that only the gateway takes for text: a 354 from beside the path, a refused DATA.
+    yield [wants_recipient, CLIENT_SAYS, DATA, FORGED, FORGED_354, 0, CLIENT_SAYS, EHLO]
+    yield [wants_recipient, BATCH, 2, DATA, EHLO, SERVER_SAYS, 0, CLIENT_SAYS, EHLO, SERVER_SAYS, 0]
+    # Octets that went ahead of a gap, and others in their place once they might be forgotten.
+    yield [0, *to_text, CLIENT_PLACES, EHLO, 13, TIME, 0, CLIENT_SAYS, END, CLIENT_SAYS, TEXT, CLIENT_SAYS, TEXT]
+    # Seen here and lost behind us, then said otherwise.
+    yield [0, CLIENT_SAYS | LOST, HELO, CLIENT_PLACES, EHLO, 256 - 8, SERVER_ACKNOWLEDGES, 0, 255]
+    # A reset and a SYN that the server does not take, and the old connection goes on.
+    yield [0, CLIENT_SIGNALS | LOST, 4, 0, 0, CLIENT_SYN | LOST, 9, CLIENT_SAYS, EHLO, SERVER_SAYS, 0]
+    yield [0, CLIENT_SIGNALS, 4, 0, 0, CLIENT_SYN, 9, SERVER_SAYS, 0, CLIENT_SAYS, HELO, CLIENT_SAYS, EHLO]
+    # Urgent data, FIN in the middle, a verb in pieces in either order.
+    yield [0, CLIENT_SIGNALS, 0x38, 0, EHLO, CLIENT_SIGNALS, 0x11, 0, HELO, CLIENT_SAYS, EHLO]
+    yield [0, SPLITS, EHLO, 2, SPLITS, STARTTLS, 5, CLIENT_SAYS, 35, CLIENT_SAYS, 36]
 
 
 def captures() -> Iterator[bytes]:
@@ -67,12 +91,12 @@ def config() -> Iterator[bytes]:
         yield b"\1" + profile_text(name).encode()
 
 
-def main(folder: Path) -> None:
-    for make in (packets, streams, captures, config):
-        (folder / make.__name__).mkdir(parents=True, exist_ok=True)
-        for number, data in enumerate(make()):
-            (folder / make.__name__ / f"seed-{number:03}").write_bytes(data)
+_MAKERS = {"packets": packets, "streams": streams, "captures": captures, "config": config}
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def write(folder: Path, targets: Iterable[str]) -> None:
+    """Writes the seeds of each target into its folder below ``folder``."""
+    for name in targets:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number, data in enumerate(_MAKERS[name]()):
+            (folder / name / f"seed-{number:03}").write_bytes(data)

@@ -62,14 +62,14 @@ def _compiled(address: int, *, hold_gil: bool = False) -> Ready:
 
 
 def _open_gate() -> None:
-    from tests.fuzz.harness import gate, streams
+    from tests.fuzz.harness import gate, talks
     from tests.fuzz.settings import PROFILES, SETTINGS, denied_verbs
 
     gate.clear_settings()
     for setting in SETTINGS:
         gate.add_setting(setting.engine(), setting.denies, setting.changes, setting.holds, setting.inspects_all)
     for number, profile in enumerate(PROFILES):
-        streams.deny(number, denied_verbs(profile))
+        talks.deny(number, denied_verbs(profile))
 
 
 def _packets(_fuzzing: bool) -> Ready:
