@@ -106,6 +106,8 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     PACKET_TRUNCATED
     PACKET_FRAGMENT
     PACKET_ODD_FLAGS
+    PACKET_SYN_DATA
+    PACKET_MULTIPATH
     PACKET_WRONG_INTERFACE
 
 cdef enum:  # BannerRule: policy.model.BannerRule
