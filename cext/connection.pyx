@@ -149,6 +149,10 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     """A packet of no known flow."""
     cdef Flow *flow
     cdef uint8_t action
+    if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not to_server:
+        drop_if(core, report_stranger(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
+                packet.queued.id, out)             # no mail server opens a connection from its port
+        return
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
         flow = open_flow(core, packet, True, now, out)
         if flow == NULL:

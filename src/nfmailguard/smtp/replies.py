@@ -25,6 +25,10 @@ class Replies(Session):
         """The client's next octets, in order."""
 
     @abstractmethod
+    def wait(self, octets: list[Octet]) -> None:
+        """The client goes on although it has to wait."""
+
+    @abstractmethod
     def cut_off(self, line: list[Octet]) -> None:
         """The command line that was being read will never be complete."""
 
@@ -163,3 +167,5 @@ class Replies(Session):
             except Ended:
                 octets[0].output.clear()  # it does not leave, and neither does what released it
                 raise
+        if self.held and self.waiting:
+            self.wait(self.held[0])
