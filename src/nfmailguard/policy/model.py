@@ -14,6 +14,7 @@ import msgspec
 
 __all__ = [
     "CONDITIONS",
+    "CONDITION_OF",
     "FINDINGS",
     "FINDING_INDEX",
     "Action",
@@ -21,6 +22,7 @@ __all__ = [
     "BannerPolicy",
     "BannerRule",
     "CommandPolicy",
+    "ConditionSpec",
     "DataPolicy",
     "EhloMask",
     "FindingSpec",
@@ -64,7 +66,8 @@ class Action(StrEnum):
 class FindingSpec(msgspec.Struct, frozen=True):
     """One kind of finding: its name, its meaning, the action a profile that is silent gets.
 
-    ``actions`` are the actions the engine can carry out for it.
+    ``actions`` are the actions the engine can carry out for it; none: ``[on]`` decides
+    (``CONDITIONS``), and it is told of in any case.
     """
 
     name: str
@@ -76,6 +79,7 @@ class FindingSpec(msgspec.Struct, frozen=True):
 _EDIT_MASK = (Action.PASS, Action.LOG, Action.MASK, Action.DROP_CONNECTION, Action.RESET)
 _EDIT_BLANK = (Action.PASS, Action.LOG, Action.BLANK, Action.DROP_CONNECTION, Action.RESET)
 _PACKET = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
+_BY_CONDITION: tuple[Action, ...] = ()
 
 #: Every finding, in the order of the core's finding numbers (the index is the number).
 FINDINGS: tuple[FindingSpec, ...] = (
@@ -139,22 +143,22 @@ FINDINGS: tuple[FindingSpec, ...] = (
         "the first byte after STARTTLS is not a TLS handshake record (RFC 8446 5.1)",
         Action.RESET,
     ),
-    FindingSpec("flow.limit", "the flow table is full and nothing in it may be evicted", Action.DROP, _PACKET),
-    FindingSpec("flow.asymmetric", "only one direction of the flow is seen", Action.RESET, _PACKET),
-    FindingSpec("flow.not_smtp", "the server did not begin with a reply code", Action.RESET, _PACKET),
-    FindingSpec("flow.midstream", "a flow whose beginning was not seen", Action.RESET, _PACKET),
-    FindingSpec("stream.gap", "bytes went past the gateway unseen", Action.RESET, _PACKET),
+    FindingSpec("flow.limit", "the flow table is full and nothing in it may be evicted", Action.LOG, _BY_CONDITION),
+    FindingSpec("flow.asymmetric", "only one direction of the flow is seen", Action.LOG, _BY_CONDITION),
+    FindingSpec("flow.not_smtp", "the server did not begin with a reply code", Action.LOG, _BY_CONDITION),
+    FindingSpec("flow.midstream", "a flow whose beginning was not seen", Action.LOG, _BY_CONDITION),
+    FindingSpec("stream.gap", "bytes went past the gateway unseen", Action.LOG, _BY_CONDITION),
     FindingSpec(
         "stream.conflicting_retransmission",
         "a retransmission with other bytes; the first ones stand",
         Action.LOG,
-        _PACKET,
+        _BY_CONDITION,
     ),
     FindingSpec("stream.edit_too_late", "a byte that has already left would have to change", Action.RESET, _PACKET),
-    FindingSpec("stream.pending_limit", "more out-of-order segments than the limits allow", Action.DROP, _PACKET),
-    FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.RESET, _PACKET),
+    FindingSpec("stream.pending_limit", "more out-of-order segments than the limits allow", Action.LOG, _BY_CONDITION),
+    FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.LOG, _BY_CONDITION),
     FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _PACKET),
-    FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.DROP, _PACKET),
+    FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.LOG, _BY_CONDITION),
     FindingSpec("packet.fragment", "a part of a packet that nobody has put together before us", Action.DROP, _PACKET),
     FindingSpec(
         "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _PACKET
@@ -162,8 +166,8 @@ FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec(
         "packet.wrong_interface",
         "a packet of the flow on another interface than the flow began on",
-        Action.DROP,
-        _PACKET,
+        Action.LOG,
+        _BY_CONDITION,
     ),
     FindingSpec("upstream.banner_masked", "the greeting was masked before it reached us", Action.LOG, (Action.LOG,)),
     FindingSpec("upstream.command_masked", "a command was masked before it reached us", Action.LOG, (Action.LOG,)),
@@ -279,20 +283,91 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.actions.get(finding, FINDINGS[FINDING_INDEX[finding]].default)
 
 
-#: ``[on]`` setting -> the finding it decides. These findings take their action from
-#: ``On``, never from a policy; ``queue_full`` and ``no_listener`` are the kernel's.
-CONDITIONS: Mapping[str, str] = {
-    "flow_limit": "flow.limit",
-    "memory_limit": "stream.memory_limit",
-    "pending_limit": "stream.pending_limit",
-    "gap": "stream.gap",
-    "conflict": "stream.conflicting_retransmission",
-    "truncated": "packet.truncated",
-    "not_smtp": "flow.not_smtp",
-    "asymmetric": "flow.asymmetric",
-    "wrong_interface": "packet.wrong_interface",
-    "midstream": "flow.midstream",
+class ConditionSpec(msgspec.Struct, frozen=True):
+    """One exceptional condition: its ``[on]`` setting, and what is done and counted when it happens.
+
+    ``enforce`` is the action of a configuration that is silent, ``actions`` the legal
+    ones; monitor passes unless told otherwise. ``counter`` counts it whatever the
+    action, under its name in ``stats`` events. ``whole_flow``: "drop" drops all that is
+    left of the flow, without a RST, and not one packet.
+    """
+
+    name: str
+    meaning: str
+    counter: str
+    enforce: Action
+    actions: tuple[Action, ...] = (Action.PASS, Action.DROP, Action.RESET)
+    whole_flow: bool = False
+
+    @property
+    def finding(self) -> str | None:
+        """The finding it is told as; None: by its counter only."""
+        return self.counter.removeprefix("finding.") if self.counter.startswith("finding.") else None
+
+
+#: Where no RST can be sent: the kernel decides, or no flow is known.
+_NO_RESET = (Action.PASS, Action.DROP)
+_RESET = (Action.PASS, Action.DROP, Action.RESET)
+_FLOW = True
+
+#: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. Their findings
+#: take their action from here, never from a policy.
+CONDITIONS: Mapping[str, ConditionSpec] = {
+    row[0]: ConditionSpec(*row)
+    for row in (
+        ("flow_limit", "the flow table is full", "finding.flow.limit", Action.DROP, _RESET),
+        ("memory_limit", "limits.memory is used up", "finding.stream.memory_limit", Action.RESET, _RESET, _FLOW),
+        ("pending_limit", "too many segments out of order", "finding.stream.pending_limit", Action.DROP, _RESET),
+        ("gap", "bytes went past us", "finding.stream.gap", Action.RESET, _RESET, _FLOW),
+        (
+            "conflict",
+            "a retransmission with other bytes; the first ones stand in any case",
+            "finding.stream.conflicting_retransmission",
+            Action.PASS,
+            _RESET,
+            _FLOW,
+        ),
+        ("truncated", "a packet is longer than queue.copy_range", "finding.packet.truncated", Action.DROP, _RESET),
+        (
+            "not_smtp",
+            "the server does not begin with a reply code",
+            "finding.flow.not_smtp",
+            Action.RESET,
+            _RESET,
+            _FLOW,
+        ),
+        (
+            "asymmetric",
+            "only one direction of the flow comes this way",
+            "finding.flow.asymmetric",
+            Action.RESET,
+            _RESET,
+            _FLOW,
+        ),
+        (
+            "wrong_interface",
+            "a packet on another interface than its flow began on",
+            "finding.packet.wrong_interface",
+            Action.DROP,
+            _RESET,
+        ),
+        ("internal_error", "a fault of ours", "internal_errors", Action.DROP, _NO_RESET),
+        ("queue_full", "more packets than queue.length", "queue.kernel_queue_dropped", Action.DROP, _NO_RESET),
+        ("no_listener", "nobody reads the queue, as after a crash", "queue.rule_packets", Action.DROP, _NO_RESET),
+        (
+            "midstream_at_start",
+            "the same, while limits.startup lasts: flows that were open before us",
+            "flows_midstream",
+            Action.PASS,
+            _RESET,
+            _FLOW,
+        ),
+        ("midstream", "a flow whose beginning was not seen", "finding.flow.midstream", Action.RESET, _RESET, _FLOW),
+    )
 }
+
+#: The condition that decides a finding, by the finding's name.
+CONDITION_OF: Mapping[str, ConditionSpec] = {spec.finding: spec for spec in CONDITIONS.values() if spec.finding}
 
 
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -325,25 +400,7 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return chosen
         if mode is Mode.MONITOR:
             return Action.PASS
-        return _ENFORCE_ON[condition]
-
-
-_ENFORCE_ON: Mapping[str, Action] = {
-    "flow_limit": Action.DROP,
-    "memory_limit": Action.RESET,
-    "pending_limit": Action.DROP,
-    "gap": Action.RESET,
-    "conflict": Action.PASS,
-    "truncated": Action.DROP,
-    "not_smtp": Action.RESET,
-    "asymmetric": Action.RESET,
-    "wrong_interface": Action.DROP,
-    "internal_error": Action.DROP,
-    "queue_full": Action.DROP,
-    "no_listener": Action.DROP,
-    "midstream_at_start": Action.PASS,
-    "midstream": Action.RESET,
-}
+        return CONDITIONS[condition].enforce
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nfmailguard.policy.model import (
-    CONDITIONS,
+    CONDITION_OF,
     Action,
     BannerRule,
     EhloMask,
@@ -29,7 +29,6 @@ __all__ = ["translate"]
 
 CR, LF, SPACE = 13, 10, 32
 _UNKNOWN = VERBS[0]
-_CONDITION_OF = {finding: condition for condition, finding in CONDITIONS.items()}
 _ENDING = (Action.DROP_CONNECTION, Action.RESET)
 
 
@@ -85,8 +84,8 @@ class _Session:
 
     def report(self, name: str, to_server: bool, offset: int, verb: str = "") -> Action:
         """Records a finding; the action to carry out, PASS where nothing is applied."""
-        condition = _CONDITION_OF.get(name)
-        action = On().action(condition, Mode.ENFORCE) if condition else self.policy.action(name)
+        condition = CONDITION_OF.get(name)
+        action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
             return action
         self.result.findings.append(
