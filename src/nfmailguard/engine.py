@@ -18,6 +18,7 @@ from nfmailguard.policy.model import (
     FINDINGS,
     Action,
     BannerRule,
+    Concerns,
     EhloMask,
     FlowRule,
     Limits,
@@ -64,7 +65,7 @@ def _actions(policy: Policy, mode: Mode, on: On) -> list[int]:
     actions = [policy.action(spec.name) for spec in FINDINGS]
     for finding, condition in CONDITION_OF.items():
         action = on.action(condition.name, mode)
-        if action is Action.DROP and condition.whole_flow:
+        if action is Action.DROP and condition.concerns is Concerns.FLOW:
             action = Action.DROP_CONNECTION
         # "pass" lets the flow go on; what happened is reported all the same.
         actions[FINDING_INDEX[finding]] = Action.LOG if action is Action.PASS else action
@@ -98,6 +99,9 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "keyword_end": replies.keyword_end.encode("latin-1"),
         "illegal": address.characters.encode("latin-1"),
         "brackets": address.brackets,
+        "bug_dot_crlf": policy.bugs.dot_crlf,
+        "bug_data_bypass": policy.bugs.data_bypass,
+        "bug_noop_body": policy.bugs.noop_body,
         # The core carries it out without a ruling of its own: where nothing may be changed, nothing is.
         "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
@@ -133,7 +137,7 @@ def _tables(
     grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
     grammar += [(name, 0, False, int(Input.COMMANDS), 0) for name in verbs[len(VERBS) :]]
     numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
-    numbers |= {"reset": ACTIONS.index(Action.RESET), "noop": _FORMS.index(UnknownCommand.NOOP)}
+    numbers |= {"reset": ACTIONS.index(Action.RESET), "ok": _FORMS.index(UnknownCommand.OK)}
     numbers |= {"basa": _BANNERS.index(BannerRule.BASA), "OPAQUE": int(Input.OPAQUE)}
     return {
         "numbers": numbers,
@@ -141,6 +145,8 @@ def _tables(
         "end_of_data": VERB_INDEX["<end of data>"],
         "empty": VERB_INDEX["<empty>"],
         "greeting": VERB_INDEX["<greeting>"],
+        "masked": VERB_INDEX["<masked>"],
+        "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
         "next_state": [
             [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State

@@ -17,7 +17,7 @@ import pytest
 
 from nfmailguard.engine import Engine, OperationKind
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import CONDITIONS, FINDINGS, Action, FlowRule, Limits, Mode, On
+from nfmailguard.policy.model import CONDITIONS, Action, Concerns, FlowRule, Limits, Mode, On
 from tests.support.dialogue import Dialogue
 from tests.support.wire import ACK, PSH, SYN, Segment, build
 
@@ -284,7 +284,7 @@ def test_what_is_set_is_what_happens(scene: Callable[[Case], Met], case: Case) -
     assert counters[spec.counter] == 1
     if spec.finding:
         assert [found.name for found in wire.findings if found.name == spec.finding] == [spec.finding]
-    ends = case.applied and (case.action is Action.RESET or (case.action is Action.DROP and spec.whole_flow))
+    ends = case.applied and (case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW))
 
     # The packet.
     if not case.applied:

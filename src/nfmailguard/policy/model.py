@@ -21,7 +21,9 @@ __all__ = [
     "AddressPolicy",
     "BannerPolicy",
     "BannerRule",
+    "BugPolicy",
     "CommandPolicy",
+    "Concerns",
     "ConditionSpec",
     "DataPolicy",
     "EhloMask",
@@ -78,14 +80,16 @@ class FindingSpec(msgspec.Struct, frozen=True):
 
 _EDIT_MASK = (Action.PASS, Action.LOG, Action.MASK, Action.DROP_CONNECTION, Action.RESET)
 _EDIT_BLANK = (Action.PASS, Action.LOG, Action.BLANK, Action.DROP_CONNECTION, Action.RESET)
-_PACKET = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
+_DROP = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
 _BY_CONDITION: tuple[Action, ...] = ()
 
 #: Every finding, in the order of the core's finding numbers (the index is the number).
 FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("none", "placeholder for number 0", Action.PASS, (Action.PASS,)),
     FindingSpec("command.denied", "a verb the profile does not let through", Action.MASK, _EDIT_MASK),
-    FindingSpec("command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION),
+    FindingSpec(
+        "command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION, _EDIT_MASK
+    ),
     FindingSpec("command.bare_lf", "LF without CR in a command line", Action.BLANK, _EDIT_BLANK),
     FindingSpec(
         "command.bare_cr", "CR without LF in a command line; the next byte becomes the LF", Action.BLANK, _EDIT_BLANK
@@ -106,6 +110,12 @@ FINDINGS: tuple[FindingSpec, ...] = (
         "banner.masked", "the server's 220 greeting is hidden by the profile's banner rule", Action.MASK, _EDIT_MASK
     ),
     FindingSpec("reply.keyword_masked", "an EHLO keyword the profile hides", Action.MASK, _EDIT_MASK),
+    FindingSpec(
+        "reply.turned_ok",
+        "the server's refusal of a masked command becomes 250 OK (commands.unknown = ok)",
+        Action.MASK,
+        _EDIT_MASK,
+    ),
     FindingSpec("reply.malformed", "a reply line that does not start with three digits", Action.LOG),
     FindingSpec("reply.unsolicited", "a reply with no command outstanding", Action.LOG),
     FindingSpec(
@@ -130,7 +140,30 @@ FINDINGS: tuple[FindingSpec, ...] = (
     ),
     FindingSpec("data.bare_lf", "LF without CR in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
     FindingSpec("data.bare_cr", "CR without LF in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
-    FindingSpec("data.nul", "a NUL in a message (RFC 5321 4.5.2); the first one is told", Action.LOG),
+    FindingSpec(
+        "data.nul",
+        "a NUL in a message (RFC 5321 4.5.2), a space from here on; the first is told",
+        Action.BLANK,
+        _EDIT_BLANK,
+    ),
+    FindingSpec(
+        "bug.dot_crlf",
+        "the end of data is cut between packets: the second one is lost (CSCds90792)",
+        Action.DROP,
+        (Action.PASS, Action.LOG, Action.DROP),
+    ),
+    FindingSpec(
+        "bug.data_bypass",
+        "a refused DATA began a message: all is let through to the dot (CSCdr91002, CVE-2000-1022)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
+    FindingSpec(
+        "bug.noop_body",
+        "after a NOOP a message is taken for commands and X-ed (CSCdk46673)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
     FindingSpec("bdat.size_invalid", "a BDAT size that is not a number in range", Action.MASK, _EDIT_MASK),
     FindingSpec(
         "bdat.not_offered", "BDAT although the EHLO reply as sent did not offer CHUNKING", Action.MASK, _EDIT_MASK
@@ -154,14 +187,14 @@ FINDINGS: tuple[FindingSpec, ...] = (
         Action.LOG,
         _BY_CONDITION,
     ),
-    FindingSpec("stream.edit_too_late", "a byte that has already left would have to change", Action.RESET, _PACKET),
+    FindingSpec("stream.edit_too_late", "a byte that has already left would have to change", Action.RESET, _DROP),
     FindingSpec("stream.pending_limit", "more out-of-order segments than the limits allow", Action.LOG, _BY_CONDITION),
     FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.LOG, _BY_CONDITION),
-    FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _PACKET),
+    FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _DROP),
     FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.LOG, _BY_CONDITION),
-    FindingSpec("packet.fragment", "a part of a packet that nobody has put together before us", Action.DROP, _PACKET),
+    FindingSpec("packet.fragment", "a part of a packet that nobody has put together before us", Action.DROP, _DROP),
     FindingSpec(
-        "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _PACKET
+        "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _DROP
     ),
     FindingSpec(
         "packet.wrong_interface",
@@ -202,11 +235,12 @@ class MultilineBanner(StrEnum):
 
 
 class UnknownCommand(StrEnum):
-    """What a denied command becomes: X on the verb, X on the whole line, or NOOP."""
+    """What a denied command becomes: X on the verb, X on the whole line, NOOP, or X with its refusal made 250."""
 
     XVERB = "xverb"
     XALL = "xall"
     NOOP = "noop"
+    OK = "ok"
 
 
 class PartialLines(StrEnum):
@@ -265,6 +299,17 @@ class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_line_length: int | None = None
 
 
+class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Historic faults of Cisco's, for the lab: an enforcing gateway with one of them guards nothing."""
+
+    #: An end of data cut between packets is not passed on (CSCds90792).
+    dot_crlf: bool = False
+    #: A message begins with DATA, even one the server refuses (CSCdr91002, CSCds30699, CVE-2000-1022).
+    data_bypass: bool = False
+    #: After a NOOP a message's lines are taken for commands (CSCdk46673).
+    noop_body: bool = False
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything the core needs to decide, for one flow; immutable, shared by many flows."""
 
@@ -275,6 +320,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replies: ReplyPolicy = ReplyPolicy()
     address: AddressPolicy = AddressPolicy()
     data: DataPolicy = DataPolicy()
+    bugs: BugPolicy = BugPolicy()
     #: finding name -> action, where it differs from ``FINDINGS``' default.
     actions: dict[str, Action] = {}
 
@@ -283,21 +329,34 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.actions.get(finding, FINDINGS[FINDING_INDEX[finding]].default)
 
 
+class Concerns(StrEnum):
+    """Whom a condition of ``[on]`` concerns, and so what can be done: no RST where no flow is known.
+
+    "drop" drops the packet, or all that is left of the flow, without a RST.
+    """
+
+    PACKET = "packet"
+    FLOW = "flow"
+    GATEWAY = "gateway"
+
+
 class ConditionSpec(msgspec.Struct, frozen=True):
     """One exceptional condition: its ``[on]`` setting, and what is done and counted when it happens.
 
-    ``enforce`` is the action of a configuration that is silent, ``actions`` the legal
-    ones; monitor passes unless told otherwise. ``counter`` counts it whatever the
-    action, under its name in ``stats`` events. ``whole_flow``: "drop" drops all that is
-    left of the flow, without a RST, and not one packet.
+    ``enforce`` is the action of a configuration that is silent; monitor passes.
+    ``counter`` counts it whatever the action, under its name in ``stats`` events.
     """
 
     name: str
-    meaning: str
-    counter: str
+    concerns: Concerns
     enforce: Action
-    actions: tuple[Action, ...] = (Action.PASS, Action.DROP, Action.RESET)
-    whole_flow: bool = False
+    counter: str
+    meaning: str
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The legal ones."""
+        return (Action.PASS, Action.DROP, Action.RESET)[: 2 if self.concerns is Concerns.GATEWAY else 3]
 
     @property
     def finding(self) -> str | None:
@@ -305,67 +364,35 @@ class ConditionSpec(msgspec.Struct, frozen=True):
         return self.counter.removeprefix("finding.") if self.counter.startswith("finding.") else None
 
 
-#: Where no RST can be sent: the kernel decides, or no flow is known.
-_NO_RESET = (Action.PASS, Action.DROP)
-_RESET = (Action.PASS, Action.DROP, Action.RESET)
-_FLOW = True
-
+_PACKET, _FLOW, _GATEWAY = Concerns
+_SPECS = (
+    ("flow_limit", _PACKET, Action.DROP, "finding.flow.limit", "the flow table is full"),
+    ("memory_limit", _FLOW, Action.RESET, "finding.stream.memory_limit", "limits.memory is used up"),
+    ("pending_limit", _PACKET, Action.DROP, "finding.stream.pending_limit", "too many segments out of order"),
+    ("gap", _FLOW, Action.RESET, "finding.stream.gap", "bytes went past us"),
+    (
+        *("conflict", _FLOW, Action.PASS, "finding.stream.conflicting_retransmission"),
+        "a retransmission with other bytes; the first ones stand in any case",
+    ),
+    ("truncated", _PACKET, Action.DROP, "finding.packet.truncated", "a packet is longer than queue.copy_range"),
+    ("not_smtp", _FLOW, Action.RESET, "finding.flow.not_smtp", "the server does not begin with a reply code"),
+    ("asymmetric", _FLOW, Action.RESET, "finding.flow.asymmetric", "only one direction of the flow comes this way"),
+    (
+        *("wrong_interface", _PACKET, Action.DROP, "finding.packet.wrong_interface"),
+        "a packet on another interface than its flow began on",
+    ),
+    ("internal_error", _GATEWAY, Action.DROP, "internal_errors", "a fault of ours"),
+    ("queue_full", _GATEWAY, Action.DROP, "queue.kernel_queue_dropped", "more packets than queue.length"),
+    ("no_listener", _GATEWAY, Action.DROP, "queue.rule_packets", "nobody reads the queue, as after a crash"),
+    (
+        *("midstream_at_start", _FLOW, Action.PASS, "flows_midstream"),
+        "the same, while limits.startup lasts: flows that were open before us",
+    ),
+    ("midstream", _FLOW, Action.RESET, "finding.flow.midstream", "a flow whose beginning was not seen"),
+)
 #: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. Their findings
 #: take their action from here, never from a policy.
-CONDITIONS: Mapping[str, ConditionSpec] = {
-    row[0]: ConditionSpec(*row)
-    for row in (
-        ("flow_limit", "the flow table is full", "finding.flow.limit", Action.DROP, _RESET),
-        ("memory_limit", "limits.memory is used up", "finding.stream.memory_limit", Action.RESET, _RESET, _FLOW),
-        ("pending_limit", "too many segments out of order", "finding.stream.pending_limit", Action.DROP, _RESET),
-        ("gap", "bytes went past us", "finding.stream.gap", Action.RESET, _RESET, _FLOW),
-        (
-            "conflict",
-            "a retransmission with other bytes; the first ones stand in any case",
-            "finding.stream.conflicting_retransmission",
-            Action.PASS,
-            _RESET,
-            _FLOW,
-        ),
-        ("truncated", "a packet is longer than queue.copy_range", "finding.packet.truncated", Action.DROP, _RESET),
-        (
-            "not_smtp",
-            "the server does not begin with a reply code",
-            "finding.flow.not_smtp",
-            Action.RESET,
-            _RESET,
-            _FLOW,
-        ),
-        (
-            "asymmetric",
-            "only one direction of the flow comes this way",
-            "finding.flow.asymmetric",
-            Action.RESET,
-            _RESET,
-            _FLOW,
-        ),
-        (
-            "wrong_interface",
-            "a packet on another interface than its flow began on",
-            "finding.packet.wrong_interface",
-            Action.DROP,
-            _RESET,
-        ),
-        ("internal_error", "a fault of ours", "internal_errors", Action.DROP, _NO_RESET),
-        ("queue_full", "more packets than queue.length", "queue.kernel_queue_dropped", Action.DROP, _NO_RESET),
-        ("no_listener", "nobody reads the queue, as after a crash", "queue.rule_packets", Action.DROP, _NO_RESET),
-        (
-            "midstream_at_start",
-            "the same, while limits.startup lasts: flows that were open before us",
-            "flows_midstream",
-            Action.PASS,
-            _RESET,
-            _FLOW,
-        ),
-        ("midstream", "a flow whose beginning was not seen", "finding.flow.midstream", Action.RESET, _RESET, _FLOW),
-    )
-}
-
+CONDITIONS: Mapping[str, ConditionSpec] = {spec[0]: ConditionSpec(*spec) for spec in _SPECS}
 #: The condition that decides a finding, by the finding's name.
 CONDITION_OF: Mapping[str, ConditionSpec] = {spec.finding: spec for spec in CONDITIONS.values() if spec.finding}
 
