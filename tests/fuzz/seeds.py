@@ -5,11 +5,13 @@ Does not know what fuzzing has found since; that is the corpus.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nfmailguard.policy.load import profile_names, profile_text
+from tests.fuzz import configuration
 from tests.fuzz.build import ROOT
 from tests.fuzz.settings import SETTINGS
 from tests.support.captures import ETHERNET, RAW, framed, mail, pcap, pcapng
@@ -83,10 +85,14 @@ def captures() -> Iterator[bytes]:
 
 
 def config() -> Iterator[bytes]:
-    yield b"\0" + (ROOT / "deploy" / "nfmailguard.toml").read_bytes()[:1000]
+    shipped = (ROOT / "deploy" / "nfmailguard.toml").read_text()
+    shipped = re.sub(r"^# (?=(\[\[|\w[\w.\"]* = ))", "", shipped, flags=re.MULTILINE)
+    lines = [line.partition(" #")[0] for line in shipped.splitlines() if line and not line.startswith("#")]
+    for section in re.split(r"\n(?=\[)", "\n".join(lines)):
+        yield b"\0" + section.encode() + b"\n"
     yield b'\0[gateway]\nmode = "enforce"\nprofile = "asa"\n--set banner.separator=no\n--set limits.flows=10\n'
-    rule = b'[[rule]]\nfrom = "10.0.0.0/8"\nports = [25, 587]\n'
-    yield b"\0" + rule + b'[policy.commands]\nallow = ["HELO"]\n[on]\ngap = "drop"\n'
+    for number in range(len(configuration.KEYS)):
+        yield bytes([2, number]) + b"1\n"
     for name in profile_names():
         yield b"\1" + profile_text(name).encode()
 
