@@ -308,6 +308,18 @@ cdef class Engine:
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
 
+    def chains(self):
+        """How many flows each bucket of the table holds, by its number; empty ones are left out."""
+        cdef dict out = {}
+        cdef uint32_t i
+        cdef Flow *flow
+        for i in range(self.core.flows.bucket_count):
+            flow = self.core.flows.buckets[i]
+            while flow != NULL:
+                out[i] = out.get(i, 0) + 1
+                flow = flow.bucket_next
+        return out
+
     def core_counters(self):
         """Every counter of the core by name, and the counts of findings by number."""
         cdef Counters counters = self.core.counters
