@@ -20,7 +20,15 @@ from nfmailguard.cext.core cimport (
     Network,
     Rule,
 )
-from nfmailguard.cext.ending cimport drop_held, end_flow, flow_let_go, report_condition, report_stranger
+from nfmailguard.cext.ending cimport (
+    answer_by,
+    drop_held,
+    end_flow,
+    flow_let_go,
+    refuse,
+    report_condition,
+    report_stranger,
+)
 from nfmailguard.cext.flow cimport AGE_EMBRYONIC, FLOW_INSPECTED, FLOW_PASSED, flow_add, flow_find, flow_remove
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
@@ -237,13 +245,12 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
     return packet.queued.in_interface in (flow.towards, 0) or packet.queued.in_interface != flow.interface[1]
 
 
-cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
-    """Whether the packet may go on, as far as its interface tells; a wrong one is reported."""
+cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
     if on_its_interface(flow, to_server, packet):
-        return True
+        return ACTION_PASS
     if to_server and packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not flow.syn_ack:
-        return True                                # no connection yet: this SYN begins it anew
-    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now) <= ACTION_LOG
+        return ACTION_PASS                         # no connection yet: this SYN begins it anew
+    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now)
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
@@ -271,8 +278,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         return True
     if to_server or not packet.flags & TCP_ACK:
         # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
-        drop_if(core, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
-                packet.queued.id, out)
+        answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
+                  now, out)
         return True
     if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and flow.other_syn != flow.stream[1].isn:
         flow = reopen(core, flow, packet, now, out)
@@ -331,7 +338,6 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
     cdef Ruling *ruling = &core.rules[core.rule_count - 1].ruling
     cdef bint to_server
     cdef Flow *flow
-    cdef uint8_t action
     if result == NOT_TCP:
         core.counters.not_tcp += 1
         accept(core, packet.queued.id, out)
@@ -354,8 +360,12 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
         return
     to_server = inspected_port(core, packet.destination_port)
     flow = flow_find(&core.flows, packet, to_server)
-    if flow != NULL and flow.fate == FLOW_INSPECTED:
-        action = report_condition(core, flow, PACKET_TRUNCATED, to_server, now)
+    if flow == NULL:
+        drop_if(core, report_stranger(core, packet, PACKET_TRUNCATED, to_server, now) > ACTION_LOG, DROP_TRUNCATED,
+                packet.queued.id, out)
+    elif flow.fate == FLOW_PASSED:
+        accept(core, packet.queued.id, out)
+    elif flow.fate == FLOW_INSPECTED:
+        refuse(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
     else:
-        action = report_stranger(core, packet, PACKET_TRUNCATED, to_server, now)
-    drop_if(core, action > ACTION_LOG, DROP_TRUNCATED, packet.queued.id, out)
+        drop(core, DROP_FLOW_ENDED, packet.queued.id, out)
