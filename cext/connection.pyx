@@ -29,7 +29,16 @@ from nfmailguard.cext.ending cimport (
     report_condition,
     report_stranger,
 )
-from nfmailguard.cext.flow cimport AGE_EMBRYONIC, FLOW_INSPECTED, FLOW_PASSED, flow_add, flow_find, flow_remove
+from nfmailguard.cext.flow cimport (
+    AGE_EMBRYONIC,
+    AGE_OPEN,
+    FLOW_INSPECTED,
+    FLOW_PASSED,
+    flow_add,
+    flow_find,
+    flow_remove,
+    flow_touch,
+)
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
     NOT_TCP,
@@ -156,7 +165,8 @@ cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
 cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """A packet of no known flow."""
     cdef Flow *flow
-    cdef uint8_t action
+    cdef uint8_t action = ACTION_PASS
+    cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not to_server:
         drop_if(core, report_stranger(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
                 packet.queued.id, out)             # no mail server opens a connection from its port
@@ -183,13 +193,14 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     flow.stream[to_server].next_seq = packet.seq
     flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
     flow.stream[to_server].kept_seq = packet.seq
-    if starting_up(core, now) and not packet.flags & TCP_SYN and flow.ruling.midstream_at_start <= ACTION_LOG:
-        action = ACTION_PASS
-    else:
+    if not from_before or flow.ruling.midstream_at_start > ACTION_LOG:
         action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
+    if from_before and flow.ruling.apply:
+        action = flow.ruling.midstream_at_start
     if action <= ACTION_LOG:
         flow.fate = FLOW_PASSED
         core.counters.flows_passed += 1
+        flow_touch(&core.flows, flow, AGE_OPEN, now)
         accept(core, packet.queued.id, out)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
