@@ -11,7 +11,7 @@ from nfmailguard.engine import Engine, OperationKind
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Mode, Policy
 from tests.stream.receiver import Receiver
-from tests.support.dialogue import Dialogue, Finding, findings
+from tests.support.dialogue import CLIENTS, SERVERS, Dialogue, Finding, findings
 from tests.support.wire import ACK, PSH, SYN, End, Segment, build, parse
 
 ACCEPT, REPLACE, DROP, EMIT = (
@@ -69,7 +69,8 @@ class Gateway:
     def deliver(self, owner: Connection | None, operations: Operations) -> list[int]:
         for kind, packet_id, data, to_server in operations:
             if kind == EMIT:
-                assert owner is not None and data is not None
+                assert owner is not None
+                assert data is not None
                 owner.emitted.append(parse(data))
                 owner.emitted_to_server.append(to_server)
                 continue
@@ -119,8 +120,6 @@ class Connection(Dialogue):
         options: bytes = b"",
         shake: bool = True,
     ) -> None:
-        from tests.support.dialogue import CLIENTS, SERVERS
-
         self.gateway = gateway or Gateway()
         self.engine = self.gateway.engine
         self.client_end = End(client or CLIENTS[family].address, port)
@@ -192,7 +191,13 @@ class Connection(Dialogue):
         return build(*ends, seq, ack, flags, payload, **header)  # type: ignore[arg-type]
 
     def send(  # type: ignore[override]
-        self, to_server: bool, flags: int = ACK | PSH, payload: bytes = b"", *, lost: bool = False, **fields: int | bytes
+        self,
+        to_server: bool,
+        flags: int = ACK | PSH,
+        payload: bytes = b"",
+        *,
+        lost: bool = False,
+        **fields: int | bytes,
     ) -> list[int]:
         """Sends one packet and stays where it is; ``lost``: behind the gateway."""
         queued = {name: int(fields.pop(name)) for name in ("in_interface", "out_interface") if name in fields}

@@ -52,9 +52,7 @@ def test_only_a_syn_begins_but_while_we_start_flows_that_were_there_before_pass(
     assert late.send(True, payload=b"EXPN\r\n") == RESET
 
 
-@pytest.mark.parametrize(
-    ("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, RESET)]
-)
+@pytest.mark.parametrize(("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, RESET)])
 def test_only_a_syn_begins_and_the_rest_is_what_on_midstream_says(action: Action, kinds: list[int]) -> None:
     later = Connection(long_running(on=On(midstream=action)), shake=False)
     assert later.send(True, payload=b"EXPN\r\n") == kinds
@@ -197,9 +195,7 @@ def test_pinned_is_a_flow_only_once_it_stands() -> None:
     assert connection.send(True, SYN, seq=3000, in_interface=ELSEWHERE) == [DROP]
 
 
-@pytest.mark.parametrize(
-    ("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, RESET)]
-)
+@pytest.mark.parametrize(("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, RESET)])
 def test_pinned_or_what_on_wrong_interface_says(action: Action, kinds: list[int]) -> None:
     connection = Connection(Gateway(on=On(wrong_interface=action)), shake=False)
     connection.shake(in_interface=INSIDE)

@@ -78,7 +78,9 @@ def fragments(connection: Connection) -> list[bytes]:
     whole = connection.packet(True, payload=b"EXPN\r\n")
     if whole[0] >> 4 == 4:
         parts = [whole[:6] + struct.pack("!H", field) + whole[8:] for field in (0x2000, 0x0004, 0x2004)]
-        return [part[:10] + struct.pack("!H", checksum(part[:10] + bytes(2) + part[12:20])) + part[12:] for part in parts]
+        return [
+            part[:10] + struct.pack("!H", checksum(part[:10] + bytes(2) + part[12:20])) + part[12:] for part in parts
+        ]
     parts = [struct.pack("!BBHI", TCP, 0, field, 7) for field in (0x0001, 0x0020, 0x0021, 0)]
     return [connection.packet(True, payload=b"EXPN\r\n", extra=part, extra_kind=FRAGMENT) for part in parts]
 
@@ -157,7 +159,9 @@ def test_malformed_lengths_are_dropped(family: int) -> None:
     if family == 4:
         wrong.append(b"\x44" + packet[1:])  # an IPv4 header of 16 octets
     else:
-        wrong.append(packet[:6] + bytes([DESTINATION]) + packet[7:40] + b"\x06\xff" + packet[42:])  # a header past the end
+        wrong.append(
+            packet[:6] + bytes([DESTINATION]) + packet[7:40] + b"\x06\xff" + packet[42:]
+        )  # a header past the end
     assert [connection.raw(True, packet) for packet in wrong] == [[DROP]] * len(wrong)
     assert connection.gateway.count("malformed") == len(wrong)
     assert connection.client(b"EXPN\r\n") == [REPLACE]
@@ -172,7 +176,10 @@ HEADERS = {
     "a window of nothing": {"window": 0},
 }
 EXTRAS = {
-    4: {"router alert": {"extra": b"\x94\x04\x00\x00"}, "a source route": {"extra": b"\x83\x07\x04\x0a\x00\x00\x01\x00"}},
+    4: {
+        "router alert": {"extra": b"\x94\x04\x00\x00"},
+        "a source route": {"extra": b"\x83\x07\x04\x0a\x00\x00\x01\x00"},
+    },
     6: {
         "hop by hop": {"extra": struct.pack("!BB6x", TCP, 0), "extra_kind": HOP_BY_HOP},
         "destination options": {"extra": struct.pack("!BB14x", TCP, 1), "extra_kind": DESTINATION},

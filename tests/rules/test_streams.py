@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfmailguard.policy.model import Action, Limits, On
-from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
-from tests.support.wire import ACK, FIN, PSH, RST
+from tests.rules.gateway import ACCEPT, DROP, EMIT, REPLACE, RESET, Connection, Gateway
 
 families = pytest.mark.parametrize("family", [4, 6])
 

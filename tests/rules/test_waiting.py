@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
-from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
+from tests.rules.gateway import ACCEPT, DROP, GSO, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, FIN, PSH
 
 families = pytest.mark.parametrize("family", [4, 6])
