@@ -95,10 +95,12 @@ cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noe
     return VERB_UNKNOWN
 
 
-cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`.
+cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
     cdef uint32_t i
-    if scene.ruling.allow[VERB_UNKNOWN] or octets[0] == DOT and length == 1:
+    if length == 1 and octets[0] == DOT:
+        return dialogue.body_as_commands
+    if scene.ruling.allow[VERB_UNKNOWN]:
         return True
     for i in range(1, scene.grammar.verb_count):
         if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
@@ -183,7 +185,7 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
         dialogue.verb_length += 1
     if octet > SPACE:
         dialogue.leading = 0
-    if dialogue.fate == FATE_OPEN and not verb_possible(scene, line.octets, dialogue.verb_length):
+    if dialogue.fate == FATE_OPEN and not verb_possible(scene, dialogue, line.octets, dialogue.verb_length):
         dialogue.fate = FATE_LETTER
         dialogue.mask_rest |= spelled_out(scene, line.octets, dialogue.verb_length - 1)
     if dialogue.fate == FATE_LETTER:
