@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.mutants.table import ROOT, Mutant, mutants, rule_of, rules
+
 pytestmark = pytest.mark.sources
 
-ROOT = Path(__file__).parents[2]
-RULE = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
-TEST = re.compile(r"^def test_(\w+)\(", re.MULTILINE)
-
-
-def rules() -> list[str]:
-    """The ids, in the order of the document."""
-    return RULE.findall((ROOT / "docs" / "streams.md").read_text())
-
-
-def rule_of(test: str) -> str | None:
-    """The rule a test is named after: of several the longest, and something has to stand behind it."""
-    return max((rule for rule in rules() if test.startswith(f"{rule}_")), key=len, default=None)
+TEST = re.compile(r"^def (test_\w+)\(", re.MULTILINE)
 
 
 def names_of_tests() -> list[str]:
@@ -45,7 +34,11 @@ def test_every_rule_is_told_once() -> None:
     assert [rule for rule, count in Counter(rules()).items() if count > 1] == []
 
 
-def test_every_rule_has_a_mutation_and_every_mutation_a_rule() -> None:
-    mutants = tomllib.loads((ROOT / "tests" / "mutants" / "mutants.toml").read_text())
-    assert [rule for rule in rules() if not mutants.get(rule)] == []
-    assert [rule for rule in mutants if rule not in rules()] == []
+def test_every_rule_has_a_mutation() -> None:
+    mutated = {mutant.rule for mutant in mutants()}  # ValueError: one of no rule
+    assert [rule for rule in rules() if rule not in mutated] == []
+
+
+@pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.name)
+def test_every_mutation_finds_its_text_once(mutant: Mutant) -> None:
+    assert mutant.changed(ROOT)
