@@ -98,9 +98,11 @@ cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noe
 
 
 cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`.
+    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
     cdef uint32_t i
-    if scene.ruling.allow[VERB_UNKNOWN] or (dialogue.body_as_commands and octets[0] == DOT and length == 1):
+    if length == 1 and octets[0] == DOT:
+        return dialogue.body_as_commands
+    if scene.ruling.allow[VERB_UNKNOWN]:
         return True
     for i in range(1, scene.grammar.verb_count):
         if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
@@ -156,8 +158,9 @@ cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets
             return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
         if not whole or not finding or scene.ruling.action[finding] != ACTION_MASK:
             return dialogue.fate
-        # Some servers read only the letters they know a verb by: what follows those is no argument either.
-        dialogue.mask_rest |= spelled_out(scene, line.octets, line.length)
+        # All of it has left, or some servers read only the letters they know a verb by, and those have:
+        # what follows is no argument either.
+        dialogue.mask_rest |= end == 0 or spelled_out(scene, line.octets, line.length)
         return FATE_LETTER
     if not finding and (whole or scene.ruling.faithful):
         return FATE_PASS
@@ -254,7 +257,7 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
         dialogue.mask_rest |= scene.ruling.unknown == FORM_XALL
         # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
         # line's end, which every server has to see where we do.
-        if at[0] == SPACE and (dialogue.fate == FATE_OPEN or dialogue.mask_rest):
+        if at[0] == SPACE and dialogue.mask_rest:
             put(scene, at, scene.ruling.letter)
         return
     if verb == VERB_RCPT:

@@ -10,6 +10,7 @@ from libc.string cimport memcmp
 from nfmailguard.cext.admission cimport take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
+    DROP_FLOW_ENDED,
     DROP_FLOW_LIMIT,
     DROP_FRAGMENT,
     DROP_MALFORMED,
@@ -19,15 +20,25 @@ from nfmailguard.cext.core cimport (
     Network,
     Rule,
 )
-from nfmailguard.cext.ending cimport drop_held, end_flow, flow_let_go, report_condition, report_stranger
+from nfmailguard.cext.ending cimport (
+    answer_by,
+    drop_held,
+    end_flow,
+    flow_let_go,
+    refuse,
+    report_condition,
+    report_stranger,
+)
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
+    AGE_OPEN,
     FLOW_INSPECTED,
     FLOW_PASSED,
     flow_add,
     flow_find,
     flow_remove,
+    flow_touch,
 )
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
@@ -162,7 +173,8 @@ cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
 cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """A packet of no known flow."""
     cdef Flow *flow
-    cdef uint8_t action
+    cdef uint8_t action = ACTION_PASS
+    cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not to_server:
         drop_if(core, report_stranger(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
                 packet.queued.id, out)             # no mail server opens a connection from its port
@@ -189,13 +201,14 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     flow.stream[to_server].next_seq = packet.seq
     flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
     flow.stream[to_server].kept_seq = packet.seq
-    if starting_up(core, now) and not packet.flags & TCP_SYN and flow.ruling.midstream_at_start <= ACTION_LOG:
-        action = ACTION_PASS
-    else:
+    if not from_before or flow.ruling.midstream_at_start > ACTION_LOG:
         action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
+    if from_before and flow.ruling.apply:
+        action = flow.ruling.midstream_at_start
     if action <= ACTION_LOG:
         flow.fate = FLOW_PASSED
         core.counters.flows_passed += 1
+        flow_touch(&core.flows, flow, AGE_OPEN, now)
         accept(core, packet.queued.id, out)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
@@ -251,13 +264,12 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
     return packet.queued.in_interface in (flow.towards, 0) or packet.queued.in_interface != flow.interface[1]
 
 
-cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
-    """Whether the packet may go on, as far as its interface tells; a wrong one is reported."""
+cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
     if on_its_interface(flow, to_server, packet):
-        return True
+        return ACTION_PASS
     if to_server and packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not flow.syn_ack:
-        return True                                # no connection yet: this SYN begins it anew
-    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now) <= ACTION_LOG
+        return ACTION_PASS                         # no connection yet: this SYN begins it anew
+    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now)
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
@@ -285,8 +297,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         return True
     if to_server or not packet.flags & TCP_ACK:
         # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
-        drop_if(core, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
-                packet.queued.id, out)
+        answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
+                  now, out)
         return True
     if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and flow.other_syn != flow.stream[1].isn:
         flow = reopen(core, flow, packet, now, out)
@@ -350,7 +362,6 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
     cdef Ruling *ruling = &core.rules[core.rule_count - 1].ruling
     cdef bint to_server
     cdef Flow *flow
-    cdef uint8_t action
     if result == NOT_TCP:
         core.counters.not_tcp += 1
         accept(core, packet.queued.id, out)
@@ -373,8 +384,12 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
         return
     to_server = inspected_port(core, packet.destination_port)
     flow = flow_find(&core.flows, packet, to_server)
-    if flow != NULL and flow.fate == FLOW_INSPECTED:
-        action = report_condition(core, flow, PACKET_TRUNCATED, to_server, now)
+    if flow == NULL:
+        drop_if(core, report_stranger(core, packet, PACKET_TRUNCATED, to_server, now) > ACTION_LOG, DROP_TRUNCATED,
+                packet.queued.id, out)
+    elif flow.fate == FLOW_PASSED:
+        accept(core, packet.queued.id, out)
+    elif flow.fate == FLOW_INSPECTED:
+        refuse(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
     else:
-        action = report_stranger(core, packet, PACKET_TRUNCATED, to_server, now)
-    drop_if(core, action > ACTION_LOG, DROP_TRUNCATED, packet.queued.id, out)
+        drop(core, DROP_FLOW_ENDED, packet.queued.id, out)

@@ -25,6 +25,12 @@ cdef void answered(Core *core, Held *held) noexcept nogil
 cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil
 # Drops or resets the flow from here on; held packets are answered with a drop.
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil
+# Answers a packet by the action of its finding; an action that ends the flow does so.
+cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil
+# Reports why a packet has no place in the dialogue, and answers it; let through, it ends our looking at the flow.
+cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet, uint64_t now,
+                 Operations *out) noexcept nogil
 # Lets the flow go on without being looked at.
 cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil
 # A RST to one side, with the sequence number that side expects (RFC 9293 3.5.2).

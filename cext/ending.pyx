@@ -13,6 +13,7 @@ from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMI
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     FLOW_DROPPED,
+    FLOW_INSPECTED,
     FLOW_PASSED,
     FLOW_RESET,
     flow_touch,
@@ -20,9 +21,9 @@ from nfmailguard.cext.flow cimport (
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
 from nfmailguard.cext.record cimport END_DROPPED, Identity
-from nfmailguard.cext.smtp cimport ACTION_RESET, Dialogue, dialogue_close, report
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, ACTION_RESET, Dialogue, dialogue_close, report
 from nfmailguard.cext.stream cimport held_free, stream_close, stream_release
-from nfmailguard.cext.verdict cimport drop
+from nfmailguard.cext.verdict cimport accept, drop
 
 
 cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept nogil:
@@ -163,6 +164,24 @@ cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operati
         core.counters.flows_dropped += 1
     flow_let_go(core, flow)
     flow_touch(&core.flows, flow, AGE_CLOSING, now)
+
+
+cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil:
+    if action <= ACTION_LOG:
+        accept(core, packet.queued.id, out)
+        return
+    drop(core, reason, packet.queued.id, out)
+    if action != ACTION_DROP and flow.fate == FLOW_INSPECTED:
+        end_flow(core, flow, action, now, out)
+
+
+cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet, uint64_t now,
+                 Operations *out) noexcept nogil:
+    cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
+    answer_by(core, flow, action, reason, packet, now, out)
+    if action <= ACTION_LOG:
+        stop_following(core, flow, out)            # what went by unread leaves nothing to go on from
 
 
 cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:

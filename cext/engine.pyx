@@ -32,7 +32,7 @@ from nfmailguard.cext.core cimport (
     MOST_FINDINGS,
     Counters,
 )
-from nfmailguard.cext.ending cimport drop_oldest_held, emit_reset, report_condition, report_stranger
+from nfmailguard.cext.ending cimport answer_by, drop_oldest_held, emit_reset, report_condition, report_stranger
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
@@ -140,15 +140,19 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         return
     if odd_flags(packet.flags):
         core.counters.odd_flags += 1
-        action = (report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) if flow != NULL
-                  else report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now))
-        drop_if(core, action > ACTION_LOG, DROP_FLAGS, queued.id, out)
+        if flow != NULL:
+            answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS,
+                      &packet, now, out)
+        else:
+            drop_if(core, report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
+                    queued.id, out)
         return
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
         return
-    if not pin_interface(core, flow, to_server, &packet, now):
-        drop(core, DROP_INTERFACE, queued.id, out)
+    action = pin_interface(core, flow, to_server, &packet, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_INTERFACE, &packet, now, out)
         return
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
@@ -294,6 +298,18 @@ cdef class Engine:
     def drain(self, int most=4096):
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
+
+    def chains(self):
+        """How many flows each bucket of the table holds, by its number; empty ones are left out."""
+        cdef dict out = {}
+        cdef uint32_t i
+        cdef Flow *flow
+        for i in range(self.core.flows.bucket_count):
+            flow = self.core.flows.buckets[i]
+            while flow != NULL:
+                out[i] = out.get(i, 0) + 1
+                flow = flow.bucket_next
+        return out
 
     def core_counters(self):
         """Every counter of the core by name, and the counts of findings by number."""
