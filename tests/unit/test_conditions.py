@@ -257,5 +257,5 @@ def test_without_memory_to_answer_in_the_packet_is_answered_all_the_same(mode: M
 def test_each_condition_is_met_somewhere() -> None:
     here = {condition_of(scene) for scene in SCENES} | {"flow_limit", "internal_error"}
     live = (Path(__file__).parents[1] / "live" / "test_conditions_live.py").read_text()
-    assert here | set(re.findall(r"on\.(\w+)=", live)) >= set(CONDITIONS)
+    assert here | set(re.findall(r'option\("(\w+)"', live)) >= set(CONDITIONS)
     assert list(CONDITIONS) == list(On.__struct_fields__)
