@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep mutants annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -33,6 +33,9 @@ test-deep: build ## the searching tests with many more examples
 
 mutants: build ## takes each rule out of the core; a test has to notice (half an hour the first time)
 	nice -n 10 python -m tests.mutants.run --write
+
+test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
+	python -m tests.memory.flood --flows 1000000
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate

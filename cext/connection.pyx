@@ -5,8 +5,6 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from libc.string cimport memcmp
-
 from nfmailguard.cext.admission cimport take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
@@ -17,12 +15,11 @@ from nfmailguard.cext.core cimport (
     DROP_MIDSTREAM,
     DROP_SYN_ACK,
     DROP_TRUNCATED,
-    Network,
-    Rule,
 )
 from nfmailguard.cext.ending cimport (
     answer_by,
     drop_held,
+    emit_refusal,
     end_flow,
     flow_let_go,
     refuse,
@@ -62,9 +59,11 @@ from nfmailguard.cext.record cimport (
     ring_push,
     ring_reserve,
 )
+from nfmailguard.cext.rule cimport choose_rule
 from nfmailguard.cext.smtp cimport (
     ACTION_LOG,
     ACTION_PASS,
+    ACTION_RESET,
     FLOW_LIMIT,
     FLOW_MIDSTREAM,
     PACKET_TRUNCATED,
@@ -81,38 +80,6 @@ from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 cdef enum:
     OPTION_MULTIPATH = 30      # RFC 8684 3.1
-
-
-cdef bint in_networks(const Network *networks, uint32_t count, uint8_t family, const uint8_t *address) noexcept nogil:
-    cdef uint32_t i, octets, bits
-    for i in range(count):
-        if networks[i].family != family:
-            continue
-        octets = networks[i].bits // 8
-        bits = networks[i].bits % 8
-        if memcmp(networks[i].octets, address, octets) != 0:
-            continue
-        if bits == 0 or (networks[i].octets[octets] ^ address[octets]) >> (8 - bits) == 0:
-            return True
-    return count == 0
-
-
-cdef uint32_t choose_rule(Core *core, Flow *flow, uint32_t interface) noexcept nogil:
-    """The first rule that matches the flow; the last one matches every flow."""
-    cdef uint32_t i, port
-    cdef Rule *rule
-    cdef bint found
-    for i in range(core.rule_count - 1):
-        rule = &core.rules[i]
-        found = rule.port_count == 0
-        for port in range(rule.port_count):
-            found |= rule.ports[port] == flow.identity.server_port
-        if (found and (rule.interface == 0 or rule.interface == interface)
-                and in_networks(rule.sources, rule.source_count, flow.identity.family, flow.identity.client)
-                and in_networks(rule.destinations, rule.destination_count, flow.identity.family,
-                                flow.identity.server)):
-            return i
-    return core.rule_count - 1
 
 
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
@@ -151,17 +118,18 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
     core.counters.flows_opened += 1
     # By the interface the client's packets come in on: a server's packet leaves there.
     flow.identity.rule = <uint8_t> choose_rule(
-        core, flow, packet.queued.in_interface if to_server else packet.queued.out_interface)
+        core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     flow.ruling = &core.rules[flow.identity.rule].ruling
     dialogue_open(&flow.dialogue, &core.grammar)
     return flow
 
 
 cdef void refuse_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    # No place in the table: the default rule's ruling, for the flow's own cannot be kept.
+    cdef uint8_t action = report_stranger(core, packet, FLOW_LIMIT, to_server, now)
     core.counters.flows_refused += 1
-    drop_if(core, report_stranger(core, packet, FLOW_LIMIT, to_server, now) > ACTION_LOG, DROP_FLOW_LIMIT,
-            packet.queued.id, out)
+    drop_if(core, action > ACTION_LOG, DROP_FLOW_LIMIT, packet.queued.id, out)
+    if action == ACTION_RESET:
+        emit_refusal(core, packet, to_server, out)
 
 
 cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:

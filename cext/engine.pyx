@@ -66,7 +66,7 @@ from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 
-#: Memory a flow takes, in octets, without what its streams keep.
+#: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
 FLOW_OCTETS = memory_cost(sizeof(Flow))
 
 #: By DropReason.
@@ -225,10 +225,8 @@ cdef class Engine:
         if self.core == NULL or operations_reserve(&self.out, 1) < 0:
             raise MemoryError
         load_tables(self.core, tables)
-        # Flows take at most half of the memory: what streams need is always there.
-        flows = min(tables["flows"], max(1, tables["memory"] // 2 // FLOW_OCTETS))
         if (ring_open(&self.core.ring, tables["ring"]) < 0
-                or flows_open(&self.core.flows, flows, tables["key"]) < 0):
+                or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
         self.core.lines.pool = &self.core.pool
         self.core.ring.kinds = tables["record_kinds"]

@@ -416,6 +416,8 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
     if packet.payload_length and not flow.answered:
+        if to_server and not flow.stream[0].known:
+            flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST
         refuse(core, flow, to_server, FLOW_ASYMMETRIC, DROP_CONDITION, packet, now, out)
         return
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
