@@ -1,0 +1,308 @@
+"""Command lines: verbs cut, disguised, hidden behind line ends, and behind what changes the reading.
+
+Servers differ in what ends a line, what they strip before a verb, how much of a verb they
+look at and what they read behind a command that they refuse. Sources: RFC 5321 4.1.1 and
+2.3.8, RFC 2920 3.1, RFC 3207 and CVE-2011-0411, RFC 3030, Cisco's bug S-113423 (verbs cut over
+packets), sendmail, qmail and Exim as known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, Attack, Table
+from nfmailguard.lab.recorder import Personality
+
+__all__ = ["COMMANDS"]
+
+COMMANDS = Table("commands")
+technique = COMMANDS.technique
+
+ANY_END = Personality(line_ends="any")
+PREFIXES = Personality(prefixes=True)
+#: A gateway that lets through what an ordinary ASA or PIX does not.
+OPEN = (
+    *("--set", "commands.allow=AUTH,BDAT,DATA,EHLO,HELO,MAIL,NOOP,QUIT,RCPT,RSET,STARTTLS"),
+    *("--set", "replies.ehlo=none"),
+)
+
+
+def said(*segments: bytes, pause: float = 0.0) -> Callable[[Attack], None]:
+    """A technique: the segments, in a session, one after the other."""
+
+    def run(attack: Attack) -> None:
+        connection = attack.session()
+        for segment in segments:
+            connection.put(segment)
+            attack.wait(pause)
+        connection.read(0.1)
+
+    return run
+
+
+technique("verb-plain", "the forbidden command, as it is")(said(EVIL))
+technique("verb-cut", "EX|PN (S-113423)")(said(EVIL[:2], EVIL[2:]))
+technique("verb-cut-late", "EXPN| root, the verb whole in one segment, its end in the next")(said(EVIL[:4], EVIL[4:]))
+technique("verb-cut-crlf", "the line's CR and LF in segments of their own")(said(EVIL[:-2], b"\r", b"\n"))
+technique("verb-cut-slow", "EX|PN, the rest only after a pause")(said(EVIL[:2], EVIL[2:], pause=0.1))
+technique("leading-space", "spaces before the verb, which servers skip")(said(b"   " + EVIL))
+technique("leading-tab", "tabs before the verb")(said(b"\t\t" + EVIL))
+technique("leading-nul", "NULs before the verb, which servers drop")(said(b"\0\0" + EVIL))
+technique("leading-control", "VT, FF, BS and DEL before the verb")(said(b"\x0b\x0c\x08" + EVIL, b"\x7f" + EVIL))
+technique("leading-cut", "a space before the verb, in a segment of its own")(said(b" ", EVIL))
+technique("nul-inside", "a NUL inside the verb, which servers drop")(said(b"EX\0PN root\r\n"))
+technique("high-bit", "the verb with its eighth bits set: a 7-bit server clears them")(
+    said(bytes(octet | 0x80 for octet in EVIL[:4]) + EVIL[4:])
+)
+technique("tab-behind", "a tab behind the verb in place of the space")(said(b"EXPN\troot\r\n"))
+technique("lower-case", "the verb in mixed case (RFC 5321 2.4)")(said(b"eXpN root\r\n"))
+technique("bare-lf", "a bare LF ends the line before (RFC 5321 2.3.8)")(said(b"NOOP\n" + EVIL))
+technique("bare-lf-cut", "the bare LF is a segment's last octet")(said(b"NOOP\n", EVIL))
+technique("bare-cr", "a bare CR ends the line before", server=ANY_END)(said(b"NOOP\r" + EVIL))
+technique("bare-cr-cut", "the bare CR is a segment's last octet", server=ANY_END)(said(b"NOOP\r", EVIL))
+technique("cr-cr-lf", "CR CR LF ends the line before", server=ANY_END)(said(b"NOOP\r\r\n" + EVIL))
+technique("lf-cr", "LF CR ends the line before", server=ANY_END)(said(b"NOOP\n\r" + EVIL))
+technique("blank-lines", "empty lines and bare line ends before the verb", server=ANY_END)(
+    said(b"\r\n\n\r\r\n\n" + EVIL)
+)
+technique(
+    "long-line", "a line longer than the server's buffer: the rest is its next line", server=Personality(buffer=512)
+)(said((b"NOOP " + b"A" * 512)[:512] + EVIL))
+technique("long-verb", "a verb of 2,000 letters, then a bare LF")(said(b"N" * 2000 + b"\n" + EVIL))
+
+
+@technique("data-refused", "a command in the same segment behind a DATA the server refuses (503)")
+def data_refused(attack: Attack) -> None:
+    attack.session().put(b"DATA\r\n" + EVIL)
+
+
+@technique("data-refused-next", "a command in the next segment behind a DATA the server refuses")
+def data_refused_next(attack: Attack) -> None:
+    connection = attack.session()
+    connection.put(b"DATA\r\n")
+    connection.put(EVIL)
+    connection.read()
+
+
+@technique("data-refused-lost", "a text behind a refused DATA dies behind the gateway; a command takes its place")
+def data_refused_lost(attack: Attack) -> None:
+    connection = attack.session()
+    start = connection.here
+    connection.put(b"DATA\r\n")
+    connection.put(HARMLESS, start + 6, ttl=LOST)
+    connection.read()
+    connection.put(EVIL, start + 6)
+
+
+@technique("data-cut", "DAT|A, its line end and a command in the second segment")
+def data_cut(attack: Attack) -> None:
+    connection = attack.session()
+    connection.put(b"DAT")
+    connection.put(b"A\r\n" + EVIL)
+
+
+@technique("data-pipelined", "DATA, a whole text, its dot and a command in one segment (RFC 2920 3.1 forbids it)")
+def data_pipelined(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATA\r\nSubject: x\r\n\r\nhello\r\n.\r\n" + EVIL)
+    connection.read()
+    connection.put(EVIL)
+
+
+@technique("data-dot-cut", "DATA and the dot in one segment, the dot's line end and a command in the next")
+def data_dot_cut(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATA\r\n.")
+    connection.read()
+    connection.put(b"\r\n" + EVIL)
+
+
+@technique("data-lf-cut", "DATA's CR in one segment, its LF, a dot and a command in the next")
+def data_lf_cut(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATA\r")
+    connection.put(b"\n.\r\n" + EVIL)
+    connection.read()
+    connection.put(EVIL)
+
+
+@technique("data-twice", "DATA twice in a segment: the server reads the second as text, and a dot behind it")
+def data_twice(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATA\r\nDATA\r\n")
+    connection.put(b".\r\n" + EVIL)
+    connection.read()
+    connection.put(EVIL)
+
+
+@technique("prefix-datax", "DATAX, which a server that looks at four letters takes for DATA", server=PREFIXES)
+def prefix_datax(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATAX\r\n")
+    connection.read()
+    connection.put(b"hello\r\n.\r\n" + EVIL)
+
+
+@technique("prefix-data-cut", "DATA|X: four allowed letters have left when the fifth comes", server=PREFIXES)
+def prefix_data_cut(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATA")
+    connection.put(b"X\r\n")
+    connection.read()
+    connection.put(b"hello\r\n.\r\n" + EVIL)
+
+
+@technique("prefix-expnx", "EXPNX and EXPN-cut-X, to a server that looks at four letters", server=PREFIXES)
+def prefix_expnx(attack: Attack) -> None:
+    connection = attack.session()
+    connection.put(b"EXPNX root\r\nEXPN")
+    connection.put(b"X root\r\n")
+
+
+@technique("pipelined-unread", "500 commands and no window for the replies, then the forbidden one")
+def pipelined_unread(attack: Attack) -> None:
+    connection = attack.session()
+    connection.acknowledges = False
+    connection.window = 0
+    for _ in range(5):
+        connection.put(b"NOOP\r\n" * 100)
+        attack.link.dispatch(0.01)
+    connection.put(EVIL)
+    attack.wait(0.05)
+    connection.window = 65535
+    connection.acknowledges = True
+    connection.put(flags=16)
+    attack.wait(0.1)
+
+
+@technique("pipe-address", "a pipe as recipient, cut before and behind the bar (sendmail's |prog)")
+def pipe_address(attack: Attack) -> None:
+    attack.forbidden += [rb"\|"]
+    connection = attack.session()
+    connection.say(b"MAIL FROM:<a@example.net>\r\n")
+    for segment in (b"RCPT TO:<", b"|", b"prog>\r\n"):
+        connection.put(segment)
+
+
+@technique(
+    "starttls-refused", "commands behind a STARTTLS that the server refuses, same segment and next", options=OPEN
+)
+def starttls_refused(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    connection.put(b"STARTTLS\r\n" + EVIL)
+    connection.put(EVIL)
+    connection.read()
+
+
+@technique(
+    "starttls-behind",
+    "commands behind STARTTLS in the same segment, read as said under TLS (CVE-2011-0411)",
+    options=OPEN,
+    server=Personality(starttls=True),
+)
+def starttls_behind(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    connection.put(b"STARTTLS\r\n" + EVIL)
+    connection.read()
+
+
+@technique(
+    "starttls-no-tls",
+    "plain commands where TLS should begin, to a server that reads them",
+    options=OPEN,
+    server=Personality(starttls=True),
+)
+def starttls_no_tls(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    connection.say(b"STARTTLS\r\n")
+    connection.put(EVIL)
+
+
+@technique(
+    "starttls-early",
+    "STARTTLS before the greeting: its 220 looks like STARTTLS's",
+    options=OPEN,
+)
+def starttls_early(attack: Attack) -> None:
+    connection = attack.tcp()
+    connection.put_syn()
+    connection.wait(lambda: connection.established, 1.0)
+    connection.put(b"STARTTLS\r\n")
+    connection.read()
+    connection.put(b"\x16\x03\x01\r\n" + EVIL)
+
+
+@technique(
+    "auth-refused",
+    "a command where a SASL line would stand, AUTH refused",
+    options=OPEN,
+    server=Personality(refuses_auth=True),
+)
+def auth_refused(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    connection.put(b"AUTH LOGIN\r\n")
+    connection.put(EVIL)
+    connection.read()
+
+
+@technique(
+    "auth-line-ends", "a SASL line that ends twice: LF or CR, and a command behind it", options=OPEN, server=ANY_END
+)
+def auth_line_ends(attack: Attack) -> None:
+    for end in (b"\n", b"\r", b"\r\n"):
+        connection = attack.session(b"EHLO")
+        connection.say(b"AUTH LOGIN\r\n")
+        connection.put(b"Zm9v" + end + EVIL)
+        connection.read()
+
+
+def chunked(
+    command: bytes, chunk: bytes, rule: str, *, again: bytes = b""
+) -> tuple[Callable[[Attack], None], Personality]:
+    """A technique: BDAT with a size on which gateway and server may differ; the server's reading is ``rule``."""
+
+    def run(attack: Attack) -> None:
+        connection = attack.session(b"EHLO")
+        for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n"):
+            connection.say(line)
+        if again:
+            connection.say(again)
+        connection.put(command + b"\r\n" + chunk)
+        connection.read()
+
+    return run, Personality(chunking=rule)
+
+
+for _name, _why, _command, _chunk, _rule in (
+    ("bdat-short", "the command behind the chunk", b"BDAT 5 LAST", b"hello" + EVIL, "strict"),
+    ("bdat-not-offered", "BDAT to a server that knows none and reads the chunk as commands", b"BDAT 11", EVIL, ""),
+    (
+        "bdat-trailing",
+        "a word that is not LAST: servers refuse, and read on (Postfix: 501)",
+        b"BDAT 11 FOO",
+        EVIL,
+        "strict",
+    ),
+    ("bdat-spaces", "two spaces before LAST, or behind it", b"BDAT 11  LAST ", EVIL, "strict"),
+    ("bdat-signed", "a sign before the size, as strtol takes it", b"BDAT +11", EVIL, "loose"),
+    ("bdat-octal", "a leading zero: octal to strtol with base 0", b"BDAT 040", b"x" * 21 + EVIL, "octal"),
+    (
+        "bdat-huge",
+        "2^32 and 5: five octets to a server that counts in 32 bits",
+        b"BDAT 4294967301",
+        b"hello" + EVIL,
+        "loose",
+    ),
+    ("bdat-hex", "a hexadecimal size", b"BDAT 0x20", b"x" * 21 + EVIL, "strict"),
+    ("bdat-lf", "a size that a bare LF ends", b"BDAT 11\nNOOP", EVIL, "strict"),
+):
+    _run, _server = chunked(_command, _chunk, _rule)
+    technique(_name, _why, options=OPEN, server=_server)(_run)
+
+_run, _server = chunked(b"BDAT 11", EVIL, "strict", again=b"HELO evade.example\r\n")
+technique(
+    "bdat-after-helo",
+    "HELO takes back what EHLO offered (RFC 5321 4.1.4): the chunk is read as commands",
+    options=OPEN,
+    server=_server,
+)(_run)

@@ -1,0 +1,203 @@
+"""The range where techniques are tried: attacker, running gateway, recording server, and a tap behind the gateway.
+
+Promises: what a technique did is told from the server's record, from the packets that left
+the gateway and from the kernel's queue, never from what the gateway reports. A technique
+runs alone but for one honest mail. Does not know the techniques.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from nfmailguard.errors import LabError
+from nfmailguard.lab import judge
+from nfmailguard.lab.evasions.technique import LOST, PORTS_EACH, Attack, NotTried, Technique
+from nfmailguard.lab.honest import HonestMail
+from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen
+from nfmailguard.lab.recorder import Recorder
+from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
+from nfmailguard.policy.model import Policy
+from nfmailguard.queues.kernel import queue_states
+
+__all__ = ["DROPPED", "GOT_PAST", "HELD", "MASKED", "NOT_TRIED", "NO_EFFECT", "RESET", "ProvingGround", "Trial"]
+
+GOT_PAST, RESET, MASKED, HELD, DROPPED = "GOT PAST", "reset", "masked", "held", "dropped"
+#: It left the gateway as it came, and the server made nothing forbidden of it.
+NO_EFFECT = "no effect"
+NOT_TRIED = "not tried"
+
+#: An address on the client's link that is no host's: no kernel answers for it.
+ATTACKER = {4: "10.25.1.66", 6: "fd25:1::66"}
+FIRST_PORT = 20_000
+QUIET = 0.05
+HOP = f"""
+table inet hops {{
+    chain lost {{
+        type filter hook prerouting priority -300; policy accept;
+        ip ttl <= {LOST} drop
+        ip6 hoplimit <= {LOST} drop
+    }}
+}}
+"""
+
+
+class Trial(NamedTuple):
+    """What came of one technique. ``faults``: why it got past, or why it was not tried."""
+
+    technique: Technique
+    outcome: str
+    received: bytes
+    faults: tuple[str, ...]
+    honest: str
+    ports: frozenset[int]
+
+
+class ProvingGround:
+    """One topology, made ready. A context manager."""
+
+    def __init__(self, topology: Topology, family: int) -> None:
+        self._topology, self._family = topology, family
+        self._stack = ExitStack()
+        self._tried = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _open(self) -> None:
+        topology = self._topology
+        with topology.enter(CLIENT):
+            _write("net/ipv4/ip_forward", "0")
+        with topology.enter(GATEWAY):
+            # What comes from the wrong side with the server's address must reach the gateway's own rules.
+            for where in ("all", "default", "inside", "outside"):
+                _write(f"net/ipv4/conf/{where}/rp_filter", "0")
+                _write(f"net/ipv4/conf/{where}/send_redirects", "0")
+        client, router = _hardware(topology, CLIENT, "net0"), _hardware(topology, GATEWAY, "outside")
+        self._spare_address(client)
+        done = topology.run(SERVER, ["nft", "-f", "-"], input=HOP, text=True, capture_output=True)
+        if done.returncode:
+            raise LabError(f"lab: cannot lose packets behind the gateway (nft): {done.stderr.strip()}")
+        self._recorder = self._stack.enter_context(Recorder(topology))
+        with topology.enter(CLIENT):
+            self._link = Link("net0", router)
+        self._stack.callback(self._link.close)
+        with topology.enter(SERVER):
+            self._tap = Link("net0")
+        self._stack.callback(self._tap.close)
+
+    def _spare_address(self, hardware: str) -> None:
+        from pyroute2 import IPRoute
+
+        with self._topology.enter(GATEWAY), IPRoute() as ip:
+            index = ip.link_lookup(ifname="outside")[0]
+            for address in ATTACKER.values():
+                ip.neigh("replace", dst=address, lladdr=hardware, ifindex=index, state="permanent")
+
+    def attack(self, technique: Technique) -> Attack:
+        """The means for ``technique``; its server is as the technique wants it."""
+        source = ATTACKER[self._family]
+        server = self._topology.address(SERVER, family=self._family)
+        attack = Attack(self._link, source, server, FIRST_PORT + PORTS_EACH * (self._tried % 1000))
+        self._tried += 1
+        for port in attack.ports():
+            self._recorder.expect(source, port, technique.server)
+        return attack
+
+    def _held(self) -> int:
+        # The kernel's own count of packets without a verdict; an unprivileged user may not read it.
+        with self._topology.enter(GATEWAY):
+            return sum(state.total for state in queue_states().values())
+
+    def play(self, technique: Technique, attack: Attack, policy: Policy) -> Trial:
+        """Runs one technique, an honest mail beside it, and judges."""
+        held = self._held()
+        list(self._tap.read())
+        honest = HonestMail(self._topology, self._recorder, self._family, self._tried)
+        honest.start()
+        failure = ""
+        try:
+            technique.run(attack)
+            self._insist(attack)
+        except NotTried as error:
+            failure = str(error)
+        self._settle(attack)
+        told = honest.result()
+        left = [seen for seen in self._tap.read() if seen.ends.source == attack.source and not seen.outgoing]
+        conversations = [one for one in self._recorder.conversations(attack.source) if one.peer[1] in attack.ports()]
+        heard = [octets for one in attack.connections for octets in (bytes(one.heard), bytes(one.heard_last.values()))]
+        faults = judge.faults(
+            conversations, judge.denied_verbs(policy), attack.forbidden, heard, attack.forbidden_to_client
+        )
+        outcome = outcome_of(attack.connections, left, held=self._held() > held)
+        if faults:
+            outcome = GOT_PAST
+        elif failure:
+            outcome, faults = NOT_TRIED, [failure]
+        received = b" ".join(bytes(one.received) for one in conversations)
+        if attack.forbidden_to_client:
+            received = b" ".join(bytes(one.heard) for one in attack.connections)
+        self._hang_up(attack)
+        return Trial(technique, outcome, received, tuple(faults), told, frozenset(attack.ports()))
+
+    def _insist(self, attack: Attack) -> None:
+        # As any client does: what is not acknowledged is sent again, as it was sent last.
+        for _ in range(2):
+            attack.wait(QUIET)
+            again = [one for one in attack.connections if one.established and not one.reset and one.put_again()]
+            if not again:
+                return
+        attack.wait(QUIET)
+
+    def _settle(self, attack: Attack) -> None:
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            self._link.dispatch(0.01)
+            ours = self._recorder.conversations(attack.source)
+            if all(time.monotonic() - one.changed > QUIET for one in ours[-3:]):
+                return
+
+    def _hang_up(self, attack: Attack) -> None:
+        for one in attack.connections:
+            place = (one.acknowledged - one.isn - 1) % (1 << 32) if one.acknowledged else one.here
+            one.stray(flags=RST, at=place)
+        self._link.connections.clear()
+
+
+def _write(key: str, value: str) -> None:
+    Path("/proc/sys", key).write_text(value)
+
+
+def _hardware(topology: Topology, host: str, interface: str) -> str:
+    from pyroute2 import IPRoute
+
+    with topology.enter(host), IPRoute() as ip:
+        link: Any = ip.get_links(ip.link_lookup(ifname=interface)[0])[0]
+        return str(link.get("address"))
+
+
+def outcome_of(connections: list[RawTcp], left: list[Seen], *, held: bool) -> str:
+    """What became of an attack that did not get past, from the packets that ``left`` the gateway for the server."""
+    sent = {tag: said for one in connections for tag, said in one.sent.items() if said[1]}
+    ours = {place for one in connections for place in one.resets_sent}
+    if any(seen.flags & RST and seen.seq not in ours for seen in left):
+        return RESET
+    arrived = {seen.tag: seen.payload for seen in left}
+    if any(tag in sent and sent[tag][1] != payload for tag, payload in arrived.items()):
+        return MASKED
+    if all(tag in arrived for tag in sent):
+        return NO_EFFECT
+    return HELD if held else DROPPED
