@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ from nfmailguard.errors import ConfigError
 from nfmailguard.lab.evasions import TECHNIQUES
 from nfmailguard.lab.evasions.technique import Technique
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
-from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
 from nfmailguard.lab.servers import Gateway
 from nfmailguard.lab.topology import Topology
+from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
 
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
@@ -82,14 +82,15 @@ def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Res
     """Runs them, inside a private world. ``progress``: number, of how many, and what is next."""
     techniques = chosen(choice)
     trials: list[tuple[Trial, Sequence[dict[str, Any]]]] = []
-    with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology() as topology:
-        with ProvingGround(topology, choice.family) as ground:
-            # Those that share a gateway's options share the gateway; one that begins before it has its own.
-            ordered = sorted(techniques, key=_gateway_of)
-            for number, (_, group) in enumerate(groupby(ordered, key=_gateway_of)):
-                trials += _play(
-                    topology, ground, choice, list(group), Path(scratch, str(number)), len(trials), progress
-                )
+    with (
+        tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch,
+        Topology() as topology,
+        ProvingGround(topology, choice.family) as ground,
+    ):
+        # Those that share a gateway's options share the gateway; one that begins before it has its own.
+        ordered = sorted(techniques, key=_gateway_of)
+        for number, (_, group) in enumerate(groupby(ordered, key=_gateway_of)):
+            trials += _play(topology, ground, choice, list(group), Path(scratch, str(number)), len(trials), progress)
     place = {technique.name: number for number, technique in enumerate(techniques)}
     results = [_result(trial, events) for trial, events in trials]
     return sorted(results, key=lambda result: place[result.name])
@@ -109,7 +110,7 @@ def _play(
     progress: Callable[[int, int, str], None],
 ) -> Iterator[tuple[Trial, Sequence[dict[str, Any]]]]:
     options = [*choice.options(), *group[0].options]
-    overrides = [option for flag, option in zip(options, options[1:], strict=False) if flag == "--set"]
+    overrides = [option for flag, option in pairwise(options) if flag == "--set"]
     profile = options[len(options) - 1 - options[::-1].index("--profile") + 1]
     policy = config.load(None, [*choice.overrides, *overrides], profile=profile).flow_rules()[-1].policy
     attacks = {technique.name: ground.attack(technique) for technique in group}

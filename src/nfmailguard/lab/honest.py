@@ -1,7 +1,8 @@
 """An honest mail client beside an attack: it must notice nothing.
 
-Promises: a whole mail through the same gateway while the attack runs, compared octet for
-octet at both ends. Runs in a thread of its own; its connection begins before the attack.
+Promises: a whole mail through the same gateway, compared octet for octet at both ends. Its
+connection begins before the attack and its message ends after it; in between it is sent in
+pieces, by a thread of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = ["HonestMail"]
 
 PIECES = 5
 PAUSE = 0.02
+LONGEST = 30.0
 ENVELOPE = ("MAIL FROM:<alice@example.net>", "RCPT TO:<bob@example.com>")
 LETTERS = "abcdefghij KLMNOP .0123 EHLO expn"
 
@@ -48,6 +50,7 @@ class HonestMail:
                 self._client: Client | None = Client(topology.address(SERVER, family=family), timeout=5.0)
             except (LabError, OSError) as error:
                 self._client, self._error = None, str(error)
+        self._may_end = threading.Event()
         self._thread = threading.Thread(target=self._send, name="honest mail", daemon=True)
 
     def start(self) -> None:
@@ -68,6 +71,7 @@ class HonestMail:
                 for piece in pieces[:-1]:
                     client.send(piece)
                     time.sleep(PAUSE)
+                self._may_end.wait(LONGEST)
                 client.say(pieces[-1])
                 client.command("QUIT")
                 self._sent = [exchange.sent for exchange in client.exchanges]
@@ -76,7 +80,8 @@ class HonestMail:
             self._error = str(error) or type(error).__name__
 
     def result(self, timeout: float = 10.0) -> str:
-        """``ok``, or what was not as it must be."""
+        """Ends the message; ``ok``, or what was not as it must be."""
+        self._may_end.set()
         self._thread.join(timeout)
         if self._thread.is_alive():
             return "not sent in time"

@@ -133,6 +133,8 @@ class Link:
         own: bytes = self._socket.getsockname()[4]
         self._header = bytes.fromhex((router or "00" * 6).replace(":", "")) + own
         self._tag = 0
+        #: Packets sent in another's name, as (tag, sequence number): coming back they are not the peer's.
+        self.forged: set[tuple[int, int]] = set()
         self.connections: dict[int, RawTcp] = {}
 
     def next_tag(self) -> int:
@@ -163,7 +165,9 @@ class Link:
         came = False
         for seen in self.read(timeout):
             connection = self.connections.get(seen.ends.destination_port)
-            if connection is not None and not seen.outgoing and seen.ends.destination == connection.ends.source:
+            if seen.outgoing or (seen.tag, seen.seq) in self.forged:
+                continue
+            if connection is not None and seen.ends.destination == connection.ends.source:
                 came = True
                 connection.arrived(seen)
         return came

@@ -95,8 +95,8 @@ class _Session:
         self._write = write
         self.kind = COMMAND
         self.closing = False
-        self._buffer = b""
-        self._text = b""
+        self._buffer = self._text = b""
+        self._after_cr = False
         self._chunk_left = 0
         self._last_chunk = False
         self._sender = self._extended = False
@@ -116,9 +116,19 @@ class _Session:
     def _take(self, length: int, kind: str) -> bytes:
         octets, self._buffer = self._buffer[:length], self._buffer[length:]
         self.conversation.spans.append((kind, octets))
+        self._after_cr = octets.endswith(b"\r")
         return octets
 
+    def _skip_line_feed(self) -> None:
+        # Who takes a CR for a line's end takes the LF behind it for the same one's.
+        if self._after_cr and self.kind == COMMAND and self._buffer.startswith(b"\n"):
+            kind, octets = self.conversation.spans[-1]
+            self.conversation.spans[-1] = kind, octets + b"\n"
+            self._buffer = self._buffer[1:]
+        self._after_cr = False
+
     def _step(self) -> bool:
+        self._skip_line_feed()
         if self.kind == TEXT:
             return self._read_text()
         if self.kind == CHUNK:
@@ -176,40 +186,40 @@ class _Session:
             if not self.personality.silent_blank:
                 self.say("500 5.5.2 Error: bad syntax")
             return
-        known = getattr(self, f"_{verb.lower()}", None) if verb.isalpha() and len(verb) < 9 else None
+        known = getattr(self, f"on_{verb.lower()}", None) if verb.isalpha() and len(verb) < 9 else None
         if known is None:
             self.say("502 5.5.2 Error: command not recognized")
         else:
             known(argument)
 
-    def _helo(self, _: bytes) -> None:
+    def on_helo(self, _: bytes) -> None:
         self._extended = False
         self.say(f"250 {HOST}")
 
-    def _ehlo(self, _: bytes) -> None:
+    def on_ehlo(self, _: bytes) -> None:
         self._extended = True
         offers = ["PIPELINING", "SIZE 10485760", "8BITMIME", "AUTH PLAIN LOGIN"]
         offers += ["STARTTLS"] if self.personality.starttls else []
         offers += ["CHUNKING"] if self.personality.chunking else []
         self.say("\r\n".join([f"250-{HOST}", *(f"250-{offer}" for offer in offers[:-1]), f"250 {offers[-1]}"]))
 
-    def _mail(self, _: bytes) -> None:
+    def on_mail(self, _: bytes) -> None:
         self._sender = True
         self.say("250 2.1.0 Ok")
 
-    def _rcpt(self, _: bytes) -> None:
+    def on_rcpt(self, _: bytes) -> None:
         if self._sender:
             self._recipients += 1
         self.say("250 2.1.5 Ok" if self._sender else "503 5.5.1 Error: need MAIL command")
 
-    def _data(self, _: bytes) -> None:
+    def on_data(self, _: bytes) -> None:
         if not self._recipients:
             self.say("503 5.5.1 Error: need RCPT command")
             return
         self.kind = TEXT
         self.say("354 End data with <CR><LF>.<CR><LF>")
 
-    def _bdat(self, argument: bytes) -> None:
+    def on_bdat(self, argument: bytes) -> None:
         rule = self.personality.chunking
         size: int | None = None
         if rule == "strict":
@@ -229,30 +239,30 @@ class _Session:
             if not size:
                 self._read_chunk()
 
-    def _starttls(self, _: bytes) -> None:
+    def on_starttls(self, _: bytes) -> None:
         self.say("220 2.0.0 Ready to start TLS" if self.personality.starttls else "454 4.7.0 TLS not available")
 
-    def _auth(self, argument: bytes) -> None:
+    def on_auth(self, argument: bytes) -> None:
         if self.personality.refuses_auth:
             self.say("535 5.7.8 Error: authentication failed")
         else:
             self.kind = SASL
             self.say("334 VXNlcm5hbWU6")
 
-    def _rset(self, _: bytes) -> None:
+    def on_rset(self, _: bytes) -> None:
         self._end_mail()
         self.say("250 2.0.0 Ok")
 
-    def _noop(self, _: bytes) -> None:
+    def on_noop(self, _: bytes) -> None:
         self.say("250 2.0.0 Ok")
 
-    def _vrfy(self, argument: bytes) -> None:
+    def on_vrfy(self, argument: bytes) -> None:
         self.say(f"252 2.0.0 {argument.decode('latin-1')}")
 
-    def _expn(self, argument: bytes) -> None:
+    def on_expn(self, argument: bytes) -> None:
         self.say(f"250 2.1.5 <{argument.decode('latin-1')}@{HOST}>")
 
-    def _quit(self, _: bytes) -> None:
+    def on_quit(self, _: bytes) -> None:
         self.say("221 2.0.0 Bye")
         self.closing = True
 

@@ -8,6 +8,7 @@ runs alone but for one honest mail. Does not know the techniques.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from nfmailguard.lab import judge
 from nfmailguard.lab.evasions.technique import LOST, PORTS_EACH, Attack, NotTried, Technique
 from nfmailguard.lab.honest import HonestMail
 from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen
-from nfmailguard.lab.recorder import Recorder
+from nfmailguard.lab.recorder import Conversation, Recorder
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.policy.model import Policy
 from nfmailguard.queues.kernel import queue_states
@@ -81,6 +82,9 @@ class ProvingGround:
         topology = self._topology
         with topology.enter(CLIENT):
             _write("net/ipv4/ip_forward", "0")
+        with topology.enter(SERVER):
+            # What is forged makes the gateway advise the server of a shorter way to the client.
+            _write("net/ipv6/conf/net0/accept_redirects", "0")
         with topology.enter(GATEWAY):
             # What comes from the wrong side with the server's address must reach the gateway's own rules.
             for where in ("all", "default", "inside", "outside"):
@@ -136,13 +140,16 @@ class ProvingGround:
             failure = str(error)
         self._settle(attack)
         told = honest.result()
-        left = [seen for seen in self._tap.read() if seen.ends.source == attack.source and not seen.outgoing]
+        left = [seen for seen in self._tap.read() if seen.ends.port in attack.ports() and not seen.outgoing]
         conversations = [one for one in self._recorder.conversations(attack.source) if one.peer[1] in attack.ports()]
         heard = [octets for one in attack.connections for octets in (bytes(one.heard), bytes(one.heard_last.values()))]
         faults = judge.faults(
             conversations, judge.denied_verbs(policy), attack.forbidden, heard, attack.forbidden_to_client
         )
-        outcome = outcome_of(attack.connections, left, held=self._held() > held)
+        outcome = outcome_of(attack.connections, conversations, left, held=self._held() > held)
+        if outcome in (NO_EFFECT, DROPPED) and attack.forbidden_to_client:
+            said, came = b"".join(bytes(one.sent) for one in conversations), b"".join(heard[::2])
+            outcome = MASKED if said != came else NO_EFFECT
         if faults:
             outcome = GOT_PAST
         elif failure:
@@ -151,7 +158,7 @@ class ProvingGround:
         if attack.forbidden_to_client:
             received = b" ".join(bytes(one.heard) for one in attack.connections)
         self._hang_up(attack)
-        return Trial(technique, outcome, received, tuple(faults), told, frozenset(attack.ports()))
+        return Trial(technique, outcome, received, tuple(faults), told, attack.ports())
 
     def _insist(self, attack: Attack) -> None:
         # As any client does: what is not acknowledged is sent again, as it was sent last.
@@ -189,8 +196,10 @@ def _hardware(topology: Topology, host: str, interface: str) -> str:
         return str(link.get("address"))
 
 
-def outcome_of(connections: list[RawTcp], left: list[Seen], *, held: bool) -> str:
-    """What became of an attack that did not get past, from the packets that ``left`` the gateway for the server."""
+def outcome_of(
+    connections: Sequence[RawTcp], conversations: Sequence[Conversation], left: Sequence[Seen], *, held: bool
+) -> str:
+    """What became of an attack that did not get past, from what ``left`` the gateway and what the server has."""
     sent = {tag: said for one in connections for tag, said in one.sent.items() if said[1]}
     ours = {place for one in connections for place in one.resets_sent}
     if any(seen.flags & RST and seen.seq not in ours for seen in left):
@@ -198,6 +207,18 @@ def outcome_of(connections: list[RawTcp], left: list[Seen], *, held: bool) -> st
     arrived = {seen.tag: seen.payload for seen in left}
     if any(tag in sent and sent[tag][1] != payload for tag, payload in arrived.items()):
         return MASKED
-    if all(tag in arrived for tag in sent):
+    if any(_not_as_said(one, conversations) for one in connections):
+        return MASKED
+    if sent and all(tag in arrived for tag in sent):
         return NO_EFFECT
     return HELD if held else DROPPED
+
+
+def _not_as_said(connection: RawTcp, conversations: Sequence[Conversation]) -> bool:
+    """Whether the server has an octet that was never said at its place."""
+    said: dict[int, set[int]] = {}
+    for start, payload in connection.sent.values():
+        for place, octet in enumerate(payload, start):
+            said.setdefault(place, set()).add(octet)
+    same = [one for one in conversations if one.peer[1] == connection.ends.port]
+    return len(same) == 1 and any(octet not in said.get(place, {octet}) for place, octet in enumerate(same[0].received))

@@ -59,7 +59,6 @@ def forged_syn_ack(attack: Attack) -> None:
     connection.put_syn(ttl=LOST)
     attack.forge(connection, flags=SYN | ACK, seq=77_000_000, ack=connection.sequence(0))
     attack.wait(0.02)
-    connection.established, connection.peer_next = False, 0
     if not connection.connect():
         return  # and so nothing of it went through
     connection.read()
@@ -72,7 +71,6 @@ def forged_rst(attack: Attack) -> None:
     attack.forge(connection, flags=RST | ACK)
     attack.forge(connection, flags=FIN | ACK)
     attack.wait(0.02)
-    connection.reset = False
     connection.put(EVIL)
 
 
@@ -100,7 +98,6 @@ def play_both(attack: Attack, connection: RawTcp, place: int) -> None:
         attack.forge(connection, reply, seq=seq % (1 << 32), ack=connection.sequence(at))
         seq += len(reply)
         attack.wait(0.01)
-    connection.reset = False
 
 
 @technique(
@@ -108,11 +105,24 @@ def play_both(attack: Attack, connection: RawTcp, place: int) -> None:
 )
 def imagined_dialogue(attack: Attack) -> None:
     connection = attack.session()
-    peer_next, text = connection.peer_next, connection.here
+    text = connection.here
     connection.stray(flags=RST | ACK, ttl=LOST)
     attack.wait(0.02)
     play_both(attack, connection, text)
-    connection.peer_next = peer_next
+    connection.put(EVIL, text)
+
+
+@technique(
+    "imagined-forgotten",
+    "as imagined-dialogue, once the gateway has forgotten the connection (limits.closing, here 0.2 s)",
+    options=("--set", "limits.closing=0.2", "--set", "limits.startup=0.001"),
+)
+def imagined_forgotten(attack: Attack) -> None:
+    connection = attack.session()
+    text = connection.here
+    connection.stray(flags=RST | ACK, ttl=LOST)
+    attack.wait(0.6)
+    play_both(attack, connection, text)
     connection.put(EVIL, text)
 
 
@@ -121,7 +131,7 @@ def imagined_beginning(attack: Attack) -> None:
     connection = attack.tcp()
     connection.peer_next = 88_000_000
     play_both(attack, connection, 0)
-    connection.established, connection.text = False, b""
+    connection.peer_next = 0
     if not connection.connect():
         return  # the gateway lets no answer through
     connection.read()
@@ -131,9 +141,8 @@ def imagined_beginning(attack: Attack) -> None:
 @technique("imagined-reopening", "as imagined-dialogue, on a connection that is open: its own SYN, both sides ours")
 def imagined_reopening(attack: Attack) -> None:
     connection = attack.session()
-    peer_next, text = connection.peer_next, connection.here
+    text = connection.here
     play_both(attack, connection, text)
-    connection.peer_next = peer_next
     connection.put(EVIL, text)
 
 
@@ -178,3 +187,26 @@ def pending_flood(attack: Attack) -> None:
     connection.put(EVIL, start, PSH | ACK)
     if connection.reset:
         raise NotTried("reset before the command")
+
+
+@technique("source-port-25", "both ports are 25: which end is the server? A SYN in the server's name comes on top")
+def source_port_25(attack: Attack) -> None:
+    connection = attack.session(port=25)
+    attack.forge(connection, flags=SYN, seq=55_000_000)
+    attack.wait(0.02)
+    connection.put(EVIL)
+
+
+@technique(
+    "memory-flood",
+    "text that dies behind the gateway fills its store (limits.memory, here 256 KiB): does honest mail suffer?",
+    options=("--set", "limits.memory=262144"),
+)
+def memory_flood(attack: Attack) -> None:
+    connection = attack.text()
+    start = connection.here
+    for number in range(300):
+        connection.stray(b"some text\r\n" * 127, start + 1397 * number, ttl=LOST)
+        if number % 16 == 15:
+            attack.link.dispatch(0.001)
+    connection.put(b"\r\n.\r\n" + EVIL)

@@ -42,6 +42,7 @@ def said(*segments: bytes, pause: float = 0.0) -> Callable[[Attack], None]:
 
 technique("verb-plain", "the forbidden command, as it is")(said(EVIL))
 technique("verb-cut", "EX|PN (S-113423)")(said(EVIL[:2], EVIL[2:]))
+technique("verb-cut-allowed", "HEL|P: the first segment could still be HELO")(said(b"HEL", b"P\r\n"))
 technique("verb-cut-late", "EXPN| root, the verb whole in one segment, its end in the next")(said(EVIL[:4], EVIL[4:]))
 technique("verb-cut-crlf", "the line's CR and LF in segments of their own")(said(EVIL[:-2], b"\r", b"\n"))
 technique("verb-cut-slow", "EX|PN, the rest only after a pause")(said(EVIL[:2], EVIL[2:], pause=0.1))
@@ -68,7 +69,7 @@ technique("blank-lines", "empty lines and bare line ends before the verb", serve
 technique(
     "long-line", "a line longer than the server's buffer: the rest is its next line", server=Personality(buffer=512)
 )(said((b"NOOP " + b"A" * 512)[:512] + EVIL))
-technique("long-verb", "a verb of 2,000 letters, then a bare LF")(said(b"N" * 2000 + b"\n" + EVIL))
+technique("long-verb", "a verb of 2,000 letters, then a bare LF")(said(b"N" * 1000, b"N" * 1000 + b"\n" + EVIL))
 
 
 @technique("data-refused", "a command in the same segment behind a DATA the server refuses (503)")
@@ -133,6 +134,11 @@ def data_twice(attack: Attack) -> None:
     connection.put(b".\r\n" + EVIL)
     connection.read()
     connection.put(EVIL)
+
+
+@technique("text-and-command", "the end of data and a command in one segment")
+def text_and_command(attack: Attack) -> None:
+    attack.text().put(b"hello\r\n.\r\n" + EVIL)
 
 
 @technique("prefix-datax", "DATAX, which a server that looks at four letters takes for DATA", server=PREFIXES)
@@ -256,6 +262,14 @@ def auth_line_ends(attack: Attack) -> None:
         connection.read()
 
 
+@technique("auth-behind", "a command behind AUTH in the same segment: a SASL line to the server", options=OPEN)
+def auth_behind(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    connection.put(b"AUTH LOGIN\r\n" + EVIL)
+    connection.read()
+    connection.put(EVIL)
+
+
 def chunked(
     command: bytes, chunk: bytes, rule: str, *, again: bytes = b""
 ) -> tuple[Callable[[Attack], None], Personality]:
@@ -284,8 +298,8 @@ for _name, _why, _command, _chunk, _rule in (
         "strict",
     ),
     ("bdat-spaces", "two spaces before LAST, or behind it", b"BDAT 11  LAST ", EVIL, "strict"),
-    ("bdat-signed", "a sign before the size, as strtol takes it", b"BDAT +11", EVIL, "loose"),
-    ("bdat-octal", "a leading zero: octal to strtol with base 0", b"BDAT 040", b"x" * 21 + EVIL, "octal"),
+    ("bdat-signed", "a sign before the size, which strtol takes and others refuse", b"BDAT +11", EVIL, "strict"),
+    ("bdat-octal", "a leading zero: octal to strtol with base 0", b"BDAT 0100", b"x" * 64 + EVIL, "octal"),
     (
         "bdat-huge",
         "2^32 and 5: five octets to a server that counts in 32 bits",
@@ -293,8 +307,8 @@ for _name, _why, _command, _chunk, _rule in (
         b"hello" + EVIL,
         "loose",
     ),
-    ("bdat-hex", "a hexadecimal size", b"BDAT 0x20", b"x" * 21 + EVIL, "strict"),
-    ("bdat-lf", "a size that a bare LF ends", b"BDAT 11\nNOOP", EVIL, "strict"),
+    ("bdat-hex", "a hexadecimal size", b"BDAT 0x0b", EVIL, "strict"),
+    ("bdat-lf", "a size that a bare LF ends", b"BDAT 5\nhello", EVIL, "strict"),
 ):
     _run, _server = chunked(_command, _chunk, _rule)
     technique(_name, _why, options=OPEN, server=_server)(_run)
@@ -306,3 +320,19 @@ technique(
     options=OPEN,
     server=_server,
 )(_run)
+
+
+@technique(
+    "bdat-urgent",
+    "the size's second digit is urgent data, in a segment that waits for a gap: 12 to us, 1 to the server",
+    options=OPEN,
+    server=Personality(chunking="strict"),
+)
+def bdat_urgent(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n"):
+        connection.say(line)
+    start = connection.here
+    connection.put(b"DAT 12\r\nx" + EVIL, start + 1, 0x38, urgptr=6)
+    attack.wait(0.02)
+    connection.put(b"B", start)

@@ -204,6 +204,18 @@ def syn_on_open(attack: Attack) -> None:
     connection.put(EVIL)
 
 
+@technique("syn-changed", "two SYNs before the answer, other ISNs; the second one dies behind the gateway")
+def syn_changed(attack: Attack) -> None:
+    connection = attack.tcp()
+    connection.put_syn()
+    connection.stray(flags=SYN, at=50_000, ack=0, ttl=LOST)
+    if not connection.wait(lambda: connection.established, 1.0):
+        raise NotTried("no SYN and ACK")
+    connection.put(flags=ACK)
+    connection.read()
+    connection.put(EVIL)
+
+
 @technique("syn-repeated", "the connection's own SYN again, with data on it, then data")
 def syn_repeated(attack: Attack) -> None:
     connection = attack.session()

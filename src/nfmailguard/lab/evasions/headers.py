@@ -46,9 +46,15 @@ technique("syn-data", "the first copy has SYN and ACK in an open connection")(re
 technique("md5-option", "the first copy is signed (RFC 2385): a server without the key drops it (INTANG)")(
     refused(options=[MD5_OPTION])
 )
-technique("ack-too-old", "the first copy's ACK lies 2^30 back: servers drop it (RFC 5961 5.2)")(
-    refused(ack=(1 << 32) - (1 << 30))
-)
+technique("ttl-at-gateway", "the first copy's TTL ends at the gateway, which never sees it")(refused(ttl=1))
+
+
+@technique("ack-too-old", "the first copy's ACK lies 2^30 back: servers drop it (RFC 5961 5.2)")
+def ack_too_old(attack: Attack) -> None:
+    connection = attack.session()
+    start = connection.here
+    connection.put(HARMLESS, start, ack=(connection.peer_next - (1 << 30)) % (1 << 32))
+    connection.put(EVIL, start)
 
 
 @technique("ack-too-high", "the first copy acknowledges what the server has not said yet (Ptacek-Newsham)")

@@ -28,11 +28,12 @@ def pieces(octets: bytes, *cuts: int) -> list[Piece]:
 
 
 def send_pieces(connection: RawTcp, parts: list[Piece], total: int, *, extensions: Any = None) -> None:
-    """Sends parts of one TCP segment of ``total`` octets as fragments, in the order given."""
+    """Sends parts of the segment noted last, of ``total`` octets, as fragments, in the order given."""
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 
     ends, tag = connection.ends, connection.link.next_tag()
+    connection.sent[tag] = connection.sent.popitem()[1]  # put together again it has this tag
     for place, octets in parts:
         more = place + len(octets) < total
         packet: Any
@@ -53,7 +54,6 @@ def tcp_octets(connection: RawTcp, payload: bytes) -> bytes:
     start = connection.here
     octets = bytes(packet)[20 if connection.ends.family == 4 else 40 :]
     connection.note(packet, payload, start)
-    connection.sent.pop(connection.tag_of(packet))  # it goes under another tag
     return octets
 
 

@@ -55,9 +55,10 @@ class Attack:
         assert self._ports < PORTS_EACH
         return self.first_port + self._ports - 1
 
-    def ports(self) -> range:
+    def ports(self) -> frozenset[int]:
         """Every port that is this technique's."""
-        return range(self.first_port, self.first_port + PORTS_EACH)
+        taken = (one.ends.port for one in self.connections)
+        return frozenset(range(self.first_port, self.first_port + PORTS_EACH)).union(taken)
 
     def tcp(self, port: int | None = None, **fields: Any) -> RawTcp:
         """A connection that has sent nothing yet."""
@@ -111,12 +112,14 @@ class Attack:
         ack: int | None = None,
     ) -> None:
         """Sends what looks like the server's, from the client's side of the gateway."""
+        tag, seq = self.link.next_tag(), connection.peer_next if seq is None else seq
+        self.link.forged.add((tag, seq))
         packet = build(
             connection.ends.turned(),
-            self.link.next_tag(),
+            tag,
             payload,
             flags=flags,
-            seq=connection.peer_next if seq is None else seq,
+            seq=seq,
             ack=connection.sequence(connection.here) if ack is None else ack,
             window=65535,
         )
