@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["ACK", "FIN", "PSH", "RST", "SYN", "URG", "Ends", "Link", "RawTcp", "Seen", "build", "parse"]
+__all__ = ["ACK", "FIN", "PSH", "RST", "SYN", "URG", "Ends", "Link", "RawTcp", "Seen", "Sent", "build", "parse"]
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 MODULUS = 1 << 32
@@ -57,6 +57,7 @@ class Seen(NamedTuple):
     flags: int
     window: int
     payload: bytes
+    options: bytes = b""
     outgoing: bool = False
 
 
@@ -87,8 +88,9 @@ def parse(packet: bytes, *, outgoing: bool = False) -> Seen | None:
     if kind != socket.IPPROTO_TCP or len(packet) < at + 20 or length > len(packet):
         return None
     port, other, seq, ack, offset, flags, window = struct.unpack_from("!HHIIBBH", packet, at)
-    payload = packet[at + (offset >> 4) * 4 : length]
-    return Seen(tag, Ends(source, destination, port, other), seq, ack, flags, window, payload, outgoing)
+    data = at + (offset >> 4) * 4
+    payload, options = packet[data:length], packet[at + 20 : data]
+    return Seen(tag, Ends(source, destination, port, other), seq, ack, flags, window, payload, options, outgoing)
 
 
 def build(
@@ -176,6 +178,14 @@ class Link:
         self._socket.close()
 
 
+class Sent(NamedTuple):
+    """What was sent in one piece: its place, its payload, and the packet as it left (None: no whole TCP packet)."""
+
+    place: int
+    payload: bytes
+    packet: Seen | None
+
+
 @dataclass
 class RawTcp:
     """One connection. Places in its stream (``at``, ``here``) count octets from 0, behind the SYN.
@@ -202,8 +212,10 @@ class RawTcp:
     heard: bytearray = field(default_factory=bytearray)
     heard_last: dict[int, int] = field(default_factory=dict)
     peer_isn: int = 0
-    #: tag -> (place, payload) of what was sent in one piece.
-    sent: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    #: Those of the peer's SYN, as they came.
+    peer_options: bytes = b""
+    #: By tag.
+    sent: dict[int, Sent] = field(default_factory=dict)
     #: place -> the octet last sent there.
     latest: dict[int, int] = field(default_factory=dict)
     resets_sent: set[int] = field(default_factory=set)
@@ -242,7 +254,7 @@ class RawTcp:
         """Sends a segment that does not count as said: ``here`` and ``put_again`` know nothing of it."""
         place = self.here if at is None else at
         packet = self.segment(payload, place, flags, **fields)
-        self.sent[self.tag_of(packet)] = (place, payload)
+        self.sent[self.tag_of(packet)] = Sent(place, payload, parse(bytes(packet)))
         if flags & RST:
             self.resets_sent.add(self.sequence(place))
         self.link.send(bytes(packet))
@@ -253,8 +265,8 @@ class RawTcp:
 
     def note(self, packet: Any, payload: bytes, at: int, flags: int = PSH | ACK) -> None:
         """Puts a packet that the caller sends himself on record, as ``put`` does with its own."""
+        self.sent[self.tag_of(packet)] = Sent(at, payload, parse(bytes(packet)))
         if payload:
-            self.sent[self.tag_of(packet)] = (at, payload)
             self.latest.update(zip(range(at, at + len(payload)), payload, strict=True))
         self.here = max(self.here, at + len(payload))
         self.clock += 1
@@ -289,7 +301,7 @@ class RawTcp:
             return
         if seen.flags & SYN:
             if not self.established:
-                self.peer_isn = seen.seq
+                self.peer_isn, self.peer_options = seen.seq, seen.options
                 self.peer_next = (seen.seq + 1) % MODULUS
                 self.acknowledged = seen.ack
                 self.established = True

@@ -16,7 +16,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ __all__ = ["CHUNK", "COMMAND", "HOST", "SASL", "TEXT", "Conversation", "Personal
 HOST = "mail2.example.com"
 COMMAND, TEXT, CHUNK, SASL = "command", "text", "chunk", "sasl"
 TCP_FASTOPEN = 23
+IPPROTO_MPTCP = 262
 #: Server side on; data on a SYN is taken without a cookie, from every listener (ip-sysctl.rst).
 FASTOPEN_FOR_ALL = 0x1 | 0x2 | 0x200 | 0x400
 BACKLOG = 64
@@ -277,10 +278,14 @@ class _Connection:
 class Recorder:
     """The server, on ``host``'s port 25 of both families. A context manager: listens on entry."""
 
-    def __init__(self, topology: Topology, host: str = SERVER, port: int = 25) -> None:
+    def __init__(
+        self, topology: Topology, host: str = SERVER, port: int = 25, *, multipath: Iterable[str] = ()
+    ) -> None:
         self._topology, self._host, self._port = topology, host, port
+        self._multipath_addresses = tuple(multipath)
+        #: Whether the kernel has Multipath TCP, and so listens for it at the addresses given.
+        self.multipath = False
         self._selector = selectors.DefaultSelector()
-        self._listeners: list[socket.socket] = []
         self._wake, self._stop = os.pipe()
         self._lock = threading.Lock()
         self._conversations: list[Conversation] = []
@@ -305,18 +310,28 @@ class Recorder:
         try:
             with self._topology.enter(self._host):
                 Path("/proc/sys/net/ipv4/tcp_fastopen").write_text(str(FASTOPEN_FOR_ALL))
-                for family, kind in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-                    address = self._topology.address(self._host, family=family)
-                    listener = socket.create_server((address, self._port), family=kind, backlog=BACKLOG)
+                for family in (4, 6):
+                    listener = self._listen(self._topology.address(self._host, family=family), socket.IPPROTO_TCP)
                     listener.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, BACKLOG)
-                    listener.setblocking(False)
-                    self._listeners.append(listener)
-                    self._selector.register(listener, selectors.EVENT_READ)
+                with contextlib.suppress(OSError):  # EPROTONOSUPPORT
+                    for address in self._multipath_addresses:
+                        self._listen(address, IPPROTO_MPTCP)
+                    self.multipath = bool(self._multipath_addresses)
         except OSError as error:
             raise LabError(f"lab: the recording server cannot listen: {error.strerror or error}") from error
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._thread.start()
         return self
+
+    def _listen(self, address: str, protocol: int) -> socket.socket:
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.socket(kind, socket.SOCK_STREAM, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, self._port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+        return listener
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None

@@ -18,7 +18,7 @@ from nfmailguard.errors import LabError
 from nfmailguard.lab import judge
 from nfmailguard.lab.evasions.technique import LOST, PORTS_EACH, Attack, NotTried, Technique
 from nfmailguard.lab.honest import HonestMail
-from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen
+from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen, Sent
 from nfmailguard.lab.recorder import Conversation, Recorder
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.policy.model import Policy
@@ -33,6 +33,8 @@ NOT_TRIED = "not tried"
 
 #: An address on the client's link that is no host's: no kernel answers for it.
 ATTACKER = {4: "10.25.1.66", 6: "fd25:1::66"}
+#: Addresses of the server at which it listens for Multipath TCP, too.
+MULTIPATH = {4: "10.25.2.3", 6: "fd25:2::3"}
 FIRST_PORT = 20_000
 QUIET = 0.05
 HOP = f"""
@@ -92,10 +94,11 @@ class ProvingGround:
                 _write(f"net/ipv4/conf/{where}/send_redirects", "0")
         client, router = _hardware(topology, CLIENT, "net0"), _hardware(topology, GATEWAY, "outside")
         self._spare_address(client)
+        self._second_server()
         done = topology.run(SERVER, ["nft", "-f", "-"], input=HOP, text=True, capture_output=True)
         if done.returncode:
             raise LabError(f"lab: cannot lose packets behind the gateway (nft): {done.stderr.strip()}")
-        self._recorder = self._stack.enter_context(Recorder(topology))
+        self._recorder = self._stack.enter_context(Recorder(topology, multipath=MULTIPATH.values()))
         with topology.enter(CLIENT):
             self._link = Link("net0", router)
         self._stack.callback(self._link.close)
@@ -111,11 +114,20 @@ class ProvingGround:
             for address in ATTACKER.values():
                 ip.neigh("replace", dst=address, lladdr=hardware, ifindex=index, state="permanent")
 
+    def _second_server(self) -> None:
+        from pyroute2 import IPRoute
+
+        with self._topology.enter(SERVER), IPRoute() as ip:
+            index = ip.link_lookup(ifname="net0")[0]
+            for family, address in MULTIPATH.items():
+                ip.addr("add", index=index, address=address, prefixlen=24 if family == 4 else 64)
+
     def attack(self, technique: Technique) -> Attack:
         """The means for ``technique``; its server is as the technique wants it."""
         source = ATTACKER[self._family]
         server = self._topology.address(SERVER, family=self._family)
-        attack = Attack(self._link, source, server, FIRST_PORT + PORTS_EACH * (self._tried % 1000))
+        multipath = MULTIPATH[self._family] if self._recorder.multipath else None
+        attack = Attack(self._link, source, server, multipath, FIRST_PORT + PORTS_EACH * (self._tried % 1000))
         self._tried += 1
         for port in attack.ports():
             self._recorder.expect(source, port, technique.server)
@@ -200,25 +212,34 @@ def outcome_of(
     connections: Sequence[RawTcp], conversations: Sequence[Conversation], left: Sequence[Seen], *, held: bool
 ) -> str:
     """What became of an attack that did not get past, from what ``left`` the gateway and what the server has."""
-    sent = {tag: said for one in connections for tag, said in one.sent.items() if said[1]}
+    sent = {tag: said for one in connections for tag, said in one.sent.items()}
     ours = {place for one in connections for place in one.resets_sent}
     if any(seen.flags & RST and seen.seq not in ours for seen in left):
         return RESET
-    arrived = {seen.tag: seen.payload for seen in left}
-    if any(tag in sent and sent[tag][1] != payload for tag, payload in arrived.items()):
+    arrived = {seen.tag: seen for seen in left}
+    if any(_changed(sent[tag], seen) for tag, seen in arrived.items() if tag in sent):
         return MASKED
     if any(_not_as_said(one, conversations) for one in connections):
         return MASKED
-    if sent and all(tag in arrived for tag in sent):
+    if all(tag in arrived for tag, said in sent.items() if said.payload):
         return NO_EFFECT
     return HELD if held else DROPPED
+
+
+def _changed(said: Sent, seen: Seen) -> bool:
+    packet = said.packet
+    return packet is not None and (packet.payload, packet.flags, packet.options) != (
+        seen.payload,
+        seen.flags,
+        seen.options,
+    )
 
 
 def _not_as_said(connection: RawTcp, conversations: Sequence[Conversation]) -> bool:
     """Whether the server has an octet that was never said at its place."""
     said: dict[int, set[int]] = {}
-    for start, payload in connection.sent.values():
-        for place, octet in enumerate(payload, start):
+    for sent in connection.sent.values():
+        for place, octet in enumerate(sent.payload, sent.place):
             said.setdefault(place, set()).add(octet)
     same = [one for one in conversations if one.peer[1] == connection.ends.port]
     return len(same) == 1 and any(octet not in said.get(place, {octet}) for place, octet in enumerate(same[0].received))

@@ -6,6 +6,7 @@ from nfmailguard.lab.evasions.beside import BESIDE
 from nfmailguard.lab.evasions.commands import COMMANDS
 from nfmailguard.lab.evasions.handshake import HANDSHAKE
 from nfmailguard.lab.evasions.headers import HEADERS
+from nfmailguard.lab.evasions.multipath import MULTIPATH
 from nfmailguard.lab.evasions.order import ORDER
 from nfmailguard.lab.evasions.packets import PACKETS
 from nfmailguard.lab.evasions.replies import REPLIES
@@ -20,6 +21,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     *HEADERS,
     *HANDSHAKE,
     *PACKETS,
+    *MULTIPATH,
     *BESIDE,
     *COMMANDS,
     *TEXT,

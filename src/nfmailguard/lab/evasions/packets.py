@@ -169,6 +169,18 @@ def ipv6_routing(attack: Attack) -> None:
         connection.put(EVIL, extensions=IPv6ExtHdrRouting(type=kind, addresses=[], segleft=0))
 
 
+@technique("ipv6-unknown-header", "extension headers that port rules do not walk: 135, 139, 140, 253", families=(6,))
+def ipv6_unknown_header(attack: Attack) -> None:
+    from scapy.layers.inet6 import IPv6ExtHdrDestOpt, PadN
+
+    for kind in (135, 139, 140, 253):
+        connection = attack.session()
+        packet = connection.segment(EVIL, extensions=IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)]))
+        packet.nh = kind
+        connection.note(packet, EVIL, connection.here)
+        attack.link.send(bytes(packet))
+
+
 @technique("behind-the-packet", "the command stands behind the IP packet's end, in the frame's padding")
 def behind_the_packet(attack: Attack) -> None:
     connection = attack.session()

@@ -105,3 +105,29 @@ def keyword_repeated(attack: Attack) -> None:
     connection.acknowledges = False
     connection.put(b"EHLO evade.example\r\n")
     attack.wait(0.5)
+
+
+@technique(
+    "keyword-drift-behind",
+    "a line answered twice, a command before and one behind EHLO: is its reply not the NOOP's?",
+    options=ASA,
+    server=Personality(starttls=True, buffer=256),
+)
+def keyword_drift_behind(attack: Attack) -> None:
+    attack.forbidden_to_client += [b"STARTTLS"]
+    connection = attack.opened()
+    connection.put(b"NOOP " + b"A" * 400 + b"\r\nNOOP\r\nEHLO evade.example\r\nNOOP\r\n")
+    connection.read()
+    attack.wait(0.05)
+
+
+@technique("keyword-cut", "a window that ends inside the keyword", options=ASA, server=TLS)
+def keyword_cut(attack: Attack) -> None:
+    attack.forbidden_to_client += [b"STARTTLS"]
+    connection = attack.opened()
+    connection.window = 101  # behind "250 STA"
+    connection.put(b"EHLO evade.example\r\n")
+    connection.wait(lambda: len(connection.text) >= 101, 0.5)
+    connection.window = 65535
+    connection.put(flags=ACK)
+    connection.read()

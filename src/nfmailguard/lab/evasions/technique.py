@@ -36,6 +36,8 @@ class Attack:
     link: Link
     source: str
     server: str
+    #: Where a server speaks Multipath TCP; None: this kernel has none.
+    multipath_server: str | None
     first_port: int
     connections: list[RawTcp] = field(default_factory=list)
     #: What ``before`` gave: a connection older than the gateway.
@@ -60,9 +62,9 @@ class Attack:
         taken = (one.ends.port for one in self.connections)
         return frozenset(range(self.first_port, self.first_port + PORTS_EACH)).union(taken)
 
-    def tcp(self, port: int | None = None, **fields: Any) -> RawTcp:
+    def tcp(self, port: int | None = None, server: str | None = None, **fields: Any) -> RawTcp:
         """A connection that has sent nothing yet."""
-        connection = RawTcp(self.link, Ends(self.source, self.server, port or self.port()), **fields)
+        connection = RawTcp(self.link, Ends(self.source, server or self.server, port or self.port()), **fields)
         self.connections.append(connection)
         return connection
 
