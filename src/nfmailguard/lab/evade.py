@@ -10,8 +10,11 @@ from __future__ import annotations
 import sys
 import tempfile
 import textwrap
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, pairwise
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +31,15 @@ from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway
 from nfmailguard.lab.topology import Topology
 from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
+from nfmailguard.policy.model import Policy
 
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
+#: Ranges at once; a technique mostly waits, for what must not come.
+LANES = 3
+#: Techniques that follow each other through one gateway.
+GROUP = 30
 STYLES = {GOT_PAST: "bold red", NOT_TRIED: "bold yellow", NO_EFFECT: "dim"}
 OUTCOMES = (GOT_PAST, RESET, MASKED, HELD, DROPPED, NO_EFFECT, NOT_TRIED)
 
@@ -47,7 +55,13 @@ class Choice(NamedTuple):
 
     def options(self) -> list[str]:
         """As ``nfmailguard run`` takes them."""
-        return ["--mode", self.mode, "--profile", self.profile, *(f"--set={text}" for text in self.overrides)]
+        return [
+            "--mode",
+            self.mode,
+            "--profile",
+            self.profile,
+            *chain.from_iterable(("--set", text) for text in self.overrides),
+        ]
 
 
 class Result(NamedTuple):
@@ -79,52 +93,85 @@ def chosen(choice: Choice) -> list[Technique]:
 
 
 def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Result]:
-    """Runs them, inside a private world. ``progress``: number, of how many, and what is next."""
+    """Runs them, inside a private world, on several ranges at once. ``progress``: number, of how many, what."""
     techniques = chosen(choice)
-    trials: list[tuple[Trial, Sequence[dict[str, Any]]]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch,
-        Topology() as topology,
-        ProvingGround(topology, choice.family) as ground,
-    ):
-        # Those that share a gateway's options share the gateway; one that begins before it has its own.
-        ordered = sorted(techniques, key=_gateway_of)
-        for number, (_, group) in enumerate(groupby(ordered, key=_gateway_of)):
-            trials += _play(topology, ground, choice, list(group), Path(scratch, str(number)), len(trials), progress)
     place = {technique.name: number for number, technique in enumerate(techniques)}
-    results = [_result(trial, events) for trial, events in trials]
+    work = Work(choice, techniques, progress)
+    lanes = min(LANES, len(work.groups))
+    with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, ThreadPoolExecutor(lanes) as pool:
+        running = [pool.submit(work.lane, Path(scratch), number) for number in range(lanes)]
+        try:
+            results = [result for lane in running for result in lane.result()]
+        except BaseException:
+            work.stopped.set()
+            raise
     return sorted(results, key=lambda result: place[result.name])
+
+
+class Work:
+    """The techniques in groups, each of which shares a gateway; lanes take them one by one."""
+
+    def __init__(
+        self, choice: Choice, techniques: Sequence[Technique], progress: Callable[[int, int, str], None]
+    ) -> None:
+        self.choice, self.progress = choice, progress
+        self.count, self.done = len(techniques), 0
+        # A technique that begins before its gateway has one to itself.
+        ordered = sorted(techniques, key=_gateway_of)
+        alike = [list(group) for _, group in groupby(ordered, key=_gateway_of)]
+        self.groups = [group[at : at + GROUP] for group in alike for at in range(0, len(group), GROUP)]
+        self.stopped = threading.Event()
+        self._left = deque(sorted(self.groups, key=len, reverse=True))
+        self._lock = threading.Lock()
+
+    def lane(self, scratch: Path, number: int) -> list[Result]:
+        """Takes groups until none is left, on a topology of its own."""
+        results: list[Result] = []
+        with Topology(f"{number}-") as topology, ProvingGround(topology, self.choice.family) as ground:
+            while not self.stopped.is_set():
+                with self._lock:
+                    if not self._left:
+                        break
+                    group = self._left.popleft()
+                results += self._play(topology, ground, group, scratch / group[0].name)
+        return results
+
+    def _play(
+        self, topology: Topology, ground: ProvingGround, group: list[Technique], directory: Path
+    ) -> Iterator[Result]:
+        options = [*self.choice.options(), *group[0].options]
+        policy = _policy(options)
+        attacks = [ground.attack(technique) for technique in group]
+        for technique, attack in zip(group, attacks, strict=True):
+            if technique.before is not None:
+                attack.early = technique.before(attack)
+        trials = []
+        with Gateway(topology, directory, *options) as gateway:
+            for technique, attack in zip(group, attacks, strict=True):
+                if self.stopped.is_set():
+                    break
+                self._tell(technique.name)
+                trials.append(ground.play(technique, attack, policy))
+        events = gateway.events()
+        for trial in trials:
+            yield _result(trial, (one for one in events if {one["src_port"], one["dest_port"]} & trial.ports))
+
+    def _tell(self, name: str) -> None:
+        with self._lock:
+            self.done += 1
+            self.progress(self.done, self.count, name)
 
 
 def _gateway_of(technique: Technique) -> tuple[str, ...]:
     return (*technique.options, technique.name if technique.before else "")
 
 
-def _play(
-    topology: Topology,
-    ground: ProvingGround,
-    choice: Choice,
-    group: list[Technique],
-    directory: Path,
-    done: int,
-    progress: Callable[[int, int, str], None],
-) -> Iterator[tuple[Trial, Sequence[dict[str, Any]]]]:
-    options = [*choice.options(), *group[0].options]
-    overrides = [option for flag, option in pairwise(options) if flag == "--set"]
-    profile = options[len(options) - 1 - options[::-1].index("--profile") + 1]
-    policy = config.load(None, [*choice.overrides, *overrides], profile=profile).flow_rules()[-1].policy
-    attacks = {technique.name: ground.attack(technique) for technique in group}
-    for technique in group:
-        if technique.before is not None:
-            attacks[technique.name].early = technique.before(attacks[technique.name])
-    trials = []
-    with Gateway(topology, directory, *options) as gateway:
-        for number, technique in enumerate(group):
-            progress(done + number + 1, len(chosen(choice)), technique.name)
-            trials.append(ground.play(technique, attacks[technique.name], policy))
-    events = gateway.events()
-    for trial in trials:
-        yield trial, [one for one in events if {one["src_port"], one["dest_port"]} & trial.ports]
+def _policy(options: Sequence[str]) -> Policy:
+    """The policy of a gateway with these options."""
+    pairs = list(pairwise(options))
+    overrides = [value for flag, value in pairs if flag == "--set"]
+    profile = [value for flag, value in pairs if flag == "--profile"][-1]
+    return config.load(None, overrides, profile=profile).flow_rules()[-1].policy
 
 
 def _result(trial: Trial, events: Iterable[dict[str, Any]]) -> Result:

@@ -18,8 +18,9 @@ from nfmailguard.errors import LabError
 from nfmailguard.lab import judge
 from nfmailguard.lab.evasions.technique import LOST, PORTS_EACH, Attack, NotTried, Technique
 from nfmailguard.lab.honest import HonestMail
+from nfmailguard.lab.permissive import Conversation
 from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen, Sent
-from nfmailguard.lab.recorder import Conversation, Recorder
+from nfmailguard.lab.recorder import Recorder
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.policy.model import Policy
 from nfmailguard.queues.kernel import queue_states
@@ -134,9 +135,16 @@ class ProvingGround:
         return attack
 
     def _held(self) -> int:
-        # The kernel's own count of packets without a verdict; an unprivileged user may not read it.
+        # The kernel's own count of packets without a verdict, of which some are just on their way;
+        # an unprivileged user may not read it.
+        counts = []
         with self._topology.enter(GATEWAY):
-            return sum(state.total for state in queue_states().values())
+            for _ in range(4):
+                counts.append(sum(state.total for state in queue_states().values()))
+                if not counts[-1]:
+                    break
+                time.sleep(0.005)
+        return min(counts)
 
     def play(self, technique: Technique, attack: Attack, policy: Policy) -> Trial:
         """Runs one technique, an honest mail beside it, and judges."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, Attack, Table
-from nfmailguard.lab.recorder import Personality
+from nfmailguard.lab.permissive import Personality
 
 __all__ = ["COMMANDS"]
 

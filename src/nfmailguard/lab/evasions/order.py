@@ -9,8 +9,8 @@ Protocol Semantics").
 from __future__ import annotations
 
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, Attack, Table
+from nfmailguard.lab.permissive import Personality
 from nfmailguard.lab.rawtcp import ACK, FIN, PSH, RST, RawTcp
-from nfmailguard.lab.recorder import Personality
 
 __all__ = ["ORDER"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from nfmailguard.lab.evasions.technique import Attack, Table
+from nfmailguard.lab.permissive import HOST, Personality
 from nfmailguard.lab.rawtcp import ACK, RawTcp
-from nfmailguard.lab.recorder import HOST, Personality
 
 __all__ = ["REPLIES"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from nfmailguard.lab.permissive import Personality
 from nfmailguard.lab.rawtcp import ACK, PSH, Ends, Link, RawTcp, build
-from nfmailguard.lab.recorder import Personality
 
 __all__ = ["EVIL", "HARMLESS", "LOST", "Attack", "NotTried", "Table", "Technique"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nfmailguard.lab.evasions.technique import EVIL, Attack, Table
-from nfmailguard.lab.recorder import Personality
+from nfmailguard.lab.permissive import Personality
 
 __all__ = ["SHAPES", "TEXT"]
 
