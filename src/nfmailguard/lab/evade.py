@@ -141,7 +141,7 @@ class Work:
     ) -> Iterator[Result]:
         options = [*self.choice.options(), *group[0].options]
         policy = _policy(options)
-        attacks = [ground.attack(technique) for technique in group]
+        attacks = [ground.attack(technique, policy) for technique in group]
         for technique, attack in zip(group, attacks, strict=True):
             if technique.before is not None:
                 attack.early = technique.before(attack)
@@ -151,7 +151,7 @@ class Work:
                 if self.stopped.is_set():
                     break
                 self._tell(technique.name)
-                trials.append(ground.play(technique, attack, policy))
+                trials.append(ground.play(technique, attack))
         events = gateway.events()
         for trial in trials:
             yield _result(trial, (one for one in events if {one["src_port"], one["dest_port"]} & trial.ports))
@@ -213,7 +213,7 @@ def table(results: Sequence[Result]) -> Table:
         outcome = Text(result.outcome, style=STYLES.get(result.outcome, "green"))
         received = Text(shown(result.received))
         if result.faults:
-            received.append("\n" + "\n".join(result.faults[:2]), style="red")
+            received.append(f"\n{result.faults[0]}", style="red")
         honest = Text(result.honest, style="green" if result.honest == "ok" else "bold red")
         # The greeting is masked in every connection; that says nothing here.
         findings = [finding for finding in result.findings if finding != "banner.masked"]
@@ -239,7 +239,7 @@ def exit_code(results: Sequence[Result]) -> int:
 def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
     """The table, and what it comes to."""
     console.print(
-        f"[bold]{len(results)} ways round an inline filter[/], sent as live packets through `nfmailguard run "
+        "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
         f"{' '.join(choice.options())}` over IPv{choice.family}.\nJudged by the octets that the server's kernel"
         " delivered; an honest mail went through beside each.",
         highlight=False,

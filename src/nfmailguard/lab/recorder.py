@@ -8,6 +8,7 @@ Takes data on a SYN (TCP Fast Open) from anybody, and speaks Multipath TCP where
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import socket
@@ -30,6 +31,17 @@ IPPROTO_MPTCP = 262
 #: Server side on; data on a SYN is taken without a cookie, from every listener (ip-sysctl.rst).
 FASTOPEN_FOR_ALL = 0x1 | 0x2 | 0x200 | 0x400
 BACKLOG = 64
+
+
+def _knows_multipath() -> bool:
+    # EPROTONOSUPPORT: not built in; ENOPROTOOPT: switched off (net.mptcp.enabled).
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.ENOPROTOOPT, errno.EINVAL):
+            return False
+        raise
+    return True
 
 
 @dataclass
@@ -77,10 +89,9 @@ class Recorder:
                 for family in (4, 6):
                     listener = self._listen(self._topology.address(self._host, family=family), socket.IPPROTO_TCP)
                     listener.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, BACKLOG)
-                with contextlib.suppress(OSError):  # EPROTONOSUPPORT
-                    for address in self._multipath_addresses:
-                        self._listen(address, IPPROTO_MPTCP)
-                    self.multipath = bool(self._multipath_addresses)
+                self.multipath = bool(self._multipath_addresses) and _knows_multipath()
+                for address in self._multipath_addresses if self.multipath else ():
+                    self._listen(address, IPPROTO_MPTCP)
         except OSError as error:
             raise LabError(f"lab: the recording server cannot listen: {error.strerror or error}") from error
         self._selector.register(self._wake, selectors.EVENT_READ)

@@ -36,6 +36,7 @@ NOT_TRIED = "not tried"
 ATTACKER = {4: "10.25.1.66", 6: "fd25:1::66"}
 #: Addresses of the server at which it listens for Multipath TCP, too.
 MULTIPATH = {4: "10.25.2.3", 6: "fd25:2::3"}
+IFA_F_NODAD = 2
 FIRST_PORT = 20_000
 QUIET = 0.05
 HOP = f"""
@@ -121,14 +122,15 @@ class ProvingGround:
         with self._topology.enter(SERVER), IPRoute() as ip:
             index = ip.link_lookup(ifname="net0")[0]
             for family, address in MULTIPATH.items():
-                ip.addr("add", index=index, address=address, prefixlen=24 if family == 4 else 64)
+                flags = {} if family == 4 else {"flags": IFA_F_NODAD}  # usable at once
+                ip.addr("add", index=index, address=address, prefixlen=24 if family == 4 else 64, **flags)
 
-    def attack(self, technique: Technique) -> Attack:
-        """The means for ``technique``; its server is as the technique wants it."""
+    def attack(self, technique: Technique, policy: Policy) -> Attack:
+        """The means for ``technique`` against a gateway of ``policy``; its server is as the technique wants it."""
         source = ATTACKER[self._family]
         server = self._topology.address(SERVER, family=self._family)
         multipath = MULTIPATH[self._family] if self._recorder.multipath else None
-        attack = Attack(self._link, source, server, multipath, FIRST_PORT + PORTS_EACH * (self._tried % 1000))
+        attack = Attack(self._link, source, server, multipath, FIRST_PORT + PORTS_EACH * (self._tried % 1000), policy)
         self._tried += 1
         for port in attack.ports():
             self._recorder.expect(source, port, technique.server)
@@ -146,7 +148,7 @@ class ProvingGround:
                 time.sleep(0.005)
         return min(counts)
 
-    def play(self, technique: Technique, attack: Attack, policy: Policy) -> Trial:
+    def play(self, technique: Technique, attack: Attack) -> Trial:
         """Runs one technique, an honest mail beside it, and judges."""
         held = self._held()
         list(self._tap.read())
@@ -164,7 +166,7 @@ class ProvingGround:
         conversations = [one for one in self._recorder.conversations(attack.source) if one.peer[1] in attack.ports()]
         heard = [octets for one in attack.connections for octets in (bytes(one.heard), bytes(one.heard_last.values()))]
         faults = judge.faults(
-            conversations, judge.denied_verbs(policy), attack.forbidden, heard, attack.forbidden_to_client
+            conversations, judge.denied_verbs(attack.policy), attack.forbidden, heard, attack.forbidden_to_client
         )
         outcome = outcome_of(attack.connections, conversations, left, held=self._held() > held)
         if outcome in (NO_EFFECT, DROPPED) and attack.forbidden_to_client:

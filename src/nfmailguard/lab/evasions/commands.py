@@ -186,7 +186,7 @@ def pipelined_unread(attack: Attack) -> None:
 
 @technique("pipe-address", "a pipe as recipient, cut before and behind the bar (sendmail's |prog)")
 def pipe_address(attack: Attack) -> None:
-    attack.forbidden += [rb"\|"]
+    attack.forbidden += [rb"\|"] if "|" in attack.policy.address.characters else []
     connection = attack.session()
     connection.say(b"MAIL FROM:<a@example.net>\r\n")
     for segment in (b"RCPT TO:<", b"|", b"prog>\r\n"):

@@ -203,6 +203,58 @@ def text_ahead_rewritten(attack: Attack) -> None:
     connection.put(b"hello" + END_AND_EVIL, start)
 
 
+def behind_text(attack: Attack, filler: bytes, *, close: bytes = b"") -> None:
+    """A command goes ahead in message text; the text ends before it, and ``filler`` leads up to it."""
+    connection = attack.text()
+    start, text = connection.here, b"hello\r\n.\r\n"
+    place = start + len(text) + len(filler)
+    connection.put(EVIL, place)
+    attack.wait(0.02)
+    connection.put(text, start)
+    attack.wait(0.02)
+    connection.put(filler + close, start + len(text))
+
+
+@technique("text-ahead-commands", "a command goes ahead while text is read, and is reached when commands are")
+def text_ahead_commands(attack: Attack) -> None:
+    behind_text(attack, b"NOOP\r\n" * 5)
+
+
+@technique("text-ahead-covered", "as text-ahead-commands; what closes the gap covers the command with a harmless one")
+def text_ahead_covered(attack: Attack) -> None:
+    behind_text(attack, b"NOOP\r\n" * 5, close=HARMLESS)
+
+
+@technique("text-ahead-data", "as text-ahead-commands; a DATA that the server refuses leads up to it")
+def text_ahead_data(attack: Attack) -> None:
+    behind_text(attack, b"DATA\r\n")
+
+
+@technique("text-ahead-many", "300 gaps in message text, more than limits.pending_segments, then end and command")
+def text_ahead_many(attack: Attack) -> None:
+    connection = attack.text()
+    start = connection.here
+    for number in range(300):
+        connection.stray(b"x", start + 40 + 2 * number)
+        if number % 16 == 15:
+            attack.link.dispatch(0.001)
+    connection.put(b"hello" + END_AND_EVIL, start)
+
+
+@technique(
+    "held-expired",
+    "a harmless segment ahead of a gap is held until it expires (limits.held, here 0.2 s), then another comes",
+    options=("--set", "limits.held=0.2"),
+)
+def held_expired(attack: Attack) -> None:
+    connection = attack.session()
+    start = connection.here
+    connection.put(HARMLESS, start + len(PREFIX))
+    attack.wait(0.5)
+    connection.put(EVIL, start + len(PREFIX))
+    connection.put(PREFIX, start)
+
+
 @technique("gap-reset", "a gap that is never filled, then a RST, then the filler (Suricata stream-tcp tests)")
 def gap_reset(attack: Attack) -> None:
     connection = attack.session()
@@ -219,6 +271,15 @@ def gap_fin(attack: Attack) -> None:
     connection.put(EVIL, start + len(PREFIX), FIN | PSH | ACK)
     connection.stray(EVIL, start + len(PREFIX) + len(EVIL) + 1)
     connection.put(PREFIX, start)
+
+
+@technique("fin-moved", "a FIN dies behind the gateway, a later one too; data up to the later one")
+def fin_moved(attack: Attack) -> None:
+    connection = attack.session()
+    start = connection.here
+    connection.stray(at=start, flags=FIN | ACK, ttl=LOST)
+    connection.stray(at=start + len(EVIL), flags=FIN | ACK, ttl=LOST)
+    connection.put(EVIL, start)
 
 
 @technique("wrap", "the sequence number passes 2^32 inside the verb")

@@ -12,6 +12,7 @@ from typing import Any
 from nfmailguard.lab.evasions.technique import Attack, Table
 from nfmailguard.lab.permissive import HOST, Personality
 from nfmailguard.lab.rawtcp import ACK, RawTcp
+from nfmailguard.policy.model import BannerRule
 
 __all__ = ["REPLIES"]
 
@@ -23,7 +24,8 @@ TLS = Personality(starttls=True, silent_blank=True)
 
 
 def watched(attack: Attack, **fields: Any) -> RawTcp:
-    attack.forbidden_to_client += [HOST.partition(".")[2].encode(), b"ESMTP"]
+    if attack.policy.banner.rule is not BannerRule.NONE:
+        attack.forbidden_to_client += [HOST.partition(".")[2].encode(), b"ESMTP"]
     return attack.connected(**fields)
 
 

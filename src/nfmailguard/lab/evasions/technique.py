@@ -13,6 +13,7 @@ from typing import Any
 
 from nfmailguard.lab.permissive import Personality
 from nfmailguard.lab.rawtcp import ACK, PSH, Ends, Link, RawTcp, build
+from nfmailguard.policy.model import Policy
 
 __all__ = ["EVIL", "HARMLESS", "LOST", "Attack", "NotTried", "Table", "Technique"]
 
@@ -39,6 +40,8 @@ class Attack:
     #: Where a server speaks Multipath TCP; None: this kernel has none.
     multipath_server: str | None
     first_port: int
+    #: What the gateway was told to do; a technique may only forbid what that forbids.
+    policy: Policy
     connections: list[RawTcp] = field(default_factory=list)
     #: What ``before`` gave: a connection older than the gateway.
     early: RawTcp | None = None
