@@ -282,7 +282,7 @@ class RawTcp:
 
     def put_again(self) -> bool:
         """Sends what the peer has not acknowledged again, each octet as it was sent last; False: there was nothing."""
-        start = (self.acknowledged - self.isn - 1) % MODULUS if self.acknowledged else 0
+        start = (self.acknowledged - self.isn - 1) % MODULUS if self.established else 0
         octets = bytearray()
         for place in range(start, self.here):
             if place not in self.latest or len(octets) >= MTU - 200:

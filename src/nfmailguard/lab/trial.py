@@ -201,7 +201,7 @@ class ProvingGround:
 
     def _hang_up(self, attack: Attack) -> None:
         for one in attack.connections:
-            place = (one.acknowledged - one.isn - 1) % (1 << 32) if one.acknowledged else one.here
+            place = (one.acknowledged - one.isn - 1) % (1 << 32) if one.established else one.here
             one.stray(flags=RST, at=place)
         self._link.connections.clear()
 
