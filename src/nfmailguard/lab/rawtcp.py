@@ -207,6 +207,8 @@ class RawTcp:
     clock: int = 5_000_000
     established: bool = False
     reset: bool = False
+    #: The peer has said all it will say (its FIN has come, in order).
+    peer_closed: bool = False
     text: bytes = b""
     #: All that came in order, and each place's octet as it came last: a repeated segment may say something else.
     heard: bytearray = field(default_factory=bytearray)
@@ -315,6 +317,7 @@ class RawTcp:
             fresh = seen.payload[old:]
             self.text += fresh
             self.heard += fresh
+            self.peer_closed |= bool(seen.flags & FIN)
             self.peer_next = (self.peer_next + len(fresh) + bool(seen.flags & FIN)) % MODULUS
         if self.acknowledges and (seen.payload or seen.flags & FIN):
             self.put(flags=ACK)

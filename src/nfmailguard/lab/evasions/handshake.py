@@ -228,8 +228,10 @@ def syn_repeated(attack: Attack) -> None:
 def ports_reused(attack: Attack) -> None:
     first = attack.session()
     first.say(b"QUIT\r\n")
+    if not first.wait(lambda: first.peer_closed, 1.0):
+        raise NotTried("the server does not close")
     first.put(flags=FIN | ACK)
-    attack.wait(0.02)
+    attack.wait(0.05)
     second = attack.session(port=first.ends.port, isn=first.isn + 100_000)
     second.put(EVIL)
 

@@ -23,6 +23,8 @@ HARMLESS = b"NOOP root\r\n"
 #: A TTL that ends between the gateway and the server.
 LOST = 5
 PORTS_EACH = 40
+#: Seconds for an answer that has to come, on a machine with other things to do.
+PATIENCE = 4.0
 ORDINARY = Personality()
 
 
@@ -74,21 +76,21 @@ class Attack:
     def connected(self, port: int | None = None, **fields: Any) -> RawTcp:
         """An open connection, its greeting not read."""
         connection = self.tcp(port, **fields)
-        if not connection.connect():
+        if not connection.connect(timeout=PATIENCE):
             raise NotTried("no connection")
         return connection
 
     def opened(self, port: int | None = None, **fields: Any) -> RawTcp:
         """An open connection, greeted."""
         connection = self.connected(port, **fields)
-        if not connection.read(1.0).startswith(b"220"):
+        if not connection.read(PATIENCE).startswith(b"220"):
             raise NotTried("no greeting")
         return connection
 
     def session(self, hello: bytes = b"HELO", **fields: Any) -> RawTcp:
         """An SMTP session in which the server waits for a command."""
         connection = self.opened(**fields)
-        if not connection.say(hello + b" evade.example\r\n", 1.0).startswith(b"250"):
+        if not connection.say(hello + b" evade.example\r\n", PATIENCE).startswith(b"250"):
             raise NotTried(f"no reply to {hello.decode()}")
         return connection
 
@@ -96,14 +98,14 @@ class Attack:
         """A session in which DATA is next."""
         connection = self.session(**fields)
         for line in (b"MAIL FROM:<evil@example.net>\r\n", b"RCPT TO:<bob@example.com>\r\n"):
-            if not connection.say(line, 1.0).startswith(b"250"):
+            if not connection.say(line, PATIENCE).startswith(b"250"):
                 raise NotTried("no mail begun")
         return connection
 
     def text(self, **fields: Any) -> RawTcp:
         """A session in which the server reads message text."""
         connection = self.mail(**fields)
-        if not connection.say(b"DATA\r\n", 1.0).startswith(b"354"):
+        if not connection.say(b"DATA\r\n", PATIENCE).startswith(b"354"):
             raise NotTried("no 354")
         return connection
 
