@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nfmailguard.lab.evasions.beside import BESIDE
 from nfmailguard.lab.evasions.commands import COMMANDS
+from nfmailguard.lab.evasions.extensions import EXTENSIONS
 from nfmailguard.lab.evasions.handshake import HANDSHAKE
 from nfmailguard.lab.evasions.headers import HEADERS
 from nfmailguard.lab.evasions.multipath import MULTIPATH
@@ -24,6 +25,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     *MULTIPATH,
     *BESIDE,
     *COMMANDS,
+    *EXTENSIONS,
     *TEXT,
     *REPLIES,
 )

@@ -49,10 +49,10 @@ def smuggled(shape: bytes, size: int) -> Callable[[Attack], None]:
 
 
 for _name, (_shape, _whose) in SHAPES.items():
-    technique(f"smuggling-{_name}", f"{_shape!r} as an end of data: {_whose}"[:150], server=LOOSE)(smuggled(_shape, 0))
-
-technique("smuggling-octets", "LF.LF and its command, one octet a segment", server=LOOSE)(smuggled(b"\n.\n", 1))
-technique("smuggling-octets-cr", "CR.CR and its command, one octet a segment", server=LOOSE)(smuggled(b"\r.\r", 1))
+    technique(f"smuggling-{_name}", f"{_shape!r} as an end of data: {_whose}", server=LOOSE)(smuggled(_shape, 0))
+    technique(f"smuggling-{_name}-octets", f"as smuggling-{_name}, one octet a segment", server=LOOSE)(
+        smuggled(_shape, 1)
+    )
 
 
 @technique("smuggling-ahead", "LF.LF and a command go ahead of the segment before them", server=LOOSE)
