@@ -284,7 +284,9 @@ def test_what_is_set_is_what_happens(scene: Callable[[Case], Met], case: Case) -
     assert counters[spec.counter] == 1
     if spec.finding:
         assert [found.name for found in wire.findings if found.name == spec.finding] == [spec.finding]
-    ends = case.applied and (case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW))
+    ends = case.applied and (
+        case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW)
+    )
 
     # The packet.
     if not case.applied:
