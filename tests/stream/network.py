@@ -1,0 +1,370 @@
+"""The adversary: everything a network, or whoever sits on it, can do to a connection.
+
+Promises: with ``hostile`` off it only does what honest networks do (it loses, delays,
+repeats, cuts and reorders); on, it forges as well. Every choice is made by ``below``,
+where 0 is the ordinary one: a run whose choices shrink becomes an ordinary one. Does
+not know what is right; books and machine do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.stream.books import ACCEPT, Books, Violation
+from tests.stream.endpoint import Endpoint
+from tests.stream.packets import ACK, FIN, PSH, RST, SYN, TIMESTAMPS, URG, Segment
+from tests.stream.peers import Below, Client, Server
+
+SECOND = 1_000_000_000
+CHECKSUM_PARTIAL, GSO = 1, 2
+EVIL = {
+    True: b"\r\nEXPN root\r\nEHLO evil\r\nSTARTTLS\r\n.\r\n",
+    False: b"\r\n250-STARTTLS\r\n250 CHUNKING\r\n500 x\r\n220 go\r\n",
+}
+
+
+class Network:
+    """Both ends, what talks over them, and the gateway between; ``ends[to_server]`` sends that way."""
+
+    def __init__(self, below: Below, books: Books, ends: tuple[Endpoint, Endpoint], *, hostile: bool) -> None:
+        self.below = below
+        self.books = books
+        self.ends = ends
+        self.client = Client(below)
+        self.server = Server(below)
+        self.hostile = hostile
+        self.fair = True  # nothing is lost behind the gateway
+        self.bag: list[tuple[bool, Segment]] = []
+        self.history: list[tuple[bool, bytes, int]] = []
+        self.contradicted = False  #: other octets than the ends' own have been sent
+        self.wedged = False  #: an end may wait for ever, and be right to
+        self.options = b""
+        self.depth = 0
+        self.actions = [action for action, weight in (FOUL if hostile else FAIR) for _ in range(weight)]
+
+    # Sending and delivering.
+
+    def send(
+        self,
+        to_server: bool,
+        start: int,
+        payload: bytes = b"",
+        flags: int = ACK | PSH,
+        *,
+        ack: int | None = None,
+        window: int | None = None,
+        urgent: int = 0,
+        spoil: int = 0,
+        interface: int = 0,
+        queued: int = 0,
+        believable: bool = True,
+    ) -> int | None:
+        """One packet, through the gateway and on; its verdict."""
+        end = self.ends[to_server]
+        packet = self.books.tracks[to_server].build(
+            end.seq(start),
+            end.ack() if ack is None else ack % 2**32,
+            flags,
+            payload,
+            window=end.window() if window is None else window,
+            urgent=urgent,
+            spoil=spoil,
+            options=self.options,
+        )
+        end.sent = max(end.sent, min(start + len(payload), len(end.said)))
+        if believable and not flags & (SYN | RST):
+            self.history.append((to_server, packet, start))
+        verdict = self.books.give(
+            to_server, packet, start, believable=believable, interface=interface, flags=queued
+        )
+        self.carry()
+        return verdict
+
+    def carry(self) -> None:
+        """What has left the gateway: on to its receiver, into the bag, or gone."""
+        while self.books.out:
+            out, self.books.out = self.books.out, []
+            for to_server, segment in out:
+                fate = 0 if self.fair else self.below(10)
+                if fate < 6 or fate == 9:
+                    self.deliver(to_server, segment)
+                if fate in (6, 7, 9):
+                    self.bag.append((to_server, segment))
+
+    def deliver(self, to_server: bool, segment: Segment) -> None:
+        end = self.ends[not to_server]
+        before = end.have
+        if end.receive(segment):
+            self.compare(to_server, before)
+            if to_server:
+                self.ends[False].said += self.server.hear(end.first.stream)
+            else:
+                self.client.hear(end.first.stream)
+        if end.size == 65535:
+            end.open_window()
+        if end.owes_ack and self.depth < 3 and (self.fair or self.below(3) < 2):
+            end.owes_ack = False
+            self.depth += 1  # ends that have been led apart would go on for ever
+            self.send(not to_server, self.ends[not to_server].sent, flags=ACK)
+            self.depth -= 1
+
+    def compare(self, to_server: bool, before: int) -> None:
+        """Invariant 2: both receivers have the same, and it is what left the gateway in order."""
+        if not self.books.apply:
+            return
+        end = self.ends[not to_server]
+        first, last = end.first.stream[before:], end.last.stream[before:]
+        if first != last:
+            raise Violation(2, f"from {before} on one receiver has {bytes(first)!r}, another {bytes(last)!r}")
+        if not self.books.over and first != self.books.left[to_server][before : end.have]:
+            raise Violation(2, f"from {before} on a receiver has {bytes(first)!r}, which was not decided")
+
+    # What happens next.
+
+    def step(self) -> None:
+        self.actions[self.below(len(self.actions))](self)
+
+    def side(self) -> bool:
+        return self.below(2) == 0
+
+    def onward(self, to_server: bool | None = None) -> None:
+        """The next octets in order, as many as the segment takes; who has none left says more."""
+        to_server = self.side() if to_server is None else to_server
+        end = self.ends[to_server]
+        if end.sent >= len(end.said):
+            if to_server:
+                end.said += self.client.speak()
+            elif end.una < end.sent:
+                return self.again(to_server)
+        size = (1460, 1460, 40, 7, 3, 2, 1)[self.below(7)]
+        stop = min(end.sent + size, len(end.said), end.edge)
+        self.send(to_server, end.sent, bytes(end.said[end.sent : stop]))
+        return None
+
+    def again(self, to_server: bool | None = None) -> None:
+        """What has not been acknowledged, cut another way."""
+        to_server = self.side() if to_server is None else to_server
+        end = self.ends[to_server]
+        size = (1460, 80, 13, 5, 1)[self.below(5)]
+        self.send(to_server, end.una, bytes(end.said[end.una : min(end.una + size, end.sent)]))
+
+    def tiny(self) -> None:
+        to_server = self.side()
+        end = self.ends[to_server]
+        for place in range(end.sent, min(end.sent + 1 + self.below(8), len(end.said), end.edge)):
+            self.send(to_server, place, bytes(end.said[place : place + 1]))
+
+    def span(self, to_server: bool) -> tuple[int, int]:
+        """Somewhere about where things happen: (start, size)."""
+        end = self.ends[to_server]
+        marks = (self.books.believed.next[to_server], end.una, end.sent, len(end.said))
+        start = marks[self.below(4)] + (0, 1, 2, 5, 17, 40, -1, -2, -3, -9)[self.below(10)]
+        return start, (1, 2, 3, 4, 6, 9, 14, 30, 60)[self.below(9)]
+
+    def anywhere(self) -> None:
+        """True octets out of order, over what was sent before."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        start, size = self.span(to_server)
+        start = max(0, min(start, len(end.said) - 1, end.edge - 1))
+        self.send(to_server, start, bytes(end.said[start : min(start + size, end.edge)]))
+
+    def replay(self) -> None:
+        """A packet of long ago, to the octet."""
+        if self.history:
+            to_server, packet, start = self.history[-1 - self.below(min(40, len(self.history)))]
+            self.books.give(to_server, packet, start)
+            self.carry()
+
+    def acknowledge(self) -> None:
+        """An ACK of now, of before, of a part, or one more of the same."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        back = (0, 1, 5, 30)[self.below(4)]
+        ack = (end.peer_base + max(0, end.have - back)) % 2**32
+        for _ in range(1 + self.below(3)):
+            self.send(to_server, end.sent, flags=ACK, ack=ack)
+
+    def hand_over(self) -> None:
+        """What was delayed arrives, in any order, or does not."""
+        if self.bag:
+            to_server, segment = self.bag.pop(self.below(len(self.bag)))
+            if self.below(8) < 7:
+                self.deliver(to_server, segment)
+
+    def offload(self) -> None:
+        """A super-packet whose checksum is not there yet."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        start = (end.sent, end.una)[self.below(2)]
+        text = bytes(end.said[start : min(start + 60000, end.edge)])
+        self.send(to_server, start, text, spoil=1, queued=CHECKSUM_PARTIAL | GSO)
+
+    def pass_time(self) -> None:
+        seconds = (0.2, 1.0, 31.0)[self.below(3)]
+        self.books.expire(int(seconds * SECOND))
+        self.carry()
+
+    def resize(self) -> None:
+        """A receiver whose application has not read for a while reads."""
+        to_server = self.side()
+        self.ends[to_server].open_window()
+        self.send(to_server, self.ends[to_server].sent, flags=ACK)
+
+    # What only an adversary does.
+
+    def forged(self, to_server: bool, start: int, size: int) -> bytes:
+        end = self.ends[to_server]
+        true = bytes(end.said[max(0, start) : max(0, start + size)]).ljust(size, b"\r")
+        kind = self.below(5)
+        if kind == 0:
+            return (EVIL[to_server] * 4)[:size]
+        if kind == 1:
+            return EVIL[to_server][2 : 2 + size].ljust(size, b"\n")
+        if kind == 2:
+            place = self.below(size)
+            return true[:place] + bytes([true[place] ^ 0x20]) + true[place + 1 :]
+        return true.swapcase() if kind == 3 else bytes(size)
+
+    def contradict(self) -> None:
+        """Other octets than the sender's own, over what was sent or ahead of it."""
+        to_server = self.side()
+        start, size = self.span(to_server)
+        if start >= 0:
+            self.contradicted = self.wedged = True
+            self.send(to_server, start, self.forged(to_server, start, size))
+
+    def keep_alive(self) -> None:
+        """RFC 1122 4.2.3.6: an octet of garbage in front of the next one, or none at all."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        start = (end.sent, end.una)[self.below(2)] - 1
+        self.contradicted = True
+        self.send(to_server, start, (b"\0", b"", b"\n", b"X")[self.below(4)], flags=ACK)
+
+    def probe(self) -> None:
+        """One octet into a window that is closed."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        other = self.ends[not to_server]
+        self.send(not to_server, other.sent, flags=ACK, window=0)
+        self.send(to_server, end.sent, bytes(end.said[end.sent : end.sent + 1]), flags=ACK)
+
+    def lie(self) -> None:
+        """Acknowledges what was never sent."""
+        to_server = self.side()
+        self.wedged = True
+        ahead = (1, 2, 40, 2**20, 2**31 - 5)[self.below(5)]
+        place = self.books.believed.next[not to_server] + ahead
+        self.send(to_server, self.ends[to_server].sent, flags=ACK, ack=self.ends[to_server].peer_base + place)
+
+    def finish_early(self) -> None:
+        """A FIN in the middle, before or behind what was said."""
+        to_server = self.side()
+        start, size = self.span(to_server)
+        self.wedged = True
+        text = bytes(self.ends[to_server].said[max(0, start) : max(0, start) + size]) if self.below(2) else b""
+        self.send(to_server, max(0, start), text, flags=FIN | ACK)
+
+    def blind_reset(self) -> None:
+        """A RST with a sequence number that no receiver takes, or one that the server never gets."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        start = end.sent + (1, -1, 1000, -1000, 2**30, 0)[self.below(6)]
+        fair, self.fair = self.fair, True
+        if start in (self.ends[not to_server].have, end.sent):
+            return self.lose_reset(to_server, start, fair)
+        self.send(to_server, start, flags=RST | ACK, believable=False)
+        self.fair = fair
+        return None
+
+    def lose_reset(self, to_server: bool, start: int, fair: bool) -> None:
+        self.books.give(
+            to_server, self.books.tracks[to_server].build(self.ends[to_server].seq(start), 0, RST), start, believable=False
+        )
+        self.books.out.clear()  # its time to live ran out behind the gateway
+        self.fair = fair
+
+    def synchronise(self) -> None:
+        """The handshake's packets once more, or a SYN that begins another connection."""
+        to_server = self.side()
+        flags = SYN if to_server else SYN | ACK
+        start = (-1, -1, -2, 5, 100000)[self.below(5)]
+        self.send(to_server, start, b"EHLO x\r\n"[: self.below(3) * 4], flags=flags, believable=False)
+
+    def urge(self) -> None:
+        to_server = self.side()
+        end = self.ends[to_server]
+        text = bytes(end.said[end.sent : min(end.sent + 1 + self.below(20), end.edge)])
+        self.send(to_server, end.sent, text, flags=ACK | PSH | URG, urgent=self.below(5))
+
+    def sneak_in(self) -> None:
+        """A packet with the other side's address, from this side."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        start, size = self.span(to_server)
+        text = (self.forged(to_server, start, size), b"354 go\r\n", b"")[self.below(3)]
+        self.contradicted = True
+        place = self.books.believed.next[to_server]
+        verdict = self.send(
+            to_server,
+            place,
+            text,
+            ack=end.peer_base + self.books.believed.next[not to_server],
+            interface=2 if to_server else 1,
+            believable=not self.books.apply,
+        )
+        if self.books.apply and not self.books.over and verdict == ACCEPT:
+            raise Violation(2, "a packet from the wrong side passes")
+
+    def corrupt(self) -> None:
+        """What no receiver takes must not be believed: a wrong checksum."""
+        to_server = self.side()
+        start, size = self.span(to_server)
+        self.send(
+            to_server, start, self.forged(to_server, start, size), spoil=1 + self.below(65533), believable=False
+        )
+
+    def murmur(self) -> None:
+        """The server says something unasked."""
+        self.wedged = True
+        self.ends[False].said += self.server.murmur()
+        self.onward(False)
+
+    def sleep(self) -> None:
+        """Longer than a flow is remembered."""
+        if self.below(4) == 3:
+            self.wedged = True
+            self.books.expire(3601 * SECOND)
+            self.carry()
+
+
+Action = Callable[[Network], object]
+FAIR: tuple[tuple[Action, int], ...] = (
+    (Network.onward, 40),
+    (Network.again, 8),
+    (Network.tiny, 4),
+    (Network.anywhere, 12),
+    (Network.replay, 5),
+    (Network.acknowledge, 4),
+    (Network.hand_over, 16),
+    (Network.offload, 3),
+    (Network.pass_time, 3),
+    (Network.resize, 3),
+)
+FOUL: tuple[tuple[Action, int], ...] = (
+    *FAIR,
+    (Network.contradict, 12),
+    (Network.keep_alive, 3),
+    (Network.probe, 2),
+    (Network.lie, 1),
+    (Network.finish_early, 1),
+    (Network.blind_reset, 2),
+    (Network.synchronise, 2),
+    (Network.urge, 3),
+    (Network.sneak_in, 3),
+    (Network.corrupt, 4),
+    (Network.murmur, 1),
+    (Network.sleep, 1),
+)
+__all__ = ["FAIR", "FOUL", "TIMESTAMPS", "Action", "Network"]
