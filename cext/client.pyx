@@ -10,11 +10,13 @@ from nfmailguard.cext.message cimport message_octets
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
 from nfmailguard.cext.smtp cimport (
     ACTION_PASS,
+    COMMAND_PIPELINED_TOO_FAR,
     INPUT_CHUNK,
     INPUT_COMMANDS,
     INPUT_DATA,
     INPUT_OPAQUE,
     TLS_NOT_A_HANDSHAKE,
+    awaited_verb,
     report,
 )
 
@@ -43,10 +45,17 @@ cdef uint32_t chunk_octets(Scene *scene, Dialogue *dialogue, uint32_t at, uint32
     return at + part
 
 
+cdef void waited_for(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
+    if dialogue.waiting and not dialogue.impatient:
+        dialogue.impatient = 1
+        report(scene, dialogue, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
+
+
 cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
     cdef uint32_t at = 0
-    if scene.ruling.faithful and dialogue.input == INPUT_COMMANDS:
+    if dialogue.input == INPUT_COMMANDS:
         resume_line(scene, dialogue, octets, length)
     while at < length and scene.verdict == ACTION_PASS:
         if dialogue.input == INPUT_DATA:
@@ -60,7 +69,9 @@ cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                     report(scene, dialogue, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, octets + at, 1, NULL, 0)
             return length
         elif dialogue.waiting and not scene.ruling.apply:
+            waited_for(scene, dialogue, offset + at)
             return at
         else:
+            waited_for(scene, dialogue, offset + at)
             at = command_octets(scene, dialogue, octets, at, length, offset)
     return length

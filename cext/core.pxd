@@ -1,11 +1,12 @@
 # The core's whole state: tables, flows, memory, counters. Declarations only.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from nfmailguard.cext.flow cimport AGES, FlowTable
+from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
 from nfmailguard.cext.packet cimport PACKET_BUILD_SIZE
 from nfmailguard.cext.record cimport Ring
 from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, LinePool, Ruling
-from nfmailguard.cext.stream cimport Pool, Segment
+from nfmailguard.cext.store cimport Pool
+from nfmailguard.cext.stream cimport Held
 
 cdef enum:
     MOST_RULES = 64
@@ -43,6 +44,8 @@ cdef struct Counters:
     uint64_t truncated
     uint64_t bad_checksum
     uint64_t odd_flags
+    uint64_t syn_data          # SYNs whose payload was cut off
+    uint64_t multipath         # SYNs whose Multipath TCP option was blanked
     uint64_t out_of_order
     uint64_t beyond_window
     uint64_t retransmissions
@@ -69,10 +72,16 @@ cdef struct Core:
     uint64_t held_timeout
     uint64_t startup
     uint32_t rule_count
-    uint32_t held_limit
+    uint32_t held_limit        # of all flows
+    uint32_t held_flow_limit
+    uint32_t held_source_limit
     uint32_t pending_limit
+    uint32_t first_operation   # of this call
     uint32_t emitted_now
     uint8_t can_hold
+    uint8_t forgot             # a flow that could go on has been pushed out
     uint8_t ports[8192]        # a bit a port that is inspected
-    Segment *released          # answered in the last call; their memory goes with the next
+    Held *released             # answered in the last call; their memory goes with the next
+    uint32_t held_by_source[SOURCES]
+    uint8_t came[65536]        # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

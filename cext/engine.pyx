@@ -10,6 +10,7 @@ peer sends raises. No sockets, no clock, no Python object a packet.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
+from nfmailguard.cext.admission cimport odd_flags
 from nfmailguard.cext.connection cimport (
     count_packet,
     first_packet,
@@ -18,9 +19,11 @@ from nfmailguard.cext.connection cimport (
     inspected_port,
     pin_interface,
     reset_packet,
+    starting_up,
     unparsed,
 )
 from nfmailguard.cext.core cimport MOST_FINDINGS, Counters
+from nfmailguard.cext.ending cimport drop_held, emit_reset, report_condition, report_stranger
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
@@ -36,7 +39,7 @@ from nfmailguard.cext.flow cimport (
     flows_close,
     flows_open,
 )
-from nfmailguard.cext.inspect cimport drop_pending, emit_reset, inspect_packet
+from nfmailguard.cext.inspect cimport inspect_packet
 from nfmailguard.cext.packet cimport (
     PARSED,
     TCP_ACK,
@@ -48,22 +51,27 @@ from nfmailguard.cext.packet cimport (
     packet_parse,
 )
 from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
-from nfmailguard.cext.smtp cimport ACTION_DROP, lines_close
-from nfmailguard.cext.stream cimport Segment, pool_close, segment_free
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lines_close
+from nfmailguard.cext.store cimport pool_close
+from nfmailguard.cext.stream cimport Held, held_free
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
+
+#: Memory a flow takes, in octets, without what its streams keep.
+FLOW_OCTETS = sizeof(Flow)
 
 cdef enum:
     MOST_HERE = 16             # operations of one packet besides those it releases
 
 
 cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
-    cdef Segment *segment
+    cdef Held *held
     while core.released != NULL:
-        segment = core.released
-        core.released = segment.next
-        segment_free(&core.pool, segment)
+        held = core.released
+        core.released = held.next
+        held_free(&core.pool, held)
     core.emitted_now = 0
+    core.first_operation = out.count
     if core.started == 0:
         core.started = now
 
@@ -73,7 +81,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     cdef Flow *flow
     cdef bint to_server, from_server
     cdef ParseResult result
-    cdef uint8_t age
+    cdef uint8_t age, action
     begin_call(core, now, out)
     core.counters.packets += 1
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
@@ -100,6 +108,12 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         core.counters.bad_checksum += 1
         drop_if(core, (flow.ruling if flow != NULL else &core.rules[core.rule_count - 1].ruling).apply,
                 queued.id, out)
+        return
+    if odd_flags(packet.flags):
+        core.counters.odd_flags += 1
+        action = (report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) if flow != NULL
+                  else report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now))
+        drop_if(core, action > ACTION_LOG, queued.id, out)
         return
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
@@ -130,15 +144,22 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
 
 cdef uint64_t oldest_held(Flow *flow) noexcept nogil:
     cdef int direction
-    cdef Segment *segment
+    cdef Held *held
     cdef uint64_t oldest = UINT64_MAX
     for direction in range(2):
-        segment = flow.stream[direction].pending
-        while segment != NULL:
-            if not segment.gone and segment.arrived < oldest:
-                oldest = segment.arrived
-            segment = segment.next
+        held = flow.stream[direction].held
+        while held != NULL:
+            if held.arrived < oldest:
+                oldest = held.arrived
+            held = held.next
     return oldest
+
+
+cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
+    # While flows that were open before us are let through, none of ours may become unknown by waiting.
+    cdef uint64_t at = flow.seen + core.timeout[flow.age]
+    cdef uint64_t begun = core.started + core.startup
+    return begun if at < begun and starting_up(core, at) else at
 
 
 cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
@@ -157,9 +178,9 @@ cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
         if now < oldest + core.held_timeout:
             break
         core.counters.held_expired += 1
-        drop_pending(core, flow, out)
+        drop_held(core, flow, out)
     for age in range(AGES):
-        while core.flows.oldest[age] != NULL and now >= core.flows.oldest[age].seen + core.timeout[age]:
+        while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
             forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
 
 
@@ -171,7 +192,7 @@ cdef uint64_t core_next_deadline(Core *core) noexcept nogil:
         deadline = at + core.held_timeout if at != UINT64_MAX else 0
     for age in range(AGES):
         if core.flows.oldest[age] != NULL:
-            at = core.flows.oldest[age].seen + core.timeout[age]
+            at = time_out(core, core.flows.oldest[age])
             if at < deadline:
                 deadline = at
     return deadline
@@ -195,9 +216,12 @@ cdef class Engine:
         if self.core == NULL or operations_reserve(&self.out, 1) < 0:
             raise MemoryError
         load_tables(self.core, tables)
+        # Flows take at most half of the memory: what streams need is always there.
+        flows = min(tables["flows"], max(1, tables["memory"] // 2 // sizeof(Flow)))
         if (ring_open(&self.core.ring, tables["ring"]) < 0
-                or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
+                or flows_open(&self.core.flows, flows, tables["key"]) < 0):
             raise MemoryError
+        self.core.lines.pool = &self.core.pool
         self.core.ring.kinds = tables["record_kinds"]
 
     def __dealloc__(self):
@@ -206,8 +230,8 @@ cdef class Engine:
                 core_finish(self.core, 0, &self.out)
                 begin_call(self.core, 0, &self.out)
                 flows_close(&self.core.flows)
-            pool_close(&self.core.pool)
             lines_close(&self.core.lines)
+            pool_close(&self.core.pool)
             ring_close(&self.core.ring)
             free_tables(self.core)
             free(self.core)

@@ -33,6 +33,7 @@ from nfmailguard.cext.smtp cimport (
     line_add,
     name_begins,
     name_is,
+    note_change,
     report,
     settle_reply,
 )
@@ -54,7 +55,7 @@ cdef const char *CMAP = b"SMTP/cmap ready"
 
 cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
     if at[0] != octet:
-        scene.edits += 1
+        note_change(scene)
         if scene.ruling.apply:
             at[0] = octet
 
@@ -99,8 +100,10 @@ cdef inline bint masking_banner(Scene *scene, Dialogue *dialogue) noexcept nogil
 
 
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # While an EHLO is unanswered, or nothing is: a server that skips a command, or answers one too
+    # much, must not make this the reply to another one.
     return (scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250
-            and expected_verb(dialogue) == VERB_EHLO)
+            and (dialogue.ehlo_count > 0 or dialogue.count == 0))
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -201,10 +204,11 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
         return
     if masking_banner(scene, dialogue) and dialogue.reply_line == 0:
         report_banner(scene, dialogue, start)
-    elif dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO:
+    else:
         if masking_keywords(scene, dialogue) and keyword_denied(scene, dialogue):
             report_keyword(scene, dialogue, start)
-        if not masking_keywords(scene, dialogue) or line.sent + 4 >= line.length:
+        if dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO and (
+                not masking_keywords(scene, dialogue) or line.sent + 4 >= line.length):
             note_chunking(scene, dialogue)
     if more:
         if dialogue.reply_line < 255:

@@ -1,7 +1,9 @@
 # The SMTP dialogue: both directions' bytes in order, decisions and same-length edits out.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from nfmailguard.cext.record cimport Identity, Ring
+from nfmailguard.cext.store cimport Pool
 
 cdef enum:
     MOST_VERBS = 64
@@ -65,7 +67,9 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     COMMAND_TOO_LONG
     COMMAND_BARE_LF
     COMMAND_BARE_CR
+    COMMAND_NUL
     COMMAND_TOO_MANY_OUTSTANDING
+    COMMAND_PIPELINED_TOO_FAR
     BANNER_MASKED
     REPLY_KEYWORD_MASKED
     REPLY_MALFORMED
@@ -77,6 +81,9 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     HEADER_LINE_TOO_LONG
     DATA_LINE_TOO_LONG
     DATA_SMUGGLING_SHAPE
+    DATA_BARE_LF
+    DATA_BARE_CR
+    DATA_NUL
     BDAT_SIZE_INVALID
     BDAT_NOT_OFFERED
     TLS_STARTED
@@ -92,6 +99,8 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     STREAM_MEMORY_LIMIT
     STREAM_URGENT
     PACKET_TRUNCATED
+    PACKET_FRAGMENT
+    PACKET_ODD_FLAGS
     PACKET_WRONG_INTERFACE
 
 cdef enum:  # BannerRule: policy.model.BannerRule
@@ -159,7 +168,8 @@ cdef struct Line:
 
 cdef struct LinePool:
     Line *free
-    uint64_t used              # lines lent
+    Pool *pool                 # where their memory comes from, and the outstanding commands'
+    uint32_t free_count
 
 cdef struct Dialogue:
     Line *command              # NULL between lines
@@ -177,6 +187,7 @@ cdef struct Dialogue:
     uint16_t count
     uint16_t capacity          # of `more`
     uint16_t waiting           # replies to come before the client may go on
+    uint16_t ehlo_count        # outstanding EHLO commands
     uint16_t code
     uint16_t reply_column
     uint16_t verb_length
@@ -196,6 +207,10 @@ cdef struct Dialogue:
     uint8_t data_state         # DataState
     uint8_t header
     uint8_t tls_checked
+    uint8_t impatient          # the client did not wait; reported
+    uint8_t secret             # AUTH was begun: what is no command may be a part of it
+    uint8_t text_octet         # the last octet of the message so far
+    uint8_t text_reported      # bits of what has been reported in this message
     uint8_t offered_chunking
     uint8_t hypothetical
     uint8_t malformed          # the reply line being read
@@ -212,12 +227,17 @@ cdef struct Scene:
     Identity *identity
     uint64_t *finding_counts
     uint64_t now
+    const uint8_t *octets      # the `length` octets to decide
+    uint8_t *came              # room for them as they came; filled when the first is changed
+    uint32_t length
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
 
 cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil
 cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil
+# The command whose reply has to be waited for, when `waiting`.
+cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).
 cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
 # The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
@@ -234,6 +254,12 @@ cdef void give_line(LinePool *lines, Line **line) noexcept nogil
 cdef void lines_close(LinePool *lines) noexcept nogil
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+
+# Before an octet is changed.
+cdef inline void note_change(Scene *scene) noexcept nogil:
+    if scene.edits == 0 and scene.length:
+        memcpy(scene.came, scene.octets, scene.length)
+    scene.edits += 1
 
 cdef inline void line_add(Line *line, uint8_t octet) noexcept nogil:
     if line.length < LINE_OCTETS:

@@ -7,10 +7,14 @@ ruling and from nowhere else (invariant 5: nothing is carried out when the rulin
 does not apply). Does not know how lines are read, nor packets.
 """
 
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.store cimport pool_give, pool_take
+
+cdef enum:
+    CR = 13
+    MOST_FREE = 64             # lines kept for the next ones to be read
 
 
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -34,22 +38,30 @@ cdef Line *lend_line(LinePool *lines) noexcept nogil:
     cdef Line *line = lines.free
     if line != NULL:
         lines.free = line.next
+        lines.free_count -= 1
+        lines.pool.spare -= sizeof(Line)
+        lines.pool.used += sizeof(Line)
     else:
-        line = <Line *> malloc(sizeof(Line))
+        line = <Line *> pool_take(lines.pool, sizeof(Line))
         if line == NULL:
             return NULL
-    lines.used += 1
     line.length = 0
     line.sent = 0
     return line
 
 
 cdef void give_line(LinePool *lines, Line **line) noexcept nogil:
-    if line[0] != NULL:
+    if line[0] == NULL:
+        return
+    if lines.free_count < MOST_FREE:
         line[0].next = lines.free
         lines.free = line[0]
-        lines.used -= 1
-        line[0] = NULL
+        lines.free_count += 1
+        lines.pool.used -= sizeof(Line)
+        lines.pool.spare += sizeof(Line)
+    else:
+        pool_give(lines.pool, line[0], sizeof(Line))
+    line[0] = NULL
 
 
 cdef void lines_close(LinePool *lines) noexcept nogil:
@@ -57,7 +69,9 @@ cdef void lines_close(LinePool *lines) noexcept nogil:
     while lines.free != NULL:
         line = lines.free
         lines.free = line.next
-        free(line)
+        lines.pool.spare -= sizeof(Line)
+        lines.pool.used += sizeof(Line)
+        pool_give(lines.pool, line, sizeof(Line))
 
 
 cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil:
@@ -71,8 +85,7 @@ cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil:
 cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil:
     give_line(lines, &dialogue.command)
     give_line(lines, &dialogue.reply)
-    free(dialogue.more)
-    dialogue.more = NULL
+    answer_all(dialogue, lines)
 
 
 cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
@@ -125,13 +138,13 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
             dialogue.tls_checked = 1
         return False
     if dialogue.count == size:
-        larger = <uint8_t *> malloc(size * 4)
+        larger = <uint8_t *> pool_take(scene.lines.pool, size * 4)
         if larger == NULL:
             scene.verdict = ACTION_RESET
             return False
         for i in range(dialogue.count):
             larger[i] = ring[(dialogue.first + i) % size]
-        free(dialogue.more)
+        pool_give(scene.lines.pool, dialogue.more, dialogue.capacity)
         dialogue.more = larger
         dialogue.capacity = <uint16_t> (size * 4)
         dialogue.first = 0
@@ -139,6 +152,7 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
         ring = larger
     ring[(dialogue.first + dialogue.count) % size] = verb
     dialogue.count += 1
+    dialogue.ehlo_count += verb == VERB_EHLO
     return True
 
 
@@ -148,23 +162,33 @@ cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil:
     return ring[dialogue.first] if dialogue.count else VERB_UNKNOWN
 
 
-cdef void answer_oldest(Dialogue *dialogue) noexcept nogil:
+cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
     cdef uint32_t size
-    slots(dialogue, &size)
+    cdef uint8_t *ring = slots(dialogue, &size)
+    return ring[(dialogue.first + dialogue.waiting - 1) % size] if dialogue.waiting else VERB_UNKNOWN
+
+
+cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
+    cdef uint32_t size
+    cdef uint8_t *ring = slots(dialogue, &size)
     if dialogue.count == 0:
         return
+    dialogue.ehlo_count -= ring[dialogue.first] == VERB_EHLO
     dialogue.first = <uint16_t> ((dialogue.first + 1) % size)
     dialogue.count -= 1
     if dialogue.waiting:
         dialogue.waiting -= 1
+        dialogue.impatient &= dialogue.waiting != 0
     if dialogue.count == 0:
-        answer_all(dialogue)
+        answer_all(dialogue, lines)
 
 
-cdef void answer_all(Dialogue *dialogue) noexcept nogil:
-    dialogue.count = dialogue.first = dialogue.waiting = 0
-    free(dialogue.more)
+cdef void answer_all(Dialogue *dialogue, LinePool *lines) noexcept nogil:
+    dialogue.count = dialogue.first = dialogue.waiting = dialogue.ehlo_count = 0
+    dialogue.impatient = 0
+    pool_give(lines.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
+    dialogue.capacity = 0
 
 
 cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -174,7 +198,7 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
     for i in range(dialogue.count):
         if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
             while i:
-                answer_oldest(dialogue)
+                answer_oldest(dialogue, scene.lines)
                 i -= 1
             return True
     return False
@@ -189,16 +213,22 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
     cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
-    if not expected:
-        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
-            report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
-    elif (code == 354 or code == 334) and (
-            grammar.continues[verb] != code
+    if dialogue.secret:
+        length = 0                                 # some servers repeat what they do not understand
+    if (code == 354 or code == 334) and (
+            not expected or grammar.continues[verb] != code
             # 334 asks for one line, and what stands behind AUTH may be taken for it.
             or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
         report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
         if not scene.ruling.apply and resynchronise(scene, dialogue):
             verb = expected_verb(dialogue)
+    elif not expected:
+        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
+            report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+    elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
+        # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
+        # before they have come may take them for commands.
+        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
     if expected:
         dialogue.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
     record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
@@ -211,17 +241,20 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ring_push(scene.ring)
     if not expected:
         return
+    if verb == VERB_HELO and code // 100 == 2:
+        dialogue.offered_chunking = 0              # RFC 5321 4.1.1.1: a session without extensions
     if grammar.continues[verb] != code:
-        answer_oldest(dialogue)
+        answer_oldest(dialogue, scene.lines)
         return
     dialogue.input = grammar.reads[verb]
     dialogue.waiting = 0
+    dialogue.impatient = 0
     give_line(scene.lines, &dialogue.command)
     if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
         dialogue.phase = PHASE_SASL
     else:
         # The server reads everything behind the command as message text, or as TLS.
-        answer_all(dialogue)
+        answer_all(dialogue, scene.lines)
         if dialogue.after_cr:
             dialogue.data_state = DATA_CR
         else:
@@ -231,6 +264,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         dialogue.reported = 0
         dialogue.message_octets = 0
         dialogue.data_line_length = 0
+        dialogue.text_octet = CR if dialogue.data_state == DATA_CR else 0
+        dialogue.text_reported = 0
         dialogue.header = 1
         dialogue.tls_checked = 0
         if dialogue.input == INPUT_OPAQUE:

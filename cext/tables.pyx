@@ -16,6 +16,7 @@ from nfmailguard.cext.smtp cimport (
     ADDRESS_ILLEGAL_CHARACTER,
     BANNER_BASA,
     COMMAND_DENIED,
+    DATA_NUL,
     FORM_NOOP,
     INPUT_OPAQUE,
     MOST_FINDINGS,
@@ -38,7 +39,7 @@ from nfmailguard.cext.smtp cimport (
 NUMBERS = {
     "EHLO": VERB_EHLO, "MAIL": VERB_MAIL, "RCPT": VERB_RCPT, "DATA": VERB_DATA, "RSET": VERB_RSET, "BDAT": VERB_BDAT,
     "command.denied": COMMAND_DENIED, "address.illegal_character": ADDRESS_ILLEGAL_CHARACTER,
-    "packet.wrong_interface": PACKET_WRONG_INTERFACE, "reset": ACTION_RESET, "noop": FORM_NOOP,
+    "data.nul": DATA_NUL, "packet.wrong_interface": PACKET_WRONG_INTERFACE, "reset": ACTION_RESET, "noop": FORM_NOOP,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
 
@@ -166,6 +167,8 @@ cdef int load_tables(Core *core, dict tables) except -1:
     core.held_timeout = tables["held_timeout"]
     core.startup = tables["startup"]
     core.held_limit = tables["held_limit"]
+    core.held_flow_limit = tables["held_flow_limit"]
+    core.held_source_limit = tables["held_source_limit"]
     core.pending_limit = tables["pending_limit"]
     core.can_hold = tables["can_hold"]
     core.pool.limit = tables["memory"]

@@ -150,6 +150,8 @@ def _tables(
         "held_timeout": int(limits.held * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "held_limit": limits.held_packets,
+        "held_flow_limit": limits.held_per_flow,
+        "held_source_limit": limits.held_per_source,
         "pending_limit": limits.pending_segments,
         "can_hold": can_hold,
         "memory": limits.memory,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import Mode, Policy
-from nfmailguard.smtp.reference import Result, Turn, translate
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Result, Turn
 from tests.flows.grammar import polite_turns, wild_turns
 from tests.support.dialogue import Dialogue
 

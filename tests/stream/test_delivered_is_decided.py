@@ -115,7 +115,9 @@ def test_2_both_kinds_of_receivers_get_the_same_commands_and_none_denied(family:
     run(wire, stream, spans, data.draw(st.lists(st.booleans(), min_size=len(spans), max_size=len(spans))))
     first, last = (bytes(receiver.stream) for receiver in wire.receivers)
     assert first == last
-    assert readable_verbs(first[: first.rfind(b"\n") + 1]) <= ALLOWED | {v for v in readable_verbs(first) if b"X" in v}
+    # The proper beginning of an allowed verb, cut from its line's end, has left before it is known to be none.
+    readable = {verb for verb in readable_verbs(first[: first.rfind(b"\n") + 1]) if b"X" not in verb}
+    assert all(any(allowed.startswith(verb) for allowed in ALLOWED) for verb in readable)
     assert wire.resets or len(first) >= len(stream)
 
 

@@ -18,18 +18,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy.model", "smtp.verbs", "smtp.states"),
     ("policy",),
     ("smtp",),
-    ("cext.bytes",),
-    ("cext.record", "cext.packet"),
+    ("cext.bytes", "cext.scan"),
+    ("cext.record", "cext.packet", "cext.store"),
     ("cext.operation", "cext.stream"),
     ("cext.smtp",),
-    ("cext.message",),
+    ("cext.message", "cext.argument", "cext.secret"),
     ("cext.command", "cext.reply"),
     ("cext.client",),
     ("cext.flow",),
     ("cext.core",),
     ("cext.verdict", "cext.tables"),
-    ("cext.inspect",),
-    ("cext.connection",),
+    ("cext.ending",),
+    ("cext.admission",),
+    ("cext.inspect", "cext.connection"),
     ("cext.engine",),
     ("cext.system", "cext.checksum"),
     ("cext.netlink", "cext.injector", "cext.tap", "cext.frame"),
@@ -49,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 NEVER: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("cext",), ("policy", "smtp")),  # the core gets its tables as values
     (
-        ("cext.smtp", "cext.message", "cext.command", "cext.client", "cext.reply"),
+        ("cext.smtp", "cext.message", "cext.argument", "cext.secret", "cext.command", "cext.client", "cext.reply"),
         ("cext.packet", "cext.operation", "cext.stream"),
     ),
     (("queues",), ("smtp",)),  # a driver never sees SMTP, as the dialogue never sees a packet

@@ -87,7 +87,16 @@ FINDINGS: tuple[FindingSpec, ...] = (
         "command.bare_cr", "CR without LF in a command line; the next byte becomes the LF", Action.BLANK, _EDIT_BLANK
     ),
     FindingSpec(
+        "command.nul", "a NUL in a command line; behind the verb it becomes a space", Action.BLANK, _EDIT_BLANK
+    ),
+    FindingSpec(
         "command.too_many_outstanding", "more unanswered commands than limits.outstanding_commands", Action.RESET
+    ),
+    FindingSpec(
+        "command.pipelined_too_far",
+        "the client goes on without waiting for the reply to DATA, AUTH or STARTTLS (RFC 2920 3.1, RFC 3207 4.2)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
     ),
     FindingSpec(
         "banner.masked", "the server's 220 greeting is hidden by the profile's banner rule", Action.MASK, _EDIT_MASK
@@ -95,7 +104,11 @@ FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("reply.keyword_masked", "an EHLO keyword the profile hides", Action.MASK, _EDIT_MASK),
     FindingSpec("reply.malformed", "a reply line that does not start with three digits", Action.LOG),
     FindingSpec("reply.unsolicited", "a reply with no command outstanding", Action.LOG),
-    FindingSpec("reply.ambiguous", "a 354 or 334 that no outstanding command explains", Action.RESET),
+    FindingSpec(
+        "reply.ambiguous",
+        "a 354 or 334 that no outstanding command explains, or a reply to BDAT before its octets have come",
+        Action.RESET,
+    ),
     FindingSpec(
         "address.illegal_character", "a character not allowed in a MAIL or RCPT address", Action.BLANK, _EDIT_BLANK
     ),
@@ -111,6 +124,9 @@ FINDINGS: tuple[FindingSpec, ...] = (
         Action.BLANK,
         _EDIT_BLANK,
     ),
+    FindingSpec("data.bare_lf", "LF without CR in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
+    FindingSpec("data.bare_cr", "CR without LF in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
+    FindingSpec("data.nul", "a NUL in a message (RFC 5321 4.5.2); the first one is told", Action.LOG),
     FindingSpec("bdat.size_invalid", "a BDAT size that is not a number in range", Action.MASK, _EDIT_MASK),
     FindingSpec(
         "bdat.not_offered", "BDAT although the EHLO reply as sent did not offer CHUNKING", Action.MASK, _EDIT_MASK
@@ -139,6 +155,10 @@ FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.RESET, _PACKET),
     FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _PACKET),
     FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.DROP, _PACKET),
+    FindingSpec("packet.fragment", "a part of a packet that nobody has put together before us", Action.DROP, _PACKET),
+    FindingSpec(
+        "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _PACKET
+    ),
     FindingSpec(
         "packet.wrong_interface",
         "a packet of the flow on another interface than the flow began on",
@@ -330,12 +350,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: sizes in octets or counts, times in seconds."""
 
     flows: int = 131_072
-    #: Cap of the stream store and of held packets, for each queue.
+    #: Cap of all that peers can make a queue keep: flows (at most half of it), streams, held packets, lines.
     memory: int = 256 * 1024 * 1024
     #: Out-of-order segments remembered for one direction of one flow.
     pending_segments: int = 256
     #: Packets held in the kernel's queue by all flows; the driver lowers it to a quarter of the queue.
     held_packets: int = 1024
+    #: Of one flow, and of one sender: an IPv4 address or an IPv6 /64.
+    held_per_flow: int = 64
+    held_per_source: int = 256
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
     outstanding_commands: int = 2000

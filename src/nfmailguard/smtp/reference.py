@@ -9,7 +9,7 @@ decisions against it for any segmentation; ``nfmailguard translate`` shows it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nfmailguard.policy.model import (
     CONDITIONS,
@@ -17,51 +17,20 @@ from nfmailguard.policy.model import (
     BannerRule,
     EhloMask,
     Mode,
-    MultilineBanner,
     On,
     Policy,
-    UnknownCommand,
 )
+from nfmailguard.smtp.masks import masked_banner, masked_command, masked_keyword
 from nfmailguard.smtp.states import State, next_state
+from nfmailguard.smtp.turns import ModelFinding, Result, Turn
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Argument, Input, Verb
 
-__all__ = ["ModelFinding", "Result", "Turn", "translate"]
+__all__ = ["translate"]
 
 CR, LF, SPACE = 13, 10, 32
 _UNKNOWN = VERBS[0]
 _CONDITION_OF = {finding: condition for condition, finding in CONDITIONS.items()}
 _ENDING = (Action.DROP_CONNECTION, Action.RESET)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One packet's payload, in the order the gateway saw it."""
-
-    to_server: bool
-    data: bytes
-
-
-@dataclass(frozen=True)
-class ModelFinding:
-    """A finding; ``offset`` is the octet's place in its direction's stream."""
-
-    name: str
-    action: Action
-    to_server: bool
-    verb: str
-    state: str
-    offset: int
-    hypothetical: bool
-
-
-@dataclass
-class Result:
-    """What came of a dialogue: the turns as delivered (empty where dropped), and the findings."""
-
-    turns: list[Turn] = field(default_factory=list)
-    findings: list[ModelFinding] = field(default_factory=list)
-    #: The action that ended the flow, or None.
-    ended: Action | None = None
 
 
 @dataclass
@@ -93,11 +62,14 @@ class _Session:
         self.input = Input.COMMANDS
         self.outstanding = [VERBS[VERB_INDEX["<greeting>"]]]
         self.waiting = 0  # replies to come before the client may go on
+        self.impatient = False  # the client did not wait; told once for each reply
         self.held: list[list[_Octet]] = []
         self.line: list[_Octet] = []
         self.after_cr = False
         self.reply: list[list[_Octet]] = [[]]
         self.tail = b""  # what of the message has been let through, at least its last octets
+        self.came = 0  # the last octet of the message as it came
+        self.odd: set[str] = set()  # what has been told of this message
         self.data_line = 0
         self.data_cr = False
         self.header = True
@@ -146,10 +118,18 @@ class _Session:
                 if not self.chunk_left:
                     self.input = Input.COMMANDS
             elif self.waiting and not self.apply:
+                self.wait(octets)
                 self.held.insert(0, octets)  # followed only: read once the reply tells as what
                 return
             else:
+                self.wait(octets)
                 octets = self.command_octet(octets)
+
+    def wait(self, octets: list[_Octet]) -> None:
+        """The client has gone on; where it should have waited for a reply, that is told once."""
+        if self.waiting and not self.impatient:
+            self.impatient = True
+            self.report("command.pipelined_too_far", True, octets[0].offset, self.outstanding[self.waiting - 1].name)
 
     def command_octet(self, octets: list[_Octet]) -> list[_Octet]:
         octet, rest = octets[0], octets[1:]
@@ -180,32 +160,42 @@ class _Session:
         if not line:
             self.outstanding.append(VERBS[VERB_INDEX["<empty>"]])
             return
-        start = line[0].offset
         octets, size, verb = self.verb(line)
         name = octets[:size].decode("latin-1").upper()
-        limit = self.policy.commands.line_length
-        if limit and limit < size:
-            self.report("command.too_long", True, start + limit, name)
+        self.oddities(octets, 0, size, line[0].offset, name)
         denied = self.refuse(name, verb, line, size)
-        if limit and size <= limit < len(octets):
-            self.report("command.too_long", True, start + limit, name)
-        if verb.name == "RCPT" and not denied:
-            self.recipients += 1
-            if self.policy.address.recipients and self.recipients > self.policy.address.recipients:
-                self.report("recipients.too_many", True, start + size, name)
-        if verb.argument in (Argument.SENDER, Argument.RECIPIENT) and not denied:
-            self.address(verb, line[size + 1 :])
-        if verb.name in ("MAIL", "RSET", "HELO", "EHLO") and not denied:
-            self.recipients = 0
-        chunk = None
-        if verb.argument is Argument.CHUNK_SIZE and not denied:
-            chunk = self.chunk_size(line[size + 1 :], end)
-            denied = chunk is None and self.apply
+        self.oddities(octets, size, len(octets), line[0].offset, name)
+        if self.apply and self.policy.action("command.nul") is Action.BLANK:
+            for octet in line[size:]:
+                octet.become(octet.value or SPACE)
+        chunk = None if denied else self.argument(verb, line[size + 1 :], line[0].offset + size, end)
+        denied = denied or (verb.argument is Argument.CHUNK_SIZE and chunk is None and self.apply)
         self.outstanding.append(_UNKNOWN if denied else verb)
         if verb.waits and not denied:
             self.waiting = len(self.outstanding)
         if chunk:
             self.input, self.chunk_left = Input.CHUNK, chunk
+
+    def oddities(self, octets: bytes, begin: int, end: int, start: int, name: str) -> None:
+        """What is wrong with a part of a line, whatever its verb."""
+        nul = octets.find(0)
+        limit = self.policy.commands.line_length or len(octets)
+        if begin <= nul < end:
+            self.report("command.nul", True, start + nul, name)
+        if begin <= limit < end:
+            self.report("command.too_long", True, start + limit, name)
+
+    def argument(self, verb: Verb, argument: list[_Octet], behind: int, end: _Octet) -> int | None:
+        """The argument of a verb that passed; a chunk's size. ``behind``: the offset behind the verb."""
+        if verb.name == "RCPT":
+            self.recipients += 1
+            if self.policy.address.recipients and self.recipients > self.policy.address.recipients:
+                self.report("recipients.too_many", True, behind, verb.name)
+        if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
+            self.address(verb, argument)
+        if verb.name in ("MAIL", "RSET", "HELO", "EHLO"):
+            self.recipients = 0
+        return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
     def verb(self, line: list[_Octet]) -> tuple[bytes, int, Verb]:
         """The line's octets, how many of them are its verb, and which one it is."""
@@ -232,12 +222,7 @@ class _Session:
         shown = "".join(c if " " < c < "\x7f" else "?" for c in name[:16])
         if self.report(finding, True, line[0].offset, shown) is not Action.MASK:
             return False
-        letter = ord(commands.letter)
-        noop = commands.unknown is UnknownCommand.NOOP and size >= 4
-        masked = b"NOOP".ljust(size) if noop else bytes([letter] * size)
-        if commands.unknown is UnknownCommand.XALL:
-            masked = bytes([letter] * len(line))
-        for octet, value in zip(line, masked, strict=False):
+        for octet, value in zip(line, masked_command(commands, size, len(line)), strict=False):
             octet.become(value)
         return True
 
@@ -294,6 +279,7 @@ class _Session:
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
         for place, octet in enumerate(octets):
             ended = False
+            self.oddity(octet)
             if self.tail.endswith(b"\r\n.\r"):
                 ended = octet.value == LF or self.shape(octet, LF)
             elif self.tail.endswith(b"\r\n.") and octet.value == CR:
@@ -308,6 +294,19 @@ class _Session:
                 self.outstanding.append(VERBS[VERB_INDEX["<end of data>"]])
                 return octets[place + 1 :]
         return []
+
+    def oddity(self, octet: _Octet) -> None:
+        """Octets that have no place in a message (RFC 5321 2.3.8, 4.5.2): the first of each kind is told."""
+        met = {
+            "data.nul": octet.value == 0,
+            "data.bare_lf": octet.value == LF and self.came != CR,
+            "data.bare_cr": octet.value != LF and self.came == CR,
+        }
+        self.came = octet.value
+        for name, there in met.items():
+            if there and name not in self.odd:
+                self.odd.add(name)
+                self.report(name, True, octet.offset)
 
     def shape(self, octet: _Octet, value: int) -> bool:
         """An end of data that only some servers see; whether the octet was made harmless."""
@@ -370,30 +369,19 @@ class _Session:
                 action = self.report("banner.masked", False, line[0].offset)
             if action is Action.MASK:
                 for column, octet in enumerate(line[:size]):
-                    octet.become(self.banner(column, octet.value))
-        if verb.name == "EHLO" and code == 250:
-            self.keyword(number, line[4:size], line[0].offset)
+                    octet.become(masked_banner(self.policy.banner, column, octet.value))
+        asked = any(one.name == "EHLO" for one in self.outstanding)
+        if code == 250 and (asked or not self.outstanding):
+            self.keyword(number, line[4:size], line[0].offset, offers=verb.name == "EHLO")
 
-    def banner(self, column: int, value: int) -> int:
-        """Rules B40, B44, B51 and BASA, octet by octet."""
-        rules = self.policy.banner
-        if column < 3:
-            return value
-        if column == 3:
-            kept = (value == SPACE and rules.separator) or (
-                value == ord("-") and rules.multiline is MultilineBanner.KEEP_DASH
-            )
-            return value if kept else ord("*")
-        if rules.rule is BannerRule.B40:
-            return b"SMTP/cmap ready".ljust(column, b"_")[column - 4]
-        if rules.rule is BannerRule.B51 and value in b"20":
-            return value
-        return ord("*")
+    def keyword(self, number: int, text: list[_Octet], offset: int, *, offers: bool) -> None:
+        """Rule E1: a keyword that is not passed becomes X's and the running letter.
 
-    def keyword(self, number: int, text: list[_Octet], offset: int) -> None:
-        """Rule E1: a keyword that is not passed becomes X's and the running letter."""
+        In every reply that may answer EHLO, whatever the count of replies says; ``offers``:
+        it is the one that is expected to.
+        """
         if number == 0:
-            self.chunking = False
+            self.chunking = self.chunking and not offers
             self.masked = 0
             return
         replies = self.policy.replies
@@ -403,17 +391,18 @@ class _Session:
         shown = bytes(octet.value for octet in text).upper()
         if replies.ehlo is EhloMask.E1 and text and word.upper() not in {k.upper() for k in replies.keywords}:
             if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
-                for octet in text:
-                    octet.become(ord("X"))
-                text[-1].become(ord("A") + self.masked % 26)
+                for octet, value in zip(text, masked_keyword(len(text), self.masked), strict=True):
+                    octet.become(value)
                 shown = b""
             self.masked += 1
-        self.chunking |= shown == b"CHUNKING"
+        self.chunking |= offers and shown == b"CHUNKING"
 
     def settle(self, code: int, offset: int) -> None:
         """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
-            if code != 421:
+            if code in (354, 334):
+                self.report("reply.ambiguous", False, offset)
+            elif code != 421:
                 self.report("reply.unsolicited", False, offset)
             return
         verb = self.outstanding[0]
@@ -425,16 +414,22 @@ class _Session:
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
+        elif verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1:
+            self.report("reply.ambiguous", False, offset, verb.name)
+        if verb.name == "HELO" and code // 100 == 2:
+            self.chunking = False  # RFC 5321 4.1.1.1: a session without extensions
         self.state = next_state(self.state, verb.name, code)
         if verb.continues != code:
             self.outstanding.pop(0)
             self.waiting = max(0, self.waiting - 1)
+            self.impatient = self.impatient and self.waiting > 0
         else:
-            self.input, self.waiting = verb.reads, 0
+            self.input, self.waiting, self.impatient = verb.reads, 0, False
             if verb.reads is not Input.SASL:
                 # What stands behind the command is read as the message, or as TLS.
                 self.outstanding.clear()
                 self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
+                self.came, self.odd = CR if self.after_cr else 0, set()
                 self.after_cr = False
                 self.line = []
                 self.data_line, self.data_cr, self.header, self.reported_line = 0, False, True, False
@@ -472,6 +467,7 @@ def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> R
             if not turn.to_server:
                 session.server(octets)
             elif session.waiting or session.held:
+                session.wait(octets)
                 session.held.append(octets)
             else:
                 session.client(octets)

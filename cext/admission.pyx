@@ -1,0 +1,102 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Admission: what a segment's header is believed of.
+
+Keeps invariant 2: octets are let go only by ACKs of octets that were emitted, in
+segments their receiver would take (RFC 9293 3.10.7.4, RFC 5961 5), so that whoever
+sees only one side cannot empty the store; and nothing is taken that the receiver
+has made no room for. Does not know payloads.
+"""
+
+from nfmailguard.cext.ending cimport end_flow, report_condition, stop_following
+from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, STREAM_GAP, STREAM_URGENT
+from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_acknowledge, stream_ended
+from nfmailguard.cext.verdict cimport accept, drop
+
+cdef enum:
+    FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
+
+
+cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t edge
+    if not stream.known:
+        return STANDING_IN
+    edge = stream.window_end if stream.windowed else stream.next_seq + FARTHEST
+    if nm_seq_diff(packet.seq, edge) > 0:
+        return STANDING_BEYOND
+    if nm_seq_diff(packet.seq + packet.payload_length, stream.kept_seq) < 0:
+        return STANDING_OLD
+    return STANDING_IN
+
+
+cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
+    # The end of what the receiver can have in order, where packets go on before they are decided.
+    cdef uint32_t end = stream.next_seq
+    cdef Ahead *ahead = stream.ahead
+    while ahead != NULL and nm_seq_diff(ahead.seq, end) <= 0:
+        if nm_seq_diff(ahead_end(ahead), end) > 0:
+            end = ahead_end(ahead)
+        ahead = ahead.next
+    return end
+
+
+cdef inline void take_window(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # RFC 7323 2.2: scaled when both sides offered it, and never in a SYN. The right edge never moves
+    # left (RFC 9293 3.8.6): octets sent under a wider window are still taken.
+    cdef Stream *stream = &flow.stream[not to_server]
+    cdef uint32_t edge = packet.ack + packet.window
+    if not packet.flags & TCP_SYN and flow.scaled[0] and flow.scaled[1]:
+        edge = packet.ack + (<uint32_t> packet.window << flow.scale[to_server])
+    if not stream.windowed or nm_seq_diff(edge, stream.window_end) > 0:
+        stream.window_end = edge
+        stream.windowed = 1
+
+
+cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                               Operations *out) noexcept nogil:
+    cdef Stream *stream = &flow.stream[not to_server]
+    cdef uint32_t end, last
+    cdef uint8_t action
+    if not stream.known:
+        return True
+    if nm_seq_diff(packet.ack, stream.kept_seq) > 0:
+        end = stream.next_seq if flow.ruling.apply else forwarded_to(stream)
+        last = end + 1 if stream.fin and stream.fin_seq == end else end
+        if nm_seq_diff(packet.ack, last) > 0:
+            # Octets have been acknowledged that did not come through us.
+            action = report_condition(core, flow, STREAM_GAP, not to_server, now)
+            if not flow.ruling.apply or action <= ACTION_LOG:
+                accept(core, packet.queued.id, out)
+                stop_following(core, flow, out)
+                return False
+            drop(core, packet.queued.id, out)
+            if action != ACTION_DROP:
+                end_flow(core, flow, action, now, out)
+            return False
+        stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
+                           else stream.next_seq)
+    take_window(flow, to_server, packet)
+    return True
+
+
+cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
+    # Receivers disagree on where urgent data lies in the stream (RFC 6093 3.1).
+    if not packet.flags & TCP_URG:
+        return False
+    report_condition(core, flow, STREAM_URGENT, to_server, now)
+    if not flow.ruling.apply:
+        return False
+    packet.flags &= ~TCP_URG
+    packet.tcp[13] = packet.flags
+    nm_put16(packet.tcp + 18, 0)
+    return True
+
+
+cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # The latest one counts: one that no receiver took says nothing. What lies behind it, arrives nowhere.
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t place = packet.seq + packet.payload_length
+    if packet.flags & TCP_FIN and not stream_ended(stream) and nm_seq_diff(place, stream.next_seq) >= 0:
+        stream.fin = 1
+        stream.fin_seq = place

@@ -1,0 +1,140 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Endings: findings about whole flows, and the ways out of inspection.
+
+Keeps invariant 1: whoever ends a flow answers the packets it still holds. Keeps
+invariant 3 for what we send ourselves: a RST carries the sequence number its
+receiver expects. Does not know segments or dialogues.
+"""
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.core cimport MOST_EMITTED
+from nfmailguard.cext.flow cimport (
+    AGE_CLOSING,
+    FLOW_DROPPED,
+    FLOW_PASSED,
+    FLOW_RESET,
+    flow_holds_nothing,
+    flow_touch,
+)
+from nfmailguard.cext.operation cimport OP_EMIT, operation_append
+from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
+from nfmailguard.cext.record cimport END_DROPPED, Identity
+from nfmailguard.cext.smtp cimport ACTION_RESET, Dialogue, dialogue_close, report
+from nfmailguard.cext.stream cimport held_free, stream_close, stream_release
+from nfmailguard.cext.verdict cimport drop
+
+
+cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept nogil:
+    memset(scene, 0, sizeof(Scene))
+    scene.grammar = &core.grammar
+    scene.ruling = flow.ruling
+    scene.ring = &core.ring
+    scene.lines = &core.lines
+    scene.identity = &flow.identity
+    scene.finding_counts = core.finding_counts
+    scene.now = now
+
+
+cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
+    cdef Scene scene
+    set_scene(core, flow, &scene, now)
+    return report(&scene, &flow.dialogue, finding, to_server, 0, flow.stream[to_server].octets, NULL, 0, NULL, 0)
+
+
+cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
+    cdef Scene scene
+    cdef Dialogue dialogue
+    cdef Identity identity
+    cdef uint32_t size = 4 if packet.family == 4 else 16
+    memset(&scene, 0, sizeof(Scene))
+    memset(&dialogue, 0, sizeof(Dialogue))
+    memset(&identity, 0, sizeof(Identity))
+    identity.family = packet.family
+    identity.rule = <uint8_t> (core.rule_count - 1)
+    memcpy(identity.client, packet.source if to_server else packet.destination, size)
+    memcpy(identity.server, packet.destination if to_server else packet.source, size)
+    if packet.tcp != NULL:
+        identity.client_port = packet.source_port if to_server else packet.destination_port
+        identity.server_port = packet.destination_port if to_server else packet.source_port
+    scene.grammar = &core.grammar
+    scene.ruling = &core.rules[core.rule_count - 1].ruling
+    scene.ring = &core.ring
+    scene.lines = &core.lines
+    scene.identity = &identity
+    scene.finding_counts = core.finding_counts
+    scene.now = now
+    return report(&scene, &dialogue, finding, to_server, 0, 0, NULL, 0, NULL, 0)
+
+
+cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil:
+    cdef uint8_t *packet
+    cdef uint32_t seq, ack, length
+    if core.emitted_now == MOST_EMITTED:
+        return
+    packet = core.emitted[core.emitted_now]
+    core.emitted_now += 1
+    ack = flow.stream[not to_server].next_seq
+    # The server expects our next octet; the client expects what it has last acknowledged.
+    seq = flow.stream[1].next_seq if to_server else flow.stream[0].kept_seq
+    if to_server:
+        length = packet_build(packet, flow.identity.family, flow.identity.client, flow.identity.server,
+                              flow.identity.client_port, flow.identity.server_port, seq, ack, TCP_RST | TCP_ACK)
+    else:
+        length = packet_build(packet, flow.identity.family, flow.identity.server, flow.identity.client,
+                              flow.identity.server_port, flow.identity.client_port, seq, ack, TCP_RST | TCP_ACK)
+    operation_append(out, OP_EMIT, 0, packet, length).to_server = to_server
+    core.counters.emitted += 1
+
+
+cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
+    cdef Held *held = stream_release(stream)
+    if held != NULL:
+        core.counters.held_now -= 1
+        core.held_by_source[held.source] -= 1
+    return held
+
+
+cdef void answered(Core *core, Held *held) noexcept nogil:
+    held.next = core.released
+    core.released = held
+
+
+cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
+    cdef int direction
+    cdef Held *held
+    for direction in range(2):
+        held = next_held(core, &flow.stream[direction])
+        while held != NULL:
+            drop(core, held.queued.id, out)
+            held_free(&core.pool, held)
+            held = next_held(core, &flow.stream[direction])
+    flow_holds_nothing(&core.flows, flow)
+
+
+cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
+    stream_close(&flow.stream[0], &core.pool)
+    stream_close(&flow.stream[1], &core.pool)
+    dialogue_close(&flow.dialogue, &core.lines)
+
+
+cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:
+    drop_held(core, flow, out)
+    flow.fate = FLOW_RESET if action == ACTION_RESET else FLOW_DROPPED
+    flow.end = END_DROPPED
+    if action == ACTION_RESET:
+        core.counters.flows_reset += 1
+        emit_reset(core, flow, True, out)
+        emit_reset(core, flow, False, out)
+    else:
+        core.counters.flows_dropped += 1
+    flow_let_go(core, flow)
+    flow_touch(&core.flows, flow, AGE_CLOSING, now)
+
+
+cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:
+    drop_held(core, flow, out)
+    flow.fate = FLOW_PASSED
+    core.counters.flows_passed += 1
+    flow_let_go(core, flow)
