@@ -261,7 +261,7 @@ class Run:
             return
         believed = self.books.believed
         of_core = sorted(
-            (f.to_server, f.offset, f.name, f.action, f.state, f.hypothetical)
+            (f.to_server, f.offset, f.name, f.action)
             for f in findings(records)
             if not f.name.startswith(("stream.", "packet.")) and f.name not in _BESIDE
         )
@@ -283,11 +283,14 @@ class Run:
     def differs(self, turns: list[Turn], of_core: list[tuple[object, ...]]) -> tuple[str, bool]:
         model = translate(POLICIES[self.name], [ModelTurn(*turn) for turn in turns], apply=self.apply)
         of_model = sorted(
-            (f.to_server, f.offset, f.name, str(f.action), f.state, f.hypothetical) for f in model.findings
+            (f.to_server, f.offset, f.name, str(f.action)) for f in model.findings
         )
         # The model reads whole lines; what it has to say of the last ones it says when they are whole.
         whole = [b"".join(turn.data for turn in model.turns if turn.to_server is side).rfind(b"\n") for side in (False, True)]
         of_core, of_model = ([f for f in found if f[1] <= whole[f[0]]] for found in (of_core, of_model))
+        # The books feed the model what was decided; that something had to wait, they saw when it came.
+        impatient = self.books.believed.impatient
+        of_core = [f for f in of_core if f in of_model or f[2] != "command.pipelined_too_far" or f[1] not in impatient]
         if of_core == of_model:
             return "", model.ended is not None
         core_only = [f for f in of_core if f not in of_model]

@@ -110,13 +110,13 @@ class Network:
 
     def compare(self, to_server: bool, before: int) -> None:
         """Invariant 2: both receivers have the same, and it is what left the gateway in order."""
-        if not self.books.apply:
+        if not self.books.apply or self.books.over:
             return
         end = self.ends[not to_server]
         first, last = end.first.stream[before:], end.last.stream[before:]
         if first != last:
             raise Violation(2, f"from {before} on one receiver has {bytes(first)!r}, another {bytes(last)!r}")
-        if not self.books.over and first != self.books.left[to_server][before : end.have]:
+        if first != self.books.left[to_server][before : end.have]:
             raise Violation(2, f"from {before} on a receiver has {bytes(first)!r}, which was not decided")
 
     # What happens next.
@@ -157,7 +157,7 @@ class Network:
     def span(self, to_server: bool) -> tuple[int, int]:
         """Somewhere about where things happen: (start, size)."""
         end = self.ends[to_server]
-        marks = (self.books.believed.next[to_server], end.una, end.sent, len(end.said))
+        marks = (self.books.believed.sides[to_server].next, end.una, end.sent, len(end.said))
         start = marks[self.below(4)] + (0, 1, 2, 5, 17, 40, -1, -2, -3, -9)[self.below(10)]
         return start, (1, 2, 3, 4, 6, 9, 14, 30, 60)[self.below(9)]
 
@@ -255,7 +255,7 @@ class Network:
         to_server = self.side()
         self.wedged = True
         ahead = (1, 2, 40, 2**20, 2**31 - 5)[self.below(5)]
-        place = self.books.believed.next[not to_server] + ahead
+        place = self.books.believed.sides[not to_server].next + ahead
         self.send(to_server, self.ends[to_server].sent, flags=ACK, ack=self.ends[to_server].peer_base + place)
 
     def finish_early(self) -> None:
@@ -305,12 +305,12 @@ class Network:
         start, size = self.span(to_server)
         text = (self.forged(to_server, start, size), b"354 go\r\n", b"")[self.below(3)]
         self.contradicted = True
-        place = self.books.believed.next[to_server]
+        place = self.books.believed.sides[to_server].next
         verdict = self.send(
             to_server,
             place,
             text,
-            ack=end.peer_base + self.books.believed.next[not to_server],
+            ack=end.peer_base + self.books.believed.sides[not to_server].next,
             interface=2 if to_server else 1,
             believable=not self.books.apply,
         )
