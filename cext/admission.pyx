@@ -7,6 +7,7 @@ sees only one side cannot empty the store; and nothing is taken that the receive
 has made no room for. Does not know payloads.
 """
 
+from nfmailguard.cext.core cimport DROP_GAP
 from nfmailguard.cext.ending cimport end_flow, report_condition, stop_following
 from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff
 from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, STREAM_GAP, STREAM_URGENT
@@ -70,7 +71,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
                 accept(core, packet.queued.id, out)
                 stop_following(core, flow, out)
                 return False
-            drop(core, packet.queued.id, out)
+            drop(core, DROP_GAP, packet.queued.id, out)
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
             return False

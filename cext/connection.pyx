@@ -8,7 +8,18 @@ its middle; a RST or FIN never makes a flow unknown. Does not know streams or SM
 from libc.string cimport memcmp
 
 from nfmailguard.cext.admission cimport take_acknowledgement
-from nfmailguard.cext.core cimport Network, Rule
+from nfmailguard.cext.core cimport (
+    DROP_FLAGS,
+    DROP_FLOW_ENDED,
+    DROP_FLOW_LIMIT,
+    DROP_FRAGMENT,
+    DROP_MALFORMED,
+    DROP_MIDSTREAM,
+    DROP_SYN_ACK,
+    DROP_TRUNCATED,
+    Network,
+    Rule,
+)
 from nfmailguard.cext.ending cimport drop_held, end_flow, flow_let_go, report_condition, report_stranger
 from nfmailguard.cext.flow cimport AGE_EMBRYONIC, FLOW_INSPECTED, FLOW_PASSED, flow_add, flow_find, flow_remove
 from nfmailguard.cext.packet cimport (
@@ -85,7 +96,7 @@ cdef uint32_t choose_rule(Core *core, Flow *flow, uint32_t interface) noexcept n
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
     cdef Record *record
-    drop_held(core, flow, out)
+    drop_held(core, flow, DROP_FLOW_ENDED, out)
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
@@ -121,7 +132,8 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
 cdef void refuse_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     # No place in the table: the default rule's ruling, for the flow's own cannot be kept.
     core.counters.flows_refused += 1
-    drop_if(core, report_stranger(core, packet, FLOW_LIMIT, to_server, now) > ACTION_LOG, packet.queued.id, out)
+    drop_if(core, report_stranger(core, packet, FLOW_LIMIT, to_server, now) > ACTION_LOG, DROP_FLOW_LIMIT,
+            packet.queued.id, out)
 
 
 cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
@@ -165,7 +177,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         core.counters.flows_passed += 1
         accept(core, packet.queued.id, out)
         return
-    drop(core, packet.queued.id, out)
+    drop(core, DROP_MIDSTREAM, packet.queued.id, out)
     end_flow(core, flow, action, now, out)
 
 
@@ -248,7 +260,7 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         return True
     if to_server or not packet.flags & TCP_ACK:
         # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
-        drop_if(core, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG,
+        drop_if(core, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
                 packet.queued.id, out)
         return True
     if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and flow.other_syn != flow.stream[1].isn:
@@ -266,7 +278,7 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         take_acknowledgement(core, flow, False, packet, now, out)
         syn_packet(core, flow, False, packet, out)
     else:
-        drop_if(core, flow.ruling.apply, packet.queued.id, out)   # it answers no SYN of ours
+        drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)
     return True
 
 
@@ -313,16 +325,18 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
     if result == FRAGMENT:
         # Conntrack joins them where it runs, and our own table makes it run.
         core.counters.fragments += 1
-        drop_if(core, report_stranger(core, packet, PACKET_FRAGMENT, True, now) > ACTION_LOG, packet.queued.id, out)
+        drop_if(core, report_stranger(core, packet, PACKET_FRAGMENT, True, now) > ACTION_LOG, DROP_FRAGMENT,
+                packet.queued.id, out)
         return
     if result != TRUNCATED:
         core.counters.malformed += 1
-        drop_if(core, ruling.apply, packet.queued.id, out)
+        drop_if(core, ruling.apply, DROP_MALFORMED, packet.queued.id, out)
         return
     core.counters.truncated += 1
     if packet.tcp == NULL:
         core.finding_counts[PACKET_TRUNCATED] += 1
-        drop_if(core, ruling.apply and ruling.action[PACKET_TRUNCATED] > ACTION_LOG, packet.queued.id, out)
+        drop_if(core, ruling.apply and ruling.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
+                packet.queued.id, out)
         return
     to_server = inspected_port(core, packet.destination_port)
     flow = flow_find(&core.flows, packet, to_server)
@@ -330,4 +344,4 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
         action = report_condition(core, flow, PACKET_TRUNCATED, to_server, now)
     else:
         action = report_stranger(core, packet, PACKET_TRUNCATED, to_server, now)
-    drop_if(core, action > ACTION_LOG, packet.queued.id, out)
+    drop_if(core, action > ACTION_LOG, DROP_TRUNCATED, packet.queued.id, out)

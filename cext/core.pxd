@@ -12,6 +12,29 @@ cdef enum:
     MOST_RULES = 64
     MOST_EMITTED = 128         # packets of our own in one call
 
+cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
+    DROP_CHECKSUM = 0
+    DROP_FLAGS
+    DROP_FRAGMENT
+    DROP_MALFORMED
+    DROP_TRUNCATED
+    DROP_FLOW_LIMIT
+    DROP_MIDSTREAM
+    DROP_INTERFACE
+    DROP_SYN_ACK               # it answers no SYN of the client's
+    DROP_WINDOW                # beyond the receiver's
+    DROP_GAP                   # it acknowledges what did not come through us
+    DROP_BEHIND_FIN
+    DROP_REPEATED              # held already, or would not be
+    DROP_HELD_TOO_LONG
+    DROP_SUPER_PACKET          # a part of it had to wait
+    DROP_CONDITION             # a limit or condition of [on]: its finding tells
+    DROP_FINDING               # its finding ended the flow
+    DROP_CLOSES_GAP            # what has gone ahead of it must not be read
+    DROP_FLOW_ENDED
+    DROP_INTERNAL
+    DROP_REASONS
+
 cdef struct Network:
     uint8_t octets[16]
     uint8_t family
@@ -67,6 +90,7 @@ cdef struct Core:
     Rule rules[MOST_RULES]
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
+    uint64_t drops[DROP_REASONS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
     uint64_t timeout[AGES]     # by FlowAge, nanoseconds
     uint64_t held_timeout

@@ -18,7 +18,7 @@ cdef Held *next_held(Core *core, Stream *stream) noexcept nogil
 # The packet has been answered; its octets may be in an operation until the next call.
 cdef void answered(Core *core, Held *held) noexcept nogil
 # Answers every held packet of the flow with a drop; what went ahead stays remembered.
-cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil
+cdef void drop_held(Core *core, Flow *flow, uint8_t reason, Operations *out) noexcept nogil
 # Drops or resets the flow from here on; held packets are answered with a drop.
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil
 # Lets the flow go on without being looked at.

@@ -9,7 +9,7 @@ receiver expects. Does not know segments or dialogues.
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.core cimport MOST_EMITTED
+from nfmailguard.cext.core cimport DROP_FLOW_ENDED, MOST_EMITTED
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     FLOW_DROPPED,
@@ -101,13 +101,13 @@ cdef void answered(Core *core, Held *held) noexcept nogil:
     core.released = held
 
 
-cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
+cdef void drop_held(Core *core, Flow *flow, uint8_t reason, Operations *out) noexcept nogil:
     cdef int direction
     cdef Held *held
     for direction in range(2):
         held = next_held(core, &flow.stream[direction])
         while held != NULL:
-            drop(core, held.queued.id, out)
+            drop(core, reason, held.queued.id, out)
             held_free(&core.pool, held)
             held = next_held(core, &flow.stream[direction])
     flow_holds_nothing(&core.flows, flow)
@@ -120,7 +120,7 @@ cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
 
 
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:
-    drop_held(core, flow, out)
+    drop_held(core, flow, DROP_FLOW_ENDED, out)
     flow.fate = FLOW_RESET if action == ACTION_RESET else FLOW_DROPPED
     flow.end = END_DROPPED
     if action == ACTION_RESET:
@@ -134,7 +134,7 @@ cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operati
 
 
 cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:
-    drop_held(core, flow, out)
+    drop_held(core, flow, DROP_FLOW_ENDED, out)
     flow.fate = FLOW_PASSED
     core.counters.flows_passed += 1
     flow_let_go(core, flow)

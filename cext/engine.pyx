@@ -22,7 +22,17 @@ from nfmailguard.cext.connection cimport (
     starting_up,
     unparsed,
 )
-from nfmailguard.cext.core cimport MOST_FINDINGS, Counters
+from nfmailguard.cext.core cimport (
+    DROP_CHECKSUM,
+    DROP_FLAGS,
+    DROP_FLOW_ENDED,
+    DROP_HELD_TOO_LONG,
+    DROP_INTERFACE,
+    DROP_INTERNAL,
+    DROP_REASONS,
+    MOST_FINDINGS,
+    Counters,
+)
 from nfmailguard.cext.ending cimport drop_held, emit_reset, report_condition, report_stranger
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
@@ -60,6 +70,13 @@ from nfmailguard.cext.verdict cimport accept, drop, drop_if
 #: Memory a flow takes, in octets, without what its streams keep.
 FLOW_OCTETS = sizeof(Flow)
 
+#: By DropReason.
+DROP_NAMES = (
+    "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
+    "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
+    "flow_ended", "internal",
+)
+
 cdef enum:
     MOST_HERE = 16             # operations of one packet besides those it releases
 
@@ -87,7 +104,8 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         core.counters.internal_errors += 1
         if out.count < out.capacity:               # one answer has room: every caller reserves a first block
-            drop_if(core, core.rules[core.rule_count - 1].ruling.internal_error >= ACTION_DROP, queued.id, out)
+            drop_if(core, core.rules[core.rule_count - 1].ruling.internal_error >= ACTION_DROP, DROP_INTERNAL,
+                    queued.id, out)
         return
     result = packet_parse(&packet, queued)
     if result != PARSED:
@@ -107,19 +125,19 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         # No receiver takes it; taking it here would be believing what the server never sees.
         core.counters.bad_checksum += 1
         drop_if(core, (flow.ruling if flow != NULL else &core.rules[core.rule_count - 1].ruling).apply,
-                queued.id, out)
+                DROP_CHECKSUM, queued.id, out)
         return
     if odd_flags(packet.flags):
         core.counters.odd_flags += 1
         action = (report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) if flow != NULL
                   else report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now))
-        drop_if(core, action > ACTION_LOG, queued.id, out)
+        drop_if(core, action > ACTION_LOG, DROP_FLAGS, queued.id, out)
         return
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
         return
     if not pin_interface(core, flow, to_server, &packet, now):
-        drop(core, queued.id, out)
+        drop(core, DROP_INTERFACE, queued.id, out)
         return
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
@@ -129,7 +147,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
             flow.closed = 1
         accept(core, queued.id, out)
     elif flow.fate != FLOW_INSPECTED:
-        drop(core, queued.id, out)
+        drop(core, DROP_FLOW_ENDED, queued.id, out)
         if flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK:
             # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects.
             flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
@@ -178,7 +196,7 @@ cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
         if now < oldest + core.held_timeout:
             break
         core.counters.held_expired += 1
-        drop_held(core, flow, out)
+        drop_held(core, flow, DROP_HELD_TOO_LONG, out)
     for age in range(AGES):
         while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
             forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
@@ -294,6 +312,8 @@ cdef class Engine:
         """Every counter of the core by name, and the counts of findings by number."""
         cdef Counters counters = self.core.counters
         cdef dict out = counters
+        for reason in range(DROP_REASONS):
+            out["drop." + DROP_NAMES[reason]] = self.core.drops[reason]
         out["flows_now"] = self.core.flows.count
         out["memory_now"] = self.core.pool.used
         out["records_lost"] = self.core.ring.lost

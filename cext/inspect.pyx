@@ -20,6 +20,16 @@ from nfmailguard.cext.admission cimport (
     take_urgent,
 )
 from nfmailguard.cext.client cimport client_octets, waited_for
+from nfmailguard.cext.core cimport (
+    DROP_BEHIND_FIN,
+    DROP_CLOSES_GAP,
+    DROP_CONDITION,
+    DROP_FINDING,
+    DROP_INTERNAL,
+    DROP_REPEATED,
+    DROP_SUPER_PACKET,
+    DROP_WINDOW,
+)
 from nfmailguard.cext.ending cimport (
     answered,
     end_flow,
@@ -90,7 +100,7 @@ cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, Packet
         accept(core, packet.queued.id, out)
         stop_following(core, flow, out)
         return
-    drop(core, packet.queued.id, out)
+    drop(core, DROP_CONDITION, packet.queued.id, out)
     if action != ACTION_DROP:
         end_flow(core, flow, action, now, out)
 
@@ -233,13 +243,13 @@ cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Oper
     next_held(core, stream)
     if packet_parse(&packet, &held.queued) != PARSED:
         core.counters.internal_errors += 1
-        drop(core, held.queued.id, out)
+        drop(core, DROP_INTERNAL, held.queued.id, out)
         answered(core, held)
         end_flow(core, flow, ACTION_RESET, now, out)
         return False
     decide_packet(core, flow, to_server, &packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
-        drop(core, held.queued.id, out)
+        drop(core, DROP_FINDING, held.queued.id, out)
     else:
         let_go(core, &packet, changed or held.cleared, out)
     answered(core, held)
@@ -279,6 +289,7 @@ cdef void take_back(Core *core, Operations *out) noexcept nogil:
             else:
                 core.counters.replaced -= 1
             core.counters.dropped += 1
+            core.drops[DROP_CLOSES_GAP] += 1
             out.items[i].kind = OP_DROP
 
 
@@ -294,7 +305,7 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
     if changed:
         action = conflicting(core, flow, to_server, now)
         if action != ACTION_PASS:
-            drop(core, packet.queued.id, out)
+            drop(core, DROP_CONDITION, packet.queued.id, out)
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
             return
@@ -314,7 +325,7 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
     cdef Held *held
     if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
         # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
-        drop(core, packet.queued.id, out)
+        drop(core, DROP_REPEATED, packet.queued.id, out)
         return
     if (core.counters.held_now >= core.held_limit or core.held_by_source[source] >= core.held_source_limit
             or flow.stream[0].held_count + flow.stream[1].held_count >= core.held_flow_limit):
@@ -357,7 +368,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     cdef uint8_t verdict
     if fresh and stream_ended(stream):
         # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
-        drop_if(core, apply, packet.queued.id, out)
+        drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
         return
     if waiting and fresh and ahead <= 0:
         note_impatience(core, flow, now)
@@ -372,13 +383,13 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         # Only the old octets may go before the reply; the sender repeats the others. A super-packet
         # trimmed below its segment size would be dropped by the kernel.
         if packet.queued.flags & PACKET_GSO:
-            drop(core, packet.queued.id, out)
+            drop(core, DROP_SUPER_PACKET, packet.queued.id, out)
             return
         packet_trim(packet, <uint32_t> -ahead)
         cleared = True
     decided = decide_packet(core, flow, to_server, packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
-        drop(core, packet.queued.id, out)
+        drop(core, DROP_FINDING, packet.queued.id, out)
         carry_out(core, flow, verdict, now, out)
         return
     if verdict != ACTION_PASS:
@@ -403,7 +414,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     cdef Standing standing = segment_standing(flow, to_server, packet)
     if standing == STANDING_BEYOND:
         core.counters.beyond_window += 1
-        drop_if(core, flow.ruling.apply, packet.queued.id, out)
+        drop_if(core, flow.ruling.apply, DROP_WINDOW, packet.queued.id, out)
         return
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):

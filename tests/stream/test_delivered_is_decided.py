@@ -150,6 +150,7 @@ def test_1_every_packet_is_answered_once_and_6_memory_comes_back(data: st.DataOb
     counters = wire.engine.counters()
     assert (counters["memory_now"], counters["flows_now"], counters["held_now"]) == (0, 0, 0)
     assert counters["packets"] == counters["accepted"] + counters["replaced"] + counters["dropped"]
+    assert counters["dropped"] == sum(value for name, value in counters.items() if name.startswith("drop."))
 
 
 @given(data=st.data())
