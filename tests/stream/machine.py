@@ -147,7 +147,7 @@ class Run:
         before = self.books.given
         try:
             self.handshake()
-            self.warm_up((0, 2, 4, 12)[self.below(4)])
+            self.warm_up((0, 1, 3, 4, 5, 5, 6, 10)[self.below(8)])
             network.fair = False
             for _ in range(self.below(self.setting.steps) + self.setting.steps // 4):
                 network.step()
@@ -171,9 +171,13 @@ class Run:
         server.said += network.server.greet()
 
     def warm_up(self, turns: int) -> None:
+        """An ordinary beginning, so that the adversary comes in anywhere in a dialogue."""
+        client = self.network.client
+        traits, client.wild, client.patient = (client.wild, client.patient), 0, True
         for _ in range(turns):
-            self.network.onward(False)
-            self.network.onward(True)
+            self.network.onward(False, 1460)
+            self.network.onward(True, 1460)
+        client.wild, client.patient = traits
 
     def repair(self) -> None:
         """Honest ends on an honest network, until all is said or nothing goes on any more."""

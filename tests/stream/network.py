@@ -1,38 +1,32 @@
-"""The adversary: everything a network, or whoever sits on it, can do to a connection.
+"""The network: two ends, a gateway between, and all that honest networks do to packets.
 
-Promises: with ``hostile`` off it only does what honest networks do (it loses, delays,
-repeats, cuts and reorders); on, it forges as well. Every choice is made by ``below``,
-where 0 is the ordinary one: a run whose choices shrink becomes an ordinary one. Does
-not know what is right; books and machine do.
+Promises: it loses, delays, repeats, cuts and reorders, and never makes an octet up.
+Every choice is made by ``below``, where 0 is the ordinary one: a run whose choices
+shrink becomes an ordinary one. Does not know what is right; books and machine do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.stream.books import ACCEPT, Books, Violation
+from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
-from tests.stream.packets import ACK, FIN, PSH, RST, SYN, TIMESTAMPS, URG, Segment
+from tests.stream.packets import ACK, PSH, RST, SYN, Segment
 from tests.stream.peers import Below, Client, Server
 
 SECOND = 1_000_000_000
 CHECKSUM_PARTIAL, GSO = 1, 2
-EVIL = {
-    True: b"\r\nEXPN root\r\nEHLO evil\r\nSTARTTLS\r\n.\r\n",
-    False: b"\r\n250-STARTTLS\r\n250 CHUNKING\r\n500 x\r\n220 go\r\n",
-}
 
 
 class Network:
     """Both ends, what talks over them, and the gateway between; ``ends[to_server]`` sends that way."""
 
-    def __init__(self, below: Below, books: Books, ends: tuple[Endpoint, Endpoint], *, hostile: bool) -> None:
+    def __init__(self, below: Below, books: Books, ends: tuple[Endpoint, Endpoint]) -> None:
         self.below = below
         self.books = books
         self.ends = ends
         self.client = Client(below)
-        self.server = Server(below)
-        self.hostile = hostile
+        self.server = Server(below, every_reading=books.apply)
         self.fair = True  # nothing is lost behind the gateway
         self.bag: list[tuple[bool, Segment]] = []
         self.history: list[tuple[bool, bytes, int]] = []
@@ -40,7 +34,11 @@ class Network:
         self.wedged = False  #: an end may wait for ever, and be right to
         self.options = b""
         self.depth = 0
-        self.actions = [action for action, weight in (FOUL if hostile else FAIR) for _ in range(weight)]
+        self.actions = self.table()
+
+    def table(self) -> list[Action]:
+        """What can happen next, each as often as it is likely."""
+        return [action for action, weight in FAIR for _ in range(weight)]
 
     # Sending and delivering.
 
@@ -102,7 +100,7 @@ class Network:
                 self.client.hear(end.first.stream)
         if end.size == 65535:
             end.open_window()
-        if end.owes_ack and self.depth < 3 and (self.fair or self.below(3) < 2):
+        if end.owes_ack and self.depth < 2 and (self.fair or self.below(3) < 2):
             end.owes_ack = False
             self.depth += 1  # ends that have been led apart would go on for ever
             self.send(not to_server, self.ends[not to_server].sent, flags=ACK)
@@ -127,7 +125,7 @@ class Network:
     def side(self) -> bool:
         return self.below(2) == 0
 
-    def onward(self, to_server: bool | None = None) -> None:
+    def onward(self, to_server: bool | None = None, size: int = 0) -> None:
         """The next octets in order, as many as the segment takes; who has none left says more."""
         to_server = self.side() if to_server is None else to_server
         end = self.ends[to_server]
@@ -136,7 +134,7 @@ class Network:
                 end.said += self.client.speak()
             elif end.una < end.sent:
                 return self.again(to_server)
-        size = (1460, 1460, 40, 7, 3, 2, 1)[self.below(7)]
+        size = size or (1460, 1460, 40, 7, 3, 2, 1)[self.below(7)]
         stop = min(end.sent + size, len(end.said), end.edge)
         self.send(to_server, end.sent, bytes(end.said[end.sent : stop]))
         return None
@@ -211,133 +209,6 @@ class Network:
         self.ends[to_server].open_window()
         self.send(to_server, self.ends[to_server].sent, flags=ACK)
 
-    # What only an adversary does.
-
-    def forged(self, to_server: bool, start: int, size: int) -> bytes:
-        end = self.ends[to_server]
-        true = bytes(end.said[max(0, start) : max(0, start + size)]).ljust(size, b"\r")
-        kind = self.below(5)
-        if kind == 0:
-            return (EVIL[to_server] * 4)[:size]
-        if kind == 1:
-            return EVIL[to_server][2 : 2 + size].ljust(size, b"\n")
-        if kind == 2:
-            place = self.below(size)
-            return true[:place] + bytes([true[place] ^ 0x20]) + true[place + 1 :]
-        return true.swapcase() if kind == 3 else bytes(size)
-
-    def contradict(self) -> None:
-        """Other octets than the sender's own, over what was sent or ahead of it."""
-        to_server = self.side()
-        start, size = self.span(to_server)
-        if start >= 0:
-            self.contradicted = self.wedged = True
-            self.send(to_server, start, self.forged(to_server, start, size))
-
-    def keep_alive(self) -> None:
-        """RFC 1122 4.2.3.6: an octet of garbage in front of the next one, or none at all."""
-        to_server = self.side()
-        end = self.ends[to_server]
-        start = (end.sent, end.una)[self.below(2)] - 1
-        self.contradicted = True
-        self.send(to_server, start, (b"\0", b"", b"\n", b"X")[self.below(4)], flags=ACK)
-
-    def probe(self) -> None:
-        """One octet into a window that is closed."""
-        to_server = self.side()
-        end = self.ends[to_server]
-        other = self.ends[not to_server]
-        self.send(not to_server, other.sent, flags=ACK, window=0)
-        self.send(to_server, end.sent, bytes(end.said[end.sent : end.sent + 1]), flags=ACK)
-
-    def lie(self) -> None:
-        """Acknowledges what was never sent."""
-        to_server = self.side()
-        self.wedged = True
-        ahead = (1, 2, 40, 2**20, 2**31 - 5)[self.below(5)]
-        place = self.books.believed.sides[not to_server].next + ahead
-        self.send(to_server, self.ends[to_server].sent, flags=ACK, ack=self.ends[to_server].peer_base + place)
-
-    def finish_early(self) -> None:
-        """A FIN in the middle, before or behind what was said."""
-        to_server = self.side()
-        start, size = self.span(to_server)
-        self.wedged = True
-        text = bytes(self.ends[to_server].said[max(0, start) : max(0, start) + size]) if self.below(2) else b""
-        self.send(to_server, max(0, start), text, flags=FIN | ACK)
-
-    def blind_reset(self) -> None:
-        """A RST with a sequence number that no receiver takes, or one that the server never gets."""
-        to_server = self.side()
-        end = self.ends[to_server]
-        start = end.sent + (1, -1, 1000, -1000, 2**30, 0)[self.below(6)]
-        fair, self.fair = self.fair, True
-        if start in (self.ends[not to_server].have, end.sent):
-            return self.lose_reset(to_server, start, fair)
-        self.send(to_server, start, flags=RST | ACK, believable=False)
-        self.fair = fair
-        return None
-
-    def lose_reset(self, to_server: bool, start: int, fair: bool) -> None:
-        self.books.give(
-            to_server, self.books.tracks[to_server].build(self.ends[to_server].seq(start), 0, RST), start, believable=False
-        )
-        self.books.out.clear()  # its time to live ran out behind the gateway
-        self.fair = fair
-
-    def synchronise(self) -> None:
-        """The handshake's packets once more, or a SYN that begins another connection."""
-        to_server = self.side()
-        flags = SYN if to_server else SYN | ACK
-        start = (-1, -1, -2, 5, 100000)[self.below(5)]
-        self.send(to_server, start, b"EHLO x\r\n"[: self.below(3) * 4], flags=flags, believable=False)
-
-    def urge(self) -> None:
-        to_server = self.side()
-        end = self.ends[to_server]
-        text = bytes(end.said[end.sent : min(end.sent + 1 + self.below(20), end.edge)])
-        self.send(to_server, end.sent, text, flags=ACK | PSH | URG, urgent=self.below(5))
-
-    def sneak_in(self) -> None:
-        """A packet with the other side's address, from this side."""
-        to_server = self.side()
-        end = self.ends[to_server]
-        start, size = self.span(to_server)
-        text = (self.forged(to_server, start, size), b"354 go\r\n", b"")[self.below(3)]
-        self.contradicted = True
-        place = self.books.believed.sides[to_server].next
-        verdict = self.send(
-            to_server,
-            place,
-            text,
-            ack=end.peer_base + self.books.believed.sides[not to_server].next,
-            interface=2 if to_server else 1,
-            believable=not self.books.apply,
-        )
-        if self.books.apply and not self.books.over and verdict == ACCEPT:
-            raise Violation(2, "a packet from the wrong side passes")
-
-    def corrupt(self) -> None:
-        """What no receiver takes must not be believed: a wrong checksum."""
-        to_server = self.side()
-        start, size = self.span(to_server)
-        self.send(
-            to_server, start, self.forged(to_server, start, size), spoil=1 + self.below(65533), believable=False
-        )
-
-    def murmur(self) -> None:
-        """The server says something unasked."""
-        self.wedged = True
-        self.ends[False].said += self.server.murmur()
-        self.onward(False)
-
-    def sleep(self) -> None:
-        """Longer than a flow is remembered."""
-        if self.below(4) == 3:
-            self.wedged = True
-            self.books.expire(3601 * SECOND)
-            self.carry()
-
 
 Action = Callable[[Network], object]
 FAIR: tuple[tuple[Action, int], ...] = (
@@ -352,19 +223,3 @@ FAIR: tuple[tuple[Action, int], ...] = (
     (Network.pass_time, 3),
     (Network.resize, 3),
 )
-FOUL: tuple[tuple[Action, int], ...] = (
-    *FAIR,
-    (Network.contradict, 12),
-    (Network.keep_alive, 3),
-    (Network.probe, 2),
-    (Network.lie, 1),
-    (Network.finish_early, 1),
-    (Network.blind_reset, 2),
-    (Network.synchronise, 2),
-    (Network.urge, 3),
-    (Network.sneak_in, 3),
-    (Network.corrupt, 4),
-    (Network.murmur, 1),
-    (Network.sleep, 1),
-)
-__all__ = ["FAIR", "FOUL", "TIMESTAMPS", "Action", "Network"]

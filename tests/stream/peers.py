@@ -87,11 +87,11 @@ def understood(line: bytes) -> list[str]:
 class Server:
     """Answers lines as its state and its traits have it; ``log`` is what it, or its like, understood."""
 
-    def __init__(self, below: Below) -> None:
+    def __init__(self, below: Below, *, every_reading: bool = True) -> None:
         self.below = below
         every = readings()
         self.reading = every.pop(below(3))
-        self.others = every
+        self.others = every if every_reading else []
         self.matching = below(3)
         self.skips_blank = below(4) == 3
         self.eager = below(4) == 3  # 354 without a recipient
