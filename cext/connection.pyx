@@ -185,8 +185,9 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Ope
     """Lets a SYN go on, without what would carry data past the stream."""
     cdef int scale = packet_window_scale(packet)
     cdef bint changed = 0
-    flow.scaled[to_server] = scale >= 0
-    flow.scale[to_server] = <uint8_t> scale if scale >= 0 else 0
+    if scale >= 0:                                 # repeated without the option, the first may have been answered
+        flow.scaled[to_server] = 1
+        flow.scale[to_server] = <uint8_t> scale
     if flow.ruling.apply:
         if packet.payload_length:
             # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
