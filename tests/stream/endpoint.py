@@ -22,6 +22,7 @@ class Endpoint:
         self.sent = 0  #: the farthest that has been sent
         self.edge = 65535  #: where the other end's window ends
         self.size = window
+        self.shift = self.peer_shift = 0  #: RFC 7323 2.2, of the windows it offers and reads
         self.first = Receiver(last_wins=False, edge=window)
         self.last = Receiver(last_wins=True, edge=window)
         self.dead = False
@@ -37,8 +38,9 @@ class Endpoint:
     def ack(self) -> int:
         return (self.peer_base + self.have + self.first.ended) % 2**32
 
-    def window(self) -> int:
-        return max(0, min(65535, self.first.edge - self.have))
+    def window(self, *, scaled: bool = True) -> int:
+        room = max(0, self.first.edge - self.have)
+        return min(65535, room >> (self.shift if scaled else 0))
 
     def open_window(self) -> None:
         """Its application has read everything."""
@@ -64,7 +66,7 @@ class Endpoint:
         acked = min(acked, self.sent)
         if acked >= self.una:
             self.una = acked
-            self.edge = max(self.edge, acked + window)
+            self.edge = max(self.edge, acked + (window << self.peer_shift))
         before = self.have
         self.owes_ack |= bool(payload) or bool(flags & FIN) or start < before
         for receiver in (self.first, self.last):

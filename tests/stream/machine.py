@@ -25,10 +25,11 @@ from nfmailguard.policy.model import FlowRule, Limits, Mode, On, Policy, Unknown
 from nfmailguard.smtp.reference import Turn as ModelTurn
 from nfmailguard.smtp.reference import translate
 from tests.stream.believed import Turn
-from tests.stream.books import Books, Violation
+from tests.stream.books import FLOWS, Books, Violation
 from tests.stream.endpoint import Endpoint
-from tests.stream.network import TIMESTAMPS, Network
-from tests.stream.packets import ACK, FIN, PSH, SYN, Track
+from tests.stream.adversary import Adversary
+from tests.stream.network import Network
+from tests.stream.packets import ACK, FIN, PSH, SYN, TIMESTAMPS, Track
 from tests.stream.peers import KNOWN, Below, DisagreementError
 from tests.support.dialogue import findings
 
@@ -92,7 +93,7 @@ def _engine(policy: str, setting: Setting, role: str) -> tuple[Engine, list[int]
     key = (policy, setting.mode, setting.memory, setting.pending, setting.held, setting.outstanding, role)
     if key not in _ENGINES:
         limits = Limits(
-            flows=4, memory=setting.memory, pending_segments=setting.pending, held_packets=setting.held, startup=0.0,
+            flows=FLOWS, memory=setting.memory, pending_segments=setting.pending, held_packets=setting.held, startup=0.0,
             outstanding_commands=setting.outstanding,
         )  # fmt: skip
         _ENGINES[key] = Engine([FlowRule(setting.mode, POLICIES[policy])], limits=limits, on=On()), [10**9]
@@ -123,8 +124,9 @@ class Run:
         size = (65535, 65535, 65535, 300, 40)[below(5)]
         ends = Endpoint(isns[0], isns[1], 65535), Endpoint(isns[1], isns[0], 65535)
         ends[below(2)].size = size
-        self.network = Network(below, self.books, ends, hostile=hostile)
+        self.network = (Adversary if hostile else Network)(below, self.books, ends)
         self.network.options = TIMESTAMPS if below(4) == 3 else b""
+        self.scale(((), (), (2, 7), (7, None))[below(4)])
         try:
             self.play()
         except DisagreementError as error:
@@ -160,13 +162,22 @@ class Run:
         self.end()
         self.judge()
 
+    def scale(self, shifts: tuple[int | None, ...]) -> None:
+        """Window scales the SYNs offer: the server's, the client's; one alone means none (RFC 7323 2.2)."""
+        network = self.network
+        network.offers = tuple(bytes([3, 3, shift, 0]) if shift is not None else b"" for shift in shifts) or (b"", b"")
+        if shifts and None not in shifts:
+            for place, shift in enumerate(shifts):
+                network.ends[place].shift = network.ends[not place].peer_shift = shift
+
     # The course of a run.
 
     def handshake(self) -> None:
         network = self.network
         client, server = network.ends[True], network.ends[False]
         for to_server, flags in ((True, SYN), (False, SYN | ACK)):
-            network.send(to_server, -1, flags=flags, ack=client.base if not to_server else 0, believable=False)
+            network.send(to_server, -1, flags=flags, ack=client.base if not to_server else 0, believable=False,
+                         options=network.offers[to_server])
         network.send(True, 0, flags=ACK)
         server.said += network.server.greet()
 
@@ -261,12 +272,13 @@ class Run:
         records = []
         while more := self.engine.drain():
             records += more
+        ours = min((record[2] for record in records if record[2]), default=0)  # not a later one on the same ports
         if not self.apply and self.network.contradicted:
             return
         believed = self.books.believed
         of_core = sorted(
             (f.to_server, f.offset, f.name, f.action)
-            for f in findings(records)
+            for f in findings([record for record in records if record[2] == ours])
             if not f.name.startswith(("stream.", "packet.")) and f.name not in _BESIDE
         )
         TOTALS.compared += 1

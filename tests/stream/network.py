@@ -33,6 +33,7 @@ class Network:
         self.contradicted = False  #: other octets than the ends' own have been sent
         self.wedged = False  #: an end may wait for ever, and be right to
         self.options = b""
+        self.offers = b"", b""  # what the SYNs carry, by direction
         self.depth = 0
         self.actions = self.table()
 
@@ -56,6 +57,7 @@ class Network:
         interface: int = 0,
         queued: int = 0,
         believable: bool = True,
+        options: bytes | None = None,
     ) -> int | None:
         """One packet, through the gateway and on; its verdict."""
         end = self.ends[to_server]
@@ -64,10 +66,10 @@ class Network:
             end.ack() if ack is None else ack % 2**32,
             flags,
             payload,
-            window=end.window() if window is None else window,
+            window=end.window(scaled=not flags & SYN) if window is None else window,
             urgent=urgent,
             spoil=spoil,
-            options=self.options,
+            options=self.options if options is None else options,
         )
         end.sent = max(end.sent, min(start + len(payload), len(end.said)))
         if believable and not flags & (SYN | RST):
@@ -108,7 +110,7 @@ class Network:
 
     def compare(self, to_server: bool, before: int) -> None:
         """Invariant 2: both receivers have the same, and it is what left the gateway in order."""
-        if not self.books.apply or self.books.over:
+        if not self.books.apply or self.books.over or self.books.lied:
             return
         end = self.ends[not to_server]
         first, last = end.first.stream[before:], end.last.stream[before:]

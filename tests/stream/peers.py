@@ -134,7 +134,8 @@ class Server:
     def answer(self, mode: int, line: bytes) -> tuple[bytes, int, int]:
         """The reply, and how what follows is read."""
         if mode == SASL:
-            return (b"235 ok\r\n", b"334 more\r\n", b"535 no\r\n")[self.below(3)], COMMANDS, 0
+            kind = self.below(3)
+            return (b"235 ok\r\n", b"535 no\r\n", b"334 more\r\n")[kind], SASL if kind == 2 else COMMANDS, 0
         if mode in (TEXT, CHUNK):
             if mode == TEXT:
                 self.recipients = 0
