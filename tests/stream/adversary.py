@@ -199,6 +199,7 @@ class Adversary(Network):
         place = self.books.believed.sides[to_server].next
         text = (self.forged(to_server, place, 1 + self.below(40)), b"354 go\r\n", b"")[self.below(3)]
         self.contradicted = True
+        self.wedged |= not self.books.apply
         verdict = self.send(
             to_server,
             place,

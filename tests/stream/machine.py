@@ -304,6 +304,8 @@ class Run:
         # The model reads whole lines; what it has to say of the last ones it says when they are whole.
         whole = [b"".join(turn.data for turn in model.turns if turn.to_server is side).rfind(b"\n") for side in (False, True)]
         of_core, of_model = ([f for f in found if f[1] <= whole[f[0]]] for found in (of_core, of_model))
+        cut = self.cut_off([Turn(turn.to_server, turn.data) for turn in model.turns])
+        of_core = [f for f in of_core if f in of_model or not any(start <= f[1] < stop for start, stop in cut)]
         # The books feed the model what was decided; that something had to wait, they saw when it came.
         impatient = self.books.believed.impatient
         of_core = [f for f in of_core if f in of_model or f[2] != "command.pipelined_too_far" or f[1] not in impatient]
@@ -312,6 +314,17 @@ class Run:
         core_only = [f for f in of_core if f not in of_model]
         model_only = [f for f in of_model if f not in of_core]
         return f"only the core finds {core_only}, only the model {model_only}", False
+
+    def cut_off(self, turns: list[Turn]) -> list[tuple[int, int]]:
+        """Command lines that a 354 or 334 cut off: the core has told of them what the model tells at their end."""
+        said, cut = [bytearray(), bytearray()], []
+        for to_server, data in turns:
+            said[to_server] += data
+            if not to_server and not said[True].endswith(b"\n"):
+                lines = said[False][said[False].rfind(b"\n", 0, -len(data)) + 1 :].split(b"\n")[:-1]
+                if any(line.startswith((b"354", b"334")) for line in lines):
+                    cut.append((said[True].rfind(b"\n") + 1, len(said[True])))
+        return cut
 
     def in_order(self, turns: list[Turn], whole: int) -> None:
         """What left the gateway is what an engine lets through that sees the decided dialogue in order."""
