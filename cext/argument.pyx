@@ -5,7 +5,7 @@ Promises: an octet is decided from what stands before it in its line, so segment
 decides nothing. Does not know verbs, lines or streams.
 """
 
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT32_MAX
 
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
@@ -18,6 +18,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_BDAT,
     VERB_MAIL,
     report,
+    upper,
 )
 
 cdef enum:
@@ -83,16 +84,23 @@ cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t 
 
 
 cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
-    # RFC 3030 2: chunk-size is 1*DIGIT; ours has to fit 63 bits.
+    # RFC 3030 2, to the letter: chunk-size is 1*DIGIT, [ SP "LAST" ]. What a server reads otherwise
+    # (a leading 0 as octal, more than 31 bits as fewer, anything behind as nothing) is no size.
+    cdef const char *last = b" LAST"
     cdef uint8_t octet = at[0]
     cdef uint8_t digit = <uint8_t> (octet - 48)
-    if dialogue.address_phase >= SIZE_BEHIND:
+    cdef uint8_t phase = dialogue.address_phase
+    if phase == SIZE_INVALID:
         return
-    if digit <= 9 and dialogue.chunk_left <= (<uint64_t> INT64_MAX - digit) // 10:
+    if digit <= 9 and phase == SIZE_FIRST:
+        dialogue.chunk_left = digit
+        dialogue.address_phase = SIZE_DIGITS if digit else SIZE_ZERO
+    elif digit <= 9 and phase == SIZE_DIGITS and dialogue.chunk_left <= (<uint64_t> INT32_MAX - digit) // 10:
         dialogue.chunk_left = dialogue.chunk_left * 10 + digit
-        dialogue.address_phase = SIZE_DIGITS
-    elif octet == SPACE and dialogue.address_phase == SIZE_DIGITS:
+    elif octet == SPACE and (phase == SIZE_ZERO or phase == SIZE_DIGITS):
         dialogue.address_phase = SIZE_BEHIND
+    elif SIZE_BEHIND <= phase < SIZE_LAST and upper(octet) == <uint8_t> last[phase - SIZE_BEHIND + 1]:
+        dialogue.address_phase += 1
     else:
         dialogue.address_phase = SIZE_INVALID
         if report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, &octet, 1, NULL, 0) == ACTION_MASK:

@@ -11,7 +11,15 @@ and no partial line is held. What leaves ends its lines with CRLF and nothing el
 
 from libc.string cimport memchr, memcpy, memset
 
-from nfmailguard.cext.argument cimport SIZE_FIRST, SIZE_INVALID, address_octet, nul_octet, put, size_octet
+from nfmailguard.cext.argument cimport (
+    SIZE_INVALID,
+    SIZE_LAST,
+    address_octet,
+    nul_octet,
+    put,
+    size_complete,
+    size_octet,
+)
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
 from nfmailguard.cext.secret cimport is_secret, note_secret
 from nfmailguard.cext.smtp cimport (
@@ -30,9 +38,11 @@ from nfmailguard.cext.smtp cimport (
     COMMAND_DENIED,
     COMMAND_TOO_LONG,
     FORM_NOOP,
+    FORM_OK,
     FORM_XALL,
     INPUT_CHUNK,
     INPUT_COMMANDS,
+    INPUT_DATA,
     LINE_OCTETS,
     NAME_OCTETS,
     PHASE_ARGUMENT,
@@ -41,13 +51,16 @@ from nfmailguard.cext.smtp cimport (
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
     VERB_BDAT,
+    VERB_DATA,
     VERB_EHLO,
     VERB_HELO,
     VERB_MAIL,
+    VERB_NOOP,
     VERB_RCPT,
     VERB_RSET,
     VERB_UNKNOWN,
     Line,
+    begin_message,
     expect_reply,
     give_line,
     lend_line,
@@ -55,13 +68,13 @@ from nfmailguard.cext.smtp cimport (
     name_begins,
     name_is,
     report,
-    upper,
 )
 
 cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
+    DOT = 46
     EXCERPT = 48                       # octets of a line a finding shows
 
 cdef enum Fate:                        # of the verb being read
@@ -84,7 +97,7 @@ cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noe
 cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     # Whether an allowed verb begins with `octets`.
     cdef uint32_t i
-    if scene.ruling.allow[VERB_UNKNOWN]:
+    if scene.ruling.allow[VERB_UNKNOWN] or octets[0] == DOT and length == 1:
         return True
     for i in range(1, scene.grammar.verb_count):
         if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
@@ -93,7 +106,9 @@ cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) no
 
 
 cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # The finding that keeps `verb` from passing, or 0.
+    # The finding that keeps `verb` from passing, or 0. A dot is a verb only where a message is taken for commands.
+    if verb == scene.grammar.verb_dot:
+        return 0 if dialogue.body_as_commands else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
     if verb == VERB_BDAT and scene.ruling.apply and not dialogue.offered_chunking:
@@ -275,7 +290,10 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
     if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
             and not dialogue.reported & REPORTED_LENGTH):
         dialogue.reported |= REPORTED_LENGTH
-        report(scene, dialogue, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+        if report(scene, dialogue, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+            # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
+            dialogue.mask_rest = 1
+            dialogue.fate = FATE_LETTER
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.phase == PHASE_VERB:
@@ -302,17 +320,14 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         size_octet(scene, dialogue, at, offset)
 
 
-cdef bint is_last_chunk(Dialogue *dialogue) noexcept nogil:
-    # RFC 3030 2: "BDAT" SP chunk-size [ SP "LAST" ]
-    cdef const char *last = b" LAST"
-    cdef uint32_t i
-    cdef Line *line = dialogue.command
-    if line.length < 5:
-        return False
-    for i in range(5):
-        if upper(line.octets[line.length - 5 + i]) != <uint8_t> last[i]:
-            return False
-    return True
+cdef void end_body_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # CSCdk46673: no server answers a line of a message.
+    if dialogue.verb == scene.grammar.verb_dot and dialogue.command.length == 1:
+        dialogue.body_as_commands = 0
+        dialogue.recipients = 0
+        expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset)
+    give_line(scene.lines, &dialogue.command)
+    dialogue.phase = PHASE_START
 
 
 cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
@@ -325,18 +340,24 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         dialogue.waiting = dialogue.count
         return
     if dialogue.phase == PHASE_START:
-        expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
+        if not dialogue.body_as_commands:
+            expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
         return
     if dialogue.phase == PHASE_VERB:
         end_verb(scene, dialogue, at, 0, offset)
         if scene.verdict != ACTION_PASS:
             return
-    if dialogue.verb == VERB_BDAT and not dialogue.denied and dialogue.address_phase == SIZE_FIRST:
+    if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
         report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
         dialogue.address_phase = SIZE_INVALID
         if scene.verdict != ACTION_PASS:
             return
-    verb = VERB_UNKNOWN if dialogue.denied else dialogue.verb
+    if dialogue.body_as_commands:
+        end_body_line(scene, dialogue, offset)
+        return
+    verb = dialogue.verb
+    if dialogue.denied:
+        verb = scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
     record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record != NULL:
         record.to_server = 1
@@ -350,12 +371,23 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     note_secret(scene, dialogue)
     if verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO:
         dialogue.recipients = 0
+    dialogue.noop_seen |= verb == VERB_NOOP
+    dialogue.ehlo_sent |= verb == VERB_EHLO
+    if verb == VERB_HELO or verb == VERB_EHLO:
+        dialogue.offered_chunking = 0              # until this one's reply offers it (RFC 5321 4.1.1.1)
+    if verb == VERB_DATA and scene.ruling.bug_data_bypass and scene.ruling.apply:
+        expect_reply(scene, dialogue, verb, offset)
+        give_line(scene.lines, &dialogue.command)
+        dialogue.phase = PHASE_START
+        begin_message(dialogue)
+        dialogue.input = INPUT_DATA                # CSCdr91002: whatever the server says to it
+        return
     if expect_reply(scene, dialogue, verb, offset):
         if scene.grammar.waits[verb]:
             dialogue.waiting = dialogue.count
         if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
             dialogue.input = INPUT_CHUNK
-            dialogue.reported = is_last_chunk(dialogue)
+            dialogue.reported = dialogue.address_phase == SIZE_LAST
     give_line(scene.lines, &dialogue.command)
     dialogue.phase = PHASE_START
 

@@ -168,7 +168,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     flow.stream[to_server].next_seq = packet.seq
     flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
     flow.stream[to_server].kept_seq = packet.seq
-    if starting_up(core, now) and flow.ruling.midstream_at_start <= ACTION_LOG:
+    if starting_up(core, now) and not packet.flags & TCP_SYN and flow.ruling.midstream_at_start <= ACTION_LOG:
         action = ACTION_PASS
     else:
         action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
@@ -275,8 +275,11 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         pin(flow, False, packet)
         begin_stream(flow, False, packet.seq)
         flow.syn_ack = 1
-    if flow.syn_ack and flow.stream[0].known and packet.seq == flow.stream[0].isn:
-        take_acknowledgement(core, flow, False, packet, now, out)
+    if flow.fate == FLOW_PASSED:
+        accept(core, packet.queued.id, out)
+    elif flow.fate == FLOW_INSPECTED and flow.syn_ack and packet.seq == flow.stream[0].isn:
+        if packet.ack == flow.stream[1].isn + 1:   # a later copy may not have the latest acknowledgement
+            take_acknowledgement(core, flow, False, packet, now, out)
         syn_packet(core, flow, False, packet, out)
     else:
         drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)

@@ -39,6 +39,7 @@ from nfmailguard.cext.ending cimport (
     stop_following,
 )
 from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_holds, flow_holds_nothing, source_of
+from nfmailguard.cext.message cimport end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, packet_fix_checksums, packet_parse, packet_trim
 from nfmailguard.cext.record cimport END_FIN
@@ -48,6 +49,7 @@ from nfmailguard.cext.smtp cimport (
     ACTION_LOG,
     ACTION_PASS,
     ACTION_RESET,
+    BUG_DOT_CRLF,
     FLOW_ASYMMETRIC,
     INPUT_DATA,
     INPUT_OPAQUE,
@@ -112,12 +114,12 @@ cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) n
 
 
 cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, uint32_t length, uint64_t now,
-                     uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
+                     bint gone, uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
     """Decides the next ``length`` octets of a stream, in place, and keeps them.
 
-    Returns how many were decided: all, or, where the ruling does not apply, those before
-    the client has to wait. ``changed``: how many differ now; ``verdict``: the action that
-    ends the flow, or ACTION_PASS.
+    Returns how many were decided: all, or, where they have left already (``gone``) or the
+    ruling does not apply, those before the client has to wait. ``changed``: how many differ
+    now; ``verdict``: the action that ends the flow, or ACTION_PASS.
     """
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t decided = 0
@@ -126,6 +128,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
     scene.octets = octets
     scene.length = length
     scene.came = core.came
+    scene.gone = gone
     if to_server:
         decided = client_octets(&scene, &flow.dialogue, octets, length, stream.octets)
     else:
@@ -170,7 +173,7 @@ cdef uint32_t decide_packet(Core *core, Flow *flow, bint to_server, Packet *pack
             ahead = stream_put_ahead(stream, packet.seq + old, packet.payload + old,
                                      packet.payload_length - old, apply)
         decided = decide(core, flow, to_server, packet.payload + old, packet.payload_length - old, now,
-                         changed, verdict, out)
+                         False, changed, verdict, out)
     if apply:
         changed[0] += put + ahead
     if (conflict or ahead) and verdict[0] == ACTION_PASS and flow.fate == FLOW_INSPECTED:
@@ -217,7 +220,7 @@ cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operati
             edit_too_late(core, flow, to_server, now, out)
         return False
     octets = store_span(&stream.ahead.octets, 0, &length)
-    decided = decide(core, flow, to_server, octets, length, now, &changed, &verdict, out)
+    decided = decide(core, flow, to_server, octets, length, now, True, &changed, &verdict, out)
     if verdict != ACTION_PASS:
         carry_out(core, flow, verdict, now, out)
         return False
@@ -387,6 +390,11 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
             return
         packet_trim(packet, <uint32_t> -ahead)
         cleared = True
+    if to_server and ahead == 0 and flow.ruling.bug_dot_crlf and end_is_cut(
+            &flow.dialogue, packet.payload, packet.payload_length):
+        if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
+            drop(core, DROP_FINDING, packet.queued.id, out)
+            return
     decided = decide_packet(core, flow, to_server, packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
         drop(core, DROP_FINDING, packet.queued.id, out)

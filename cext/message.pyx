@@ -29,6 +29,7 @@ from nfmailguard.cext.smtp cimport (
     DATA_TEXT,
     HEADER_LINE_TOO_LONG,
     INPUT_COMMANDS,
+    INPUT_DATA,
     expect_reply,
     note_change,
     report,
@@ -120,6 +121,24 @@ cdef uint32_t find_end(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32
     return at
 
 
+cdef uint32_t find_end_behind_nuls(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
+                                   uint64_t offset, bint *ended) noexcept nogil:
+    # Some servers leave NULs out before they look for the end of data: where they are blanked, none is left to.
+    cdef bint blank = scene.ruling.apply and scene.ruling.action[DATA_NUL] == ACTION_BLANK
+    cdef uint8_t *nul = NULL
+    cdef uint32_t stop
+    ended[0] = 0
+    while at < length and not ended[0] and scene.verdict == ACTION_PASS:
+        if blank:
+            nul = <uint8_t *> memchr(octets + at, 0, length - at)
+        stop = <uint32_t> (nul - octets) if nul != NULL else length
+        at = find_end(scene, dialogue, octets, at, stop, offset, ended)
+        if nul != NULL and at == stop and not ended[0] and scene.verdict == ACTION_PASS:
+            note_change(scene)
+            octets[at] = SPACE
+    return at
+
+
 cdef void measure_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t at, uint32_t length,
                         uint64_t offset) noexcept nogil:
     # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
@@ -194,7 +213,7 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
     cdef uint8_t last = octets[length - 1]
     cdef Record *record
     find_odd(dialogue, octets, at, length, odd)    # as they came: find_end makes some of them spaces
-    end = find_end(scene, dialogue, octets, at, length, offset, &ended)
+    end = find_end_behind_nuls(scene, dialogue, octets, at, length, offset, &ended)
     report_odd(scene, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
     report_odd(scene, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
     report_odd(scene, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
@@ -220,3 +239,12 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
     dialogue.reported = 0
     expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset + end - 1)
     return end
+
+
+cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # S-Q295725, S-POSTFIX HISTORY 20010529: the final ".<CR><LF>" spans a packet boundary.
+    if dialogue.input != INPUT_DATA:
+        return False
+    if dialogue.data_state == DATA_DOT:
+        return octets[0] == CR and (length == 1 or octets[1] == LF)
+    return dialogue.data_state == DATA_DOT_CR and octets[0] == LF

@@ -24,6 +24,7 @@ from nfmailguard.cext.smtp cimport (
     NAME_OCTETS,
     REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED,
+    REPLY_TURNED_OK,
     VERB_EHLO,
     Line,
     Name,
@@ -99,11 +100,31 @@ cdef inline bint masking_banner(Scene *scene, Dialogue *dialogue) noexcept nogil
             and expected_verb(dialogue) == scene.grammar.verb_greeting)
 
 
+cdef inline bint turning_ok(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # S-4733: "responds with an OK even to denied commands": the server's answer to what was masked.
+    return expected_verb(dialogue) == scene.grammar.verb_masked and scene.ruling.action[REPLY_TURNED_OK] == ACTION_MASK
+
+
+cdef inline uint8_t ok_octet(uint32_t column, uint8_t octet) noexcept nogil:
+    cdef const char *ok = b"250 OK"
+    if column == 3:
+        return octet
+    return ok[column] if column < 6 else SPACE
+
+
+cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Line *line = dialogue.reply
+    cdef uint8_t after[LINE_OCTETS]
+    cdef uint32_t i, length = line.length if line.length < 120 else 120
+    for i in range(length):
+        after[i] = ok_octet(i, line.octets[i])
+    report(scene, dialogue, REPLY_TURNED_OK, False, 0, offset, line.octets, length, after, length)
+
+
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    # While an EHLO is unanswered, or nothing is: a server that skips a command, or answers one too
-    # much, must not make this the reply to another one.
-    return (scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250
-            and (dialogue.ehlo_count > 0 or dialogue.count == 0))
+    # Whatever the count of replies says: a server that skips a command, or answers one twice, must not
+    # make this the reply to another one.
+    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250 and dialogue.ehlo_sent
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -205,6 +226,8 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     if masking_banner(scene, dialogue) and dialogue.reply_line == 0:
         report_banner(scene, dialogue, start)
     else:
+        if dialogue.code // 100 == 5 and turning_ok(scene, dialogue):
+            report_ok(scene, dialogue, start)
         if masking_keywords(scene, dialogue) and keyword_denied(scene, dialogue):
             report_keyword(scene, dialogue, start)
         if dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO and (
@@ -225,20 +248,25 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint16_t column = dialogue.reply_column
     cdef uint8_t octet = at[0]
-    cdef bint last
+    cdef bint last, hide_denial
     if column == 0:
         dialogue.reply = lend_line(scene.lines)
         dialogue.code = 0
         if dialogue.reply == NULL:
             scene.verdict = ACTION_RESET
             return
+    hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
     if column < 3:
         if 48 <= octet <= 57:
             dialogue.code = dialogue.code * 10 + (octet - 48)
         else:
             dialogue.malformed = 1
+        if hide_denial and not dialogue.malformed:
+            put(scene, at, ok_octet(column, octet))
     elif dialogue.malformed:
         pass
+    elif hide_denial:
+        put(scene, at, ok_octet(column, octet))
     elif masking_banner(scene, dialogue):
         if scene.ruling.action[BANNER_MASKED] == ACTION_MASK:
             put(scene, at, banner_octet(scene, column, octet))
@@ -255,7 +283,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
 cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # Behind the separator of a reply that is not altered, only the line's end matters.
     return (dialogue.reply_column > 3 and dialogue.reply.length >= 128 and not masking_banner(scene, dialogue)
-            and not masking_keywords(scene, dialogue))
+            and not masking_keywords(scene, dialogue) and not turning_ok(scene, dialogue))
 
 
 cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,

@@ -21,6 +21,7 @@ cdef enum:  # VerbNumber
     VERB_RCPT = 4
     VERB_DATA = 5
     VERB_RSET = 6
+    VERB_NOOP = 10
     VERB_BDAT = 14
 
 cdef enum:  # Input: smtp.verbs.Input
@@ -72,6 +73,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     COMMAND_PIPELINED_TOO_FAR
     BANNER_MASKED
     REPLY_KEYWORD_MASKED
+    REPLY_TURNED_OK
     REPLY_MALFORMED
     REPLY_UNSOLICITED
     REPLY_AMBIGUOUS
@@ -84,6 +86,9 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     DATA_BARE_LF
     DATA_BARE_CR
     DATA_NUL
+    BUG_DOT_CRLF
+    BUG_DATA_BYPASS
+    BUG_NOOP_BODY
     BDAT_SIZE_INVALID
     BDAT_NOT_OFFERED
     TLS_STARTED
@@ -114,6 +119,7 @@ cdef enum:  # UnknownForm: policy.model.UnknownCommand
     FORM_XVERB = 0
     FORM_XALL = 1
     FORM_NOOP = 2
+    FORM_OK = 3
 
 cdef struct Name:
     uint8_t octets[NAME_OCTETS]    # upper case
@@ -131,6 +137,8 @@ cdef struct Grammar:
     uint8_t verb_end_of_data
     uint8_t verb_empty
     uint8_t verb_greeting
+    uint8_t verb_masked
+    uint8_t verb_dot
     uint8_t state_connect
 
 # One FlowRule, compiled. Immutable.
@@ -148,6 +156,9 @@ cdef struct Ruling:
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]
     uint8_t brackets
+    uint8_t bug_dot_crlf
+    uint8_t bug_data_bypass
+    uint8_t bug_noop_body
     uint8_t internal_error     # Action
     uint8_t midstream_at_start  # Action
     uint32_t line_length       # 0: no limit, as below
@@ -187,7 +198,6 @@ cdef struct Dialogue:
     uint16_t count
     uint16_t capacity          # of `more`
     uint16_t waiting           # replies to come before the client may go on
-    uint16_t ehlo_count        # outstanding EHLO commands
     uint16_t code
     uint16_t reply_column
     uint16_t verb_length
@@ -209,6 +219,9 @@ cdef struct Dialogue:
     uint8_t tls_checked
     uint8_t impatient          # the client did not wait; reported
     uint8_t secret             # AUTH was begun: what is no command may be a part of it
+    uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
+    uint8_t noop_seen          # CSCdk46673: what matters to the next message
+    uint8_t body_as_commands   # the message is read as lines of commands
     uint8_t text_octet         # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
     uint8_t offered_chunking
@@ -233,6 +246,7 @@ cdef struct Scene:
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
+    uint8_t gone               # the octets have left already: not one is decided that should have waited
 
 cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil
 cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil
@@ -249,6 +263,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
 cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil
+# The client's next octets are a message's.
+cdef void begin_message(Dialogue *dialogue) noexcept nogil
 cdef Line *lend_line(LinePool *lines) noexcept nogil
 cdef void give_line(LinePool *lines, Line **line) noexcept nogil
 cdef void lines_close(LinePool *lines) noexcept nogil

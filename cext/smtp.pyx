@@ -152,7 +152,6 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
         ring = larger
     ring[(dialogue.first + dialogue.count) % size] = verb
     dialogue.count += 1
-    dialogue.ehlo_count += verb == VERB_EHLO
     return True
 
 
@@ -170,10 +169,9 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
 
 cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
     cdef uint32_t size
-    cdef uint8_t *ring = slots(dialogue, &size)
+    slots(dialogue, &size)
     if dialogue.count == 0:
         return
-    dialogue.ehlo_count -= ring[dialogue.first] == VERB_EHLO
     dialogue.first = <uint16_t> ((dialogue.first + 1) % size)
     dialogue.count -= 1
     if dialogue.waiting:
@@ -184,7 +182,7 @@ cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
 
 
 cdef void answer_all(Dialogue *dialogue, LinePool *lines) noexcept nogil:
-    dialogue.count = dialogue.first = dialogue.waiting = dialogue.ehlo_count = 0
+    dialogue.count = dialogue.first = dialogue.waiting = 0
     dialogue.impatient = 0
     pool_give(lines.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
@@ -241,10 +239,20 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ring_push(scene.ring)
     if not expected:
         return
-    if verb == VERB_HELO and code // 100 == 2:
-        dialogue.offered_chunking = 0              # RFC 5321 4.1.1.1: a session without extensions
     if grammar.continues[verb] != code:
+        if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+            report(scene, dialogue, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
         answer_oldest(dialogue, scene.lines)
+        return
+    if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+        answer_oldest(dialogue, scene.lines)       # CSCdr91002: the message has begun with the command
+        return
+    if verb == VERB_DATA and scene.ruling.bug_noop_body and dialogue.noop_seen:
+        # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
+        report(scene, dialogue, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
+        answer_all(dialogue, scene.lines)
+        dialogue.noop_seen = 0
+        dialogue.body_as_commands = 1
         return
     dialogue.input = grammar.reads[verb]
     dialogue.waiting = 0
@@ -252,21 +260,25 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     give_line(scene.lines, &dialogue.command)
     if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
         dialogue.phase = PHASE_SASL
+        return
+    # The server reads everything behind the command as message text, or as TLS.
+    answer_all(dialogue, scene.lines)
+    begin_message(dialogue)
+    if dialogue.input == INPUT_OPAQUE:
+        report(scene, dialogue, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+
+
+cdef void begin_message(Dialogue *dialogue) noexcept nogil:
+    if dialogue.after_cr:
+        dialogue.data_state = DATA_CR
     else:
-        # The server reads everything behind the command as message text, or as TLS.
-        answer_all(dialogue, scene.lines)
-        if dialogue.after_cr:
-            dialogue.data_state = DATA_CR
-        else:
-            dialogue.data_state = DATA_LINE if dialogue.phase == PHASE_START else DATA_TEXT
-        dialogue.phase = PHASE_START
-        dialogue.after_cr = 0
-        dialogue.reported = 0
-        dialogue.message_octets = 0
-        dialogue.data_line_length = 0
-        dialogue.text_octet = CR if dialogue.data_state == DATA_CR else 0
-        dialogue.text_reported = 0
-        dialogue.header = 1
-        dialogue.tls_checked = 0
-        if dialogue.input == INPUT_OPAQUE:
-            report(scene, dialogue, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+        dialogue.data_state = DATA_LINE if dialogue.phase == PHASE_START else DATA_TEXT
+    dialogue.phase = PHASE_START
+    dialogue.after_cr = 0
+    dialogue.reported = 0
+    dialogue.message_octets = 0
+    dialogue.data_line_length = 0
+    dialogue.text_octet = CR if dialogue.data_state == DATA_CR else 0
+    dialogue.text_reported = 0
+    dialogue.header = 1
+    dialogue.tls_checked = 0

@@ -98,6 +98,9 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "keyword_end": replies.keyword_end.encode("latin-1"),
         "illegal": address.characters.encode("latin-1"),
         "brackets": address.brackets,
+        "bug_dot_crlf": policy.bugs.dot_crlf,
+        "bug_data_bypass": policy.bugs.data_bypass,
+        "bug_noop_body": policy.bugs.noop_body,
         "internal_error": ACTIONS.index(on.action("internal_error", rule.mode)),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
         "line_length": commands.line_length or 0,
@@ -132,7 +135,7 @@ def _tables(
     grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
     grammar += [(name, 0, False, int(Input.COMMANDS), 0) for name in verbs[len(VERBS) :]]
     numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
-    numbers |= {"reset": ACTIONS.index(Action.RESET), "noop": _FORMS.index(UnknownCommand.NOOP)}
+    numbers |= {"reset": ACTIONS.index(Action.RESET), "ok": _FORMS.index(UnknownCommand.OK)}
     numbers |= {"basa": _BANNERS.index(BannerRule.BASA), "OPAQUE": int(Input.OPAQUE)}
     return {
         "numbers": numbers,
@@ -140,6 +143,8 @@ def _tables(
         "end_of_data": VERB_INDEX["<end of data>"],
         "empty": VERB_INDEX["<empty>"],
         "greeting": VERB_INDEX["<greeting>"],
+        "masked": VERB_INDEX["<masked>"],
+        "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
         "next_state": [
             [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State

@@ -20,6 +20,7 @@ __all__ = [
     "AddressPolicy",
     "BannerPolicy",
     "BannerRule",
+    "BugPolicy",
     "CommandPolicy",
     "DataPolicy",
     "EhloMask",
@@ -81,7 +82,9 @@ _PACKET = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
 FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("none", "placeholder for number 0", Action.PASS, (Action.PASS,)),
     FindingSpec("command.denied", "a verb the profile does not let through", Action.MASK, _EDIT_MASK),
-    FindingSpec("command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION),
+    FindingSpec(
+        "command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION, _EDIT_MASK
+    ),
     FindingSpec("command.bare_lf", "LF without CR in a command line", Action.BLANK, _EDIT_BLANK),
     FindingSpec(
         "command.bare_cr", "CR without LF in a command line; the next byte becomes the LF", Action.BLANK, _EDIT_BLANK
@@ -102,6 +105,12 @@ FINDINGS: tuple[FindingSpec, ...] = (
         "banner.masked", "the server's 220 greeting is hidden by the profile's banner rule", Action.MASK, _EDIT_MASK
     ),
     FindingSpec("reply.keyword_masked", "an EHLO keyword the profile hides", Action.MASK, _EDIT_MASK),
+    FindingSpec(
+        "reply.turned_ok",
+        "the server's refusal of a masked command becomes 250 OK (commands.unknown = ok)",
+        Action.MASK,
+        _EDIT_MASK,
+    ),
     FindingSpec("reply.malformed", "a reply line that does not start with three digits", Action.LOG),
     FindingSpec("reply.unsolicited", "a reply with no command outstanding", Action.LOG),
     FindingSpec(
@@ -126,7 +135,30 @@ FINDINGS: tuple[FindingSpec, ...] = (
     ),
     FindingSpec("data.bare_lf", "LF without CR in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
     FindingSpec("data.bare_cr", "CR without LF in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
-    FindingSpec("data.nul", "a NUL in a message (RFC 5321 4.5.2); the first one is told", Action.LOG),
+    FindingSpec(
+        "data.nul",
+        "a NUL in a message (RFC 5321 4.5.2), a space from here on; the first is told",
+        Action.BLANK,
+        _EDIT_BLANK,
+    ),
+    FindingSpec(
+        "bug.dot_crlf",
+        "the end of data is cut between packets: the second one is lost (CSCds90792)",
+        Action.DROP,
+        (Action.PASS, Action.LOG, Action.DROP),
+    ),
+    FindingSpec(
+        "bug.data_bypass",
+        "a refused DATA began a message: all is let through to the dot (CSCdr91002, CVE-2000-1022)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
+    FindingSpec(
+        "bug.noop_body",
+        "after a NOOP a message is taken for commands and X-ed (CSCdk46673)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
     FindingSpec("bdat.size_invalid", "a BDAT size that is not a number in range", Action.MASK, _EDIT_MASK),
     FindingSpec(
         "bdat.not_offered", "BDAT although the EHLO reply as sent did not offer CHUNKING", Action.MASK, _EDIT_MASK
@@ -198,11 +230,12 @@ class MultilineBanner(StrEnum):
 
 
 class UnknownCommand(StrEnum):
-    """What a denied command becomes: X on the verb, X on the whole line, or NOOP."""
+    """What a denied command becomes: X on the verb, X on the whole line, NOOP, or X with its refusal made 250."""
 
     XVERB = "xverb"
     XALL = "xall"
     NOOP = "noop"
+    OK = "ok"
 
 
 class PartialLines(StrEnum):
@@ -261,6 +294,17 @@ class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_line_length: int | None = None
 
 
+class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Historic faults of Cisco's, for the lab: an enforcing gateway with one of them guards nothing."""
+
+    #: An end of data cut between packets is not passed on (CSCds90792).
+    dot_crlf: bool = False
+    #: A message begins with DATA, even one the server refuses (CSCdr91002, CSCds30699, CVE-2000-1022).
+    data_bypass: bool = False
+    #: After a NOOP a message's lines are taken for commands (CSCdk46673).
+    noop_body: bool = False
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything the core needs to decide, for one flow; immutable, shared by many flows."""
 
@@ -271,6 +315,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replies: ReplyPolicy = ReplyPolicy()
     address: AddressPolicy = AddressPolicy()
     data: DataPolicy = DataPolicy()
+    bugs: BugPolicy = BugPolicy()
     #: finding name -> action, where it differs from ``FINDINGS``' default.
     actions: dict[str, Action] = {}
 

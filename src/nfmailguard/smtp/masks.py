@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nfmailguard.policy.model import BannerPolicy, BannerRule, CommandPolicy, MultilineBanner, UnknownCommand
 
-__all__ = ["masked_banner", "masked_command", "masked_keyword"]
+__all__ = ["masked_banner", "masked_command", "masked_keyword", "turned_ok"]
 
 
 def masked_banner(rules: BannerPolicy, column: int, value: int) -> int:
@@ -39,3 +39,8 @@ def masked_command(rules: CommandPolicy, verb: int, line: int) -> bytes:
 def masked_keyword(length: int, number: int) -> bytes:
     """Rule E1 for the ``number``-th masked line of a reply, from 0 (S-PGT against S-NMAPC)."""
     return b"X" * (length - 1) + bytes([ord("A") + number % 26])
+
+
+def turned_ok(line: bytes) -> bytes:
+    """A refusal's line, without its CRLF, as ``250 OK`` (S-4733: "responds with an OK even to denied commands")."""
+    return (b"250" + line[3:4] + b"OK")[: len(line)].ljust(len(line))
