@@ -108,6 +108,8 @@ class Adversary(Network):
     def lie(self) -> None:
         """Acknowledges what was never sent, or, by a FIN that was lost, what was not received."""
         to_server = self.side()
+        if self.below(4) < 3:
+            return
         self.wedged = self.books.lied = True
         ahead = (1, 2, 40, 2**20, 2**31 - 2**20)[self.below(5)]
         place = self.books.believed.sides[not to_server].next + ahead
@@ -162,6 +164,8 @@ class Adversary(Network):
 
     def begin_again(self) -> None:
         """Makes the gateway take the connection for closed, and begins another over it, speaking for both ends."""
+        if self.below(3) < 2:
+            return
         self.wedged = self.contradicted = self.books.lied = True
         kind = self.below(3)
         if kind == 0:

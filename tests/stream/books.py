@@ -40,7 +40,9 @@ class Given(NamedTuple):
 class Books:
     """One flow through ``engine``; ``out`` holds what has left and is on its way: (to_server, segment)."""
 
-    def __init__(self, engine: Engine, tracks: tuple[Track, Track], bases: tuple[int, int], *, apply: bool, memory: int, now: int) -> None:
+    def __init__(
+        self, engine: Engine, tracks: tuple[Track, Track], bases: tuple[int, int], *, apply: bool, memory: int, now: int
+    ) -> None:
         self.engine = engine
         self.tracks = tracks
         self.bases = bases  # sequence numbers of both streams' first octets
@@ -194,7 +196,13 @@ class Books:
     def leave(self, given: Given, segment: Segment, *, ending: bool) -> None:
         to_server = given.to_server
         self.out.append((to_server, segment))
-        if segment.payload and self.apply and (self.forgotten or self.ended) and not self.reborn and not segment.flags & RST:
+        if (
+            segment.payload
+            and self.apply
+            and (self.forgotten or self.ended)
+            and not self.reborn
+            and not segment.flags & RST
+        ):
             raise Violation(2, f"octets of a flow that has ended leave: {segment}")
         if not self.apply or self.over or not segment.payload:
             return
@@ -228,7 +236,9 @@ class Books:
         if ahead or start > have:
             for place, octet in enumerate(payload, start=start):
                 if ahead.setdefault(place, octet) != octet:
-                    raise Violation(2, f"octet {place} left early as {bytes([ahead[place]])!r}, then {bytes([octet])!r}")
+                    raise Violation(
+                        2, f"octet {place} left early as {bytes([ahead[place]])!r}, then {bytes([octet])!r}"
+                    )
             while len(left) in ahead:
                 left.append(ahead.pop(len(left)))
         else:
@@ -246,9 +256,13 @@ class Books:
             if reasons != counters["dropped"]:
                 raise Violation(8, f"{counters['dropped']} packets dropped, {reasons} with a reason")
         if counters["memory_now"] > self.memory or counters["flows_now"] > FLOWS:
-            raise Violation(6, f"{counters['memory_now']} octets of {self.memory}, {counters['flows_now']} flows of {FLOWS}")
+            raise Violation(
+                6, f"{counters['memory_now']} octets of {self.memory}, {counters['flows_now']} flows of {FLOWS}"
+            )
         if counters["internal_errors"] or counters["records_lost"]:
-            raise Violation(7, f"{counters['internal_errors']} internal errors, {counters['records_lost']} records lost")
+            raise Violation(
+                7, f"{counters['internal_errors']} internal errors, {counters['records_lost']} records lost"
+            )
 
 
 __all__ = ["ACCEPT", "DROP", "EMIT", "REPLACE", "Books", "Given", "Violation"]

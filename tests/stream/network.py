@@ -74,9 +74,7 @@ class Network:
         end.sent = max(end.sent, min(start + len(payload), len(end.said)))
         if believable and not flags & (SYN | RST):
             self.history.append((to_server, packet, start))
-        verdict = self.books.give(
-            to_server, packet, start, believable=believable, interface=interface, flags=queued
-        )
+        verdict = self.books.give(to_server, packet, start, believable=believable, interface=interface, flags=queued)
         self.carry()
         return verdict
 
@@ -136,10 +134,16 @@ class Network:
                 end.said += self.client.speak()
             elif end.una < end.sent:
                 return self.again(to_server)
-        size = size or (1460, 1460, 40, 7, 3, 2, 1)[self.below(7)]
-        stop = min(end.sent + size, len(end.said), end.edge)
+        size = size or (1460, 1460, 40, 7, 3, 2, 1, 0)[self.below(8)]
+        stop = min(end.sent + (size or self.sore_place(end)), len(end.said), end.edge)
         self.send(to_server, end.sent, bytes(end.said[end.sent : stop]))
         return None
+
+    def sore_place(self, end: Endpoint) -> int:
+        """How far it is to behind one of the next octets that mean something."""
+        text = end.said[end.sent : end.sent + 60]
+        places = [place for place, octet in enumerate(text, start=1) if octet in b"\r\n. "]
+        return places[self.below(len(places))] if places else 1
 
     def again(self, to_server: bool | None = None) -> None:
         """What has not been acknowledged, cut another way."""
