@@ -20,6 +20,7 @@ from nfmailguard.cext.argument cimport (
     size_complete,
     size_octet,
 )
+from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
 from nfmailguard.cext.secret cimport is_secret, note_secret
 from nfmailguard.cext.smtp cimport (
@@ -386,8 +387,11 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         if scene.grammar.waits[verb]:
             dialogue.waiting = dialogue.count
         if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
-            dialogue.input = INPUT_CHUNK
-            dialogue.reported = dialogue.address_phase == SIZE_LAST
+            dialogue.last_chunk = dialogue.address_phase == SIZE_LAST
+            if dialogue.chunk_left:
+                dialogue.input = INPUT_CHUNK
+            else:
+                end_chunk(scene, dialogue)
     give_line(scene.lines, &dialogue.command)
     dialogue.phase = PHASE_START
 

@@ -31,6 +31,7 @@ from nfmailguard.cext.packet cimport (
     TRUNCATED,
     packet_blank_option,
     packet_fix_checksums,
+    packet_option,
     packet_trim,
     packet_window_scale,
 )
@@ -51,7 +52,9 @@ from nfmailguard.cext.smtp cimport (
     PACKET_TRUNCATED,
     PACKET_WRONG_INTERFACE,
     PACKET_FRAGMENT,
+    PACKET_MULTIPATH,
     PACKET_ODD_FLAGS,
+    PACKET_SYN_DATA,
     Ruling,
     dialogue_open,
 )
@@ -146,6 +149,10 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     """A packet of no known flow."""
     cdef Flow *flow
     cdef uint8_t action
+    if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not to_server:
+        drop_if(core, report_stranger(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
+                packet.queued.id, out)             # no mail server opens a connection from its port
+        return
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
         flow = open_flow(core, packet, True, now, out)
         if flow == NULL:
@@ -154,7 +161,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         pin(flow, True, packet)
         count_packet(flow, True, packet)
         begin_stream(flow, True, packet.seq)
-        syn_packet(core, flow, True, packet, out)
+        syn_packet(core, flow, True, packet, now, out)
         return
     if packet.flags & TCP_RST:
         accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
@@ -181,22 +188,25 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     end_flow(core, flow, action, now, out)
 
 
-cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil:
+cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                     Operations *out) noexcept nogil:
     """Lets a SYN go on, without what would carry data past the stream."""
     cdef int scale = packet_window_scale(packet)
     cdef bint changed = 0
     if scale >= 0:                                 # repeated without the option, the first may have been answered
         flow.scaled[to_server] = 1
         flow.scale[to_server] = <uint8_t> scale
-    if flow.ruling.apply:
-        if packet.payload_length:
-            # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
-            core.counters.syn_data += 1
+    if packet.payload_length:
+        # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
+        report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
+        if flow.ruling.apply:
             packet_trim(packet, 0)
             changed = 1
-        if packet_blank_option(packet, OPTION_MULTIPATH):
-            # RFC 8684: more connections, each with parts of one stream. Without the option there is one.
-            core.counters.multipath += 1
+    if packet_option(packet, OPTION_MULTIPATH) != NULL:
+        # RFC 8684: more connections, each with parts of one stream. Without the option there is one.
+        report_condition(core, flow, PACKET_MULTIPATH, to_server, now)
+        if flow.ruling.apply:
+            packet_blank_option(packet, OPTION_MULTIPATH)
             changed = 1
     if changed:
         packet_fix_checksums(packet)
@@ -238,7 +248,7 @@ cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     if packet.seq == flow.stream[1].isn and flow.stream[1].known and on_its_interface(flow, True, packet):
-        syn_packet(core, flow, True, packet, out)
+        syn_packet(core, flow, True, packet, now, out)
     elif flow.closed or flow.fate != FLOW_INSPECTED or not flow.syn_ack:
         # The ports are used again: another connection, inspected from its beginning.
         forget_flow(core, flow, END_TIMEOUT, now, out)
@@ -248,7 +258,7 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
         # SYN and ACK to this one would begin another flow.
         flow.other_syn = packet.seq
         flow.other_syn_seen = 1
-        syn_packet(core, flow, True, packet, out)
+        syn_packet(core, flow, True, packet, now, out)
 
 
 cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
@@ -280,7 +290,7 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
     elif flow.fate == FLOW_INSPECTED and flow.syn_ack and packet.seq == flow.stream[0].isn:
         if packet.ack == flow.stream[1].isn + 1:   # a later copy may not have the latest acknowledgement
             take_acknowledgement(core, flow, False, packet, now, out)
-        syn_packet(core, flow, False, packet, out)
+        syn_packet(core, flow, False, packet, now, out)
     else:
         drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)
     return True

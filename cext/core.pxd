@@ -67,8 +67,6 @@ cdef struct Counters:
     uint64_t truncated
     uint64_t bad_checksum
     uint64_t odd_flags
-    uint64_t syn_data          # SYNs whose payload was cut off
-    uint64_t multipath         # SYNs whose Multipath TCP option was blanked
     uint64_t out_of_order
     uint64_t beyond_window
     uint64_t retransmissions

@@ -248,3 +248,19 @@ cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *octets, uint32_t length)
     if dialogue.data_state == DATA_DOT:
         return octets[0] == CR and (length == 1 or octets[1] == LF)
     return dialogue.data_state == DATA_DOT_CR and octets[0] == LF
+
+
+cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # RFC 3030 2: LAST says that it was the message's last one.
+    cdef Record *record
+    dialogue.input = INPUT_COMMANDS
+    if not dialogue.last_chunk:
+        return
+    record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = dialogue.state
+        record.a = dialogue.message_octets
+        ring_push(scene.ring)
+    dialogue.message_octets = 0
+    dialogue.last_chunk = 0

@@ -106,6 +106,8 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     PACKET_TRUNCATED
     PACKET_FRAGMENT
     PACKET_ODD_FLAGS
+    PACKET_SYN_DATA
+    PACKET_MULTIPATH
     PACKET_WRONG_INTERFACE
 
 cdef enum:  # BannerRule: policy.model.BannerRule
@@ -225,6 +227,7 @@ cdef struct Dialogue:
     uint8_t text_octet         # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
     uint8_t offered_chunking
+    uint8_t last_chunk
     uint8_t hypothetical
     uint8_t malformed          # the reply line being read
     uint8_t reply_line

@@ -227,6 +227,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
         # before they have come may take them for commands.
         report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    if scene.verdict != ACTION_PASS:
+        return
     if expected:
         dialogue.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
     record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)

@@ -192,6 +192,15 @@ FINDINGS: tuple[FindingSpec, ...] = (
         "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _PACKET
     ),
     FindingSpec(
+        "packet.syn_data", "data on a SYN (TCP Fast Open, RFC 7413): cut off", Action.LOG, (Action.PASS, Action.LOG)
+    ),
+    FindingSpec(
+        "packet.multipath",
+        "a SYN offers Multipath TCP (RFC 8684): the option is blanked",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
+    FindingSpec(
         "packet.wrong_interface",
         "a packet of the flow on another interface than the flow began on",
         Action.DROP,

@@ -10,7 +10,7 @@ from abc import abstractmethod
 
 from nfmailguard.policy.model import Action, BannerRule, EhloMask
 from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
-from nfmailguard.smtp.session import CR, LF, UNKNOWN, Octet, Session
+from nfmailguard.smtp.session import CR, LF, UNKNOWN, Ended, Octet, Session
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import Input, Verb
 
@@ -23,6 +23,10 @@ class Replies(Session):
     @abstractmethod
     def client(self, octets: list[Octet]) -> None:
         """The client's next octets, in order."""
+
+    @abstractmethod
+    def wait(self, octets: list[Octet]) -> None:
+        """The client goes on although it has to wait."""
 
     @abstractmethod
     def cut_off(self, line: list[Octet]) -> None:
@@ -157,4 +161,11 @@ class Replies(Session):
     def go_on(self) -> None:
         """What the client said while it had to wait, as far as it need not wait any more."""
         while self.held and not self.waiting:
-            self.client(self.held.pop(0))
+            octets = self.held.pop(0)
+            try:
+                self.client(octets)
+            except Ended:
+                octets[0].output.clear()  # it does not leave, and neither does what released it
+                raise
+        if self.held and self.waiting:
+            self.wait(self.held[0])
