@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.stream.books import ACCEPT, Violation
+from tests.stream.books import ACCEPT, Books, Violation
+from tests.stream.endpoint import Endpoint
 from tests.stream.network import FAIR, SECOND, Action, Network
 from tests.stream.packets import ACK, FIN, PSH, RST, SYN, URG, Segment
+from tests.stream.peers import Below
 
 EVIL = {
     True: b"\r\nEXPN root\r\nEHLO evil\r\nSTARTTLS\r\n.\r\n",
@@ -21,6 +23,10 @@ EVIL = {
 
 class Adversary(Network):
     """A network that forges."""
+
+    def __init__(self, below: Below, books: Books, ends: tuple[Endpoint, Endpoint]) -> None:
+        super().__init__(below, books, ends)
+        self.wedged = not books.apply  # what only follows stops no RST
 
     def table(self) -> list[Action]:
         return [action for action, weight in (*FAIR, *FOUL) for _ in range(weight)]
@@ -203,7 +209,6 @@ class Adversary(Network):
         place = self.books.believed.sides[to_server].next
         text = (self.forged(to_server, place, 1 + self.below(40)), b"354 go\r\n", b"")[self.below(3)]
         self.contradicted = True
-        self.wedged |= not self.books.apply
         verdict = self.send(
             to_server,
             place,

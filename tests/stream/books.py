@@ -139,11 +139,15 @@ class Books:
             if packet_id == own:
                 kind_of_own = kind
             if kind == DROP:
+                if not self.apply:
+                    raise Violation(5, f"dropped {answered.segment}")
                 verdicts[packet_id] = None
                 continue
             segment = answered.segment if data is None else self.changed(answered, data)
             verdicts[packet_id] = segment.payload
             leaving.append((answered, segment))
+        if given is not None and not self.apply and kind_of_own is None:
+            raise Violation(5, f"held {given.segment}")
         before, _ = self.last
         counters, _ = self.engine.core_counters()
         self.count(counters)
