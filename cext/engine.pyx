@@ -62,13 +62,13 @@ from nfmailguard.cext.packet cimport (
 )
 from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
 from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lines_close
-from nfmailguard.cext.store cimport pool_close
+from nfmailguard.cext.store cimport memory_cost, pool_close
 from nfmailguard.cext.stream cimport Held, held_free
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 
 #: Memory a flow takes, in octets, without what its streams keep.
-FLOW_OCTETS = sizeof(Flow)
+FLOW_OCTETS = memory_cost(sizeof(Flow))
 
 #: By DropReason.
 DROP_NAMES = (
@@ -235,7 +235,7 @@ cdef class Engine:
             raise MemoryError
         load_tables(self.core, tables)
         # Flows take at most half of the memory: what streams need is always there.
-        flows = min(tables["flows"], max(1, tables["memory"] // 2 // sizeof(Flow)))
+        flows = min(tables["flows"], max(1, tables["memory"] // 2 // FLOW_OCTETS))
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, flows, tables["key"]) < 0):
             raise MemoryError

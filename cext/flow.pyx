@@ -9,7 +9,7 @@ not know what a flow's streams or dialogue mean.
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from nfmailguard.cext.store cimport pool_give, pool_take
+from nfmailguard.cext.store cimport pool_give_flow, pool_take_flow
 
 cdef enum:
     LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second
@@ -97,7 +97,7 @@ cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server
     cdef uint32_t bucket
     if table.count >= table.limit:
         return NULL
-    flow = <Flow *> pool_take(pool, sizeof(Flow))
+    flow = <Flow *> pool_take_flow(pool, sizeof(Flow))
     if flow == NULL:
         return NULL
     memset(flow, 0, sizeof(Flow))
@@ -122,7 +122,7 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
     unlist(table, flow)
     flow_holds_nothing(table, flow)
     table.count -= 1
-    pool_give(pool, flow, sizeof(Flow))
+    pool_give_flow(pool, flow, sizeof(Flow))
 
 
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil:

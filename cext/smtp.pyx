@@ -10,7 +10,7 @@ does not apply). Does not know how lines are read, nor packets.
 from libc.string cimport memset
 
 from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
-from nfmailguard.cext.store cimport pool_give, pool_take
+from nfmailguard.cext.store cimport pool_give, pool_lend_again, pool_set_aside, pool_take
 
 cdef enum:
     CR = 13
@@ -39,10 +39,9 @@ cdef Line *lend_line(LinePool *lines) noexcept nogil:
     if line != NULL:
         lines.free = line.next
         lines.free_count -= 1
-        lines.pool.spare -= sizeof(Line)
-        lines.pool.used += sizeof(Line)
+        pool_lend_again(lines.pool, sizeof(Line))
     else:
-        line = <Line *> pool_take(lines.pool, sizeof(Line))
+        line = <Line *> pool_take(lines.pool, sizeof(Line), 0)
         if line == NULL:
             return NULL
     line.length = 0
@@ -57,8 +56,7 @@ cdef void give_line(LinePool *lines, Line **line) noexcept nogil:
         line[0].next = lines.free
         lines.free = line[0]
         lines.free_count += 1
-        lines.pool.used -= sizeof(Line)
-        lines.pool.spare += sizeof(Line)
+        pool_set_aside(lines.pool, sizeof(Line))
     else:
         pool_give(lines.pool, line[0], sizeof(Line))
     line[0] = NULL
@@ -69,8 +67,7 @@ cdef void lines_close(LinePool *lines) noexcept nogil:
     while lines.free != NULL:
         line = lines.free
         lines.free = line.next
-        lines.pool.spare -= sizeof(Line)
-        lines.pool.used += sizeof(Line)
+        pool_lend_again(lines.pool, sizeof(Line))
         pool_give(lines.pool, line, sizeof(Line))
 
 
@@ -138,7 +135,7 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
             dialogue.tls_checked = 1
         return False
     if dialogue.count == size:
-        larger = <uint8_t *> pool_take(scene.lines.pool, size * 4)
+        larger = <uint8_t *> pool_take(scene.lines.pool, size * 4, 0)
         if larger == NULL:
             scene.verdict = ACTION_RESET
             return False
