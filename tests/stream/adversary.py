@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.stream.books import ACCEPT, Books, Violation
+from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
 from tests.stream.network import FAIR, SECOND, Action, Network
 from tests.stream.packets import ACK, FIN, PSH, RST, SYN, URG, Segment
@@ -197,9 +197,9 @@ class Adversary(Network):
     def speak_for_server(self, text: bytes, seq: int, ack: int, flags: int) -> None:
         """The server's address, from the client's side; of what the gateway lets through nothing reaches an end."""
         packet = self.books.tracks[False].build(seq % 2**32, ack, flags, text)
-        verdict = self.books.give(False, packet, 0, believable=False, interface=1)
+        left = self.books.give(False, packet, 0, believable=False, interface=1)
         self.books.out.clear()
-        if self.books.apply and verdict == ACCEPT and not self.books.passed:
+        if self.books.apply and left and not self.books.passed:
             raise Violation(2, f"the client speaks for the server: {text!r}, flags {flags:#x}")
 
     def sneak_in(self) -> None:
@@ -209,7 +209,7 @@ class Adversary(Network):
         place = self.books.believed.sides[to_server].next
         text = (self.forged(to_server, place, 1 + self.below(40)), b"354 go\r\n", b"")[self.below(3)]
         self.contradicted = True
-        verdict = self.send(
+        left = self.send(
             to_server,
             place,
             text,
@@ -217,7 +217,7 @@ class Adversary(Network):
             interface=2 if to_server else 1,
             believable=not self.books.apply,
         )
-        if self.books.apply and not self.books.over and verdict == ACCEPT:
+        if self.books.apply and not self.books.over and left:
             raise Violation(2, "a packet from the wrong side passes")
 
     # The rest.

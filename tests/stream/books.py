@@ -62,7 +62,7 @@ class Books:
         self.reborn = False  # the same ports are used again
         self.passed = False  # it is not looked at any more
         self.lied = False  # an end has acknowledged what it does not have
-        self.first, _ = self.last = engine.core_counters()
+        self.first = self.last = engine.core_counters()[0]
         self.given = 0
         self.trace: list[tuple[object, ...]] = []
 
@@ -92,8 +92,8 @@ class Books:
         flags: int = 0,
         length: int = 0,
         seen: Segment | None = None,
-    ) -> int | None:
-        """Gives it a packet whose payload begins at ``start`` of the stream; the verdict, None when held.
+    ) -> bool:
+        """Gives it a packet whose payload begins at ``start`` of the stream; whether it has left.
 
         ``believable``: it is an ordinary segment of the connection, whose octets count. ``seen``
         is what it would say, where it cannot be read; ``length`` its own, where it is cut.
@@ -123,11 +123,40 @@ class Books:
         self.over = True
         self.settle(self.engine.finish(self.now), 0)
 
-    def settle(self, operations: list[tuple[int, int, bytes | None, bool]], own: int) -> int | None:
+    def settle(self, operations: list[tuple[int, int, bytes | None, bool]], own: int) -> bool:
+        """Books what a call has done; whether packet ``own``, the one it was given, has left."""
         given = self.open.get(own)
+        leaving, verdicts = self.answers(operations)
+        if given is not None and not self.apply and own not in verdicts:
+            raise Violation(5, f"held {given.segment}")
+        before, self.last = self.last, self.engine.core_counters()[0]
+        self.count(before)
+        ends = sum(self.last[name] - before[name] for name in ("flows_reset", "flows_dropped")) > 0
+        if self.last["flows_opened"] > self.first["flows_opened"] + 1:
+            self.reborn = self.over = True
+        if given is not None and (given.believable or (given.segment.flags & SYN and verdicts.get(own) is not None)):
+            self.note_ack(given.to_server, given.segment)
+        if not self.over and not self.ended:
+            if given is not None and given.believable:
+                octets = given.segment.payload
+                self.believed.given(given.to_server, own, given.start, octets, verdicts, ended=ends and self.apply)
+            else:
+                self.believed.forget(verdicts)
+        self.passed |= self.last["flows_passed"] > before["flows_passed"]
+        self.over |= self.passed
+        for answered, segment in leaving:
+            self.leave(answered, segment, ending=ends)
+        self.ended |= ends
+        self.forgotten |= self.last["flows_now"] == 0
+        self.over |= self.forgotten
+        return verdicts.get(own) is not None
+
+    def answers(
+        self, operations: list[tuple[int, int, bytes | None, bool]]
+    ) -> tuple[list[tuple[Given, Segment]], dict[int, bytes | None]]:
+        """What leaves, and what every answered packet's payload has become, None where it was dropped."""
         verdicts: dict[int, bytes | None] = {}
         leaving: list[tuple[Given, Segment]] = []
-        kind_of_own = None
         for kind, packet_id, data, to_server in operations:
             if kind == EMIT:
                 assert data is not None
@@ -136,8 +165,6 @@ class Books:
             answered = self.open.pop(packet_id, None)
             if answered is None:
                 raise Violation(1, f"a second verdict for packet {packet_id}")
-            if packet_id == own:
-                kind_of_own = kind
             if kind == DROP:
                 if not self.apply:
                     raise Violation(5, f"dropped {answered.segment}")
@@ -146,31 +173,7 @@ class Books:
             segment = answered.segment if data is None else self.changed(answered, data)
             verdicts[packet_id] = segment.payload
             leaving.append((answered, segment))
-        if given is not None and not self.apply and kind_of_own is None:
-            raise Violation(5, f"held {given.segment}")
-        before, _ = self.last
-        counters, _ = self.engine.core_counters()
-        self.count(counters)
-        self.last = counters, _
-        ended = counters["flows_reset"] + counters["flows_dropped"] > before["flows_reset"] + before["flows_dropped"]
-        if counters["flows_opened"] > self.first["flows_opened"] + 1:
-            self.reborn = self.over = True
-        if given is not None and (given.believable or (given.segment.flags & SYN and verdicts.get(own) is not None)):
-            self.note_ack(given.to_server, given.segment)
-        if not self.over and not self.ended and given is not None and given.believable:
-            self.believed.given(
-                given.to_server, own, given.start, given.segment.payload, verdicts, ended=ended and self.apply
-            )
-        elif not self.over and not self.ended:
-            self.believed.forget(verdicts)
-        self.passed |= counters["flows_passed"] > before["flows_passed"]
-        self.over |= self.passed
-        for answered, segment in leaving:
-            self.leave(answered, segment, ending=ended)
-        self.ended |= ended
-        self.forgotten |= counters["flows_now"] == 0
-        self.over |= self.forgotten
-        return kind_of_own
+        return leaving, verdicts
 
     def emitted(self, to_server: bool, data: bytes) -> None:
         """A packet of the gateway's own: a RST, to be taken like any other."""
@@ -248,14 +251,15 @@ class Books:
         else:
             left += payload
 
-    def count(self, counters: dict[str, int]) -> None:
-        """Invariants 6 and 8: the books of the core agree with ours."""
+    def count(self, before: dict[str, int]) -> None:
+        """Invariants 6, 7 and 8: the books of the core agree with ours."""
+        counters = self.last
         answered = counters["accepted"] + counters["replaced"] + counters["dropped"]
         if counters["packets"] != answered + counters["held_now"]:
             raise Violation(8, f"{counters['packets']} packets, {answered} answered, {counters['held_now']} held")
         if counters["packets"] - self.first["packets"] != self.given or counters["held_now"] != len(self.open):
             raise Violation(8, f"{self.given} given, {len(self.open)} open; the core: {counters}")
-        if counters["dropped"] != self.last[0]["dropped"]:
+        if counters["dropped"] != before["dropped"]:
             reasons = sum(counters[name] for name in counters if name.startswith("drop."))
             if reasons != counters["dropped"]:
                 raise Violation(8, f"{counters['dropped']} packets dropped, {reasons} with a reason")

@@ -250,7 +250,7 @@ class Run:
         network, books = self.network, self.books
         if not self.settled() and not network.wedged and not books.ended and not books.over and not self.waits():
             raise Violation(2, "honest ends on an honest network do not go on")
-        if books.ended and self.apply and books.last[0]["flows_reset"] > books.first["flows_reset"]:
+        if books.ended and self.apply and books.last["flows_reset"] > books.first["flows_reset"]:
             for to_server in (True, False):
                 if not network.ends[to_server].dead:
                     raise Violation(
@@ -274,7 +274,7 @@ class Run:
         if books.open:
             raise Violation(1, f"{len(books.open)} packets never get a verdict")
         books.expire(1)
-        counters = books.last[0]
+        counters = books.last
         left = {name: counters[name] for name in ("memory_now", "held_now", "flows_now") if counters[name]}
         if left:
             raise Violation(6, f"left behind: {left}")

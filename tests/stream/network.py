@@ -58,8 +58,8 @@ class Network:
         queued: int = 0,
         believable: bool = True,
         options: bytes | None = None,
-    ) -> int | None:
-        """One packet, through the gateway and on; its verdict."""
+    ) -> bool:
+        """One packet, through the gateway and on; whether it left."""
         end = self.ends[to_server]
         packet = self.books.tracks[to_server].build(
             end.seq(start),
@@ -74,9 +74,9 @@ class Network:
         end.sent = max(end.sent, min(start + len(payload), len(end.said)))
         if believable and not flags & (SYN | RST):
             self.history.append((to_server, packet, start))
-        verdict = self.books.give(to_server, packet, start, believable=believable, interface=interface, flags=queued)
+        left = self.books.give(to_server, packet, start, believable=believable, interface=interface, flags=queued)
         self.carry()
-        return verdict
+        return left
 
     def carry(self) -> None:
         """What has left the gateway: on to its receiver, into the bag, or gone."""
@@ -158,11 +158,16 @@ class Network:
         for place in range(end.sent, min(end.sent + 1 + self.below(8), len(end.said), end.edge)):
             self.send(to_server, place, bytes(end.said[place : place + 1]))
 
+    def lose_before(self) -> None:
+        """A segment that never comes as far as the gateway."""
+        end = self.ends[self.side()]
+        end.sent = min(end.sent + (40, 6, 1)[self.below(3)], len(end.said), end.edge)
+
     def span(self, to_server: bool) -> tuple[int, int]:
         """Somewhere about where things happen: (start, size)."""
         end = self.ends[to_server]
-        marks = (self.books.believed.sides[to_server].next, end.una, end.sent, len(end.said))
-        start = marks[self.below(4)] + (0, 1, 2, 5, 17, 40, -1, -2, -3, -9)[self.below(10)]
+        marks = (self.books.believed.sides[to_server].next, end.una, end.sent, len(end.said), 0)
+        start = marks[self.below(5)] + (0, 1, 2, 5, 17, 40, -1, -2, -3, -9)[self.below(10)]
         return start, (1, 2, 3, 4, 6, 9, 14, 30, 60)[self.below(9)]
 
     def anywhere(self) -> None:
@@ -221,6 +226,7 @@ FAIR: tuple[tuple[Action, int], ...] = (
     (Network.onward, 40),
     (Network.again, 8),
     (Network.tiny, 4),
+    (Network.lose_before, 3),
     (Network.anywhere, 12),
     (Network.replay, 5),
     (Network.acknowledge, 4),
