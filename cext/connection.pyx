@@ -10,7 +10,6 @@ from libc.string cimport memcmp
 from nfmailguard.cext.admission cimport take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
-    DROP_FLOW_ENDED,
     DROP_FLOW_LIMIT,
     DROP_FRAGMENT,
     DROP_MALFORMED,
@@ -21,7 +20,15 @@ from nfmailguard.cext.core cimport (
     Rule,
 )
 from nfmailguard.cext.ending cimport drop_held, end_flow, flow_let_go, report_condition, report_stranger
-from nfmailguard.cext.flow cimport AGE_EMBRYONIC, FLOW_INSPECTED, FLOW_PASSED, flow_add, flow_find, flow_remove
+from nfmailguard.cext.flow cimport (
+    AGE_CLOSING,
+    AGE_EMBRYONIC,
+    FLOW_INSPECTED,
+    FLOW_PASSED,
+    flow_add,
+    flow_find,
+    flow_remove,
+)
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
     NOT_TCP,
@@ -58,6 +65,7 @@ from nfmailguard.cext.smtp cimport (
     Ruling,
     dialogue_open,
 )
+from nfmailguard.cext.stream cimport Stream, stream_ended
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 cdef enum:
@@ -99,7 +107,7 @@ cdef uint32_t choose_rule(Core *core, Flow *flow, uint32_t interface) noexcept n
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
     cdef Record *record
-    drop_held(core, flow, DROP_FLOW_ENDED, out)
+    drop_held(core, flow, out)
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
@@ -116,17 +124,23 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
 
 
 cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A new flow with its ruling, or NULL when the table is full: an embryonic flow gives way first."""
+    """A new flow with its ruling, or NULL when the table is full of open ones."""
     cdef Flow *flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
-    if flow == NULL and core.flows.oldest[AGE_EMBRYONIC] != NULL:
+    # Ended flows give way first: nothing is lost but a second RST. Then those that never opened.
+    cdef Flow *least = core.flows.oldest[AGE_CLOSING]
+    if least == NULL:
+        least = core.flows.oldest[AGE_EMBRYONIC]
+    if flow == NULL and least != NULL:
         core.counters.flows_evicted += 1
         core.forgot = 1                            # its next packet must not look like one that was open before us
-        forget_flow(core, core.flows.oldest[AGE_EMBRYONIC], END_EVICTED, now, out)
+        forget_flow(core, least, END_EVICTED, now, out)
         flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
     if flow == NULL:
         return NULL
     core.counters.flows_opened += 1
-    flow.identity.rule = <uint8_t> choose_rule(core, flow, packet.queued.in_interface if to_server else 0)
+    # By the interface the client's packets come in on: a server's packet leaves there.
+    flow.identity.rule = <uint8_t> choose_rule(
+        core, flow, packet.queued.in_interface if to_server else packet.queued.out_interface)
     flow.ruling = &core.rules[flow.identity.rule].ruling
     dialogue_open(&flow.dialogue, &core.grammar)
     return flow
@@ -249,7 +263,7 @@ cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     if packet.seq == flow.stream[1].isn and flow.stream[1].known and on_its_interface(flow, True, packet):
         syn_packet(core, flow, True, packet, now, out)
-    elif flow.closed or flow.fate != FLOW_INSPECTED or not flow.syn_ack:
+    elif flow.closed or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
         # The ports are used again: another connection, inspected from its beginning.
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
@@ -298,11 +312,13 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
 
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     cdef uint32_t isn = flow.other_syn, towards = flow.towards, interface = flow.interface[1]
-    cdef uint8_t scale = flow.scale[1], scaled = flow.scaled[1]
+    cdef uint8_t scale = flow.scale[1], scaled = flow.scaled[1], rule = flow.identity.rule
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
         return NULL
+    flow.identity.rule = rule
+    flow.ruling = &core.rules[rule].ruling
     begin_stream(flow, True, isn)
     flow.interface[1] = interface
     flow.interface_known[1] = 1
@@ -315,7 +331,10 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
 cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil:
     # Receivers check a RST's sequence number themselves (RFC 5961 3.2); one that they would not take
     # changes nothing here, and even one that they take leaves the flow inspected: it may never arrive.
-    if packet.seq == flow.stream[to_server].next_seq or (not flow.syn_ack and not to_server):
+    cdef Stream *stream = &flow.stream[to_server]
+    # A FIN counts (RFC 9293 3.4); a socket that is gone answers with the number it was asked for.
+    if packet.seq == stream.next_seq or (stream_ended(stream) and packet.seq == stream.next_seq + 1) or (
+            not flow.syn_ack and not to_server):
         flow.closed = 1
         flow.end = END_RST
     if packet.payload_length and flow.ruling.apply:

@@ -9,13 +9,12 @@ receiver expects. Does not know segments or dialogues.
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.core cimport DROP_FLOW_ENDED, MOST_EMITTED
+from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMITTED
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     FLOW_DROPPED,
     FLOW_PASSED,
     FLOW_RESET,
-    flow_holds_nothing,
     flow_touch,
 )
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
@@ -88,12 +87,46 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
     core.counters.emitted += 1
 
 
+cdef void list_held(Core *core, Held *held) noexcept nogil:
+    held.newer = NULL
+    held.older = core.held_newest
+    if held.older != NULL:
+        held.older.newer = held
+    else:
+        core.held_oldest = held
+    core.held_newest = held
+    core.held_by_source[held.source] += 1
+    core.counters.held += 1
+    core.counters.held_now += 1
+
+
+cdef void unhold(Core *core, Stream *stream, Held *held) noexcept nogil:
+    stream_release(stream, held)
+    if held.older != NULL:
+        held.older.newer = held.newer
+    else:
+        core.held_oldest = held.newer
+    if held.newer != NULL:
+        held.newer.older = held.older
+    else:
+        core.held_newest = held.older
+    core.counters.held_now -= 1
+    core.held_by_source[held.source] -= 1
+
+
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
-    cdef Held *held = stream_release(stream)
+    cdef Held *held = stream.held
     if held != NULL:
-        core.counters.held_now -= 1
-        core.held_by_source[held.source] -= 1
+        unhold(core, stream, held)
     return held
+
+
+cdef void drop_oldest_held(Core *core, Operations *out) noexcept nogil:
+    # What went ahead stays remembered: forgotten, it could be read undecided.
+    cdef Held *held = core.held_oldest
+    unhold(core, &(<Flow *> held.flow).stream[held.to_server], held)
+    drop(core, DROP_HELD_TOO_LONG, held.queued.id, out)
+    held_free(&core.pool, held)
 
 
 cdef void answered(Core *core, Held *held) noexcept nogil:
@@ -101,16 +134,15 @@ cdef void answered(Core *core, Held *held) noexcept nogil:
     core.released = held
 
 
-cdef void drop_held(Core *core, Flow *flow, uint8_t reason, Operations *out) noexcept nogil:
+cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
     cdef int direction
     cdef Held *held
     for direction in range(2):
         held = next_held(core, &flow.stream[direction])
         while held != NULL:
-            drop(core, reason, held.queued.id, out)
+            drop(core, DROP_FLOW_ENDED, held.queued.id, out)
             held_free(&core.pool, held)
             held = next_held(core, &flow.stream[direction])
-    flow_holds_nothing(&core.flows, flow)
 
 
 cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
@@ -120,7 +152,7 @@ cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
 
 
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:
-    drop_held(core, flow, DROP_FLOW_ENDED, out)
+    drop_held(core, flow, out)
     flow.fate = FLOW_RESET if action == ACTION_RESET else FLOW_DROPPED
     flow.end = END_DROPPED
     if action == ACTION_RESET:
@@ -134,7 +166,7 @@ cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operati
 
 
 cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:
-    drop_held(core, flow, DROP_FLOW_ENDED, out)
+    drop_held(core, flow, out)
     flow.fate = FLOW_PASSED
     core.counters.flows_passed += 1
     flow_let_go(core, flow)

@@ -33,12 +33,13 @@ from nfmailguard.cext.core cimport (
 from nfmailguard.cext.ending cimport (
     answered,
     end_flow,
+    list_held,
     next_held,
     report_condition,
     set_scene,
     stop_following,
 )
-from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_holds, flow_holds_nothing, source_of
+from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, source_of
 from nfmailguard.cext.message cimport end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, packet_fix_checksums, packet_parse, packet_trim
@@ -51,6 +52,7 @@ from nfmailguard.cext.smtp cimport (
     ACTION_RESET,
     BUG_DOT_CRLF,
     FLOW_ASYMMETRIC,
+    INPUT_CHUNK,
     INPUT_DATA,
     INPUT_OPAQUE,
     STREAM_CONFLICTING_RETRANSMISSION,
@@ -90,7 +92,7 @@ cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Opera
     # A verdict other than ACTION_PASS; ACTION_LOG: not to be looked at any more.
     if verdict == ACTION_LOG:
         stop_following(core, flow, out)
-    else:
+    elif verdict != ACTION_DROP:                   # that packet alone
         end_flow(core, flow, verdict, now, out)
 
 
@@ -278,8 +280,6 @@ cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations 
             break
     if flow.fate == FLOW_RESET or flow.fate == FLOW_DROPPED:
         take_back(core, out)                       # what closes a gap too early must not arrive
-    if flow.stream[0].held == NULL and flow.stream[1].held == NULL:
-        flow_holds_nothing(&core.flows, flow)
 
 
 cdef void take_back(Core *core, Operations *out) noexcept nogil:
@@ -340,17 +340,17 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         return
     held.cleared = cleared
     held.source = source
-    core.held_by_source[source] += 1
-    core.counters.held += 1
-    core.counters.held_now += 1
-    flow_holds(&core.flows, flow)
+    held.flow = flow
+    held.to_server = to_server
+    list_held(core, held)
 
 
 cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                     Operations *out) noexcept nogil:
     """A segment that cannot be decided yet."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint text = to_server and not flow.dialogue.waiting and flow.dialogue.input == INPUT_DATA
+    cdef bint text = to_server and not flow.dialogue.waiting and (
+        flow.dialogue.input == INPUT_DATA or flow.dialogue.input == INPUT_CHUNK)
     if not flow.ruling.apply:
         go_ahead(core, flow, to_server, packet, False, now, out)
     elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
@@ -427,7 +427,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
-    if packet.payload_length and not flow.syn_ack:
+    if packet.payload_length and not flow.answered:
         refuse(core, flow, to_server, FLOW_ASYMMETRIC, packet, now, out)
         return
     cleared = take_urgent(core, flow, to_server, packet, now)

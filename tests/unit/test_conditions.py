@@ -7,8 +7,6 @@ counts it, is read from the packets that leave. The kernel's own two are in
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -284,7 +282,9 @@ def test_what_is_set_is_what_happens(scene: Callable[[Case], Met], case: Case) -
     assert counters[spec.counter] == 1
     if spec.finding:
         assert [found.name for found in wire.findings if found.name == spec.finding] == [spec.finding]
-    ends = case.applied and (case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW))
+    ends = case.applied and (
+        case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW)
+    )
 
     # The packet.
     if not case.applied:

@@ -107,7 +107,7 @@ class Replies(Session):
     def settle(self, code: int, offset: int) -> None:
         """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
-            if code in (354, 334):
+            if code in (354, 334) or (code != 421 and self.input is Input.DATA):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
@@ -118,6 +118,8 @@ class Replies(Session):
         if begun and verb.continues != code:
             self.report("bug.data_bypass", False, offset, verb.name)
         if verb.continues != code or begun:
+            if self.input is Input.SASL:
+                self.input, self.line = Input.COMMANDS, []  # given up
             self.outstanding.pop(0)
             self.waiting = max(0, self.waiting - 1)
             self.impatient = self.impatient and self.waiting > 0
@@ -137,7 +139,9 @@ class Replies(Session):
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
-        elif verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1:
+        elif (code != 421 and self.input is Input.SASL) or (
+            verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1
+        ):
             self.report("reply.ambiguous", False, offset, verb.name)
         return verb
 
