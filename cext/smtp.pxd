@@ -233,6 +233,7 @@ cdef struct Dialogue:
     uint8_t hypothetical
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
+    uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
     uint8_t keyword_fate
 

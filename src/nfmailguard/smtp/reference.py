@@ -195,7 +195,7 @@ class _Dialogue(Replies):
         commands = self.policy.commands
         allowed = {verb.upper() for verb in commands.allow}
         # A dot may be the end of a message to a server that reads what stands behind DATA as one.
-        if name == "." or (name not in allowed and "*" not in allowed):
+        if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
         elif verb.argument is Argument.CHUNK_SIZE and self.apply and not self.chunking:
             finding = "bdat.not_offered"
