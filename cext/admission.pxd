@@ -15,8 +15,9 @@ cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexc
 # Takes the ACK and the window for the other direction's stream; False when the packet has been answered.
 cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                                Operations *out) noexcept nogil
-# Makes urgent data plain data; whether the header was changed.
-cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+# Makes urgent data plain data; `cleared`: the header was changed. False when the packet has been answered.
+cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
+                      Operations *out) noexcept nogil
 cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil
 
 cdef inline bint odd_flags(uint8_t flags) noexcept nogil:

@@ -32,7 +32,7 @@ from nfmailguard.cext.core cimport (
     MOST_FINDINGS,
     Counters,
 )
-from nfmailguard.cext.ending cimport drop_oldest_held, emit_reset, report_condition, report_stranger
+from nfmailguard.cext.ending cimport answer_by, drop_oldest_held, emit_reset, report_condition, report_stranger
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
@@ -66,7 +66,7 @@ from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 
-#: Memory a flow takes, in octets, without what its streams keep.
+#: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
 FLOW_OCTETS = memory_cost(sizeof(Flow))
 
 #: By DropReason.
@@ -96,7 +96,7 @@ cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nog
     # Of a flow that is not looked at any more only its end matters, so that it does not stay.
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t end = packet.seq + packet.payload_length + (packet.flags & TCP_FIN)
-    if nm_seq_diff(end, stream.next_seq) > 0:
+    if not packet.flags & TCP_RST and nm_seq_diff(end, stream.next_seq) > 0:
         stream.next_seq = end
     if packet.flags & TCP_FIN:
         flow.fins |= 1 << to_server
@@ -140,15 +140,19 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         return
     if odd_flags(packet.flags):
         core.counters.odd_flags += 1
-        action = (report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) if flow != NULL
-                  else report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now))
-        drop_if(core, action > ACTION_LOG, DROP_FLAGS, queued.id, out)
+        if flow != NULL:
+            answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS,
+                      &packet, now, out)
+        else:
+            drop_if(core, report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
+                    queued.id, out)
         return
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
         return
-    if not pin_interface(core, flow, to_server, &packet, now):
-        drop(core, DROP_INTERFACE, queued.id, out)
+    action = pin_interface(core, flow, to_server, &packet, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_INTERFACE, &packet, now, out)
         return
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
@@ -221,10 +225,8 @@ cdef class Engine:
         if self.core == NULL or operations_reserve(&self.out, 1) < 0:
             raise MemoryError
         load_tables(self.core, tables)
-        # Flows take at most half of the memory: what streams need is always there.
-        flows = min(tables["flows"], max(1, tables["memory"] // 2 // FLOW_OCTETS))
         if (ring_open(&self.core.ring, tables["ring"]) < 0
-                or flows_open(&self.core.flows, flows, tables["key"]) < 0):
+                or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
         self.core.lines.pool = &self.core.pool
         self.core.ring.kinds = tables["record_kinds"]
@@ -294,6 +296,18 @@ cdef class Engine:
     def drain(self, int most=4096):
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
+
+    def chains(self):
+        """How many flows each bucket of the table holds, by its number; empty ones are left out."""
+        cdef dict out = {}
+        cdef uint32_t i
+        cdef Flow *flow
+        for i in range(self.core.flows.bucket_count):
+            flow = self.core.flows.buckets[i]
+            while flow != NULL:
+                out[i] = out.get(i, 0) + 1
+                flow = flow.bucket_next
+        return out
 
     def core_counters(self):
         """Every counter of the core by name, and the counts of findings by number."""
