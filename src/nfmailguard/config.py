@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -210,6 +211,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply") from error
 
 
 def _fields(kind: Any) -> dict[str, Any]:
@@ -296,7 +299,9 @@ def _queue_problems(config: Config) -> list[str]:
     queue, problems = config.queue, []
     first, dash, last = queue.numbers.partition("-")
     numbers = [first, last] if dash else [first]
-    if not all(number.isdigit() and int(number) <= 0xFFFF for number in numbers) or int(numbers[0]) > int(numbers[-1]):
+    # isdigit() also takes what int() does not.
+    known = all(re.fullmatch("[0-9]{1,5}", number) and int(number) <= 0xFFFF for number in numbers)
+    if not known or int(numbers[0]) > int(numbers[-1]):
         problems.append(f"queue.numbers: {queue.numbers!r}; a number from 0 to 65535, or a range like 0-3")
     if not 1 <= queue.length <= 1_000_000:
         problems.append(f"queue.length: {queue.length}; 1 to 1000000 packets")
@@ -325,26 +330,31 @@ def _address_problems(config: Config) -> list[str]:
     return problems
 
 
+#: The largest value of each of [limits]; what the core counts in, and no time beyond thirty years.
+_MOST: Mapping[str, float] = {
+    "flows": 50_000_000,
+    "memory": 2**62,
+    "pending_segments": 65_535,
+    "held_packets": 2**31,
+    "held_per_flow": 65_535,
+    "held_per_source": 2**31,
+    "outstanding_commands": 60_000,
+}
+_MOST_SECONDS = 1_000_000_000
+
+
 def _limit_problems(config: Config) -> list[str]:
     problems = []
     for name, value in msgspec.structs.asdict(config.limits).items():
-        if value <= 0:
-            problems.append(f"limits.{name}: {value}; more than 0")
-    if config.limits.outstanding_commands > 60_000:
-        problems.append("limits.outstanding_commands: at most 60000")
-    problems += [
-        f"limits.{name}: at most 65535"
-        for name in ("pending_segments", "held_per_flow")
-        if getattr(config.limits, name) > 65_535
-    ]
-    if config.limits.flows > 50_000_000:
-        problems.append("limits.flows: at most 50000000")
+        most = _MOST.get(name, _MOST_SECONDS)
+        if not 0 < value <= most:  # so that nan is refused, too
+            problems.append(f"limits.{name}: {value}; more than 0, at most {most}")
     for name, action in msgspec.structs.asdict(config.on).items():
         legal = CONDITIONS[name].actions
         if action is not None and action not in legal:
             problems.append(f"on.{name}: {action}; one of {', '.join(legal)}")
-    if config.log.stats <= 0:
-        problems.append(f"log.stats: {config.log.stats}; more than 0 seconds")
+    if not 0 < config.log.stats <= _MOST_SECONDS:
+        problems.append(f"log.stats: {config.log.stats}; more than 0 seconds, at most {_MOST_SECONDS}")
     return problems
 
 

@@ -26,7 +26,7 @@ FLAGS = (
     " -fsanitize-coverage=inline-8bit-counters,pc-table"
 )
 #: The harness itself is no subject; it asks the sanitizer about what the core lends it.
-HARNESS_FLAGS = "-fno-omit-frame-pointer -g1"
+HARNESS_FLAGS = "-O2 -fno-omit-frame-pointer -g1"
 
 #: The interpreter never frees all it has: leaks of the core are the harness's to find. A small
 #: quarantine stays in the processor's cache; what a call frees is used again in a later one at once.
@@ -46,7 +46,6 @@ extensions = [
         [f"tests/fuzz/harness/{name}.pyx"],
         include_dirs=["tests/fuzz/harness", "src/nfmailguard/cext"],
         libraries=["pcap"] if name == "captures" else [],
-        extra_compile_args=["-O2"],
     )
     for name in sys.argv[1:]
 ]
@@ -69,7 +68,7 @@ def _key(root: Path, flags: str) -> str:
 
 def build_harness(root: Path = ROOT, environment: dict[str, str] | None = None) -> None:
     """The harness's extensions in place under ``root``; seconds the first time, nothing after that."""
-    environment = environment or {}
+    environment = environment or {"CFLAGS": "-O0 -g0"}  # a replay is short: built sooner, not run faster
     built = root / "tests" / "fuzz" / "harness" / "built"
     key = _key(root, str(environment))
     if built.exists() and built.read_text() == key:

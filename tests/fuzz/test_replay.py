@@ -13,6 +13,7 @@ import pytest
 
 from tests.fuzz import seeds
 from tests.fuzz.build import build_harness
+from tests.fuzz.configuration import AWKWARD, KEYS
 from tests.fuzz.settings import NOTHING_DENIED, PROFILES, SETTINGS, Setting, denied_verbs
 from tests.fuzz.shrink import shrink
 from tests.fuzz.targets import TARGETS, Target
@@ -53,6 +54,13 @@ def test_the_corpus_is_small(name: str) -> None:
 def test_the_seeds_break_nothing(name: str) -> None:
     replay, _ = TARGETS[name].ready(False)
     assert [fault for data in getattr(seeds, name)() if (fault := replay(data))] == []
+
+
+def test_every_key_takes_or_refuses_every_awkward_value() -> None:
+    tried = [bytes([2, key]) + value.encode() for key in range(len(KEYS)) for value in AWKWARD]
+    replay, _ = TARGETS["config"].ready(False)
+    assert len(tried) > 2000
+    assert {data: fault for data in tried if (fault := replay(data))} == {}
 
 
 def gate(setting: Setting, *, denies: int = 0, changes: bool, holds: bool = True) -> Replay:

@@ -44,6 +44,8 @@ def profile_text(name: str) -> str:
             raise ConfigError(f"profile {name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"profile {name}: not UTF-8 text") from error
+        except ValueError as error:
+            raise ConfigError(f"profile {name!r}: {error}") from error  # a NUL in the path
     if name not in profile_names():
         raise ConfigError(
             f"profile {name!r}: unknown; one of {', '.join(profile_names())}, or the path of a .toml file"
@@ -58,6 +60,8 @@ def load_profile(name: str) -> Policy:
         table = tomllib.loads(profile_text(name))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"profile {name}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"profile {name}: nested too deeply") from error
     return _policy({**table, "name": Path(name).stem if "/" in name else name}, f"profile {name}")
 
 
