@@ -20,6 +20,7 @@ from nfmailguard.cext.engine cimport (
     OP_DROP,
     OP_EMIT,
     OP_REPLACE,
+    PACKET_GSO,
     Engine,
     Operation,
     Operations,
@@ -32,7 +33,8 @@ from nfmailguard.cext.engine cimport (
 )
 
 cdef extern from "wire.h" nogil:
-    enum: WIRE_RST
+    enum: WIRE_SYN, WIRE_RST
+    uint32_t wire_length(const uint8_t *packet, uint32_t size) noexcept
     uint32_t wire_tcp(const uint8_t *packet, uint32_t size) noexcept
     void wire_show(const char *what, long number, const uint8_t *packet, uint32_t size) noexcept
     const char *wire_fault(const uint8_t *packet, uint32_t size) noexcept
@@ -63,6 +65,7 @@ cdef struct Packet:
     uint32_t tag
     uint8_t to_server
     uint8_t answered
+    uint8_t super_packet       # to be segmented behind the gateway
 
 cdef list engines = []                     # keeps the cores alive
 cdef Setting settings[MOST_SETTINGS]
@@ -195,6 +198,10 @@ cdef void check_answer(const Operation *operation) noexcept nogil:
         if fault != NULL:
             violation("3 a replaced packet", fault, <long> index, operation.length)
             return
+        if packet.super_packet and operation.length < wire_length(packet.octets, packet.captured) and not (
+                packet.octets[wire_tcp(packet.octets, packet.captured) + 13] & (WIRE_SYN | WIRE_RST)):
+            # Trimmed below its segment size the kernel drops it.
+            violation("3 a super-packet", "was trimmed", <long> index, operation.length)
         deliver_to(packet.tag, packet.to_server, operation.data, operation.length)
     elif operation.kind != OP_DROP:
         violation("1 an answer", "of no known kind", <long> index, operation.kind)
@@ -227,6 +234,13 @@ cdef void carry_out() noexcept nogil:
             check_emitted(&operations.items[i])
         else:
             check_answer(&operations.items[i])
+    if setting.core.pool.used > setting.core.pool.limit:
+        violation("6 memory", "is above its limit", <long> setting.core.pool.used, <long> setting.core.pool.limit)
+    if setting.core.flows.count > setting.core.flows.limit:
+        violation("6 flows", "are more than the limit", setting.core.flows.count, setting.core.flows.limit)
+    if setting.core.counters.held_now > setting.core.held_limit:
+        violation("6 held packets", "are more than the limit", <long> setting.core.counters.held_now,
+                  setting.core.held_limit)
 
 
 cdef int gate_send(const Sent *sent) noexcept nogil:
@@ -241,6 +255,7 @@ cdef int gate_send(const Sent *sent) noexcept nogil:
     packet.tag = sent.tag
     packet.to_server = sent.to_server
     packet.answered = 0
+    packet.super_packet = sent.flags & PACKET_GSO
     arena_used += sent.captured
     current = <uint8_t *> malloc(sent.captured)
     if current == NULL:
