@@ -61,8 +61,11 @@ def readable_verbs(octets: bytes, denied: Iterable[bytes]) -> Iterator[str]:
 def unlike_ends(text: bytes) -> Iterator[str]:
     """Ends of data in a message's text (with its own end) that only some servers take for one."""
     # The line end of the DATA line stands before the text, and may be part of an end.
-    for found in END.finditer(b"\r\n" + text):
-        if found[0] != STANDARD_END:
+    text = b"\r\n" + text
+    for found in END.finditer(text):
+        # At the very end, and with nothing behind it, it is the standard one, but for an octet to come.
+        begun = found.end() == len(text) and STANDARD_END.startswith(found[0])
+        if found[0] != STANDARD_END and not begun:
             yield f"an end of data only some servers see: {found[0]!r}"
 
 
