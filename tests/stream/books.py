@@ -57,7 +57,8 @@ class Books:
         self.acked = [0, 0]
         self.fins = [2**32, 2**32]  # where streams ended
         self.next_id = 0
-        self.ended = False  # the gateway has ended the flow
+        self.ended = False  # the gateway has ended the flow, or what came behind it
+        self.cut_short = False  # it has ended it while it inspected it
         self.over = False  # it does not follow it any more, or has forgotten it
         self.forgotten = False
         self.reborn = False  # the same ports are used again
@@ -148,6 +149,7 @@ class Books:
         for answered, segment in leaving:
             self.leave(answered, segment, ending=ends)
         self.ended |= ends
+        self.cut_short |= ends and not self.over
         self.forgotten |= self.last["flows_now"] == 0
         self.over |= self.forgotten
         return verdicts.get(own) is not None
