@@ -32,7 +32,7 @@ from nfmailguard.policy.model import (
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
-__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind"]
+__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
 
 #: Action's numbers in the core.
 ACTIONS: tuple[Action, ...] = tuple(Action)
@@ -148,6 +148,7 @@ def _tables(
         "masked": VERB_INDEX["<masked>"],
         "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
+        "in_mail": [int(State.MAIL), int(State.RCPT)],
         "next_state": [
             [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State
         ],
@@ -162,11 +163,16 @@ def _tables(
         "pending_limit": limits.pending_segments,
         "can_hold": can_hold,
         "memory": limits.memory,
-        "flows": limits.flows,
+        "flows": flows_at_once(limits),
         "ring": _RING_RECORDS,
         "record_kinds": 0xFF if records else 0,
         "key": secrets.token_bytes(16),
     }
+
+
+def flows_at_once(limits: Limits) -> int:
+    """How many flows an Engine of these limits holds: no more than fit into half of its memory."""
+    return min(limits.flows, max(1, limits.memory // 2 // core.FLOW_OCTETS))
 
 
 class Engine(core.Engine):

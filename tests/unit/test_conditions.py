@@ -7,245 +7,23 @@ counts it, is read from the packets that leave. The kernel's own two are in
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from nfmailguard.engine import Engine, OperationKind
-from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import CONDITIONS, Action, Concerns, FlowRule, Limits, Mode, On
-from tests.support.dialogue import Dialogue
-from tests.support.wire import ACK, PSH, SYN, Segment, build
+from tests.support.conditions import PIX63, SCENES, Case, Met, Wire
+from tests.support.wire import ACK, PSH, SYN
 
 ACCEPT, REPLACE, DROP, EMIT = OperationKind.ACCEPT, OperationKind.REPLACE, OperationKind.DROP, OperationKind.EMIT
-PIX63 = load_profile("pix63")
-KERNEL = {"queue_full", "no_listener"}
-CLIENT_SIDE, SERVER_SIDE, ELSEWHERE = 1, 2, 3
 MODES = {"enforce": (Mode.ENFORCE, False), "monitor": (Mode.MONITOR, False), "dry run": (Mode.ENFORCE, True)}
-
-
-class Wire(Dialogue):
-    """A dialogue through a gateway with two interfaces, whose packets may be cut or come from elsewhere."""
-
-    came_in_on = 0
-    cut = 0
-
-    def raw(self, to_server: bool, packet: bytes) -> list[int]:
-        packet_id, self.next_id = self.next_id, self.next_id + 1
-        self.now += 1000
-        self.open[packet_id] = (to_server, packet)
-        sides = (CLIENT_SIDE, SERVER_SIDE) if to_server else (SERVER_SIDE, CLIENT_SIDE)
-        return self.carry_out(
-            self.engine.process(
-                packet[: self.cut or len(packet)],
-                self.now,
-                id=packet_id,
-                length=len(packet),
-                in_interface=self.came_in_on or sides[0],
-                out_interface=sides[1],
-            )
-        )
-
-    def repeat(self, octets: bytes) -> list[int]:
-        """The client's last ``octets`` again."""
-        return self.send(True, ACK | PSH, octets, seq=self.sent[True] - len(octets))
-
-
-@dataclass
-class Case:
-    """One value of one setting in one mode."""
-
-    action: Action
-    mode: Mode
-    dry_run: bool
-    on: On
-
-    @property
-    def applied(self) -> bool:
-        return self.mode is Mode.ENFORCE and not self.dry_run
-
-    def engine(self, **limits: float) -> Engine:
-        return Engine(
-            [FlowRule(self.mode, PIX63)],
-            on=self.on,
-            dry_run=self.dry_run,
-            limits=Limits(**limits),  # type: ignore[arg-type]
-        )
-
-    def greeted(self, **limits: float) -> Wire:
-        wire = Wire(self.engine(**limits))
-        wire.server(b"220 mail ESMTP\r\n")
-        return wire
-
-    def in_message(self, **limits: float) -> Wire:
-        wire = self.greeted(**limits)
-        for command in (b"HELO a\r\n", b"MAIL FROM:<a@a>\r\n", b"RCPT TO:<b@b>\r\n"):
-            wire.client(command)
-            wire.server(b"250 ok\r\n")
-        wire.client(b"DATA\r\n")
-        wire.server(b"354 go on\r\n")
-        return wire
-
-
-class Met(NamedTuple):
-    """A condition that has just been met.
-
-    ``kinds``: the operations of the packet that met it. ``goes_on``: what the peers do
-    next on a flow that goes on, where there is anything left to say before a new line.
-    ``follows``: where nothing is stopped, the flow is still read.
-    """
-
-    wire: Wire
-    kinds: list[int]
-    goes_on: Callable[[], object] = lambda: None
-    follows: bool = False
-
-
-def memory_limit(case: Case) -> Met:
-    wire = case.greeted(memory=40_000)
-    wire.client(b"HELO a\r\n")
-    line = b"250-" + bytes(996).replace(b"\0", b"x") + b"\r\n"
-    for _ in range(60):  # the client acknowledges nothing
-        kinds = wire.server(line)
-        if wire.engine.counters()["finding.stream.memory_limit"]:
-            break
-    return Met(wire, kinds, lambda: wire.server(b"250 ok\r\n"), follows=True)
-
-
-def pending_limit_in_a_message(case: Case) -> Met:
-    wire = case.in_message(pending_segments=2)
-    text = b"one\r\ntwo\r\nsix\r\nten\r\n"
-    start = wire.sent[True]
-    for at in (5, 10, 15):
-        # Each behind a gap of its own: 5 octets of every 10.
-        kinds = wire.send(True, ACK | PSH, text[at : at + 4], seq=start + at)
-
-    def close_the_gaps() -> None:
-        wire.received[True].clear()  # what went ahead was noted as it passed, not as it is read
-        wire.client(text)
-        wire.client(b".\r\n")
-        wire.server(b"250 queued\r\n")
-        assert wire.received_by_server == text + b".\r\n"
-
-    return Met(wire, kinds, close_the_gaps)
-
-
-def pending_limit_among_commands(case: Case) -> Met:
-    wire = case.greeted(held_per_flow=1, pending_segments=1)
-    lines = [b"NOOP 1\r\n", b"NOOP 2\r\n", b"NOOP 3\r\n"]
-    start = wire.sent[True]
-    wire.send(True, ACK | PSH, lines[1], seq=start + 9)
-    kinds = wire.send(True, ACK | PSH, lines[2], seq=start + 27)
-
-    def close_the_gap() -> None:
-        wire.client(lines[0])
-        wire.client(b"\n")
-
-    return Met(wire, kinds, close_the_gap)
-
-
-def gap(case: Case) -> Met:
-    wire = case.greeted()
-    wire.client(b"NOOP\r\n")
-    ends = wire.server_end, wire.client_end
-    kinds = wire.raw(False, build(*ends, wire.sent[False], wire.sent[True] + 100, ACK | PSH, b"250 ok\r\n"))
-    return Met(wire, kinds)
-
-
-def conflict(case: Case) -> Met:
-    wire = case.greeted()
-    wire.client(b"NOOP\r\n")
-    wire.received[True].clear()  # lost behind the gateway
-    return Met(wire, wire.repeat(b"QUIT\r\n"), lambda: wire.server(b"250 ok\r\n"), follows=True)
-
-
-def conflict_ahead_of_a_gap(case: Case) -> Met:
-    wire = case.in_message()
-    start = wire.sent[True]
-    wire.send(True, ACK | PSH, b"two\r\n", seq=start + 5)
-    kinds = wire.send(True, ACK | PSH, b"TWO\r\n", seq=start + 5)
-
-    def close_the_gap() -> None:
-        wire.received[True].clear()
-        wire.client(b"one\r\ntwo\r\n.\r\n")
-        wire.server(b"250 queued\r\n")
-
-    return Met(wire, kinds, close_the_gap, follows=True)
-
-
-def truncated(case: Case) -> Met:
-    wire = case.greeted()
-    wire.cut = 44
-    kinds = wire.client(b"NOOP " + b"x" * 100 + b"\r\n")
-    wire.cut = 0
-
-    def again_in_smaller_ones() -> None:
-        if not wire.received_by_server:
-            wire.sent[True] -= 107
-            wire.client(b"NOOP " + b"x" * 100 + b"\r\n")
-        wire.server(b"250 ok\r\n")
-
-    return Met(wire, kinds, again_in_smaller_ones)
-
-
-def not_smtp(case: Case) -> Met:
-    wire = Wire(case.engine())
-    return Met(wire, wire.server(b"SSH-2.0-OpenSSH\r\n"))
-
-
-def asymmetric(case: Case) -> Met:
-    class OneSided(Wire):
-        def send(self, to_server: bool, flags: int, payload: bytes = b"", seq: int | None = None) -> list[int]:
-            return [] if not to_server and flags & SYN else super().send(to_server, flags, payload, seq)
-
-    wire = OneSided(case.engine())
-    return Met(wire, wire.client(b"HELO a\r\n"))
-
-
-def wrong_interface(case: Case) -> Met:
-    wire = case.greeted()
-    wire.came_in_on = ELSEWHERE
-    kinds = wire.client(b"NOOP\r\n")
-    wire.came_in_on = 0
-    if kinds == [DROP]:
-        return Met(wire, kinds, lambda: (wire.repeat(b"NOOP\r\n"), wire.server(b"250 ok\r\n")), follows=True)
-    return Met(wire, kinds, lambda: wire.server(b"250 ok\r\n"), follows=True)
-
-
-def unknown_flow(case: Case, startup: float) -> Met:
-    other = Wire(case.engine(startup=startup))  # begins at the engine's first packet
-    wire = Wire.__new__(Wire)
-    wire.__dict__.update(other.__dict__)
-    wire.client_end = type(other.client_end)("10.0.1.3", 40001)
-    return Met(wire, wire.client(b"NOOP\r\n"))
-
-
-def midstream(case: Case) -> Met:
-    return unknown_flow(case, 0.0)
-
-
-def midstream_at_start(case: Case) -> Met:
-    return unknown_flow(case, 60.0)
-
-
-SCENES = [
-    memory_limit,
-    pending_limit_in_a_message,
-    pending_limit_among_commands,
-    gap,
-    conflict,
-    conflict_ahead_of_a_gap,
-    truncated,
-    not_smtp,
-    asymmetric,
-    wrong_interface,
-    midstream,
-    midstream_at_start,
-]
 
 
 def condition_of(scene: Callable[[Case], Met]) -> str:
@@ -253,78 +31,212 @@ def condition_of(scene: Callable[[Case], Met]) -> str:
     return max((name for name in CONDITIONS if scene.__name__.startswith(name)), key=len)
 
 
-def cases(scenes: list[Callable[[Case], Met]]) -> list[object]:
+def parameters(condition: str, scene: Callable[[Case], Met] | None = None) -> list[ParameterSet]:
+    """Every legal value, and none, in every mode."""
     found = []
-    for scene in scenes:
-        spec = CONDITIONS[condition_of(scene)]
-        for action in (None, *spec.actions):
-            for mode_name, (mode, dry_run) in MODES.items():
-                on = On(**{spec.name: action}) if action else On()
-                case = Case(on.action(spec.name, mode), mode, dry_run, on)
-                found.append(pytest.param(scene, case, id=f"{scene.__name__}-{action or 'default'}-{mode_name}"))
+    for action in (None, *CONDITIONS[condition].actions):
+        on = On(**{condition: action}) if action else On()
+        for mode_name, (mode, dry_run) in MODES.items():
+            name = f"{scene.__name__ if scene else condition}-{action or 'default'}-{mode_name}"
+            case = Case(on.action(condition, mode), mode, dry_run, on)
+            found.append(pytest.param(*([scene, case] if scene else [case]), id=name))
     return found
 
 
-def says_something_denied(wire: Wire) -> tuple[list[int], bytes]:
-    """The client's next line, and what the server receives of it."""
+def say_denied(wire: Wire) -> tuple[list[int], bytes]:
+    """The client's next line: its operations, and what the server receives."""
     wire.received[True].clear()
     wire.isn[True] = wire.sent[True] - 1  # so that the server's ACKs go on from here
     return wire.client(b"EHLO after\r\n"), wire.received_by_server
 
 
-def last_reset(wire: Wire) -> Segment:
-    return wire.resets[-1]
+def expected(wire: Wire, to_server: bool) -> int:
+    """The sequence number that the receiver expects next."""
+    return wire.isn[to_server] + 1 + len(wire.received[to_server])
 
 
-@pytest.mark.parametrize(("scene", "case"), cases(SCENES))
+def assert_ended(wire: Wire, action: Action) -> None:
+    """Nothing goes through any more; after a reset each side that still speaks is told what ends its connection."""
+    counters = wire.engine.counters()
+    assert (counters["flows_dropped"], counters["flows_reset"]) == ((0, 1) if action is Action.RESET else (1, 0))
+    if action is Action.RESET:
+        to_server, to_client = wire.resets[-2:]
+        assert (to_server.destination, to_client.destination) == (wire.server_end, wire.client_end)
+        # What the receiver has room for is answered, and then hit; what lies elsewhere is ignored (RFC 5961 3.2).
+        assert 0 <= to_server.seq - expected(wire, True) < 65535
+        assert wire.isn[False] + 1 <= to_client.seq < expected(wire, False) + 65535
+    for to_server in (True, False):
+        told = len(wire.resets)
+        after = wire.send(to_server, ACK | PSH, b"QUIT\r\n" if to_server else b"250 ok\r\n")
+        if action is Action.DROP:
+            assert after == [DROP]
+        else:
+            assert after == [DROP, EMIT]
+            assert wire.resets[told].seq == expected(wire, not to_server)
+
+
+@pytest.mark.parametrize(
+    ("scene", "case"), [case for scene in SCENES for case in parameters(condition_of(scene), scene)]
+)
 def test_what_is_set_is_what_happens(scene: Callable[[Case], Met], case: Case) -> None:
     spec = CONDITIONS[condition_of(scene)]
-    wire, kinds, goes_on, follows = scene(case)
-    counters = wire.engine.counters()
-    assert counters[spec.counter] == 1
+    wire, kinds, goes_on, read, followed = scene(case)
+    assert wire.engine.counters()[spec.counter] == 1
     if spec.finding:
         assert [found.name for found in wire.findings if found.name == spec.finding] == [spec.finding]
-    ends = case.applied and (case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW))
 
     # The packet.
     if not case.applied:
         assert kinds == [ACCEPT]
-        assert wire.resets == []
     elif case.action is Action.PASS:
-        assert kinds in ([ACCEPT], [REPLACE])
-        assert wire.resets == []
+        assert kinds[0] in (ACCEPT, REPLACE)
+        assert set(kinds[1:]) <= {DROP}  # what the flow held; TCP repeats it
     elif case.action is Action.DROP:
         assert set(kinds) == {DROP}
-        assert wire.resets == []
     else:
-        assert kinds[:1] == [DROP]
+        assert DROP in kinds
         assert kinds[-2:] == [EMIT, EMIT]
 
     # The flow.
-    if ends:
-        assert (counters["flows_dropped"], counters["flows_reset"]) == (
-            (0, 1) if case.action is Action.RESET else (1, 0)
-        )
-        for to_server in (True, False):
-            told = len(wire.resets)
-            after = wire.send(to_server, ACK | PSH, b"QUIT\r\n" if to_server else b"250 ok\r\n")
-            if case.action is Action.DROP:
-                assert after == [DROP]
-            else:
-                assert after == [DROP, EMIT]
-                # RFC 5961 3.2: only a RST with exactly the number the receiver expects ends its connection.
-                heard = wire.isn[not to_server] + 1 + len(wire.received[not to_server])
-                assert last_reset(wire).seq == heard
-                assert len(wire.resets) == told + 1
+    if case.applied and (
+        case.action is Action.RESET or (case.action is Action.DROP and spec.concerns is Concerns.FLOW)
+    ):
+        assert_ended(wire, case.action)
         return
-    assert counters["flows_dropped"] == counters["flows_reset"] == 0
+    assert wire.resets == []
     goes_on()
-    kinds, received = says_something_denied(wire)
+    kinds, received = say_denied(wire)
     denied = wire.engine.counters()["finding.command.denied"]
     if not case.applied:
-        assert (kinds, received) == ([ACCEPT], b"EHLO after\r\n")
-        assert denied == follows
-    elif case.action is Action.PASS and not follows:
+        assert (kinds, received, denied) == ([ACCEPT], b"EHLO after\r\n", followed)
+    elif case.action is Action.PASS and not read:
         assert (kinds, received, denied) == ([ACCEPT], b"EHLO after\r\n", 0)
     else:
         assert (kinds, received, denied) == ([REPLACE], b"XXXX after\r\n", 1)
+
+
+@pytest.mark.parametrize("case", parameters("flow_limit"))
+def test_a_full_table_refuses_passes_or_resets_a_new_flow(case: Case) -> None:
+    old = case.greeted(flows=1)
+    new = old.beside(40001)
+    kinds = new.send(True, SYN)
+    assert old.engine.counters()["finding.flow.limit"] == old.engine.counters()["flows_refused"] == 1
+    new.sent[True] += 1
+    if not case.applied or case.action is Action.PASS:
+        assert kinds == [ACCEPT]
+        assert say_denied(new) == ([ACCEPT], b"EHLO after\r\n")
+    else:
+        assert kinds == [DROP, EMIT] if case.action is Action.RESET else kinds == [DROP]
+        assert say_denied(new)[1] == b""
+    if case.applied and case.action is Action.RESET:
+        refusal = new.resets[0]
+        # RFC 9293 3.10.7.1: a SYN to a port where nobody listens.
+        assert (refusal.destination, refusal.seq, refusal.ack) == (new.client_end, 0, 1001)
+    # The flow that was there goes on.
+    old.now, old.next_id = new.now, new.next_id
+    assert say_denied(old)[1] == (b"XXXX after\r\n" if case.applied else b"EHLO after\r\n")
+    # And with its end there is room.
+    old.close()
+    old.carry_out(old.engine.expire(old.now + 3600 * 10**9))
+    old.now += 3600 * 10**9
+    again = old.beside(40002)
+    assert again.send(True, SYN) == [ACCEPT]
+    assert again.engine.counters()["flows_now"] == 1
+
+
+def test_a_refused_flow_is_refused_under_its_own_rule() -> None:
+    enforced = FlowRule(Mode.ENFORCE, PIX63, source=(ip_network("10.0.1.3"),))
+    old = Wire(Engine([enforced, FlowRule(Mode.MONITOR, PIX63)], limits=Limits(flows=1)))
+    old.server(b"220 mail\r\n")
+    assert old.beside(40001).send(True, SYN) == [DROP]
+
+
+def short_of_memory(mode: Mode, on: On, memory: int) -> dict[str, int]:
+    """Greetings that nobody acknowledges take what there is; then lines come in two packets. The counters then."""
+    first = Wire(Engine([FlowRule(mode, PIX63)], on=on, limits=Limits(memory=memory)))
+    wires = [first.beside(port) for port in range(40001, 40006)]
+
+    def send(wire: Wire, to_server: bool, flags: int, payload: bytes = b"") -> None:
+        first.now = wire.now = first.now + 1000
+        wire.received[False].clear()  # nothing of it is acknowledged
+        wire.send(to_server, flags, payload)
+        wire.sent[to_server] += len(payload) + bool(flags & SYN)
+
+    for wire in wires:
+        for to_server, flags in ((True, SYN), (False, SYN | ACK), (True, ACK)):
+            send(wire, to_server, flags)
+        send(wire, False, ACK | PSH, b"220 mail\r\n")
+    for part in (b"MA", b"IL x\r\n") * 3:
+        for wire in wires:
+            send(wire, True, ACK | PSH, part)
+    return first.engine.counters()
+
+
+#: Half of it is for what five flows keep: a page of 2,048 octets for each direction, and a line.
+MEMORY = range(16_000, 42_000, 400)
+
+
+def test_monitor_stops_nothing_however_short_memory_is() -> None:
+    for memory in MEMORY:
+        counters = short_of_memory(Mode.MONITOR, On(), memory)
+        assert counters["dropped"] == counters["emitted"] == 0, memory
+
+
+@pytest.mark.parametrize("action", CONDITIONS["memory_limit"].actions)
+def test_no_flow_falls_to_short_memory_untold(action: Action) -> None:
+    fell = 0
+    for memory in MEMORY:
+        counters = short_of_memory(Mode.ENFORCE, On(memory_limit=action), memory)
+        ended = counters["flows_passed"], counters["flows_dropped"], counters["flows_reset"]
+        told = counters["finding.stream.memory_limit"]
+        assert ended == tuple(told * (action is each) for each in (Action.PASS, Action.DROP, Action.RESET)), memory
+        fell += told
+    assert fell > 20
+
+
+#: So many packets are held that the list of their answers has to grow, and the machine has no memory left for it.
+NO_MEMORY_FOR_ANSWERS = """if 1:
+    import resource, sys
+    from ipaddress import ip_network
+    from nfmailguard.engine import Engine
+    from nfmailguard.policy.model import FlowRule, Limits, Mode, On, Action
+    from tests.support.conditions import PIX63
+    from tests.support.dialogue import Dialogue
+    from tests.support.wire import ACK, End, build
+    rules = [FlowRule(Mode.ENFORCE, PIX63, source=(ip_network("10.0.1.2"),)), FlowRule(Mode(sys.argv[1]), PIX63)]
+    many = 5_000
+    limits = Limits(held_packets=many, held_per_flow=many, held_per_source=many)
+    engine = Engine(rules, on=On(internal_error=Action(sys.argv[2]) if sys.argv[2:] else None), limits=limits)
+    talk = Dialogue(engine)
+    talk.server(b"220 mail\\r\\n")
+    ends, seq, ack = (talk.client_end, talk.server_end), talk.sent[True], talk.sent[False]
+    packets = [build(*ends, seq + 2 * n, ack, ACK, b"x") for n in range(1, many)]
+    stranger = build(End("10.0.1.9", 40000), End("10.0.2.2", 26), 1, 1, ACK)   # of a port that nobody inspects
+    held = iter(packets)
+    for packet in held:
+        assert engine.process(packet, 10**10, id=2) == []
+        if engine.counters()["held_now"] == 4096 - 16:                        # the list has been doubled to this
+            break
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used, used))
+    assert engine.process(next(held), 10**10, id=2) == []                      # room for 4,096: still enough
+    [(kind, packet_id, _, _)] = engine.process(stranger, 10**10, id=77)
+    print(kind, packet_id, engine.counters()["internal_errors"])
+"""
+
+
+@pytest.mark.parametrize("action", [None, *CONDITIONS["internal_error"].actions])
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR])
+def test_without_memory_to_answer_in_the_packet_is_answered_all_the_same(mode: Mode, action: Action | None) -> None:
+    """Of the last rule; in a dry run nothing is held, and the list never grows."""
+    command = [sys.executable, "-c", NO_MEMORY_FOR_ANSWERS, mode, *([action] if action else [])]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    dropped = mode is Mode.ENFORCE and On(internal_error=action).action("internal_error", mode) is Action.DROP
+    assert (done.stdout, done.stderr) == (f"{DROP if dropped else ACCEPT} 77 1\n", "")
+
+
+def test_each_condition_is_met_somewhere() -> None:
+    here = {condition_of(scene) for scene in SCENES} | {"flow_limit", "internal_error"}
+    live = (Path(__file__).parents[1] / "live" / "test_conditions_live.py").read_text()
+    assert here | set(re.findall(r'option\("(\w+)"', live)) >= set(CONDITIONS)
+    assert list(CONDITIONS) == list(On.__struct_fields__)

@@ -393,11 +393,11 @@ _SPECS = (
     ("internal_error", _GATEWAY, Action.DROP, "internal_errors", "a fault of ours"),
     ("queue_full", _GATEWAY, Action.DROP, "queue.kernel_queue_dropped", "more packets than queue.length"),
     ("no_listener", _GATEWAY, Action.DROP, "queue.rule_packets", "nobody reads the queue, as after a crash"),
+    ("midstream", _FLOW, Action.RESET, "finding.flow.midstream", "a flow whose beginning was not seen"),
     (
         *("midstream_at_start", _FLOW, Action.PASS, "flows_midstream"),
         "the same, while limits.startup lasts: flows that were open before us",
     ),
-    ("midstream", _FLOW, Action.RESET, "finding.flow.midstream", "a flow whose beginning was not seen"),
 )
 #: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. Their findings
 #: take their action from here, never from a policy.
@@ -426,8 +426,8 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     internal_error: Action | None = None
     queue_full: Action | None = None
     no_listener: Action | None = None
-    midstream_at_start: Action = Action.PASS
     midstream: Action | None = None
+    midstream_at_start: Action = Action.PASS
 
     def action(self, condition: str, mode: Mode) -> Action:
         """The action for ``condition`` (a field's name) in a flow of ``mode``."""
@@ -443,7 +443,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: sizes in octets or counts, times in seconds."""
 
     flows: int = 131_072
-    #: Cap of all that peers can make a queue keep: flows (at most half of it), streams, held packets, lines.
+    #: Cap of all that peers can make a queue keep: half for flows, half for streams, held packets and lines.
     memory: int = 256 * 1024 * 1024
     #: Out-of-order segments remembered for one direction of one flow.
     pending_segments: int = 256
