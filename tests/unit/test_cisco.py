@@ -247,7 +247,9 @@ def test_a_wrong_line_is_named_with_what_to_write(lines: list[str], number: int,
 @pytest.mark.parametrize(
     "line",
     [
-        "match cmd colour blue",
+        "match cmd colour blue\n log",
+        "mtach cmd line length gt 512\n drop-connection log",
+        "match cmd line length gt 512\n dorp-connection log",
         "parameters\nsome-day yes",
         "no match cmd line length gt 5",
         "match cmd line length gt 512\n mask",
@@ -258,7 +260,7 @@ def test_a_wrong_line_is_named_with_what_to_write(lines: list[str], number: int,
 )
 def test_what_is_not_known_is_not_taken_for_wrong(line: str) -> None:
     _, found = mapped(*line.splitlines())
-    assert found.of(Status.NOT_HONOURED)
+    assert set(named(found, Status.NOT_HONOURED)) >= {len(line.splitlines()) + 1}
     assert not found.of(Status.ERROR)
 
 

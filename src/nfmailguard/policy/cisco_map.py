@@ -81,7 +81,7 @@ class _Reader:
                 self.ledger.error(statement, str(fault))
             else:
                 self.ledger.not_honoured(statement, str(fault))
-            if word in ("match", "class"):
+            if word in ("match", "class") or self._open is None or self._done is not None:
                 self.close()
                 self._open = statement  # what is done then belongs to it
 

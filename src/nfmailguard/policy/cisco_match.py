@@ -186,7 +186,7 @@ def parse_deed(statement: Statement) -> Deed:
         number(rest[0], "messages a second")
         return Deed(statement, None, "the rate of messages is not limited")
     if first not in _ACTIONS:
-        raise Fault(f"no action known here; known are {', '.join(_ACTIONS)}, rate-limit", syntax=False)
+        raise Fault(f"not known in a map; actions are {', '.join(_ACTIONS)}, rate-limit", syntax=False)
     note = None
     if first == "drop":
         note = "one packet is not dropped by itself: read as drop-connection"
