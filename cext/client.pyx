@@ -6,8 +6,7 @@ column ``reads``). Does not know lines or messages.
 """
 
 from nfmailguard.cext.command cimport command_octets, resume_line
-from nfmailguard.cext.message cimport message_octets
-from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
+from nfmailguard.cext.message cimport end_chunk, message_octets
 from nfmailguard.cext.smtp cimport (
     ACTION_PASS,
     COMMAND_PIPELINED_TOO_FAR,
@@ -26,22 +25,12 @@ cdef enum:
 
 cdef uint32_t chunk_octets(Scene *scene, Dialogue *dialogue, uint32_t at, uint32_t length) noexcept nogil:
     cdef uint32_t part = length - at
-    cdef Record *record
     if part > dialogue.chunk_left:
         part = <uint32_t> dialogue.chunk_left
     dialogue.chunk_left -= part
     dialogue.message_octets += part
     if dialogue.chunk_left == 0:
-        dialogue.input = INPUT_COMMANDS
-        if dialogue.reported:                      # the last chunk
-            record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
-            if record != NULL:
-                record.to_server = 1
-                record.state = dialogue.state
-                record.a = dialogue.message_octets
-                ring_push(scene.ring)
-            dialogue.message_octets = 0
-            dialogue.reported = 0
+        end_chunk(scene, dialogue)
     return at + part
 
 

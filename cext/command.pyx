@@ -20,8 +20,9 @@ from nfmailguard.cext.argument cimport (
     size_complete,
     size_octet,
 )
+from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
-from nfmailguard.cext.secret cimport is_secret, note_secret
+from nfmailguard.cext.secret cimport note_secret, secret_at
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -67,6 +68,7 @@ from nfmailguard.cext.smtp cimport (
     line_add,
     name_begins,
     name_is,
+    out_of_memory,
     report,
 )
 
@@ -75,6 +77,7 @@ cdef enum:
     LF = 10
     SPACE = 32
     DOT = 46
+    SASL_OCTETS = 12288                # of a line behind AUTH, its CRLF too
     EXCERPT = 48                       # octets of a line a finding shows
 
 cdef enum Fate:                        # of the verb being read
@@ -94,10 +97,12 @@ cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noe
     return VERB_UNKNOWN
 
 
-cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`.
+cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
     cdef uint32_t i
-    if scene.ruling.allow[VERB_UNKNOWN] or octets[0] == DOT and length == 1:
+    if length == 1 and octets[0] == DOT:
+        return dialogue.body_as_commands
+    if scene.ruling.allow[VERB_UNKNOWN]:
         return True
     for i in range(1, scene.grammar.verb_count):
         if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
@@ -153,8 +158,9 @@ cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets
             return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
         if not whole or not finding or scene.ruling.action[finding] != ACTION_MASK:
             return dialogue.fate
-        # Some servers read only the letters they know a verb by: what follows those is no argument either.
-        dialogue.mask_rest |= spelled_out(scene, line.octets, line.length)
+        # All of it has left, or some servers read only the letters they know a verb by, and those have:
+        # what follows is no argument either.
+        dialogue.mask_rest |= end == 0 or spelled_out(scene, line.octets, line.length)
         return FATE_LETTER
     if not finding and (whole or scene.ruling.faithful):
         return FATE_PASS
@@ -181,7 +187,7 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
         dialogue.verb_length += 1
     if octet > SPACE:
         dialogue.leading = 0
-    if dialogue.fate == FATE_OPEN and not verb_possible(scene, line.octets, dialogue.verb_length):
+    if dialogue.fate == FATE_OPEN and not verb_possible(scene, dialogue, line.octets, dialogue.verb_length):
         dialogue.fate = FATE_LETTER
         dialogue.mask_rest |= spelled_out(scene, line.octets, dialogue.verb_length - 1)
     if dialogue.fate == FATE_LETTER:
@@ -202,9 +208,13 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
     cdef uint32_t sent = line.sent if line.sent < size else size
     cdef uint32_t more = 0
     cdef const char *noop = b"NOOP"
+    cdef uint32_t auth = secret_at(scene, line.octets, size, verb)
     if verb == VERB_UNKNOWN and dialogue.secret:
         size = sent = 0
-    elif not is_secret(scene, line.octets, size, verb):
+    elif auth:
+        size = auth
+        sent = sent if sent < size else size
+    else:
         while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF and (
                 rest[more] > SPACE or more == 0):
             more += 1
@@ -247,7 +257,7 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
         dialogue.mask_rest |= scene.ruling.unknown == FORM_XALL
         # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
         # line's end, which every server has to see where we do.
-        if at[0] == SPACE and (dialogue.fate == FATE_OPEN or dialogue.mask_rest):
+        if at[0] == SPACE and dialogue.mask_rest:
             put(scene, at, scene.ruling.letter)
         return
     if verb == VERB_RCPT:
@@ -267,18 +277,32 @@ cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
     dialogue.leading = 1
 
 
+cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    dialogue.line_length += 1
+    if at[0] == 0:
+        nul_octet(scene, dialogue, at, offset)
+    if dialogue.line_length > SASL_OCTETS and scene.verdict == ACTION_PASS and (
+            not dialogue.reported & REPORTED_LENGTH):
+        # RFC 4954 4.  Exim reads what does not fit its buffer as the next command.
+        dialogue.reported |= REPORTED_LENGTH
+        report(scene, dialogue, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
+        if scene.ruling.apply and scene.verdict == ACTION_PASS:
+            scene.verdict = ACTION_RESET
+
+
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint8_t kind
     cdef uint32_t mechanism
     if dialogue.phase == PHASE_SASL:
+        sasl_octet(scene, dialogue, at, offset)
         return
     if dialogue.phase == PHASE_START:
         begin_line(scene, dialogue, offset)
         dialogue.command = lend_line(scene.lines)
         if dialogue.command == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, True, offset)
             return
         dialogue.phase = PHASE_VERB
         dialogue.fate = choose_fate(scene, dialogue, at, length)
@@ -386,8 +410,11 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         if scene.grammar.waits[verb]:
             dialogue.waiting = dialogue.count
         if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
-            dialogue.input = INPUT_CHUNK
-            dialogue.reported = dialogue.address_phase == SIZE_LAST
+            dialogue.last_chunk = dialogue.address_phase == SIZE_LAST
+            if dialogue.chunk_left:
+                dialogue.input = INPUT_CHUNK
+            else:
+                end_chunk(scene, dialogue)
     give_line(scene.lines, &dialogue.command)
     dialogue.phase = PHASE_START
 

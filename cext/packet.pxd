@@ -67,11 +67,14 @@ cdef void packet_fix_checksums(Packet *packet) noexcept nogil
 cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil
 # The value of the window scale option, or -1.
 cdef int packet_window_scale(Packet *packet) noexcept nogil
-# Overwrites options of the kind with NOPs; whether there was one.
-cdef bint packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil
+# The first option of the kind (RFC 9293 3.1), its length octet checked, or NULL.
+cdef uint8_t *packet_option(Packet *packet, uint8_t kind) noexcept nogil
+# Overwrites every option of the kind with NOPs.
+cdef void packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil
 cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,
                            uint16_t source_port, uint16_t destination_port, uint32_t seq, uint32_t ack,
                            uint8_t flags) noexcept nogil
 
 cdef enum:
+    MOST_PAYLOAD = 65535       # octets of a packet that is taken
     PACKET_BUILD_SIZE = 60     # octets packet_build writes at most

@@ -100,7 +100,8 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
     packet.window = nm_get16(packet.tcp + 14)
     packet.payload = packet.tcp + header
     packet.payload_length = packet.segment_length - header
-    return PARSED if have >= length else TRUNCATED
+    # Longer than any length field: no queue hands it over whole, and nothing here has room for it.
+    return PARSED if have >= length and packet.payload_length <= MOST_PAYLOAD else TRUNCATED
 
 
 cdef inline uint64_t pseudo_sum(Packet *packet) noexcept nogil:
@@ -140,7 +141,7 @@ cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil:
 
 
 cdef uint8_t *find_option(Packet *packet, uint8_t *at, uint8_t kind) noexcept nogil:
-    """The next option of the kind from ``at`` on, or NULL (RFC 9293 3.1); its length octet is right."""
+    """The next option of the kind from ``at`` on, or NULL."""
     cdef uint32_t left
     while at < packet.payload and at[0] != OPTION_END:
         if at[0] == OPTION_NOP:
@@ -155,21 +156,22 @@ cdef uint8_t *find_option(Packet *packet, uint8_t *at, uint8_t kind) noexcept no
     return NULL
 
 
+cdef uint8_t *packet_option(Packet *packet, uint8_t kind) noexcept nogil:
+    return find_option(packet, packet.tcp + 20, kind)
+
+
 cdef int packet_window_scale(Packet *packet) noexcept nogil:
-    cdef uint8_t *option = find_option(packet, packet.tcp + 20, OPTION_WINDOW_SCALE)
+    cdef uint8_t *option = packet_option(packet, OPTION_WINDOW_SCALE)
     if option == NULL or option[1] != 3:
         return -1
     return option[2] if option[2] < MOST_SCALE else MOST_SCALE
 
 
-cdef bint packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil:
-    cdef uint8_t *option = find_option(packet, packet.tcp + 20, kind)
-    cdef bint found = 0
+cdef void packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil:
+    cdef uint8_t *option = packet_option(packet, kind)
     while option != NULL:
-        found = 1
         memset(option, OPTION_NOP, option[1])
         option = find_option(packet, option, kind)
-    return found
 
 
 cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,

@@ -13,7 +13,6 @@ from libc.string cimport memchr, memcpy, memset
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
     ACTION_PASS,
-    ACTION_RESET,
     BANNER_B40,
     BANNER_B51,
     BANNER_MASKED,
@@ -35,6 +34,7 @@ from nfmailguard.cext.smtp cimport (
     name_begins,
     name_is,
     note_change,
+    out_of_memory,
     report,
     settle_reply,
 )
@@ -217,8 +217,10 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint64_t start = dialogue.reply_offset
     cdef bint more = line != NULL and line.length > 3 and line.octets[3] == DASH
     if dialogue.malformed or dialogue.reply_column < 3:
-        report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets if line != NULL else NULL,
-               line.length if line != NULL else 0, NULL, 0)
+        if line == NULL or dialogue.secret or dialogue.secret_said:
+            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
+        else:
+            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
         give_line(scene.lines, &dialogue.reply)
         dialogue.reply_column = 0
         dialogue.malformed = 0
@@ -253,7 +255,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         dialogue.reply = lend_line(scene.lines)
         dialogue.code = 0
         if dialogue.reply == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, False, dialogue.reply_offset)
             return
     hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
     if column < 3:

@@ -3,7 +3,9 @@
 
 Keeps invariant 6 (bounded): every octet a peer can make us keep is taken from the
 pool, and any place of a store is found in one step, however much it holds: a
-retransmission costs its own length. Does not know sequence numbers.
+retransmission costs its own length. Who may have how much of a memory that is short
+follows Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+switches" (1998). Does not know sequence numbers.
 """
 
 from libc.stdlib cimport free, malloc
@@ -13,29 +15,61 @@ cdef enum:
     FIRST_PAGES = 4            # of a ring when it is made
 
 
-cdef void *pool_take(Pool *pool, uint64_t size) noexcept nogil:
+cdef inline bint may_have(Pool *pool, uint64_t size, uint64_t have) noexcept nogil:
+    cdef uint64_t streams = pool.used - pool.flows
+    return streams + size + have <= pool.limit // 2
+
+
+cdef void *take(Pool *pool, uint64_t size) noexcept nogil:
+    cdef uint64_t cost = memory_cost(size)
     cdef void *memory
-    while pool.used + pool.spare + size > pool.limit:
+    while pool.used + pool.spare + cost > pool.limit:
         if pool.pages == NULL:
             return NULL
         drop_free_page(pool)
     memory = malloc(size)
     if memory != NULL:
-        pool.used += size
+        pool.used += cost
     return memory
+
+
+cdef void *pool_take(Pool *pool, uint64_t size, uint64_t have) noexcept nogil:
+    return take(pool, size) if may_have(pool, size, have) else NULL
 
 
 cdef void pool_give(Pool *pool, void *memory, uint64_t size) noexcept nogil:
     if memory != NULL:
         free(memory)
-        pool.used -= size
+        pool.used -= memory_cost(size)
+
+
+cdef void *pool_take_flow(Pool *pool, uint64_t size) noexcept nogil:
+    cdef void *memory = take(pool, size)
+    if memory != NULL:
+        pool.flows += memory_cost(size)
+    return memory
+
+
+cdef void pool_give_flow(Pool *pool, void *memory, uint64_t size) noexcept nogil:
+    pool.flows -= memory_cost(size)
+    pool_give(pool, memory, size)
+
+
+cdef void pool_set_aside(Pool *pool, uint64_t size) noexcept nogil:
+    pool.used -= memory_cost(size)
+    pool.spare += memory_cost(size)
+
+
+cdef void pool_lend_again(Pool *pool, uint64_t size) noexcept nogil:
+    pool.spare -= memory_cost(size)
+    pool.used += memory_cost(size)
 
 
 cdef void drop_free_page(Pool *pool) noexcept nogil:
     cdef uint8_t *page = pool.pages
     memcpy(&pool.pages, page, sizeof(void *))
-    pool.spare -= PAGE_OCTETS
-    free(page)
+    pool_lend_again(pool, PAGE_OCTETS)
+    pool_give(pool, page, PAGE_OCTETS)
 
 
 cdef void pool_close(Pool *pool) noexcept nogil:
@@ -43,21 +77,21 @@ cdef void pool_close(Pool *pool) noexcept nogil:
         drop_free_page(pool)
 
 
-cdef uint8_t *take_page(Pool *pool) noexcept nogil:
+cdef uint8_t *take_page(Pool *pool, uint64_t have) noexcept nogil:
     cdef uint8_t *page = pool.pages
     if page == NULL:
-        return <uint8_t *> pool_take(pool, PAGE_OCTETS)
+        return <uint8_t *> pool_take(pool, PAGE_OCTETS, have)
+    if not may_have(pool, PAGE_OCTETS, have):
+        return NULL
     memcpy(&pool.pages, page, sizeof(void *))
-    pool.spare -= PAGE_OCTETS
-    pool.used += PAGE_OCTETS
+    pool_lend_again(pool, PAGE_OCTETS)
     return page
 
 
 cdef void give_page(Pool *pool, uint8_t *page) noexcept nogil:
     memcpy(page, &pool.pages, sizeof(void *))
     pool.pages = page
-    pool.used -= PAGE_OCTETS
-    pool.spare += PAGE_OCTETS
+    pool_set_aside(pool, PAGE_OCTETS)
 
 
 cdef inline uint32_t pages_of(const Store *store, uint32_t length) noexcept nogil:
@@ -73,7 +107,7 @@ cdef int widen(Store *store, Pool *pool, uint32_t pages) noexcept nogil:
         capacity *= 2
     if capacity == store.capacity:
         return 0
-    ring = <uint8_t **> pool_take(pool, capacity * sizeof(uint8_t *))
+    ring = <uint8_t **> pool_take(pool, capacity * sizeof(uint8_t *), 0)
     if ring == NULL:
         return -1
     for i in range(count):
@@ -85,7 +119,7 @@ cdef int widen(Store *store, Pool *pool, uint32_t pages) noexcept nogil:
     return 0
 
 
-cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil:
+cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t length, uint64_t have) noexcept nogil:
     cdef uint32_t had = pages_of(store, store.length)
     cdef uint32_t need = pages_of(store, store.length + length)
     cdef uint32_t end = store.offset + store.length
@@ -96,7 +130,7 @@ cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t 
     if need > store.capacity and widen(store, pool, need) < 0:
         return -1
     for page in range(had, need):
-        fresh = take_page(pool)
+        fresh = take_page(pool, have + <uint64_t> page * PAGE_OCTETS)
         if fresh == NULL:
             while page > had:
                 page -= 1

@@ -6,9 +6,11 @@ receiver acknowledges them and are put back over any retransmission; so are thos
 that went out ahead of a gap. Does not know SMTP, nor what becomes of a packet.
 """
 
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.store cimport (
+    PAGE_OCTETS,
     pool_give,
     pool_take,
     store_append,
@@ -19,7 +21,7 @@ from nfmailguard.cext.store cimport (
 
 
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil:
-    if store_append(&stream.kept, pool, octets, length) < 0:
+    if store_append(&stream.kept, pool, octets, length, 0) < 0:
         return -1
     stream.next_seq += length
     stream.octets += length
@@ -38,7 +40,7 @@ cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, cons
         length -= 1
     if first == length:
         return
-    edit = <Edit *> pool_take(pool, sizeof(Edit) + length - first)
+    edit = <Edit *> pool_take(pool, sizeof(Edit) + length - first, stream.kept.length)
     if edit == NULL:
         return
     edit.next = NULL
@@ -107,7 +109,7 @@ cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uin
         if write:
             memset(octets, 0, at)
     else:
-        offset = <uint32_t> -before
+        offset = 0 - <uint32_t> before
     changed = at
     if at == length or offset >= stream.kept.length:
         return changed
@@ -141,7 +143,7 @@ cdef uint32_t stream_put_ahead(Stream *stream, uint32_t seq, uint8_t *octets, ui
 
 
 cdef Ahead *new_ahead(Stream *stream, Pool *pool, Ahead *before, uint32_t seq) noexcept nogil:
-    cdef Ahead *ahead = <Ahead *> pool_take(pool, sizeof(Ahead))
+    cdef Ahead *ahead = <Ahead *> pool_take(pool, sizeof(Ahead), <uint64_t> stream.ahead_count * PAGE_OCTETS)
     if ahead == NULL:
         return NULL
     memset(ahead, 0, sizeof(Ahead))
@@ -202,7 +204,7 @@ cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t
                 before = new_ahead(stream, pool, before, seq)
                 if before == NULL:
                     return -1
-            if store_append(&before.octets, pool, octets, part) < 0:
+            if store_append(&before.octets, pool, octets, part, <uint64_t> stream.ahead_count * PAGE_OCTETS) < 0:
                 return -1
         seq += part
         octets += part
@@ -221,7 +223,8 @@ cdef void stream_caught_up(Stream *stream, Pool *pool, uint32_t length) noexcept
 
 
 cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil:
-    cdef Held *held = <Held *> pool_take(pool, sizeof(Held) + packet.length)
+    cdef Held *held = <Held *> pool_take(pool, sizeof(Held) + packet.length,
+                                         <uint64_t> stream.held_count * packet.length)
     cdef Held **place = &stream.held
     if held == NULL:
         return NULL
@@ -252,12 +255,12 @@ cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcep
     return NULL
 
 
-cdef Held *stream_release(Stream *stream) noexcept nogil:
-    cdef Held *held = stream.held
-    if held != NULL:
-        stream.held = held.next
-        stream.held_count -= 1
-    return held
+cdef void stream_release(Stream *stream, Held *held) noexcept nogil:
+    cdef Held **place = &stream.held
+    while place[0] != held:
+        place = &place[0].next
+    place[0] = held.next
+    stream.held_count -= 1
 
 
 cdef void held_free(Pool *pool, Held *held) noexcept nogil:

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from nfmailguard.cext import engine as core
 from nfmailguard.policy.model import (
-    CONDITIONS,
+    CONDITION_OF,
     FINDING_INDEX,
     FINDINGS,
     Action,
     BannerRule,
+    Concerns,
     EhloMask,
     FlowRule,
     Limits,
@@ -31,7 +32,7 @@ from nfmailguard.policy.model import (
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
-__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind"]
+__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
 
 #: Action's numbers in the core.
 ACTIONS: tuple[Action, ...] = tuple(Action)
@@ -62,10 +63,9 @@ class Operation(NamedTuple):
 def _actions(policy: Policy, mode: Mode, on: On) -> list[int]:
     # Conditions take their action from [on]; for what concerns a whole flow, "drop" is its end.
     actions = [policy.action(spec.name) for spec in FINDINGS]
-    for condition, finding in CONDITIONS.items():
-        action = on.action(condition, mode)
-        whole_flow = condition in ("not_smtp", "gap", "memory_limit", "asymmetric", "midstream")
-        if action is Action.DROP and whole_flow:
+    for finding, condition in CONDITION_OF.items():
+        action = on.action(condition.name, mode)
+        if action is Action.DROP and condition.concerns is Concerns.FLOW:
             action = Action.DROP_CONNECTION
         # "pass" lets the flow go on; what happened is reported all the same.
         actions[FINDING_INDEX[finding]] = Action.LOG if action is Action.PASS else action
@@ -81,10 +81,11 @@ def _verb_names(rules: Sequence[FlowRule]) -> list[str]:
 def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_run: bool) -> dict[str, object]:
     policy = rule.policy
     commands, replies, address, data = policy.commands, policy.replies, policy.address, policy.data
+    apply = rule.mode is not Mode.MONITOR and not dry_run
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
     return {
-        "apply": rule.mode is not Mode.MONITOR and not dry_run,
+        "apply": apply,
         "actions": _actions(policy, rule.mode, on),
         "allow": [everything or (name != "" and name in allowed) for name in verbs],
         "unknown": _FORMS.index(commands.unknown),
@@ -101,7 +102,8 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "bug_dot_crlf": policy.bugs.dot_crlf,
         "bug_data_bypass": policy.bugs.data_bypass,
         "bug_noop_body": policy.bugs.noop_body,
-        "internal_error": ACTIONS.index(on.action("internal_error", rule.mode)),
+        # The core carries it out without a ruling of its own: where nothing may be changed, nothing is.
+        "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
         "line_length": commands.line_length or 0,
         "sender_length": address.sender_length or 0,
@@ -160,11 +162,16 @@ def _tables(
         "pending_limit": limits.pending_segments,
         "can_hold": can_hold,
         "memory": limits.memory,
-        "flows": limits.flows,
+        "flows": flows_at_once(limits),
         "ring": _RING_RECORDS,
         "record_kinds": 0xFF if records else 0,
         "key": secrets.token_bytes(16),
     }
+
+
+def flows_at_once(limits: Limits) -> int:
+    """How many flows an Engine of these limits holds: no more than fit into half of its memory."""
+    return min(limits.flows, max(1, limits.memory // 2 // core.FLOW_OCTETS))
 
 
 class Engine(core.Engine):

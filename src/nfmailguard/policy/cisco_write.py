@@ -14,7 +14,7 @@ from nfmailguard.policy.cisco import read
 from nfmailguard.policy.cisco_draft import SPECIAL_CHARACTERS, asa, default_title, profile
 from nfmailguard.policy.cisco_match import KEYWORDS, OTHERS
 from nfmailguard.policy.model import (
-    CONDITIONS,
+    CONDITION_OF,
     FINDINGS,
     Action,
     BannerRule,
@@ -176,7 +176,7 @@ def _facts(policy: Policy) -> dict[str, Any]:
     facts |= {
         f"actions.{spec.name}": str(policy.action(spec.name))
         for spec in FINDINGS[1:]
-        if spec.name not in idle and spec.name not in CONDITIONS.values()
+        if spec.name not in idle and spec.name not in CONDITION_OF
     }
     return facts
 

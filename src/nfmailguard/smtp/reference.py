@@ -21,6 +21,7 @@ from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Argument, Input, Verb
 __all__ = ["translate"]
 
 _LARGEST_CHUNK = 2**31 - 1
+_LONGEST_SASL = 12288
 
 
 class _Dialogue(Replies):
@@ -70,6 +71,7 @@ class _Dialogue(Replies):
             if before:
                 line.pop()
             if self.input is Input.SASL:
+                self.odd.discard("nul")
                 self.input = Input.COMMANDS
                 self.waiting = len(self.outstanding)
             else:
@@ -77,7 +79,23 @@ class _Dialogue(Replies):
         else:
             self.after_cr = octet.value == CR
             self.line.append(octet)
+            if self.input is Input.SASL and octet.value != CR:
+                self.sasl_octet(octet)
         return rest
+
+    def sasl_octet(self, octet: Octet) -> None:
+        """RFC 4954 4: a line of at most 12288 octets, without NUL; what is longer some servers take for a command."""
+        if octet.value == 0:
+            if b"\0" not in bytes(other.value for other in self.line[:-1]) and "nul" not in self.odd:
+                self.report("command.nul", True, octet.offset)
+                self.odd.add("nul")
+            if self.apply and self.policy.action("command.nul") is Action.BLANK:
+                octet.become(SPACE)
+        if len(self.line) == _LONGEST_SASL + 1:
+            self.report("command.too_long", True, octet.offset)
+            if self.apply:
+                self.result.ended = Action.RESET
+                raise Ended
 
     def command(self, line: list[Octet], end: Octet) -> None:
         """One command line, without its CRLF."""

@@ -10,7 +10,7 @@ from abc import abstractmethod
 
 from nfmailguard.policy.model import Action, BannerRule, EhloMask
 from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
-from nfmailguard.smtp.session import CR, LF, UNKNOWN, Octet, Session
+from nfmailguard.smtp.session import CR, LF, UNKNOWN, Ended, Octet, Session
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import Input, Verb
 
@@ -23,6 +23,10 @@ class Replies(Session):
     @abstractmethod
     def client(self, octets: list[Octet]) -> None:
         """The client's next octets, in order."""
+
+    @abstractmethod
+    def wait(self, octets: list[Octet]) -> None:
+        """The client goes on although it has to wait."""
 
     @abstractmethod
     def cut_off(self, line: list[Octet]) -> None:
@@ -103,7 +107,7 @@ class Replies(Session):
     def settle(self, code: int, offset: int) -> None:
         """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
-            if code in (354, 334):
+            if code in (354, 334) or (code != 421 and self.input is Input.DATA):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
@@ -114,6 +118,8 @@ class Replies(Session):
         if begun and verb.continues != code:
             self.report("bug.data_bypass", False, offset, verb.name)
         if verb.continues != code or begun:
+            if self.input is Input.SASL:
+                self.input, self.line = Input.COMMANDS, []  # given up
             self.outstanding.pop(0)
             self.waiting = max(0, self.waiting - 1)
             self.impatient = self.impatient and self.waiting > 0
@@ -133,7 +139,9 @@ class Replies(Session):
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
-        elif verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1:
+        elif (code != 421 and self.input is Input.SASL) or (
+            verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1
+        ):
             self.report("reply.ambiguous", False, offset, verb.name)
         return verb
 
@@ -157,4 +165,11 @@ class Replies(Session):
     def go_on(self) -> None:
         """What the client said while it had to wait, as far as it need not wait any more."""
         while self.held and not self.waiting:
-            self.client(self.held.pop(0))
+            octets = self.held.pop(0)
+            try:
+                self.client(octets)
+            except Ended:
+                octets[0].output.clear()  # it does not leave, and neither does what released it
+                raise
+        if self.held and self.waiting:
+            self.wait(self.held[0])

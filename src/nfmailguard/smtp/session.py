@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nfmailguard.policy.model import CONDITIONS, Action, Mode, On, Policy
+from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
@@ -17,7 +17,6 @@ __all__ = ["CR", "LF", "SPACE", "UNKNOWN", "Ended", "Octet", "Session"]
 
 CR, LF, SPACE = 13, 10, 32
 UNKNOWN = VERBS[0]
-_CONDITION_OF = {finding: condition for condition, finding in CONDITIONS.items()}
 _ENDING = (Action.DROP_CONNECTION, Action.RESET)
 
 
@@ -77,8 +76,8 @@ class Session:
 
     def report(self, name: str, to_server: bool, offset: int, verb: str = "") -> Action:
         """Records a finding; the action to carry out, PASS where nothing is applied."""
-        condition = _CONDITION_OF.get(name)
-        action = On().action(condition, Mode.ENFORCE) if condition else self.policy.action(name)
+        condition = CONDITION_OF.get(name)
+        action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
             return action
         self.result.findings.append(
