@@ -91,6 +91,10 @@ cdef enum Reported:
 
 cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     cdef uint32_t i
+    if length and octets[0] == DOT:
+        return scene.grammar.verb_dot
+    if length > NAME_OCTETS:
+        return VERB_UNKNOWN
     for i in range(1, scene.grammar.verb_count):
         if name_is(&scene.grammar.verbs[i], octets, length):
             return <uint8_t> i
@@ -110,10 +114,11 @@ cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
     return False
 
 
-cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # The finding that keeps `verb` from passing, or 0. A dot is a verb only where a message is taken for commands.
+cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb, uint32_t length) noexcept nogil:
+    # The finding that keeps a verb of `length` octets from passing, or 0. What begins with a dot is none
+    # but where a message is taken for commands, and ends it there.
     if verb == scene.grammar.verb_dot:
-        return 0 if dialogue.body_as_commands else COMMAND_DENIED
+        return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
     if verb == VERB_BDAT and scene.ruling.apply and not dialogue.offered_chunking:
@@ -123,7 +128,7 @@ cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noex
 
 cdef bint spelled_out(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     # Whether the octets are a whole verb that passes.
-    cdef uint8_t verb = find_verb(scene, octets, length) if length <= NAME_OCTETS else VERB_UNKNOWN
+    cdef uint8_t verb = find_verb(scene, octets, length)
     return verb != VERB_UNKNOWN and scene.ruling.allow[verb]
 
 
@@ -147,12 +152,12 @@ cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets
         end += 1
     whole = end < length
     if line.length + end > NAME_OCTETS:
-        verb = VERB_UNKNOWN
+        verb = find_verb(scene, <const uint8_t *> line.octets if line.length else octets, NAME_OCTETS + 1)
     else:
         memcpy(name, line.octets, line.length)
         memcpy(name + line.length, octets, end)
         verb = find_verb(scene, name, line.length + end)
-    finding = refusal(scene, dialogue, verb)
+    finding = refusal(scene, dialogue, verb, line.length + end)
     if line.length:                                # the verb began in an earlier segment
         if scene.ruling.faithful:
             return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
@@ -241,15 +246,14 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
     cdef Line *line = dialogue.command
     cdef uint8_t verb = VERB_UNKNOWN
     cdef uint8_t finding
-    if dialogue.verb_length <= NAME_OCTETS:
-        verb = find_verb(scene, line.octets, dialogue.verb_length)
+    verb = find_verb(scene, line.octets, dialogue.verb_length)
     dialogue.phase = PHASE_ARGUMENT
     dialogue.verb = verb
     dialogue.address_phase = 0
     dialogue.address_length = 0
     dialogue.bracket = 0
     dialogue.chunk_left = 0
-    finding = refusal(scene, dialogue, verb)
+    finding = refusal(scene, dialogue, verb, dialogue.verb_length)
     if not finding and dialogue.fate == FATE_LETTER:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
     if finding and report_verb(scene, dialogue, finding, verb, at, length) == ACTION_MASK:
@@ -393,8 +397,9 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
             record_text(record, dialogue.command.octets, dialogue.command.length, False)
         ring_push(scene.ring)
     note_secret(scene, dialogue)
-    if verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO:
-        dialogue.recipients = 0
+    if verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO or (
+            verb == VERB_MAIL and not scene.grammar.in_mail[dialogue.state]):
+        dialogue.recipients = 0                    # a MAIL within a mail begins none (RFC 5321 4.1.4)
     dialogue.noop_seen |= verb == VERB_NOOP
     dialogue.ehlo_sent |= verb == VERB_EHLO
     if verb == VERB_HELO or verb == VERB_EHLO:

@@ -142,6 +142,7 @@ cdef struct Grammar:
     uint8_t verb_masked
     uint8_t verb_dot
     uint8_t state_connect
+    uint8_t in_mail[16]        # by state: MAIL has been accepted
 
 # One FlowRule, compiled. Immutable.
 cdef struct Ruling:
@@ -232,6 +233,7 @@ cdef struct Dialogue:
     uint8_t hypothetical
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
+    uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
     uint8_t keyword_fate
 

@@ -251,7 +251,7 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ring_push(scene.ring)
     if not expected:
         return
-    if grammar.continues[verb] != code:
+    if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS
             dialogue.phase = PHASE_START

@@ -6,20 +6,21 @@ Does not know inputs.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 import msgspec
 
 from nfmailguard.engine import Engine
-from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import Action, FlowRule, Limits, Mode, On, PartialLines, Policy
+from nfmailguard.policy.load import load_profile, override
+from nfmailguard.policy.model import Action, FlowRule, Limits, Mode, On
 from nfmailguard.smtp.verbs import VERBS
 
 __all__ = ["NOTHING_DENIED", "PROFILES", "SETTINGS", "Setting", "denied_verbs"]
 
 NOTHING_DENIED = ""
 #: By number: whose denied verbs an honest server must not read.
-PROFILES = (NOTHING_DENIED, "pix63", "asa")
+PROFILES = (NOTHING_DENIED, "pix63", "asa", "pix51")
 
 _FEW = Limits(
     flows=3,
@@ -44,7 +45,6 @@ _GOES_ON = On(
     truncated=Action.PASS,
     not_smtp=Action.PASS,
     asymmetric=Action.PASS,
-    wrong_interface=Action.PASS,
     midstream=Action.PASS,
     flow_limit=Action.PASS,
     internal_error=Action.PASS,
@@ -64,7 +64,12 @@ _ENDS = On(
 
 @dataclass(frozen=True)
 class Setting:
-    """One engine's configuration. ``inspects_all``: no flow may go on uninspected."""
+    """One engine's configuration.
+
+    ``guards``: no denied verb gets through; not so with a fault of Cisco's, or where anybody may
+    speak for the server. ``inspects_all``: no flow may go on uninspected. ``networks``: its rule
+    is one for the clients' networks, not the last one.
+    """
 
     profile: str
     mode: Mode = Mode.ENFORCE
@@ -72,7 +77,9 @@ class Setting:
     on: On = _ON
     dry_run: bool = False
     holds: bool = True
-    faithful: bool = False
+    overrides: tuple[tuple[str, str], ...] = ()
+    networks: tuple[str, ...] = ()
+    guards: bool = True
     inspects_all: bool = True
 
     @property
@@ -81,25 +88,35 @@ class Setting:
 
     @property
     def denies(self) -> int:
-        """The number of its profile; ``faithful`` lets through what Cisco did."""
-        return PROFILES.index(self.profile) if self.changes and not self.faithful else 0
-
-    def policy(self) -> Policy:
-        policy = load_profile(self.profile)
-        if self.faithful:
-            commands = msgspec.structs.replace(policy.commands, partial_lines=PartialLines.MASK)
-            policy = msgspec.structs.replace(policy, commands=commands)
-        return policy
+        """The number of the profile whose denied verbs do not get through."""
+        return PROFILES.index(self.profile if self.changes and self.guards else NOTHING_DENIED)
 
     def engine(self) -> Engine:
+        policy = override(load_profile(self.profile), dict(self.overrides))
+        networks = tuple(ipaddress.ip_network(network) for network in self.networks)
+        rules = [FlowRule(self.mode, policy, networks)] if networks else []
         return Engine(
-            [FlowRule(self.mode, self.policy())],
+            [*rules, FlowRule(self.mode, policy)],
             limits=self.limits,
             on=self.on,
             dry_run=self.dry_run,
             can_hold=self.holds,
         )
 
+
+_FAULTS = (("bugs.dot_crlf", "yes"), ("bugs.data_bypass", "yes"), ("bugs.noop_body", "yes"))
+_NARROW = (
+    ("commands.unknown", "xall"),
+    ("commands.letter", "x"),
+    ("commands.line_length", "24"),
+    ("address.recipients", "1"),
+    ("data.header_line_length", "40"),
+    ("data.body_line_length", "60"),
+    ("actions.data.line_too_long", "reset"),
+    ("actions.command.bare_lf", "drop-connection"),
+    ("banner.multiline", "star_dash"),
+)
+_OTHER = (("commands.unknown", "noop"), ("banner.rule", "b40"), ("banner.separator", "no"))
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("pix63"),
@@ -111,7 +128,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("pix63", holds=False),
     Setting("asa", dry_run=True, inspects_all=False),
     Setting("pix63", on=_ENDS),
-    Setting("asa", faithful=True),
+    Setting("asa", overrides=(("commands.partial_lines", "mask"),), guards=False),
+    Setting("pix51", on=On(wrong_interface=Action.PASS), guards=False),
+    Setting("pix63", overrides=_FAULTS, guards=False),
+    Setting("pix51", overrides=_NARROW),
+    Setting("asa", overrides=_OTHER, networks=("10.0.1.0/25", "fd00:100::/32")),
 )
 
 
