@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from nfmailguard.cext import engine as core
@@ -124,6 +125,11 @@ def _rule(rule: FlowRule, ruling: dict[str, object]) -> dict[str, object]:
     }
 
 
+@cache
+def _next_states(verbs: tuple[str, ...]) -> list[list[list[int]]]:
+    return [[[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State]
+
+
 def _tables(
     rules: Sequence[FlowRule],
     ports: Sequence[int],
@@ -149,9 +155,7 @@ def _tables(
         "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
         "in_mail": [int(State.MAIL), int(State.RCPT)],
-        "next_state": [
-            [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State
-        ],
+        "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
         "ports": sorted(set(ports) | {port for rule in rules for port in rule.ports}),
         "timeouts": [int(s * _NANOSECONDS) for s in (limits.embryonic, limits.idle, limits.closing)],

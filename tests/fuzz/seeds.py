@@ -10,11 +10,13 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nfmailguard.policy.load import profile_names, profile_text
+from nfmailguard.policy.cisco_write import write as written
+from nfmailguard.policy.load import load_profile, profile_names, profile_text
 from tests.fuzz import configuration
 from tests.fuzz.build import ROOT
 from tests.fuzz.settings import SETTINGS
 from tests.support.captures import ETHERNET, RAW, framed, mail, pcap, pcapng
+from tests.support.cisco import ASA, DEFAULT_MAP, PIX
 from tests.support.dialogue import CLIENTS, SERVERS
 from tests.support.wire import ACK, FIN, PSH, RST, SYN, URG, build
 
@@ -97,7 +99,17 @@ def config() -> Iterator[bytes]:
         yield b"\1" + profile_text(name).encode()
 
 
-_MAKERS = {"packets": packets, "streams": streams, "captures": captures, "config": config}
+def cisco() -> Iterator[bytes]:
+    yield DEFAULT_MAP.encode()
+    for text in (ASA, PIX):
+        lines = text.splitlines(keepends=True)
+        yield from ("".join(lines[at : at + 25]).encode()[:1000] for at in range(0, len(lines), 25))
+    at = ASA.index("regex exe-types")
+    yield from (ASA[start : start + 1000].encode() for start in range(at, len(ASA), 500))
+    yield from (written(load_profile(name)).text.encode() for name in profile_names())
+
+
+_MAKERS = {"packets": packets, "streams": streams, "captures": captures, "config": config, "cisco": cisco}
 
 
 def write(folder: Path, targets: Iterable[str]) -> None:

@@ -144,6 +144,7 @@ TARGETS: dict[str, Target] = {
         Target("streams", 56, 112, "smtp.dict", True, _streams),
         Target("captures", 10, 1536, "capture.dict", True, _captures),
         Target("config", 8, 1024, "config.dict", False, partial(_python, "tests.fuzz.configuration", _CONFIG)),
+        Target("cisco", 4, 1024, "cisco.dict", False, partial(_python, "tests.fuzz.cisco", ["nfmailguard.policy"])),
     )
 }
 

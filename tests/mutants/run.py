@@ -127,14 +127,16 @@ def prepare(*, fresh: bool) -> None:
             path.unlink()
     build()
     shutil.rmtree(BASE, ignore_errors=True)
-    shutil.copytree(TREE / "cext", BASE)
+    for part in ("cext", "build"):  # setuptools builds in the one and copies to the other, changed or not
+        shutil.copytree(TREE / part, BASE / part)
 
 
 def restore() -> None:
     """Takes the mutation out again, with what was built of it."""
-    for path in BASE.iterdir():
-        if path.is_file() and not _same(path, TREE / "cext" / path.name):
-            shutil.copy2(path, TREE / "cext" / path.name)
+    for path in BASE.rglob("*"):
+        place = TREE / path.relative_to(BASE)
+        if path.is_file() and not _same(path, place):
+            shutil.copy2(path, place)
 
 
 def failing_test(tests: list[str]) -> str:
@@ -234,19 +236,27 @@ def main() -> int:
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     digest = tree_digest()
     results: list[tuple[Mutant, Result]] = []
+    broken: list[str] = []
     for number, mutant in enumerate(chosen, start=1):
         key = hashlib.sha256(f"{digest}{mutant.rule}{mutant.digest}".encode()).hexdigest()
         if key not in known:
-            known[key] = asdict(check(mutant))
+            try:
+                known[key] = asdict(check(mutant))
+            except RuntimeError as error:
+                _say(f"[{number}/{len(chosen)}] {mutant.name}: {error}")
+                broken.append(mutant.name)
+                continue
             RESULTS.write_text(json.dumps(known))
         result = Result(**known[key])
         results.append((mutant, result))
         state = "own" if result.own else "OTHER" if result.caught else "SURVIVES"
         _say(f"[{number}/{len(chosen)}] {mutant.name}: {state} {result.caught} ({result.seconds:.0f} s)")
     _say("\n" + table(results))
-    if arguments.write:
+    if broken:
+        _say(f"No mutations at all: {', '.join(broken)}")
+    elif arguments.write:
         write(table(results))
-    return 0 if all(result.own for _, result in results) else 1
+    return 0 if not broken and all(result.own for _, result in results) else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ for ``monitor`` and ``--dry-run`` by the same packets.
 
 from __future__ import annotations
 
+from functools import cache
+
 from nfmailguard.engine import Engine, OperationKind
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Mode, Policy
@@ -27,11 +29,14 @@ PARTIAL, GSO = 1, 2  # QueuedPacket.flags
 Operations = list[tuple[int, int, bytes | None, bool]]
 
 
+profile = cache(load_profile)
+
+
 class Gateway:
     """The engines, one clock and the packets they have not answered yet."""
 
     def __init__(self, policy: Policy | str = "pix63", **options: object) -> None:
-        rule = FlowRule(Mode.ENFORCE, load_profile(policy) if isinstance(policy, str) else policy)
+        rule = FlowRule(Mode.ENFORCE, profile(policy) if isinstance(policy, str) else policy)
         watching = FlowRule(Mode.MONITOR, rule.policy)
         self.engine = Engine([rule], **options)  # type: ignore[arg-type]
         self.watching = Engine([watching], **options)  # type: ignore[arg-type]

@@ -186,8 +186,20 @@ def test_nothing_pending_at_tls_is_left_undecided(family: int) -> None:
     assert connection.send(True, payload=b"\x16\x03\x01late", at=connection.mark + 7) == []
     connection.server(b"220 go\r\n")
     assert connection.gateway.count("flows_passed") == 0
-    assert connection.client(b"\x16\x03\x01read") == [ACCEPT, ACCEPT]
+    assert connection.send(True, payload=b"\x16\x03\x01read") == [ACCEPT, ACCEPT]
     assert connection.gateway.count("held_now") == 0
+    assert connection.gateway.count("flows_passed") == 1
+
+
+def test_nothing_pending_at_tls_behind_a_gap() -> None:
+    connection = extended()
+    connection.client(b"STARTTLS\r\n")
+    assert connection.send(True, payload=b"behind it", at=connection.mark + 20) == []
+    connection.server(b"220 go\r\n")
+    assert connection.client(b"\x16\x03\x01hello") == [ACCEPT]
+    assert connection.gateway.count("flows_passed") == 0
+    assert connection.gateway.count("held_now") == 1
+    assert connection.client(b"in between..") == [ACCEPT, ACCEPT]
     assert connection.gateway.count("flows_passed") == 1
 
 

@@ -34,6 +34,7 @@ def test_beyond_window_a_segment_is_dropped(family: int) -> None:
 def test_beyond_window_scaled_as_both_syns_offered(family: int) -> None:
     connection = windowed(family, options=SCALE_7)
     # In a SYN a window is never scaled; the client's ACK is: its window is the server's limit.
+    assert connection.send(False, SYN | ACK, seq=5000, options=SCALE_7) == [ACCEPT]
     assert connection.send(True, payload=b"NOOP\r\n", at=WINDOW + 1) == [DROP]
     assert connection.send(False, payload=b"220 x\r\n", at=(WINDOW << 7) + 1) == [DROP]
     assert connection.send(False, payload=b"220 x\r\n", at=WINDOW << 7) == []

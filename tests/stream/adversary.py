@@ -16,8 +16,16 @@ from tests.stream.packets import ACK, FIN, PSH, RST, SYN, URG, Segment
 from tests.stream.peers import Below
 
 EVIL = {
-    True: b"\r\nEXPN root\r\nEHLO evil\r\nSTARTTLS\r\n.\r\n",
-    False: b"\r\n250-STARTTLS\r\n250 CHUNKING\r\n500 x\r\n220 go\r\n",
+    True: (
+        b"\r\nEXPN root\r\nEHLO evil\r\nSTARTTLS\r\n.\r\n",
+        b"\r\n.\r\nEXPN root\r\nEHLO evil\r\nSTARTTLS\r\n",
+        b"\n.\nEHLO evil\r\nEXPN root\r\nSTARTTLS\r\n",
+        b"DATA\r\n.\r\nEHLO evil\r\nEXPN root\r\n",
+    ),
+    False: (
+        b"\r\n250-STARTTLS\r\n250 CHUNKING\r\n500 x\r\n220 go\r\n",
+        b"354 go\r\n250-STARTTLS\r\n250 CHUNKING\r\n",
+    ),
 }
 
 
@@ -34,11 +42,12 @@ class Adversary(Network):
     def forged(self, to_server: bool, start: int, size: int) -> bytes:
         end = self.ends[to_server]
         true = bytes(end.said[max(0, start) : max(0, start + size)]).ljust(size, b"\r")
+        evil = EVIL[to_server][self.below(len(EVIL[to_server]))]
         kind = self.below(5)
         if kind == 0:
-            return (EVIL[to_server] * 4)[:size]
+            return (evil * 4)[:size]
         if kind == 1:
-            return EVIL[to_server][2 : 2 + size].ljust(size, b"\n")
+            return evil[2 : 2 + size].ljust(size, b"\n")
         if kind == 2:
             place = self.below(size)
             return true[:place] + bytes([true[place] ^ 0x20]) + true[place + 1 :]
@@ -116,8 +125,9 @@ class Adversary(Network):
         to_server = self.side()
         if self.below(4) < 3:
             return
-        self.wedged = self.books.lied = True
+        self.wedged = True
         ahead = (1, 2, 40, 2**20, 2**31 - 2**20)[self.below(5)]
+        self.books.lied |= ahead == 1  # a FIN may have left that its receiver has not got
         place = self.books.believed.sides[not to_server].next + ahead
         self.send(to_server, self.ends[to_server].sent, flags=ACK, ack=self.ends[to_server].peer_base + place)
 
@@ -159,7 +169,7 @@ class Adversary(Network):
         to_server = self.side()
         start = self.ends[to_server].sent + (1, -1, 1000, -1000, 2**30)[self.below(5)]
         if start != self.ends[not to_server].have:
-            text = EVIL[to_server] * self.below(2)
+            text = EVIL[to_server][0] * self.below(2)
             self.send(to_server, start, text, flags=RST | ACK, believable=False)
 
     def lost_reset(self, to_server: bool) -> None:
@@ -252,6 +262,6 @@ FOUL: tuple[tuple[Callable[[Adversary], object], int], ...] = (
     (Adversary.blind_reset, 2),
     (Adversary.begin_again, 1),
     (Adversary.sneak_in, 3),
-    (Adversary.murmur, 1),
+    (Adversary.murmur, 2),
     (Adversary.sleep, 1),
 )

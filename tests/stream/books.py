@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nfmailguard.engine import Engine
 from tests.stream.believed import Believed
-from tests.stream.packets import ACK, RST, SYN, URG, Segment, Track
+from tests.stream.packets import ACK, FIN, RST, SYN, URG, Segment, Track
 
 ACCEPT, REPLACE, DROP, EMIT = range(4)
 FLOWS = 4  #: the engine's cap
@@ -55,8 +55,10 @@ class Books:
         self.left = [bytearray(), bytearray()]
         self.ahead: list[dict[int, int]] = [{}, {}]
         self.acked = [0, 0]
+        self.fins = [2**32, 2**32]  # where streams ended
         self.next_id = 0
-        self.ended = False  # the gateway has ended the flow
+        self.ended = False  # the gateway has ended the flow, or what came behind it
+        self.cut_short = False  # it has ended it while it inspected it
         self.over = False  # it does not follow it any more, or has forgotten it
         self.forgotten = False
         self.reborn = False  # the same ports are used again
@@ -147,6 +149,7 @@ class Books:
         for answered, segment in leaving:
             self.leave(answered, segment, ending=ends)
         self.ended |= ends
+        self.cut_short |= ends and not self.over
         self.forgotten |= self.last["flows_now"] == 0
         self.over |= self.forgotten
         return verdicts.get(own) is not None
@@ -211,13 +214,21 @@ class Books:
             and not segment.flags & RST
         ):
             raise Violation(2, f"octets of a flow that has ended leave: {segment}")
-        if not self.apply or self.over or not segment.payload:
+        if not self.apply or self.over:
+            return
+        if segment.flags & FIN and given.believable:
+            end = given.start + len(segment.payload)
+            if end == self.believed.sides[to_server].next:  # in its turn: who gets it reads nothing more
+                self.fins[to_server] = min(self.fins[to_server], end)
+        if not segment.payload:
             return
         if segment.flags & URG:
             raise Violation(2, f"urgent data leaves: {segment}")
         if not given.believable:
             raise Violation(2, f"octets nobody should believe leave: {segment}")
         self.octets(to_server, given.start, segment.payload)
+        if len(self.left[to_server]) > self.fins[to_server]:
+            raise Violation(2, f"octets leave behind the FIN at {self.fins[to_server]}")
         if len(self.left[to_server]) > self.believed.sides[to_server].next and not ending:
             raise Violation(2, f"octets from {self.believed.sides[to_server].next} on can be read and are not decided")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stream.machine import TOTALS
+from tests.stream.setting import TOTALS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,107 +1,27 @@
 """One run of the machine: a dialogue, delivered by an adversary, and what has to hold at its end.
 
-Promises: every run ends. What it asserts where equality is impossible by design, and why:
-
-* A flow that the gateway ended midway: what was delivered is a beginning of what was
-  decided, and the findings are those of the decided dialogue up to some packet of the call
-  in which it ended, for the books cannot see how far that call looked.
-* A flow that is no longer followed (TLS has begun, or the server did not speak SMTP): the
-  same up to that point; beyond it nothing is decided.
-* Monitor with conflicting copies: both pass, so nobody can know which one the receiver
-  took; invariants 1, 3 and 5 to 8 remain.
-* An ACK of octets that were emitted and then lost: the gateway lets go of them, and their
-  retransmission is blanked. Ends of ours never acknowledge what they do not have.
+Promises: every run ends, and leaves nothing behind. Where what was decided cannot be
+known, or not be equal, it says so (``judge``): with conflicting copies monitor lets both
+pass, and nobody can know which one the receiver took, so that invariants 1, 3 and 5 to 8
+remain; and octets that an end has acknowledged without having them (``lied``) are blanked
+when they are sent again, so that of invariant 2 its strongest form remains: no denied verb.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
-from nfmailguard.engine import Engine
-from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import FlowRule, Limits, Mode, On, Policy, UnknownCommand
-from nfmailguard.smtp.reference import Turn as ModelTurn
-from nfmailguard.smtp.reference import translate
+from nfmailguard.policy.model import Mode
 from tests.stream.adversary import Adversary
-from tests.stream.believed import Turn
-from tests.stream.books import FLOWS, Books, Violation
+from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
+from tests.stream.judge import Judge
 from tests.stream.network import Network
-from tests.stream.packets import ACK, FIN, PSH, SYN, TIMESTAMPS, Track
-from tests.stream.peers import KNOWN, Below, DisagreementError
-from tests.support.dialogue import findings
+from tests.stream.packets import ACK, FIN, SYN, TIMESTAMPS, Track
+from tests.stream.peers import KNOWN, TEXT, Below, DisagreementError
+from tests.stream.setting import NAMES, POLICIES, TOTALS, Setting, engine_for, forget_engines
 
 ISNS = (1000, 2**32 - 3, 2**32 - 20, 2**31 - 5, 2**32 - 1, 2**32 - 400, 2**31 - 300)
-MEMORY = 1 << 20
-
-
-def _policies() -> dict[str, Policy]:
-    replace = msgspec.structs.replace
-    found = {name: load_profile(name) for name in ("pix51", "pix63", "asa")}
-    pix, asa = found["pix63"], found["asa"]
-    found["loose"] = replace(asa, commands=replace(asa.commands, allow=("*",)))
-    found["noop"] = replace(pix, commands=replace(pix.commands, unknown=UnknownCommand.NOOP))
-    found["xall"] = replace(pix, commands=replace(pix.commands, unknown=UnknownCommand.XALL))
-    return found
-
-
-POLICIES = _policies()
-NAMES = ("pix63", "asa", "loose", "noop", "xall", "pix51")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a test fixes; None is drawn."""
-
-    mode: Mode = Mode.ENFORCE
-    policy: str | None = None
-    family: int | None = None
-    hostile: bool | None = None
-    steps: int = 80
-    memory: int = MEMORY
-    pending: int = 256
-    held: int = 1024
-    outstanding: int = 2000
-
-    @property
-    def limited(self) -> bool:
-        """Limits may end the dialogue, which the reference model does not know."""
-        return (self.memory, self.pending, self.outstanding) != (MEMORY, 256, 2000)
-
-
-@dataclass
-class Totals:
-    """What many runs have come to."""
-
-    runs: int = 0
-    deliveries: int = 0
-    delivered_differs: int = 0
-    reference_differs: int = 0
-    compared: int = 0
-    ended: int = 0
-    messages: int = 0
-
-
-TOTALS = Totals()
-_ENGINES: dict[tuple[object, ...], tuple[Engine, list[int]]] = {}
-
-
-def _engine(policy: str, setting: Setting, role: str) -> tuple[Engine, list[int]]:
-    """An engine and its clock: made once, for a run leaves nothing behind in it."""
-    key = (policy, setting.mode, setting.memory, setting.pending, setting.held, setting.outstanding, role)
-    if key not in _ENGINES:
-        limits = Limits(
-            flows=FLOWS,
-            memory=setting.memory,
-            pending_segments=setting.pending,
-            held_packets=setting.held,
-            outstanding_commands=setting.outstanding,
-            startup=0.0,
-        )
-        _ENGINES[key] = Engine([FlowRule(setting.mode, POLICIES[policy])], limits=limits, on=On()), [10**9]
-    return _ENGINES[key]
 
 
 @dataclass
@@ -117,7 +37,7 @@ class Run:
         family = setting.family or (4, 6)[below(2)]
         hostile = below(3) != 0 if setting.hostile is None else setting.hostile
         isns = ISNS[below(len(ISNS))], ISNS[below(len(ISNS))]
-        self.engine, clock = _engine(self.name, setting, "gateway")
+        self.engine, clock = engine_for(self.name, setting, "gateway")
         self.tracks = Track(family, False), Track(family, True)
         self.apply = setting.mode is Mode.ENFORCE
         bases = (isns[0] + 1) % 2**32, (isns[1] + 1) % 2**32
@@ -135,13 +55,13 @@ class Run:
         except Violation as violation:
             self.fail(violation)
         except BaseException:  # hypothesis has enough of this one
-            _ENGINES.clear()
+            forget_engines()
             raise
         clock[0] = self.books.now + 1
         TOTALS.runs += 1
 
     def fail(self, violation: Violation) -> None:
-        _ENGINES.clear()
+        forget_engines()
         violation.add_note(f"policy {self.name}\n{self.books.story()}")
         if violation.invariant == 4:
             TOTALS.reference_differs += 1
@@ -165,7 +85,13 @@ class Run:
         finally:
             TOTALS.deliveries += self.books.given - before
         self.end()
-        self.judge()
+        TOTALS.ended += self.books.ended
+        TOTALS.messages += sum(1 for (mode, _), _, _ in network.server.events if mode == TEXT)
+        records = []
+        while more := self.engine.drain():
+            records += more
+        if self.apply or not network.contradicted:
+            Judge(self.name, self.setting, self.books).judge(records, honest=type(network) is Network)
 
     def scale(self, shifts: tuple[int | None, ...]) -> None:
         """Window scales the SYNs offer: the server's, the client's; one alone means none (RFC 7323 2.2)."""
@@ -278,104 +204,3 @@ class Run:
         left = {name: counters[name] for name in ("memory_now", "held_now", "flows_now") if counters[name]}
         if left:
             raise Violation(6, f"left behind: {left}")
-
-    # What was decided, against the reference model and an engine that sees it in order.
-
-    def judge(self) -> None:
-        records = []
-        while more := self.engine.drain():
-            records += more
-        ours = min((record[2] for record in records if record[2]), default=0)  # not a later one on the same ports
-        if not self.apply and self.network.contradicted:
-            return
-        believed = self.books.believed
-        of_core = sorted(
-            (f.to_server, f.offset, f.name, f.action)
-            for f in findings([record for record in records if record[2] == ours])
-            if not f.name.startswith(("stream.", "packet.")) and f.name not in _BESIDE
-        )
-        TOTALS.compared += 1
-        TOTALS.messages += sum(1 for event, _, _ in self.network.server.events if event[0] == 1)
-        whole = len(believed.turns)
-        turns = believed.turns + believed.ending
-        first_difference = ""
-        for stop in range(len(turns), whole - 1, -1):
-            difference = self.differs(turns[:stop], of_core)
-            if not difference:
-                break
-            first_difference = first_difference or difference
-        else:
-            raise Violation(4, first_difference)
-        TOTALS.ended += self.books.ended
-        if self.apply:
-            self.in_order(turns)
-
-    def differs(self, turns: list[Turn], of_core: list[tuple[object, ...]]) -> str:
-        model = translate(POLICIES[self.name], [ModelTurn(*turn) for turn in turns], apply=self.apply)
-        of_model = sorted((f.to_server, f.offset, f.name, str(f.action)) for f in model.findings)
-        # The model reads whole lines; what it has to say of the last ones it says when they are whole.
-        whole = [
-            b"".join(turn.data for turn in model.turns if turn.to_server is side).rfind(b"\n") for side in (False, True)
-        ]
-        of_core, of_model = ([f for f in found if f[1] <= whole[f[0]]] for found in (of_core, of_model))
-        cut = self.cut_off([Turn(turn.to_server, turn.data) for turn in model.turns])
-        of_core = [f for f in of_core if f in of_model or not any(start <= f[1] < stop for start, stop in cut)]
-        # The books feed the model what was decided; that something had to wait, they saw when it came.
-        impatient = self.books.believed.impatient
-        of_core = [f for f in of_core if f in of_model or f[2] != "command.pipelined_too_far" or f[1] not in impatient]
-        if of_core == of_model:
-            return ""
-        core_only = [f for f in of_core if f not in of_model]
-        model_only = [f for f in of_model if f not in of_core]
-        return f"only the core finds {core_only}, only the model {model_only}"
-
-    def cut_off(self, turns: list[Turn]) -> list[tuple[int, int]]:
-        """Command lines that a 354 or 334 cut off: the core has told of them what the model tells at their end."""
-        said, cut = [bytearray(), bytearray()], []
-        for to_server, data in turns:
-            said[to_server] += data
-            if not to_server and not said[True].endswith(b"\n"):
-                lines = said[False][said[False].rfind(b"\n", 0, -len(data)) + 1 :].split(b"\n")[:-1]
-                if any(line.startswith((b"354", b"334")) for line in lines):
-                    cut.append((said[True].rfind(b"\n") + 1, len(said[True])))
-        return cut
-
-    def in_order(self, turns: list[Turn]) -> None:
-        """What left the gateway is what an engine lets through that sees the decided dialogue in order."""
-        engine, clock = _engine(self.name, Setting(self.setting.mode), "twin")
-        out = [bytearray(), bytearray()]
-        now = clock[0]
-        bases = [1001, 5001]
-        sent = [0, 0]
-
-        def give(to_server: bool, flags: int, data: bytes = b"") -> None:
-            nonlocal now
-            now += 1000
-            seq = bases[to_server] + sent[to_server] - bool(flags & SYN)
-            ack = bases[not to_server] + sent[not to_server] if flags & ACK else 0
-            packet = self.tracks[to_server].build(seq, ack, flags, data)
-            for kind, _, changed, _ in engine.process(packet, now):
-                if kind < 2:
-                    out[to_server] += self.tracks[to_server].read(packet if changed is None else changed).payload
-            sent[to_server] += len(data)
-
-        give(True, SYN)
-        give(False, SYN | ACK)
-        give(True, ACK)
-        for to_server, data in turns:
-            give(to_server, ACK | PSH, data)
-        engine.finish(now)
-        while engine.drain():
-            pass
-        clock[0] = now + 1
-        ended = self.books.ended or self.books.over
-        for to_server in (False, True):
-            left = self.books.left[to_server]
-            if not (out[to_server].startswith(left) if ended else left == out[to_server]):
-                raise Violation(
-                    2, f"delivered {bytes(left)!r}, decided {bytes(out[to_server])!r}; to_server={to_server}"
-                )
-
-
-#: Conditions of the flow, not of the dialogue: the reference model does not know them.
-_BESIDE = ("flow.limit", "flow.asymmetric", "flow.midstream", "command.too_many_outstanding")

@@ -226,7 +226,7 @@ FAIR: tuple[tuple[Action, int], ...] = (
     (Network.onward, 40),
     (Network.again, 8),
     (Network.tiny, 4),
-    (Network.lose_before, 3),
+    (Network.lose_before, 8),
     (Network.anywhere, 12),
     (Network.replay, 5),
     (Network.acknowledge, 4),

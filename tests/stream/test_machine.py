@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfmailguard.policy.model import Mode
-from tests.stream.machine import TOTALS, Run, Setting
+from tests.stream.machine import Run
+from tests.stream.setting import TOTALS, Setting
 
 DEEP = settings.default.max_examples > 100
 FEWER = settings(max_examples=500 if DEEP else 40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from nfmailguard import __version__, cli
 from nfmailguard.policy.load import profile_names
 from nfmailguard.policy.model import CONDITION_OF, CONDITIONS, FINDINGS
+from tests.support.cisco import ASA, DEFAULT_MAP
 
 DIALOGUE = "S: 220 mail.example.com ESMTP\nC: EHLO me\nS: 500 no\n"
 
@@ -70,6 +72,86 @@ def test_profiles_are_listed_and_shown() -> None:
     for name in profile_names():
         assert tomllib.loads(said("profile", "show", name))["title"]
         assert json.loads(said("profile", "show", name, "--json"))["name"] == name
+
+
+def test_the_list_of_profiles_says_what_each_release_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = dict(line.split(maxsplit=1) for line in said("profile", "list").splitlines())
+    assert lines["fwsm2"] == "FWSM 2.x Mailguard; b51; 7 verbs; NOOP; no EHLO"
+    assert lines["pix40"].endswith("b40; 7 verbs; XXXXXXXX, 250 OK; no EHLO; dot_crlf; data_bypass")
+    found = json.loads(said("profile", "list", "--json"))
+    assert found["asa-tls"]["starttls"] == "STARTTLS"
+    assert found["pix63"]["greeting"] == "220 ****2*******2020"
+    assert found["asa"]["keywords"][0] == "8BITMIME"
+    assert found["pix51"]["keywords"] is None
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    table = re.sub(r"\x1b\[[0-9;]*m", "", said("profile", "list"))
+    assert re.search(r"^ *profile +220 mail2 ESMTP 2020 +verbs +STARTTLS +keywords +faults *$", table, re.MULTILINE)
+    assert re.search(r"^ *asa-tls +220 \*{16} +16 +STARTTLS +11 pass *$", table, re.MULTILINE)
+    assert "7 verbs (fwsm2, pix40, pix42, pix44, pix51, pix63, rfc821): DATA HELO MAIL" in table
+
+
+def test_a_configuration_becomes_a_profile(tmp_path: Path) -> None:
+    path = tmp_path / "fw.cfg"
+    path.write_text(DEFAULT_MAP.replace(" match MIME filename length gt 255\n  drop-connection log\n", ""))
+    text = said("profile", "import", str(path))
+    assert text.startswith(f"# From {path}, line 1.\n# Lines of mail inspection: 19 honoured, 0 not; 0 others.\n")
+    assert re.search(r"^line_length = 512 +# line 8$", text, re.MULTILINE)
+    profile = tmp_path / "fw.toml"
+    profile.write_text(text)
+    assert "policy-map type inspect esmtp fw\n" in said("profile", "show", str(profile), "--cisco")
+    assert "match cmd RCPT count gt 100" in said("profile", "show", "asa", "--cisco")
+
+
+def test_lines_not_honoured_are_named_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    path = tmp_path / "fw.cfg"
+    path.write_text(DEFAULT_MAP)
+    for options in ([], ["--json"]):
+        done = ran("profile", "import", str(path), *options)
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"{path}: line 18: match MIME filename length gt 255: not honoured: MIME parts are not read\n"
+            f"{path}: line 19: drop-connection log: not honoured: belongs to line 18\n"
+        )
+    found = json.loads(done.stdout)
+    assert found["maps"][0]["policy"]["commands"]["line_length"] == 512
+    assert (len(found["lines"]), found["unrelated"], found["ports"]) == (21, 0, [25])
+    assert ran("profile", "show", "rfc821", "--cisco").returncode == 1
+
+
+def test_of_several_maps_one_is_chosen(tmp_path: Path) -> None:
+    done = ran("profile", "import", "-", given=ASA)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "nfmailguard: <stdin>: 2 policies; choose with --map: mail-map, partner-map\n"
+    done = ran("profile", "import", "-", "--map", "partner-map", given=ASA)
+    assert done.returncode == 1
+    assert "# It is applied to port 2525-2526 (gateway.ports).\n" in done.stdout
+    assert tomllib.loads(done.stdout)["address"]["characters"] == "|`"
+    assert "no policy 'x'; one of mail-map" in ran("profile", "import", "-", "--map", "x", given=ASA).stderr
+
+
+def test_a_fixup_becomes_its_release() -> None:
+    text = said("profile", "import", "-", given="PIX Version 6.3(5)\nfixup protocol smtp 25 2525\n")
+    assert text.endswith(said("profile", "show", "pix63"))
+    assert "# It is applied to port 25, 2525 (gateway.ports).\n" in text
+    done = ran("profile", "import", "-", given="hostname fw\nno fixup protocol smtp 25\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "nfmailguard: <stdin>: no mail inspection is switched on in its 2 lines\n"
+
+
+def test_a_wrong_line_is_exit_code_2() -> None:
+    given = "policy-map type inspect esmtp m\n match cmd verb\n match cmd line length gt x\n"
+    done = ran("profile", "import", "-", given=given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == ["line 2", "line 3"]
+    assert ran("profile", "import", "-", given="\0").stderr.startswith("nfmailguard: <stdin>: line 1: a NUL")
+
+
+def test_faults_of_a_release_are_warned_of() -> None:
+    assert "warning: bugs.dot_crlf, bugs.data_bypass: pix44 has the faults" in said(
+        "check", "--mode", "enforce", "--profile", "pix44"
+    )
+    assert "warning: bugs" not in said("check", "--profile", "pix44")
 
 
 def test_every_finding_is_explained() -> None:

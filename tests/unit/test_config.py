@@ -149,7 +149,7 @@ def test_everything_wrong_is_said_at_once_with_its_key(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ('[gateway]\nmode = "enforced"', "gateway.mode: invalid enum value 'enforced'"),
-        ('[gateway]\nprofile = "pix99"', "profile 'pix99': unknown; one of asa, pix51, pix63"),
+        ('[gateway]\nprofile = "pix99"', "profile 'pix99': unknown; one of asa, asa-tls, fwsm2"),
         ('[gateway]\naddresses = ["mail"]', "gateway.addresses: 'mail' is no address or network"),
         ("[gateway]\nports = [0]", "ports: 0; 1 to 65535"),
         ("[gateway]\nports = []", "gateway.ports: no port, nothing to inspect"),

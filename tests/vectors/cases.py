@@ -21,7 +21,10 @@ _REPLIES_WANTED = 100  # "R" repeats its command this often, each answered: ASA'
 
 @dataclass(frozen=True)
 class Case:
-    """One vector under one profile. ``before`` and ``octets`` are (to_server, data) packets."""
+    """One vector under one profile. ``before`` and ``packets`` are (to_server, data) packets.
+
+    ``by_packet``: the fault it shows depends on where packets end, so it is not cut elsewhere.
+    """
 
     number: int
     source: str
@@ -33,6 +36,7 @@ class Case:
     findings: tuple[str, ...] | None
     ends: str | None
     core_only: bool
+    by_packet: bool
 
     @property
     def to_server(self) -> bool:
@@ -40,6 +44,12 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.number}-{self.profile}"
+
+    @property
+    def read_as_commands(self) -> bool:
+        """Whether what the client says is read as commands: no message, no TLS, no fault that makes it one."""
+        begun = any(data.startswith((b"354", b"220 go")) for _, data in self.before)
+        return not begun and not (self.policy.bugs.data_bypass and any(data == b"DATA\r\n" for _, data in self.before))
 
 
 def _before(steps: list[list[str]]) -> list[tuple[bool, bytes]]:
@@ -72,6 +82,7 @@ def _case(kind: str, table: dict[str, Any], profile: str) -> Case:
         tuple(table["findings"]) if "findings" in table else None,
         table.get("ends"),
         table.get("core_only", False),
+        table.get("by_packet", False),
     )
 
 

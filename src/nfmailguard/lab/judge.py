@@ -58,11 +58,17 @@ def readable_verbs(octets: bytes, denied: Iterable[bytes]) -> Iterator[str]:
                     yield f"{found.decode()} readable, line ends: {name}"
 
 
-def unlike_ends(text: bytes) -> Iterator[str]:
-    """Ends of data in a message's text (with its own end) that only some servers take for one."""
+def unlike_ends(text: bytes, *, last: bool = False) -> Iterator[str]:
+    """Ends of data in a message's text (with its own end) that only some servers take for one.
+
+    ``last``: nothing came behind the text.
+    """
     # The line end of the DATA line stands before the text, and may be part of an end.
-    for found in END.finditer(b"\r\n" + text):
-        if found[0] != STANDARD_END:
+    text = b"\r\n" + text
+    for found in END.finditer(text):
+        # At the very end, and with nothing behind it, it is the standard one, but for an octet to come.
+        begun = last and found.end() == len(text) and STANDARD_END.startswith(found[0])
+        if found[0] != STANDARD_END and not begun:
             yield f"an end of data only some servers see: {found[0]!r}"
 
 
@@ -93,9 +99,10 @@ def faults(
     verbs = tuple(denied)
     found: list[str] = []
     for conversation in conversations:
-        for kind, octets in _runs(conversation):
+        runs = list(_runs(conversation))
+        for place, (kind, octets) in enumerate(runs, start=1):
             if kind == TEXT:
-                found += unlike_ends(octets)
+                found += unlike_ends(octets, last=not any(behind for _, behind in runs[place:]))
             elif kind == COMMAND:
                 found += readable_verbs(octets, verbs)
             assert kind in (COMMAND, TEXT, CHUNK, SASL)

@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from nfmailguard.config import Config, Driver, Hook
 from nfmailguard.engine import Engine
 from nfmailguard.errors import ConfigError, RulesetError
@@ -77,6 +79,7 @@ def warnings(config: Config) -> list[str]:
             found.append(
                 f"on.{condition}: packets of monitored flows are dropped then; the kernel cannot tell them apart"
             )
+    found += _faults(config)
     if queue.driver is Driver.NETFILTERQUEUE:
         found.append(
             "queue.driver: netfilterqueue knows neither gso nor on.queue_full, and when enforcing drops packets that"
@@ -87,6 +90,15 @@ def warnings(config: Config) -> list[str]:
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     return [*found, *limit_warnings(config)]
+
+
+def _faults(config: Config) -> list[str]:
+    faults: dict[str, None] = {}  # each once, in the order of the rules
+    for rule in config.flow_rules():
+        on = [f"bugs.{name}" for name, value in msgspec.structs.asdict(rule.policy.bugs).items() if value]
+        if on and rule.mode is Mode.ENFORCE and not config.gateway.dry_run:
+            faults[f"{', '.join(on)}: {rule.policy.name} has the faults of its release, and guards nothing"] = None
+    return list(faults)
 
 
 class Lane:

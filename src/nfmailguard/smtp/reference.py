@@ -145,11 +145,13 @@ class _Dialogue(Replies):
         self.oddities(line, octets, size, len(octets), name)
 
     def cut_off(self, line: list[Octet]) -> None:
+        if self.after_cr:
+            line = line[:-1]
         octets, size, verb = self.verb(line)
-        if size == len(octets):
-            return  # the verb is not known yet
         name = octets[:size].decode("latin-1").upper()
         self.oddities(line, octets, 0, size, name)
+        if not line or (size == len(octets) and not self.after_cr):
+            return  # the verb is not known yet
         denied = self.refuse(name, verb, line, size)
         self.oddities(line, octets, size, len(octets), name)
         if not denied:

@@ -1,0 +1,298 @@
+"""PIX, ASA, FWSM and IOS configuration text becomes Policies, and no line of it is lost silently.
+
+Promises: ``read`` raises nothing but ConfigError, in time linear in the text; every line
+that has to do with mail inspection stands in ``Import.lines`` with what became of it; all
+others are counted. Does not know how a Policy is enforced, nor how it is written back
+(``cisco_write``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from nfmailguard.policy.cisco_classes import inspect_traffic
+from nfmailguard.policy.cisco_draft import profile as built_in_profile
+from nfmailguard.policy.cisco_map import Definitions, read_map
+from nfmailguard.policy.cisco_match import Fault
+from nfmailguard.policy.cisco_ports import MAIL, every, listed, parse_ports, runs
+from nfmailguard.policy.cisco_text import Ledger, Line, Section, Statement, Status, sections, statements
+from nfmailguard.policy.model import Policy
+
+__all__ = ["Import", "Imported", "read"]
+
+_VERSION = re.compile(
+    r"(?:Cisco )?(PIX|ASA|FWSM|Adaptive Security Appliance)\b[\w ]{0,40}\bVersion (\d{1,3})\.(\d{1,3})", re.IGNORECASE
+)
+_LOG_IDS = frozenset(f"10800{digit}" for digit in range(2, 8))
+#: What only mail inspection says: where nothing understood such a line, it is named all the same.
+_OURS = re.compile(
+    r"(?:no )?(?:fixup protocol e?smtp|mailhost|inspect e?smtp|ip inspect name \S+ e?smtp|service-policy e?smtp"
+    r"|mask-banner|mail-relay|allow-tls|special-character|(?:class|policy)-map type inspect e?smtp"
+    r"|match (?:not )?(?:cmd|ehlo-reply-parameter|sender-address|invalid-recipients|mime))(?: |$)",
+    re.IGNORECASE,
+)
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """One policy of a configuration.
+
+    ``ports``: where an ``inspect``, ``fixup`` or ``mailhost`` applies it, like ``25`` or
+    ``2500-2510``; none: nowhere. ``sources``: the line of each key that one gave.
+    ``profile``: the profile of the program it is, where no map says otherwise.
+    """
+
+    policy: Policy
+    line: int
+    ports: tuple[str, ...] = ()
+    sources: dict[str, str] = {}
+    profile: str | None = None
+
+
+class Import(msgspec.Struct, frozen=True):
+    """A configuration as read: its policies, all the ports they are for, what became of each line."""
+
+    maps: tuple[Imported, ...]
+    ports: tuple[int, ...]
+    lines: tuple[Line, ...]
+    unrelated: int
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        return tuple(found.policy for found in self.maps)
+
+    def of(self, status: Status) -> tuple[Line, ...]:
+        """The lines with this status."""
+        return tuple(line for line in self.lines if line.status is status)
+
+
+def read(text: str) -> Import:
+    """The policies of a configuration, whole or a part of one.
+
+    Raises ConfigError for what is no configuration text. A line that is wrong stands in
+    the result's ``lines`` with ``Status.ERROR``.
+    """
+    return _Configuration(statements(text)).result()
+
+
+class _Configuration:
+    """One text while it is read."""
+
+    def __init__(self, found: list[Statement]) -> None:
+        self.statements = found
+        self.sections = list(sections(found))
+        self.ledger = Ledger()
+        self.box, self.version, self.version_line = self._version()
+        self.maps: dict[str, Imported] = {}  # of the text, by name
+        self.built_in: dict[str, Imported] = {}
+        self.ports: dict[tuple[bool, str], int] = {}  # of those that are applied: built in or not, name
+        self.fixup: Statement | None = None
+        self.fixup_ports = 0
+        self.ios_names: set[str] = set()
+
+    def result(self) -> Import:
+        """Everything; definitions before what names them."""
+        self._read_maps()
+        inspect_traffic(self.sections, self.ledger, self._inspect)
+        for section in self.sections:
+            self._single(section)
+        if self.fixup is not None and self.fixup_ports:
+            self._apply_profile(self._release(), self.fixup, self.fixup_ports)
+        for section in self.sections:
+            self._strays(section)
+        ports = 0
+        for some in self.ports.values():
+            ports |= some
+        found = (*self._with_ports(False, self.maps), *self._with_ports(True, self.built_in))
+        lines = self.ledger.lines()
+        return Import(found, every(ports or (MAIL if found else 0)), lines, len(self.statements) - len(lines))
+
+    def _with_ports(self, built_in: bool, maps: dict[str, Imported]) -> Iterator[Imported]:
+        for name, found in maps.items():
+            yield msgspec.structs.replace(found, ports=runs(self.ports.get((built_in, name), 0)))
+
+    def _version(self) -> tuple[str, tuple[int, int], Statement | None]:
+        for statement in self.statements:
+            found = _VERSION.match(statement.text)
+            if found:
+                box = "ASA" if found[1].lower().startswith("a") else found[1].upper()
+                return box, (int(found[2]), int(found[3])), statement
+        return "", (0, 0), None
+
+    # Maps.
+
+    def _named(self, *kind: str) -> dict[str, Section]:
+        """The sections whose header begins with ``kind`` and ends in a name; one given in parts is one."""
+        found: dict[str, Section] = {}
+        for section in self.sections:
+            words = section.header.keywords
+            if words[: len(kind)] != kind:
+                continue
+            between = words[len(kind) : -1]
+            if len(words) == len(kind) or (between and between not in (("match-any",), ("match-all",))):
+                self.ledger.error(section.header, f"write {' '.join(kind)} NAME")
+            elif (known := found.get(section.header.words[-1])) is not None:
+                known.body.extend(section.body)
+                self.ledger.honoured(section.header, f"goes on with line {known.header.number}")
+            else:
+                found[section.header.words[-1]] = Section(section.header, list(section.body))
+        return found
+
+    def _read_maps(self) -> None:
+        regexes = {
+            section.header.words[1]: section
+            for section in self.sections
+            if section.header.keywords[0] == "regex" and len(section.header.words) > 2
+        }
+        used: dict[tuple[str, str], int] = {}
+        regex_classes = self._regex_classes()
+        known = Definitions(regexes, regex_classes, self._named("class-map", "type", "inspect", "esmtp"), used)
+        for name, section in self._named("policy-map", "type", "inspect", "esmtp").items():
+            policy, sources = read_map(section, name, known, self.ledger)
+            self.maps[name] = Imported(policy, section.header.number, sources=sources)
+        for name, section in known.mail_classes.items():
+            if ("class", name) not in used:
+                for statement in (section.header, *section.body):
+                    self.ledger.not_honoured(statement, "no map of mail inspection names this class")
+        self._patterns(known)
+
+    def _regex_classes(self) -> dict[str, Section]:
+        # Most are for other inspections: a header that is wrong is theirs.
+        found = {}
+        for section in self.sections:
+            if section.header.keywords[:3] == ("class-map", "type", "regex") and len(section.header.words) in (4, 5):
+                found[section.header.words[-1]] = section
+        return found
+
+    def _patterns(self, known: Definitions) -> None:
+        """The patterns that lines of mail inspection name; none of those is honoured."""
+        needed = {name: line for (kind, name), line in known.used.items() if kind == "regex"}
+        for (kind, name), line in known.used.items():
+            section = known.regex_classes.get(name) if kind == "class-map type regex" else None
+            if section is None:
+                continue
+            for statement in (section.header, *section.body):
+                self.ledger.not_honoured(statement, f"needed by line {line}, which is not honoured")
+                if statement.keywords[:2] == ("match", "regex") and len(statement.words) == 3:
+                    needed.setdefault(statement.words[2], line)
+                    if statement.words[2] not in known.regexes:
+                        self.ledger.error(statement, f"no regex {statement.words[2]} in this text; give all of it")
+        for name, line in needed.items():
+            if name in known.regexes:
+                header = known.regexes[name].header
+                self.ledger.not_honoured(header, f"needed by line {line}, which is not honoured")
+
+    def _strays(self, section: Section) -> None:
+        """What looks like ours and nothing understood."""
+        words = section.header.keywords
+        # Maps of other inspections have words of ours: FTP has a mask-banner, too.
+        others = words[0] in ("class-map", "policy-map") and words[1:3] == ("type", "inspect")
+        for statement in (section.header, *(() if others else section.body)):
+            if statement not in self.ledger and _OURS.match(" ".join(statement.words[:6])):
+                self.ledger.not_honoured(statement, "not understood where it stands")
+
+    # What applies them.
+
+    def _inspect(self, statement: Statement, ports: int, active: bool) -> None:
+        """``inspect esmtp [MAP]`` or ``inspect smtp``, inside a class."""
+        words = statement.words
+        default = "_default_esmtp_map"
+        if len(words) > 3 or (len(words) == 3 and statement.keywords[1] == "smtp"):
+            self.ledger.error(statement, "write inspect esmtp [MAP], or inspect smtp")
+            return
+        name = words[2] if len(words) == 3 else default
+        if name in self.maps and statement.keywords[1] == "esmtp":
+            self.ledger.honoured(statement, f"policy {name} on port {listed(ports)}")
+            if active:
+                self.ports[False, name] = self.ports.get((False, name), 0) | ports
+        elif name != default:
+            self.ledger.error(statement, f"no policy-map type inspect esmtp {name} in this text; give all of it")
+        elif active:
+            profile = self._release_of_inspect(statement.keywords[1])
+            self._apply_profile(profile, statement, ports)
+
+    def _release_of_inspect(self, protocol: str) -> str:
+        if protocol == "smtp":
+            return "pix63"  # S-FWSM3: the seven verbs alone, all others X-ed
+        early = self.box == "FWSM" or (self.box in ("PIX", "ASA") and self.version < (7, 2))
+        return "pix70" if early else "asa"
+
+    def _release(self) -> str:
+        """The profile of the release that has ``fixup``; without a version line the last ones."""
+        if self.box == "FWSM":
+            return "fwsm2"
+        if self.box != "PIX":
+            return "pix63"
+        for first, profile in (((4, 2), "pix40"), ((4, 3), "pix42"), ((5, 1), "pix44"), ((6, 0), "pix51")):
+            if self.version < first:
+                return profile
+        return "pix63"
+
+    def _apply_profile(self, profile: str, statement: Statement, ports: int) -> None:
+        self.ledger.honoured(statement, f"profile {profile} on port {listed(ports)}")
+        if self.version_line is not None:
+            self.ledger.honoured(self.version_line, f"the release: profile {profile}")
+        self.built_in.setdefault(profile, Imported(built_in_profile(profile), statement.number, profile=profile))
+        self.ports[True, profile] = self.ports.get((True, profile), 0) | ports
+
+    # Lines that stand alone.
+
+    def _single(self, section: Section) -> None:
+        header = section.header
+        words = header.keywords
+        off = words[0] == "no"
+        words = words[off:]
+        try:
+            if words[:3] == ("fixup", "protocol", "smtp"):
+                self._fixup(header, words[3:], off)
+            elif words[:1] == ("mailhost",):
+                self._mailhost(header, words[1:], off)
+            elif words[:3] == ("ip", "inspect", "name") and words[4:5] in (("smtp",), ("esmtp",)):
+                self._ip_inspect(header, words[4:], off)
+            elif words[:2] == ("logging", "message") and words[2:3] and words[2] in _LOG_IDS:
+                self.ledger.not_honoured(header, "what is logged is said in [log], for all findings alike")
+            elif words[1:4] == ("type", "inspect", "smtp") and words[0] in ("class-map", "policy-map"):
+                for statement in (header, *section.body):
+                    self.ledger.not_honoured(statement, "maps of IOS' zone-based firewall are not read")
+            elif words[:1] == ("interface",) and self.ios_names:
+                self._interface(section)
+        except Fault as fault:
+            self.ledger.error(header, str(fault))
+
+    def _fixup(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
+        ports = parse_ports(words) if words else MAIL
+        if off and words:
+            self.fixup_ports &= ~ports
+            self.ledger.honoured(header, f"off on port {listed(ports)}")
+            return
+        # `no fixup protocol smtp` alone: port 25 again.
+        self.fixup_ports = MAIL if off else self.fixup_ports | ports
+        self.fixup = self.fixup or header
+        self.ledger.honoured(header, f"on port {listed(ports)}")
+
+    def _mailhost(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
+        if off:
+            self.ledger.honoured(header, "off")
+            return
+        if not 2 <= len(words) <= 4:
+            raise Fault("write mailhost OUTSIDE-ADDRESS INSIDE-ADDRESS")
+        self._apply_profile("pix40", header, MAIL)
+        if any(word != "0" for word in words[2:]):
+            self.ledger.not_honoured(header, "profile pix40 on port 25; connections are not counted")
+
+    def _ip_inspect(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
+        if off:
+            self.ledger.honoured(header, "off")
+            return
+        self.ios_names.add(header.words[3])
+        self._apply_profile(f"ios-{words[0]}", header, MAIL)
+        if words[1:]:
+            self.ledger.not_honoured(header, f"profile ios-{words[0]} on port 25; `{' '.join(words[1:])}` is not")
+
+    def _interface(self, section: Section) -> None:
+        for statement in section.body:
+            words = statement.words
+            if statement.keywords[:2] == ("ip", "inspect") and len(words) == 4 and words[2] in self.ios_names:
+                self.ledger.not_honoured(statement, 'on this interface only: a [[rule]] says so (in = "...")')

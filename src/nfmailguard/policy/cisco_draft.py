@@ -1,0 +1,231 @@
+"""A Policy in the making: what of a map's rules and parameters a Policy can say, and how.
+
+Promises: a rule whose exact action cannot be had is named in the ledger with what is done
+in its place. What a map is silent about is not done, but for what the inspection does
+without one: verbs outside the fifteen are X-ed (S-COMM2). Does not know text.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nfmailguard.policy.cisco_match import KEYWORDS, OTHERS, VERBS, Deed, Limit, Match
+from nfmailguard.policy.cisco_text import Ledger, Statement
+from nfmailguard.policy.load import load_profile
+from nfmailguard.policy.model import Action, BannerRule, CommandPolicy, EhloMask, Policy, ReplyPolicy
+
+__all__ = ["SPECIAL_CHARACTERS", "Draft", "Rule", "asa", "default_title", "profile"]
+
+#: What ``special-character`` names (recalled, not re-read), but for NUL, which is ``command.nul``'s.
+SPECIAL_CHARACTERS = "|`"
+_STRENGTH = tuple(Action)
+_VERB_SET = frozenset(VERBS.values())
+_KEYWORD_SET = frozenset(KEYWORDS.values())
+
+
+@functools.cache
+def profile(name: str) -> Policy:
+    """A profile that comes with the program, read once."""
+    return load_profile(name)
+
+
+def asa() -> Policy:
+    """The profile of the manual's default map, from which a map takes what it does not say."""
+    return profile("asa")
+
+
+def default_title(name: str) -> str:
+    """The title of a map that has no description."""
+    return f"policy-map type inspect esmtp {name}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A match with what is done then; ``selector`` is the ``class`` line it came through."""
+
+    match: Match
+    deed: Deed
+    selector: Statement | None = None
+
+    @property
+    def line(self) -> int:
+        return self.match.statement.number
+
+    @property
+    def action(self) -> Action:
+        return self.deed.action or Action.PASS
+
+
+class Draft:
+    """A policy in the making, and where each key of it comes from."""
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self.name = name
+        self.ledger = ledger
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.actions: dict[str, Action] = {}
+        self.tls: Statement | None = None
+
+    def set(self, key: str, value: Any, statement: Statement) -> None:
+        self.values[key] = value
+        self.sources[key] = f"line {statement.number}"
+
+    def act(self, finding: str, action: Action, statement: Statement) -> None:
+        self.actions[finding] = action
+        self.sources[f"actions.{finding}"] = f"line {statement.number}"
+
+    def policy(self, rules: list[Rule]) -> Policy:
+        """The policy of what was set and of ``rules``."""
+        self._limits(rules)
+        self._verbs([rule for rule in rules if rule.match.subject == ("cmd", "verb")])
+        self._keywords([rule for rule in rules if rule.match.subject == ("ehlo-reply-parameter",)])
+        base = asa()
+        commands = CommandPolicy(allow=base.commands.allow, unknown=base.commands.unknown, letter=base.commands.letter)
+        banner = msgspec.structs.replace(base.banner, rule=BannerRule.NONE)
+        title = default_title(self.name)
+        policy = Policy(self.name, title, banner, commands, ReplyPolicy(), actions=self.actions)
+        replace = msgspec.structs.replace
+        for key, value in self.values.items():
+            section, dot, field = key.partition(".")
+            part = replace(getattr(policy, section), **{field: value}) if dot else value
+            policy = replace(policy, **{section: part})
+        return policy
+
+    def honour(self, rule: Rule, what: str) -> None:
+        self.ledger.honoured(rule.match.statement, what)
+        if rule.selector:
+            self.ledger.honoured(rule.selector, "as the lines of its class")
+        if rule.deed.note:
+            self.ledger.not_honoured(rule.deed.statement, rule.deed.note)
+        else:
+            self.ledger.honoured(rule.deed.statement, f"with line {(rule.selector or rule.match.statement).number}")
+
+    def refuse(self, rule: Rule, why: str) -> None:
+        self.ledger.not_honoured(rule.match.statement, why)
+        if rule.selector:
+            self.ledger.not_honoured(rule.selector, f"line {rule.line} is not")
+        self.ledger.not_honoured(rule.deed.statement, f"belongs to line {rule.line}")
+
+    # Parameters.
+
+    def parameter(self, name: str, action: Action | None, statement: Statement) -> None:
+        """One parameter; ``action`` None switches it off."""
+        if name == "mask-banner":
+            self.set("banner.rule", BannerRule.BASA if action else BannerRule.NONE, statement)
+            self.ledger.honoured(statement, f"banner.rule = {self.values['banner.rule']}")
+        elif name == "special-character":
+            self.set("address.characters", SPECIAL_CHARACTERS if action else "", statement)
+            self.actions.pop("address.illegal_character", None)
+            self.actions.pop("command.nul", None)
+            if action:
+                self.act("address.illegal_character", action, statement)
+            if action is Action.DROP_CONNECTION:
+                self.act("command.nul", action, statement)
+            self.ledger.honoured(
+                statement, "address.characters: pipe and backquote, a NUL by itself (unverified)" if action else "off"
+            )
+        elif name == "allow-tls":
+            self.tls = statement if action else None
+            self.actions.pop("tls.started", None)
+            if action:
+                self.act("tls.started", action, statement)
+            self.ledger.honoured(statement, "STARTTLS, command and keyword, passes" if action else "off")
+        else:
+            self.ledger.honoured(statement, "off")
+
+    # Rules.
+
+    def _limits(self, rules: Iterable[Rule]) -> None:
+        """One limit of each kind: of several the strongest action's, of those the smallest."""
+        by_limit: dict[Limit, list[Rule]] = {}
+        for rule in rules:
+            if rule.match.limit is None:
+                continue
+            if rule.action is Action.MASK:
+                self.refuse(rule, "mask is for `ehlo-reply-parameter` and `cmd verb` only (S-ASA13)")
+            else:
+                by_limit.setdefault(rule.match.limit, []).append(rule)
+        for limit, several in by_limit.items():
+            best = min(several, key=lambda rule: (rule.action is Action.LOG, rule.match.most))
+            action, most = best.action, best.match.most
+            self.set(limit.key, most, best.match.statement)
+            self.act(limit.finding, action, best.match.statement)
+            for rule in several:
+                if rule is best:
+                    self.honour(rule, f"{limit.key} = {most}: {action}")
+                elif rule.match.most > most or (rule.match.most == most and rule.action in (action, Action.LOG)):
+                    self.honour(rule, f"never reached: line {best.line} comes before it")
+                else:
+                    self.refuse(rule, f"a policy has one limit of this kind, that of line {best.line}")
+
+    def _verbs(self, rules: list[Rule]) -> None:
+        """Which verbs pass. All others share one action."""
+        passing = (*asa().commands.allow, *(("STARTTLS",) if self.tls else ()))
+        effects = {OTHERS: Action.MASK}
+        settled = []
+        for rule in rules:
+            action, chosen = rule.action, _chosen(rule, _VERB_SET)
+            if action is not Action.LOG:
+                _strengthen(effects, chosen, action)
+                settled.append((rule, action))
+            elif chosen & set(passing):
+                self.refuse(rule, "a verb that passes is not told of by itself")
+            else:
+                self.honour(rule, "told in any case: actions.command.denied")
+        common = effects[OTHERS]
+        allow = tuple(verb for verb in passing if verb not in effects)
+        if settled and allow != passing:
+            self.set("commands.allow", allow, settled[0][0].match.statement)
+        elif self.tls:
+            self.set("commands.allow", allow, self.tls)
+        if "STARTTLS" not in allow:
+            self.actions.pop("tls.started", None)
+        if common is not Action.MASK:
+            self.act("command.denied", common, settled[0][0].match.statement)
+        for rule, action in settled:
+            if action is common:
+                self.honour(rule, f"commands.allow = {' '.join(allow)}; all others: {common}")
+            else:
+                self.refuse(rule, f"verbs that do not pass share one action, here {common}, not {action}")
+
+    def _keywords(self, rules: list[Rule]) -> None:
+        """Which EHLO keywords pass. All others share one action."""
+        effects: dict[str, Action] = {}
+        for rule in rules:
+            _strengthen(effects, _chosen(rule, _KEYWORD_SET), rule.action)
+        common = effects.get(OTHERS)
+        if common is None:
+            for rule in rules:
+                self.refuse(rule, "only together with `others`: keywords pass by a list of those that may")
+            return
+        strength = _STRENGTH.index(common)
+        hidden = {keyword for keyword, action in effects.items() if _STRENGTH.index(action) >= strength}
+        base = asa().replies
+        keywords = tuple(keyword for keyword in base.keywords if keyword not in hidden)
+        keywords += ("STARTTLS",) if self.tls else ()
+        first = rules[0].match.statement
+        self.set("replies.ehlo", EhloMask.E1, first)
+        self.set("replies.keywords", keywords, first)
+        self.set("replies.keyword_end", base.keyword_end, first)
+        self.act("reply.keyword_masked", common, first)
+        for rule in rules:
+            if rule.action is common:
+                self.honour(rule, f"replies.keywords = {' '.join(keywords)}; all others: {common}")
+            else:
+                self.refuse(rule, f"keywords that do not pass share one action, here {common}, not {rule.action}")
+
+
+def _chosen(rule: Rule, universe: frozenset[str]) -> frozenset[str]:
+    names = frozenset(rule.match.names)
+    return universe - names if rule.match.negated else names
+
+
+def _strengthen(effects: dict[str, Action], names: Iterable[str], action: Action) -> None:
+    for name in names:
+        effects[name] = max(effects.get(name, Action.PASS), action, key=_STRENGTH.index)

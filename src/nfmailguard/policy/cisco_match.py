@@ -1,0 +1,198 @@
+"""The statements of ``policy-map type inspect esmtp``: what is matched, and what is done then.
+
+Promises: a statement becomes a value, or the reason why it is none; old (8.x) and new
+(9.x) forms alike. Sources: S-ASA13, S-ASA1-35, S-CSM. Does not know policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nfmailguard.policy.cisco_text import Statement
+from nfmailguard.policy.model import Action
+
+__all__ = ["KEYWORDS", "OTHERS", "VERBS", "Deed", "Fault", "Limit", "Match", "number", "parse_deed", "parse_match"]
+
+_MOST = 2**31 - 1
+
+#: What stands for everything that has no name here.
+OTHERS = "others"
+#: ``match ehlo-reply-parameter`` NAME -> EHLO keyword (recalled, not re-read; ``binaryname`` is Cisco's own slip).
+KEYWORDS = {
+    "8bitmime": "8BITMIME",
+    "auth": "AUTH",
+    "binarymime": "BINARYMIME",
+    "binaryname": "BINARYMIME",
+    "checkpoint": "CHECKPOINT",
+    "dsn": "DSN",
+    "ecode": "ENHANCEDSTATUSCODES",
+    "etrn": "ETRN",
+    "pipelining": "PIPELINING",
+    "size": "SIZE",
+    "vrfy": "VRFY",
+    "others": OTHERS,
+}
+_KNOWN_VERBS = "AUTH DATA EHLO ETRN HELO HELP MAIL NOOP QUIT RCPT RSET SAML SEND SOML VRFY STARTTLS"
+#: ``match cmd verb`` NAME -> verb: the fifteen of S-COMM2; STARTTLS and unknown are recalled.
+VERBS = {
+    **{name.lower(): name for name in _KNOWN_VERBS.split()},
+    "unknown": OTHERS,
+    "others": OTHERS,
+}
+
+
+class Limit(NamedTuple):
+    """Where a limit stands in a Policy, the finding of what exceeds it, and what it counts."""
+
+    key: str
+    finding: str
+    unit: str
+
+
+_LIMITS: dict[tuple[str, ...], Limit | str] = {
+    ("cmd", "line", "length"): Limit("commands.line_length", "command.too_long", "octets"),
+    ("cmd", "rcpt", "count"): Limit("address.recipients", "recipients.too_many", "recipients"),
+    ("sender-address", "length"): Limit("address.sender_length", "address.too_long", "octets"),
+    ("header", "line", "length"): Limit("data.header_line_length", "header.line_too_long", "octets"),
+    ("body", "line", "length"): Limit("data.body_line_length", "data.line_too_long", "octets"),
+    ("header", "length"): "the length of a whole header is not measured",
+    ("body", "length"): "the length of a whole body is not measured",
+    ("header", "to-fields", "count"): "header fields are not read",
+    ("invalid-recipients", "count"): "recipients that the server refuses are not counted",
+    ("mime", "filename", "length"): "MIME parts are not read",
+}
+_NAMES: dict[tuple[str, ...], dict[str, str] | str] = {
+    ("cmd", "verb"): VERBS,
+    ("ehlo-reply-parameter",): KEYWORDS,
+    ("mime", "encoding"): "MIME parts are not read",
+}
+_PATTERNS = {
+    ("sender-address", "regex"): "addresses are not compared with patterns",
+    ("mime", "filetype", "regex"): "MIME parts are not read",
+}
+_FIRST = "body, cmd, ehlo-reply-parameter, header, invalid-recipients, mime, sender-address"
+
+
+class Fault(Exception):  # noqa: N818, told of a line, never raised to a caller
+    """A statement that cannot be read; ``syntax`` where it is a known one, wrongly written."""
+
+    def __init__(self, what: str, *, syntax: bool = True) -> None:
+        super().__init__(what)
+        self.syntax = syntax
+
+
+@dataclass(frozen=True)
+class Match:
+    """One ``match``. ``refusal`` says why nothing here can evaluate it.
+
+    ``limit`` with ``most``: matches above it. ``subject`` with ``names``: matches those.
+    ``pattern``: the regex, or the class of them, it needs.
+    """
+
+    statement: Statement
+    negated: bool
+    subject: tuple[str, ...]
+    limit: Limit | None = None
+    most: int = 0
+    names: tuple[str, ...] = ()
+    pattern: str | None = None
+    pattern_is_class: bool = False
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What is done to what matches. ``action`` None: nothing we can; ``note``: the part that is not honoured."""
+
+    statement: Statement
+    action: Action | None
+    note: str | None = None
+
+
+def number(text: str, unit: str) -> int:
+    """A count of ``unit`` from 1; Fault says what is legal."""
+    # Ten digits: int() of a line of digits would take more than linear time.
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST):
+        raise Fault(f"{text[:40]!r} is no number of {unit}; write one from 1 to {_MOST}")
+    return int(text)
+
+
+def parse_match(statement: Statement) -> Match:
+    """``match [not] SUBJECT ...``; Fault when it is none."""
+    words = statement.keywords[1:]
+    negated = words[:1] == ("not",)
+    words = words[negated:]
+    raw = statement.words[1 + negated :]
+    for size in (3, 2, 1):
+        subject, rest = words[:size], words[size:]
+        if subject in _LIMITS:
+            return _limit(statement, negated, subject, rest)
+        if subject in _NAMES:
+            return _names(statement, negated, subject, rest)
+        if subject in _PATTERNS:
+            return _pattern(statement, negated, subject, raw[size:])
+    raise Fault(f"no match of mail inspection known here; known are {_FIRST}", syntax=False)
+
+
+def _limit(statement: Statement, negated: bool, subject: tuple[str, ...], rest: tuple[str, ...]) -> Match:
+    known = _LIMITS[subject]
+    unit = known.unit if isinstance(known, Limit) else "octets" if subject[-1] == "length" else "them"
+    if len(rest) != 2 or rest[0] != "gt":
+        raise Fault(f"write match {' '.join(subject)} gt NUMBER")
+    most = number(rest[1], unit)
+    if isinstance(known, str):
+        return Match(statement, negated, subject, refusal=known)
+    refusal = "a limit turned round by `not` has no counterpart" if negated else None
+    return Match(statement, negated, subject, limit=known, most=most, refusal=refusal)
+
+
+def _names(statement: Statement, negated: bool, subject: tuple[str, ...], rest: tuple[str, ...]) -> Match:
+    known = _NAMES[subject]
+    if not rest:
+        raise Fault(f"write match {' '.join(subject)} NAME [NAME ...]")
+    if isinstance(known, str):
+        return Match(statement, negated, subject, refusal=known)
+    strange = [name for name in rest if name not in known]
+    refusal = f"{strange[0]!r} is none of {', '.join(known)}" if strange else None
+    names = tuple(dict.fromkeys(known[name] for name in rest if name in known))
+    return Match(statement, negated, subject, names=names, refusal=refusal)
+
+
+def _pattern(statement: Statement, negated: bool, subject: tuple[str, ...], rest: tuple[str, ...]) -> Match:
+    is_class = len(rest) == 2 and rest[0].lower() == "class"
+    if len(rest) != 1 + is_class:
+        raise Fault(f"write match {' '.join(subject)} NAME, or ... class NAME")
+    return Match(statement, negated, subject, pattern=rest[-1], pattern_is_class=is_class, refusal=_PATTERNS[subject])
+
+
+_ACTIONS = {
+    "log": Action.LOG,
+    "mask": Action.MASK,
+    "reset": Action.RESET,
+    "drop-connection": Action.DROP_CONNECTION,
+    # S-ASA1-35: the packet alone. TCP would send it again, so the connection is at its end either way.
+    "drop": Action.DROP_CONNECTION,
+}
+
+
+def parse_deed(statement: Statement) -> Deed:
+    """``drop-connection log`` and its like; Fault when it is none."""
+    words = statement.keywords
+    first, rest = words[0], list(words[1:])
+    if first == "rate-limit":
+        if len(rest) != 1:
+            raise Fault("write rate-limit MESSAGES-A-SECOND")
+        number(rest[0], "messages a second")
+        return Deed(statement, None, "the rate of messages is not limited")
+    if first not in _ACTIONS:
+        raise Fault(f"not known in a map; actions are {', '.join(_ACTIONS)}, rate-limit", syntax=False)
+    note = None
+    if first == "drop":
+        note = "one packet is not dropped by itself: read as drop-connection"
+    if first in ("drop", "drop-connection") and rest[:1] == ["send-protocol-error"]:
+        note = "no protocol error is sent: read as drop-connection"
+        del rest[0]
+    if rest not in ([], ["log"]) or (first == "log" and rest):
+        raise Fault(f"{' '.join(rest)!r} does not belong here; write {first}{'' if first == 'log' else ' [log]'}")
+    return Deed(statement, _ACTIONS[first], note)

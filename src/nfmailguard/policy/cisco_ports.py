@@ -1,0 +1,70 @@
+"""Sets of TCP ports as Cisco boxes write them, each set one number with a bit for each port.
+
+Promises: adding, taking away and listing cost the same for one port and for all. Does
+not know what a port is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from nfmailguard.policy.cisco_match import Fault
+
+__all__ = ["MAIL", "every", "listed", "parse_ports", "parse_range", "runs"]
+
+#: TCP/25 alone.
+MAIL = 1 << 25
+_NAMES = {"smtp": 25}
+
+
+def _port(text: str) -> int:
+    if text.lower() in _NAMES:
+        return _NAMES[text.lower()]
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise Fault(f"{text[:40]!r} is no port known here; write its number, 1 to 65535")
+    return int(text)
+
+
+def parse_range(first: str, last: str) -> int:
+    """The ports from ``first`` to ``last``; Fault when they are none."""
+    low, high = _port(first), _port(last)
+    if low > high:
+        raise Fault(f"{first}-{last}: the first port is above the last; write {last}-{first}")
+    return (1 << (high + 1)) - (1 << low)
+
+
+def parse_ports(words: Sequence[str]) -> int:
+    """Ports and ranges like ``25-26``; Fault names the one that is none."""
+    ports = 0
+    for word in words:
+        first, dash, last = word.partition("-")
+        ports |= parse_range(first, last if dash else first)
+    return ports
+
+
+def _ends(ports: int) -> Iterator[tuple[int, int]]:
+    place = 0
+    while ports:
+        gap = (ports & -ports).bit_length() - 1
+        ports >>= gap
+        length = (~ports & (ports + 1)).bit_length() - 1
+        yield place + gap, place + gap + length - 1
+        place += gap + length
+        ports >>= length
+
+
+def runs(ports: int) -> tuple[str, ...]:
+    """The set as ports and ranges, in order: ``("25", "2500-2510")``."""
+    return tuple(str(first) if first == last else f"{first}-{last}" for first, last in _ends(ports))
+
+
+def listed(ports: int) -> str:
+    """The set for people, the first few of it."""
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in islice(_ends(ports), 6)]
+    return ", ".join([*shown[:5], "..."] if len(shown) > 5 else shown)
+
+
+def every(ports: int) -> tuple[int, ...]:
+    """The set's ports, in order."""
+    return tuple(port for first, last in _ends(ports) for port in range(first, last + 1))

@@ -1,0 +1,95 @@
+"""A Policy as the TOML text of a profile.
+
+Promises: ``load_profile`` of the text gives the same policy back, but for its name, which
+is the file's. Does not know where the policy came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from nfmailguard.policy.model import FINDINGS, BugPolicy, Policy
+
+__all__ = ["render"]
+
+_COLUMN = 28  # where comments begin, as in the profiles that come with the program
+_WIDTH = 118
+
+
+def render(policy: Policy, comments: Mapping[str, str] | None = None, head: Sequence[str] = ()) -> str:
+    """The text. ``comments``: for a key like ``commands.allow``, what stands behind it; ``head``: before all."""
+    notes = comments or {}
+    lines = [f"# {_printable(line)}" for line in head]
+    lines += _entry("title", policy.title, notes.get("title"))
+    for section in ("banner", "commands", "replies", "address", "data", "bugs"):
+        part = getattr(policy, section)
+        if isinstance(part, BugPolicy) and part == BugPolicy():
+            continue
+        entries: list[str] = []
+        for name, value in msgspec.structs.asdict(part).items():
+            if value is not None:
+                entries += _entry(name, value, notes.get(f"{section}.{name}"))
+        if entries:
+            lines += ["", f"[{section}]", *entries]
+    if policy.actions:
+        lines += ["", "[actions]"]
+        for spec in FINDINGS:
+            if spec.name in policy.actions:
+                key = f"actions.{spec.name}"
+                lines += _entry(_string(spec.name), policy.actions[spec.name], notes.get(key))
+    return "\n".join(lines) + "\n"
+
+
+def _entry(key: str, value: Any, note: str | None) -> list[str]:
+    comment = f"# {_printable(note)}" if note else ""
+    if isinstance(value, tuple):
+        items = [_string(item) for item in value]
+        line = f"{key} = [{', '.join(items)}]"
+        if len(line) + len(comment) > _WIDTH - 2:
+            return [_commented(f"{key} = [", comment), *_wrapped(items), "]"]
+    else:
+        line = f"{key} = {_value(value)}"
+    return [_commented(line, comment)]
+
+
+def _commented(line: str, comment: str) -> str:
+    return f"{line:{_COLUMN}}{'' if len(line) < _COLUMN else ' '}{comment}" if comment else line
+
+
+def _wrapped(items: Sequence[str]) -> list[str]:
+    lines = [" "]
+    for item in items:
+        if len(lines[-1]) + len(item) + 2 > _WIDTH:
+            lines.append(" ")
+        lines[-1] += f" {item},"
+    return lines
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Enum):
+        return _string(str(value))
+    return str(value) if isinstance(value, int) else _string(value)
+
+
+def _string(text: str) -> str:
+    """A basic string (TOML 1.0): quotation mark, backslash and control characters are escaped."""
+    escaped = "".join(
+        f"\\{character}"
+        if character in '"\\'
+        else f"\\u{ord(character):04x}"
+        if ord(character) < 0x20 or ord(character) == 0x7F
+        else character
+        for character in text
+    )
+    return f'"{escaped}"'
+
+
+def _printable(text: str) -> str:
+    """What may stand in a comment: no control characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)

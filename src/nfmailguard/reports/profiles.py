@@ -1,0 +1,100 @@
+"""``profile list``: what each release does, as a table; a line each where there is no terminal.
+
+Does not decide anything; says what the profiles hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nfmailguard.policy.model import BannerRule, EhloMask, Policy, UnknownCommand
+from nfmailguard.smtp.masks import masked_banner, masked_command
+
+__all__ = ["Row", "render", "row"]
+
+_GREETING = "220 mail2 ESMTP 2020"
+_COMMAND = "STARTTLS"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What one profile does. ``keywords``: those of the EHLO reply that pass; None: all."""
+
+    title: str
+    banner: str
+    #: What `220 mail2 ESMTP 2020` becomes.
+    greeting: str
+    verbs: tuple[str, ...]
+    unknown: str
+    #: What `STARTTLS` becomes.
+    starttls: str
+    ehlo: str
+    keywords: tuple[str, ...] | None
+    bugs: tuple[str, ...]
+
+
+def row(policy: Policy) -> Row:
+    """What ``policy`` does, in the words of ``Row``."""
+    rules, replies = policy.commands, policy.replies
+    greeting, command = _GREETING.encode(), _COMMAND.encode()
+    if policy.banner.rule is not BannerRule.NONE:
+        greeting = bytes(masked_banner(policy.banner, column, octet) for column, octet in enumerate(greeting))
+    if _COMMAND not in rules.allow and "*" not in rules.allow:
+        command = masked_command(rules, len(command), len(command))
+    return Row(
+        policy.title,
+        str(policy.banner.rule),
+        greeting.decode(),
+        rules.allow,
+        str(rules.unknown),
+        command.decode(),
+        str(replies.ehlo),
+        replies.keywords if replies.ehlo is EhloMask.E1 else None,
+        tuple(name for name, on in msgspec.structs.asdict(policy.bugs).items() if on),
+    )
+
+
+def _starttls(one: Row) -> str:
+    answered = ", 250 OK" if one.unknown == UnknownCommand.OK and one.starttls != _COMMAND else ""
+    return one.starttls.rstrip() + answered
+
+
+def _ehlo(one: Row) -> str:
+    if "EHLO" not in one.verbs and "*" not in one.verbs:
+        return "no EHLO"
+    return "as it is" if one.keywords is None else f"{len(one.keywords)} pass"
+
+
+def render(policies: Mapping[str, Policy], console: Console) -> None:
+    """A row for each profile; below them which verbs and keywords those are."""
+    rows = {name: row(policy) for name, policy in policies.items()}
+    if not console.is_terminal:
+        width = max(map(len, rows))
+        for name, one in rows.items():
+            facts = [one.title, one.banner, f"{len(one.verbs)} verbs", _starttls(one), _ehlo(one), *one.bugs]
+            console.print(f"{name:{width}}  {'; '.join(facts)}", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("profile", _GREETING, "verbs", _COMMAND, "keywords", "faults"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == _GREETING)
+    for name, one in rows.items():
+        faults = " ".join(one.bugs)
+        table.add_row(name, one.greeting, str(len(one.verbs)), _starttls(one), _ehlo(one), faults)
+    console.print(table)
+    _legend("verbs", rows, lambda one: one.verbs, console)
+    _legend("keywords", rows, lambda one: one.keywords or (), console)
+    console.print("`profile show NAME` has them with their sources.", style="dim", highlight=False)
+
+
+def _legend(what: str, rows: Mapping[str, Row], of: Callable[[Row], tuple[str, ...]], console: Console) -> None:
+    sets: dict[tuple[str, ...], list[str]] = {}
+    for name, one in rows.items():
+        sets.setdefault(tuple(sorted(of(one))), []).append(name)
+    for words, names in sorted(sets.items(), key=lambda item: len(item[0])):
+        if words:
+            text = f"{len(words)} {what} ({', '.join(names)}): {' '.join(words)}"
+            console.print(text, style="dim", markup=False, highlight=False)
