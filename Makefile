@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-lossy bench-loss annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -30,6 +30,12 @@ test-asan: build ## the core's tests under AddressSanitizer
 
 test-deep: build ## the searching tests with many more examples
 	pytest -m "not live and not sources" --hypothesis-profile=deep
+
+test-lossy: setup ## a thousand mails a mode over lossy links
+	LOSSY_MAILS=1000 pytest tests/live/test_lossy.py
+
+bench-loss: setup ## bulk mail under loss beside accept-all, as root; some ten minutes
+	python benchmarks/loss.py --json build/loss.json
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate
