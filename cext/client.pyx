@@ -6,15 +6,16 @@ column ``reads``). Does not know lines or messages.
 """
 
 from nfmailguard.cext.command cimport command_octets, resume_line
-from nfmailguard.cext.message cimport message_octets
-from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
+from nfmailguard.cext.message cimport end_chunk, message_octets
 from nfmailguard.cext.smtp cimport (
     ACTION_PASS,
+    COMMAND_PIPELINED_TOO_FAR,
     INPUT_CHUNK,
     INPUT_COMMANDS,
     INPUT_DATA,
     INPUT_OPAQUE,
     TLS_NOT_A_HANDSHAKE,
+    awaited_verb,
     report,
 )
 
@@ -24,29 +25,26 @@ cdef enum:
 
 cdef uint32_t chunk_octets(Scene *scene, Dialogue *dialogue, uint32_t at, uint32_t length) noexcept nogil:
     cdef uint32_t part = length - at
-    cdef Record *record
     if part > dialogue.chunk_left:
         part = <uint32_t> dialogue.chunk_left
     dialogue.chunk_left -= part
     dialogue.message_octets += part
     if dialogue.chunk_left == 0:
-        dialogue.input = INPUT_COMMANDS
-        if dialogue.reported:                      # the last chunk
-            record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
-            if record != NULL:
-                record.to_server = 1
-                record.state = dialogue.state
-                record.a = dialogue.message_octets
-                ring_push(scene.ring)
-            dialogue.message_octets = 0
-            dialogue.reported = 0
+        end_chunk(scene, dialogue)
     return at + part
+
+
+cdef void waited_for(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
+    if dialogue.waiting and not dialogue.impatient:
+        dialogue.impatient = 1
+        report(scene, dialogue, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
 
 
 cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
     cdef uint32_t at = 0
-    if scene.ruling.faithful and dialogue.input == INPUT_COMMANDS:
+    if dialogue.input == INPUT_COMMANDS:
         resume_line(scene, dialogue, octets, length)
     while at < length and scene.verdict == ACTION_PASS:
         if dialogue.input == INPUT_DATA:
@@ -59,8 +57,10 @@ cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 if octets[at] != TLS_HANDSHAKE:
                     report(scene, dialogue, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, octets + at, 1, NULL, 0)
             return length
-        elif dialogue.waiting and not scene.ruling.apply:
+        elif dialogue.waiting and (scene.gone or not scene.ruling.apply):
+            waited_for(scene, dialogue, offset + at)
             return at
         else:
+            waited_for(scene, dialogue, offset + at)
             at = command_octets(scene, dialogue, octets, at, length, offset)
     return length

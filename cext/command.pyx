@@ -9,17 +9,25 @@ and no partial line is held. What leaves ends its lines with CRLF and nothing el
 (where bare CR and LF are blanked), so no server can see another line than we do.
 """
 
-from libc.stdint cimport INT64_MAX
 from libc.string cimport memchr, memcpy, memset
 
+from nfmailguard.cext.argument cimport (
+    SIZE_INVALID,
+    SIZE_LAST,
+    address_octet,
+    nul_octet,
+    put,
+    size_complete,
+    size_octet,
+)
+from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.secret cimport note_secret, secret_at
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
     ACTION_PASS,
     ACTION_RESET,
-    ADDRESS_ILLEGAL_CHARACTER,
-    ADDRESS_TOO_LONG,
     ARGUMENT_CHUNK_SIZE,
     ARGUMENT_RECIPIENT,
     ARGUMENT_SECRET,
@@ -31,9 +39,11 @@ from nfmailguard.cext.smtp cimport (
     COMMAND_DENIED,
     COMMAND_TOO_LONG,
     FORM_NOOP,
+    FORM_OK,
     FORM_XALL,
     INPUT_CHUNK,
     INPUT_COMMANDS,
+    INPUT_DATA,
     LINE_OCTETS,
     NAME_OCTETS,
     PHASE_ARGUMENT,
@@ -42,28 +52,32 @@ from nfmailguard.cext.smtp cimport (
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
     VERB_BDAT,
+    VERB_DATA,
     VERB_EHLO,
     VERB_HELO,
     VERB_MAIL,
+    VERB_NOOP,
     VERB_RCPT,
     VERB_RSET,
     VERB_UNKNOWN,
     Line,
+    begin_message,
     expect_reply,
     give_line,
     lend_line,
     line_add,
     name_begins,
     name_is,
+    out_of_memory,
     report,
-    upper,
 )
 
 cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
-    CLOSING_BRACKET = 62
+    DOT = 46
+    SASL_OCTETS = 12288                # of a line behind AUTH, its CRLF too
     EXCERPT = 48                       # octets of a line a finding shows
 
 cdef enum Fate:                        # of the verb being read
@@ -73,29 +87,7 @@ cdef enum Fate:                        # of the verb being read
     FATE_NOOP = 3
 
 cdef enum Reported:
-    REPORTED_LENGTH = 1
-    REPORTED_CHARACTER = 2
-    REPORTED_ADDRESS = 4
-
-cdef enum AddressPhase:
-    ADDRESS_BEFORE = 0
-    ADDRESS_COLON = 1                  # behind FROM:, no word yet
-    ADDRESS_PATH = 2                   # between < and >
-    ADDRESS_WORD = 3                   # an address without brackets
-    ADDRESS_BEHIND = 4
-
-cdef enum SizePhase:
-    SIZE_FIRST = 0
-    SIZE_DIGITS = 1
-    SIZE_BEHIND = 2
-    SIZE_INVALID = 3
-
-
-cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
-    if at[0] != octet:
-        at[0] = octet
-        scene.edits += 1
-
+    REPORTED_LENGTH = 1                # the others are argument's
 
 cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     cdef uint32_t i
@@ -105,9 +97,11 @@ cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noe
     return VERB_UNKNOWN
 
 
-cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`.
+cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
     cdef uint32_t i
+    if length == 1 and octets[0] == DOT:
+        return dialogue.body_as_commands
     if scene.ruling.allow[VERB_UNKNOWN]:
         return True
     for i in range(1, scene.grammar.verb_count):
@@ -117,12 +111,20 @@ cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) no
 
 
 cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # The finding that keeps `verb` from passing, or 0.
+    # The finding that keeps `verb` from passing, or 0. A dot is a verb only where a message is taken for commands.
+    if verb == scene.grammar.verb_dot:
+        return 0 if dialogue.body_as_commands else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
     if verb == VERB_BDAT and scene.ruling.apply and not dialogue.offered_chunking:
         return BDAT_NOT_OFFERED
     return 0
+
+
+cdef bint spelled_out(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Whether the octets are a whole verb that passes.
+    cdef uint8_t verb = find_verb(scene, octets, length) if length <= NAME_OCTETS else VERB_UNKNOWN
+    return verb != VERB_UNKNOWN and scene.ruling.allow[verb]
 
 
 cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -151,8 +153,15 @@ cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets
         memcpy(name + line.length, octets, end)
         verb = find_verb(scene, name, line.length + end)
     finding = refusal(scene, dialogue, verb)
-    if line.length:                                # faithful only: the verb began in an earlier segment
-        return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
+    if line.length:                                # the verb began in an earlier segment
+        if scene.ruling.faithful:
+            return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
+        if not whole or not finding or scene.ruling.action[finding] != ACTION_MASK:
+            return dialogue.fate
+        # All of it has left, or some servers read only the letters they know a verb by, and those have:
+        # what follows is no argument either.
+        dialogue.mask_rest |= end == 0 or spelled_out(scene, line.octets, line.length)
+        return FATE_LETTER
     if not finding and (whole or scene.ruling.faithful):
         return FATE_PASS
     if scene.ruling.action[finding if whole or finding else COMMAND_DENIED] != ACTION_MASK:
@@ -163,8 +172,8 @@ cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets
 
 
 cdef void resume_line(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
-    """A segment begins: what Cisco masks a packet at a time is chosen anew (S-113423)."""
-    if dialogue.phase == PHASE_VERB:
+    """A segment begins: what Cisco masks a packet at a time is chosen anew (S-113423); what was open may be clear."""
+    if dialogue.phase == PHASE_VERB and (scene.ruling.faithful or dialogue.fate == FATE_OPEN):
         dialogue.fate = choose_fate(scene, dialogue, octets, length)
 
 
@@ -178,8 +187,9 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
         dialogue.verb_length += 1
     if octet > SPACE:
         dialogue.leading = 0
-    if dialogue.fate == FATE_OPEN and not verb_possible(scene, line.octets, dialogue.verb_length):
+    if dialogue.fate == FATE_OPEN and not verb_possible(scene, dialogue, line.octets, dialogue.verb_length):
         dialogue.fate = FATE_LETTER
+        dialogue.mask_rest |= spelled_out(scene, line.octets, dialogue.verb_length - 1)
     if dialogue.fate == FATE_LETTER:
         put(scene, at, scene.ruling.letter)
     elif dialogue.fate == FATE_NOOP:
@@ -190,7 +200,7 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
 
 cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
                          uint32_t length) noexcept nogil:
-    # `rest`: what follows the verb in this segment; shown with it, unless it may be a secret.
+    # `rest`: what follows the verb in this segment; its first word is shown, and never a secret.
     cdef Line *line = dialogue.command
     cdef uint8_t before[LINE_OCTETS + EXCERPT]
     cdef uint8_t after[LINE_OCTETS + EXCERPT]
@@ -198,10 +208,16 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
     cdef uint32_t sent = line.sent if line.sent < size else size
     cdef uint32_t more = 0
     cdef const char *noop = b"NOOP"
-    while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF:
-        more += 1
-    if scene.grammar.argument[verb] == ARGUMENT_SECRET:
-        more = 0
+    cdef uint32_t auth = secret_at(scene, line.octets, size, verb)
+    if verb == VERB_UNKNOWN and dialogue.secret:
+        size = sent = 0
+    elif auth:
+        size = auth
+        sent = sent if sent < size else size
+    else:
+        while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF and (
+                rest[more] > SPACE or more == 0):
+            more += 1
     memcpy(before, line.octets, size)
     memcpy(before + size, rest, more)
     memcpy(after, before, size + more)
@@ -238,79 +254,16 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
     if finding and report_verb(scene, dialogue, finding, verb, at, length) == ACTION_MASK:
         dialogue.denied = 1
-        dialogue.mask_rest = scene.ruling.unknown == FORM_XALL
-        # Where all of the verb has passed as the beginning of an allowed one, spoil its end.
-        if dialogue.fate == FATE_OPEN or (dialogue.mask_rest and at[0] == SPACE):
+        dialogue.mask_rest |= scene.ruling.unknown == FORM_XALL
+        # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
+        # line's end, which every server has to see where we do.
+        if at[0] == SPACE and dialogue.mask_rest:
             put(scene, at, scene.ruling.letter)
         return
     if verb == VERB_RCPT:
         dialogue.recipients += 1
         if scene.ruling.recipients and dialogue.recipients > scene.ruling.recipients:
             report(scene, dialogue, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
-
-
-cdef void measure_address(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t offset) noexcept nogil:
-    # ASA class 5: the octets between < and >, or of the first word where there is no <.
-    cdef uint8_t phase = dialogue.address_phase
-    cdef uint8_t end = CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE
-    if octet == c"<" and phase != ADDRESS_PATH and phase != ADDRESS_BEHIND:
-        dialogue.address_phase = ADDRESS_PATH
-        dialogue.address_length = 0
-    elif phase == ADDRESS_BEFORE:
-        if octet == c":":
-            dialogue.address_phase = ADDRESS_COLON
-    elif phase == ADDRESS_COLON:
-        if octet != SPACE:
-            dialogue.address_phase = ADDRESS_WORD
-            dialogue.address_length = 1
-    elif phase == ADDRESS_PATH or phase == ADDRESS_WORD:
-        if octet == end:
-            dialogue.address_phase = ADDRESS_BEHIND
-        else:
-            dialogue.address_length += 1
-    if dialogue.address_length > scene.ruling.sender_length and not dialogue.reported & REPORTED_ADDRESS:
-        dialogue.reported |= REPORTED_ADDRESS
-        report(scene, dialogue, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
-
-
-cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
-    cdef uint8_t octet = at[0]
-    cdef uint8_t blank = SPACE
-    cdef bint illegal = scene.ruling.illegal[octet]
-    if scene.ruling.brackets:                      # S-ASDM: "> must be preceded by <"
-        if octet == c"<":
-            illegal |= dialogue.bracket
-            dialogue.bracket = 1
-        elif octet == c">":
-            illegal |= not dialogue.bracket
-            dialogue.bracket = 0
-    if illegal:
-        if not dialogue.reported & REPORTED_CHARACTER:
-            dialogue.reported |= REPORTED_CHARACTER
-            report(scene, dialogue, ADDRESS_ILLEGAL_CHARACTER, True, dialogue.verb, offset, &octet, 1, &blank, 1)
-        if scene.ruling.apply and scene.ruling.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
-            put(scene, at, SPACE)
-    if dialogue.verb == VERB_MAIL and scene.ruling.sender_length:
-        measure_address(scene, dialogue, octet, offset)
-
-
-cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
-    # RFC 3030 2: chunk-size is 1*DIGIT; ours has to fit 63 bits.
-    cdef uint8_t octet = at[0]
-    cdef uint8_t digit = <uint8_t> (octet - 48)
-    if dialogue.address_phase >= SIZE_BEHIND:
-        return
-    if digit <= 9 and dialogue.chunk_left <= (<uint64_t> INT64_MAX - digit) // 10:
-        dialogue.chunk_left = dialogue.chunk_left * 10 + digit
-        dialogue.address_phase = SIZE_DIGITS
-    elif octet == SPACE and dialogue.address_phase == SIZE_DIGITS:
-        dialogue.address_phase = SIZE_BEHIND
-    else:
-        dialogue.address_phase = SIZE_INVALID
-        if report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, &octet, 1, NULL, 0) == ACTION_MASK:
-            dialogue.denied = 1
-            dialogue.mask_rest = 1
-            put(scene, at, scene.ruling.letter)
 
 
 cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -324,26 +277,47 @@ cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
     dialogue.leading = 1
 
 
+cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    dialogue.line_length += 1
+    if at[0] == 0:
+        nul_octet(scene, dialogue, at, offset)
+    if dialogue.line_length > SASL_OCTETS and scene.verdict == ACTION_PASS and (
+            not dialogue.reported & REPORTED_LENGTH):
+        # RFC 4954 4.  Exim reads what does not fit its buffer as the next command.
+        dialogue.reported |= REPORTED_LENGTH
+        report(scene, dialogue, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
+        if scene.ruling.apply and scene.verdict == ACTION_PASS:
+            scene.verdict = ACTION_RESET
+
+
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint8_t kind
     cdef uint32_t mechanism
     if dialogue.phase == PHASE_SASL:
+        sasl_octet(scene, dialogue, at, offset)
         return
     if dialogue.phase == PHASE_START:
         begin_line(scene, dialogue, offset)
         dialogue.command = lend_line(scene.lines)
         if dialogue.command == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, True, offset)
             return
         dialogue.phase = PHASE_VERB
         dialogue.fate = choose_fate(scene, dialogue, at, length)
     dialogue.line_length += 1
+    if at[0] == 0:
+        nul_octet(scene, dialogue, at, offset)
+        if scene.verdict != ACTION_PASS:
+            return
     if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
             and not dialogue.reported & REPORTED_LENGTH):
         dialogue.reported |= REPORTED_LENGTH
-        report(scene, dialogue, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+        if report(scene, dialogue, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+            # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
+            dialogue.mask_rest = 1
+            dialogue.fate = FATE_LETTER
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.phase == PHASE_VERB:
@@ -355,9 +329,11 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         return
     kind = scene.grammar.argument[dialogue.verb]
     mechanism = dialogue.verb_length + 1           # where AUTH's first word begins; what follows is secret
-    if kind != ARGUMENT_SECRET or dialogue.command.length <= mechanism or memchr(
+    if kind != ARGUMENT_SECRET or dialogue.command.length <= mechanism or at[0] > SPACE and memchr(
             dialogue.command.octets + mechanism, SPACE, dialogue.command.length - mechanism) == NULL:
         line_add(dialogue.command, at[0])
+    elif dialogue.command.length < LINE_OCTETS and dialogue.command.octets[dialogue.command.length - 1] != SPACE:
+        line_add(dialogue.command, SPACE)          # the mechanism has ended
     if dialogue.mask_rest:
         put(scene, at, scene.ruling.letter)
     elif dialogue.denied:
@@ -368,17 +344,14 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         size_octet(scene, dialogue, at, offset)
 
 
-cdef bint is_last_chunk(Dialogue *dialogue) noexcept nogil:
-    # RFC 3030 2: "BDAT" SP chunk-size [ SP "LAST" ]
-    cdef const char *last = b" LAST"
-    cdef uint32_t i
-    cdef Line *line = dialogue.command
-    if line.length < 5:
-        return False
-    for i in range(5):
-        if upper(line.octets[line.length - 5 + i]) != <uint8_t> last[i]:
-            return False
-    return True
+cdef void end_body_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # CSCdk46673: no server answers a line of a message.
+    if dialogue.verb == scene.grammar.verb_dot and dialogue.command.length == 1:
+        dialogue.body_as_commands = 0
+        dialogue.recipients = 0
+        expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset)
+    give_line(scene.lines, &dialogue.command)
+    dialogue.phase = PHASE_START
 
 
 cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
@@ -391,18 +364,24 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         dialogue.waiting = dialogue.count
         return
     if dialogue.phase == PHASE_START:
-        expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
+        if not dialogue.body_as_commands:
+            expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
         return
     if dialogue.phase == PHASE_VERB:
         end_verb(scene, dialogue, at, 0, offset)
         if scene.verdict != ACTION_PASS:
             return
-    if dialogue.verb == VERB_BDAT and not dialogue.denied and dialogue.address_phase == SIZE_FIRST:
+    if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
         report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
         dialogue.address_phase = SIZE_INVALID
         if scene.verdict != ACTION_PASS:
             return
-    verb = VERB_UNKNOWN if dialogue.denied else dialogue.verb
+    if dialogue.body_as_commands:
+        end_body_line(scene, dialogue, offset)
+        return
+    verb = dialogue.verb
+    if dialogue.denied:
+        verb = scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
     record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record != NULL:
         record.to_server = 1
@@ -410,16 +389,32 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         record.verb = dialogue.verb
         record.a = dialogue.line_offset
         record.b = dialogue.denied
-        record_text(record, dialogue.command.octets, dialogue.command.length, False)
+        if dialogue.verb != VERB_UNKNOWN:
+            record_text(record, dialogue.command.octets, dialogue.command.length, False)
         ring_push(scene.ring)
+    note_secret(scene, dialogue)
     if verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO:
         dialogue.recipients = 0
+    dialogue.noop_seen |= verb == VERB_NOOP
+    dialogue.ehlo_sent |= verb == VERB_EHLO
+    if verb == VERB_HELO or verb == VERB_EHLO:
+        dialogue.offered_chunking = 0              # until this one's reply offers it (RFC 5321 4.1.1.1)
+    if verb == VERB_DATA and scene.ruling.bug_data_bypass and scene.ruling.apply:
+        expect_reply(scene, dialogue, verb, offset)
+        give_line(scene.lines, &dialogue.command)
+        dialogue.phase = PHASE_START
+        begin_message(dialogue)
+        dialogue.input = INPUT_DATA                # CSCdr91002: whatever the server says to it
+        return
     if expect_reply(scene, dialogue, verb, offset):
         if scene.grammar.waits[verb]:
             dialogue.waiting = dialogue.count
         if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
-            dialogue.input = INPUT_CHUNK
-            dialogue.reported = is_last_chunk(dialogue)
+            dialogue.last_chunk = dialogue.address_phase == SIZE_LAST
+            if dialogue.chunk_left:
+                dialogue.input = INPUT_CHUNK
+            else:
+                end_chunk(scene, dialogue)
     give_line(scene.lines, &dialogue.command)
     dialogue.phase = PHASE_START
 
@@ -466,6 +461,6 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
         elif scene.verdict == ACTION_PASS:
             ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
         at += 1
-        if ended and (dialogue.input != INPUT_COMMANDS or (dialogue.waiting and not scene.ruling.apply)):
+        if ended and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
             break
     return at

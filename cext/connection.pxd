@@ -15,10 +15,15 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
                     Operations *out) noexcept nogil
 # A RST on a flow that is inspected: answered.
 cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil
-# Whether the packet came in where its direction began; otherwise reported.
-cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+# The action for the packet, as far as the interface it came in on tells; a wrong one is reported.
+cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
 # Reports the flow's end and takes it out of the table; held packets are dropped.
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil
+
+# While flows that were open before us are let through. A flow that was pushed out of the table
+# could pass for one of them, so the first such ends this time.
+cdef inline bint starting_up(Core *core, uint64_t now) noexcept nogil:
+    return now - core.started < core.startup and not core.forgot
 
 cdef inline bint inspected_port(Core *core, uint32_t port) noexcept nogil:
     return core.ports[port >> 3] >> (port & 7) & 1

@@ -1,15 +1,39 @@
 # The core's whole state: tables, flows, memory, counters. Declarations only.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from nfmailguard.cext.flow cimport AGES, FlowTable
-from nfmailguard.cext.packet cimport PACKET_BUILD_SIZE
+from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
+from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 from nfmailguard.cext.record cimport Ring
 from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, LinePool, Ruling
-from nfmailguard.cext.stream cimport Pool, Segment
+from nfmailguard.cext.store cimport Pool
+from nfmailguard.cext.stream cimport Held
 
 cdef enum:
     MOST_RULES = 64
     MOST_EMITTED = 128         # packets of our own in one call
+
+cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
+    DROP_CHECKSUM = 0
+    DROP_FLAGS
+    DROP_FRAGMENT
+    DROP_MALFORMED
+    DROP_TRUNCATED
+    DROP_FLOW_LIMIT
+    DROP_MIDSTREAM
+    DROP_INTERFACE
+    DROP_SYN_ACK               # it answers no SYN of the client's
+    DROP_WINDOW                # beyond the receiver's
+    DROP_GAP                   # it acknowledges what did not come through us
+    DROP_BEHIND_FIN
+    DROP_REPEATED              # held already, or would not be
+    DROP_HELD_TOO_LONG
+    DROP_SUPER_PACKET          # a part of it had to wait
+    DROP_CONDITION             # a limit or condition of [on]: its finding tells
+    DROP_FINDING               # its finding ended the flow
+    DROP_CLOSES_GAP            # what has gone ahead of it must not be read
+    DROP_FLOW_ENDED
+    DROP_INTERNAL
+    DROP_REASONS
 
 cdef struct Network:
     uint8_t octets[16]
@@ -64,15 +88,24 @@ cdef struct Core:
     Rule rules[MOST_RULES]
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
+    uint64_t drops[DROP_REASONS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
     uint64_t timeout[AGES]     # by FlowAge, nanoseconds
     uint64_t held_timeout
     uint64_t startup
     uint32_t rule_count
-    uint32_t held_limit
+    uint32_t held_limit        # of all flows
+    uint32_t held_flow_limit
+    uint32_t held_source_limit
     uint32_t pending_limit
+    uint32_t first_operation   # of this call
     uint32_t emitted_now
     uint8_t can_hold
+    uint8_t forgot             # a flow that could go on has been pushed out
     uint8_t ports[8192]        # a bit a port that is inspected
-    Segment *released          # answered in the last call; their memory goes with the next
+    Held *held_oldest          # by arrival, of all flows
+    Held *held_newest
+    Held *released             # answered in the last call; their memory goes with the next
+    uint32_t held_by_source[SOURCES]
+    uint8_t came[MOST_PAYLOAD]  # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

@@ -1,5 +1,8 @@
 from typing import Any, Self
 
+#: Memory a flow takes, in octets, without what its streams keep.
+FLOW_OCTETS: int
+
 class Engine:
     """The core as an extension type; ``nfmailguard.engine.Engine`` is what to use."""
 
@@ -19,4 +22,5 @@ class Engine:
     @property
     def next_deadline(self) -> int | None: ...
     def drain(self, most: int = 4096) -> list[tuple[Any, ...]]: ...
+    def chains(self) -> dict[int, int]: ...
     def core_counters(self) -> tuple[dict[str, int], list[int]]: ...

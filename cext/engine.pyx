@@ -10,6 +10,7 @@ peer sends raises. No sockets, no clock, no Python object a packet.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
+from nfmailguard.cext.admission cimport odd_flags
 from nfmailguard.cext.connection cimport (
     count_packet,
     first_packet,
@@ -18,9 +19,20 @@ from nfmailguard.cext.connection cimport (
     inspected_port,
     pin_interface,
     reset_packet,
+    starting_up,
     unparsed,
 )
-from nfmailguard.cext.core cimport MOST_FINDINGS, Counters
+from nfmailguard.cext.core cimport (
+    DROP_CHECKSUM,
+    DROP_FLAGS,
+    DROP_FLOW_ENDED,
+    DROP_INTERFACE,
+    DROP_INTERNAL,
+    DROP_REASONS,
+    MOST_FINDINGS,
+    Counters,
+)
+from nfmailguard.cext.ending cimport answer_by, drop_oldest_held, emit_reset, report_condition, report_stranger
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
@@ -31,15 +43,15 @@ from nfmailguard.cext.flow cimport (
     FLOW_RESET,
     Flow,
     flow_find,
-    flow_holds_nothing,
     flow_touch,
     flows_close,
     flows_open,
 )
-from nfmailguard.cext.inspect cimport drop_pending, emit_reset, inspect_packet
+from nfmailguard.cext.inspect cimport inspect_packet
 from nfmailguard.cext.packet cimport (
     PARSED,
     TCP_ACK,
+    TCP_FIN,
     TCP_RST,
     TCP_SYN,
     Packet,
@@ -48,24 +60,48 @@ from nfmailguard.cext.packet cimport (
     packet_parse,
 )
 from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
-from nfmailguard.cext.smtp cimport ACTION_DROP, lines_close
-from nfmailguard.cext.stream cimport Segment, pool_close, segment_free
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lines_close
+from nfmailguard.cext.store cimport memory_cost, pool_close
+from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
+
+#: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
+FLOW_OCTETS = memory_cost(sizeof(Flow))
+
+#: By DropReason.
+DROP_NAMES = (
+    "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
+    "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
+    "flow_ended", "internal",
+)
 
 cdef enum:
     MOST_HERE = 16             # operations of one packet besides those it releases
 
 
 cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
-    cdef Segment *segment
+    cdef Held *held
     while core.released != NULL:
-        segment = core.released
-        core.released = segment.next
-        segment_free(&core.pool, segment)
+        held = core.released
+        core.released = held.next
+        held_free(&core.pool, held)
     core.emitted_now = 0
+    core.first_operation = out.count
     if core.started == 0:
         core.started = now
+
+
+cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # Of a flow that is not looked at any more only its end matters, so that it does not stay.
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t end = packet.seq + packet.payload_length + (packet.flags & TCP_FIN)
+    if nm_seq_diff(end, stream.next_seq) > 0:
+        stream.next_seq = end
+    if packet.flags & TCP_FIN:
+        flow.fins |= 1 << to_server
+    if flow.fins == 3 or (packet.flags & TCP_RST and packet.seq == stream.next_seq):
+        flow.closed = 1
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -73,13 +109,14 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     cdef Flow *flow
     cdef bint to_server, from_server
     cdef ParseResult result
-    cdef uint8_t age
+    cdef uint8_t age, action
     begin_call(core, now, out)
     core.counters.packets += 1
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         core.counters.internal_errors += 1
         if out.count < out.capacity:               # one answer has room: every caller reserves a first block
-            drop_if(core, core.rules[core.rule_count - 1].ruling.internal_error >= ACTION_DROP, queued.id, out)
+            drop_if(core, core.rules[core.rule_count - 1].ruling.internal_error >= ACTION_DROP, DROP_INTERNAL,
+                    queued.id, out)
         return
     result = packet_parse(&packet, queued)
     if result != PARSED:
@@ -99,23 +136,32 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         # No receiver takes it; taking it here would be believing what the server never sees.
         core.counters.bad_checksum += 1
         drop_if(core, (flow.ruling if flow != NULL else &core.rules[core.rule_count - 1].ruling).apply,
-                queued.id, out)
+                DROP_CHECKSUM, queued.id, out)
+        return
+    if odd_flags(packet.flags):
+        core.counters.odd_flags += 1
+        if flow != NULL:
+            answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS,
+                      &packet, now, out)
+        else:
+            drop_if(core, report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
+                    queued.id, out)
         return
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
         return
-    if not pin_interface(core, flow, to_server, &packet, now):
-        drop(core, queued.id, out)
+    action = pin_interface(core, flow, to_server, &packet, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_INTERFACE, &packet, now, out)
         return
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
         return
     if flow.fate == FLOW_PASSED:
-        if packet.flags & TCP_RST:
-            flow.closed = 1
+        follow_passed(flow, to_server, &packet)
         accept(core, queued.id, out)
     elif flow.fate != FLOW_INSPECTED:
-        drop(core, queued.id, out)
+        drop(core, DROP_FLOW_ENDED, queued.id, out)
         if flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK:
             # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects.
             flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
@@ -124,54 +170,38 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         reset_packet(core, flow, to_server, &packet, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
-    age = AGE_OPEN if flow.syn_ack or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
+    age = AGE_OPEN if flow.answered or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
     flow_touch(&core.flows, flow, AGE_CLOSING if flow.closed or flow.fate > FLOW_PASSED else age, now)
 
 
-cdef uint64_t oldest_held(Flow *flow) noexcept nogil:
-    cdef int direction
-    cdef Segment *segment
-    cdef uint64_t oldest = UINT64_MAX
-    for direction in range(2):
-        segment = flow.stream[direction].pending
-        while segment != NULL:
-            if not segment.gone and segment.arrived < oldest:
-                oldest = segment.arrived
-            segment = segment.next
-    return oldest
+cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
+    # While flows that were open before us are let through, none of ours may become unknown by waiting.
+    cdef uint64_t at = flow.seen + core.timeout[flow.age]
+    cdef uint64_t begun = core.started + core.startup
+    return begun if at < begun and starting_up(core, at) else at
 
 
 cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
-    cdef Flow *flow
-    cdef uint64_t oldest
     cdef int age
     begin_call(core, now, out)
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         return
-    while core.flows.hold_oldest != NULL:
-        flow = core.flows.hold_oldest
-        oldest = oldest_held(flow)
-        if oldest == UINT64_MAX:
-            flow_holds_nothing(&core.flows, flow)
-            continue
-        if now < oldest + core.held_timeout:
-            break
+    while core.held_oldest != NULL and now >= core.held_oldest.arrived + core.held_timeout:
         core.counters.held_expired += 1
-        drop_pending(core, flow, out)
+        drop_oldest_held(core, out)
     for age in range(AGES):
-        while core.flows.oldest[age] != NULL and now >= core.flows.oldest[age].seen + core.timeout[age]:
+        while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
             forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
 
 
 cdef uint64_t core_next_deadline(Core *core) noexcept nogil:
     cdef uint64_t deadline = UINT64_MAX, at
     cdef int age
-    if core.flows.hold_oldest != NULL:
-        at = oldest_held(core.flows.hold_oldest)
-        deadline = at + core.held_timeout if at != UINT64_MAX else 0
+    if core.held_oldest != NULL:
+        deadline = core.held_oldest.arrived + core.held_timeout
     for age in range(AGES):
         if core.flows.oldest[age] != NULL:
-            at = core.flows.oldest[age].seen + core.timeout[age]
+            at = time_out(core, core.flows.oldest[age])
             if at < deadline:
                 deadline = at
     return deadline
@@ -198,6 +228,7 @@ cdef class Engine:
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
+        self.core.lines.pool = &self.core.pool
         self.core.ring.kinds = tables["record_kinds"]
 
     def __dealloc__(self):
@@ -206,8 +237,8 @@ cdef class Engine:
                 core_finish(self.core, 0, &self.out)
                 begin_call(self.core, 0, &self.out)
                 flows_close(&self.core.flows)
-            pool_close(&self.core.pool)
             lines_close(&self.core.lines)
+            pool_close(&self.core.pool)
             ring_close(&self.core.ring)
             free_tables(self.core)
             free(self.core)
@@ -266,10 +297,24 @@ cdef class Engine:
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
 
+    def chains(self):
+        """How many flows each bucket of the table holds, by its number; empty ones are left out."""
+        cdef dict out = {}
+        cdef uint32_t i
+        cdef Flow *flow
+        for i in range(self.core.flows.bucket_count):
+            flow = self.core.flows.buckets[i]
+            while flow != NULL:
+                out[i] = out.get(i, 0) + 1
+                flow = flow.bucket_next
+        return out
+
     def core_counters(self):
         """Every counter of the core by name, and the counts of findings by number."""
         cdef Counters counters = self.core.counters
         cdef dict out = counters
+        for reason in range(DROP_REASONS):
+            out["drop." + DROP_NAMES[reason]] = self.core.drops[reason]
         out["flows_now"] = self.core.flows.count
         out["memory_now"] = self.core.pool.used
         out["records_lost"] = self.core.ring.lost

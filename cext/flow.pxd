@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from nfmailguard.cext.packet cimport Packet
 from nfmailguard.cext.record cimport Identity
 from nfmailguard.cext.smtp cimport Dialogue, Ruling
+from nfmailguard.cext.store cimport Pool
 from nfmailguard.cext.stream cimport Stream
 
 cdef extern from "bytes.h" nogil:
@@ -26,8 +27,6 @@ cdef struct Flow:
     Flow *bucket_next
     Flow *older
     Flow *newer
-    Flow *hold_older           # list of flows with held packets, by when they began to hold
-    Flow *hold_newer
     Identity identity
     Ruling *ruling
     uint64_t started           # nanoseconds
@@ -35,6 +34,7 @@ cdef struct Flow:
     uint64_t packets[2]        # to the client, to the server
     uint64_t octets[2]
     uint32_t interface[2]
+    uint32_t towards           # the interface the client's packets leave on, 0: not known
     uint32_t other_syn         # the sequence number of another SYN on an open flow
     uint8_t interface_known[2]
     uint8_t age                # FlowAge
@@ -42,17 +42,21 @@ cdef struct Flow:
     uint8_t end                # FlowEnd, as it would be reported now
     uint8_t closed             # both FINs seen, or a RST
     uint8_t syn_ack            # the server answered
+    uint8_t answered           # and the client acknowledged that
     uint8_t other_syn_seen
+    uint8_t fins               # of one that is passed: bits of the directions that have ended
+    uint8_t scale[2]           # of windows in packets to the client, to the server (RFC 7323 2.2)
+    uint8_t scaled[2]          # its sender offered to scale
     Stream stream[2]           # to the client, to the server
     Dialogue dialogue
 
+cdef enum:
+    SOURCES = 4096             # counts of held packets, by the sender's address
+
 cdef struct FlowTable:
     Flow **buckets
-    Flow *free
     Flow *oldest[AGES]
     Flow *newest[AGES]
-    Flow *hold_oldest
-    Flow *hold_newest
     uint64_t key[2]
     uint64_t next_id
     uint32_t bucket_count      # a power of two
@@ -64,8 +68,8 @@ cdef void flows_close(FlowTable *table) noexcept nogil
 # The flow of `packet` when it goes to_server, or NULL.
 cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept nogil
 # A new flow, zeroed but for its identity, or NULL when the table is full or memory is out.
-cdef Flow *flow_add(FlowTable *table, Packet *packet, bint to_server, uint64_t now) noexcept nogil
-cdef void flow_remove(FlowTable *table, Flow *flow) noexcept nogil
+cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil
+cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil
-cdef void flow_holds(FlowTable *table, Flow *flow) noexcept nogil
-cdef void flow_holds_nothing(FlowTable *table, Flow *flow) noexcept nogil
+# Where the held packets of the packet's sender are counted: strangers may share a place.
+cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil

@@ -6,8 +6,10 @@ peer can fill one bucket, work per packet that does not grow with the table. Doe
 not know what a flow's streams or dialogue mean.
 """
 
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+
+from nfmailguard.cext.store cimport pool_give_flow, pool_take_flow
 
 cdef enum:
     LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second
@@ -28,11 +30,6 @@ cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexce
 
 cdef void flows_close(FlowTable *table) noexcept nogil:
     """Frees the table; its flows must have been removed."""
-    cdef Flow *flow
-    while table.free != NULL:
-        flow = table.free
-        table.free = flow.bucket_next
-        free(flow)
     free(table.buckets)
     table.buckets = NULL
 
@@ -95,17 +92,14 @@ cdef inline void enlist(FlowTable *table, Flow *flow) noexcept nogil:
     table.newest[flow.age] = flow
 
 
-cdef Flow *flow_add(FlowTable *table, Packet *packet, bint to_server, uint64_t now) noexcept nogil:
-    cdef Flow *flow = table.free
+cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil:
+    cdef Flow *flow
     cdef uint32_t bucket
     if table.count >= table.limit:
         return NULL
-    if flow != NULL:
-        table.free = flow.bucket_next
-    else:
-        flow = <Flow *> malloc(sizeof(Flow))
-        if flow == NULL:
-            return NULL
+    flow = <Flow *> pool_take_flow(pool, sizeof(Flow))
+    if flow == NULL:
+        return NULL
     memset(flow, 0, sizeof(Flow))
     identify(packet, to_server, &flow.identity)
     bucket = bucket_of(table, &flow.identity)
@@ -119,17 +113,15 @@ cdef Flow *flow_add(FlowTable *table, Packet *packet, bint to_server, uint64_t n
     return flow
 
 
-cdef void flow_remove(FlowTable *table, Flow *flow) noexcept nogil:
-    """Takes the flow out and keeps its memory for the next; streams and dialogue must be closed."""
+cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
+    """Takes the flow out and gives its memory back; streams and dialogue must be closed."""
     cdef Flow **place = &table.buckets[bucket_of(table, &flow.identity)]
     while place[0] != flow:
         place = &place[0].bucket_next
     place[0] = flow.bucket_next
     unlist(table, flow)
-    flow_holds_nothing(table, flow)
-    flow.bucket_next = table.free
-    table.free = flow
     table.count -= 1
+    pool_give_flow(pool, flow, sizeof(Flow))
 
 
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil:
@@ -141,27 +133,9 @@ cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) no
         flow.seen = now
 
 
-cdef void flow_holds(FlowTable *table, Flow *flow) noexcept nogil:
-    """Lists the flow as one with held packets, if it is not listed yet."""
-    if flow.hold_older != NULL or table.hold_oldest == flow:
-        return
-    flow.hold_older = table.hold_newest
-    if flow.hold_older != NULL:
-        flow.hold_older.hold_newer = flow
-    else:
-        table.hold_oldest = flow
-    table.hold_newest = flow
-
-
-cdef void flow_holds_nothing(FlowTable *table, Flow *flow) noexcept nogil:
-    if flow.hold_older == NULL and table.hold_oldest != flow:
-        return
-    if flow.hold_older != NULL:
-        flow.hold_older.hold_newer = flow.hold_newer
-    else:
-        table.hold_oldest = flow.hold_newer
-    if flow.hold_newer != NULL:
-        flow.hold_newer.hold_older = flow.hold_older
-    else:
-        table.hold_newest = flow.hold_older
-    flow.hold_older = flow.hold_newer = NULL
+cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil:
+    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1).
+    cdef uint8_t octets[8]
+    memset(octets, 0, 8)
+    memcpy(octets, packet.source, 4 if packet.family == 4 else 8)
+    return <uint16_t> (nm_siphash(table.key, octets, 8) & (SOURCES - 1))

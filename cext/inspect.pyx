@@ -5,242 +5,170 @@ Keeps invariant 2 (delivered is decided): octets are decided in order and once;
 retransmissions carry what was decided; what cannot be decided yet is held, or, in
 message text, let through ahead of the gap and decided before the gap closes.
 Keeps invariant 5: where the ruling does not apply, everything is accepted as it
-came and only followed. Does not know how a flow is found or aged.
+came and only followed. Does not know how a flow is found, begun or aged.
 """
 
-from libc.stdint cimport int32_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
-from nfmailguard.cext.client cimport client_octets
-from nfmailguard.cext.core cimport MOST_EMITTED
-from nfmailguard.cext.flow cimport (
-    AGE_CLOSING,
-    FLOW_DROPPED,
-    FLOW_INSPECTED,
-    FLOW_PASSED,
-    FLOW_RESET,
-    flow_holds,
-    flow_holds_nothing,
-    flow_touch,
+from nfmailguard.cext.admission cimport (
+    STANDING_BEYOND,
+    STANDING_OLD,
+    Standing,
+    segment_standing,
+    take_acknowledgement,
+    take_fin,
+    take_urgent,
 )
-from nfmailguard.cext.operation cimport OP_DROP, OP_EMIT, operation_append
-from nfmailguard.cext.packet cimport (
-    PARSED,
-    TCP_ACK,
-    TCP_FIN,
-    TCP_RST,
-    TCP_URG,
-    nm_put16,
-    nm_seq_diff,
-    packet_build,
-    packet_fix_checksums,
-    packet_parse,
-    packet_trim,
+from nfmailguard.cext.client cimport client_octets, waited_for
+from nfmailguard.cext.core cimport (
+    DROP_BEHIND_FIN,
+    DROP_CLOSES_GAP,
+    DROP_CONDITION,
+    DROP_FINDING,
+    DROP_INTERNAL,
+    DROP_REPEATED,
+    DROP_SUPER_PACKET,
+    DROP_WINDOW,
 )
-from nfmailguard.cext.record cimport END_DROPPED, END_FIN
+from nfmailguard.cext.ending cimport (
+    answered,
+    end_flow,
+    list_held,
+    next_held,
+    refuse,
+    report_condition,
+    set_scene,
+    stop_following,
+)
+from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, source_of
+from nfmailguard.cext.message cimport end_is_cut
+from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
+from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, packet_fix_checksums, packet_parse, packet_trim
+from nfmailguard.cext.record cimport END_FIN
 from nfmailguard.cext.reply cimport server_octets
 from nfmailguard.cext.smtp cimport (
     ACTION_DROP,
     ACTION_LOG,
     ACTION_PASS,
     ACTION_RESET,
+    BUG_DOT_CRLF,
     FLOW_ASYMMETRIC,
+    INPUT_CHUNK,
     INPUT_DATA,
     INPUT_OPAQUE,
     STREAM_CONFLICTING_RETRANSMISSION,
     STREAM_EDIT_TOO_LATE,
-    STREAM_GAP,
     STREAM_MEMORY_LIMIT,
     STREAM_PENDING_LIMIT,
-    STREAM_URGENT,
     Scene,
-    dialogue_close,
-    report,
 )
+from nfmailguard.cext.store cimport store_span
 from nfmailguard.cext.stream cimport (
-    Segment,
+    Held,
     Stream,
+    nm_seq_diff,
     stream_acknowledge,
-    stream_close,
-    stream_forget,
+    stream_caught_up,
+    stream_ended,
+    stream_go_ahead,
+    stream_hold,
+    stream_holding,
     stream_keep,
-    stream_overlapping,
+    stream_note_edit,
+    stream_put_ahead,
     stream_put_back,
-    stream_remember,
-    stream_take_out,
 )
-from nfmailguard.cext.verdict cimport accept, drop, replace
-
-cdef enum:
-    FARTHEST = 1 << 26         # octets ahead of the next one that any window reaches here
+from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 
-cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept nogil:
-    memset(scene, 0, sizeof(Scene))
-    scene.grammar = &core.grammar
-    scene.ruling = flow.ruling
-    scene.ring = &core.ring
-    scene.lines = &core.lines
-    scene.identity = &flow.identity
-    scene.finding_counts = core.finding_counts
-    scene.now = now
-
-
-cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
-    cdef Scene scene
-    set_scene(core, flow, &scene, now)
-    return report(&scene, &flow.dialogue, finding, to_server, 0, flow.stream[to_server].octets, NULL, 0, NULL, 0)
-
-
-cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil:
-    cdef uint8_t *packet
-    cdef uint32_t seq, ack, length
-    if core.emitted_now == MOST_EMITTED:
-        return
-    packet = core.emitted[core.emitted_now]
-    core.emitted_now += 1
-    ack = flow.stream[not to_server].next_seq
-    # The server expects our next octet; the client expects what it has last acknowledged.
-    seq = flow.stream[1].next_seq if to_server else flow.stream[0].kept_seq
-    if to_server:
-        length = packet_build(packet, flow.identity.family, flow.identity.client, flow.identity.server,
-                              flow.identity.client_port, flow.identity.server_port, seq, ack, TCP_RST | TCP_ACK)
+cdef inline void let_go(Core *core, Packet *packet, bint changed, Operations *out) noexcept nogil:
+    if changed:
+        packet_fix_checksums(packet)
+        replace(core, packet.queued.id, packet.ip, packet.length, out)
     else:
-        length = packet_build(packet, flow.identity.family, flow.identity.server, flow.identity.client,
-                              flow.identity.server_port, flow.identity.client_port, seq, ack, TCP_RST | TCP_ACK)
-    operation_append(out, OP_EMIT, 0, packet, length).to_server = to_server
-    core.counters.emitted += 1
-
-
-cdef void drop_pending(Core *core, Flow *flow, Operations *out) noexcept nogil:
-    cdef int direction
-    cdef Segment *segment
-    for direction in range(2):
-        segment = flow.stream[direction].pending
-        while segment != NULL:
-            if not segment.gone:
-                drop(core, segment.queued.id, out)
-                core.counters.held_now -= 1
-            stream_forget(&flow.stream[direction], &core.pool, segment)
-            segment = flow.stream[direction].pending
-    flow_holds_nothing(&core.flows, flow)
-
-
-cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:
-    drop_pending(core, flow, out)
-    flow.fate = FLOW_RESET if action == ACTION_RESET else FLOW_DROPPED
-    flow.end = END_DROPPED
-    if action == ACTION_RESET:
-        core.counters.flows_reset += 1
-        emit_reset(core, flow, True, out)
-        emit_reset(core, flow, False, out)
-    else:
-        core.counters.flows_dropped += 1
-    stream_close(&flow.stream[0], &core.pool)
-    stream_close(&flow.stream[1], &core.pool)
-    dialogue_close(&flow.dialogue, &core.lines)
-    flow_touch(&core.flows, flow, AGE_CLOSING, now)
-
-
-cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:
-    # Nothing more is looked at; only where nothing is held, or what is held may go.
-    drop_pending(core, flow, out)
-    flow.fate = FLOW_PASSED
-    core.counters.flows_passed += 1
-    stream_close(&flow.stream[0], &core.pool)
-    stream_close(&flow.stream[1], &core.pool)
-    dialogue_close(&flow.dialogue, &core.lines)
-
-
-cdef inline void send_changed(Core *core, Packet *packet, Operations *out) noexcept nogil:
-    packet_fix_checksums(packet)
-    replace(core, packet.queued.id, packet.ip, packet.length, out)
-
-
-cdef void first_seen_wins(Stream *stream, Packet *packet, uint32_t fresh, uint32_t *changed,
-                          bint *conflict) noexcept nogil:
-    # Octets that have gone ahead of this packet are with the receiver: they stand.
-    cdef Segment *segment = stream.pending
-    cdef int32_t at
-    cdef uint32_t start, stop, size
-    cdef const uint8_t *gone
-    while segment != NULL:
-        at = nm_seq_diff(segment.seq, packet.seq)
-        if segment.gone and at < <int32_t> packet.payload_length:
-            start = <uint32_t> at if at > <int32_t> fresh else fresh
-            stop = at + segment.payload_length
-            if stop > packet.payload_length:
-                stop = packet.payload_length
-            if <int32_t> stop > <int32_t> start:
-                size = stop - start
-                gone = segment.queued.data + segment.payload_at + (<int32_t> start - at)
-                if memcmp(packet.payload + start, gone, size) != 0:
-                    conflict[0] = 1
-                    changed[0] += size
-                    memcpy(packet.payload + start, gone, size)
-        segment = segment.next
-
-
-cdef uint32_t decide(Core *core, Flow *flow, bint to_server, Packet *packet, bint gone, uint64_t now,
-                     uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
-    """Decides the payload of a packet that begins at or before the next octet.
-
-    Returns how many of its octets are decided now, old ones included; ``changed``
-    how many of them differ from what came, ``verdict`` the action that ends the flow.
-    """
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef uint32_t fresh = stream.next_seq - packet.seq     # octets before it are old
-    cdef uint32_t decided, old
-    cdef bint apply = flow.ruling.apply
-    cdef bint conflict = 0, clash = 0
-    cdef Scene scene
-    set_scene(core, flow, &scene, now)
-    changed[0] = 0
-    verdict[0] = ACTION_PASS
-    if fresh:
-        old = fresh if fresh < packet.payload_length else packet.payload_length
-        core.counters.retransmissions += 1
-        changed[0] = stream_put_back(stream, packet.seq, packet.payload, old, apply and not gone, &conflict)
-        if not apply:
-            changed[0] = 0
-    if fresh < packet.payload_length:
-        if apply and stream.pending != NULL:
-            first_seen_wins(stream, packet, fresh, changed, &clash)
-        if to_server:
-            decided = client_octets(&scene, &flow.dialogue, packet.payload + fresh, packet.payload_length - fresh,
-                                    stream.octets)
-        else:
-            decided = 0
-            while fresh + decided < packet.payload_length and scene.verdict == ACTION_PASS:
-                decided += server_octets(&scene, &flow.dialogue, packet.payload + fresh + decided,
-                                         packet.payload_length - fresh - decided, stream.octets + decided)
-                if fresh + decided < packet.payload_length and flow.stream[1].pending != NULL:
-                    pump(core, flow, True, now, out)   # followed only: what the client said before the next reply
-        if apply:
-            changed[0] += scene.edits
-        if scene.verdict == ACTION_PASS and stream_keep(stream, &core.pool, packet.payload + fresh, decided) < 0:
-            verdict[0] = report_condition(core, flow, STREAM_MEMORY_LIMIT, to_server, now)
-            stream.next_seq += decided
-            stream.octets += decided
-            stream_acknowledge(stream, &core.pool, stream.next_seq)
-        if scene.verdict != ACTION_PASS:
-            verdict[0] = scene.verdict
-        elif scene.not_smtp:
-            verdict[0] = ACTION_LOG                # not to be looked at any more
-        fresh += decided
-    if (conflict or clash) and verdict[0] == ACTION_PASS:
-        verdict[0] = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
-        if verdict[0] <= ACTION_LOG:
-            verdict[0] = ACTION_PASS
-    return fresh if fresh < packet.payload_length else packet.payload_length
+        accept(core, packet.queued.id, out)
 
 
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
-    # A verdict of `decide` other than ACTION_PASS.
+    # A verdict other than ACTION_PASS; ACTION_LOG: not to be looked at any more.
     if verdict == ACTION_LOG:
         stop_following(core, flow, out)
-    else:
+    elif verdict != ACTION_DROP:                   # that packet alone
         end_flow(core, flow, verdict, now, out)
+
+
+cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
+    # The first octets stand in any case; the ruling says whether the flow goes on.
+    cdef uint8_t action = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
+    return ACTION_PASS if action <= ACTION_LOG else action
+
+
+cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, uint32_t length, uint64_t now,
+                     bint gone, uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
+    """Decides the next ``length`` octets of a stream, in place, and keeps them.
+
+    Returns how many were decided: all, or, where they have left already (``gone``) or the
+    ruling does not apply, those before the client has to wait. ``changed``: how many differ
+    now; ``verdict``: the action that ends the flow, or ACTION_PASS.
+    """
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t decided = 0
+    cdef Scene scene
+    set_scene(core, flow, &scene, now)
+    scene.octets = octets
+    scene.length = length
+    scene.came = core.came
+    scene.gone = gone
+    if to_server:
+        decided = client_octets(&scene, &flow.dialogue, octets, length, stream.octets)
+    else:
+        while decided < length and scene.verdict == ACTION_PASS and flow.fate == FLOW_INSPECTED:
+            decided += server_octets(&scene, &flow.dialogue, octets + decided, length - decided,
+                                     stream.octets + decided)
+            if decided < length and flow.stream[1].ahead != NULL:
+                pump(core, flow, True, now, out)       # followed only: what the client said before the next reply
+    changed[0] = scene.edits if flow.ruling.apply else 0
+    verdict[0] = scene.verdict
+    if scene.verdict != ACTION_PASS or flow.fate != FLOW_INSPECTED:
+        return decided
+    if changed[0]:
+        stream_note_edit(stream, &core.pool, core.came, octets, decided)
+    if scene.not_smtp:
+        verdict[0] = ACTION_LOG
+    elif stream_keep(stream, &core.pool, octets, decided) < 0:
+        verdict[0] = report_condition(core, flow, STREAM_MEMORY_LIMIT, to_server, now)
+        stream.next_seq += decided
+        stream.octets += decided
+        stream_acknowledge(stream, &core.pool, stream.next_seq)
+    return decided
+
+
+cdef uint32_t decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                            uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
+    """Decides the payload of a packet that begins at or before the next octet, as ``decide`` does."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t old = stream.next_seq - packet.seq
+    cdef uint32_t put = 0, ahead = 0, decided = 0
+    cdef bint apply = flow.ruling.apply
+    cdef bint conflict = 0
+    changed[0] = 0
+    verdict[0] = ACTION_PASS
+    if old > packet.payload_length:
+        old = packet.payload_length
+    if old:
+        core.counters.retransmissions += 1
+        put = stream_put_back(stream, packet.seq, packet.payload, old, apply, &conflict)
+    if old < packet.payload_length:
+        if stream.ahead != NULL:
+            ahead = stream_put_ahead(stream, packet.seq + old, packet.payload + old,
+                                     packet.payload_length - old, apply)
+        decided = decide(core, flow, to_server, packet.payload + old, packet.payload_length - old, now,
+                         False, changed, verdict, out)
+    if apply:
+        changed[0] += put + ahead
+    if (conflict or ahead) and verdict[0] == ACTION_PASS and flow.fate == FLOW_INSPECTED:
+        verdict[0] = conflicting(core, flow, to_server, now)
+    return old + decided
 
 
 cdef void edit_too_late(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
@@ -249,157 +177,174 @@ cdef void edit_too_late(Core *core, Flow *flow, bint to_server, uint64_t now, Op
     end_flow(core, flow, ACTION_RESET, now, out)
 
 
-cdef void answered(Core *core, Stream *stream, Segment *segment) noexcept nogil:
-    # The segment has been answered; its octets may be in an operation until the next call.
-    stream_take_out(stream, segment)
-    segment.next = core.released
-    core.released = segment
+cdef void note_impatience(Core *core, Flow *flow, uint64_t now) noexcept nogil:
+    # Octets of the client's have come although it has to wait for a reply.
+    cdef Scene scene
+    set_scene(core, flow, &scene, now)
+    waited_for(&scene, &flow.dialogue, flow.stream[1].octets)
+
+
+cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """Decides octets that went ahead and whose turn has come; False when no more can be decided now."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t known = stream.next_seq - stream.ahead.seq
+    cdef uint32_t length = stream.ahead.octets.length
+    cdef uint32_t changed, decided
+    cdef uint8_t verdict
+    cdef uint8_t *octets
+    cdef bint apply = flow.ruling.apply
+    cdef bint conflict
+    if length == 0 or known >= length:
+        known = length
+    if known or length == 0:
+        # The packet that closed the gap brought them too, as they stand here; decided, they must be the same.
+        octets = store_span(&stream.ahead.octets, 0, &known) if length else NULL
+        if apply and known and stream_put_back(stream, stream.ahead.seq, octets, known, False, &conflict):
+            edit_too_late(core, flow, to_server, now, out)
+            return False
+        stream_caught_up(stream, &core.pool, known)
+        return True
+    if to_server and flow.dialogue.waiting:
+        note_impatience(core, flow, now)
+        if apply and flow.fate == FLOW_INSPECTED:
+            edit_too_late(core, flow, to_server, now, out)
+        return False
+    octets = store_span(&stream.ahead.octets, 0, &length)
+    decided = decide(core, flow, to_server, octets, length, now, True, &changed, &verdict, out)
+    if verdict != ACTION_PASS:
+        carry_out(core, flow, verdict, now, out)
+        return False
+    if changed:
+        edit_too_late(core, flow, to_server, now, out)
+        return False
+    if flow.fate != FLOW_INSPECTED:
+        return False
+    stream_caught_up(stream, &core.pool, decided)
+    return True
+
+
+cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """Decides the first held packet, whose turn has come; False when no more can be decided now."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef Held *held = stream.held
+    cdef Packet packet
+    cdef uint32_t changed
+    cdef uint8_t verdict
+    if to_server and flow.dialogue.waiting and nm_seq_diff(held.seq + held.payload_length, stream.next_seq) > 0:
+        note_impatience(core, flow, now)
+        return False
+    next_held(core, stream)
+    if packet_parse(&packet, &held.queued) != PARSED:
+        core.counters.internal_errors += 1
+        drop(core, DROP_INTERNAL, held.queued.id, out)
+        answered(core, held)
+        end_flow(core, flow, ACTION_RESET, now, out)
+        return False
+    decide_packet(core, flow, to_server, &packet, now, &changed, &verdict, out)
+    if verdict > ACTION_LOG:
+        drop(core, DROP_FINDING, held.queued.id, out)
+    else:
+        let_go(core, &packet, changed or held.cleared, out)
+    answered(core, held)
+    if verdict != ACTION_PASS:
+        carry_out(core, flow, verdict, now, out)
+        return False
+    return flow.fate == FLOW_INSPECTED
 
 
 cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """Decides the pending segments whose turn has come."""
+    """Decides what went ahead and what is held, as far as its turn has come."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef Segment *segment = stream.pending
-    cdef Packet packet
-    cdef uint32_t changed, decided
-    cdef uint8_t verdict
-    cdef bint apply = flow.ruling.apply
-    while segment != NULL and nm_seq_diff(segment.seq, stream.next_seq) <= 0:
-        if to_server and flow.dialogue.waiting:
-            if apply and segment.gone:
-                edit_too_late(core, flow, to_server, now, out)
+    cdef bint more = True
+    cdef bint ahead, held
+    while more and flow.fate == FLOW_INSPECTED:
+        ahead = stream.ahead != NULL and nm_seq_diff(stream.ahead.seq, stream.next_seq) <= 0
+        held = stream.held != NULL and nm_seq_diff(stream.held.seq, stream.next_seq) <= 0
+        if ahead and not (held and nm_seq_diff(stream.held.seq, stream.ahead.seq) < 0):
+            more = catch_up(core, flow, to_server, now, out)
+        elif held:
+            more = let_next_go(core, flow, to_server, now, out)
+        else:
             break
-        if packet_parse(&packet, &segment.queued) != PARSED:
-            core.counters.internal_errors += 1
-            end_flow(core, flow, ACTION_RESET, now, out)
-            return
-        decided = decide(core, flow, to_server, &packet, segment.gone, now, &changed, &verdict, out)
-        if verdict != ACTION_PASS:
-            carry_out(core, flow, verdict, now, out)
-            return
-        if segment.gone:
-            if apply and changed:
-                edit_too_late(core, flow, to_server, now, out)
-                return
-            if decided < packet.payload_length:
-                break                              # followed only: the rest is read after the reply
-        else:
-            core.counters.held_now -= 1
-            if changed:
-                send_changed(core, &packet, out)
+    if flow.fate == FLOW_RESET or flow.fate == FLOW_DROPPED:
+        take_back(core, out)                       # what closes a gap too early must not arrive
+
+
+cdef void take_back(Core *core, Operations *out) noexcept nogil:
+    # Every packet this call was about to let through is of the flow that has just ended.
+    cdef uint32_t i
+    for i in range(core.first_operation, out.count):
+        if out.items[i].kind == OP_ACCEPT or out.items[i].kind == OP_REPLACE:
+            if out.items[i].kind == OP_ACCEPT:
+                core.counters.accepted -= 1
             else:
-                accept(core, packet.queued.id, out)
-        answered(core, stream, segment)
-        segment = stream.pending
-    if flow.stream[0].pending == NULL and flow.stream[1].pending == NULL:
-        flow_holds_nothing(&core.flows, flow)
+                core.counters.replaced -= 1
+            core.counters.dropped += 1
+            core.drops[DROP_CLOSES_GAP] += 1
+            out.items[i].kind = OP_DROP
 
 
-cdef void remember(Core *core, Flow *flow, bint to_server, Packet *packet, bint gone, uint64_t now,
+cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                    Operations *out) noexcept nogil:
-    """Keeps a packet whose turn has not come: let through already (``gone``), or held."""
+    """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint apply = flow.ruling.apply
-    cdef uint8_t finding = 0, action
-    if stream.pending_count >= core.pending_limit or (not gone and core.counters.held_now >= core.held_limit):
-        finding = STREAM_PENDING_LIMIT
-    elif not gone and not core.can_hold:
-        drop(core, packet.queued.id, out)                    # the sender repeats it when its turn has come
-        return
-    elif stream_remember(stream, &core.pool, packet, now, gone) == NULL:
-        finding = STREAM_MEMORY_LIMIT
-    if finding:
-        action = report_condition(core, flow, finding, to_server, now)
-        if not apply or action <= ACTION_LOG:
-            accept(core, packet.queued.id, out)
-            stop_following(core, flow, out)
-        else:
-            drop(core, packet.queued.id, out)
+    cdef uint32_t changed = 0
+    cdef uint8_t action
+    if stream.ahead != NULL:
+        changed = stream_put_ahead(stream, packet.seq, packet.payload, packet.payload_length, apply)
+    if changed:
+        action = conflicting(core, flow, to_server, now)
+        if action != ACTION_PASS:
+            drop(core, DROP_CONDITION, packet.queued.id, out)
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
-        return
-    if gone:
-        accept(core, packet.queued.id, out)
-        return
-    core.counters.held += 1
-    core.counters.held_now += 1
-    flow_holds(&core.flows, flow)
-
-
-cdef void early(Core *core, Flow *flow, bint to_server, Packet *packet, bint text, uint64_t now,
-                Operations *out) noexcept nogil:
-    """A segment that cannot be decided yet; ``text``: it may go ahead, for nobody can read it before the gap closes."""
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef Segment *twin
-    if nm_seq_diff(packet.seq, stream.next_seq) > FARTHEST:
-        core.counters.beyond_window += 1
-        if flow.ruling.apply:
-            drop(core, packet.queued.id, out)
-        else:
-            accept(core, packet.queued.id, out)
-        return
-    core.counters.out_of_order += 1
-    twin = stream_overlapping(stream, packet.seq, packet.payload_length)
-    if twin == NULL:
-        remember(core, flow, to_server, packet, text or not flow.ruling.apply, now, out)
-    elif not flow.ruling.apply:
-        if nm_seq_diff(twin.seq, packet.seq) <= 0 and nm_seq_diff(
-                twin.seq + twin.payload_length, packet.seq + packet.payload_length) >= 0:
-            accept(core, packet.queued.id, out)              # nothing new in it
-        else:
-            remember(core, flow, to_server, packet, True, now, out)
-    elif (twin.seq == packet.seq and twin.payload_length == packet.payload_length
-            and memcmp(twin.queued.data + twin.payload_at, packet.payload, packet.payload_length) == 0):
-        if twin.gone:
-            accept(core, packet.queued.id, out)
-        else:
-            drop(core, packet.queued.id, out)                # its twin is held already
+            return
+    if stream.ahead_count >= core.pending_limit:
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+    elif stream_go_ahead(stream, &core.pool, packet.seq, packet.payload, packet.payload_length) < 0:
+        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
     else:
-        drop(core, packet.queued.id, out)                    # first seen wins: repeated in order, it is put right
+        let_go(core, packet, apply and (changed != 0 or cleared), out)
 
 
-cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
-    # The end of what the receiver can have in order, where packets go on before they are decided.
-    cdef uint32_t end = stream.next_seq
-    cdef Segment *segment = stream.pending
-    while segment != NULL and nm_seq_diff(segment.seq, end) <= 0:
-        if segment.gone and nm_seq_diff(segment.seq + segment.payload_length, end) > 0:
-            end = segment.seq + segment.payload_length
-        segment = segment.next
-    return end
-
-
-cdef bint acknowledged(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
-                       Operations *out) noexcept nogil:
-    """The packet's ACK, for the other direction's stream; False when it ends the flow."""
-    cdef Stream *stream = &flow.stream[not to_server]
-    cdef uint32_t end
-    cdef uint8_t action
-    if not stream.known or nm_seq_diff(packet.ack, stream.kept_seq) <= 0:
-        return True
-    end = stream.next_seq if flow.ruling.apply else forwarded_to(stream)
-    if nm_seq_diff(packet.ack, end + stream.fin) <= 0:
-        stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
-                           else stream.next_seq)
-        return True
-    # Octets have been acknowledged that did not come through us.
-    action = report_condition(core, flow, STREAM_GAP, not to_server, now)
-    if flow.ruling.apply and action == ACTION_DROP:
-        drop(core, packet.queued.id, out)
-    elif flow.ruling.apply and action > ACTION_LOG:
-        drop(core, packet.queued.id, out)
-        end_flow(core, flow, action, now, out)
-    else:
-        accept(core, packet.queued.id, out)
-        stop_following(core, flow, out)
-    return False
-
-
-cdef void note_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+               Operations *out) noexcept nogil:
+    """Keeps a packet in the queue until its turn has come."""
     cdef Stream *stream = &flow.stream[to_server]
-    if packet.flags & TCP_FIN and not stream.fin:
-        stream.fin = 1
-        stream.fin_seq = packet.seq + packet.payload_length
+    cdef uint16_t source = source_of(&core.flows, packet)
+    cdef Held *held
+    if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
+        # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
+        drop(core, DROP_REPEATED, packet.queued.id, out)
+        return
+    if (core.counters.held_now >= core.held_limit or core.held_by_source[source] >= core.held_source_limit
+            or flow.stream[0].held_count + flow.stream[1].held_count >= core.held_flow_limit):
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    held = stream_hold(stream, &core.pool, packet, now)
+    if held == NULL:
+        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    held.cleared = cleared
+    held.source = source
+    held.flow = flow
+    held.to_server = to_server
+    list_held(core, held)
+
+
+cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+                    Operations *out) noexcept nogil:
+    """A segment that cannot be decided yet."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef bint text = to_server and not flow.dialogue.waiting and (
+        flow.dialogue.input == INPUT_DATA or flow.dialogue.input == INPUT_CHUNK)
+    if not flow.ruling.apply:
+        go_ahead(core, flow, to_server, packet, False, now, out)
+    elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+        go_ahead(core, flow, to_server, packet, cleared, now, out)
+    else:
+        hold(core, flow, to_server, packet, cleared, now, out)
 
 
 cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
@@ -409,79 +354,84 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     cdef bint apply = flow.ruling.apply
     cdef bint waiting = to_server and flow.dialogue.waiting
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
-    cdef uint32_t changed, decided, place, stream_end
+    cdef bint fresh = nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq) > 0
+    cdef uint32_t changed, decided
     cdef uint8_t verdict
-    if ahead > 0 or (waiting and ahead == 0):
-        early(core, flow, to_server, packet,
-              to_server and not waiting and flow.dialogue.input == INPUT_DATA, now, out)
+    if fresh and stream_ended(stream):
+        # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
+        drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
         return
-    stream_end = packet.seq + packet.payload_length
-    if waiting and nm_seq_diff(stream_end, stream.next_seq) > 0:
-        if not apply:
-            early(core, flow, to_server, packet, True, now, out)
+    if waiting and fresh and ahead <= 0:
+        note_impatience(core, flow, now)
+    if ahead > 0:
+        core.counters.out_of_order += 1
+        too_early(core, flow, to_server, packet, cleared, now, out)
+        return
+    if waiting and fresh and (ahead == 0 or not apply):
+        too_early(core, flow, to_server, packet, cleared, now, out)
+        return
+    if waiting and fresh:
+        # Only the old octets may go before the reply; the sender repeats the others. A super-packet
+        # trimmed below its segment size would be dropped by the kernel.
+        if packet.queued.flags & PACKET_GSO:
+            drop(core, DROP_SUPER_PACKET, packet.queued.id, out)
             return
-        # Only the old octets may go before the reply; the sender repeats the others.
         packet_trim(packet, <uint32_t> -ahead)
         cleared = True
-    decided = decide(core, flow, to_server, packet, False, now, &changed, &verdict, out)
-    if verdict != ACTION_PASS:
-        if verdict == ACTION_LOG:
-            accept(core, packet.queued.id, out)
-        else:
-            drop(core, packet.queued.id, out)
+    if to_server and ahead == 0 and flow.ruling.bug_dot_crlf and end_is_cut(
+            &flow.dialogue, packet.payload, packet.payload_length):
+        if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
+            drop(core, DROP_FINDING, packet.queued.id, out)
+            return
+    decided = decide_packet(core, flow, to_server, packet, now, &changed, &verdict, out)
+    if verdict > ACTION_LOG:
+        drop(core, DROP_FINDING, packet.queued.id, out)
         carry_out(core, flow, verdict, now, out)
         return
-    place = out.count
-    if not apply and decided < packet.payload_length:
-        remember(core, flow, to_server, packet, True, now, out)
-    elif changed or cleared:
-        send_changed(core, packet, out)
+    if verdict != ACTION_PASS:
+        let_go(core, packet, changed != 0 or cleared, out)
+        carry_out(core, flow, verdict, now, out)
+        return
+    if decided < packet.payload_length and flow.fate == FLOW_INSPECTED:
+        # Followed only: the rest is read after the reply.
+        go_ahead(core, flow, to_server, packet, False, now, out)
     else:
-        accept(core, packet.queued.id, out)
-    if stream.pending != NULL and flow.fate == FLOW_INSPECTED:
+        let_go(core, packet, changed != 0 or cleared, out)
+    if flow.fate == FLOW_INSPECTED and (stream.ahead != NULL or stream.held != NULL):
         pump(core, flow, to_server, now, out)
-    if not to_server and flow.fate == FLOW_INSPECTED and flow.stream[1].pending != NULL and not flow.dialogue.waiting:
+    if not to_server and flow.fate == FLOW_INSPECTED and not flow.dialogue.waiting and (
+            flow.stream[1].ahead != NULL or flow.stream[1].held != NULL):
         pump(core, flow, True, now, out)           # the reply that was waited for
-    if flow.fate == FLOW_RESET or flow.fate == FLOW_DROPPED:
-        out.items[place].kind = OP_DROP            # what closes a gap too early must not arrive
 
 
 cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                          Operations *out) noexcept nogil:
-    cdef bint cleared = 0
-    cdef uint8_t action
-    if packet.flags & TCP_ACK and not acknowledged(core, flow, to_server, packet, now, out):
+    cdef bint cleared
+    cdef Standing standing = segment_standing(flow, to_server, packet)
+    if standing == STANDING_BEYOND:
+        core.counters.beyond_window += 1
+        drop_if(core, flow.ruling.apply, DROP_WINDOW, packet.queued.id, out)
         return
-    if to_server and not flow.syn_ack and packet.payload_length:
-        action = report_condition(core, flow, FLOW_ASYMMETRIC, to_server, now)
-        if flow.ruling.apply and action > ACTION_LOG:
-            drop(core, packet.queued.id, out)
-            if action != ACTION_DROP:
-                end_flow(core, flow, action, now, out)
-        else:
-            accept(core, packet.queued.id, out)
-            stop_following(core, flow, out)
+    if (standing != STANDING_OLD and packet.flags & TCP_ACK
+            and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
-    if packet.flags & TCP_URG:
-        # Receivers disagree on where urgent data lies in the stream (RFC 6093 3.1): make it plain data.
-        report_condition(core, flow, STREAM_URGENT, to_server, now)
-        if flow.ruling.apply:
-            packet.flags &= ~TCP_URG
-            packet.tcp[13] = packet.flags
-            nm_put16(packet.tcp + 18, 0)
-            cleared = True
-    note_fin(flow, to_server, packet)
+    if packet.payload_length and not flow.answered:
+        if to_server and not flow.stream[0].known:
+            flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST
+        refuse(core, flow, to_server, FLOW_ASYMMETRIC, DROP_CONDITION, packet, now, out)
+        return
+    if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
+        return
     if packet.payload_length:
         arrive(core, flow, to_server, packet, cleared, now, out)
-    elif cleared:
-        send_changed(core, packet, out)
     else:
-        accept(core, packet.queued.id, out)
-    if (flow.stream[0].fin and flow.stream[1].fin and not flow.closed
-            and flow.stream[0].next_seq == flow.stream[0].fin_seq
-            and flow.stream[1].next_seq == flow.stream[1].fin_seq):
+        let_go(core, packet, cleared, out)
+    take_fin(flow, to_server, packet)
+    if (flow.fate == FLOW_INSPECTED and not flow.closed
+            and stream_ended(&flow.stream[0]) and stream_ended(&flow.stream[1])):
         flow.closed = 1
         flow.end = END_FIN
     if (flow.fate == FLOW_INSPECTED and flow.dialogue.input == INPUT_OPAQUE and flow.dialogue.tls_checked
-            and flow.stream[0].pending == NULL and flow.stream[1].pending == NULL):
+            and flow.stream[0].ahead == NULL and flow.stream[1].ahead == NULL
+            and flow.stream[0].held == NULL and flow.stream[1].held == NULL):
         stop_following(core, flow, out)            # every octet of the plain dialogue has been delivered

@@ -3,6 +3,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nfmailguard.cext.smtp cimport Dialogue, Scene
 
+# The octets of a chunk have all come.
+cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil
+# Whether a packet's octets go on with an end of data that an earlier packet began (CSCds90792).
+cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil
 # Decides message octets from `at` on; returns the index behind the last one that was message.
 cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
                              uint64_t offset) noexcept nogil

@@ -7,6 +7,8 @@ the completing octet is blanked. Most text is skipped by memchr: an end of data
 needs a dot behind a line end. Does not know commands.
 """
 
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
@@ -14,19 +16,34 @@ from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_PASS,
     DATA_BARE,
+    DATA_BARE_CR,
     DATA_BARE_DOT,
+    DATA_BARE_LF,
     DATA_CR,
     DATA_DOT,
     DATA_DOT_CR,
     DATA_LINE,
     DATA_LINE_TOO_LONG,
+    DATA_NUL,
     DATA_SMUGGLING_SHAPE,
     DATA_TEXT,
     HEADER_LINE_TOO_LONG,
     INPUT_COMMANDS,
+    INPUT_DATA,
     expect_reply,
+    note_change,
     report,
 )
+
+cdef extern from "scan.h" nogil:
+    size_t nm_odd_octet(const uint8_t *p, size_t length, uint8_t before) noexcept
+    const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
+
+cdef enum:                             # Odd: octets that have no place in a message; bits of Dialogue.text_reported
+    ODD_NUL = 0
+    ODD_LF = 1
+    ODD_CR = 2
+    ODD_ALL = 7
 
 cdef enum:
     CR = 13
@@ -51,8 +68,8 @@ cdef inline bint shape(Scene *scene, Dialogue *dialogue, uint8_t *octet, uint8_t
     cdef uint8_t before = octet[0]
     if report(scene, dialogue, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1) != ACTION_BLANK:
         return False
+    note_change(scene)
     octet[0] = blank
-    scene.edits += 1
     return True
 
 
@@ -104,16 +121,44 @@ cdef uint32_t find_end(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32
     return at
 
 
+cdef uint32_t find_end_behind_nuls(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
+                                   uint64_t offset, bint *ended) noexcept nogil:
+    # Some servers leave NULs out before they look for the end of data: where they are blanked, none is left to.
+    cdef bint blank = scene.ruling.apply and scene.ruling.action[DATA_NUL] == ACTION_BLANK
+    cdef uint8_t *nul = NULL
+    cdef uint32_t stop
+    ended[0] = 0
+    while at < length and not ended[0] and scene.verdict == ACTION_PASS:
+        if blank:
+            nul = <uint8_t *> memchr(octets + at, 0, length - at)
+        stop = <uint32_t> (nul - octets) if nul != NULL else length
+        at = find_end(scene, dialogue, octets, at, stop, offset, ended)
+        if nul != NULL and at == stop and not ended[0] and scene.verdict == ACTION_PASS:
+            note_change(scene)
+            while stop < length and octets[stop] == 0:
+                octets[stop] = SPACE
+                stop += 1
+    return at
+
+
 cdef void measure_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t at, uint32_t length,
                         uint64_t offset) noexcept nogil:
-    # ASA default map, classes 3 and 4: header and body lines; a CR at the end is not counted.
+    # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
     cdef uint32_t stop, size, limit
     cdef const uint8_t *end
     while at < length and scene.verdict == ACTION_PASS:
+        limit = scene.ruling.header_line_length if dialogue.header else scene.ruling.body_line_length
+        if not dialogue.header and dialogue.data_line_length == 0:
+            # Any line that ends within `limit` octets is short enough: only the last end matters.
+            end = nm_last_lf(octets + at, length - at if limit == 0 or length - at < limit else limit)
+            if end != NULL:
+                at = <uint32_t> (end - octets) + 1
+                dialogue.after_cr = 0
+                dialogue.reported = 0
+                continue
         end = <const uint8_t *> memchr(octets + at, LF, length - at)
         stop = <uint32_t> (end - octets) if end != NULL else length
         size = dialogue.data_line_length + (stop - at)
-        limit = scene.ruling.header_line_length if dialogue.header else scene.ruling.body_line_length
         if stop > at:
             dialogue.after_cr = octets[stop - 1] == CR
         if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
@@ -131,11 +176,69 @@ cdef void measure_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
         at = stop + 1
 
 
+cdef void find_odd(Dialogue *dialogue, const uint8_t *octets, uint32_t at, uint32_t length,
+                   uint32_t *found) noexcept nogil:
+    """Where the octets RFC 5321 2.3.8 and 4.5.2 forbid are first met: by Odd; ``length`` where they are not.
+
+    In honest text one pass finds nothing. A kind that has been reported is not looked for again.
+    """
+    cdef uint32_t start = at, place
+    cdef const uint8_t *next_one
+    found[0] = found[1] = found[2] = length
+    if dialogue.text_reported == 0:
+        at += <uint32_t> nm_odd_octet(octets + at, length - at, dialogue.text_octet)
+    if at == length or dialogue.text_reported == ODD_ALL:
+        return
+    if not dialogue.text_reported & 1 << ODD_NUL:
+        next_one = <const uint8_t *> memchr(octets + at, 0, length - at)
+        if next_one != NULL:
+            found[ODD_NUL] = <uint32_t> (next_one - octets)
+    place = at
+    while place < length and not dialogue.text_reported & 1 << ODD_LF:
+        next_one = <const uint8_t *> memchr(octets + place, LF, length - place)
+        if next_one == NULL:
+            break
+        place = <uint32_t> (next_one - octets)
+        if (octets[place - 1] if place > start else dialogue.text_octet) != CR:
+            found[ODD_LF] = place
+            break
+        place += 1
+    if dialogue.text_reported & 1 << ODD_CR:
+        return
+    if (octets[at - 1] if at > start else dialogue.text_octet) == CR and octets[at] != LF:
+        found[ODD_CR] = at
+        return
+    place = at
+    while place < length:
+        next_one = <const uint8_t *> memchr(octets + place, CR, length - place)
+        if next_one == NULL or next_one == octets + length - 1:
+            break
+        place = <uint32_t> (next_one - octets) + 1
+        if octets[place] != LF:
+            found[ODD_CR] = place
+            break
+
+
+cdef void report_odd(Scene *scene, Dialogue *dialogue, uint8_t kind, uint8_t finding, uint32_t at, uint32_t end,
+                     uint64_t offset) noexcept nogil:
+    if at < end:
+        dialogue.text_reported |= 1 << kind
+        report(scene, dialogue, finding, True, 0, offset + at, NULL, 0, NULL, 0)
+
+
 cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
                              uint64_t offset) noexcept nogil:
     cdef bint ended
-    cdef uint32_t end = find_end(scene, dialogue, octets, at, length, offset, &ended)
+    cdef uint32_t odd[3]
+    cdef uint32_t end
+    cdef uint8_t last = octets[length - 1]
     cdef Record *record
+    find_odd(dialogue, octets, at, length, odd)    # as they came: find_end makes some of them spaces
+    end = find_end_behind_nuls(scene, dialogue, octets, at, length, offset, &ended)
+    report_odd(scene, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
+    report_odd(scene, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
+    report_odd(scene, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
+    dialogue.text_octet = last
     if scene.verdict != ACTION_PASS:
         return end
     if scene.ruling.header_line_length or scene.ruling.body_line_length:
@@ -157,3 +260,28 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
     dialogue.reported = 0
     expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset + end - 1)
     return end
+
+
+cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # S-Q295725, S-POSTFIX HISTORY 20010529: the final ".<CR><LF>" spans a packet boundary.
+    if dialogue.input != INPUT_DATA:
+        return False
+    if dialogue.data_state == DATA_DOT:
+        return octets[0] == CR and (length == 1 or octets[1] == LF)
+    return dialogue.data_state == DATA_DOT_CR and octets[0] == LF
+
+
+cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # RFC 3030 2: LAST says that it was the message's last one.
+    cdef Record *record
+    dialogue.input = INPUT_COMMANDS
+    if not dialogue.last_chunk:
+        return
+    record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = dialogue.state
+        record.a = dialogue.message_octets
+        ring_push(scene.ring)
+    dialogue.message_octets = 0
+    dialogue.last_chunk = 0

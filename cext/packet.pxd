@@ -38,7 +38,7 @@ cdef enum:  # TcpFlag
 cdef enum ParseResult:
     PARSED = 0
     NOT_TCP = 1                # another protocol: none of our business
-    FRAGMENT = 2               # a part of a packet: ports and stream cannot be told
+    FRAGMENT = 2               # a part of a packet: only addresses can be told
     MALFORMED = 3              # lengths that do not add up: no TCP would take it
     TRUNCATED = 4              # whole on the wire, cut on the way to us
 
@@ -65,9 +65,16 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
 cdef bint packet_checksum_ok(Packet *packet) noexcept nogil
 cdef void packet_fix_checksums(Packet *packet) noexcept nogil
 cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil
+# The value of the window scale option, or -1.
+cdef int packet_window_scale(Packet *packet) noexcept nogil
+# The first option of the kind (RFC 9293 3.1), its length octet checked, or NULL.
+cdef uint8_t *packet_option(Packet *packet, uint8_t kind) noexcept nogil
+# Overwrites every option of the kind with NOPs.
+cdef void packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil
 cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,
                            uint16_t source_port, uint16_t destination_port, uint32_t seq, uint32_t ack,
                            uint8_t flags) noexcept nogil
 
 cdef enum:
+    MOST_PAYLOAD = 65535       # octets of a packet that is taken
     PACKET_BUILD_SIZE = 60     # octets packet_build writes at most

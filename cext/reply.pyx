@@ -13,7 +13,6 @@ from libc.string cimport memchr, memcpy, memset
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
     ACTION_PASS,
-    ACTION_RESET,
     BANNER_B40,
     BANNER_B51,
     BANNER_MASKED,
@@ -24,6 +23,7 @@ from nfmailguard.cext.smtp cimport (
     NAME_OCTETS,
     REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED,
+    REPLY_TURNED_OK,
     VERB_EHLO,
     Line,
     Name,
@@ -33,6 +33,8 @@ from nfmailguard.cext.smtp cimport (
     line_add,
     name_begins,
     name_is,
+    note_change,
+    out_of_memory,
     report,
     settle_reply,
 )
@@ -54,7 +56,7 @@ cdef const char *CMAP = b"SMTP/cmap ready"
 
 cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
     if at[0] != octet:
-        scene.edits += 1
+        note_change(scene)
         if scene.ruling.apply:
             at[0] = octet
 
@@ -98,9 +100,31 @@ cdef inline bint masking_banner(Scene *scene, Dialogue *dialogue) noexcept nogil
             and expected_verb(dialogue) == scene.grammar.verb_greeting)
 
 
+cdef inline bint turning_ok(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # S-4733: "responds with an OK even to denied commands": the server's answer to what was masked.
+    return expected_verb(dialogue) == scene.grammar.verb_masked and scene.ruling.action[REPLY_TURNED_OK] == ACTION_MASK
+
+
+cdef inline uint8_t ok_octet(uint32_t column, uint8_t octet) noexcept nogil:
+    cdef const char *ok = b"250 OK"
+    if column == 3:
+        return octet
+    return ok[column] if column < 6 else SPACE
+
+
+cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Line *line = dialogue.reply
+    cdef uint8_t after[LINE_OCTETS]
+    cdef uint32_t i, length = line.length if line.length < 120 else 120
+    for i in range(length):
+        after[i] = ok_octet(i, line.octets[i])
+    report(scene, dialogue, REPLY_TURNED_OK, False, 0, offset, line.octets, length, after, length)
+
+
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    return (scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250
-            and expected_verb(dialogue) == VERB_EHLO)
+    # Whatever the count of replies says: a server that skips a command, or answers one twice, must not
+    # make this the reply to another one.
+    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250 and dialogue.ehlo_sent
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -193,18 +217,23 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint64_t start = dialogue.reply_offset
     cdef bint more = line != NULL and line.length > 3 and line.octets[3] == DASH
     if dialogue.malformed or dialogue.reply_column < 3:
-        report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets if line != NULL else NULL,
-               line.length if line != NULL else 0, NULL, 0)
+        if line == NULL or dialogue.secret or dialogue.secret_said:
+            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
+        else:
+            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
         give_line(scene.lines, &dialogue.reply)
         dialogue.reply_column = 0
         dialogue.malformed = 0
         return
     if masking_banner(scene, dialogue) and dialogue.reply_line == 0:
         report_banner(scene, dialogue, start)
-    elif dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO:
+    else:
+        if dialogue.code // 100 == 5 and turning_ok(scene, dialogue):
+            report_ok(scene, dialogue, start)
         if masking_keywords(scene, dialogue) and keyword_denied(scene, dialogue):
             report_keyword(scene, dialogue, start)
-        if not masking_keywords(scene, dialogue) or line.sent + 4 >= line.length:
+        if dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO and (
+                not masking_keywords(scene, dialogue) or line.sent + 4 >= line.length):
             note_chunking(scene, dialogue)
     if more:
         if dialogue.reply_line < 255:
@@ -221,20 +250,25 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint16_t column = dialogue.reply_column
     cdef uint8_t octet = at[0]
-    cdef bint last
+    cdef bint last, hide_denial
     if column == 0:
         dialogue.reply = lend_line(scene.lines)
         dialogue.code = 0
         if dialogue.reply == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, False, dialogue.reply_offset)
             return
+    hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
     if column < 3:
         if 48 <= octet <= 57:
             dialogue.code = dialogue.code * 10 + (octet - 48)
         else:
             dialogue.malformed = 1
+        if hide_denial and not dialogue.malformed:
+            put(scene, at, ok_octet(column, octet))
     elif dialogue.malformed:
         pass
+    elif hide_denial:
+        put(scene, at, ok_octet(column, octet))
     elif masking_banner(scene, dialogue):
         if scene.ruling.action[BANNER_MASKED] == ACTION_MASK:
             put(scene, at, banner_octet(scene, column, octet))
@@ -251,7 +285,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
 cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # Behind the separator of a reply that is not altered, only the line's end matters.
     return (dialogue.reply_column > 3 and dialogue.reply.length >= 128 and not masking_banner(scene, dialogue)
-            and not masking_keywords(scene, dialogue))
+            and not masking_keywords(scene, dialogue) and not turning_ok(scene, dialogue))
 
 
 cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,

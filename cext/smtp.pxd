@@ -1,7 +1,9 @@
 # The SMTP dialogue: both directions' bytes in order, decisions and same-length edits out.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from nfmailguard.cext.record cimport Identity, Ring
+from nfmailguard.cext.store cimport Pool
 
 cdef enum:
     MOST_VERBS = 64
@@ -19,6 +21,7 @@ cdef enum:  # VerbNumber
     VERB_RCPT = 4
     VERB_DATA = 5
     VERB_RSET = 6
+    VERB_NOOP = 10
     VERB_BDAT = 14
 
 cdef enum:  # Input: smtp.verbs.Input
@@ -65,9 +68,12 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     COMMAND_TOO_LONG
     COMMAND_BARE_LF
     COMMAND_BARE_CR
+    COMMAND_NUL
     COMMAND_TOO_MANY_OUTSTANDING
+    COMMAND_PIPELINED_TOO_FAR
     BANNER_MASKED
     REPLY_KEYWORD_MASKED
+    REPLY_TURNED_OK
     REPLY_MALFORMED
     REPLY_UNSOLICITED
     REPLY_AMBIGUOUS
@@ -77,6 +83,12 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     HEADER_LINE_TOO_LONG
     DATA_LINE_TOO_LONG
     DATA_SMUGGLING_SHAPE
+    DATA_BARE_LF
+    DATA_BARE_CR
+    DATA_NUL
+    BUG_DOT_CRLF
+    BUG_DATA_BYPASS
+    BUG_NOOP_BODY
     BDAT_SIZE_INVALID
     BDAT_NOT_OFFERED
     TLS_STARTED
@@ -92,6 +104,10 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     STREAM_MEMORY_LIMIT
     STREAM_URGENT
     PACKET_TRUNCATED
+    PACKET_FRAGMENT
+    PACKET_ODD_FLAGS
+    PACKET_SYN_DATA
+    PACKET_MULTIPATH
     PACKET_WRONG_INTERFACE
 
 cdef enum:  # BannerRule: policy.model.BannerRule
@@ -105,6 +121,7 @@ cdef enum:  # UnknownForm: policy.model.UnknownCommand
     FORM_XVERB = 0
     FORM_XALL = 1
     FORM_NOOP = 2
+    FORM_OK = 3
 
 cdef struct Name:
     uint8_t octets[NAME_OCTETS]    # upper case
@@ -122,6 +139,8 @@ cdef struct Grammar:
     uint8_t verb_end_of_data
     uint8_t verb_empty
     uint8_t verb_greeting
+    uint8_t verb_masked
+    uint8_t verb_dot
     uint8_t state_connect
 
 # One FlowRule, compiled. Immutable.
@@ -139,6 +158,9 @@ cdef struct Ruling:
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]
     uint8_t brackets
+    uint8_t bug_dot_crlf
+    uint8_t bug_data_bypass
+    uint8_t bug_noop_body
     uint8_t internal_error     # Action
     uint8_t midstream_at_start  # Action
     uint32_t line_length       # 0: no limit, as below
@@ -159,7 +181,8 @@ cdef struct Line:
 
 cdef struct LinePool:
     Line *free
-    uint64_t used              # lines lent
+    Pool *pool                 # where their memory comes from, and the outstanding commands'
+    uint32_t free_count
 
 cdef struct Dialogue:
     Line *command              # NULL between lines
@@ -196,7 +219,16 @@ cdef struct Dialogue:
     uint8_t data_state         # DataState
     uint8_t header
     uint8_t tls_checked
+    uint8_t impatient          # the client did not wait; reported
+    uint8_t secret             # AUTH was begun: what is no command may be a part of it
+    uint8_t secret_said        # and has been since the last time nothing was outstanding
+    uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
+    uint8_t noop_seen          # CSCdk46673: what matters to the next message
+    uint8_t body_as_commands   # the message is read as lines of commands
+    uint8_t text_octet         # the last octet of the message so far
+    uint8_t text_reported      # bits of what has been reported in this message
     uint8_t offered_chunking
+    uint8_t last_chunk
     uint8_t hypothetical
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
@@ -212,12 +244,20 @@ cdef struct Scene:
     Identity *identity
     uint64_t *finding_counts
     uint64_t now
+    const uint8_t *octets      # the `length` octets to decide
+    uint8_t *came              # room for them as they came; filled when the first is changed
+    uint32_t length
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
+    uint8_t gone               # the octets have left already: not one is decided that should have waited
 
 cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil
 cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil
+# No memory for what has to be remembered of a dialogue: the ruling's word is in scene.verdict.
+cdef void out_of_memory(Scene *scene, Dialogue *dialogue, bint to_server, uint64_t offset) noexcept nogil
+# The command whose reply has to be waited for, when `waiting`.
+cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).
 cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
 # The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
@@ -229,11 +269,19 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
 cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil
+# The client's next octets are a message's.
+cdef void begin_message(Dialogue *dialogue) noexcept nogil
 cdef Line *lend_line(LinePool *lines) noexcept nogil
 cdef void give_line(LinePool *lines, Line **line) noexcept nogil
 cdef void lines_close(LinePool *lines) noexcept nogil
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+
+# Before an octet is changed.
+cdef inline void note_change(Scene *scene) noexcept nogil:
+    if scene.edits == 0 and scene.length:
+        memcpy(scene.came, scene.octets, scene.length)
+    scene.edits += 1
 
 cdef inline void line_add(Line *line, uint8_t octet) noexcept nogil:
     if line.length < LINE_OCTETS:

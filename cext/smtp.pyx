@@ -7,10 +7,15 @@ ruling and from nowhere else (invariant 5: nothing is carried out when the rulin
 does not apply). Does not know how lines are read, nor packets.
 """
 
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport UINT16_MAX
 from libc.string cimport memset
 
 from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.store cimport pool_give, pool_lend_again, pool_set_aside, pool_take
+
+cdef enum:
+    CR = 13
+    MOST_FREE = 64             # lines kept for the next ones to be read
 
 
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -34,22 +39,28 @@ cdef Line *lend_line(LinePool *lines) noexcept nogil:
     cdef Line *line = lines.free
     if line != NULL:
         lines.free = line.next
+        lines.free_count -= 1
+        pool_lend_again(lines.pool, sizeof(Line))
     else:
-        line = <Line *> malloc(sizeof(Line))
+        line = <Line *> pool_take(lines.pool, sizeof(Line), 0)
         if line == NULL:
             return NULL
-    lines.used += 1
     line.length = 0
     line.sent = 0
     return line
 
 
 cdef void give_line(LinePool *lines, Line **line) noexcept nogil:
-    if line[0] != NULL:
+    if line[0] == NULL:
+        return
+    if lines.free_count < MOST_FREE:
         line[0].next = lines.free
         lines.free = line[0]
-        lines.used -= 1
-        line[0] = NULL
+        lines.free_count += 1
+        pool_set_aside(lines.pool, sizeof(Line))
+    else:
+        pool_give(lines.pool, line[0], sizeof(Line))
+    line[0] = NULL
 
 
 cdef void lines_close(LinePool *lines) noexcept nogil:
@@ -57,7 +68,8 @@ cdef void lines_close(LinePool *lines) noexcept nogil:
     while lines.free != NULL:
         line = lines.free
         lines.free = line.next
-        free(line)
+        pool_lend_again(lines.pool, sizeof(Line))
+        pool_give(lines.pool, line, sizeof(Line))
 
 
 cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil:
@@ -71,8 +83,7 @@ cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil:
 cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil:
     give_line(lines, &dialogue.command)
     give_line(lines, &dialogue.reply)
-    free(dialogue.more)
-    dialogue.more = NULL
+    answer_all(dialogue, lines)
 
 
 cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
@@ -106,6 +117,12 @@ cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_s
     return action
 
 
+cdef void out_of_memory(Scene *scene, Dialogue *dialogue, bint to_server, uint64_t offset) noexcept nogil:
+    # ACTION_LOG as a verdict: not to be looked at any more.
+    cdef uint8_t action = report(scene, dialogue, STREAM_MEMORY_LIMIT, to_server, 0, offset, NULL, 0, NULL, 0)
+    scene.verdict = action if action > ACTION_LOG else ACTION_LOG
+
+
 cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
     if dialogue.more != NULL:
         size[0] = dialogue.capacity
@@ -115,7 +132,7 @@ cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
 
 
 cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    cdef uint32_t size, i
+    cdef uint32_t size, more, i
     cdef uint8_t *ring = slots(dialogue, &size)
     cdef uint8_t *larger
     if dialogue.count >= scene.ruling.outstanding_commands:
@@ -125,17 +142,18 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
             dialogue.tls_checked = 1
         return False
     if dialogue.count == size:
-        larger = <uint8_t *> malloc(size * 4)
+        more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX
+        larger = <uint8_t *> pool_take(scene.lines.pool, more, 0)
         if larger == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, True, offset)
             return False
         for i in range(dialogue.count):
             larger[i] = ring[(dialogue.first + i) % size]
-        free(dialogue.more)
+        pool_give(scene.lines.pool, dialogue.more, dialogue.capacity)
         dialogue.more = larger
-        dialogue.capacity = <uint16_t> (size * 4)
+        dialogue.capacity = <uint16_t> more
         dialogue.first = 0
-        size *= 4
+        size = more
         ring = larger
     ring[(dialogue.first + dialogue.count) % size] = verb
     dialogue.count += 1
@@ -148,7 +166,13 @@ cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil:
     return ring[dialogue.first] if dialogue.count else VERB_UNKNOWN
 
 
-cdef void answer_oldest(Dialogue *dialogue) noexcept nogil:
+cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
+    cdef uint32_t size
+    cdef uint8_t *ring = slots(dialogue, &size)
+    return ring[(dialogue.first + dialogue.waiting - 1) % size] if dialogue.waiting else VERB_UNKNOWN
+
+
+cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
     cdef uint32_t size
     slots(dialogue, &size)
     if dialogue.count == 0:
@@ -157,14 +181,18 @@ cdef void answer_oldest(Dialogue *dialogue) noexcept nogil:
     dialogue.count -= 1
     if dialogue.waiting:
         dialogue.waiting -= 1
+        dialogue.impatient &= dialogue.waiting != 0
     if dialogue.count == 0:
-        answer_all(dialogue)
+        answer_all(dialogue, lines)
 
 
-cdef void answer_all(Dialogue *dialogue) noexcept nogil:
+cdef void answer_all(Dialogue *dialogue, LinePool *lines) noexcept nogil:
     dialogue.count = dialogue.first = dialogue.waiting = 0
-    free(dialogue.more)
+    dialogue.impatient = 0
+    dialogue.secret_said = dialogue.secret
+    pool_give(lines.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
+    dialogue.capacity = 0
 
 
 cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -174,7 +202,7 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
     for i in range(dialogue.count):
         if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
             while i:
-                answer_oldest(dialogue)
+                answer_oldest(dialogue, scene.lines)
                 i -= 1
             return True
     return False
@@ -189,16 +217,28 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
     cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
-    if not expected:
-        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
-            report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
-    elif (code == 354 or code == 334) and (
-            grammar.continues[verb] != code
+    if dialogue.secret or dialogue.secret_said:
+        length = 0                                 # some servers repeat what they do not understand
+    if (code == 354 or code == 334) and (
+            not expected or grammar.continues[verb] != code
             # 334 asks for one line, and what stands behind AUTH may be taken for it.
             or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
         report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
         if not scene.ruling.apply and resynchronise(scene, dialogue):
             verb = expected_verb(dialogue)
+    elif code != 421 and (dialogue.input == INPUT_SASL or (dialogue.input == INPUT_DATA and not expected)):
+        # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
+        # up reads what follows as commands.
+        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    elif not expected:
+        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
+            report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+    elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
+        # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
+        # before they have come may take them for commands.
+        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    if scene.verdict != ACTION_PASS:
+        return
     if expected:
         dialogue.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
     record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
@@ -212,26 +252,50 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     if not expected:
         return
     if grammar.continues[verb] != code:
-        answer_oldest(dialogue)
+        if dialogue.input == INPUT_SASL:           # given up
+            dialogue.input = INPUT_COMMANDS
+            dialogue.phase = PHASE_START
+        if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+            report(scene, dialogue, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
+        answer_oldest(dialogue, scene.lines)
+        return
+    if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+        answer_oldest(dialogue, scene.lines)       # CSCdr91002: the message has begun with the command
+        return
+    if verb == VERB_DATA and scene.ruling.bug_noop_body and dialogue.noop_seen:
+        # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
+        report(scene, dialogue, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
+        answer_all(dialogue, scene.lines)
+        dialogue.noop_seen = 0
+        dialogue.body_as_commands = 1
         return
     dialogue.input = grammar.reads[verb]
     dialogue.waiting = 0
+    dialogue.impatient = 0
     give_line(scene.lines, &dialogue.command)
     if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
         dialogue.phase = PHASE_SASL
-    else:
-        # The server reads everything behind the command as message text, or as TLS.
-        answer_all(dialogue)
-        if dialogue.after_cr:
-            dialogue.data_state = DATA_CR
-        else:
-            dialogue.data_state = DATA_LINE if dialogue.phase == PHASE_START else DATA_TEXT
-        dialogue.phase = PHASE_START
-        dialogue.after_cr = 0
+        dialogue.line_length = 0
         dialogue.reported = 0
-        dialogue.message_octets = 0
-        dialogue.data_line_length = 0
-        dialogue.header = 1
-        dialogue.tls_checked = 0
-        if dialogue.input == INPUT_OPAQUE:
-            report(scene, dialogue, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+        return
+    # The server reads everything behind the command as message text, or as TLS.
+    answer_all(dialogue, scene.lines)
+    begin_message(dialogue)
+    if dialogue.input == INPUT_OPAQUE:
+        report(scene, dialogue, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+
+
+cdef void begin_message(Dialogue *dialogue) noexcept nogil:
+    if dialogue.after_cr:
+        dialogue.data_state = DATA_CR
+    else:
+        dialogue.data_state = DATA_LINE if dialogue.phase == PHASE_START else DATA_TEXT
+    dialogue.phase = PHASE_START
+    dialogue.after_cr = 0
+    dialogue.reported = 0
+    dialogue.message_octets = 0
+    dialogue.data_line_length = 0
+    dialogue.text_octet = CR if dialogue.data_state == DATA_CR else 0
+    dialogue.text_reported = 0
+    dialogue.header = 1
+    dialogue.tls_checked = 0

@@ -1,54 +1,92 @@
-# Streams: one direction of a flow, from the last acknowledged octet to the last segment waiting.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+# Streams: one direction of a flow, from the last acknowledged octet to the last one that waits.
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from nfmailguard.cext.packet cimport Packet, QueuedPacket
+from nfmailguard.cext.packet cimport Packet, QueuedPacket, nm_seq_diff
+from nfmailguard.cext.store cimport Pool, Store
 
-cdef enum:
-    PAGE_OCTETS = 2040
+# Octets that went ahead of a gap: the receiver may have them, and cannot read them yet.
+cdef struct Ahead:
+    Ahead *next                # by sequence number; two of them share no octet
+    Store octets
+    uint32_t seq               # of the first one in `octets`
 
-cdef struct Page:
-    Page *next
-    uint8_t data[PAGE_OCTETS]
-
-# All memory that peers can make us use, under one cap.
-cdef struct Pool:
-    Page *free
-    uint64_t used              # octets in pages of streams and in pending segments
-    uint64_t limit
-
-# A segment that cannot be decided yet, with a copy of its packet behind the struct.
-cdef struct Segment:
-    Segment *next              # by sequence number
+# A packet that waits in the queue for its turn, with its octets behind the struct.
+cdef struct Held:
+    Held *next                 # of its stream, by sequence number
+    Held *older                # of all that are held
+    Held *newer
+    void *flow                 # its Flow
     uint64_t arrived           # nanoseconds
     QueuedPacket queued        # `data` points behind this struct
     uint32_t seq
     uint32_t payload_at        # offset of the payload in the packet
     uint32_t payload_length
     uint32_t size              # octets of the packet
-    uint8_t gone               # it has been let through and is only remembered
+    uint16_t source            # where its sender's held packets are counted
+    uint8_t cleared            # its header has been changed
+    uint8_t to_server
+
+# Octets as they came where others were emitted: an honest sender repeats these.
+cdef struct Edit:
+    Edit *next                 # by sequence number
+    uint32_t seq
+    uint32_t length            # octets, behind the struct
+
+cdef enum:
+    MOST_EDITS = 256           # of one stream, not acknowledged; of more, later copies look like conflicts
 
 cdef struct Stream:
-    Page *first                # emitted and not acknowledged: [kept_seq, next_seq)
-    Page *last
-    Segment *pending
+    Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
+    Edit *edits
+    Edit *last_edit
+    Ahead *ahead
+    Ahead *farthest            # the last of them
+    Held *held
     uint64_t octets            # decided since the beginning
     uint32_t isn
     uint32_t next_seq          # the first octet that is not decided
-    uint32_t kept_seq          # the first octet that is kept
+    uint32_t kept_seq          # the first octet that is not acknowledged
     uint32_t fin_seq           # where the stream ends, when fin
-    uint32_t pending_count
-    uint16_t first_offset      # octets of `first` before kept_seq
+    uint32_t widest            # the widest window its receiver has announced
+    uint32_t window_end        # the first octet the receiver has not made room for
+    uint16_t ahead_count
+    uint16_t edit_count
+    uint16_t held_count
     uint8_t known              # isn seen
     uint8_t fin
+    uint8_t windowed           # window_end is known
 
+# Appends what was decided and moves next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil
+# Notes how `length` octets that are about to be kept came, as far as they differ.
+cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, const uint8_t *octets,
+                           uint32_t length) noexcept nogil
+# Lets go of what lies before `ack`; the caller has checked kept_seq <= ack <= next_seq.
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil
+# Puts the first-seen octets over a retransmission of decided ones; how many differed.
 cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uint32_t length,
                               bint write, bint *conflict) noexcept nogil
-cdef Segment *stream_remember(Stream *stream, Pool *pool, Packet *packet, uint64_t now, bint gone) noexcept nogil
-cdef Segment *stream_overlapping(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil
-cdef void stream_take_out(Stream *stream, Segment *segment) noexcept nogil
-cdef void segment_free(Pool *pool, Segment *segment) noexcept nogil
-cdef void stream_forget(Stream *stream, Pool *pool, Segment *segment) noexcept nogil
+# Puts octets that went ahead over those of a segment; how many differed.
+cdef uint32_t stream_put_ahead(Stream *stream, uint32_t seq, uint8_t *octets, uint32_t length,
+                               bint write) noexcept nogil
+# Remembers a segment that goes ahead, as far as it is new; -1 when memory runs out.
+cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *octets,
+                         uint32_t length) noexcept nogil
+# Forgets the first `length` octets of the first Ahead.
+cdef void stream_caught_up(Stream *stream, Pool *pool, uint32_t length) noexcept nogil
+# Copies a packet into the list of held ones; NULL when memory runs out.
+cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil
+# The first held packet that shares an octet with [seq, seq + length), or NULL.
+cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil
+# Takes a held packet out of the list; its memory is the caller's now.
+cdef void stream_release(Stream *stream, Held *held) noexcept nogil
+cdef void held_free(Pool *pool, Held *held) noexcept nogil
+# Gives back everything; held packets must have been released.
 cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil
-cdef void pool_close(Pool *pool) noexcept nogil
+
+cdef inline uint32_t ahead_end(const Ahead *ahead) noexcept nogil:
+    return ahead.seq + ahead.octets.length
+
+cdef inline bint stream_ended(const Stream *stream) noexcept nogil:
+    # Whether the FIN stands behind the last decided octet.
+    return stream.fin and stream.fin_seq == stream.next_seq

@@ -2,226 +2,273 @@
 """Streams: what one side has said, exactly as it was let through.
 
 Keeps invariant 2 (delivered is decided): octets that went out are kept until the
-receiver acknowledges them and are put back over any retransmission. Keeps
-invariant 6: every octet here is counted against one cap. Does not know SMTP, nor
-what becomes of a segment.
+receiver acknowledges them and are put back over any retransmission; so are those
+that went out ahead of a gap. Does not know SMTP, nor what becomes of a packet.
 """
 
-from libc.stdint cimport int32_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.packet cimport nm_seq_diff
-
-
-cdef Page *take_page(Pool *pool) noexcept nogil:
-    cdef Page *page = pool.free
-    if pool.used + sizeof(Page) > pool.limit:
-        return NULL
-    if page != NULL:
-        pool.free = page.next
-    else:
-        page = <Page *> malloc(sizeof(Page))
-        if page == NULL:
-            return NULL
-    page.next = NULL
-    pool.used += sizeof(Page)
-    return page
-
-
-cdef void give_page(Pool *pool, Page *page) noexcept nogil:
-    page.next = pool.free
-    pool.free = page
-    pool.used -= sizeof(Page)
+from nfmailguard.cext.store cimport (
+    PAGE_OCTETS,
+    pool_give,
+    pool_take,
+    store_append,
+    store_compare,
+    store_drop,
+    store_span,
+)
 
 
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil:
-    """Appends what was decided to the store and moves ``next_seq``; -1 when memory runs out.
-
-    On -1 nothing has moved, though pages taken on the way stay with the stream.
-    """
-    cdef uint32_t kept = stream.next_seq - stream.kept_seq
-    cdef uint32_t end = stream.first_offset + kept
-    cdef uint32_t room, part, at = 0
-    cdef Page *page
-    if stream.first == NULL:
-        stream.first = stream.last = take_page(pool)
-        if stream.first == NULL:
-            return -1
-        stream.first_offset = 0
-        end = 0
-    # The room left in the last page; a page that is exactly full has none.
-    room = (PAGE_OCTETS - end % PAGE_OCTETS) if end % PAGE_OCTETS or end == 0 else 0
-    page = stream.last
-    while at < length:
-        if room == 0:
-            page.next = take_page(pool)
-            if page.next == NULL:
-                stream_drop_pages(stream, pool)
-                return -1
-            page = page.next
-            room = PAGE_OCTETS
-        part = length - at if length - at < room else room
-        memcpy(page.data + (PAGE_OCTETS - room), octets + at, part)
-        at += part
-        room -= part
-    stream.last = page
+    if store_append(&stream.kept, pool, octets, length, 0) < 0:
+        return -1
     stream.next_seq += length
     stream.octets += length
     return 0
 
 
-cdef void stream_drop_pages(Stream *stream, Pool *pool) noexcept nogil:
-    # Gives back the pages behind `last`, taken for an append that did not succeed.
-    cdef Page *page = stream.last.next
-    cdef Page *after
-    stream.last.next = NULL
-    while page != NULL:
-        after = page.next
-        give_page(pool, page)
-        page = after
+cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, const uint8_t *octets,
+                           uint32_t length) noexcept nogil:
+    cdef uint32_t first = 0
+    cdef Edit *edit
+    if stream.edit_count == MOST_EDITS:
+        return
+    while first < length and came[first] == octets[first]:
+        first += 1
+    while length > first and came[length - 1] == octets[length - 1]:
+        length -= 1
+    if first == length:
+        return
+    edit = <Edit *> pool_take(pool, sizeof(Edit) + length - first, stream.kept.length)
+    if edit == NULL:
+        return
+    edit.next = NULL
+    edit.seq = stream.next_seq + first
+    edit.length = length - first
+    memcpy(edit + 1, came + first, length - first)
+    if stream.last_edit != NULL:
+        stream.last_edit.next = edit
+    else:
+        stream.edits = edit
+    stream.last_edit = edit
+    stream.edit_count += 1
+
+
+cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
+    cdef Edit *edit = stream.edits
+    while edit != NULL and nm_seq_diff(edit.seq + edit.length, ack) <= 0:
+        stream.edits = edit.next
+        stream.edit_count -= 1
+        pool_give(pool, edit, sizeof(Edit) + edit.length)
+        edit = stream.edits
+    if edit == NULL:
+        stream.last_edit = NULL
 
 
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
-    """Lets go of what lies before ``ack``; the caller has checked kept_seq <= ack <= next_seq."""
-    cdef uint32_t offset
-    cdef Page *page
-    if stream.first == NULL:
-        stream.kept_seq = ack
-        return
-    offset = stream.first_offset + (ack - stream.kept_seq)
+    store_drop(&stream.kept, pool, ack - stream.kept_seq)
     stream.kept_seq = ack
-    while stream.first != NULL and (offset >= PAGE_OCTETS or ack == stream.next_seq):
-        page = stream.first
-        stream.first = page.next
-        give_page(pool, page)
-        if offset >= PAGE_OCTETS:
-            offset -= PAGE_OCTETS
-        elif stream.first == NULL:
-            offset = 0
-    stream.first_offset = <uint16_t> offset
-    if stream.first == NULL:
-        stream.last = NULL
-        stream.first_offset = 0
+    if stream.edits != NULL:
+        forget_edits(stream, pool, ack)
+
+
+cdef bint as_they_came(Stream *stream, uint32_t at, const uint8_t *octets, uint32_t length) noexcept nogil:
+    """Whether octets are those kept from ``at`` on, or what came where those were made of something else."""
+    cdef Edit *edit = stream.edits
+    cdef uint32_t i = 0, part, j
+    cdef uint32_t seq = stream.kept_seq + at
+    cdef const uint8_t *kept
+    while i < length:
+        part = length - i
+        kept = store_span(&stream.kept, at + i, &part)
+        for j in range(part):
+            if octets[i + j] == kept[j]:
+                continue
+            while edit != NULL and nm_seq_diff(edit.seq + edit.length, seq + i + j) <= 0:
+                edit = edit.next
+            if (edit == NULL or nm_seq_diff(edit.seq, seq + i + j) > 0
+                    or (<const uint8_t *> (edit + 1))[seq + i + j - edit.seq] != octets[i + j]):
+                return False
+        i += part
+    return True
 
 
 cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uint32_t length,
                               bint write, bint *conflict) noexcept nogil:
-    """Puts the first-seen octets over a retransmission at ``octets``; how many octets differed.
+    """What the receiver has acknowledged is not kept any more: it is blanked, for the receiver discards it.
 
-    What the receiver has acknowledged is not kept any more: it is blanked, for the
-    receiver discards it. ``conflict`` is set when kept octets differed. Nothing is
-    written unless ``write``.
+    ``conflict`` is set when they differ from what was kept and from what came before it was
+    edited. Nothing is written unless ``write``.
     """
     cdef int32_t before = nm_seq_diff(stream.kept_seq, seq)
-    cdef uint32_t changed = 0, part, offset, at = 0, kept = stream.next_seq - stream.kept_seq
-    cdef Page *page = stream.first
+    cdef uint32_t at = 0, offset = 0, changed
     conflict[0] = 0
     if before > 0:
         at = <uint32_t> before if <uint32_t> before < length else length
         if write:
             memset(octets, 0, at)
-        changed = at
-        offset = 0
     else:
-        offset = <uint32_t> -before
-    if at == length or offset >= kept:
+        offset = 0 - <uint32_t> before
+    changed = at
+    if at == length or offset >= stream.kept.length:
         return changed
-    if length - at > kept - offset:
-        length = at + (kept - offset)
-    offset += stream.first_offset
-    while page != NULL and offset >= PAGE_OCTETS:
-        page = page.next
-        offset -= PAGE_OCTETS
-    while page != NULL and at < length:
-        part = length - at if length - at < PAGE_OCTETS - offset else PAGE_OCTETS - offset
-        if memcmp(octets + at, page.data + offset, part) != 0:
-            conflict[0] = 1
-            changed += part
-            if write:
-                memcpy(octets + at, page.data + offset, part)
-        at += part
-        offset = 0
-        page = page.next
+    if length - at > stream.kept.length - offset:
+        length = at + (stream.kept.length - offset)
+    if store_compare(&stream.kept, offset, octets + at, length - at, False):
+        conflict[0] = not as_they_came(stream, offset, octets + at, length - at)
+        changed += store_compare(&stream.kept, offset, octets + at, length - at, write)
     return changed
 
 
-cdef Segment *stream_remember(Stream *stream, Pool *pool, Packet *packet, uint64_t now, bint gone) noexcept nogil:
-    """Copies ``packet`` into the list of pending segments; NULL when memory runs out."""
-    cdef uint64_t size = sizeof(Segment) + packet.length
-    cdef Segment *segment
-    cdef Segment **place = &stream.pending
-    if pool.used + size > pool.limit:
+cdef uint32_t stream_put_ahead(Stream *stream, uint32_t seq, uint8_t *octets, uint32_t length,
+                               bint write) noexcept nogil:
+    cdef Ahead *ahead = stream.ahead
+    cdef uint32_t changed = 0
+    cdef int32_t start, stop
+    if stream.farthest != NULL and nm_seq_diff(seq, ahead_end(stream.farthest)) >= 0:
+        return 0
+    while ahead != NULL and nm_seq_diff(ahead.seq, seq + length) < 0:
+        start = nm_seq_diff(ahead.seq, seq)
+        stop = nm_seq_diff(ahead_end(ahead), seq)
+        if stop > <int32_t> length:
+            stop = <int32_t> length
+        if stop > 0 and stop > start:
+            if start < 0:
+                changed += store_compare(&ahead.octets, <uint32_t> -start, octets, <uint32_t> stop, write)
+            else:
+                changed += store_compare(&ahead.octets, 0, octets + start, <uint32_t> (stop - start), write)
+        ahead = ahead.next
+    return changed
+
+
+cdef Ahead *new_ahead(Stream *stream, Pool *pool, Ahead *before, uint32_t seq) noexcept nogil:
+    cdef Ahead *ahead = <Ahead *> pool_take(pool, sizeof(Ahead), <uint64_t> stream.ahead_count * PAGE_OCTETS)
+    if ahead == NULL:
         return NULL
-    segment = <Segment *> malloc(size)
-    if segment == NULL:
+    memset(ahead, 0, sizeof(Ahead))
+    ahead.seq = seq
+    if before == NULL:
+        ahead.next = stream.ahead
+        stream.ahead = ahead
+    else:
+        ahead.next = before.next
+        before.next = ahead
+    if ahead.next == NULL:
+        stream.farthest = ahead
+    stream.ahead_count += 1
+    return ahead
+
+
+cdef void forget_ahead(Stream *stream, Pool *pool) noexcept nogil:
+    # The first one.
+    cdef Ahead *ahead = stream.ahead
+    store_drop(&ahead.octets, pool, ahead.octets.length)
+    stream.ahead = ahead.next
+    if stream.ahead == NULL:
+        stream.farthest = NULL
+    stream.ahead_count -= 1
+    pool_give(pool, ahead, sizeof(Ahead))
+
+
+cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *octets,
+                         uint32_t length) noexcept nogil:
+    """On -1 a part may be remembered already; first seen, it stands when the sender repeats it."""
+    cdef Ahead *before = NULL
+    cdef Ahead *ahead
+    cdef uint32_t part
+    cdef int32_t known
+    if stream.farthest != NULL and nm_seq_diff(seq, stream.farthest.seq) >= 0:
+        before = stream.farthest                   # in order behind the gap, as nearly always
+    else:
+        ahead = stream.ahead
+        while ahead != NULL and nm_seq_diff(ahead.seq, seq) <= 0:
+            before = ahead
+            ahead = ahead.next
+    while length:
+        if before != NULL:
+            known = nm_seq_diff(ahead_end(before), seq)
+            if known > 0:
+                part = <uint32_t> known if <uint32_t> known < length else length
+                seq += part
+                octets += part
+                length -= part
+                if length == 0:
+                    return 0
+        ahead = before.next if before != NULL else stream.ahead
+        part = length
+        if ahead != NULL and nm_seq_diff(ahead.seq, seq + length) < 0:
+            part = ahead.seq - seq
+        if part:
+            if before == NULL or ahead_end(before) != seq:
+                before = new_ahead(stream, pool, before, seq)
+                if before == NULL:
+                    return -1
+            if store_append(&before.octets, pool, octets, part, <uint64_t> stream.ahead_count * PAGE_OCTETS) < 0:
+                return -1
+        seq += part
+        octets += part
+        length -= part
+        if length:
+            before = ahead
+    return 0
+
+
+cdef void stream_caught_up(Stream *stream, Pool *pool, uint32_t length) noexcept nogil:
+    if length >= stream.ahead.octets.length:
+        forget_ahead(stream, pool)
+    else:
+        store_drop(&stream.ahead.octets, pool, length)
+        stream.ahead.seq += length
+
+
+cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil:
+    cdef Held *held = <Held *> pool_take(pool, sizeof(Held) + packet.length,
+                                         <uint64_t> stream.held_count * packet.length)
+    cdef Held **place = &stream.held
+    if held == NULL:
         return NULL
-    pool.used += size
-    segment.queued = packet.queued[0]
-    segment.queued.data = <uint8_t *> (segment + 1)
-    segment.queued.captured = segment.queued.length = segment.size = packet.length
-    memcpy(segment.queued.data, packet.ip, packet.length)
-    segment.arrived = now
-    segment.seq = packet.seq
-    segment.payload_at = <uint32_t> (packet.payload - packet.ip)
-    segment.payload_length = packet.payload_length
-    segment.gone = gone
+    held.queued = packet.queued[0]
+    held.queued.data = <uint8_t *> (held + 1)
+    held.queued.captured = held.queued.length = held.size = packet.length
+    memcpy(held.queued.data, packet.ip, packet.length)
+    held.arrived = now
+    held.seq = packet.seq
+    held.payload_at = <uint32_t> (packet.payload - packet.ip)
+    held.payload_length = packet.payload_length
+    held.source = 0
+    held.cleared = 0
     while place[0] != NULL and nm_seq_diff(place[0].seq, packet.seq) <= 0:
         place = &place[0].next
-    segment.next = place[0]
-    place[0] = segment
-    stream.pending_count += 1
-    return segment
+    held.next = place[0]
+    place[0] = held
+    stream.held_count += 1
+    return held
 
 
-cdef Segment *stream_overlapping(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil:
-    """The first pending segment that shares an octet with [seq, seq + length), or NULL."""
-    cdef Segment *segment = stream.pending
-    while segment != NULL:
-        if (nm_seq_diff(segment.seq, seq + length) < 0
-                and nm_seq_diff(segment.seq + segment.payload_length, seq) > 0):
-            return segment
-        segment = segment.next
+cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil:
+    cdef Held *held = stream.held
+    while held != NULL:
+        if nm_seq_diff(held.seq, seq + length) < 0 and nm_seq_diff(held.seq + held.payload_length, seq) > 0:
+            return held
+        held = held.next
     return NULL
 
 
-cdef void stream_take_out(Stream *stream, Segment *segment) noexcept nogil:
-    """Takes ``segment`` out of the list of pending ones; its memory is the caller's now."""
-    cdef Segment **place = &stream.pending
-    while place[0] != NULL and place[0] != segment:
+cdef void stream_release(Stream *stream, Held *held) noexcept nogil:
+    cdef Held **place = &stream.held
+    while place[0] != held:
         place = &place[0].next
-    if place[0] != NULL:
-        place[0] = segment.next
-        stream.pending_count -= 1
+    place[0] = held.next
+    stream.held_count -= 1
 
 
-cdef void segment_free(Pool *pool, Segment *segment) noexcept nogil:
-    pool.used -= sizeof(Segment) + segment.size
-    free(segment)
-
-
-cdef void stream_forget(Stream *stream, Pool *pool, Segment *segment) noexcept nogil:
-    """Takes ``segment`` out and frees it; its queued id must have been answered."""
-    stream_take_out(stream, segment)
-    segment_free(pool, segment)
+cdef void held_free(Pool *pool, Held *held) noexcept nogil:
+    pool_give(pool, held, sizeof(Held) + held.size)
 
 
 cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil:
-    """Gives back everything; pending ids must have been answered."""
-    cdef Page *page
-    while stream.pending != NULL:
-        stream_forget(stream, pool, stream.pending)
-    while stream.first != NULL:
-        page = stream.first
-        stream.first = page.next
-        give_page(pool, page)
-    stream.last = NULL
-
-
-cdef void pool_close(Pool *pool) noexcept nogil:
-    """Frees the pages nobody uses; called last."""
-    cdef Page *page
-    while pool.free != NULL:
-        page = pool.free
-        pool.free = page.next
-        free(page)
+    while stream.ahead != NULL:
+        forget_ahead(stream, pool)
+    store_drop(&stream.kept, pool, stream.kept.length)
+    forget_edits(stream, pool, stream.next_seq)

@@ -16,7 +16,8 @@ from nfmailguard.cext.smtp cimport (
     ADDRESS_ILLEGAL_CHARACTER,
     BANNER_BASA,
     COMMAND_DENIED,
-    FORM_NOOP,
+    DATA_NUL,
+    FORM_OK,
     INPUT_OPAQUE,
     MOST_FINDINGS,
     MOST_KEYWORDS,
@@ -27,6 +28,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_DATA,
     VERB_EHLO,
     VERB_MAIL,
+    VERB_NOOP,
     VERB_RCPT,
     VERB_RSET,
     Grammar,
@@ -38,7 +40,8 @@ from nfmailguard.cext.smtp cimport (
 NUMBERS = {
     "EHLO": VERB_EHLO, "MAIL": VERB_MAIL, "RCPT": VERB_RCPT, "DATA": VERB_DATA, "RSET": VERB_RSET, "BDAT": VERB_BDAT,
     "command.denied": COMMAND_DENIED, "address.illegal_character": ADDRESS_ILLEGAL_CHARACTER,
-    "packet.wrong_interface": PACKET_WRONG_INTERFACE, "reset": ACTION_RESET, "noop": FORM_NOOP,
+    "data.nul": DATA_NUL, "packet.wrong_interface": PACKET_WRONG_INTERFACE, "reset": ACTION_RESET, "ok": FORM_OK,
+    "NOOP": VERB_NOOP,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
 
@@ -68,6 +71,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
     grammar.verb_greeting = tables["greeting"]
+    grammar.verb_masked = tables["masked"]
+    grammar.verb_dot = tables["dot"]
     grammar.state_connect = tables["connect"]
     for state, by_verb in enumerate(tables["next_state"]):
         for verb, by_digit in enumerate(by_verb):
@@ -97,6 +102,9 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     for octet in table["keyword_end"]:
         ruling.keyword_end[<uint8_t> octet] = 1
     ruling.brackets = table["brackets"]
+    ruling.bug_dot_crlf = table["bug_dot_crlf"]
+    ruling.bug_data_bypass = table["bug_data_bypass"]
+    ruling.bug_noop_body = table["bug_noop_body"]
     ruling.internal_error = table["internal_error"]
     ruling.midstream_at_start = table["midstream_at_start"]
     ruling.line_length = table["line_length"]
@@ -166,6 +174,8 @@ cdef int load_tables(Core *core, dict tables) except -1:
     core.held_timeout = tables["held_timeout"]
     core.startup = tables["startup"]
     core.held_limit = tables["held_limit"]
+    core.held_flow_limit = tables["held_flow_limit"]
+    core.held_source_limit = tables["held_source_limit"]
     core.pending_limit = tables["pending_limit"]
     core.can_hold = tables["can_hold"]
     core.pool.limit = tables["memory"]

@@ -1,4 +1,4 @@
-# The three answers to a queued packet, each counted where it is given.
+# The three answers to a queued packet, each counted where it is given, a drop with its reason.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nfmailguard.cext.core cimport Core
@@ -12,12 +12,13 @@ cdef inline void replace(Core *core, uint64_t id, uint8_t *packet, uint32_t leng
     operation_append(out, OP_REPLACE, id, packet, length)
     core.counters.replaced += 1
 
-cdef inline void drop(Core *core, uint64_t id, Operations *out) noexcept nogil:
+cdef inline void drop(Core *core, uint8_t reason, uint64_t id, Operations *out) noexcept nogil:
     operation_append(out, OP_DROP, id, NULL, 0)
     core.counters.dropped += 1
+    core.drops[reason] += 1
 
-cdef inline void drop_if(Core *core, bint condition, uint64_t id, Operations *out) noexcept nogil:
+cdef inline void drop_if(Core *core, bint condition, uint8_t reason, uint64_t id, Operations *out) noexcept nogil:
     if condition:
-        drop(core, id, out)
+        drop(core, reason, id, out)
     else:
         accept(core, id, out)

@@ -132,15 +132,16 @@ def check(as_json: bool, **choices: Any) -> None:
 
     Exits with 2 and a line for each fault when it could not run.
     """
-    from nfmailguard.service import gateway
+    from nfmailguard.service import gateway, preflight
 
     config = configured(**choices)
-    flows = config.flow_rules()
+    flows, conditions = config.flow_rules(), preflight.conditions(config)
     if as_json:
         import msgspec
 
         found = {"config": msgspec.to_builtins(config), "warnings": gateway.warnings(config)}
-        print_json({**found, "ruleset": gateway.ruleset(config).render()})
+        told = {condition.name: condition._asdict() for condition in conditions}
+        print_json({**found, "conditions": told, "ruleset": gateway.ruleset(config).render()})
         return
     click.echo(gateway.summary(config))
     for number, flow in enumerate(flows[:-1], 1):
@@ -152,8 +153,10 @@ def check(as_json: bool, **choices: Any) -> None:
         ends += [f"in {flow.interface}"] if flow.interface else []
         click.echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
     click.echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
-    click.echo(f"queue full: {config.on_queue('queue_full')}; no listener: {config.on_queue('no_listener')}")
     click.echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
+    click.echo(preflight.flow_room(config))
+    for condition in conditions:
+        click.echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
     for line in gateway.warnings(config):
         click.echo(f"warning: {line}")
     click.echo(f"\n{gateway.ruleset(config).render()}", nl=False)
@@ -286,7 +289,7 @@ def profile_findings(as_json: bool) -> None:
     \b
       nfmailguard run --mode enforce --set actions.command.denied=reset
     """
-    from nfmailguard.policy.model import FINDINGS
+    from nfmailguard.policy.model import CONDITION_OF, FINDINGS
 
     known = FINDINGS[1:]
     if as_json:
@@ -294,8 +297,12 @@ def profile_findings(as_json: bool) -> None:
         return
     width = max(len(finding.name) for finding in known)
     for finding in known:
-        others = ", ".join(action for action in finding.actions if action is not finding.default)
         click.echo(f"{finding.name:{width}}  {finding.meaning}")
+        if finding.name in CONDITION_OF:
+            setting = CONDITION_OF[finding.name]
+            click.echo(f"{'':{width}}  decided by on.{setting.name}: {', '.join(setting.actions)}")
+            continue
+        others = ", ".join(action for action in finding.actions if action is not finding.default)
         click.echo(f"{'':{width}}  {click.style(finding.default, bold=True)}{f' (or {others})' if others else ''}")
 
 
@@ -352,6 +359,48 @@ def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
     from nfmailguard.lab import demo
 
     context.exit(demo.main(record, 6 if ipv6 else 4))
+
+
+@lab.command("evade")
+@click.option("--mode", metavar="MODE", default="enforce", show_default=True, help="The gateway's mode.")
+@click.option("--profile", metavar="NAME", default="pix63", show_default=True, help="The gateway's profile.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `run`.")
+@click.option("--only", multiple=True, metavar="NAME", help="This technique; may be given again.")
+@click.option("--list", "as_list", is_flag=True, help="List the techniques and run none.")
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
+@click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@json_option
+@click.pass_context
+def lab_evade(
+    context: click.Context,
+    mode: str,
+    profile: str,
+    overrides: tuple[str, ...],
+    only: tuple[str, ...],
+    as_list: bool,
+    record: Path | None,
+    ipv6: bool,
+    as_json: bool,
+) -> None:
+    """Every known way round an inline filter, live, against a gateway of ours.
+
+    Each technique's packets go through a running gateway to a real server's kernel; the
+    octets it delivered decide, and an honest mail has to arrive beside each. Exits with 1
+    when something got past. With --mode monitor, which changes nothing, most do.
+
+    \b
+      nfmailguard lab evade
+      nfmailguard lab evade --mode monitor --only verb-cut --only conflict-lost
+    """
+    from nfmailguard.lab import evade
+
+    if as_list:
+        from rich.console import Console
+
+        evade.show_list(Console())
+        return
+    choice = evade.Choice(mode, profile, overrides, only, 6 if ipv6 else 4)
+    context.exit(evade.main(choice, record, as_json=as_json))
 
 
 @lab.command("up")

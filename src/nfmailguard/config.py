@@ -19,7 +19,7 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.load import load_profile, override, parse_value
-from nfmailguard.policy.model import Action, FlowRule, Limits, Mode, Network, On, PartialLines, Policy
+from nfmailguard.policy.model import CONDITIONS, Action, FlowRule, Limits, Mode, Network, On, PartialLines, Policy
 
 __all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "load"]
 
@@ -332,13 +332,17 @@ def _limit_problems(config: Config) -> list[str]:
             problems.append(f"limits.{name}: {value}; more than 0")
     if config.limits.outstanding_commands > 60_000:
         problems.append("limits.outstanding_commands: at most 60000")
+    problems += [
+        f"limits.{name}: at most 65535"
+        for name in ("pending_segments", "held_per_flow")
+        if getattr(config.limits, name) > 65_535
+    ]
     if config.limits.flows > 50_000_000:
         problems.append("limits.flows: at most 50000000")
-    legal = (Action.PASS, Action.DROP, Action.RESET)
     for name, action in msgspec.structs.asdict(config.on).items():
-        options = legal[:2] if name in ("queue_full", "no_listener") else legal
-        if action is not None and action not in options:
-            problems.append(f"on.{name}: {action}; one of {', '.join(options)}")
+        legal = CONDITIONS[name].actions
+        if action is not None and action not in legal:
+            problems.append(f"on.{name}: {action}; one of {', '.join(legal)}")
     if config.log.stats <= 0:
         problems.append(f"log.stats: {config.log.stats}; more than 0 seconds")
     return problems

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from nfmailguard.cext import engine as core
 from nfmailguard.policy.model import (
-    CONDITIONS,
+    CONDITION_OF,
     FINDING_INDEX,
     FINDINGS,
     Action,
     BannerRule,
+    Concerns,
     EhloMask,
     FlowRule,
     Limits,
@@ -31,7 +32,7 @@ from nfmailguard.policy.model import (
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
-__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind"]
+__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
 
 #: Action's numbers in the core.
 ACTIONS: tuple[Action, ...] = tuple(Action)
@@ -62,10 +63,9 @@ class Operation(NamedTuple):
 def _actions(policy: Policy, mode: Mode, on: On) -> list[int]:
     # Conditions take their action from [on]; for what concerns a whole flow, "drop" is its end.
     actions = [policy.action(spec.name) for spec in FINDINGS]
-    for condition, finding in CONDITIONS.items():
-        action = on.action(condition, mode)
-        whole_flow = condition in ("not_smtp", "gap", "memory_limit", "asymmetric", "midstream")
-        if action is Action.DROP and whole_flow:
+    for finding, condition in CONDITION_OF.items():
+        action = on.action(condition.name, mode)
+        if action is Action.DROP and condition.concerns is Concerns.FLOW:
             action = Action.DROP_CONNECTION
         # "pass" lets the flow go on; what happened is reported all the same.
         actions[FINDING_INDEX[finding]] = Action.LOG if action is Action.PASS else action
@@ -81,10 +81,11 @@ def _verb_names(rules: Sequence[FlowRule]) -> list[str]:
 def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_run: bool) -> dict[str, object]:
     policy = rule.policy
     commands, replies, address, data = policy.commands, policy.replies, policy.address, policy.data
+    apply = rule.mode is not Mode.MONITOR and not dry_run
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
     return {
-        "apply": rule.mode is not Mode.MONITOR and not dry_run,
+        "apply": apply,
         "actions": _actions(policy, rule.mode, on),
         "allow": [everything or (name != "" and name in allowed) for name in verbs],
         "unknown": _FORMS.index(commands.unknown),
@@ -98,7 +99,11 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "keyword_end": replies.keyword_end.encode("latin-1"),
         "illegal": address.characters.encode("latin-1"),
         "brackets": address.brackets,
-        "internal_error": ACTIONS.index(on.action("internal_error", rule.mode)),
+        "bug_dot_crlf": policy.bugs.dot_crlf,
+        "bug_data_bypass": policy.bugs.data_bypass,
+        "bug_noop_body": policy.bugs.noop_body,
+        # The core carries it out without a ruling of its own: where nothing may be changed, nothing is.
+        "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
         "line_length": commands.line_length or 0,
         "sender_length": address.sender_length or 0,
@@ -132,7 +137,7 @@ def _tables(
     grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
     grammar += [(name, 0, False, int(Input.COMMANDS), 0) for name in verbs[len(VERBS) :]]
     numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
-    numbers |= {"reset": ACTIONS.index(Action.RESET), "noop": _FORMS.index(UnknownCommand.NOOP)}
+    numbers |= {"reset": ACTIONS.index(Action.RESET), "ok": _FORMS.index(UnknownCommand.OK)}
     numbers |= {"basa": _BANNERS.index(BannerRule.BASA), "OPAQUE": int(Input.OPAQUE)}
     return {
         "numbers": numbers,
@@ -140,6 +145,8 @@ def _tables(
         "end_of_data": VERB_INDEX["<end of data>"],
         "empty": VERB_INDEX["<empty>"],
         "greeting": VERB_INDEX["<greeting>"],
+        "masked": VERB_INDEX["<masked>"],
+        "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
         "next_state": [
             [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State
@@ -150,14 +157,21 @@ def _tables(
         "held_timeout": int(limits.held * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "held_limit": limits.held_packets,
+        "held_flow_limit": limits.held_per_flow,
+        "held_source_limit": limits.held_per_source,
         "pending_limit": limits.pending_segments,
         "can_hold": can_hold,
         "memory": limits.memory,
-        "flows": limits.flows,
+        "flows": flows_at_once(limits),
         "ring": _RING_RECORDS,
         "record_kinds": 0xFF if records else 0,
         "key": secrets.token_bytes(16),
     }
+
+
+def flows_at_once(limits: Limits) -> int:
+    """How many flows an Engine of these limits holds: no more than fit into half of its memory."""
+    return min(limits.flows, max(1, limits.memory // 2 // core.FLOW_OCTETS))
 
 
 class Engine(core.Engine):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import Mode, Policy
-from nfmailguard.smtp.reference import Result, Turn, translate
+from nfmailguard.policy.model import BugPolicy, Mode, Policy, UnknownCommand
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Result, Turn
 from tests.flows.grammar import polite_turns, wild_turns
 from tests.support.dialogue import Dialogue
 
@@ -19,6 +20,14 @@ PROFILES = ["pix51", "pix63", "asa"]
 def loose(policy: Policy) -> Policy:
     """``policy`` that lets every verb through, so that BDAT, AUTH and STARTTLS are followed."""
     return msgspec.structs.replace(policy, commands=msgspec.structs.replace(policy.commands, allow=("*",)))
+
+
+def historic(policy: Policy, data: st.DataObject) -> Policy:
+    """``policy`` with some of the faults and forms of early releases."""
+    bugs = BugPolicy(*(data.draw(st.booleans()) for _ in range(3)))
+    form = data.draw(st.sampled_from(list(UnknownCommand)))
+    commands = msgspec.structs.replace(policy.commands, unknown=form)
+    return msgspec.structs.replace(policy, bugs=bugs, commands=commands)
 
 
 def core(policy: Policy, turns: list[Turn], mode: Mode) -> Dialogue:
@@ -46,6 +55,16 @@ def test_enforce_delivers_and_reports_what_the_model_says(profile: str, data: st
     policy = load_profile(profile)
     if data.draw(st.booleans()):
         policy = loose(policy)
+    turns = data.draw(wild_turns())
+    dialogue, model = core(policy, turns, Mode.ENFORCE), translate(policy, turns)
+    assert dialogue.received_by_server == said(model.turns, True)
+    assert dialogue.received_by_client == said(model.turns, False)
+    assert of_core(dialogue) == of_model(model)
+
+
+@given(data=st.data())
+def test_faults_and_forms_of_early_releases_are_what_the_model_says(data: st.DataObject) -> None:
+    policy = historic(load_profile(data.draw(st.sampled_from(PROFILES))), data)
     turns = data.draw(wild_turns())
     dialogue, model = core(policy, turns, Mode.ENFORCE), translate(policy, turns)
     assert dialogue.received_by_server == said(model.turns, True)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from nfmailguard import __version__, cli
 from nfmailguard.policy.load import profile_names
-from nfmailguard.policy.model import FINDINGS
+from nfmailguard.policy.model import CONDITION_OF, CONDITIONS, FINDINGS
 
 DIALOGUE = "S: 220 mail.example.com ESMTP\nC: EHLO me\nS: 500 no\n"
 
@@ -76,6 +76,7 @@ def test_every_finding_is_explained() -> None:
     text = said("profile", "findings")
     assert all(f"{finding.name} " in text and finding.meaning in text for finding in FINDINGS[1:])
     assert len(json.loads(said("profile", "findings", "--json"))) == len(FINDINGS) - 1
+    assert text.count("decided by on.") == len(CONDITION_OF)
 
 
 def test_check_says_what_would_run(tmp_path: Path) -> None:
@@ -88,7 +89,8 @@ def test_check_says_what_would_run(tmp_path: Path) -> None:
     text = said("check", "-c", str(path), "--queue", "4-5")
     assert text.startswith("enforce pix63, 1 rules before it, queue 4-5, ports 25, hook input,output\n")
     assert "rule 1: from 10.0.0.0/8 in eth1: monitor asa\nevery other flow: enforce pix63\n" in text
-    assert "queue full: drop; no listener: drop\n" in text
+    assert "on.queue_full         drop (or pass) " in text
+    assert "on.gap                monitor pass, enforce reset (or drop) " in text
     assert "warning: on.queue_full: packets of monitored flows are dropped" in text
     assert "warning: gateway.hook: " in text
     assert "warning: limits.held_packets: lowered to 25" in text
@@ -100,6 +102,9 @@ def test_check_in_json() -> None:
     assert found["config"]["gateway"]["mode"] == "enforce"
     assert found["warnings"] == ["on.no_listener: packets of enforced flows pass uninspected then"]
     assert "queue flags bypass to 0" in found["ruleset"]
+    assert list(found["conditions"]) == list(CONDITIONS)
+    assert found["conditions"]["gap"]["actions"] == {"enforce": "reset"}
+    assert found["conditions"]["no_listener"]["actions"] == {"every flow": "pass"}
 
 
 def test_the_usual_configuration_is_found(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from nfmailguard.config import Config, Driver, Hook, load
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.load import load_profile, override, profile_names
-from nfmailguard.policy.model import Action, Mode, PartialLines, UnknownCommand
+from nfmailguard.policy.model import CONDITIONS, Action, Mode, PartialLines, UnknownCommand
+from nfmailguard.service import gateway
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -34,6 +35,40 @@ def test_nothing_configured_changes_nothing() -> None:
 def test_enforcing_drops_what_nobody_inspected() -> None:
     assert load(mode="enforce").on_queue("no_listener") is Action.DROP
     assert load(mode="enforce", dry_run=True).on_queue("no_listener") is Action.PASS
+
+
+@pytest.mark.parametrize("condition", ["queue_full", "no_listener"])
+@pytest.mark.parametrize("action", [None, Action.PASS, Action.DROP])
+@pytest.mark.parametrize(
+    ("mode", "rule", "dry_run", "default"),
+    [
+        ("enforce", None, False, Action.DROP),
+        ("monitor", None, False, Action.PASS),
+        ("monitor", "enforce", False, Action.DROP),
+        ("enforce", "monitor", False, Action.DROP),
+        ("enforce", None, True, Action.PASS),
+    ],
+)
+def test_the_kernel_does_one_thing_for_all_flows(
+    tmp_path: Path, condition: str, action: Action | None, mode: str, rule: str | None, dry_run: bool, default: Action
+) -> None:
+    text = f'[[rule]]\nfrom = "192.0.2.1"\nmode = "{rule}"\n' if rule else ""
+    config = load(written(tmp_path, text), [f"on.{condition}={action}"] if action else [], mode=mode, dry_run=dry_run)
+    done = action or default
+    assert config.on_queue(condition) is done
+    if condition == "no_listener":
+        assert gateway.ruleset(config).bypass is (done is Action.PASS)
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("action", Action)
+def test_a_condition_takes_its_legal_values_and_names_them(name: str, action: Action) -> None:
+    legal = CONDITIONS[name].actions
+    if action in legal:
+        assert load(None, [f"on.{name}={action}"]).on.action(name, Mode.ENFORCE) is action
+    else:
+        with pytest.raises(ConfigError, match=f"on.{name}: {action}; one of {', '.join(legal)}"):
+            load(None, [f"on.{name}={action}"])
 
 
 def test_rules_pick_mode_and_profile_and_the_gateway_comes_last(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from nfmailguard.config import Config, Rule, load
-from nfmailguard.policy.model import Mode, On, Policy
+from nfmailguard.policy.model import CONDITIONS, Mode, On, Policy
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DEFAULT = DEPLOY / "nfmailguard.toml"
@@ -63,9 +63,18 @@ def test_the_default_configuration_is_the_default() -> None:
     assert shipped == defaults
 
 
-def test_the_comments_say_what_enforce_does_on_each_condition() -> None:
-    said = dict(re.findall(r'^(?:# )?(\w+) = "(pass|drop|reset)"', section_text("on"), re.MULTILINE))
-    assert said == {name: str(On().action(name, Mode.ENFORCE)) for name in On.__struct_fields__}
+def test_the_comments_say_what_each_condition_is_what_enforce_does_and_what_is_legal() -> None:
+    said = {
+        name: (action, meaning, legal or "pass, drop or reset")
+        for name, action, meaning, legal in re.findall(
+            r'^(?:# )?(\w+) = "(\w+)" +# (.*?)(?:: ("pass" or "drop"))?$', section_text("on"), re.MULTILINE
+        )
+    }
+    words = {2: '"pass" or "drop"', 3: "pass, drop or reset"}
+    assert said == {
+        name: (On().action(name, Mode.ENFORCE), spec.meaning, words[len(spec.actions)])
+        for name, spec in CONDITIONS.items()
+    }
 
 
 def test_what_stands_in_comments_can_be_used(tmp_path: Path) -> None:

@@ -124,9 +124,10 @@ def test_secrets_never_reach_an_event(tmp_path: Path) -> None:
 def test_what_is_not_printable_is_escaped(tmp_path: Path) -> None:
     dialogue = Dialogue.under(load_profile("pix63"))
     dialogue.server(b"220 x\r\n")
-    dialogue.client(b"\x00EHLO \xff\x1b[31m\\\r\n")
-    (finding,) = of_type("mailguard", events(dialogue, tmp_path / "eve.json"))[1:]
-    assert finding["mailguard"]["before"] == "\\x00EHLO \\xff\\x1b[31m\\x5c"
+    dialogue.client(b"\x00EH\x1bLO \xff[31m\\ and more\r\n")
+    _, nul, finding = of_type("mailguard", events(dialogue, tmp_path / "eve.json"))
+    assert nul["mailguard"]["finding"] == "command.nul"
+    assert finding["mailguard"]["before"] == "\\x00EH\\x1bLO \\xff[31m\\x5c"
 
 
 def test_community_id_is_that_of_the_specification() -> None:

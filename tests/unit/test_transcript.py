@@ -10,8 +10,8 @@ from rich.console import Console
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.load import load_profile
 from nfmailguard.reports.translation import render
-from nfmailguard.smtp.reference import Turn
 from nfmailguard.smtp.transcript import as_json, parse
+from nfmailguard.smtp.turns import Turn
 
 
 def test_each_line_is_a_packet_with_its_crlf() -> None:

@@ -1,4 +1,4 @@
-"""One verdict for every packet, whatever its bytes are (invariants 1 and 7)."""
+"""One verdict for every packet, whatever its bytes are, and a reason for every drop (invariants 1, 7 and 8)."""
 
 import socket
 import struct
@@ -48,4 +48,7 @@ def test_every_packet_gets_one_verdict(mode: Mode, packets: list[bytes], missing
     operations += engine.finish(len(packets) * 1_000_000)
     verdicts = [number for kind, number, _, _ in operations if kind != EMIT]
     assert sorted(verdicts) == list(range(1, len(packets) + 1))
+    counters = engine.counters()
+    assert counters["packets"] == counters["accepted"] + counters["replaced"] + counters["dropped"]
+    assert counters["dropped"] == sum(value for name, value in counters.items() if name.startswith("drop."))
     assert all(data is not None for kind, _, data, _ in operations if kind in (REPLACE, EMIT))

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from nfmailguard.smtp.reference import Turn, translate
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Turn
 from tests.support.dialogue import Dialogue, Finding
 from tests.vectors.cases import Case, cases
 

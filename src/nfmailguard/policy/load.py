@@ -18,11 +18,10 @@ from typing import Any
 import msgspec
 
 from nfmailguard.errors import ConfigError
-from nfmailguard.policy.model import CONDITIONS, FINDING_INDEX, FINDINGS, Action, Policy
+from nfmailguard.policy.model import CONDITION_OF, FINDING_INDEX, FINDINGS, Action, Policy
 
 __all__ = ["load_profile", "override", "parse_value", "profile_names", "profile_text"]
 
-_CONDITION_FINDINGS = frozenset(CONDITIONS.values())
 _TRUE = frozenset({"yes", "true", "on", "1"})
 _FALSE = frozenset({"no", "false", "off", "0"})
 
@@ -82,9 +81,8 @@ def _problem_of_actions(policy: Policy) -> str | None:
     for name, action in policy.actions.items():
         if name not in FINDING_INDEX or name == "none":
             return f"actions.{name}: no such finding; they are {', '.join(spec.name for spec in FINDINGS[1:])}"
-        if name in _CONDITION_FINDINGS:
-            condition = next(key for key, finding in CONDITIONS.items() if finding == name)
-            return f"actions.{name}: decided by [on] {condition}"
+        if name in CONDITION_OF:
+            return f"actions.{name}: decided by [on] {CONDITION_OF[name].name}"
         legal = FINDINGS[FINDING_INDEX[name]].actions
         if action not in legal:
             return f"actions.{name}: {action} is not possible here; one of {', '.join(legal)}"

@@ -14,13 +14,17 @@ import msgspec
 
 __all__ = [
     "CONDITIONS",
+    "CONDITION_OF",
     "FINDINGS",
     "FINDING_INDEX",
     "Action",
     "AddressPolicy",
     "BannerPolicy",
     "BannerRule",
+    "BugPolicy",
     "CommandPolicy",
+    "Concerns",
+    "ConditionSpec",
     "DataPolicy",
     "EhloMask",
     "FindingSpec",
@@ -64,7 +68,8 @@ class Action(StrEnum):
 class FindingSpec(msgspec.Struct, frozen=True):
     """One kind of finding: its name, its meaning, the action a profile that is silent gets.
 
-    ``actions`` are the actions the engine can carry out for it.
+    ``actions`` are the actions the engine can carry out for it; none: ``[on]`` decides
+    (``CONDITIONS``), and it is told of in any case.
     """
 
     name: str
@@ -75,27 +80,49 @@ class FindingSpec(msgspec.Struct, frozen=True):
 
 _EDIT_MASK = (Action.PASS, Action.LOG, Action.MASK, Action.DROP_CONNECTION, Action.RESET)
 _EDIT_BLANK = (Action.PASS, Action.LOG, Action.BLANK, Action.DROP_CONNECTION, Action.RESET)
-_PACKET = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
+_DROP = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
+_BY_CONDITION: tuple[Action, ...] = ()
 
 #: Every finding, in the order of the core's finding numbers (the index is the number).
 FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("none", "placeholder for number 0", Action.PASS, (Action.PASS,)),
     FindingSpec("command.denied", "a verb the profile does not let through", Action.MASK, _EDIT_MASK),
-    FindingSpec("command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION),
+    FindingSpec(
+        "command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION, _EDIT_MASK
+    ),
     FindingSpec("command.bare_lf", "LF without CR in a command line", Action.BLANK, _EDIT_BLANK),
     FindingSpec(
         "command.bare_cr", "CR without LF in a command line; the next byte becomes the LF", Action.BLANK, _EDIT_BLANK
     ),
     FindingSpec(
+        "command.nul", "a NUL in a command line; behind the verb it becomes a space", Action.BLANK, _EDIT_BLANK
+    ),
+    FindingSpec(
         "command.too_many_outstanding", "more unanswered commands than limits.outstanding_commands", Action.RESET
+    ),
+    FindingSpec(
+        "command.pipelined_too_far",
+        "the client goes on without waiting for the reply to DATA, AUTH or STARTTLS (RFC 2920 3.1, RFC 3207 4.2)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
     ),
     FindingSpec(
         "banner.masked", "the server's 220 greeting is hidden by the profile's banner rule", Action.MASK, _EDIT_MASK
     ),
     FindingSpec("reply.keyword_masked", "an EHLO keyword the profile hides", Action.MASK, _EDIT_MASK),
+    FindingSpec(
+        "reply.turned_ok",
+        "the server's refusal of a masked command becomes 250 OK (commands.unknown = ok)",
+        Action.MASK,
+        _EDIT_MASK,
+    ),
     FindingSpec("reply.malformed", "a reply line that does not start with three digits", Action.LOG),
     FindingSpec("reply.unsolicited", "a reply with no command outstanding", Action.LOG),
-    FindingSpec("reply.ambiguous", "a 354 or 334 that no outstanding command explains", Action.RESET),
+    FindingSpec(
+        "reply.ambiguous",
+        "a 354 or 334 that no outstanding command explains, or a reply to BDAT before its octets have come",
+        Action.RESET,
+    ),
     FindingSpec(
         "address.illegal_character", "a character not allowed in a MAIL or RCPT address", Action.BLANK, _EDIT_BLANK
     ),
@@ -111,6 +138,32 @@ FINDINGS: tuple[FindingSpec, ...] = (
         Action.BLANK,
         _EDIT_BLANK,
     ),
+    FindingSpec("data.bare_lf", "LF without CR in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
+    FindingSpec("data.bare_cr", "CR without LF in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
+    FindingSpec(
+        "data.nul",
+        "a NUL in a message (RFC 5321 4.5.2), a space from here on; the first is told",
+        Action.BLANK,
+        _EDIT_BLANK,
+    ),
+    FindingSpec(
+        "bug.dot_crlf",
+        "the end of data is cut between packets: the second one is lost (CSCds90792)",
+        Action.DROP,
+        (Action.PASS, Action.LOG, Action.DROP),
+    ),
+    FindingSpec(
+        "bug.data_bypass",
+        "a refused DATA began a message: all is let through to the dot (CSCdr91002, CVE-2000-1022)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
+    FindingSpec(
+        "bug.noop_body",
+        "after a NOOP a message is taken for commands and X-ed (CSCdk46673)",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
     FindingSpec("bdat.size_invalid", "a BDAT size that is not a number in range", Action.MASK, _EDIT_MASK),
     FindingSpec(
         "bdat.not_offered", "BDAT although the EHLO reply as sent did not offer CHUNKING", Action.MASK, _EDIT_MASK
@@ -123,27 +176,40 @@ FINDINGS: tuple[FindingSpec, ...] = (
         "the first byte after STARTTLS is not a TLS handshake record (RFC 8446 5.1)",
         Action.RESET,
     ),
-    FindingSpec("flow.limit", "the flow table is full and nothing in it may be evicted", Action.DROP, _PACKET),
-    FindingSpec("flow.asymmetric", "only one direction of the flow is seen", Action.RESET, _PACKET),
-    FindingSpec("flow.not_smtp", "the server did not begin with a reply code", Action.RESET, _PACKET),
-    FindingSpec("flow.midstream", "a flow whose beginning was not seen", Action.RESET, _PACKET),
-    FindingSpec("stream.gap", "bytes went past the gateway unseen", Action.RESET, _PACKET),
+    FindingSpec("flow.limit", "the flow table is full and nothing in it may be evicted", Action.LOG, _BY_CONDITION),
+    FindingSpec("flow.asymmetric", "only one direction of the flow is seen", Action.LOG, _BY_CONDITION),
+    FindingSpec("flow.not_smtp", "the server did not begin with a reply code", Action.LOG, _BY_CONDITION),
+    FindingSpec("flow.midstream", "a flow whose beginning was not seen", Action.LOG, _BY_CONDITION),
+    FindingSpec("stream.gap", "bytes went past the gateway unseen", Action.LOG, _BY_CONDITION),
     FindingSpec(
         "stream.conflicting_retransmission",
         "a retransmission with other bytes; the first ones stand",
         Action.LOG,
-        _PACKET,
+        _BY_CONDITION,
     ),
-    FindingSpec("stream.edit_too_late", "a byte that has already left would have to change", Action.RESET, _PACKET),
-    FindingSpec("stream.pending_limit", "more out-of-order segments than the limits allow", Action.DROP, _PACKET),
-    FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.RESET, _PACKET),
-    FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _PACKET),
-    FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.DROP, _PACKET),
+    FindingSpec("stream.edit_too_late", "a byte that has already left would have to change", Action.RESET, _DROP),
+    FindingSpec("stream.pending_limit", "more out-of-order segments than the limits allow", Action.LOG, _BY_CONDITION),
+    FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.LOG, _BY_CONDITION),
+    FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _DROP),
+    FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.LOG, _BY_CONDITION),
+    FindingSpec("packet.fragment", "a part of a packet that nobody has put together before us", Action.DROP, _DROP),
+    FindingSpec(
+        "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _DROP
+    ),
+    FindingSpec(
+        "packet.syn_data", "data on a SYN (TCP Fast Open, RFC 7413): cut off", Action.LOG, (Action.PASS, Action.LOG)
+    ),
+    FindingSpec(
+        "packet.multipath",
+        "a SYN offers Multipath TCP (RFC 8684): the option is blanked",
+        Action.LOG,
+        (Action.PASS, Action.LOG),
+    ),
     FindingSpec(
         "packet.wrong_interface",
         "a packet of the flow on another interface than the flow began on",
-        Action.DROP,
-        _PACKET,
+        Action.LOG,
+        _BY_CONDITION,
     ),
     FindingSpec("upstream.banner_masked", "the greeting was masked before it reached us", Action.LOG, (Action.LOG,)),
     FindingSpec("upstream.command_masked", "a command was masked before it reached us", Action.LOG, (Action.LOG,)),
@@ -178,11 +244,12 @@ class MultilineBanner(StrEnum):
 
 
 class UnknownCommand(StrEnum):
-    """What a denied command becomes: X on the verb, X on the whole line, or NOOP."""
+    """What a denied command becomes: X on the verb, X on the whole line, NOOP, or X with its refusal made 250."""
 
     XVERB = "xverb"
     XALL = "xall"
     NOOP = "noop"
+    OK = "ok"
 
 
 class PartialLines(StrEnum):
@@ -241,6 +308,17 @@ class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_line_length: int | None = None
 
 
+class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Historic faults of Cisco's, for the lab: an enforcing gateway with one of them guards nothing."""
+
+    #: An end of data cut between packets is not passed on (CSCds90792).
+    dot_crlf: bool = False
+    #: A message begins with DATA, even one the server refuses (CSCdr91002, CSCds30699, CVE-2000-1022).
+    data_bypass: bool = False
+    #: After a NOOP a message's lines are taken for commands (CSCdk46673).
+    noop_body: bool = False
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything the core needs to decide, for one flow; immutable, shared by many flows."""
 
@@ -251,6 +329,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replies: ReplyPolicy = ReplyPolicy()
     address: AddressPolicy = AddressPolicy()
     data: DataPolicy = DataPolicy()
+    bugs: BugPolicy = BugPolicy()
     #: finding name -> action, where it differs from ``FINDINGS``' default.
     actions: dict[str, Action] = {}
 
@@ -259,20 +338,72 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.actions.get(finding, FINDINGS[FINDING_INDEX[finding]].default)
 
 
-#: ``[on]`` setting -> the finding it decides. These findings take their action from
-#: ``On``, never from a policy; ``queue_full`` and ``no_listener`` are the kernel's.
-CONDITIONS: Mapping[str, str] = {
-    "flow_limit": "flow.limit",
-    "memory_limit": "stream.memory_limit",
-    "pending_limit": "stream.pending_limit",
-    "gap": "stream.gap",
-    "conflict": "stream.conflicting_retransmission",
-    "truncated": "packet.truncated",
-    "not_smtp": "flow.not_smtp",
-    "asymmetric": "flow.asymmetric",
-    "wrong_interface": "packet.wrong_interface",
-    "midstream": "flow.midstream",
-}
+class Concerns(StrEnum):
+    """Whom a condition of ``[on]`` concerns, and so what can be done: no RST where no flow is known.
+
+    "drop" drops the packet, or all that is left of the flow, without a RST.
+    """
+
+    PACKET = "packet"
+    FLOW = "flow"
+    GATEWAY = "gateway"
+
+
+class ConditionSpec(msgspec.Struct, frozen=True):
+    """One exceptional condition: its ``[on]`` setting, and what is done and counted when it happens.
+
+    ``enforce`` is the action of a configuration that is silent; monitor passes.
+    ``counter`` counts it whatever the action, under its name in ``stats`` events.
+    """
+
+    name: str
+    concerns: Concerns
+    enforce: Action
+    counter: str
+    meaning: str
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The legal ones."""
+        return (Action.PASS, Action.DROP, Action.RESET)[: 2 if self.concerns is Concerns.GATEWAY else 3]
+
+    @property
+    def finding(self) -> str | None:
+        """The finding it is told as; None: by its counter only."""
+        return self.counter.removeprefix("finding.") if self.counter.startswith("finding.") else None
+
+
+_PACKET, _FLOW, _GATEWAY = Concerns
+_SPECS = (
+    ("flow_limit", _PACKET, Action.DROP, "finding.flow.limit", "the flow table is full"),
+    ("memory_limit", _FLOW, Action.RESET, "finding.stream.memory_limit", "limits.memory is used up"),
+    ("pending_limit", _PACKET, Action.DROP, "finding.stream.pending_limit", "too many segments out of order"),
+    ("gap", _FLOW, Action.RESET, "finding.stream.gap", "bytes went past us"),
+    (
+        *("conflict", _FLOW, Action.PASS, "finding.stream.conflicting_retransmission"),
+        "a retransmission with other bytes; the first ones stand in any case",
+    ),
+    ("truncated", _PACKET, Action.DROP, "finding.packet.truncated", "a packet is longer than queue.copy_range"),
+    ("not_smtp", _FLOW, Action.RESET, "finding.flow.not_smtp", "the server does not begin with a reply code"),
+    ("asymmetric", _FLOW, Action.RESET, "finding.flow.asymmetric", "only one direction of the flow comes this way"),
+    (
+        *("wrong_interface", _PACKET, Action.DROP, "finding.packet.wrong_interface"),
+        "a packet on another interface than its flow began on",
+    ),
+    ("internal_error", _GATEWAY, Action.DROP, "internal_errors", "a fault of ours"),
+    ("queue_full", _GATEWAY, Action.DROP, "queue.kernel_queue_dropped", "more packets than queue.length"),
+    ("no_listener", _GATEWAY, Action.DROP, "queue.rule_packets", "nobody reads the queue, as after a crash"),
+    ("midstream", _FLOW, Action.RESET, "finding.flow.midstream", "a flow whose beginning was not seen"),
+    (
+        *("midstream_at_start", _FLOW, Action.PASS, "flows_midstream"),
+        "the same, while limits.startup lasts: flows that were open before us",
+    ),
+)
+#: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. Their findings
+#: take their action from here, never from a policy.
+CONDITIONS: Mapping[str, ConditionSpec] = {spec[0]: ConditionSpec(*spec) for spec in _SPECS}
+#: The condition that decides a finding, by the finding's name.
+CONDITION_OF: Mapping[str, ConditionSpec] = {spec.finding: spec for spec in CONDITIONS.values() if spec.finding}
 
 
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -295,8 +426,8 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     internal_error: Action | None = None
     queue_full: Action | None = None
     no_listener: Action | None = None
-    midstream_at_start: Action = Action.PASS
     midstream: Action | None = None
+    midstream_at_start: Action = Action.PASS
 
     def action(self, condition: str, mode: Mode) -> Action:
         """The action for ``condition`` (a field's name) in a flow of ``mode``."""
@@ -305,37 +436,22 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return chosen
         if mode is Mode.MONITOR:
             return Action.PASS
-        return _ENFORCE_ON[condition]
-
-
-_ENFORCE_ON: Mapping[str, Action] = {
-    "flow_limit": Action.DROP,
-    "memory_limit": Action.RESET,
-    "pending_limit": Action.DROP,
-    "gap": Action.RESET,
-    "conflict": Action.PASS,
-    "truncated": Action.DROP,
-    "not_smtp": Action.RESET,
-    "asymmetric": Action.RESET,
-    "wrong_interface": Action.DROP,
-    "internal_error": Action.DROP,
-    "queue_full": Action.DROP,
-    "no_listener": Action.DROP,
-    "midstream_at_start": Action.PASS,
-    "midstream": Action.RESET,
-}
+        return CONDITIONS[condition].enforce
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: sizes in octets or counts, times in seconds."""
 
     flows: int = 131_072
-    #: Cap of the stream store and of held packets, for each queue.
+    #: Cap of all that peers can make a queue keep: half for flows, half for streams, held packets and lines.
     memory: int = 256 * 1024 * 1024
     #: Out-of-order segments remembered for one direction of one flow.
     pending_segments: int = 256
     #: Packets held in the kernel's queue by all flows; the driver lowers it to a quarter of the queue.
     held_packets: int = 1024
+    #: Of one flow, and of one sender: an IPv4 address or an IPv6 /64.
+    held_per_flow: int = 64
+    held_per_source: int = 256
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
     outstanding_commands: int = 2000

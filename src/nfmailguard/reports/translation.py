@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nfmailguard.policy.model import Policy
-from nfmailguard.smtp.reference import Turn, translate
+from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import Row, rows, shown
+from nfmailguard.smtp.turns import Turn
 
 __all__ = ["render"]
 

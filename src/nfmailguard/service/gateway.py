@@ -29,6 +29,7 @@ from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import Installed, Ruleset, installed
+from nfmailguard.service.preflight import limit_warnings, long_packets
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
 
@@ -85,10 +86,7 @@ def warnings(config: Config) -> list[str]:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
-    if config.engine_limits() != config.limits:
-        held = config.engine_limits().held_packets
-        found.append(f"limits.held_packets: lowered to {held}, a quarter of queue.length")
-    return found
+    return [*found, *limit_warnings(config)]
 
 
 class Lane:
@@ -213,7 +211,7 @@ class Gateway:
             self._apply_rules(stack)
             self._started = time.monotonic()
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
-            for note in (note for lane in self._lanes for note in lane.notes):
+            for note in (*(note for lane in self._lanes for note in lane.notes), *long_packets()):
                 self._tell(f"nfmailguard: note: {note}")
             self._watch()
         for lane in self._lanes:

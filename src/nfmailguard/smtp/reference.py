@@ -8,129 +8,26 @@ decisions against it for any segmentation; ``nfmailguard translate`` shows it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from nfmailguard.policy.model import (
-    CONDITIONS,
-    Action,
-    BannerRule,
-    EhloMask,
-    Mode,
-    MultilineBanner,
-    On,
-    Policy,
-    UnknownCommand,
-)
-from nfmailguard.smtp.states import State, next_state
+from nfmailguard.policy.model import Action, Policy, UnknownCommand
+from nfmailguard.smtp.masks import masked_command
+from nfmailguard.smtp.replies import Replies
+from nfmailguard.smtp.session import CR, LF, SPACE, UNKNOWN, Ended, Octet
+from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Argument, Input, Verb
 
-__all__ = ["ModelFinding", "Result", "Turn", "translate"]
+__all__ = ["translate"]
 
-CR, LF, SPACE = 13, 10, 32
-_UNKNOWN = VERBS[0]
-_CONDITION_OF = {finding: condition for condition, finding in CONDITIONS.items()}
-_ENDING = (Action.DROP_CONNECTION, Action.RESET)
+_LARGEST_CHUNK = 2**31 - 1
+_LONGEST_SASL = 12288
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One packet's payload, in the order the gateway saw it."""
+class _Dialogue(Replies):
+    """The client's half."""
 
-    to_server: bool
-    data: bytes
-
-
-@dataclass(frozen=True)
-class ModelFinding:
-    """A finding; ``offset`` is the octet's place in its direction's stream."""
-
-    name: str
-    action: Action
-    to_server: bool
-    verb: str
-    state: str
-    offset: int
-    hypothetical: bool
-
-
-@dataclass
-class Result:
-    """What came of a dialogue: the turns as delivered (empty where dropped), and the findings."""
-
-    turns: list[Turn] = field(default_factory=list)
-    findings: list[ModelFinding] = field(default_factory=list)
-    #: The action that ended the flow, or None.
-    ended: Action | None = None
-
-
-@dataclass
-class _Octet:
-    """One octet on its way: where its turn's output is, and its place in the stream."""
-
-    output: bytearray
-    index: int
-    offset: int
-
-    @property
-    def value(self) -> int:
-        return self.output[self.index]
-
-    def become(self, value: int) -> None:
-        self.output[self.index] = value
-
-
-class _Ended(Exception):  # noqa: N818, no error: an ending
-    """The flow has been dropped or reset."""
-
-
-class _Session:
-    def __init__(self, policy: Policy, apply: bool) -> None:
-        self.policy = policy
-        self.apply = apply
-        self.result = Result()
-        self.state = State.CONNECT
-        self.input = Input.COMMANDS
-        self.outstanding = [VERBS[VERB_INDEX["<greeting>"]]]
-        self.waiting = 0  # replies to come before the client may go on
-        self.held: list[list[_Octet]] = []
-        self.line: list[_Octet] = []
-        self.after_cr = False
-        self.reply: list[list[_Octet]] = [[]]
-        self.tail = b""  # what of the message has been let through, at least its last octets
-        self.data_line = 0
-        self.data_cr = False
-        self.header = True
-        self.reported_line = False
-        self.recipients = 0
-        self.chunk_left = 0
-        self.chunking = False
-        self.first_opaque = False
-        self.hypothetical = False
-        self.ignored = False  # not SMTP: nothing more is looked at
-
-    # What is found, and what is to be done about it.
-
-    def report(self, name: str, to_server: bool, offset: int, verb: str = "") -> Action:
-        """Records a finding; the action to carry out, PASS where nothing is applied."""
-        condition = _CONDITION_OF.get(name)
-        action = On().action(condition, Mode.ENFORCE) if condition else self.policy.action(name)
-        if action is Action.PASS:
-            return action
-        self.result.findings.append(
-            ModelFinding(name, action, to_server, verb, self.state.name.lower(), offset, self.hypothetical)
-        )
-        if not self.apply:
-            self.hypothetical |= action is not Action.LOG
-            return Action.PASS
-        if action in _ENDING:
-            self.result.ended = action
-            raise _Ended
-        return action
-
-    # The client's direction.
-
-    def client(self, octets: list[_Octet]) -> None:
+    def client(self, octets: list[Octet]) -> None:
         while octets:
             if self.input is Input.OPAQUE:
                 if self.first_opaque and octets[0].value != 0x16:
@@ -146,12 +43,20 @@ class _Session:
                 if not self.chunk_left:
                     self.input = Input.COMMANDS
             elif self.waiting and not self.apply:
+                self.wait(octets)
                 self.held.insert(0, octets)  # followed only: read once the reply tells as what
                 return
             else:
+                self.wait(octets)
                 octets = self.command_octet(octets)
 
-    def command_octet(self, octets: list[_Octet]) -> list[_Octet]:
+    def wait(self, octets: list[Octet]) -> None:
+        """The client has gone on; where it should have waited for a reply, that is told once."""
+        if self.waiting and not self.impatient:
+            self.impatient = True
+            self.report("command.pipelined_too_far", True, octets[0].offset, self.outstanding[self.waiting - 1].name)
+
+    def command_octet(self, octets: list[Octet]) -> list[Octet]:
         octet, rest = octets[0], octets[1:]
         before, self.after_cr = self.after_cr, False
         if before and octet.value != LF:
@@ -166,6 +71,7 @@ class _Session:
             if before:
                 line.pop()
             if self.input is Input.SASL:
+                self.odd.discard("nul")
                 self.input = Input.COMMANDS
                 self.waiting = len(self.outstanding)
             else:
@@ -173,41 +79,104 @@ class _Session:
         else:
             self.after_cr = octet.value == CR
             self.line.append(octet)
+            if self.input is Input.SASL and octet.value != CR:
+                self.sasl_octet(octet)
         return rest
 
-    def command(self, line: list[_Octet], end: _Octet) -> None:
+    def sasl_octet(self, octet: Octet) -> None:
+        """RFC 4954 4: a line of at most 12288 octets, without NUL; what is longer some servers take for a command."""
+        if octet.value == 0:
+            if b"\0" not in bytes(other.value for other in self.line[:-1]) and "nul" not in self.odd:
+                self.report("command.nul", True, octet.offset)
+                self.odd.add("nul")
+            if self.apply and self.policy.action("command.nul") is Action.BLANK:
+                octet.become(SPACE)
+        if len(self.line) == _LONGEST_SASL + 1:
+            self.report("command.too_long", True, octet.offset)
+            if self.apply:
+                self.result.ended = Action.RESET
+                raise Ended
+
+    def command(self, line: list[Octet], end: Octet) -> None:
         """One command line, without its CRLF."""
         if not line:
             self.outstanding.append(VERBS[VERB_INDEX["<empty>"]])
             return
-        start = line[0].offset
         octets, size, verb = self.verb(line)
+        if self.body_as_commands:
+            self.body_line(line, octets, size, verb)
+            return
         name = octets[:size].decode("latin-1").upper()
-        limit = self.policy.commands.line_length
-        if limit and limit < size:
-            self.report("command.too_long", True, start + limit, name)
+        self.oddities(line, octets, 0, size, name)
         denied = self.refuse(name, verb, line, size)
-        if limit and size <= limit < len(octets):
-            self.report("command.too_long", True, start + limit, name)
-        if verb.name == "RCPT" and not denied:
-            self.recipients += 1
-            if self.policy.address.recipients and self.recipients > self.policy.address.recipients:
-                self.report("recipients.too_many", True, start + size, name)
-        if verb.argument in (Argument.SENDER, Argument.RECIPIENT) and not denied:
-            self.address(verb, line[size + 1 :])
-        if verb.name in ("MAIL", "RSET", "HELO", "EHLO") and not denied:
-            self.recipients = 0
-        chunk = None
-        if verb.argument is Argument.CHUNK_SIZE and not denied:
-            chunk = self.chunk_size(line[size + 1 :], end)
-            denied = chunk is None and self.apply
-        self.outstanding.append(_UNKNOWN if denied else verb)
-        if verb.waits and not denied:
+        self.oddities(line, octets, size, len(octets), name)
+        if self.apply and self.policy.action("command.nul") is Action.BLANK:
+            for octet in line[size:]:
+                octet.become(octet.value or SPACE)
+        chunk = None if denied else self.argument(verb, line[size + 1 :], line[0].offset + size, end)
+        denied = denied or (verb.argument is Argument.CHUNK_SIZE and chunk is None and self.apply)
+        if denied:
+            hidden = self.policy.commands.unknown is UnknownCommand.OK and self.apply
+            verb = VERBS[VERB_INDEX["<masked>"]] if hidden else UNKNOWN
+        self.noop_seen |= verb.name == "NOOP"
+        self.ehlo_sent |= verb.name == "EHLO"
+        self.chunking = self.chunking and verb.name not in ("HELO", "EHLO")
+        self.outstanding.append(verb)
+        if verb.name == "DATA" and self.policy.bugs.data_bypass and self.apply:
+            self.begin_message()
+            self.input = Input.DATA
+            return
+        if verb.waits:
             self.waiting = len(self.outstanding)
         if chunk:
             self.input, self.chunk_left = Input.CHUNK, chunk
 
-    def verb(self, line: list[_Octet]) -> tuple[bytes, int, Verb]:
+    def body_line(self, line: list[Octet], octets: bytes, size: int, verb: Verb) -> None:
+        """CSCdk46673: a line of a message that is taken for a command; no server answers it."""
+        if octets == b".":
+            self.body_as_commands = False
+            self.recipients = 0
+            self.outstanding.append(VERBS[VERB_INDEX["<end of data>"]])
+            return
+        name = octets[:size].decode("latin-1").upper()
+        self.oddities(line, octets, 0, size, name)
+        self.refuse(name, verb, line, size)
+        self.oddities(line, octets, size, len(octets), name)
+
+    def cut_off(self, line: list[Octet]) -> None:
+        octets, size, verb = self.verb(line)
+        if size == len(octets):
+            return  # the verb is not known yet
+        name = octets[:size].decode("latin-1").upper()
+        self.oddities(line, octets, 0, size, name)
+        denied = self.refuse(name, verb, line, size)
+        self.oddities(line, octets, size, len(octets), name)
+        if not denied:
+            self.argument(verb, line[size + 1 :], line[0].offset + size, None)
+
+    def oddities(self, line: list[Octet], octets: bytes, begin: int, end: int, name: str) -> None:
+        """What is wrong with a part of a line, whatever its verb."""
+        nul = octets.find(0)
+        limit = self.policy.commands.line_length or len(octets)
+        if begin <= nul < end:
+            self.report("command.nul", True, line[nul].offset, name)
+        if begin <= limit < end and self.report("command.too_long", True, line[limit].offset, name) is Action.MASK:
+            for octet in line[limit:]:
+                octet.become(ord(self.policy.commands.letter))
+
+    def argument(self, verb: Verb, argument: list[Octet], behind: int, end: Octet | None) -> int | None:
+        """The argument of a verb that passed; a chunk's size. ``behind``: the offset behind the verb."""
+        if verb.name == "RCPT":
+            self.recipients += 1
+            if self.policy.address.recipients and self.recipients > self.policy.address.recipients:
+                self.report("recipients.too_many", True, behind, verb.name)
+        if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
+            self.address(verb, argument)
+        if verb.name in ("MAIL", "RSET", "HELO", "EHLO"):
+            self.recipients = 0
+        return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
+
+    def verb(self, line: list[Octet]) -> tuple[bytes, int, Verb]:
         """The line's octets, how many of them are its verb, and which one it is."""
         octets = bytes(octet.value for octet in line)
         size = 0
@@ -217,13 +186,14 @@ class _Session:
             size += 1
         name = octets[:size].decode("latin-1").upper()
         known = name in VERB_INDEX and not name.startswith("<")
-        return octets, size, VERBS[VERB_INDEX[name]] if known else _UNKNOWN
+        return octets, size, VERBS[VERB_INDEX[name]] if known else UNKNOWN
 
-    def refuse(self, name: str, verb: Verb, line: list[_Octet], size: int) -> bool:
+    def refuse(self, name: str, verb: Verb, line: list[Octet], size: int) -> bool:
         """Masks a verb that may not pass; whether it was masked."""
         commands = self.policy.commands
         allowed = {verb.upper() for verb in commands.allow}
-        if name not in allowed and "*" not in allowed:
+        # A dot may be the end of a message to a server that reads what stands behind DATA as one.
+        if name == "." or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
         elif verb.argument is Argument.CHUNK_SIZE and self.apply and not self.chunking:
             finding = "bdat.not_offered"
@@ -232,16 +202,11 @@ class _Session:
         shown = "".join(c if " " < c < "\x7f" else "?" for c in name[:16])
         if self.report(finding, True, line[0].offset, shown) is not Action.MASK:
             return False
-        letter = ord(commands.letter)
-        noop = commands.unknown is UnknownCommand.NOOP and size >= 4
-        masked = b"NOOP".ljust(size) if noop else bytes([letter] * size)
-        if commands.unknown is UnknownCommand.XALL:
-            masked = bytes([letter] * len(line))
-        for octet, value in zip(line, masked, strict=False):
+        for octet, value in zip(line, masked_command(commands, size, len(line)), strict=False):
             octet.become(value)
         return True
 
-    def address(self, verb: Verb, argument: list[_Octet]) -> None:
+    def address(self, verb: Verb, argument: list[Octet]) -> None:
         """MAIL and RCPT arguments: illegal characters, and the sender's length."""
         rules = self.policy.address
         open_bracket = reported = False
@@ -271,29 +236,33 @@ class _Session:
                 self.report("address.too_long", True, octet.offset, verb.name)
                 return
 
-    def chunk_size(self, argument: list[_Octet], end: _Octet) -> int | None:
+    def chunk_size(self, argument: list[Octet], end: Octet | None) -> int | None:
         """BDAT's size, or None when it is none; then the rest of the line is masked (RFC 3030 2)."""
-        size = digits = 0
-        for place, octet in enumerate(argument):
-            value = octet.value
-            if 48 <= value <= 57 and size * 10 + value - 48 < 2**63:
-                size, digits = size * 10 + value - 48, digits + 1
-            elif value == SPACE and digits:
-                return size
-            else:
-                if self.report("bdat.size_invalid", True, octet.offset, "BDAT") is Action.MASK:
-                    for masked in argument[place:]:
-                        masked.become(ord(self.policy.commands.letter))
-                return None
-        if not digits:
-            self.report("bdat.size_invalid", True, end.offset, "BDAT")
+        text = bytes(octet.value for octet in argument).upper()
+        number = text[: re.match(rb"0|[1-9][0-9]*|", text).end()]  # type: ignore[union-attr]
+        while number and int(number) > _LARGEST_CHUNK:
+            number = number[:-1]
+        rest = text[len(number) :]
+        behind = b" LAST" if number else b""
+        fits = len(number)
+        while fits < len(text) and rest[: fits + 1 - len(number)] == behind[: fits + 1 - len(number)]:
+            fits += 1
+        if fits < len(text):
+            if self.report("bdat.size_invalid", True, argument[fits].offset, "BDAT") is Action.MASK:
+                for masked in argument[fits:]:
+                    masked.become(ord(self.policy.commands.letter))
             return None
-        return size
+        if not number or text[len(number) :] not in (b"", behind):
+            if end is not None:
+                self.report("bdat.size_invalid", True, end.offset, "BDAT")
+            return None
+        return int(number)
 
-    def message(self, octets: list[_Octet]) -> list[_Octet]:
+    def message(self, octets: list[Octet]) -> list[Octet]:
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
         for place, octet in enumerate(octets):
             ended = False
+            self.oddity(octet)
             if self.tail.endswith(b"\r\n.\r"):
                 ended = octet.value == LF or self.shape(octet, LF)
             elif self.tail.endswith(b"\r\n.") and octet.value == CR:
@@ -309,14 +278,40 @@ class _Session:
                 return octets[place + 1 :]
         return []
 
-    def shape(self, octet: _Octet, value: int) -> bool:
+    def end_is_cut(self, octets: list[Octet]) -> bool:
+        """CSCds90792: whether a packet is lost because it goes on with an end of data another one began."""
+        if not self.policy.bugs.dot_crlf or self.input is not Input.DATA:
+            return False
+        begun = next((part for part in (b"\r\n.\r", b"\r\n.") if self.tail.endswith(part)), b"\r\n.\r\n")
+        rest = b"\r\n.\r\n"[len(begun) :]
+        came = bytes(octet.value for octet in octets)
+        if not rest or not rest.startswith(came[: len(rest)]):
+            return False
+        return self.report("bug.dot_crlf", True, octets[0].offset) is Action.DROP
+
+    def oddity(self, octet: Octet) -> None:
+        """Octets that have no place in a message (RFC 5321 2.3.8, 4.5.2): the first of each kind is told."""
+        met = {
+            "data.nul": octet.value == 0,
+            "data.bare_lf": octet.value == LF and self.came != CR,
+            "data.bare_cr": octet.value != LF and self.came == CR,
+        }
+        self.came = octet.value
+        if octet.value == 0 and self.apply and self.policy.action("data.nul") is Action.BLANK:
+            octet.become(SPACE)
+        for name, there in met.items():
+            if there and name not in self.odd:
+                self.odd.add(name)
+                self.report(name, True, octet.offset)
+
+    def shape(self, octet: Octet, value: int) -> bool:
         """An end of data that only some servers see; whether the octet was made harmless."""
         if self.report("data.smuggling_shape", True, octet.offset) is not Action.BLANK:
             return False
         octet.become(value)
         return True
 
-    def measure(self, octet: _Octet) -> None:
+    def measure(self, octet: Octet) -> None:
         """Header and body lines; the CRLF is not counted."""
         if octet.value == LF:
             self.header = self.header and self.data_line > 0
@@ -331,124 +326,6 @@ class _Session:
             self.reported_line = True
             self.report("header.line_too_long" if self.header else "data.line_too_long", True, octet.offset)
 
-    # The server's direction.
-
-    def server(self, octets: list[_Octet]) -> None:
-        for octet in octets:
-            if self.input is Input.OPAQUE or self.ignored:
-                return
-            self.reply[-1].append(octet)
-            line = self.reply[-1]
-            if self.state is State.CONNECT and len(line) <= 3 and not 48 <= octet.value <= 57 and octet.value != LF:
-                self.report("flow.not_smtp", False, octets[0].offset)
-                self.ignored = True
-            elif octet.value == LF:
-                self.reply_line(line)
-        self.go_on()
-
-    def reply_line(self, line: list[_Octet]) -> None:
-        text = bytes(octet.value for octet in line).rstrip(b"\r\n")
-        if not text[:3].isdigit() or len(text) < 3:
-            self.report("reply.malformed", False, line[0].offset)
-            self.reply[-1] = []
-            return
-        if text[3:4] == b"-":
-            self.mask(int(text[:3]), line, len(text))
-            self.reply.append([])
-            return
-        self.mask(int(text[:3]), line, len(text))
-        self.reply = [[]]
-        self.settle(int(text[:3]), line[0].offset)
-
-    def mask(self, code: int, line: list[_Octet], size: int) -> None:
-        """What a line of the greeting, or of the reply to EHLO, becomes."""
-        verb = self.outstanding[0] if self.outstanding else _UNKNOWN
-        number = len(self.reply) - 1
-        if verb.name == "<greeting>" and code == 220 and self.policy.banner.rule is not BannerRule.NONE:
-            action = self.policy.action("banner.masked") if self.apply else Action.PASS
-            if number == 0:
-                action = self.report("banner.masked", False, line[0].offset)
-            if action is Action.MASK:
-                for column, octet in enumerate(line[:size]):
-                    octet.become(self.banner(column, octet.value))
-        if verb.name == "EHLO" and code == 250:
-            self.keyword(number, line[4:size], line[0].offset)
-
-    def banner(self, column: int, value: int) -> int:
-        """Rules B40, B44, B51 and BASA, octet by octet."""
-        rules = self.policy.banner
-        if column < 3:
-            return value
-        if column == 3:
-            kept = (value == SPACE and rules.separator) or (
-                value == ord("-") and rules.multiline is MultilineBanner.KEEP_DASH
-            )
-            return value if kept else ord("*")
-        if rules.rule is BannerRule.B40:
-            return b"SMTP/cmap ready".ljust(column, b"_")[column - 4]
-        if rules.rule is BannerRule.B51 and value in b"20":
-            return value
-        return ord("*")
-
-    def keyword(self, number: int, text: list[_Octet], offset: int) -> None:
-        """Rule E1: a keyword that is not passed becomes X's and the running letter."""
-        if number == 0:
-            self.chunking = False
-            self.masked = 0
-            return
-        replies = self.policy.replies
-        word = bytes(octet.value for octet in text).decode("latin-1")
-        for end in replies.keyword_end:
-            word = word.split(end, 1)[0]
-        shown = bytes(octet.value for octet in text).upper()
-        if replies.ehlo is EhloMask.E1 and text and word.upper() not in {k.upper() for k in replies.keywords}:
-            if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
-                for octet in text:
-                    octet.become(ord("X"))
-                text[-1].become(ord("A") + self.masked % 26)
-                shown = b""
-            self.masked += 1
-        self.chunking |= shown == b"CHUNKING"
-
-    def settle(self, code: int, offset: int) -> None:
-        """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
-        if not self.outstanding:
-            if code != 421:
-                self.report("reply.unsolicited", False, offset)
-            return
-        verb = self.outstanding[0]
-        behind_auth = verb.reads is Input.SASL and len(self.outstanding) > 1
-        if code in (354, 334) and (verb.continues != code or behind_auth):
-            self.report("reply.ambiguous", False, offset, verb.name)
-            explained = [place for place, one in enumerate(self.outstanding) if one.continues == code]
-            if not self.apply and explained:  # followed only: the reply tells what it answers
-                del self.outstanding[: explained[0]]
-                self.waiting = max(0, self.waiting - explained[0])
-                verb = self.outstanding[0]
-        self.state = next_state(self.state, verb.name, code)
-        if verb.continues != code:
-            self.outstanding.pop(0)
-            self.waiting = max(0, self.waiting - 1)
-        else:
-            self.input, self.waiting = verb.reads, 0
-            if verb.reads is not Input.SASL:
-                # What stands behind the command is read as the message, or as TLS.
-                self.outstanding.clear()
-                self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
-                self.after_cr = False
-                self.line = []
-                self.data_line, self.data_cr, self.header, self.reported_line = 0, False, True, False
-                self.first_opaque = True
-            if self.input is Input.OPAQUE:
-                self.report("tls.started", False, offset, verb.name)
-        if not self.apply:
-            self.go_on()  # nothing was held: this is what the next reply may answer
-
-    def go_on(self) -> None:
-        """What the client said while it had to wait, as far as it need not wait any more."""
-        while self.held and not self.waiting:
-            self.client(self.held.pop(0))
-
 
 def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> Result:
     """What ``policy`` makes of a dialogue; with ``apply=False`` what it would have found, nothing changed.
@@ -456,7 +333,7 @@ def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> R
     The result's turns stand in the order of the given ones; what a held turn becomes
     stands in its own place.
     """
-    session = _Session(policy, apply)
+    session = _Dialogue(policy, apply)
     offsets = {True: 0, False: 0}
     outputs = []
     for turn in turns:
@@ -466,16 +343,20 @@ def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> R
             output.clear()
             continue
         start = offsets[turn.to_server]
-        octets = [_Octet(output, index, start + index) for index in range(len(output))]
+        octets = [Octet(output, index, start + index) for index in range(len(output))]
         offsets[turn.to_server] += len(output)
         try:
             if not turn.to_server:
                 session.server(octets)
             elif session.waiting or session.held:
+                session.wait(octets)
                 session.held.append(octets)
+            elif session.end_is_cut(octets):
+                offsets[True] = start  # it is lost, and comes again
+                output.clear()
             else:
                 session.client(octets)
-        except _Ended:
+        except Ended:
             output.clear()
     for octets in session.held if apply else ():
         octets[0].output.clear()  # never released

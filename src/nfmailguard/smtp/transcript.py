@@ -19,7 +19,8 @@ from typing import Any
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.model import Policy
-from nfmailguard.smtp.reference import Result, Turn, translate
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Result, Turn
 
 __all__ = ["Row", "as_json", "parse", "rows"]
 

@@ -81,7 +81,10 @@ VERBS: tuple[Verb, ...] = (
     Verb("XFORWARD", "Postfix XFORWARD_README"),
     Verb("BURL", "RFC 4468 3"),
     Verb("X-EXPS", "Exchange AUTH", argument=Argument.SECRET, waits=True, continues=334, reads=Input.SASL),
-    # Not verbs, but entries in the queue of outstanding commands that a reply answers:
+    # No verb, but what a line of a message looks like to who takes it for a command:
+    Verb(".", "RFC 5321 4.1.1.4"),
+    # Nor are these, but entries in the queue of outstanding commands that a reply answers:
+    Verb("<masked>", "a denied command whose refusal is hidden (commands.unknown = ok)"),
     Verb("<end of data>", "RFC 5321 4.1.1.4: the reply to the message"),
     Verb("<empty>", "an empty command line"),
     Verb("<greeting>", "RFC 5321 4.3.1: the connection itself, answered by the greeting"),

@@ -1,0 +1,118 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Admission: what a segment's header is believed of.
+
+Keeps invariant 2: octets are let go only by ACKs of octets that were emitted, in
+segments their receiver would take (RFC 9293 3.10.7.4, RFC 5961 5), so that whoever
+sees only one side cannot empty the store; and nothing is taken that the receiver
+has made no room for. Does not know payloads.
+"""
+
+from libc.stdint cimport int32_t
+
+from nfmailguard.cext.core cimport DROP_FINDING, DROP_GAP
+from nfmailguard.cext.ending cimport answer_by, refuse, report_condition
+from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff
+from nfmailguard.cext.smtp cimport ACTION_LOG, STREAM_GAP, STREAM_URGENT
+from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_acknowledge, stream_ended
+from nfmailguard.cext.verdict cimport drop_if
+
+cdef enum:
+    FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
+
+
+cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # RFC 5961 5.2: a segment whose ACK is older than a window is not taken, nor are its octets.
+    cdef Stream *other = &flow.stream[not to_server]
+    return (flow.answered and packet.flags & TCP_ACK
+            and nm_seq_diff(other.kept_seq, packet.ack) > <int32_t> other.widest)
+
+
+cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t edge
+    if not stream.known:
+        return STANDING_IN
+    edge = stream.window_end if stream.windowed else stream.next_seq + FARTHEST
+    if nm_seq_diff(packet.seq, edge) > 0 or stale(flow, to_server, packet):
+        return STANDING_BEYOND
+    if nm_seq_diff(packet.seq + packet.payload_length, stream.kept_seq) < 0:
+        return STANDING_OLD
+    return STANDING_IN
+
+
+cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
+    # The end of what the receiver can have in order, where packets go on before they are decided.
+    cdef uint32_t end = stream.next_seq
+    cdef Ahead *ahead = stream.ahead
+    while ahead != NULL and nm_seq_diff(ahead.seq, end) <= 0:
+        if nm_seq_diff(ahead_end(ahead), end) > 0:
+            end = ahead_end(ahead)
+        ahead = ahead.next
+    return end
+
+
+cdef inline void take_window(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # RFC 7323 2.2: scaled when both sides offered it, and never in a SYN. The right edge never moves
+    # left (RFC 9293 3.8.6): octets sent under a wider window are still taken.
+    cdef Stream *stream = &flow.stream[not to_server]
+    cdef uint32_t edge = packet.ack + packet.window
+    if not packet.flags & TCP_SYN and flow.scaled[0] and flow.scaled[1]:
+        edge = packet.ack + (<uint32_t> packet.window << flow.scale[to_server])
+    if edge - packet.ack > stream.widest:
+        stream.widest = edge - packet.ack
+    if not stream.windowed or nm_seq_diff(edge, stream.window_end) > 0:
+        stream.window_end = edge
+        stream.windowed = 1
+
+
+cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                               Operations *out) noexcept nogil:
+    cdef Stream *stream = &flow.stream[not to_server]
+    cdef uint32_t end, last
+    if not stream.known or not (flow.syn_ack or to_server):
+        return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
+    if nm_seq_diff(packet.ack, stream.kept_seq) > 0:
+        end = stream.next_seq if flow.ruling.apply else forwarded_to(stream)
+        last = end + 1 if stream.fin and stream.fin_seq == end else end
+        if nm_seq_diff(packet.ack, last) > 0:
+            # Octets have been acknowledged that did not come through us. Who only guesses does not know
+            # the very place; a true one says it again there.
+            if packet.seq != flow.stream[to_server].next_seq:
+                drop_if(core, flow.ruling.apply, DROP_GAP, packet.queued.id, out)
+            else:
+                refuse(core, flow, not to_server, STREAM_GAP, DROP_GAP, packet, now, out)
+            return False
+        stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
+                           else stream.next_seq)
+    if to_server and flow.syn_ack and nm_seq_diff(packet.ack, flow.stream[0].isn) > 0:
+        flow.answered = 1
+    take_window(flow, to_server, packet)
+    return True
+
+
+cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
+                      Operations *out) noexcept nogil:
+    # Receivers disagree on where urgent data lies in the stream (RFC 6093 3.1).
+    cdef uint8_t action
+    cleared[0] = 0
+    if not packet.flags & TCP_URG:
+        return True
+    action = report_condition(core, flow, STREAM_URGENT, to_server, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_FINDING, packet, now, out)
+        return False
+    if flow.ruling.apply:
+        packet.flags &= ~TCP_URG
+        packet.tcp[13] = packet.flags
+        nm_put16(packet.tcp + 18, 0)
+        cleared[0] = 1
+    return True
+
+
+cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # The latest one counts: one that no receiver took says nothing. What lies behind it, arrives nowhere.
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t place = packet.seq + packet.payload_length
+    if packet.flags & TCP_FIN and not stream_ended(stream) and nm_seq_diff(place, stream.next_seq) >= 0:
+        stream.fin = 1
+        stream.fin_seq = place

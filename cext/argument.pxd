@@ -1,0 +1,31 @@
+# Arguments of commands, octet by octet: addresses, chunk sizes, NULs.
+from libc.stdint cimport uint8_t, uint64_t
+
+from nfmailguard.cext.smtp cimport Dialogue, Scene, note_change
+
+cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
+    SIZE_FIRST = 0
+    SIZE_ZERO = 1                      # a 0, behind which no digit follows
+    SIZE_DIGITS = 2
+    SIZE_BEHIND = 3                    # the space behind them
+    SIZE_L = 4
+    SIZE_LA = 5
+    SIZE_LAS = 6
+    SIZE_LAST = 7
+    SIZE_INVALID = 8
+
+# The next octet of MAIL's or RCPT's argument.
+cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# Whether BDAT's argument may end here.
+cdef inline bint size_complete(Dialogue *dialogue) noexcept nogil:
+    return dialogue.address_phase in (SIZE_ZERO, SIZE_DIGITS, SIZE_LAST, SIZE_INVALID)
+
+# The next octet of BDAT's argument.
+cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# A NUL anywhere in a command line.
+cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+
+cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
+    if at[0] != octet:
+        note_change(scene)
+        at[0] = octet

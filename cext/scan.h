@@ -1,0 +1,41 @@
+/* Message text at memory speed: what is odd about its octets, and how long its lines are. */
+#ifndef NFMAILGUARD_SCAN_H
+#define NFMAILGUARD_SCAN_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* The index of the first octet that is NUL, a LF not behind CR, or not the LF behind a CR; `length`
+ * when there is none. `before` is the octet in front of the first one. The inner loop has no branch,
+ * so that a compiler makes vectors of it. */
+static inline size_t nm_odd_octet(const uint8_t *p, size_t length, uint8_t before) {
+    size_t at = 0, i;
+    while (at < length) {
+        size_t block = length - at < 256 ? length - at : 256;
+        uint8_t odd = p[at] == 0 || (p[at] == 10) != (before == 13);
+        const uint8_t *q = p + at;
+        for (i = 1; i < block; i++)
+            odd |= (uint8_t)((q[i] == 0) | ((q[i] == 10) ^ (q[i - 1] == 13)));
+        if (odd) {
+            if (q[0] == 0 || (q[0] == 10) != (before == 13))
+                return at;
+            for (i = 1; i < block; i++)
+                if (q[i] == 0 || (q[i] == 10) != (q[i - 1] == 13))
+                    return at + i;
+        }
+        before = q[block - 1];
+        at += block;
+    }
+    return length;
+}
+
+/* The last LF of `length` octets, or NULL. */
+static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
+    return (const uint8_t *)memrchr(p, 10, length);
+}
+
+#endif

@@ -1,0 +1,102 @@
+"""What an operator should know before packets come: limits and conditions, and what the machine does to them.
+
+Promises: says, and changes nothing. Only ``long_packets`` asks the system.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.config import Config
+from nfmailguard.engine import flows_at_once
+from nfmailguard.policy.model import CONDITIONS, Action, Mode
+
+__all__ = ["Condition", "conditions", "flow_room", "limit_warnings", "long_packets"]
+
+#: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
+LONGEST_PACKET = 0xFFFF + 1
+#: linux/if_link.h; pyroute2 0.9 knows two of the four by name.
+SIZES = {58: "gro_max_size", 41: "gso_max_size", 64: "gro_ipv4_max_size", 63: "gso_ipv4_max_size"}
+
+
+class Condition(NamedTuple):
+    """A condition of ``[on]`` under one configuration: ``actions`` by mode, ``others`` that would be legal."""
+
+    name: str
+    actions: dict[str, Action]
+    others: tuple[Action, ...]
+    counter: str
+    meaning: str
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{mode} {action}" for mode, action in self.actions.items())
+        if len(set(self.actions.values())) == 1:
+            done = next(iter(self.actions.values()))
+        return f"{done} (or {', '.join(self.others)})"
+
+
+def conditions(config: Config) -> list[Condition]:
+    """What is done on each condition; what a mode or a dry run lets pass, it lets pass."""
+    modes = list(dict.fromkeys(rule.mode for rule in config.flow_rules()))
+    found = []
+    for name, spec in CONDITIONS.items():
+        if name in ("queue_full", "no_listener"):
+            actions = {"every flow": config.on_queue(name)}
+        else:
+            stopped = {mode: mode is not Mode.MONITOR and not config.gateway.dry_run for mode in modes}
+            actions = {str(mode): config.on.action(name, mode) if stopped[mode] else Action.PASS for mode in modes}
+        others = tuple(action for action in spec.actions if action not in actions.values())
+        found.append(Condition(name, actions, others or spec.actions, spec.counter, spec.meaning))
+    return found
+
+
+def flow_room(config: Config) -> str:
+    """How many flows a queue follows at once, and what its memory is for."""
+    limits = config.limits
+    half = limits.memory // 2
+    return (
+        f"each queue: {flows_at_once(limits)} flows of {FLOW_OCTETS} octets ({half // FLOW_OCTETS} fit into half of"
+        f" limits.memory), {half} octets for what they have on the way"
+    )
+
+
+def limit_warnings(config: Config) -> Iterator[str]:
+    """Limits that are not what was asked for."""
+    asked, given = config.limits, config.engine_limits()
+    if given.held_packets != asked.held_packets:
+        yield f"limits.held_packets: lowered to {given.held_packets}, a quarter of queue.length"
+    room = flows_at_once(asked)
+    if room < asked.flows:
+        yield (
+            f"limits.flows: lowered from {asked.flows} to {room}, what fits into half of limits.memory;"
+            f" {2 * FLOW_OCTETS * asked.flows} octets would hold them all"
+        )
+
+
+def long_packets() -> Iterator[str]:
+    """Interfaces that may make packets longer than a queue hands over (Linux's BIG TCP), a line each."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        for link in ip.get_links():
+            for name, size in _sizes(link):
+                if size > LONGEST_PACKET:
+                    interface = link.get("ifname")
+                    yield (
+                        f"interface {interface}: {name} is {size}; packets above {LONGEST_PACKET - 1} octets do not"
+                        f" reach us whole, and on.truncated decides; `ip link set {interface} {name} {LONGEST_PACKET}`"
+                        " prevents them"
+                    )
+
+
+def _sizes(link: Any) -> Iterator[tuple[str, int]]:
+    names = {f"IFLA_{name.upper()}": name for name in SIZES.values()}
+    for name, value in link["attrs"]:
+        if name in names:
+            yield names[name], value
+        elif name == "UNKNOWN" and value["header"]["type"] in SIZES:
+            # The attribute as it came: its header of 4 octets, and the number.
+            yield SIZES[value["header"]["type"]], struct.unpack_from("=I", value.data, value.offset + 4)[0]

@@ -1,0 +1,175 @@
+"""The obvious model's half for the server: replies, and the commands they answer.
+
+Promises: each reply settles the oldest outstanding command (RFC 2920 3.1). Does not
+know how the client's lines are read.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from nfmailguard.policy.model import Action, BannerRule, EhloMask
+from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
+from nfmailguard.smtp.session import CR, LF, UNKNOWN, Ended, Octet, Session
+from nfmailguard.smtp.states import State, next_state
+from nfmailguard.smtp.verbs import Input, Verb
+
+__all__ = ["Replies"]
+
+
+class Replies(Session):
+    """A dialogue whose server can be heard."""
+
+    @abstractmethod
+    def client(self, octets: list[Octet]) -> None:
+        """The client's next octets, in order."""
+
+    @abstractmethod
+    def wait(self, octets: list[Octet]) -> None:
+        """The client goes on although it has to wait."""
+
+    @abstractmethod
+    def cut_off(self, line: list[Octet]) -> None:
+        """The command line that was being read will never be complete."""
+
+    def server(self, octets: list[Octet]) -> None:
+        for octet in octets:
+            if self.input is Input.OPAQUE or self.ignored:
+                return
+            self.reply[-1].append(octet)
+            line = self.reply[-1]
+            if (
+                self.state is State.CONNECT
+                and len(line) <= 3
+                and not 48 <= octet.value <= 57
+                and octet.value not in (CR, LF)
+            ):
+                self.report("flow.not_smtp", False, octets[0].offset)
+                self.ignored = True
+            elif octet.value == LF:
+                self.reply_line(line)
+        self.go_on()
+
+    def reply_line(self, line: list[Octet]) -> None:
+        text = bytes(octet.value for octet in line).rstrip(b"\r\n")
+        if not text[:3].isdigit() or len(text) < 3:
+            self.report("reply.malformed", False, line[0 if text else -1].offset)
+            self.reply[-1] = []
+            return
+        if text[3:4] == b"-":
+            self.mask(int(text[:3]), line, len(text))
+            self.reply.append([])
+            return
+        self.mask(int(text[:3]), line, len(text))
+        self.reply = [[]]
+        self.settle(int(text[:3]), line[0].offset)
+
+    def mask(self, code: int, line: list[Octet], size: int) -> None:
+        """What a line of the greeting, or of the reply to EHLO, becomes."""
+        verb = self.outstanding[0] if self.outstanding else UNKNOWN
+        number = len(self.reply) - 1
+        refused = verb.name == "<masked>" and code // 100 == 5
+        if refused and self.report("reply.turned_ok", False, line[0].offset) is Action.MASK:
+            for octet, value in zip(line[:size], turned_ok(bytes(o.value for o in line[:size])), strict=True):
+                octet.become(value)
+        if verb.name == "<greeting>" and code == 220 and self.policy.banner.rule is not BannerRule.NONE:
+            action = self.policy.action("banner.masked") if self.apply else Action.PASS
+            if number == 0:
+                action = self.report("banner.masked", False, line[0].offset)
+            if action is Action.MASK:
+                for column, octet in enumerate(line[:size]):
+                    octet.become(masked_banner(self.policy.banner, column, octet.value))
+        if code == 250 and self.ehlo_sent:
+            self.keyword(number, line[4:size], line[0].offset, offers=verb.name == "EHLO")
+
+    def keyword(self, number: int, text: list[Octet], offset: int, *, offers: bool) -> None:
+        """Rule E1: a keyword that is not passed becomes X's and the running letter.
+
+        In every reply that may answer EHLO, whatever the count of replies says; ``offers``:
+        it is the one that is expected to.
+        """
+        if number == 0:
+            self.masked = 0
+            return
+        replies = self.policy.replies
+        word = bytes(octet.value for octet in text).decode("latin-1")
+        for end in replies.keyword_end:
+            word = word.split(end, 1)[0]
+        shown = bytes(octet.value for octet in text).upper()
+        if replies.ehlo is EhloMask.E1 and text and word.upper() not in {k.upper() for k in replies.keywords}:
+            if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
+                for octet, value in zip(text, masked_keyword(len(text), self.masked), strict=True):
+                    octet.become(value)
+                shown = b""
+            self.masked += 1
+        self.chunking |= offers and shown == b"CHUNKING"
+
+    def settle(self, code: int, offset: int) -> None:
+        """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
+        if not self.outstanding:
+            if code in (354, 334) or (code != 421 and self.input is Input.DATA):
+                self.report("reply.ambiguous", False, offset)
+            elif code != 421:
+                self.report("reply.unsolicited", False, offset)
+            return
+        verb = self.explained(code, offset)
+        self.state = next_state(self.state, verb.name, code)
+        begun = verb.name == "DATA" and self.input is Input.DATA
+        if begun and verb.continues != code:
+            self.report("bug.data_bypass", False, offset, verb.name)
+        if verb.continues != code or begun:
+            if self.input is Input.SASL:
+                self.input, self.line = Input.COMMANDS, []  # given up
+            self.outstanding.pop(0)
+            self.waiting = max(0, self.waiting - 1)
+            self.impatient = self.impatient and self.waiting > 0
+        else:
+            self.go_over(verb, offset)
+        if not self.apply:
+            self.go_on()  # nothing was held: this is what the next reply may answer
+
+    def explained(self, code: int, offset: int) -> Verb:
+        """The command a reply answers; one that it cannot answer is told."""
+        verb = self.outstanding[0]
+        behind_auth = verb.reads is Input.SASL and len(self.outstanding) > 1
+        if code in (354, 334) and (verb.continues != code or behind_auth):
+            self.report("reply.ambiguous", False, offset, verb.name)
+            explained = [place for place, one in enumerate(self.outstanding) if one.continues == code]
+            if not self.apply and explained:  # followed only: the reply tells what it answers
+                del self.outstanding[: explained[0]]
+                self.waiting = max(0, self.waiting - explained[0])
+                verb = self.outstanding[0]
+        elif (code != 421 and self.input is Input.SASL) or (
+            verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1
+        ):
+            self.report("reply.ambiguous", False, offset, verb.name)
+        return verb
+
+    def go_over(self, verb: Verb, offset: int) -> None:
+        """The client's next octets are what the reply asked for."""
+        self.waiting, self.impatient = 0, False
+        if verb.name == "DATA" and self.policy.bugs.noop_body and self.noop_seen:
+            self.report("bug.noop_body", False, offset, verb.name)
+            self.outstanding.clear()
+            self.noop_seen, self.body_as_commands = False, True
+            return
+        self.input = verb.reads
+        if verb.reads is not Input.SASL:
+            # What stands behind the command is read as the message, or as TLS.
+            self.outstanding.clear()
+            self.cut_off(self.line)
+            self.begin_message()
+        if self.input is Input.OPAQUE:
+            self.report("tls.started", False, offset, verb.name)
+
+    def go_on(self) -> None:
+        """What the client said while it had to wait, as far as it need not wait any more."""
+        while self.held and not self.waiting:
+            octets = self.held.pop(0)
+            try:
+                self.client(octets)
+            except Ended:
+                octets[0].output.clear()  # it does not leave, and neither does what released it
+                raise
+        if self.held and self.waiting:
+            self.wait(self.held[0])

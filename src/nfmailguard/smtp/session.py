@@ -1,0 +1,101 @@
+"""What the obvious model knows of a dialogue, and what is found in it.
+
+Promises: findings get their action from the policy and nowhere else. Does not know
+how either direction is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
+from nfmailguard.smtp.states import State
+from nfmailguard.smtp.turns import ModelFinding, Result
+from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
+
+__all__ = ["CR", "LF", "SPACE", "UNKNOWN", "Ended", "Octet", "Session"]
+
+CR, LF, SPACE = 13, 10, 32
+UNKNOWN = VERBS[0]
+_ENDING = (Action.DROP_CONNECTION, Action.RESET)
+
+
+@dataclass
+class Octet:
+    """One octet on its way: where its turn's output is, and its place in the stream."""
+
+    output: bytearray
+    index: int
+    offset: int
+
+    @property
+    def value(self) -> int:
+        return self.output[self.index]
+
+    def become(self, value: int) -> None:
+        self.output[self.index] = value
+
+
+class Ended(Exception):  # noqa: N818, no error: an ending
+    """The flow has been dropped or reset."""
+
+
+class Session:
+    """Where a dialogue stands. Whoever reads a direction is a subclass."""
+
+    def __init__(self, policy: Policy, apply: bool) -> None:
+        self.policy = policy
+        self.apply = apply
+        self.result = Result()
+        self.state = State.CONNECT
+        self.input = Input.COMMANDS
+        self.outstanding = [VERBS[VERB_INDEX["<greeting>"]]]
+        self.waiting = 0  # replies to come before the client may go on
+        self.impatient = False  # the client did not wait; told once for each reply
+        self.held: list[list[Octet]] = []
+        self.line: list[Octet] = []
+        self.noop_seen = False
+        self.body_as_commands = False  # CSCdk46673
+        self.after_cr = False
+        self.reply: list[list[Octet]] = [[]]
+        self.tail = b""  # what of the message has been let through, at least its last octets
+        self.came = 0  # the last octet of the message as it came
+        self.odd: set[str] = set()  # what has been told of this message
+        self.data_line = 0
+        self.data_cr = False
+        self.header = True
+        self.reported_line = False
+        self.recipients = 0
+        self.chunk_left = 0
+        self.chunking = False
+        self.ehlo_sent = False  # ever
+        self.masked = 0  # keywords of the reply that is coming in
+        self.first_opaque = False
+        self.hypothetical = False
+        self.ignored = False  # not SMTP: nothing more is looked at
+
+    def report(self, name: str, to_server: bool, offset: int, verb: str = "") -> Action:
+        """Records a finding; the action to carry out, PASS where nothing is applied."""
+        condition = CONDITION_OF.get(name)
+        action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
+        if action is Action.PASS:
+            return action
+        self.result.findings.append(
+            ModelFinding(name, action, to_server, verb, self.state.name.lower(), offset, self.hypothetical)
+        )
+        if not self.apply:
+            self.hypothetical |= action is not Action.LOG
+            return Action.PASS
+        if action in _ENDING:
+            self.result.ended = action
+            raise Ended
+        return action
+
+    def begin_message(self) -> None:
+        """What the client says from here on is a message, or TLS."""
+        self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
+        self.came, self.odd = CR if self.after_cr else 0, set()
+        self.after_cr = False
+        self.line = []
+        self.data_line, self.data_cr, self.header, self.reported_line = 0, False, True, False
+        self.first_opaque = True

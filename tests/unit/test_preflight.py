@@ -1,0 +1,56 @@
+"""What is said before packets come: limits as they will be, conditions as they will be met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.config import load
+from nfmailguard.engine import Engine, flows_at_once
+from nfmailguard.policy.model import CONDITIONS, Action, FlowRule, Limits, Mode
+from nfmailguard.service import preflight
+from tests.support.conditions import PIX63
+from tests.support.wire import SYN, End, build
+
+
+def test_the_flows_that_fit_are_told_and_fewer_than_asked_for_are_a_warning() -> None:
+    assert list(preflight.limit_warnings(load())) == []
+    short = load(None, ["limits.memory=1000000", "limits.flows=2000"])
+    room = 500_000 // FLOW_OCTETS
+    assert preflight.flow_room(short).startswith(f"each queue: {room} flows of {FLOW_OCTETS} octets ({room} fit ")
+    (warning,) = preflight.limit_warnings(short)
+    assert warning.startswith(f"limits.flows: lowered from 2000 to {room}, ")
+    enough = int(warning.split()[-6])
+    assert list(preflight.limit_warnings(load(None, [f"limits.memory={enough}", "limits.flows=2000"]))) == []
+    assert list(preflight.limit_warnings(load(None, [f"limits.memory={enough - 2}", "limits.flows=2000"]))) != []
+
+
+@pytest.mark.parametrize(("memory", "flows"), [(100_000, 10), (100_000, 1_000), (1, 5)])
+def test_what_is_told_is_what_the_engine_holds(memory: int, flows: int) -> None:
+    limits = Limits(memory=memory, flows=flows)
+    engine = Engine([FlowRule(Mode.MONITOR, PIX63)], limits=limits)
+    for port in range(1024, 1024 + 1200):
+        engine.process(build(End("10.0.1.2", port), End("10.0.2.2", 25), 1, 0, SYN), 1)
+    held = engine.counters()["flows_now"]
+    # An Engine has room for one, even where the memory has not.
+    assert held == (flows_at_once(limits) if memory > FLOW_OCTETS else 0)
+    assert engine.counters()["memory_now"] == held * FLOW_OCTETS <= memory // 2
+
+
+def test_each_condition_is_told_with_what_is_done_what_else_could_be_and_what_counts_it(tmp_path: Path) -> None:
+    path = tmp_path / "nfmailguard.toml"
+    path.write_text('[gateway]\nmode = "enforce"\n[[rule]]\nfrom = "10.0.0.1"\nmode = "monitor"\n')
+    config = load(path, ["on.truncated=reset"])
+    told = {condition.name: condition for condition in preflight.conditions(config)}
+    assert list(told) == list(CONDITIONS)
+    assert str(told["truncated"]) == "monitor pass, enforce reset (or drop)"
+    assert str(told["conflict"]) == "pass (or drop, reset)"
+    assert str(told["queue_full"]) == "drop (or pass)"
+    assert told["gap"].counter == "finding.stream.gap"
+
+
+def test_a_dry_run_passes_everything() -> None:
+    told = preflight.conditions(load(None, ["on.gap=reset"], mode="enforce", dry_run=True))
+    assert {action for condition in told for action in condition.actions.values()} == {Action.PASS}
