@@ -78,7 +78,8 @@ SOURCE = """if 1:
     words += [word + b"." for word in words[:90]]
     block = b"".join(b" ".join(chance.choices(words, k=12)) + b"\\r\\n" for _ in range(14_000))
     blocks = int(sys.argv[2]) * 1_000_000 // len(block)
-    octets = blocks * len(block) + 3
+    header = b"From: a@example.net\\r\\nTo: b@example.com\\r\\nSubject: bulk\\r\\n\\r\\n"
+    octets = len(header) + blocks * len(block) + 3
     with socket.create_connection((sys.argv[1], 25)) as connection, connection.makefile("rb") as replies:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, sys.argv[3].encode())
         replies.readline()
@@ -87,6 +88,7 @@ SOURCE = """if 1:
             reply = replies.readline()
         assert reply.startswith(b"354"), reply
         begun = time.monotonic()
+        connection.sendall(header)
         for _ in range(blocks):
             connection.sendall(block)
         connection.sendall(b".\\r\\n")
