@@ -77,7 +77,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
         if nm_seq_diff(packet.ack, last) > 0:
             # Octets have been acknowledged that did not come through us. Who only guesses does not know
             # the very place; a true one says it again there.
-            if packet.seq != flow.stream[to_server].next_seq:
+            if to_server and packet.seq != flow.stream[to_server].next_seq:
                 drop_if(core, flow.ruling.apply, DROP_GAP, packet.queued.id, out)
             else:
                 refuse(core, flow, not to_server, STREAM_GAP, DROP_GAP, packet, now, out)

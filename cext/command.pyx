@@ -393,8 +393,9 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
             record_text(record, dialogue.command.octets, dialogue.command.length, False)
         ring_push(scene.ring)
     note_secret(scene, dialogue)
-    if verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO:
-        dialogue.recipients = 0
+    if verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO or (
+            verb == VERB_MAIL and not scene.grammar.in_mail[dialogue.state]):
+        dialogue.recipients = 0                    # a MAIL within a mail begins none (RFC 5321 4.1.4)
     dialogue.noop_seen |= verb == VERB_NOOP
     dialogue.ehlo_sent |= verb == VERB_EHLO
     if verb == VERB_HELO or verb == VERB_EHLO:

@@ -241,7 +241,8 @@ cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packe
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    if packet.seq == flow.stream[1].isn and flow.stream[1].known and on_its_interface(flow, True, packet):
+    if (packet.seq == flow.stream[1].isn and flow.stream[1].known and flow.fate == FLOW_INSPECTED and not flow.closed
+            and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, packet, now, out)
     elif flow.closed or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
         # The ports are used again: another connection, inspected from its beginning.
@@ -268,7 +269,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
                   now, out)
         return True
-    if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and flow.other_syn != flow.stream[1].isn:
+    if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and not (
+            flow.stream[0].known and packet.seq == flow.stream[0].isn):
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
             refuse_flow(core, packet, False, now, out)
@@ -280,7 +282,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         begin_stream(flow, False, packet.seq)
         flow.syn_ack = 1
     if flow.fate == FLOW_PASSED:
-        accept(core, packet.queued.id, out)
+        drop_if(core, flow.ruling.apply and not (flow.stream[0].known and packet.seq == flow.stream[0].isn),
+                DROP_SYN_ACK, packet.queued.id, out)
     elif flow.fate == FLOW_INSPECTED and flow.syn_ack and packet.seq == flow.stream[0].isn:
         if packet.ack == flow.stream[1].isn + 1:   # a later copy may not have the latest acknowledgement
             take_acknowledgement(core, flow, False, packet, now, out)

@@ -96,7 +96,7 @@ cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nog
     # Of a flow that is not looked at any more only its end matters, so that it does not stay.
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t end = packet.seq + packet.payload_length + (packet.flags & TCP_FIN)
-    if nm_seq_diff(end, stream.next_seq) > 0:
+    if not packet.flags & TCP_RST and nm_seq_diff(end, stream.next_seq) > 0:
         stream.next_seq = end
     if packet.flags & TCP_FIN:
         flow.fins |= 1 << to_server

@@ -62,7 +62,7 @@ from nfmailguard.cext.smtp cimport (
     STREAM_PENDING_LIMIT,
     Scene,
 )
-from nfmailguard.cext.store cimport store_span
+from nfmailguard.cext.store cimport pool_is_short, store_span
 from nfmailguard.cext.stream cimport (
     Held,
     Stream,
@@ -300,7 +300,7 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
             return
-    if stream.ahead_count >= core.pending_limit:
+    if stream.ahead_count >= core.pending_limit or pool_is_short(&core.pool):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
     elif stream_go_ahead(stream, &core.pool, packet.seq, packet.payload, packet.payload_length) < 0:
         refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
@@ -318,7 +318,8 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
         drop(core, DROP_REPEATED, packet.queued.id, out)
         return
-    if (core.counters.held_now >= core.held_limit or core.held_by_source[source] >= core.held_source_limit
+    if (pool_is_short(&core.pool) or core.counters.held_now >= core.held_limit
+            or core.held_by_source[source] >= core.held_source_limit
             or flow.stream[0].held_count + flow.stream[1].held_count >= core.held_flow_limit):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
@@ -415,6 +416,8 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
+    if packet.payload_length and not to_server and flow.syn_ack:
+        flow.answered = 1                          # a server that speaks has got the client's ACK
     if packet.payload_length and not flow.answered:
         if to_server and not flow.stream[0].known:
             flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST

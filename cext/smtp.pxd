@@ -142,6 +142,7 @@ cdef struct Grammar:
     uint8_t verb_masked
     uint8_t verb_dot
     uint8_t state_connect
+    uint8_t in_mail[16]        # by state: MAIL has been accepted
 
 # One FlowRule, compiled. Immutable.
 cdef struct Ruling:

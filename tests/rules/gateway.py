@@ -138,7 +138,7 @@ class Connection(Dialogue):
         self.isn = {True: isn[0], False: isn[1]}
         self.sent = dict(self.isn)
         self.receivers = {
-            side: (Receiver(self.isn[side], last_wins=False), Receiver(self.isn[side], last_wins=True))
+            side: (Receiver(last_wins=False, edge=2**31), Receiver(last_wins=True, edge=2**31))
             for side in (True, False)
         }
 
@@ -218,7 +218,8 @@ class Connection(Dialogue):
         self.left.append(packet)
         if not self.losing and not segment.flags & SYN:
             for receiver in self.receivers[to_server]:
-                receiver.take(segment.seq, segment.payload)
+                place = (segment.seq - self.isn[to_server] - 1 + 2**31) % 2**32 - 2**31
+                receiver.take(place, segment.payload)
 
     def greeted(self) -> Connection:
         """With the server's greeting received and acknowledged."""

@@ -15,6 +15,7 @@ from nfmailguard.policy.model import Action, Policy, UnknownCommand
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.session import CR, LF, SPACE, UNKNOWN, Ended, Octet
+from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Argument, Input, Verb
 
@@ -172,7 +173,8 @@ class _Dialogue(Replies):
                 self.report("recipients.too_many", True, behind, verb.name)
         if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
             self.address(verb, argument)
-        if verb.name in ("MAIL", "RSET", "HELO", "EHLO"):
+        begins = verb.name == "MAIL" and self.state not in (State.MAIL, State.RCPT)
+        if begins or verb.name in ("RSET", "HELO", "EHLO"):
             self.recipients = 0
         return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
