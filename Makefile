@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants fuzz annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -31,8 +31,15 @@ test-asan: build ## the core's tests under AddressSanitizer
 test-deep: build ## the searching tests with many more examples
 	pytest -m "not live and not sources" --hypothesis-profile=deep
 
+mutants: build ## takes each rule out of the core; a test has to notice (half an hour the first time)
+	nice -n 10 python -m tests.mutants.run --write
+
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000
+
+fuzz: ## coverage-guided fuzzing under the sanitizers, FUZZ_SECONDS=120
+	@deploy/setup fuzz
+	@python -m tests.fuzz.run
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate

@@ -9,14 +9,15 @@ from nfmailguard.cext.packet cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Packet
 cdef enum Standing:            # of a segment, by the receiver's window
     STANDING_IN = 0
     STANDING_OLD = 1           # all of it acknowledged before
-    STANDING_BEYOND = 2        # the receiver has made no room for it
+    STANDING_BEYOND = 2        # the receiver has made no room for it, or its ACK is too old
 
 cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexcept nogil
 # Takes the ACK and the window for the other direction's stream; False when the packet has been answered.
 cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                                Operations *out) noexcept nogil
-# Makes urgent data plain data; whether the header was changed.
-cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+# Makes urgent data plain data; `cleared`: the header was changed. False when the packet has been answered.
+cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
+                      Operations *out) noexcept nogil
 cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil
 
 cdef inline bint odd_flags(uint8_t flags) noexcept nogil:

@@ -7,15 +7,24 @@ sees only one side cannot empty the store; and nothing is taken that the receive
 has made no room for. Does not know payloads.
 """
 
-from nfmailguard.cext.core cimport DROP_GAP
-from nfmailguard.cext.ending cimport end_flow, report_condition, stop_following
+from libc.stdint cimport int32_t
+
+from nfmailguard.cext.core cimport DROP_FINDING, DROP_GAP
+from nfmailguard.cext.ending cimport answer_by, refuse, report_condition
 from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff
-from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, STREAM_GAP, STREAM_URGENT
+from nfmailguard.cext.smtp cimport ACTION_LOG, STREAM_GAP, STREAM_URGENT
 from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_acknowledge, stream_ended
-from nfmailguard.cext.verdict cimport accept, drop
+from nfmailguard.cext.verdict cimport drop_if
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
+
+
+cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # RFC 5961 5.2: a segment whose ACK is older than a window is not taken, nor are its octets.
+    cdef Stream *other = &flow.stream[not to_server]
+    return (flow.answered and packet.flags & TCP_ACK
+            and nm_seq_diff(other.kept_seq, packet.ack) > <int32_t> other.widest)
 
 
 cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -24,7 +33,7 @@ cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexc
     if not stream.known:
         return STANDING_IN
     edge = stream.window_end if stream.windowed else stream.next_seq + FARTHEST
-    if nm_seq_diff(packet.seq, edge) > 0:
+    if nm_seq_diff(packet.seq, edge) > 0 or stale(flow, to_server, packet):
         return STANDING_BEYOND
     if nm_seq_diff(packet.seq + packet.payload_length, stream.kept_seq) < 0:
         return STANDING_OLD
@@ -49,6 +58,8 @@ cdef inline void take_window(Flow *flow, bint to_server, Packet *packet) noexcep
     cdef uint32_t edge = packet.ack + packet.window
     if not packet.flags & TCP_SYN and flow.scaled[0] and flow.scaled[1]:
         edge = packet.ack + (<uint32_t> packet.window << flow.scale[to_server])
+    if edge - packet.ack > stream.widest:
+        stream.widest = edge - packet.ack
     if not stream.windowed or nm_seq_diff(edge, stream.window_end) > 0:
         stream.window_end = edge
         stream.windowed = 1
@@ -58,39 +69,43 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
                                Operations *out) noexcept nogil:
     cdef Stream *stream = &flow.stream[not to_server]
     cdef uint32_t end, last
-    cdef uint8_t action
-    if not stream.known:
-        return True
+    if not stream.known or not (flow.syn_ack or to_server):
+        return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
     if nm_seq_diff(packet.ack, stream.kept_seq) > 0:
         end = stream.next_seq if flow.ruling.apply else forwarded_to(stream)
         last = end + 1 if stream.fin and stream.fin_seq == end else end
         if nm_seq_diff(packet.ack, last) > 0:
-            # Octets have been acknowledged that did not come through us.
-            action = report_condition(core, flow, STREAM_GAP, not to_server, now)
-            if not flow.ruling.apply or action <= ACTION_LOG:
-                accept(core, packet.queued.id, out)
-                stop_following(core, flow, out)
-                return False
-            drop(core, DROP_GAP, packet.queued.id, out)
-            if action != ACTION_DROP:
-                end_flow(core, flow, action, now, out)
+            # Octets have been acknowledged that did not come through us. Who only guesses does not know
+            # the very place; a true one says it again there.
+            if to_server and packet.seq != flow.stream[to_server].next_seq:
+                drop_if(core, flow.ruling.apply, DROP_GAP, packet.queued.id, out)
+            else:
+                refuse(core, flow, not to_server, STREAM_GAP, DROP_GAP, packet, now, out)
             return False
         stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
                            else stream.next_seq)
+    if to_server and flow.syn_ack and nm_seq_diff(packet.ack, flow.stream[0].isn) > 0:
+        flow.answered = 1
     take_window(flow, to_server, packet)
     return True
 
 
-cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
+cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
+                      Operations *out) noexcept nogil:
     # Receivers disagree on where urgent data lies in the stream (RFC 6093 3.1).
+    cdef uint8_t action
+    cleared[0] = 0
     if not packet.flags & TCP_URG:
+        return True
+    action = report_condition(core, flow, STREAM_URGENT, to_server, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_FINDING, packet, now, out)
         return False
-    report_condition(core, flow, STREAM_URGENT, to_server, now)
-    if not flow.ruling.apply:
-        return False
-    packet.flags &= ~TCP_URG
-    packet.tcp[13] = packet.flags
-    nm_put16(packet.tcp + 18, 0)
+    if flow.ruling.apply:
+        packet.flags &= ~TCP_URG
+        packet.tcp[13] = packet.flags
+        nm_put16(packet.tcp + 18, 0)
+        cleared[0] = 1
     return True
 
 

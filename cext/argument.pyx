@@ -117,5 +117,5 @@ cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offs
         dialogue.reported |= REPORTED_NUL
         report(scene, dialogue, COMMAND_NUL, True, dialogue.verb, offset, &octet, 1, &blank, 1)
     # In a verb it stays what it is: such a verb is none, and is masked.
-    if scene.ruling.apply and scene.ruling.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase == PHASE_ARGUMENT:
+    if scene.ruling.apply and scene.ruling.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase >= PHASE_ARGUMENT:
         put(scene, at, SPACE)

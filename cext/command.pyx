@@ -22,7 +22,7 @@ from nfmailguard.cext.argument cimport (
 )
 from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
-from nfmailguard.cext.secret cimport is_secret, note_secret
+from nfmailguard.cext.secret cimport note_secret, secret_at
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -68,6 +68,7 @@ from nfmailguard.cext.smtp cimport (
     line_add,
     name_begins,
     name_is,
+    out_of_memory,
     report,
 )
 
@@ -76,6 +77,7 @@ cdef enum:
     LF = 10
     SPACE = 32
     DOT = 46
+    SASL_OCTETS = 12288                # of a line behind AUTH, its CRLF too
     EXCERPT = 48                       # octets of a line a finding shows
 
 cdef enum Fate:                        # of the verb being read
@@ -89,16 +91,22 @@ cdef enum Reported:
 
 cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     cdef uint32_t i
+    if length and octets[0] == DOT:
+        return scene.grammar.verb_dot
+    if length > NAME_OCTETS:
+        return VERB_UNKNOWN
     for i in range(1, scene.grammar.verb_count):
         if name_is(&scene.grammar.verbs[i], octets, length):
             return <uint8_t> i
     return VERB_UNKNOWN
 
 
-cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`.
+cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
     cdef uint32_t i
-    if scene.ruling.allow[VERB_UNKNOWN] or octets[0] == DOT and length == 1:
+    if length == 1 and octets[0] == DOT:
+        return dialogue.body_as_commands
+    if scene.ruling.allow[VERB_UNKNOWN]:
         return True
     for i in range(1, scene.grammar.verb_count):
         if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
@@ -106,10 +114,11 @@ cdef bint verb_possible(Scene *scene, const uint8_t *octets, uint32_t length) no
     return False
 
 
-cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # The finding that keeps `verb` from passing, or 0. A dot is a verb only where a message is taken for commands.
+cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb, uint32_t length) noexcept nogil:
+    # The finding that keeps a verb of `length` octets from passing, or 0. What begins with a dot is none
+    # but where a message is taken for commands, and ends it there.
     if verb == scene.grammar.verb_dot:
-        return 0 if dialogue.body_as_commands else COMMAND_DENIED
+        return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
     if verb == VERB_BDAT and scene.ruling.apply and not dialogue.offered_chunking:
@@ -119,7 +128,7 @@ cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb) noex
 
 cdef bint spelled_out(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     # Whether the octets are a whole verb that passes.
-    cdef uint8_t verb = find_verb(scene, octets, length) if length <= NAME_OCTETS else VERB_UNKNOWN
+    cdef uint8_t verb = find_verb(scene, octets, length)
     return verb != VERB_UNKNOWN and scene.ruling.allow[verb]
 
 
@@ -143,19 +152,20 @@ cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets
         end += 1
     whole = end < length
     if line.length + end > NAME_OCTETS:
-        verb = VERB_UNKNOWN
+        verb = find_verb(scene, <const uint8_t *> line.octets if line.length else octets, NAME_OCTETS + 1)
     else:
         memcpy(name, line.octets, line.length)
         memcpy(name + line.length, octets, end)
         verb = find_verb(scene, name, line.length + end)
-    finding = refusal(scene, dialogue, verb)
+    finding = refusal(scene, dialogue, verb, line.length + end)
     if line.length:                                # the verb began in an earlier segment
         if scene.ruling.faithful:
             return FATE_LETTER if finding or dialogue.fate == FATE_LETTER or not whole else FATE_PASS
         if not whole or not finding or scene.ruling.action[finding] != ACTION_MASK:
             return dialogue.fate
-        # Some servers read only the letters they know a verb by: what follows those is no argument either.
-        dialogue.mask_rest |= spelled_out(scene, line.octets, line.length)
+        # All of it has left, or some servers read only the letters they know a verb by, and those have:
+        # what follows is no argument either.
+        dialogue.mask_rest |= end == 0 or spelled_out(scene, line.octets, line.length)
         return FATE_LETTER
     if not finding and (whole or scene.ruling.faithful):
         return FATE_PASS
@@ -182,7 +192,7 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
         dialogue.verb_length += 1
     if octet > SPACE:
         dialogue.leading = 0
-    if dialogue.fate == FATE_OPEN and not verb_possible(scene, line.octets, dialogue.verb_length):
+    if dialogue.fate == FATE_OPEN and not verb_possible(scene, dialogue, line.octets, dialogue.verb_length):
         dialogue.fate = FATE_LETTER
         dialogue.mask_rest |= spelled_out(scene, line.octets, dialogue.verb_length - 1)
     if dialogue.fate == FATE_LETTER:
@@ -203,9 +213,13 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
     cdef uint32_t sent = line.sent if line.sent < size else size
     cdef uint32_t more = 0
     cdef const char *noop = b"NOOP"
+    cdef uint32_t auth = secret_at(scene, line.octets, size, verb)
     if verb == VERB_UNKNOWN and dialogue.secret:
         size = sent = 0
-    elif not is_secret(scene, line.octets, size, verb):
+    elif auth:
+        size = auth
+        sent = sent if sent < size else size
+    else:
         while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF and (
                 rest[more] > SPACE or more == 0):
             more += 1
@@ -232,15 +246,14 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
     cdef Line *line = dialogue.command
     cdef uint8_t verb = VERB_UNKNOWN
     cdef uint8_t finding
-    if dialogue.verb_length <= NAME_OCTETS:
-        verb = find_verb(scene, line.octets, dialogue.verb_length)
+    verb = find_verb(scene, line.octets, dialogue.verb_length)
     dialogue.phase = PHASE_ARGUMENT
     dialogue.verb = verb
     dialogue.address_phase = 0
     dialogue.address_length = 0
     dialogue.bracket = 0
     dialogue.chunk_left = 0
-    finding = refusal(scene, dialogue, verb)
+    finding = refusal(scene, dialogue, verb, dialogue.verb_length)
     if not finding and dialogue.fate == FATE_LETTER:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
     if finding and report_verb(scene, dialogue, finding, verb, at, length) == ACTION_MASK:
@@ -248,7 +261,7 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
         dialogue.mask_rest |= scene.ruling.unknown == FORM_XALL
         # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
         # line's end, which every server has to see where we do.
-        if at[0] == SPACE and (dialogue.fate == FATE_OPEN or dialogue.mask_rest):
+        if at[0] == SPACE and dialogue.mask_rest:
             put(scene, at, scene.ruling.letter)
         return
     if verb == VERB_RCPT:
@@ -268,18 +281,32 @@ cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
     dialogue.leading = 1
 
 
+cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    dialogue.line_length += 1
+    if at[0] == 0:
+        nul_octet(scene, dialogue, at, offset)
+    if dialogue.line_length > SASL_OCTETS and scene.verdict == ACTION_PASS and (
+            not dialogue.reported & REPORTED_LENGTH):
+        # RFC 4954 4.  Exim reads what does not fit its buffer as the next command.
+        dialogue.reported |= REPORTED_LENGTH
+        report(scene, dialogue, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
+        if scene.ruling.apply and scene.verdict == ACTION_PASS:
+            scene.verdict = ACTION_RESET
+
+
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint8_t kind
     cdef uint32_t mechanism
     if dialogue.phase == PHASE_SASL:
+        sasl_octet(scene, dialogue, at, offset)
         return
     if dialogue.phase == PHASE_START:
         begin_line(scene, dialogue, offset)
         dialogue.command = lend_line(scene.lines)
         if dialogue.command == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, True, offset)
             return
         dialogue.phase = PHASE_VERB
         dialogue.fate = choose_fate(scene, dialogue, at, length)
@@ -370,8 +397,9 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
             record_text(record, dialogue.command.octets, dialogue.command.length, False)
         ring_push(scene.ring)
     note_secret(scene, dialogue)
-    if verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO:
-        dialogue.recipients = 0
+    if verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO or (
+            verb == VERB_MAIL and not scene.grammar.in_mail[dialogue.state]):
+        dialogue.recipients = 0                    # a MAIL within a mail begins none (RFC 5321 4.1.4)
     dialogue.noop_seen |= verb == VERB_NOOP
     dialogue.ehlo_sent |= verb == VERB_EHLO
     if verb == VERB_HELO or verb == VERB_EHLO:

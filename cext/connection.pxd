@@ -15,8 +15,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
                     Operations *out) noexcept nogil
 # A RST on a flow that is inspected: answered.
 cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil
-# Whether the packet may go on, as far as the interface it came in on tells; a wrong one is reported.
-cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+# The action for the packet, as far as the interface it came in on tells; a wrong one is reported.
+cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
 # Reports the flow's end and takes it out of the table; held packets are dropped.
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil
 

@@ -5,8 +5,6 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from libc.string cimport memcmp
-
 from nfmailguard.cext.admission cimport take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
@@ -17,11 +15,28 @@ from nfmailguard.cext.core cimport (
     DROP_MIDSTREAM,
     DROP_SYN_ACK,
     DROP_TRUNCATED,
-    Network,
-    Rule,
 )
-from nfmailguard.cext.ending cimport drop_held, end_flow, flow_let_go, report_condition, report_stranger
-from nfmailguard.cext.flow cimport AGE_EMBRYONIC, FLOW_INSPECTED, FLOW_PASSED, flow_add, flow_find, flow_remove
+from nfmailguard.cext.ending cimport (
+    answer_by,
+    drop_held,
+    emit_refusal,
+    end_flow,
+    flow_let_go,
+    refuse,
+    report_condition,
+    report_stranger,
+)
+from nfmailguard.cext.flow cimport (
+    AGE_CLOSING,
+    AGE_EMBRYONIC,
+    AGE_OPEN,
+    FLOW_INSPECTED,
+    FLOW_PASSED,
+    flow_add,
+    flow_find,
+    flow_remove,
+    flow_touch,
+)
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
     NOT_TCP,
@@ -44,9 +59,11 @@ from nfmailguard.cext.record cimport (
     ring_push,
     ring_reserve,
 )
+from nfmailguard.cext.rule cimport choose_rule
 from nfmailguard.cext.smtp cimport (
     ACTION_LOG,
     ACTION_PASS,
+    ACTION_RESET,
     FLOW_LIMIT,
     FLOW_MIDSTREAM,
     PACKET_TRUNCATED,
@@ -58,48 +75,17 @@ from nfmailguard.cext.smtp cimport (
     Ruling,
     dialogue_open,
 )
+from nfmailguard.cext.stream cimport Stream, stream_ended
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 cdef enum:
     OPTION_MULTIPATH = 30      # RFC 8684 3.1
 
 
-cdef bint in_networks(const Network *networks, uint32_t count, uint8_t family, const uint8_t *address) noexcept nogil:
-    cdef uint32_t i, octets, bits
-    for i in range(count):
-        if networks[i].family != family:
-            continue
-        octets = networks[i].bits // 8
-        bits = networks[i].bits % 8
-        if memcmp(networks[i].octets, address, octets) != 0:
-            continue
-        if bits == 0 or (networks[i].octets[octets] ^ address[octets]) >> (8 - bits) == 0:
-            return True
-    return count == 0
-
-
-cdef uint32_t choose_rule(Core *core, Flow *flow, uint32_t interface) noexcept nogil:
-    """The first rule that matches the flow; the last one matches every flow."""
-    cdef uint32_t i, port
-    cdef Rule *rule
-    cdef bint found
-    for i in range(core.rule_count - 1):
-        rule = &core.rules[i]
-        found = rule.port_count == 0
-        for port in range(rule.port_count):
-            found |= rule.ports[port] == flow.identity.server_port
-        if (found and (rule.interface == 0 or rule.interface == interface)
-                and in_networks(rule.sources, rule.source_count, flow.identity.family, flow.identity.client)
-                and in_networks(rule.destinations, rule.destination_count, flow.identity.family,
-                                flow.identity.server)):
-            return i
-    return core.rule_count - 1
-
-
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
     cdef Record *record
-    drop_held(core, flow, DROP_FLOW_ENDED, out)
+    drop_held(core, flow, out)
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
@@ -116,27 +102,34 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
 
 
 cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A new flow with its ruling, or NULL when the table is full: an embryonic flow gives way first."""
+    """A new flow with its ruling, or NULL when the table is full of open ones."""
     cdef Flow *flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
-    if flow == NULL and core.flows.oldest[AGE_EMBRYONIC] != NULL:
+    # Ended flows give way first: nothing is lost but a second RST. Then those that never opened.
+    cdef Flow *least = core.flows.oldest[AGE_CLOSING]
+    if least == NULL:
+        least = core.flows.oldest[AGE_EMBRYONIC]
+    if flow == NULL and least != NULL:
         core.counters.flows_evicted += 1
         core.forgot = 1                            # its next packet must not look like one that was open before us
-        forget_flow(core, core.flows.oldest[AGE_EMBRYONIC], END_EVICTED, now, out)
+        forget_flow(core, least, END_EVICTED, now, out)
         flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
     if flow == NULL:
         return NULL
     core.counters.flows_opened += 1
-    flow.identity.rule = <uint8_t> choose_rule(core, flow, packet.queued.in_interface if to_server else 0)
+    # By the interface the client's packets come in on: a server's packet leaves there.
+    flow.identity.rule = <uint8_t> choose_rule(
+        core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     flow.ruling = &core.rules[flow.identity.rule].ruling
     dialogue_open(&flow.dialogue, &core.grammar)
     return flow
 
 
 cdef void refuse_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    # No place in the table: the default rule's ruling, for the flow's own cannot be kept.
+    cdef uint8_t action = report_stranger(core, packet, FLOW_LIMIT, to_server, now)
     core.counters.flows_refused += 1
-    drop_if(core, report_stranger(core, packet, FLOW_LIMIT, to_server, now) > ACTION_LOG, DROP_FLOW_LIMIT,
-            packet.queued.id, out)
+    drop_if(core, action > ACTION_LOG, DROP_FLOW_LIMIT, packet.queued.id, out)
+    if action == ACTION_RESET:
+        emit_refusal(core, packet, to_server, out)
 
 
 cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
@@ -148,7 +141,8 @@ cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
 cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """A packet of no known flow."""
     cdef Flow *flow
-    cdef uint8_t action
+    cdef uint8_t action = ACTION_PASS
+    cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not to_server:
         drop_if(core, report_stranger(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
                 packet.queued.id, out)             # no mail server opens a connection from its port
@@ -175,13 +169,14 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     flow.stream[to_server].next_seq = packet.seq
     flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
     flow.stream[to_server].kept_seq = packet.seq
-    if starting_up(core, now) and not packet.flags & TCP_SYN and flow.ruling.midstream_at_start <= ACTION_LOG:
-        action = ACTION_PASS
-    else:
+    if not from_before or flow.ruling.midstream_at_start > ACTION_LOG:
         action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
+    if from_before and flow.ruling.apply:
+        action = flow.ruling.midstream_at_start
     if action <= ACTION_LOG:
         flow.fate = FLOW_PASSED
         core.counters.flows_passed += 1
+        flow_touch(&core.flows, flow, AGE_OPEN, now)
         accept(core, packet.queued.id, out)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
@@ -237,19 +232,19 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
     return packet.queued.in_interface in (flow.towards, 0) or packet.queued.in_interface != flow.interface[1]
 
 
-cdef bint pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
-    """Whether the packet may go on, as far as its interface tells; a wrong one is reported."""
+cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
     if on_its_interface(flow, to_server, packet):
-        return True
+        return ACTION_PASS
     if to_server and packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not flow.syn_ack:
-        return True                                # no connection yet: this SYN begins it anew
-    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now) <= ACTION_LOG
+        return ACTION_PASS                         # no connection yet: this SYN begins it anew
+    return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now)
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    if packet.seq == flow.stream[1].isn and flow.stream[1].known and on_its_interface(flow, True, packet):
+    if (packet.seq == flow.stream[1].isn and flow.stream[1].known and flow.fate == FLOW_INSPECTED and not flow.closed
+            and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, packet, now, out)
-    elif flow.closed or flow.fate != FLOW_INSPECTED or not flow.syn_ack:
+    elif flow.closed or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
         # The ports are used again: another connection, inspected from its beginning.
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
@@ -271,10 +266,11 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         return True
     if to_server or not packet.flags & TCP_ACK:
         # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
-        drop_if(core, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
-                packet.queued.id, out)
+        answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
+                  now, out)
         return True
-    if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and flow.other_syn != flow.stream[1].isn:
+    if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and not (
+            flow.stream[0].known and packet.seq == flow.stream[0].isn):
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
             refuse_flow(core, packet, False, now, out)
@@ -286,7 +282,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         begin_stream(flow, False, packet.seq)
         flow.syn_ack = 1
     if flow.fate == FLOW_PASSED:
-        accept(core, packet.queued.id, out)
+        drop_if(core, flow.ruling.apply and not (flow.stream[0].known and packet.seq == flow.stream[0].isn),
+                DROP_SYN_ACK, packet.queued.id, out)
     elif flow.fate == FLOW_INSPECTED and flow.syn_ack and packet.seq == flow.stream[0].isn:
         if packet.ack == flow.stream[1].isn + 1:   # a later copy may not have the latest acknowledgement
             take_acknowledgement(core, flow, False, packet, now, out)
@@ -298,11 +295,13 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
 
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     cdef uint32_t isn = flow.other_syn, towards = flow.towards, interface = flow.interface[1]
-    cdef uint8_t scale = flow.scale[1], scaled = flow.scaled[1]
+    cdef uint8_t scale = flow.scale[1], scaled = flow.scaled[1], rule = flow.identity.rule
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
         return NULL
+    flow.identity.rule = rule
+    flow.ruling = &core.rules[rule].ruling
     begin_stream(flow, True, isn)
     flow.interface[1] = interface
     flow.interface_known[1] = 1
@@ -315,7 +314,10 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
 cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil:
     # Receivers check a RST's sequence number themselves (RFC 5961 3.2); one that they would not take
     # changes nothing here, and even one that they take leaves the flow inspected: it may never arrive.
-    if packet.seq == flow.stream[to_server].next_seq or (not flow.syn_ack and not to_server):
+    cdef Stream *stream = &flow.stream[to_server]
+    # A FIN counts (RFC 9293 3.4); a socket that is gone answers with the number it was asked for.
+    if packet.seq == stream.next_seq or (stream_ended(stream) and packet.seq == stream.next_seq + 1) or (
+            not flow.syn_ack and not to_server):
         flow.closed = 1
         flow.end = END_RST
     if packet.payload_length and flow.ruling.apply:
@@ -331,7 +333,6 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
     cdef Ruling *ruling = &core.rules[core.rule_count - 1].ruling
     cdef bint to_server
     cdef Flow *flow
-    cdef uint8_t action
     if result == NOT_TCP:
         core.counters.not_tcp += 1
         accept(core, packet.queued.id, out)
@@ -354,8 +355,12 @@ cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now,
         return
     to_server = inspected_port(core, packet.destination_port)
     flow = flow_find(&core.flows, packet, to_server)
-    if flow != NULL and flow.fate == FLOW_INSPECTED:
-        action = report_condition(core, flow, PACKET_TRUNCATED, to_server, now)
+    if flow == NULL:
+        drop_if(core, report_stranger(core, packet, PACKET_TRUNCATED, to_server, now) > ACTION_LOG, DROP_TRUNCATED,
+                packet.queued.id, out)
+    elif flow.fate == FLOW_PASSED:
+        accept(core, packet.queued.id, out)
+    elif flow.fate == FLOW_INSPECTED:
+        refuse(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
     else:
-        action = report_stranger(core, packet, PACKET_TRUNCATED, to_server, now)
-    drop_if(core, action > ACTION_LOG, DROP_TRUNCATED, packet.queued.id, out)
+        drop(core, DROP_FLOW_ENDED, packet.queued.id, out)

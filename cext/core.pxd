@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
-from nfmailguard.cext.packet cimport PACKET_BUILD_SIZE
+from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 from nfmailguard.cext.record cimport Ring
 from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, LinePool, Ruling
 from nfmailguard.cext.store cimport Pool
@@ -103,7 +103,9 @@ cdef struct Core:
     uint8_t can_hold
     uint8_t forgot             # a flow that could go on has been pushed out
     uint8_t ports[8192]        # a bit a port that is inspected
+    Held *held_oldest          # by arrival, of all flows
+    Held *held_newest
     Held *released             # answered in the last call; their memory goes with the next
     uint32_t held_by_source[SOURCES]
-    uint8_t came[65536]        # the octets being decided, as they came
+    uint8_t came[MOST_PAYLOAD]  # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

@@ -9,21 +9,22 @@ receiver expects. Does not know segments or dialogues.
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.core cimport DROP_FLOW_ENDED, MOST_EMITTED
+from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMITTED
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     FLOW_DROPPED,
+    FLOW_INSPECTED,
     FLOW_PASSED,
     FLOW_RESET,
-    flow_holds_nothing,
     flow_touch,
 )
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
 from nfmailguard.cext.record cimport END_DROPPED, Identity
-from nfmailguard.cext.smtp cimport ACTION_RESET, Dialogue, dialogue_close, report
+from nfmailguard.cext.rule cimport choose_rule
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, ACTION_RESET, Dialogue, dialogue_close, report
 from nfmailguard.cext.stream cimport held_free, stream_close, stream_release
-from nfmailguard.cext.verdict cimport drop
+from nfmailguard.cext.verdict cimport accept, drop
 
 
 cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept nogil:
@@ -52,14 +53,15 @@ cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint t
     memset(&dialogue, 0, sizeof(Dialogue))
     memset(&identity, 0, sizeof(Identity))
     identity.family = packet.family
-    identity.rule = <uint8_t> (core.rule_count - 1)
     memcpy(identity.client, packet.source if to_server else packet.destination, size)
     memcpy(identity.server, packet.destination if to_server else packet.source, size)
     if packet.tcp != NULL:
         identity.client_port = packet.source_port if to_server else packet.destination_port
         identity.server_port = packet.destination_port if to_server else packet.source_port
+    identity.rule = <uint8_t> choose_rule(
+        core, &identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     scene.grammar = &core.grammar
-    scene.ruling = &core.rules[core.rule_count - 1].ruling
+    scene.ruling = &core.rules[identity.rule].ruling
     scene.ring = &core.ring
     scene.lines = &core.lines
     scene.identity = &identity
@@ -88,12 +90,64 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
     core.counters.emitted += 1
 
 
+cdef void emit_refusal(Core *core, Packet *packet, bint to_server, Operations *out) noexcept nogil:
+    # RFC 9293 3.5.2: what a host says to a packet of a connection that it does not have.
+    cdef uint8_t *answer
+    cdef uint32_t length
+    if core.emitted_now == MOST_EMITTED or packet.flags & TCP_RST:
+        return
+    answer = core.emitted[core.emitted_now]
+    core.emitted_now += 1
+    if packet.flags & TCP_ACK:
+        length = packet_build(answer, packet.family, packet.destination, packet.source, packet.destination_port,
+                              packet.source_port, packet.ack, 0, TCP_RST)
+    else:
+        length = packet_build(answer, packet.family, packet.destination, packet.source, packet.destination_port,
+                              packet.source_port, 0, packet.seq + packet.payload_length + 1, TCP_RST | TCP_ACK)
+    operation_append(out, OP_EMIT, 0, answer, length).to_server = not to_server
+    core.counters.emitted += 1
+
+
+cdef void list_held(Core *core, Held *held) noexcept nogil:
+    held.newer = NULL
+    held.older = core.held_newest
+    if held.older != NULL:
+        held.older.newer = held
+    else:
+        core.held_oldest = held
+    core.held_newest = held
+    core.held_by_source[held.source] += 1
+    core.counters.held += 1
+    core.counters.held_now += 1
+
+
+cdef void unhold(Core *core, Stream *stream, Held *held) noexcept nogil:
+    stream_release(stream, held)
+    if held.older != NULL:
+        held.older.newer = held.newer
+    else:
+        core.held_oldest = held.newer
+    if held.newer != NULL:
+        held.newer.older = held.older
+    else:
+        core.held_newest = held.older
+    core.counters.held_now -= 1
+    core.held_by_source[held.source] -= 1
+
+
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
-    cdef Held *held = stream_release(stream)
+    cdef Held *held = stream.held
     if held != NULL:
-        core.counters.held_now -= 1
-        core.held_by_source[held.source] -= 1
+        unhold(core, stream, held)
     return held
+
+
+cdef void drop_oldest_held(Core *core, Operations *out) noexcept nogil:
+    # What went ahead stays remembered: forgotten, it could be read undecided.
+    cdef Held *held = core.held_oldest
+    unhold(core, &(<Flow *> held.flow).stream[held.to_server], held)
+    drop(core, DROP_HELD_TOO_LONG, held.queued.id, out)
+    held_free(&core.pool, held)
 
 
 cdef void answered(Core *core, Held *held) noexcept nogil:
@@ -101,16 +155,15 @@ cdef void answered(Core *core, Held *held) noexcept nogil:
     core.released = held
 
 
-cdef void drop_held(Core *core, Flow *flow, uint8_t reason, Operations *out) noexcept nogil:
+cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
     cdef int direction
     cdef Held *held
     for direction in range(2):
         held = next_held(core, &flow.stream[direction])
         while held != NULL:
-            drop(core, reason, held.queued.id, out)
+            drop(core, DROP_FLOW_ENDED, held.queued.id, out)
             held_free(&core.pool, held)
             held = next_held(core, &flow.stream[direction])
-    flow_holds_nothing(&core.flows, flow)
 
 
 cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
@@ -120,7 +173,7 @@ cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
 
 
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:
-    drop_held(core, flow, DROP_FLOW_ENDED, out)
+    drop_held(core, flow, out)
     flow.fate = FLOW_RESET if action == ACTION_RESET else FLOW_DROPPED
     flow.end = END_DROPPED
     if action == ACTION_RESET:
@@ -133,8 +186,26 @@ cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operati
     flow_touch(&core.flows, flow, AGE_CLOSING, now)
 
 
+cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil:
+    if action <= ACTION_LOG:
+        accept(core, packet.queued.id, out)
+        return
+    drop(core, reason, packet.queued.id, out)
+    if action != ACTION_DROP and flow.fate == FLOW_INSPECTED:
+        end_flow(core, flow, action, now, out)
+
+
+cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet, uint64_t now,
+                 Operations *out) noexcept nogil:
+    cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
+    answer_by(core, flow, action, reason, packet, now, out)
+    if action <= ACTION_LOG:
+        stop_following(core, flow, out)            # what went by unread leaves nothing to go on from
+
+
 cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:
-    drop_held(core, flow, DROP_FLOW_ENDED, out)
+    drop_held(core, flow, out)
     flow.fate = FLOW_PASSED
     core.counters.flows_passed += 1
     flow_let_go(core, flow)

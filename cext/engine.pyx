@@ -26,14 +26,13 @@ from nfmailguard.cext.core cimport (
     DROP_CHECKSUM,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
-    DROP_HELD_TOO_LONG,
     DROP_INTERFACE,
     DROP_INTERNAL,
     DROP_REASONS,
     MOST_FINDINGS,
     Counters,
 )
-from nfmailguard.cext.ending cimport drop_held, emit_reset, report_condition, report_stranger
+from nfmailguard.cext.ending cimport answer_by, drop_oldest_held, emit_reset, report_condition, report_stranger
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
@@ -44,7 +43,6 @@ from nfmailguard.cext.flow cimport (
     FLOW_RESET,
     Flow,
     flow_find,
-    flow_holds_nothing,
     flow_touch,
     flows_close,
     flows_open,
@@ -53,6 +51,7 @@ from nfmailguard.cext.inspect cimport inspect_packet
 from nfmailguard.cext.packet cimport (
     PARSED,
     TCP_ACK,
+    TCP_FIN,
     TCP_RST,
     TCP_SYN,
     Packet,
@@ -63,7 +62,7 @@ from nfmailguard.cext.packet cimport (
 from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
 from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lines_close
 from nfmailguard.cext.store cimport memory_cost, pool_close
-from nfmailguard.cext.stream cimport Held, held_free
+from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 
@@ -91,6 +90,18 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
     core.first_operation = out.count
     if core.started == 0:
         core.started = now
+
+
+cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # Of a flow that is not looked at any more only its end matters, so that it does not stay.
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t end = packet.seq + packet.payload_length + (packet.flags & TCP_FIN)
+    if not packet.flags & TCP_RST and nm_seq_diff(end, stream.next_seq) > 0:
+        stream.next_seq = end
+    if packet.flags & TCP_FIN:
+        flow.fins |= 1 << to_server
+    if flow.fins == 3 or (packet.flags & TCP_RST and packet.seq == stream.next_seq):
+        flow.closed = 1
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -129,22 +140,25 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         return
     if odd_flags(packet.flags):
         core.counters.odd_flags += 1
-        action = (report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now) if flow != NULL
-                  else report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now))
-        drop_if(core, action > ACTION_LOG, DROP_FLAGS, queued.id, out)
+        if flow != NULL:
+            answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS,
+                      &packet, now, out)
+        else:
+            drop_if(core, report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
+                    queued.id, out)
         return
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
         return
-    if not pin_interface(core, flow, to_server, &packet, now):
-        drop(core, DROP_INTERFACE, queued.id, out)
+    action = pin_interface(core, flow, to_server, &packet, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_INTERFACE, &packet, now, out)
         return
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
         return
     if flow.fate == FLOW_PASSED:
-        if packet.flags & TCP_RST:
-            flow.closed = 1
+        follow_passed(flow, to_server, &packet)
         accept(core, queued.id, out)
     elif flow.fate != FLOW_INSPECTED:
         drop(core, DROP_FLOW_ENDED, queued.id, out)
@@ -156,21 +170,8 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         reset_packet(core, flow, to_server, &packet, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
-    age = AGE_OPEN if flow.syn_ack or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
+    age = AGE_OPEN if flow.answered or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
     flow_touch(&core.flows, flow, AGE_CLOSING if flow.closed or flow.fate > FLOW_PASSED else age, now)
-
-
-cdef uint64_t oldest_held(Flow *flow) noexcept nogil:
-    cdef int direction
-    cdef Held *held
-    cdef uint64_t oldest = UINT64_MAX
-    for direction in range(2):
-        held = flow.stream[direction].held
-        while held != NULL:
-            if held.arrived < oldest:
-                oldest = held.arrived
-            held = held.next
-    return oldest
 
 
 cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
@@ -181,22 +182,13 @@ cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
 
 
 cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
-    cdef Flow *flow
-    cdef uint64_t oldest
     cdef int age
     begin_call(core, now, out)
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         return
-    while core.flows.hold_oldest != NULL:
-        flow = core.flows.hold_oldest
-        oldest = oldest_held(flow)
-        if oldest == UINT64_MAX:
-            flow_holds_nothing(&core.flows, flow)
-            continue
-        if now < oldest + core.held_timeout:
-            break
+    while core.held_oldest != NULL and now >= core.held_oldest.arrived + core.held_timeout:
         core.counters.held_expired += 1
-        drop_held(core, flow, DROP_HELD_TOO_LONG, out)
+        drop_oldest_held(core, out)
     for age in range(AGES):
         while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
             forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
@@ -205,9 +197,8 @@ cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
 cdef uint64_t core_next_deadline(Core *core) noexcept nogil:
     cdef uint64_t deadline = UINT64_MAX, at
     cdef int age
-    if core.flows.hold_oldest != NULL:
-        at = oldest_held(core.flows.hold_oldest)
-        deadline = at + core.held_timeout if at != UINT64_MAX else 0
+    if core.held_oldest != NULL:
+        deadline = core.held_oldest.arrived + core.held_timeout
     for age in range(AGES):
         if core.flows.oldest[age] != NULL:
             at = time_out(core, core.flows.oldest[age])
@@ -305,6 +296,18 @@ cdef class Engine:
     def drain(self, int most=4096):
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
+
+    def chains(self):
+        """How many flows each bucket of the table holds, by its number; empty ones are left out."""
+        cdef dict out = {}
+        cdef uint32_t i
+        cdef Flow *flow
+        for i in range(self.core.flows.bucket_count):
+            flow = self.core.flows.buckets[i]
+            while flow != NULL:
+                out[i] = out.get(i, 0) + 1
+                flow = flow.bucket_next
+        return out
 
     def core_counters(self):
         """Every counter of the core by name, and the counts of findings by number."""

@@ -27,8 +27,6 @@ cdef struct Flow:
     Flow *bucket_next
     Flow *older
     Flow *newer
-    Flow *hold_older           # list of flows with held packets, by when they began to hold
-    Flow *hold_newer
     Identity identity
     Ruling *ruling
     uint64_t started           # nanoseconds
@@ -44,7 +42,9 @@ cdef struct Flow:
     uint8_t end                # FlowEnd, as it would be reported now
     uint8_t closed             # both FINs seen, or a RST
     uint8_t syn_ack            # the server answered
+    uint8_t answered           # and the client acknowledged that
     uint8_t other_syn_seen
+    uint8_t fins               # of one that is passed: bits of the directions that have ended
     uint8_t scale[2]           # of windows in packets to the client, to the server (RFC 7323 2.2)
     uint8_t scaled[2]          # its sender offered to scale
     Stream stream[2]           # to the client, to the server
@@ -57,8 +57,6 @@ cdef struct FlowTable:
     Flow **buckets
     Flow *oldest[AGES]
     Flow *newest[AGES]
-    Flow *hold_oldest
-    Flow *hold_newest
     uint64_t key[2]
     uint64_t next_id
     uint32_t bucket_count      # a power of two
@@ -73,7 +71,5 @@ cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept 
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil
 cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil
-cdef void flow_holds(FlowTable *table, Flow *flow) noexcept nogil
-cdef void flow_holds_nothing(FlowTable *table, Flow *flow) noexcept nogil
 # Where the held packets of the packet's sender are counted: strangers may share a place.
 cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil

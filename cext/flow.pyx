@@ -120,7 +120,6 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
         place = &place[0].bucket_next
     place[0] = flow.bucket_next
     unlist(table, flow)
-    flow_holds_nothing(table, flow)
     table.count -= 1
     pool_give_flow(pool, flow, sizeof(Flow))
 
@@ -132,32 +131,6 @@ cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) no
         flow.age = age
         enlist(table, flow)
         flow.seen = now
-
-
-cdef void flow_holds(FlowTable *table, Flow *flow) noexcept nogil:
-    """Lists the flow as one with held packets, if it is not listed yet."""
-    if flow.hold_older != NULL or table.hold_oldest == flow:
-        return
-    flow.hold_older = table.hold_newest
-    if flow.hold_older != NULL:
-        flow.hold_older.hold_newer = flow
-    else:
-        table.hold_oldest = flow
-    table.hold_newest = flow
-
-
-cdef void flow_holds_nothing(FlowTable *table, Flow *flow) noexcept nogil:
-    if flow.hold_older == NULL and table.hold_oldest != flow:
-        return
-    if flow.hold_older != NULL:
-        flow.hold_older.hold_newer = flow.hold_newer
-    else:
-        table.hold_oldest = flow.hold_newer
-    if flow.hold_newer != NULL:
-        flow.hold_newer.hold_older = flow.hold_older
-    else:
-        table.hold_newest = flow.hold_older
-    flow.hold_older = flow.hold_newer = NULL
 
 
 cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil:

@@ -33,12 +33,14 @@ from nfmailguard.cext.core cimport (
 from nfmailguard.cext.ending cimport (
     answered,
     end_flow,
+    list_held,
     next_held,
+    refuse,
     report_condition,
     set_scene,
     stop_following,
 )
-from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_holds, flow_holds_nothing, source_of
+from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, source_of
 from nfmailguard.cext.message cimport end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, packet_fix_checksums, packet_parse, packet_trim
@@ -51,6 +53,7 @@ from nfmailguard.cext.smtp cimport (
     ACTION_RESET,
     BUG_DOT_CRLF,
     FLOW_ASYMMETRIC,
+    INPUT_CHUNK,
     INPUT_DATA,
     INPUT_OPAQUE,
     STREAM_CONFLICTING_RETRANSMISSION,
@@ -59,7 +62,7 @@ from nfmailguard.cext.smtp cimport (
     STREAM_PENDING_LIMIT,
     Scene,
 )
-from nfmailguard.cext.store cimport store_span
+from nfmailguard.cext.store cimport pool_is_short, store_span
 from nfmailguard.cext.stream cimport (
     Held,
     Stream,
@@ -90,21 +93,8 @@ cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Opera
     # A verdict other than ACTION_PASS; ACTION_LOG: not to be looked at any more.
     if verdict == ACTION_LOG:
         stop_following(core, flow, out)
-    else:
+    elif verdict != ACTION_DROP:                   # that packet alone
         end_flow(core, flow, verdict, now, out)
-
-
-cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, Packet *packet, uint64_t now,
-                 Operations *out) noexcept nogil:
-    """Reports why a packet has no place here; answers it, and ends the flow where that is the ruling."""
-    cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
-    if not flow.ruling.apply or action <= ACTION_LOG:
-        accept(core, packet.queued.id, out)
-        stop_following(core, flow, out)
-        return
-    drop(core, DROP_CONDITION, packet.queued.id, out)
-    if action != ACTION_DROP:
-        end_flow(core, flow, action, now, out)
 
 
 cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
@@ -278,8 +268,6 @@ cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations 
             break
     if flow.fate == FLOW_RESET or flow.fate == FLOW_DROPPED:
         take_back(core, out)                       # what closes a gap too early must not arrive
-    if flow.stream[0].held == NULL and flow.stream[1].held == NULL:
-        flow_holds_nothing(&core.flows, flow)
 
 
 cdef void take_back(Core *core, Operations *out) noexcept nogil:
@@ -312,10 +300,10 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
             return
-    if stream.ahead_count >= core.pending_limit:
-        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
+    if stream.ahead_count >= core.pending_limit or pool_is_short(&core.pool):
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
     elif stream_go_ahead(stream, &core.pool, packet.seq, packet.payload, packet.payload_length) < 0:
-        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
+        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
     else:
         let_go(core, packet, apply and (changed != 0 or cleared), out)
 
@@ -330,27 +318,28 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
         drop(core, DROP_REPEATED, packet.queued.id, out)
         return
-    if (core.counters.held_now >= core.held_limit or core.held_by_source[source] >= core.held_source_limit
+    if (pool_is_short(&core.pool) or core.counters.held_now >= core.held_limit
+            or core.held_by_source[source] >= core.held_source_limit
             or flow.stream[0].held_count + flow.stream[1].held_count >= core.held_flow_limit):
-        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
     held = stream_hold(stream, &core.pool, packet, now)
     if held == NULL:
-        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
+        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
         return
     held.cleared = cleared
     held.source = source
-    core.held_by_source[source] += 1
-    core.counters.held += 1
-    core.counters.held_now += 1
-    flow_holds(&core.flows, flow)
+    held.flow = flow
+    held.to_server = to_server
+    list_held(core, held)
 
 
 cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                     Operations *out) noexcept nogil:
     """A segment that cannot be decided yet."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint text = to_server and not flow.dialogue.waiting and flow.dialogue.input == INPUT_DATA
+    cdef bint text = to_server and not flow.dialogue.waiting and (
+        flow.dialogue.input == INPUT_DATA or flow.dialogue.input == INPUT_CHUNK)
     if not flow.ruling.apply:
         go_ahead(core, flow, to_server, packet, False, now, out)
     elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
@@ -427,10 +416,15 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
-    if packet.payload_length and not flow.syn_ack:
-        refuse(core, flow, to_server, FLOW_ASYMMETRIC, packet, now, out)
+    if packet.payload_length and not to_server and flow.syn_ack:
+        flow.answered = 1                          # a server that speaks has got the client's ACK
+    if packet.payload_length and not flow.answered:
+        if to_server and not flow.stream[0].known:
+            flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST
+        refuse(core, flow, to_server, FLOW_ASYMMETRIC, DROP_CONDITION, packet, now, out)
         return
-    cleared = take_urgent(core, flow, to_server, packet, now)
+    if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
+        return
     if packet.payload_length:
         arrive(core, flow, to_server, packet, cleared, now, out)
     else:

@@ -135,7 +135,9 @@ cdef uint32_t find_end_behind_nuls(Scene *scene, Dialogue *dialogue, uint8_t *oc
         at = find_end(scene, dialogue, octets, at, stop, offset, ended)
         if nul != NULL and at == stop and not ended[0] and scene.verdict == ACTION_PASS:
             note_change(scene)
-            octets[at] = SPACE
+            while stop < length and octets[stop] == 0:
+                octets[stop] = SPACE
+                stop += 1
     return at
 
 
@@ -176,25 +178,44 @@ cdef void measure_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
 
 cdef void find_odd(Dialogue *dialogue, const uint8_t *octets, uint32_t at, uint32_t length,
                    uint32_t *found) noexcept nogil:
-    """Where the octets RFC 5321 2.3.8 and 4.5.2 forbid are first met: by Odd; ``length`` where they are not."""
-    cdef uint32_t start = at
-    cdef uint8_t before
-    cdef uint32_t kind
+    """Where the octets RFC 5321 2.3.8 and 4.5.2 forbid are first met: by Odd; ``length`` where they are not.
+
+    In honest text one pass finds nothing. A kind that has been reported is not looked for again.
+    """
+    cdef uint32_t start = at, place
+    cdef const uint8_t *next_one
     found[0] = found[1] = found[2] = length
-    while at < length and dialogue.text_reported != ODD_ALL:
-        before = octets[at - 1] if at > start else dialogue.text_octet
-        at += <uint32_t> nm_odd_octet(octets + at, length - at, before)
-        if at == length:
+    if dialogue.text_reported == 0:
+        at += <uint32_t> nm_odd_octet(octets + at, length - at, dialogue.text_octet)
+    if at == length or dialogue.text_reported == ODD_ALL:
+        return
+    if not dialogue.text_reported & 1 << ODD_NUL:
+        next_one = <const uint8_t *> memchr(octets + at, 0, length - at)
+        if next_one != NULL:
+            found[ODD_NUL] = <uint32_t> (next_one - octets)
+    place = at
+    while place < length and not dialogue.text_reported & 1 << ODD_LF:
+        next_one = <const uint8_t *> memchr(octets + place, LF, length - place)
+        if next_one == NULL:
             break
-        before = octets[at - 1] if at > start else dialogue.text_octet
-        if before == CR and octets[at] != LF and not dialogue.text_reported & 1 << ODD_CR and found[ODD_CR] == length:
-            found[ODD_CR] = at
-        if octets[at] == LF or octets[at] == 0:
-            kind = ODD_LF if octets[at] == LF else ODD_NUL
-            if not dialogue.text_reported & 1 << kind and found[kind] == length:
-                found[kind] = at
-        at += 1
-        if found[ODD_CR] < length and found[ODD_LF] < length and found[ODD_NUL] < length:
+        place = <uint32_t> (next_one - octets)
+        if (octets[place - 1] if place > start else dialogue.text_octet) != CR:
+            found[ODD_LF] = place
+            break
+        place += 1
+    if dialogue.text_reported & 1 << ODD_CR:
+        return
+    if (octets[at - 1] if at > start else dialogue.text_octet) == CR and octets[at] != LF:
+        found[ODD_CR] = at
+        return
+    place = at
+    while place < length:
+        next_one = <const uint8_t *> memchr(octets + place, CR, length - place)
+        if next_one == NULL or next_one == octets + length - 1:
+            break
+        place = <uint32_t> (next_one - octets) + 1
+        if octets[place] != LF:
+            found[ODD_CR] = place
             break
 
 

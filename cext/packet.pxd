@@ -76,4 +76,5 @@ cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, c
                            uint8_t flags) noexcept nogil
 
 cdef enum:
+    MOST_PAYLOAD = 65535       # octets of a packet that is taken
     PACKET_BUILD_SIZE = 60     # octets packet_build writes at most

@@ -100,7 +100,8 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
     packet.window = nm_get16(packet.tcp + 14)
     packet.payload = packet.tcp + header
     packet.payload_length = packet.segment_length - header
-    return PARSED if have >= length else TRUNCATED
+    # Longer than any length field: no queue hands it over whole, and nothing here has room for it.
+    return PARSED if have >= length and packet.payload_length <= MOST_PAYLOAD else TRUNCATED
 
 
 cdef inline uint64_t pseudo_sum(Packet *packet) noexcept nogil:

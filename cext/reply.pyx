@@ -13,7 +13,6 @@ from libc.string cimport memchr, memcpy, memset
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
     ACTION_PASS,
-    ACTION_RESET,
     BANNER_B40,
     BANNER_B51,
     BANNER_MASKED,
@@ -35,6 +34,7 @@ from nfmailguard.cext.smtp cimport (
     name_begins,
     name_is,
     note_change,
+    out_of_memory,
     report,
     settle_reply,
 )
@@ -135,7 +135,9 @@ cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
 cdef void begin_keyword(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
     """Chooses the fate of the keyword line whose text begins at ``octets``."""
     cdef uint32_t end = 0, stop
-    while end < length and octets[end] != CR and octets[end] != LF:
+    # A CR alone ends no line.
+    while end < length and octets[end] != LF and not (
+            octets[end] == CR and (end + 1 == length or octets[end + 1] == LF)):
         end += 1
     if end == length:
         dialogue.keyword_fate = KEYWORD_OPEN
@@ -150,9 +152,16 @@ cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last
     """One octet of the text; ``last``: the next one is CR or LF and in this segment."""
     cdef Line *line = dialogue.reply
     cdef uint8_t name[NAME_OCTETS + 1]
+    cdef uint32_t i
     cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # the text so far, this octet not in it
     if length > NAME_OCTETS:
         length = NAME_OCTETS                       # no keyword is that long: too long stays too long
+    if at[0] == CR and dialogue.keyword_fate == KEYWORD_PASS:
+        for i in range(length):                    # it seemed to be the line's end, and is a part of the keyword
+            if scene.ruling.keyword_end[line.octets[4 + i]]:
+                break
+        else:
+            dialogue.keyword_fate = KEYWORD_MASK
     if dialogue.keyword_fate == KEYWORD_OPEN:
         if scene.ruling.keyword_end[at[0]]:
             dialogue.keyword_fate = KEYWORD_PASS if keyword_allowed(scene, line.octets + 4, length) else KEYWORD_MASK
@@ -217,8 +226,10 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint64_t start = dialogue.reply_offset
     cdef bint more = line != NULL and line.length > 3 and line.octets[3] == DASH
     if dialogue.malformed or dialogue.reply_column < 3:
-        report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets if line != NULL else NULL,
-               line.length if line != NULL else 0, NULL, 0)
+        if line == NULL or dialogue.secret or dialogue.secret_said:
+            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
+        else:
+            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
         give_line(scene.lines, &dialogue.reply)
         dialogue.reply_column = 0
         dialogue.malformed = 0
@@ -253,7 +264,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         dialogue.reply = lend_line(scene.lines)
         dialogue.code = 0
         if dialogue.reply == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, False, dialogue.reply_offset)
             return
     hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
     if column < 3:
@@ -291,7 +302,16 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
     cdef uint32_t at = 0
     cdef uint16_t waiting
     cdef uint8_t *end
+    cdef uint8_t carriage_return
+    cdef uint32_t edits
     while at < length and scene.verdict == ACTION_PASS and dialogue.input != INPUT_OPAQUE:
+        if dialogue.reply_cr:
+            dialogue.reply_cr = 0
+            if octets[at] != LF:
+                edits = scene.edits
+                carriage_return = CR
+                reply_octet(scene, dialogue, &carriage_return, 1)       # it has left, and ended no line
+                scene.edits = edits
         if dialogue.reply_column == 0:
             dialogue.reply_offset = offset + at
         if octets[at] == LF:
@@ -302,7 +322,8 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 return at
             continue
         if octets[at] == CR and (at + 1 == length or octets[at + 1] == LF):
-            at += 1                                # the line's end, or a CR at the segment's end: never altered
+            at += 1                                # the line's end, never altered; or so it seems
+            dialogue.reply_cr = at == length
             continue
         reply_octet(scene, dialogue, octets + at, length - at)
         at += 1

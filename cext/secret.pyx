@@ -12,19 +12,18 @@ cdef enum:
     SPACE = 32
 
 
-cdef bint is_secret(Scene *scene, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil:
-    # AUTH in any spelling: behind it stands what no event may show.
+cdef uint32_t secret_at(Scene *scene, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil:
     cdef uint32_t i, j
     cdef const char *auth = b"AUTH"
     if scene.grammar.argument[number] == ARGUMENT_SECRET:
-        return True
+        return length
     for i in range(4, length + 1):
         j = 0
         while j < 4 and upper(verb[i - 4 + j]) == <uint8_t> auth[j]:
             j += 1
         if j == 4:
-            return True
-    return False
+            return i
+    return 0
 
 
 cdef bint names_mechanism(const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -48,10 +47,10 @@ cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
     """Behind AUTH, lines that are no command may be parts of it (RFC 4954 4), whatever became of AUTH."""
     cdef Line *line = dialogue.command
     cdef uint32_t at = dialogue.verb_length + 1
-    if (is_secret(scene, line.octets, dialogue.verb_length if dialogue.verb_length < line.length else line.length,
+    if (secret_at(scene, line.octets, dialogue.verb_length if dialogue.verb_length < line.length else line.length,
                   dialogue.verb)
             or (dialogue.verb == VERB_UNKNOWN and at < line.length
                 and names_mechanism(line.octets + at, line.length - at))):
-        dialogue.secret = 1
+        dialogue.secret = dialogue.secret_said = 1
     elif dialogue.verb != VERB_UNKNOWN:
         dialogue.secret = 0

@@ -142,6 +142,7 @@ cdef struct Grammar:
     uint8_t verb_masked
     uint8_t verb_dot
     uint8_t state_connect
+    uint8_t in_mail[16]        # by state: MAIL has been accepted
 
 # One FlowRule, compiled. Immutable.
 cdef struct Ruling:
@@ -221,6 +222,7 @@ cdef struct Dialogue:
     uint8_t tls_checked
     uint8_t impatient          # the client did not wait; reported
     uint8_t secret             # AUTH was begun: what is no command may be a part of it
+    uint8_t secret_said        # and has been since the last time nothing was outstanding
     uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
     uint8_t body_as_commands   # the message is read as lines of commands
@@ -231,6 +233,7 @@ cdef struct Dialogue:
     uint8_t hypothetical
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
+    uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
     uint8_t keyword_fate
 
@@ -253,6 +256,8 @@ cdef struct Scene:
 
 cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil
 cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil
+# No memory for what has to be remembered of a dialogue: the ruling's word is in scene.verdict.
+cdef void out_of_memory(Scene *scene, Dialogue *dialogue, bint to_server, uint64_t offset) noexcept nogil
 # The command whose reply has to be waited for, when `waiting`.
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).

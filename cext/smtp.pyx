@@ -7,6 +7,7 @@ ruling and from nowhere else (invariant 5: nothing is carried out when the rulin
 does not apply). Does not know how lines are read, nor packets.
 """
 
+from libc.stdint cimport UINT16_MAX
 from libc.string cimport memset
 
 from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
@@ -116,6 +117,12 @@ cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_s
     return action
 
 
+cdef void out_of_memory(Scene *scene, Dialogue *dialogue, bint to_server, uint64_t offset) noexcept nogil:
+    # ACTION_LOG as a verdict: not to be looked at any more.
+    cdef uint8_t action = report(scene, dialogue, STREAM_MEMORY_LIMIT, to_server, 0, offset, NULL, 0, NULL, 0)
+    scene.verdict = action if action > ACTION_LOG else ACTION_LOG
+
+
 cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
     if dialogue.more != NULL:
         size[0] = dialogue.capacity
@@ -125,7 +132,7 @@ cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
 
 
 cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    cdef uint32_t size, i
+    cdef uint32_t size, more, i
     cdef uint8_t *ring = slots(dialogue, &size)
     cdef uint8_t *larger
     if dialogue.count >= scene.ruling.outstanding_commands:
@@ -135,17 +142,18 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
             dialogue.tls_checked = 1
         return False
     if dialogue.count == size:
-        larger = <uint8_t *> pool_take(scene.lines.pool, size * 4, 0)
+        more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX
+        larger = <uint8_t *> pool_take(scene.lines.pool, more, 0)
         if larger == NULL:
-            scene.verdict = ACTION_RESET
+            out_of_memory(scene, dialogue, True, offset)
             return False
         for i in range(dialogue.count):
             larger[i] = ring[(dialogue.first + i) % size]
         pool_give(scene.lines.pool, dialogue.more, dialogue.capacity)
         dialogue.more = larger
-        dialogue.capacity = <uint16_t> (size * 4)
+        dialogue.capacity = <uint16_t> more
         dialogue.first = 0
-        size *= 4
+        size = more
         ring = larger
     ring[(dialogue.first + dialogue.count) % size] = verb
     dialogue.count += 1
@@ -181,6 +189,7 @@ cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
 cdef void answer_all(Dialogue *dialogue, LinePool *lines) noexcept nogil:
     dialogue.count = dialogue.first = dialogue.waiting = 0
     dialogue.impatient = 0
+    dialogue.secret_said = dialogue.secret
     pool_give(lines.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
     dialogue.capacity = 0
@@ -208,7 +217,7 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
     cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
-    if dialogue.secret:
+    if dialogue.secret or dialogue.secret_said:
         length = 0                                 # some servers repeat what they do not understand
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code
@@ -217,6 +226,10 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
         if not scene.ruling.apply and resynchronise(scene, dialogue):
             verb = expected_verb(dialogue)
+    elif code != 421 and (dialogue.input == INPUT_SASL or (dialogue.input == INPUT_DATA and not expected)):
+        # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
+        # up reads what follows as commands.
+        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
     elif not expected:
         if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
             report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
@@ -238,7 +251,10 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ring_push(scene.ring)
     if not expected:
         return
-    if grammar.continues[verb] != code:
+    if code == 0 or grammar.continues[verb] != code:
+        if dialogue.input == INPUT_SASL:           # given up
+            dialogue.input = INPUT_COMMANDS
+            dialogue.phase = PHASE_START
         if verb == VERB_DATA and dialogue.input == INPUT_DATA:
             report(scene, dialogue, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
         answer_oldest(dialogue, scene.lines)
@@ -259,6 +275,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     give_line(scene.lines, &dialogue.command)
     if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
         dialogue.phase = PHASE_SASL
+        dialogue.line_length = 0
+        dialogue.reported = 0
         return
     # The server reads everything behind the command as message text, or as TLS.
     answer_all(dialogue, scene.lines)

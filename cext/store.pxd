@@ -25,6 +25,10 @@ cdef struct Store:
 # others then, so that those who take much come to their end while those who need little go on.
 cdef void *pool_take(Pool *pool, uint64_t size, uint64_t have) noexcept nogil
 cdef void pool_give(Pool *pool, void *memory, uint64_t size) noexcept nogil
+# Whether what need not be kept should not be: a quarter of the streams' half is left for what must.
+cdef inline bint pool_is_short(const Pool *pool) noexcept nogil:
+    return pool.used - pool.flows > pool.limit // 2 - pool.limit // 8
+
 # Of the flows' half.
 cdef void *pool_take_flow(Pool *pool, uint64_t size) noexcept nogil
 cdef void pool_give_flow(Pool *pool, void *memory, uint64_t size) noexcept nogil

@@ -12,7 +12,10 @@ cdef struct Ahead:
 
 # A packet that waits in the queue for its turn, with its octets behind the struct.
 cdef struct Held:
-    Held *next                 # by sequence number
+    Held *next                 # of its stream, by sequence number
+    Held *older                # of all that are held
+    Held *newer
+    void *flow                 # its Flow
     uint64_t arrived           # nanoseconds
     QueuedPacket queued        # `data` points behind this struct
     uint32_t seq
@@ -21,6 +24,7 @@ cdef struct Held:
     uint32_t size              # octets of the packet
     uint16_t source            # where its sender's held packets are counted
     uint8_t cleared            # its header has been changed
+    uint8_t to_server
 
 # Octets as they came where others were emitted: an honest sender repeats these.
 cdef struct Edit:
@@ -43,6 +47,7 @@ cdef struct Stream:
     uint32_t next_seq          # the first octet that is not decided
     uint32_t kept_seq          # the first octet that is not acknowledged
     uint32_t fin_seq           # where the stream ends, when fin
+    uint32_t widest            # the widest window its receiver has announced
     uint32_t window_end        # the first octet the receiver has not made room for
     uint16_t ahead_count
     uint16_t edit_count
@@ -73,8 +78,8 @@ cdef void stream_caught_up(Stream *stream, Pool *pool, uint32_t length) noexcept
 cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil
 # The first held packet that shares an octet with [seq, seq + length), or NULL.
 cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil
-# Takes the first held packet out of the list; its memory is the caller's now.
-cdef Held *stream_release(Stream *stream) noexcept nogil
+# Takes a held packet out of the list; its memory is the caller's now.
+cdef void stream_release(Stream *stream, Held *held) noexcept nogil
 cdef void held_free(Pool *pool, Held *held) noexcept nogil
 # Gives back everything; held packets must have been released.
 cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil

@@ -109,7 +109,7 @@ cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uin
         if write:
             memset(octets, 0, at)
     else:
-        offset = <uint32_t> -before
+        offset = 0 - <uint32_t> before
     changed = at
     if at == length or offset >= stream.kept.length:
         return changed
@@ -255,12 +255,12 @@ cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcep
     return NULL
 
 
-cdef Held *stream_release(Stream *stream) noexcept nogil:
-    cdef Held *held = stream.held
-    if held != NULL:
-        stream.held = held.next
-        stream.held_count -= 1
-    return held
+cdef void stream_release(Stream *stream, Held *held) noexcept nogil:
+    cdef Held **place = &stream.held
+    while place[0] != held:
+        place = &place[0].next
+    place[0] = held.next
+    stream.held_count -= 1
 
 
 cdef void held_free(Pool *pool, Held *held) noexcept nogil:

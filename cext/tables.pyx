@@ -74,6 +74,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.verb_masked = tables["masked"]
     grammar.verb_dot = tables["dot"]
     grammar.state_connect = tables["connect"]
+    for state in tables["in_mail"]:
+        grammar.in_mail[state] = 1
     for state, by_verb in enumerate(tables["next_state"]):
         for verb, by_digit in enumerate(by_verb):
             for digit, after in enumerate(by_digit):

@@ -1,8 +1,7 @@
 #!/bin/sh
 # Runs the core's tests against extensions built with AddressSanitizer and UBSan.
 #
-# It builds a copy under build/asan, so that the ordinary build stays as it is. An error ends the
-# run at once. Of the leaks told at its end only those count that an extension of ours allocated
+# An error ends the run at once. Of the leaks told at its end only those count that an extension of ours allocated
 # itself (frame 1 of the allocation): the interpreter never frees all it has.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,11 +9,9 @@ copy=build/asan
 python=$PWD/.venv/bin/python
 flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
 
-rm -rf $copy
-mkdir -p $copy
-tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ LICENSE pyproject.toml cext deploy src tests | tar -x -C $copy
+tests/sanitized.sh $copy gcc "$flags"
 cd $copy
-CFLAGS=$flags LDFLAGS=$flags "$python" -W ignore -c 'import setuptools; setuptools.setup()' -q build_ext --inplace
+rm -f report.*
 
 tests=""
 for room in unit vectors flows stream; do

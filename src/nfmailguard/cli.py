@@ -361,6 +361,48 @@ def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
     context.exit(demo.main(record, 6 if ipv6 else 4))
 
 
+@lab.command("evade")
+@click.option("--mode", metavar="MODE", default="enforce", show_default=True, help="The gateway's mode.")
+@click.option("--profile", metavar="NAME", default="pix63", show_default=True, help="The gateway's profile.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `run`.")
+@click.option("--only", multiple=True, metavar="NAME", help="This technique; may be given again.")
+@click.option("--list", "as_list", is_flag=True, help="List the techniques and run none.")
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
+@click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@json_option
+@click.pass_context
+def lab_evade(
+    context: click.Context,
+    mode: str,
+    profile: str,
+    overrides: tuple[str, ...],
+    only: tuple[str, ...],
+    as_list: bool,
+    record: Path | None,
+    ipv6: bool,
+    as_json: bool,
+) -> None:
+    """Every known way round an inline filter, live, against a gateway of ours.
+
+    Each technique's packets go through a running gateway to a real server's kernel; the
+    octets it delivered decide, and an honest mail has to arrive beside each. Exits with 1
+    when something got past. With --mode monitor, which changes nothing, most do.
+
+    \b
+      nfmailguard lab evade
+      nfmailguard lab evade --mode monitor --only verb-cut --only conflict-lost
+    """
+    from nfmailguard.lab import evade
+
+    if as_list:
+        from rich.console import Console
+
+        evade.show_list(Console())
+        return
+    choice = evade.Choice(mode, profile, overrides, only, 6 if ipv6 else 4)
+    context.exit(evade.main(choice, record, as_json=as_json))
+
+
 @lab.command("up")
 def lab_up() -> None:
     """Make the three hosts, to work in (needs root)."""

@@ -332,6 +332,11 @@ def _limit_problems(config: Config) -> list[str]:
             problems.append(f"limits.{name}: {value}; more than 0")
     if config.limits.outstanding_commands > 60_000:
         problems.append("limits.outstanding_commands: at most 60000")
+    problems += [
+        f"limits.{name}: at most 65535"
+        for name in ("pending_segments", "held_per_flow")
+        if getattr(config.limits, name) > 65_535
+    ]
     if config.limits.flows > 50_000_000:
         problems.append("limits.flows: at most 50000000")
     for name, action in msgspec.structs.asdict(config.on).items():

@@ -148,6 +148,7 @@ def _tables(
         "masked": VERB_INDEX["<masked>"],
         "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
+        "in_mail": [int(State.MAIL), int(State.RCPT)],
         "next_state": [
             [[int(next_state(state, name, digit * 100)) for digit in range(6)] for name in verbs] for state in State
         ],

@@ -1,27 +1,45 @@
-"""Two receivers on one wire: TCPs that keep the first, or the last, of two copies of an octet."""
+"""Two receivers on one wire: TCPs that keep the first, or the last, of two copies of an octet.
+
+Promises: what real receivers differ in, they differ in (RFC 9293 3.10.7.4 leaves open
+which copy of an octet beyond the gap stands). Does not know what the stream means.
+"""
 
 from __future__ import annotations
 
 
 class Receiver:
-    """Puts a stream together. ``last_wins``: which copy of an octet beyond the gap stands."""
+    """Puts a stream together; places are octets from the first one on.
 
-    def __init__(self, isn: int, *, last_wins: bool) -> None:
-        self.base = (isn + 1) % 2**32
+    ``last_wins``: which copy of an octet beyond the gap stands. ``edge``: the place
+    where the window ends that has been offered; octets from there on are not taken.
+    """
+
+    def __init__(self, *, last_wins: bool, edge: int = 65535) -> None:
         self.last_wins = last_wins
+        self.edge = edge
         self.stream = bytearray()
+        self.ended = False  #: a FIN has come in its turn: nothing more is taken
         self._early: dict[int, int] = {}
+        self._fins: set[int] = set()
 
-    @property
-    def expects(self) -> int:
-        """The next sequence number."""
-        return (self.base + len(self.stream)) % 2**32
-
-    def take(self, seq: int, payload: bytes) -> None:
+    def take(self, start: int, payload: bytes, *, fin: bool = False) -> None:
         """A segment has arrived."""
-        start = (seq - self.base + 2**31) % 2**32 - 2**31
-        for place, octet in enumerate(payload, start=start):
-            if place >= len(self.stream) and (self.last_wins or place not in self._early):
-                self._early[place] = octet
-        while len(self.stream) in self._early:
-            self.stream.append(self._early.pop(len(self.stream)))
+        if self.ended:
+            return
+        stream, early = self.stream, self._early
+        have, end = len(stream), start + len(payload)
+        if fin and have <= end <= self.edge:
+            self._fins.add(end)
+        if end > self.edge:
+            payload = payload[: max(0, self.edge - start)]
+            end = start + len(payload)
+        if end > have:
+            if start <= have and not early and not self._fins:
+                stream += payload[have - start :]
+                return
+            for place, octet in enumerate(payload[max(0, have - start) :], start=max(start, have)):
+                if self.last_wins or place not in early:
+                    early[place] = octet
+        while len(stream) in early and len(stream) not in self._fins:
+            stream.append(early.pop(len(stream)))
+        self.ended = len(stream) in self._fins

@@ -25,17 +25,6 @@ from tests.support.wire import ACK, PSH, SYN
 ACCEPT, REPLACE, DROP, EMIT = OperationKind.ACCEPT, OperationKind.REPLACE, OperationKind.DROP, OperationKind.EMIT
 MODES = {"enforce": (Mode.ENFORCE, False), "monitor": (Mode.MONITOR, False), "dry run": (Mode.ENFORCE, True)}
 
-#: Where the core does not yet do what is set; a mark that no longer applies fails.
-DEVIATIONS = {
-    "flow_limit-reset-enforce": "connection.refuse_flow drops the SYN and sends no RST",
-    "truncated-pass-enforce": "the flow is not let go and its next packet is taken for one ahead of a gap",
-    "truncated-reset-enforce": "connection.unparsed drops the packet and leaves the flow",
-    "wrong_interface-reset-enforce": "engine.core_process drops the packet and leaves the flow",
-    "midstream_at_start-drop-enforce": "connection.first_packet does what on.midstream says",
-    "asymmetric-default-enforce": "the first RST to the client has the sequence number 0",
-    "asymmetric-reset-enforce": "the first RST to the client has the sequence number 0",
-}
-
 
 def condition_of(scene: Callable[[Case], Met]) -> str:
     """The longest setting's name that the scene's begins with."""
@@ -50,8 +39,7 @@ def parameters(condition: str, scene: Callable[[Case], Met] | None = None) -> li
         for mode_name, (mode, dry_run) in MODES.items():
             name = f"{scene.__name__ if scene else condition}-{action or 'default'}-{mode_name}"
             case = Case(on.action(condition, mode), mode, dry_run, on)
-            marks = [pytest.mark.xfail(raises=AssertionError, reason=DEVIATIONS[name])] if name in DEVIATIONS else []
-            found.append(pytest.param(*([scene, case] if scene else [case]), id=name, marks=marks))
+            found.append(pytest.param(*([scene, case] if scene else [case]), id=name))
     return found
 
 
@@ -156,11 +144,6 @@ def test_a_full_table_refuses_passes_or_resets_a_new_flow(case: Case) -> None:
     assert again.engine.counters()["flows_now"] == 1
 
 
-NOT_ITS_RULE = "connection.refuse_flow and unparsed ask the last rule, though the first one enforces"
-NO_FINDING = "command, reply and smtp.expect_reply reset without a finding or a ruling when there is no line to lend"
-
-
-@pytest.mark.xfail(raises=AssertionError, reason=NOT_ITS_RULE)
 def test_a_refused_flow_is_refused_under_its_own_rule() -> None:
     enforced = FlowRule(Mode.ENFORCE, PIX63, source=(ip_network("10.0.1.3"),))
     old = Wire(Engine([enforced, FlowRule(Mode.MONITOR, PIX63)], limits=Limits(flows=1)))
@@ -193,14 +176,12 @@ def short_of_memory(mode: Mode, on: On, memory: int) -> dict[str, int]:
 MEMORY = range(16_000, 42_000, 400)
 
 
-@pytest.mark.xfail(raises=AssertionError, reason=NO_FINDING)
 def test_monitor_stops_nothing_however_short_memory_is() -> None:
     for memory in MEMORY:
         counters = short_of_memory(Mode.MONITOR, On(), memory)
         assert counters["dropped"] == counters["emitted"] == 0, memory
 
 
-@pytest.mark.xfail(raises=AssertionError, reason=NO_FINDING)
 @pytest.mark.parametrize("action", CONDITIONS["memory_limit"].actions)
 def test_no_flow_falls_to_short_memory_untold(action: Action) -> None:
     fell = 0

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.client",),
     ("cext.flow",),
     ("cext.core",),
-    ("cext.verdict", "cext.tables"),
+    ("cext.verdict", "cext.tables", "cext.rule"),
     ("cext.ending",),
     ("cext.admission",),
     ("cext.inspect", "cext.connection"),

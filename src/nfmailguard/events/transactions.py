@@ -23,6 +23,7 @@ _AUTH, _STARTTLS, _BDAT = VERB_INDEX["AUTH"], VERB_INDEX["STARTTLS"], VERB_INDEX
 _END_OF_DATA, _DATA = VERB_INDEX["<end of data>"], VERB_INDEX["DATA"]
 _MOST_RECIPIENTS = 100
 _MOST_CHANGES = 20
+_MOST_PENDING = 1000
 
 
 class Mail(msgspec.Struct, omit_defaults=True):
@@ -48,8 +49,12 @@ class _Session(msgspec.Struct):
     tls: bool = False
     auth: bool = False
     pending_hello: str = ""
-    pending_mail: str = ""
+    #: MAIL and RCPT commands the server has not answered.
+    pending_mails: list[Mail] = []
     pending_recipients: list[str] = []
+    #: What the client's octets belong to: with pipelining (RFC 2920) that is ahead of the replies.
+    spoken: Mail | None = None
+    #: What the server's replies belong to.
     mail: Mail | None = None
 
 
@@ -76,19 +81,22 @@ class Transactions:
         self.forgotten = 0
 
     def feed(self, record: Record) -> Iterator[Mail]:
-        """The mails this record completes: none or one."""
+        """The mails this record completes: at most one, but for the end of a flow."""
         if record.kind == RecordKind.FLOW:
             session = self._sessions.pop(record.flow_id, None)
-            if session is not None and session.mail is not None:
-                yield session.mail
+            if session is not None:
+                yield from [session.mail] if session.mail is not None else []
+                yield from session.pending_mails
             return
         session = self._session(record.flow_id)
+        meant = session.spoken if record.to_server else session.mail
         if record.kind == RecordKind.COMMAND:
             self._command(session, record)
-        elif record.kind == RecordKind.MESSAGE and session.mail is not None:
-            session.mail.bytes += record.numbers[0]
-        elif record.kind == RecordKind.FINDING and session.mail is not None:
-            self._finding(session.mail, record)
+        elif record.kind == RecordKind.MESSAGE and session.spoken is not None:
+            session.spoken.bytes += record.numbers[0]
+            session.spoken = None  # what comes next is not about this mail
+        elif record.kind == RecordKind.FINDING and meant is not None:
+            self._finding(meant, record)
         elif record.kind == RecordKind.REPLY:
             yield from self._reply(session, record)
 
@@ -107,10 +115,10 @@ class Transactions:
         line = text(record.before)
         if record.verb in _HELLO:
             session.pending_hello = line.partition(" ")[2]
-        elif record.verb == _MAIL:
-            session.mail = Mail(helo=session.helo, mail_from=path(line), tls=session.tls, auth=session.auth)
-            session.pending_recipients = []
-        elif record.verb == _RCPT:
+        elif record.verb == _MAIL and len(session.pending_mails) < _MOST_PENDING:
+            session.spoken = Mail(helo=session.helo, mail_from=path(line), tls=session.tls, auth=session.auth)
+            session.pending_mails.append(session.spoken)
+        elif record.verb == _RCPT and len(session.pending_recipients) < _MOST_PENDING:
             session.pending_recipients.append(path(line))
 
     def _finding(self, mail: Mail, record: Record) -> None:
@@ -130,15 +138,16 @@ class Transactions:
             session.auth = True
         elif record.verb == _RSET and accepted:
             session.mail = None
-        elif mail is not None:
-            if record.verb == _MAIL and not accepted:
-                session.mail = None
-            elif record.verb == _RCPT and session.pending_recipients:
-                recipient = session.pending_recipients.pop(0)
-                if accepted and len(mail.rcpt_to) < _MOST_RECIPIENTS:
-                    mail.rcpt_to.append(recipient)
-            elif record.verb == _END_OF_DATA or (record.verb == _BDAT and mail.bytes):
-                mail.reply = f"{record.code} {text(record.before)}".rstrip()
-                mail.complete = True
-                session.mail = None
-                yield mail
+        elif record.verb == _MAIL and session.pending_mails:
+            asked = session.pending_mails.pop(0)
+            if accepted:
+                session.mail = asked
+        elif record.verb == _RCPT and session.pending_recipients:
+            recipient = session.pending_recipients.pop(0)
+            if mail is not None and accepted and len(mail.rcpt_to) < _MOST_RECIPIENTS:
+                mail.rcpt_to.append(recipient)
+        elif mail is not None and (record.verb == _END_OF_DATA or (record.verb == _BDAT and mail.bytes)):
+            mail.reply = f"{record.code} {text(record.before)}".rstrip()
+            mail.complete = True
+            session.mail = None
+            yield mail

@@ -40,11 +40,16 @@ class Client:
             self._socket = socket.create_connection((address, port), timeout=timeout)
         except OSError as error:
             raise LabError(f"lab: no connection to {address} port {port}: {error.strerror or error}") from error
-        self._buffer = b""
+        self._buffer = self._unanswered = b""
         self.secured = False
         self.exchanges: list[Exchange] = []
         self.greeting = self._read()
         self.exchanges.append(Exchange(b"", self.greeting.octets, False))
+
+    @property
+    def local_port(self) -> int:
+        """The port at our end."""
+        return int(self._socket.getsockname()[1])
 
     def _line(self) -> bytes:
         while b"\n" not in self._buffer:
@@ -62,12 +67,18 @@ class Client:
         code = lines[-1][:3]
         return Reply(int(code) if code.isdigit() else 0, b"".join(lines))
 
+    def send(self, octets: bytes) -> None:
+        """Sends a part of what ``say`` will end; the record has it as one."""
+        self._socket.sendall(octets)
+        self._unanswered += octets
+
     def say(self, octets: bytes) -> Reply:
         """Sends ``octets`` as they are and reads one reply."""
         secured = self.secured
-        self._socket.sendall(octets)
+        self.send(octets)
         reply = self._read()
-        self.exchanges.append(Exchange(octets, reply.octets, secured))
+        self.exchanges.append(Exchange(self._unanswered, reply.octets, secured))
+        self._unanswered = b""
         return reply
 
     def command(self, line: str) -> Reply:

@@ -15,12 +15,14 @@ from nfmailguard.policy.model import Action, Policy, UnknownCommand
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.session import CR, LF, SPACE, UNKNOWN, Ended, Octet
+from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Argument, Input, Verb
 
 __all__ = ["translate"]
 
 _LARGEST_CHUNK = 2**31 - 1
+_LONGEST_SASL = 12288
 
 
 class _Dialogue(Replies):
@@ -70,6 +72,7 @@ class _Dialogue(Replies):
             if before:
                 line.pop()
             if self.input is Input.SASL:
+                self.odd.discard("nul")
                 self.input = Input.COMMANDS
                 self.waiting = len(self.outstanding)
             else:
@@ -77,7 +80,23 @@ class _Dialogue(Replies):
         else:
             self.after_cr = octet.value == CR
             self.line.append(octet)
+            if self.input is Input.SASL and octet.value != CR:
+                self.sasl_octet(octet)
         return rest
+
+    def sasl_octet(self, octet: Octet) -> None:
+        """RFC 4954 4: a line of at most 12288 octets, without NUL; what is longer some servers take for a command."""
+        if octet.value == 0:
+            if b"\0" not in bytes(other.value for other in self.line[:-1]) and "nul" not in self.odd:
+                self.report("command.nul", True, octet.offset)
+                self.odd.add("nul")
+            if self.apply and self.policy.action("command.nul") is Action.BLANK:
+                octet.become(SPACE)
+        if len(self.line) == _LONGEST_SASL + 1:
+            self.report("command.too_long", True, octet.offset)
+            if self.apply:
+                self.result.ended = Action.RESET
+                raise Ended
 
     def command(self, line: list[Octet], end: Octet) -> None:
         """One command line, without its CRLF."""
@@ -154,7 +173,8 @@ class _Dialogue(Replies):
                 self.report("recipients.too_many", True, behind, verb.name)
         if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
             self.address(verb, argument)
-        if verb.name in ("MAIL", "RSET", "HELO", "EHLO"):
+        begins = verb.name == "MAIL" and self.state not in (State.MAIL, State.RCPT)
+        if begins or verb.name in ("RSET", "HELO", "EHLO"):
             self.recipients = 0
         return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
@@ -175,7 +195,7 @@ class _Dialogue(Replies):
         commands = self.policy.commands
         allowed = {verb.upper() for verb in commands.allow}
         # A dot may be the end of a message to a server that reads what stands behind DATA as one.
-        if name == "." or (name not in allowed and "*" not in allowed):
+        if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
         elif verb.argument is Argument.CHUNK_SIZE and self.apply and not self.chunking:
             finding = "bdat.not_offered"

@@ -38,12 +38,9 @@ class Replies(Session):
                 return
             self.reply[-1].append(octet)
             line = self.reply[-1]
-            if (
-                self.state is State.CONNECT
-                and len(line) <= 3
-                and not 48 <= octet.value <= 57
-                and octet.value not in (CR, LF)
-            ):
+            bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
+            digit = 48 <= octet.value <= 57 or octet.value in (CR, LF)
+            if self.state is State.CONNECT and ((len(line) <= 3 and not digit) or (len(line) <= 4 and bare)):
                 self.report("flow.not_smtp", False, octets[0].offset)
                 self.ignored = True
             elif octet.value == LF:
@@ -51,7 +48,7 @@ class Replies(Session):
         self.go_on()
 
     def reply_line(self, line: list[Octet]) -> None:
-        text = bytes(octet.value for octet in line).rstrip(b"\r\n")
+        text = bytes(octet.value for octet in line).removesuffix(b"\n").removesuffix(b"\r")
         if not text[:3].isdigit() or len(text) < 3:
             self.report("reply.malformed", False, line[0 if text else -1].offset)
             self.reply[-1] = []
@@ -107,7 +104,7 @@ class Replies(Session):
     def settle(self, code: int, offset: int) -> None:
         """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
-            if code in (354, 334):
+            if code in (354, 334) or (code != 421 and self.input is Input.DATA):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
@@ -115,9 +112,11 @@ class Replies(Session):
         verb = self.explained(code, offset)
         self.state = next_state(self.state, verb.name, code)
         begun = verb.name == "DATA" and self.input is Input.DATA
-        if begun and verb.continues != code:
+        if begun and (not code or verb.continues != code):
             self.report("bug.data_bypass", False, offset, verb.name)
-        if verb.continues != code or begun:
+        if not code or verb.continues != code or begun:
+            if self.input is Input.SASL:
+                self.input, self.line = Input.COMMANDS, []  # given up
             self.outstanding.pop(0)
             self.waiting = max(0, self.waiting - 1)
             self.impatient = self.impatient and self.waiting > 0
@@ -137,7 +136,9 @@ class Replies(Session):
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
-        elif verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1:
+        elif (code != 421 and self.input is Input.SASL) or (
+            verb.name == "BDAT" and self.input is Input.CHUNK and len(self.outstanding) == 1
+        ):
             self.report("reply.ambiguous", False, offset, verb.name)
         return verb
 

@@ -1,0 +1,316 @@
+"""``lab evade``: the ways round an inline filter, live through a running gateway, as a table.
+
+Promises: the outcome is judged by what a real kernel delivered to a server (lab/judge.py);
+1 as exit code as soon as one technique got past or an honest mail suffered, 3 when one could
+not be tried. Does not know the techniques, nor how the gateway decides.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import textwrap
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, groupby, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nfmailguard import config
+from nfmailguard.errors import ConfigError
+from nfmailguard.lab.evasions import TECHNIQUES
+from nfmailguard.lab.evasions.technique import Technique
+from nfmailguard.lab.namespaces import enter_private, inside, run_private
+from nfmailguard.lab.servers import Gateway
+from nfmailguard.lab.topology import Topology
+from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
+from nfmailguard.policy.model import Policy
+
+__all__ = ["Choice", "Result", "chosen", "main", "show_list"]
+
+SHOWN = 56
+#: Ranges at once; a technique mostly waits, for what must not come.
+LANES = 3
+#: Techniques that follow each other through one gateway.
+GROUP = 30
+STYLES = {GOT_PAST: "bold red", NOT_TRIED: "bold yellow", NO_EFFECT: "dim"}
+OUTCOMES = (GOT_PAST, RESET, MASKED, HELD, DROPPED, NO_EFFECT, NOT_TRIED)
+
+
+class Choice(NamedTuple):
+    """What gateway is tried, and with what."""
+
+    mode: str = "enforce"
+    profile: str = "pix63"
+    overrides: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    family: int = 4
+
+    def options(self) -> list[str]:
+        """As ``nfmailguard run`` takes them."""
+        return [
+            "--mode",
+            self.mode,
+            "--profile",
+            self.profile,
+            *chain.from_iterable(("--set", text) for text in self.overrides),
+        ]
+
+
+class Result(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    kind: str
+    why: str
+    outcome: str
+    received: str
+    faults: tuple[str, ...]
+    findings: tuple[str, ...]
+    honest: str
+
+
+def chosen(choice: Choice) -> list[Technique]:
+    """The techniques to run, in the table's order. Raises ConfigError for a name there is none of."""
+    names = {technique.name for technique in TECHNIQUES}
+    unknown = [name for name in choice.only if name not in names]
+    if unknown:
+        raise ConfigError(
+            "\n".join(f"--only {name}: no such technique; `lab evade --list` has them" for name in unknown)
+        )
+    return [
+        technique
+        for technique in TECHNIQUES
+        if choice.family in technique.families and (not choice.only or technique.name in choice.only)
+    ]
+
+
+def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Result]:
+    """Runs them, inside a private world, on several ranges at once. ``progress``: number, of how many, what."""
+    techniques = chosen(choice)
+    place = {technique.name: number for number, technique in enumerate(techniques)}
+    work = Work(choice, techniques, progress)
+    lanes = min(LANES, len(work.groups))
+    with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, ThreadPoolExecutor(lanes) as pool:
+        running = [pool.submit(work.lane, Path(scratch), number) for number in range(lanes)]
+        try:
+            results = [result for lane in running for result in lane.result()]
+        except BaseException:
+            work.stopped.set()
+            raise
+    return sorted(results, key=lambda result: place[result.name])
+
+
+class Work:
+    """The techniques in groups, each of which shares a gateway; lanes take them one by one."""
+
+    def __init__(
+        self, choice: Choice, techniques: Sequence[Technique], progress: Callable[[int, int, str], None]
+    ) -> None:
+        self.choice, self.progress = choice, progress
+        self.count, self.done = len(techniques), 0
+        # A technique that begins before its gateway has one to itself.
+        ordered = sorted(techniques, key=_gateway_of)
+        alike = [list(group) for _, group in groupby(ordered, key=_gateway_of)]
+        self.groups = [group[at : at + GROUP] for group in alike for at in range(0, len(group), GROUP)]
+        self.stopped = threading.Event()
+        self._left = deque(sorted(self.groups, key=len, reverse=True))
+        self._lock = threading.Lock()
+
+    def lane(self, scratch: Path, number: int) -> list[Result]:
+        """Takes groups until none is left, on a topology of its own."""
+        results: list[Result] = []
+        with Topology(f"{number}-") as topology, ProvingGround(topology, self.choice.family) as ground:
+            while not self.stopped.is_set():
+                with self._lock:
+                    if not self._left:
+                        break
+                    group = self._left.popleft()
+                results += self._play(topology, ground, group, scratch / group[0].name)
+        return results
+
+    def _play(
+        self, topology: Topology, ground: ProvingGround, group: list[Technique], directory: Path
+    ) -> Iterator[Result]:
+        options = [*self.choice.options(), *group[0].options]
+        policy = _policy(options)
+        attacks = [ground.attack(technique, policy) for technique in group]
+        for technique, attack in zip(group, attacks, strict=True):
+            if technique.before is not None:
+                attack.early = technique.before(attack)
+        trials = []
+        with Gateway(topology, directory, *options) as gateway:
+            for technique, attack in zip(group, attacks, strict=True):
+                if self.stopped.is_set():
+                    break
+                self._tell(technique.name)
+                trials.append(ground.play(technique, attack))
+        events = gateway.events()
+        for trial in trials:
+            yield _result(trial, (one for one in events if {one["src_port"], one["dest_port"]} & trial.ports))
+
+    def _tell(self, name: str) -> None:
+        with self._lock:
+            self.done += 1
+            self.progress(self.done, self.count, name)
+
+
+def _gateway_of(technique: Technique) -> tuple[str, ...]:
+    return (*technique.options, technique.name if technique.before else "")
+
+
+def _policy(options: Sequence[str]) -> Policy:
+    """The policy of a gateway with these options."""
+    pairs = list(pairwise(options))
+    overrides = [value for flag, value in pairs if flag == "--set"]
+    profile = [value for flag, value in pairs if flag == "--profile"][-1]
+    return config.load(None, overrides, profile=profile).flow_rules()[-1].policy
+
+
+def _result(trial: Trial, events: Iterable[dict[str, Any]]) -> Result:
+    technique = trial.technique
+    findings = dict.fromkeys(event["mailguard"]["finding"] for event in events)
+    return Result(
+        technique.name,
+        technique.kind,
+        technique.why,
+        trial.outcome,
+        repr(trial.received)[2:-1],
+        trial.faults,
+        tuple(findings),
+        trial.honest,
+    )
+
+
+def shown(octets: str) -> str:
+    """The end of what was received: what came before it is the way there."""
+    return octets if len(octets) <= SHOWN else "…" + octets[1 - SHOWN :]
+
+
+def table(results: Sequence[Result]) -> Table:
+    """One row a technique."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    made.add_column("technique", ratio=4, overflow="fold")
+    made.add_column("received", ratio=4, overflow="fold")
+    made.add_column("outcome", no_wrap=True)
+    made.add_column("findings", ratio=2, overflow="fold")
+    made.add_column("honest mail", max_width=11, overflow="fold")
+    kind = ""
+    for result in results:
+        if result.kind != kind:
+            kind = result.kind
+            made.add_section()
+            made.add_row(Text(kind, style="bold underline"))
+        name = Text(result.name, style="bold")
+        name.append(f"\n{result.why}", style="dim not bold")
+        outcome = Text(result.outcome, style=STYLES.get(result.outcome, "green"))
+        received = Text(shown(result.received))
+        if result.faults:
+            received.append(f"\n{result.faults[0]}", style="red")
+        honest = Text(result.honest, style="green" if result.honest == "ok" else "bold red")
+        # The greeting is masked in every connection; that says nothing here.
+        findings = [finding for finding in result.findings if finding != "banner.masked"]
+        made.add_row(name, received, outcome, Text("\n".join(findings)), honest)
+    return made
+
+
+def closing_line(results: Sequence[Result]) -> str:
+    """What it comes to."""
+    counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}
+    parts = [f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == GOT_PAST]
+    honest = sum(result.honest == "ok" for result in results)
+    return f"{len(results)} techniques: {', '.join(parts)}; honest mail beside them: {honest} of {len(results)} ok"
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """0 nothing got past and no honest mail suffered, 1 otherwise, 3 when something could not be tried."""
+    if any(result.outcome == GOT_PAST or result.honest != "ok" for result in results):
+        return 1
+    return 3 if any(result.outcome == NOT_TRIED for result in results) else 0
+
+
+def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
+    """The table, and what it comes to."""
+    console.print(
+        "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
+        f"{' '.join(choice.options())}` over IPv{choice.family}.\nJudged by the octets that the server's kernel"
+        " delivered; an honest mail went through beside each.",
+        highlight=False,
+    )
+    console.print(table(results))
+    style = "bold red" if exit_code(results) else "bold green"
+    console.print(Text(closing_line(results), style=style))
+
+
+def show_list(console: Console) -> None:
+    """Every technique with what it plays on."""
+    width = max(len(technique.name) for technique in TECHNIQUES)
+    for kind, group in groupby(TECHNIQUES, key=lambda technique: technique.kind):
+        console.print(f"[bold]{kind}[/]")
+        for technique in group:
+            note = "" if technique.families == (4, 6) else f" (IPv{technique.families[0]})"
+            text = textwrap.fill(
+                technique.why + note,
+                max(console.width, width + 40),
+                initial_indent=f"  {technique.name:{width}}  ",
+                subsequent_indent=" " * (width + 4),
+            )
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def save(console: Console, record: Path) -> None:
+    """What was printed, as SVG, HTML or text by the file's suffix."""
+    if record.suffix == ".svg":
+        console.save_svg(str(record), title="nfmailguard lab evade")
+    elif record.suffix == ".html":
+        console.save_html(str(record))
+    else:
+        console.save_text(str(record))
+
+
+def _progress(console: Console, status: Any) -> Callable[[int, int, str], None]:
+    # On a terminal a line that changes; elsewhere a plain line now and then.
+    def tell(number: int, count: int, name: str) -> None:
+        if console.is_terminal:
+            status.update(f"{number} of {count}: {name}")
+        elif number % 20 == 1 or number == count:
+            console.print(f"{number} of {count}: {name}", highlight=False)
+
+    return tell
+
+
+def main(choice: Choice, record: Path | None = None, *, as_json: bool = False) -> int:
+    """Runs the techniques in a world of their own; the exit code.
+
+    ``record``: also written, as SVG, HTML or text by its suffix. Raises LabError where no
+    namespaces can be made, ConfigError for what cannot be run.
+    """
+    chosen(choice)
+    config.load(None, choice.overrides, mode=choice.mode, profile=choice.profile)
+    if not inside():
+        return run_private([sys.executable, "-m", "nfmailguard", *sys.argv[1:]])
+    enter_private()
+    aside = Console(stderr=True)
+    try:
+        with aside.status("starting") as status:
+            results = evade(choice, _progress(aside, status))
+    except KeyboardInterrupt:
+        return 130
+    if as_json:
+        import msgspec
+
+        rows = [result._asdict() for result in results]
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+    if not as_json or record is not None:
+        console = Console(record=record is not None, quiet=as_json)
+        show(console, choice, results)
+        if record is not None:
+            save(console, record)
+    return exit_code(results)

@@ -1,0 +1,31 @@
+"""The ways round an inline filter, as a table; each row's function plays one live."""
+
+from __future__ import annotations
+
+from nfmailguard.lab.evasions.beside import BESIDE
+from nfmailguard.lab.evasions.commands import COMMANDS
+from nfmailguard.lab.evasions.extensions import EXTENSIONS
+from nfmailguard.lab.evasions.handshake import HANDSHAKE
+from nfmailguard.lab.evasions.headers import HEADERS
+from nfmailguard.lab.evasions.multipath import MULTIPATH
+from nfmailguard.lab.evasions.order import ORDER
+from nfmailguard.lab.evasions.packets import PACKETS
+from nfmailguard.lab.evasions.replies import REPLIES
+from nfmailguard.lab.evasions.technique import Technique
+from nfmailguard.lab.evasions.text import TEXT
+
+__all__ = ["TECHNIQUES"]
+
+#: Every technique, in the order of ``lab evade``.
+TECHNIQUES: tuple[Technique, ...] = (
+    *ORDER,
+    *HEADERS,
+    *HANDSHAKE,
+    *PACKETS,
+    *MULTIPATH,
+    *BESIDE,
+    *COMMANDS,
+    *EXTENSIONS,
+    *TEXT,
+    *REPLIES,
+)

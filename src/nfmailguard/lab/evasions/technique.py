@@ -1,0 +1,176 @@
+"""What a technique is, and what it works with: the attacker's side of the lab, a step at a time.
+
+Promises: a technique that could not be carried out says so (``NotTried``) and is never
+counted as held. Does not judge, and never looks at what the gateway says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.rawtcp import ACK, PSH, Ends, Link, RawTcp, build
+from nfmailguard.policy.model import Policy
+
+__all__ = ["EVIL", "HARMLESS", "LOST", "Attack", "NotTried", "Table", "Technique"]
+
+#: A denied verb of every profile and an allowed one, in lines of the same length.
+EVIL = b"EXPN root\r\n"
+HARMLESS = b"NOOP root\r\n"
+#: A TTL that ends between the gateway and the server.
+LOST = 5
+PORTS_EACH = 40
+#: Seconds for an answer that has to come, on a machine with other things to do.
+PATIENCE = 4.0
+ORDINARY = Personality()
+
+
+class NotTried(Exception):  # noqa: N818, an outcome
+    """The technique could not be carried out; says what failed."""
+
+
+@dataclass
+class Attack:
+    """One technique's means: ports of its own, and connections in the state it starts from."""
+
+    link: Link
+    source: str
+    server: str
+    #: Where a server speaks Multipath TCP; None: this kernel has none.
+    multipath_server: str | None
+    first_port: int
+    #: What the gateway was told to do; a technique may only forbid what that forbids.
+    policy: Policy
+    connections: list[RawTcp] = field(default_factory=list)
+    #: What ``before`` gave: a connection older than the gateway.
+    early: RawTcp | None = None
+    #: Patterns that the server must not receive, or the client not hear, besides what is always forbidden.
+    forbidden: list[bytes] = field(default_factory=list)
+    forbidden_to_client: list[bytes] = field(default_factory=list)
+    _ports: int = 0
+
+    @property
+    def family(self) -> int:
+        return Ends(self.source, self.server, 0).family
+
+    def port(self) -> int:
+        """A port no other technique uses."""
+        self._ports += 1
+        assert self._ports < PORTS_EACH
+        return self.first_port + self._ports - 1
+
+    def ports(self) -> frozenset[int]:
+        """Every port that is this technique's."""
+        taken = (one.ends.port for one in self.connections)
+        return frozenset(range(self.first_port, self.first_port + PORTS_EACH)).union(taken)
+
+    def tcp(self, port: int | None = None, server: str | None = None, **fields: Any) -> RawTcp:
+        """A connection that has sent nothing yet."""
+        connection = RawTcp(self.link, Ends(self.source, server or self.server, port or self.port()), **fields)
+        self.connections.append(connection)
+        return connection
+
+    def connected(self, port: int | None = None, **fields: Any) -> RawTcp:
+        """An open connection, its greeting not read."""
+        connection = self.tcp(port, **fields)
+        if not connection.connect(timeout=PATIENCE):
+            raise NotTried("no connection")
+        return connection
+
+    def opened(self, port: int | None = None, **fields: Any) -> RawTcp:
+        """An open connection, greeted."""
+        connection = self.connected(port, **fields)
+        if not connection.read(PATIENCE).startswith(b"220"):
+            raise NotTried("no greeting")
+        return connection
+
+    def session(self, hello: bytes = b"HELO", **fields: Any) -> RawTcp:
+        """An SMTP session in which the server waits for a command."""
+        connection = self.opened(**fields)
+        if not connection.say(hello + b" evade.example\r\n", PATIENCE).startswith(b"250"):
+            raise NotTried(f"no reply to {hello.decode()}")
+        return connection
+
+    def mail(self, **fields: Any) -> RawTcp:
+        """A session in which DATA is next."""
+        connection = self.session(**fields)
+        for line in (b"MAIL FROM:<evil@example.net>\r\n", b"RCPT TO:<bob@example.com>\r\n"):
+            if not connection.say(line, PATIENCE).startswith(b"250"):
+                raise NotTried("no mail begun")
+        return connection
+
+    def text(self, **fields: Any) -> RawTcp:
+        """A session in which the server reads message text."""
+        connection = self.mail(**fields)
+        if not connection.say(b"DATA\r\n", PATIENCE).startswith(b"354"):
+            raise NotTried("no 354")
+        return connection
+
+    def forge(
+        self,
+        connection: RawTcp,
+        payload: bytes = b"",
+        flags: int = PSH | ACK,
+        *,
+        seq: int | None = None,
+        ack: int | None = None,
+    ) -> None:
+        """Sends what looks like the server's, from the client's side of the gateway."""
+        tag, seq = self.link.next_tag(), connection.peer_next if seq is None else seq
+        self.link.forged.add((tag, seq))
+        packet = build(
+            connection.ends.turned(),
+            tag,
+            payload,
+            flags=flags,
+            seq=seq,
+            ack=connection.sequence(connection.here) if ack is None else ack,
+            window=65535,
+        )
+        self.link.send(bytes(packet))
+
+    def wait(self, seconds: float) -> None:
+        """Takes, and acknowledges, what comes in for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.link.dispatch(left)
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One way round. ``why``: what it plays on, and whose it is.
+
+    ``options``: it runs through a gateway of its own, with these added. ``before`` runs
+    before that gateway does.
+    """
+
+    name: str
+    kind: str
+    why: str
+    run: Callable[[Attack], None]
+    server: Personality = ORDINARY
+    options: tuple[str, ...] = ()
+    before: Callable[[Attack], RawTcp] | None = None
+    families: tuple[int, ...] = (4, 6)
+
+
+class Table(list[Technique]):
+    """Techniques of one kind, in order."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def technique(
+        self, name: str, why: str, **how: Any
+    ) -> Callable[[Callable[[Attack], None]], Callable[[Attack], None]]:
+        """Puts the function below it into the table; ``how``: other fields of Technique."""
+
+        def decorate(run: Callable[[Attack], None]) -> Callable[[Attack], None]:
+            self.append(Technique(name, self.kind, why, run, **how))
+            return run
+
+        return decorate

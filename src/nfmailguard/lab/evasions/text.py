@@ -1,0 +1,79 @@
+"""Message text: ends of data that only some servers see (SMTP smuggling).
+
+Sources: Longin, "SMTP Smuggling", SEC Consult, 2023 (also for NUL); Postfix, smtp-smuggling;
+the lists of the test programs smtpsmug and smtp_smuggling_checker. The server here takes
+every shape for an end, so a command that comes behind one is a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nfmailguard.lab.evasions.technique import EVIL, Attack, Table
+from nfmailguard.lab.permissive import Personality
+
+__all__ = ["SHAPES", "TEXT"]
+
+TEXT = Table("text")
+technique = TEXT.technique
+LOOSE = Personality(loose_end=True, line_ends="any")
+
+#: name -> (octets, who takes it for an end).
+SHAPES: dict[str, tuple[bytes, str]] = {
+    "lf-dot-lf": (b"\n.\n", "Postfix, Sendmail until 2023"),
+    "lf-dot-crlf": (b"\n.\r\n", "Postfix, Exim, Sendmail until 2023"),
+    "crlf-dot-lf": (b"\r\n.\n", "Postfix until 2023"),
+    "crlf-dot-cr": (b"\r\n.\r", "SEC Consult 2023"),
+    "cr-dot-cr": (b"\r.\r", "Cisco Secure Email, which made CRLF of it"),
+    "cr-dot-crlf": (b"\r.\r\n", "Cisco Secure Email, which made CRLF of it"),
+    "crcrlf-dot-crcrlf": (b"\r\r\n.\r\r\n", "servers that drop a CR before CRLF"),
+    "nul-before-dot": (b"\r\n\0.\r\n", "SEC Consult 2023: servers that drop NUL"),
+    "nul-behind-dot": (b"\r\n.\0\r\n", "smtp_smuggling_checker: servers that drop NUL"),
+}
+
+
+def smuggled(shape: bytes, size: int) -> Callable[[Attack], None]:
+    def run(attack: Attack) -> None:
+        connection = attack.text()
+        octets = b"Subject: one\r\n\r\nhello" + shape
+        if size:
+            connection.put_each(octets + EVIL, size)
+        else:
+            connection.put(octets)
+            attack.wait(0.02)
+            connection.put(EVIL)
+        attack.wait(0.02)
+        connection.put(b"more text\r\n.\r\n")
+
+    return run
+
+
+for _name, (_shape, _whose) in SHAPES.items():
+    technique(f"smuggling-{_name}", f"{_shape!r} as an end of data: {_whose}", server=LOOSE)(smuggled(_shape, 0))
+    technique(f"smuggling-{_name}-octets", f"as smuggling-{_name}, one octet a segment", server=LOOSE)(
+        smuggled(_shape, 1)
+    )
+
+
+@technique("smuggling-ahead", "LF.LF and a command go ahead of the segment before them", server=LOOSE)
+def smuggling_ahead(attack: Attack) -> None:
+    connection = attack.text()
+    start = connection.here
+    connection.put(b"\n.\n" + EVIL, start + 5)
+    attack.wait(0.02)
+    connection.put(b"hello", start)
+
+
+@technique("smuggling-at-start", "a dot and LF as the first octets of the text", server=LOOSE)
+def smuggling_at_start(attack: Attack) -> None:
+    connection = attack.text()
+    connection.put(b".\n")
+    connection.put(EVIL)
+
+
+@technique("data-lone-lf", "DATA ended by LF, then a dot and its line: was there a text at all?", server=LOOSE)
+def data_lone_lf(attack: Attack) -> None:
+    connection = attack.mail()
+    connection.put(b"DATA\n.\r\n" + EVIL)
+    connection.read()
+    connection.put(EVIL)

@@ -1,0 +1,101 @@
+"""An honest mail client beside an attack: it must notice nothing.
+
+Promises: a whole mail through the same gateway, compared octet for octet at both ends. Its
+connection begins before the attack and its message ends after it; in between it is sent in
+pieces, by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from nfmailguard.errors import LabError
+from nfmailguard.lab.clients import Client
+from nfmailguard.lab.recorder import Recorder
+from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+
+__all__ = ["HonestMail"]
+
+PIECES = 5
+PAUSE = 0.02
+LONGEST = 30.0
+ENVELOPE = ("MAIL FROM:<alice@example.net>", "RCPT TO:<bob@example.com>")
+LETTERS = "abcdefghij KLMNOP .0123 EHLO expn"
+
+
+def letter(seed: int) -> bytes:
+    """About 8 KiB of text with everything that is easily mistaken: dots, commands, long and empty lines."""
+    source = random.Random(seed)
+    lines = ["".join(source.choices(LETTERS, k=source.randrange(120))) for _ in range(120)]
+    lines += [".", "..", "EXPN root", "DATA", "QUIT", "", ".EHLO", "a" * 900]
+    source.shuffle(lines)
+    return "\r\n".join(["Subject: honest", "", *lines, ""]).encode()
+
+
+class HonestMail:
+    """One mail, sent by a real kernel's TCP. ``result`` is complete after ``join``."""
+
+    def __init__(self, topology: Topology, recorder: Recorder, family: int, seed: int) -> None:
+        self._recorder = recorder
+        self._mail = letter(seed)
+        self._seen: list[bytes] = []
+        self._sent: list[bytes] = []
+        self._error = ""
+        self._port = 0
+        self._address = topology.address(CLIENT, family=family)
+        with topology.enter(CLIENT):  # a socket belongs to where it was made
+            try:
+                self._client: Client | None = Client(topology.address(SERVER, family=family), timeout=5.0)
+            except (LabError, OSError) as error:
+                self._client, self._error = None, str(error)
+        self._may_end = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="honest mail", daemon=True)
+
+    def start(self) -> None:
+        """Begins to send; the connection is open already."""
+        self._thread.start()
+
+    def _send(self) -> None:
+        if self._client is None:
+            return
+        try:
+            with self._client as client:
+                self._port = client.local_port
+                for line in ("HELO honest.example", *ENVELOPE, "DATA"):
+                    client.command(line)
+                stuffed = self._mail.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+                size = len(stuffed) // PIECES + 1
+                pieces = [stuffed[at : at + size] for at in range(0, len(stuffed), size)]
+                for piece in pieces[:-1]:
+                    client.send(piece)
+                    time.sleep(PAUSE)
+                self._may_end.wait(LONGEST)
+                client.say(pieces[-1])
+                client.command("QUIT")
+                self._sent = [exchange.sent for exchange in client.exchanges]
+                self._seen = [exchange.read for exchange in client.exchanges]
+        except (LabError, OSError) as error:
+            self._error = str(error) or type(error).__name__
+
+    def result(self, timeout: float = 10.0) -> str:
+        """Ends the message; ``ok``, or what was not as it must be."""
+        self._may_end.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return "not sent in time"
+        if self._error:
+            return self._error
+        records = self._recorder.conversations(self._address, self._port)
+        if not records:
+            return "the server knows nothing of it"
+        record = records[-1]
+        if bytes(record.received) != b"".join(self._sent):
+            return "other octets arrived"
+        replies, greeting = b"".join(self._seen[1:]), self._seen[0]
+        if len(greeting) + len(replies) != len(record.sent) or greeting[:3] != record.sent[:3]:
+            return "another greeting came"
+        if replies != record.sent[len(greeting) :]:
+            return "other replies came"
+        return "ok" if [reply[:3] for reply in self._seen[-2:]] == [b"250", b"221"] else "the mail was refused"

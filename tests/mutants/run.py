@@ -1,0 +1,253 @@
+"""The mutation check: takes each rule out of the core, one at a time, and wants a test of that rule to fail.
+
+It works on a copy under build/mutants, so that the ordinary build stays as it is. The copy is
+compiled without optimisation, and for each mutation only what has changed. A rule's own tests
+run first; only a mutation they do not notice meets the other suites. Results are kept by the
+hash of the tree and the mutation: an interrupted run goes on where it was.
+
+    python -m tests.mutants.run [--only RULE]... [--fresh] [--write]
+
+Exits 1 when a mutation survives, or is noticed by other tests than its rule's only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from tests.mutants.table import ROOT, Mutant, mutants, tests_of
+
+WORK = ROOT / "build" / "mutants"
+TREE, BASE, RESULTS = WORK / "tree", WORK / "base", WORK / "results.json"
+PARTS = ("LICENSE", "README.md", "pyproject.toml", "docs", "cext", "deploy", "src", "tests")
+BUILT = (".so", ".c")
+OTHERS = ("tests/rules", "tests/unit tests/vectors tests/flows", "tests/stream")
+TIMEOUT = 600  # seconds of one suite: a mutated core may go on for ever
+PAGE = ROOT / "docs" / "testing.md"
+HEADING = "## Mutations"
+
+
+@dataclass
+class Result:
+    """What became of one mutation; ``caught`` is "" when nothing failed."""
+
+    caught: str
+    own: bool
+    seconds: float
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(directory):
+        names[:] = [name for name in names if name not in ("__pycache__", "build") and not name.endswith(".egg-info")]
+        yield from (Path(folder) / name for name in files)
+
+
+def tree_digest() -> str:
+    """Of everything a result depends on."""
+    digest = hashlib.sha256()
+    for part in ("pyproject.toml", "cext", "src", "tests"):
+        paths = [ROOT / part] if (ROOT / part).is_file() else sorted(_files(ROOT / part))
+        for path in paths:
+            if path.suffix not in BUILT and path.suffix != ".pyc" and "mutants" not in path.parts:
+                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=TREE,
+        env=os.environ | {"PYTHONPATH": str(TREE / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def build() -> None:
+    """Builds what has changed in the tree; RuntimeError with the compiler's words."""
+    done = _run("-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q", "build_ext", "--inplace")
+    if done.returncode:
+        raise RuntimeError(f"does not compile:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+def _same(path: Path, other: Path) -> bool:
+    if not other.exists():
+        return False
+    here, there = path.stat(), other.stat()
+    return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+
+
+def put(place: Path, content: bytes) -> None:
+    """Writes a file of the tree so that the next build takes it for changed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    for path in TREE.glob("cext/*.pyx") if place.suffix == ".h" else ():
+        if "nm_" in path.read_text():
+            path.touch()  # setuptools does not look at who uses a header
+
+
+def prepare(*, fresh: bool) -> None:
+    """The tree as it is here, built; what has not changed is not built again."""
+    if fresh:
+        shutil.rmtree(WORK, ignore_errors=True)
+    TREE.mkdir(parents=True, exist_ok=True)
+    wanted = set()
+    for part in PARTS:
+        for path in [ROOT / part] if (ROOT / part).is_file() else _files(ROOT / part):
+            place = TREE / path.relative_to(ROOT)
+            if path.suffix in BUILT or path.suffix == ".pyc":
+                continue
+            wanted.add(place)
+            content = path.read_bytes()
+            if path.name == "pyproject.toml":
+                content = content.replace(b'"-O3"', b'"-O0"')
+            if not place.exists() or place.read_bytes() != content:
+                put(place, content)
+    link = TREE / "src" / "nfmailguard" / "cext"
+    if not link.is_symlink():
+        link.symlink_to("../../cext")
+    for path in list(_files(TREE)):
+        if path not in wanted and path.suffix not in BUILT:
+            path.unlink()
+    build()
+    shutil.rmtree(BASE, ignore_errors=True)
+    shutil.copytree(TREE / "cext", BASE)
+
+
+def restore() -> None:
+    """Takes the mutation out again, with what was built of it."""
+    for path in BASE.iterdir():
+        if path.is_file() and not _same(path, TREE / "cext" / path.name):
+            shutil.copy2(path, TREE / "cext" / path.name)
+
+
+def failing_test(tests: list[str]) -> str:
+    """The first test that fails; "" when none does."""
+    options = ["-m", "not live and not sources", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=no"]
+    try:
+        done = _run("-m", "pytest", *options, *tests)
+    except subprocess.TimeoutExpired:
+        return "(no test ends)"
+    if done.returncode == 0:
+        return ""
+    for line in done.stdout.splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            return line.split()[1].partition("[")[0]
+    if done.returncode < 0:
+        return f"(signal {-done.returncode})"
+    raise RuntimeError(f"pytest said {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+@cache
+def must_pass(suites: str) -> None:
+    """What fails without a mutation, notices none."""
+    failing = failing_test(suites.split())
+    if failing:
+        raise RuntimeError(f"{failing} fails without any mutation")
+
+
+def check(mutant: Mutant) -> Result:
+    """Applies one mutation, builds and tests."""
+    begun = time.monotonic()
+    place = TREE / mutant.file
+    before, text = place.read_bytes(), mutant.changed(TREE)
+    try:
+        put(place, text.encode())
+        build()
+        caught = failing_test(tests_of(mutant.rule))
+        own = bool(caught)
+        for suites in OTHERS:
+            caught = caught or failing_test(suites.split())
+    finally:
+        place.write_bytes(before)
+        restore()
+    if not own and caught:
+        must_pass(suite_of(caught))
+    return Result(caught, own, time.monotonic() - begun)
+
+
+def suite_of(test: str) -> str:
+    """Those of OTHERS that a test is one of."""
+    return next((suites for suites in OTHERS if any(test.startswith(suite) for suite in suites.split())), OTHERS[0])
+
+
+def table(results: list[tuple[Mutant, Result]]) -> str:
+    """The section of docs/testing.md."""
+    caught = sum(result.own for _, result in results)
+    rules = {mutant.rule for mutant, _ in results}
+    lines = [
+        HEADING,
+        "",
+        "`make mutants` takes each rule of [streams.md](streams.md) out of the core, one change at a time",
+        "(`tests/mutants/mutants.toml`), builds it, and wants a test named after the rule to fail. It writes",
+        f"this section. {caught} of {len(results)} changes to {len(rules)} rules were noticed by the rule's own tests.",
+        "",
+        "| rule | taken out | where | noticed by |",
+        "|---|---|---|---|",
+    ]
+    for mutant, result in results:
+        seen = f"`{result.caught.rpartition('::')[2]}`" if result.caught else "**nothing**"
+        if result.caught and not result.own:
+            seen = f"{seen}, which is another rule's"
+        lines.append(f"| `{mutant.rule}` | {mutant.what} | `{mutant.file}` | {seen} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(section: str) -> None:
+    """Puts the section in its place in docs/testing.md, or at its end."""
+    text = PAGE.read_text() if PAGE.exists() else "# Testing\n"
+    before, found, behind = text.partition(f"{HEADING}\n")
+    if not found:
+        PAGE.write_text(f"{text.rstrip()}\n\n{section}")
+        return
+    _, following, rest = behind.partition("\n## ")
+    PAGE.write_text(f"{before}{section}" + (f"\n## {rest}" if following else ""))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Takes each rule out of the core and wants a test to fail.")
+    parser.add_argument("--only", action="append", default=[], metavar="RULE", help="this rule or mutation only")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results and builds")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/testing.md")
+    arguments = parser.parse_args()
+    chosen = mutants(arguments.only)
+    for mutant in chosen:
+        mutant.changed(ROOT)
+    prepare(fresh=arguments.fresh)
+    must_pass(OTHERS[0])
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    digest = tree_digest()
+    results: list[tuple[Mutant, Result]] = []
+    for number, mutant in enumerate(chosen, start=1):
+        key = hashlib.sha256(f"{digest}{mutant.rule}{mutant.digest}".encode()).hexdigest()
+        if key not in known:
+            known[key] = asdict(check(mutant))
+            RESULTS.write_text(json.dumps(known))
+        result = Result(**known[key])
+        results.append((mutant, result))
+        state = "own" if result.own else "OTHER" if result.caught else "SURVIVES"
+        _say(f"[{number}/{len(chosen)}] {mutant.name}: {state} {result.caught} ({result.seconds:.0f} s)")
+    _say("\n" + table(results))
+    if arguments.write:
+        write(table(results))
+    return 0 if all(result.own for _, result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

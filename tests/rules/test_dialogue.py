@@ -1,0 +1,273 @@
+"""The dialogue: which reply answers what, and when commands end (docs/streams.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfmailguard.policy.model import (
+    Action,
+    CommandPolicy,
+    EhloMask,
+    Limits,
+    Policy,
+    ReplyPolicy,
+)
+from tests.rules.gateway import ACCEPT, DROP, REPLACE, RESET, Connection, Gateway
+from tests.support.wire import ACK, PSH
+
+families = pytest.mark.parametrize("family", [4, 6])
+ALL = Policy("all")  # every verb
+EXTENDED = Policy(
+    "extended",
+    commands=CommandPolicy(allow=("HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "STARTTLS", "AUTH", "NOOP", "HELP")),
+    replies=ReplyPolicy(ehlo=EhloMask.E1, keywords=("SIZE", "CHUNKING", "STARTTLS")),
+)
+OFFER = b"250-mx\r\n250-SIZE 1\r\n250 CHUNKING\r\n"
+
+
+def extended(family: int = 4, *, offer: bytes = OFFER) -> Connection:
+    """A connection whose server has answered EHLO with ``offer``."""
+    connection = Connection(Gateway(EXTENDED), family).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(offer)
+    return connection
+
+
+@families
+def test_354_needs_data_and_a_refused_one_hides_no_command(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    connection.client(b"DATA\r\n")
+    connection.server(b"503 MAIL first\r\n")
+    assert connection.client(b"EXPN root\r\n") == [REPLACE]  # CVE-2000-1022
+    assert connection.server_reads == b"DATA\r\nXXXX root\r\n"
+
+
+@families
+@pytest.mark.parametrize("reply", [b"354 go on\r\n", b"334 \r\n"])
+@pytest.mark.parametrize("command", [b"NOOP\r\n", b"EXPN\r\n", b"RCPT TO:<a>\r\nDATA\r\n", b""])
+def test_354_needs_data_and_answers_nothing_else(family: int, reply: bytes, command: bytes) -> None:
+    connection = Connection(family=family).greeted()
+    if command:
+        connection.client(command)
+    assert connection.server(reply) == RESET
+    assert connection.names[-1] == "reply.ambiguous"
+    assert connection.client(b"EXPN\r\n")[0] == DROP
+
+
+def test_354_needs_data_to_be_the_oldest_command() -> None:
+    connection = Connection().greeted()
+    connection.client(b"NOOP\r\nDATA\r\n")
+    connection.server(b"250 ok\r\n")
+    assert connection.server(b"354 go on\r\n") == [ACCEPT]
+    assert connection.client(b"EXPN is text\r\n.\r\n") == [ACCEPT]
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+
+
+@families
+def test_bdat_passes_where_the_reply_to_ehlo_offered_chunking(family: int) -> None:
+    connection = extended(family)
+    chunk = b"EXPN\r\n.\r\nEXPN\r\n"
+    assert connection.client(b"BDAT %d\r\n" % len(chunk) + chunk) == [ACCEPT]
+    connection.server(b"250 ok\r\n")
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+    assert connection.names == ["command.denied"]
+
+
+@families
+@pytest.mark.parametrize(
+    "offer",
+    [b"250-mx\r\n250 SIZE 1\r\n", b"250 CHUNKING\r\n", b"250-mx\r\n250 CHUNKINGS\r\n", b"500-no\r\n500 CHUNKING\r\n"],
+)
+def test_bdat_is_masked_where_it_was_not_offered(family: int, offer: bytes) -> None:
+    connection = extended(family, offer=offer)
+    assert connection.client(b"BDAT 6\r\nEXPN\r\n") == [REPLACE]
+    assert connection.server_reads.endswith(b"XXXX 6\r\nXXXX\r\n")
+    assert "bdat.not_offered" in connection.names
+
+
+def test_bdat_is_masked_where_the_offer_was_masked() -> None:
+    policy = Policy("x", commands=EXTENDED.commands, replies=ReplyPolicy(ehlo=EhloMask.E1, keywords=("SIZE",)))
+    connection = Connection(Gateway(policy)).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(OFFER)
+    assert b"CHUNKING" not in connection.client_reads
+    assert connection.client(b"BDAT 6\r\nEXPN\r\n") == [REPLACE]
+    assert connection.server_reads.endswith(b"XXXX 6\r\nXXXX\r\n")
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_bdat_is_masked_after_a_helo(answered: bool) -> None:
+    connection = extended()
+    connection.client(b"HELO a\r\n")
+    if answered:
+        connection.server(b"250 mx\r\n")
+    assert connection.client(b"BDAT 6\r\nEXPN\r\n") == [REPLACE]
+    assert connection.server_reads.endswith(b"XXXX 6\r\nXXXX\r\n")
+
+
+@families
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *(b"", b" ", b" 6 ", b" 6x", b" x6", b" -6", b" +6", b" 06", b" 0x6", b" 6 6"),
+        *(b" 2147483648", b" 18446744073709551622"),
+        *(b" 6 LAS", b" 6 LASTS", b" 6  LAST", b" 6\tLAST"),
+    ],
+)
+def test_bdat_size_is_to_the_letter(family: int, argument: bytes) -> None:
+    connection = extended(family)
+    assert connection.client(b"BDAT" + argument + b"\r\nEXPN\r\n") == [REPLACE]
+    assert connection.server_reads.endswith(b"\r\nXXXX\r\n")
+    assert b"EXPN" not in connection.server_reads
+    assert "bdat.size_invalid" in connection.names
+
+
+@pytest.mark.parametrize("argument", [b" 6", b" 6 LAST", b" 6 last", b" 0 LAST", b" 0"])
+def test_bdat_size_of_rfc_3030_passes(argument: bytes) -> None:
+    connection = extended()
+    chunk = b"QUIT\r\n"[: int(argument.split()[0])]
+    assert connection.client(b"BDAT" + argument + b"\r\n" + chunk) == [ACCEPT]
+    connection.server(b"250 ok\r\n")
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+
+
+@families
+def test_bdat_answered_before_its_octets_have_come_is_ambiguous(family: int) -> None:
+    connection = extended(family)
+    connection.client(b"BDAT 12\r\nEXPN\r\n")
+    assert connection.server(b"250 ok\r\n") == RESET
+    assert connection.names == ["reply.ambiguous"]
+
+
+@families
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        (b"NOOP\r\nEHLO a\r\n", b"250 ok\r\n250 ok\r\n"),  # a line that was answered twice
+        (b"\r\nEHLO a\r\n", b""),  # a blank line that is not answered
+        (b"EHLO a\r\n", b"250 ok\r\n"),
+    ],
+    ids=["twice", "not at all", "too much"],
+)
+def test_keywords_under_drift_are_masked_all_the_same(family: int, said: bytes, answered: bytes) -> None:
+    connection = Connection(Gateway(EXTENDED), family).greeted()
+    connection.client(said)
+    if answered:
+        connection.server(answered)
+    assert connection.server(b"250-mx\r\n250-SIZE 1\r\n250-XEXCH50\r\n250 DSN\r\n") == [REPLACE]
+    assert connection.client_reads.endswith(b"250-mx\r\n250-SIZE 1\r\n250-XXXXXXA\r\n250 XXB\r\n")
+
+
+@families
+@pytest.mark.parametrize("first", [b"\x80", b"\x00", b"E", b"\x17", b"\x15"])
+def test_tls_first_octet_is_that_of_a_handshake(family: int, first: bytes) -> None:
+    connection = extended(family)
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    assert connection.client(first + b"XPN\r\n") == RESET
+    assert connection.names == ["tls.started", "tls.not_a_handshake"]
+
+
+@families
+def test_tls_first_octet_of_a_handshake_ends_the_inspection(family: int) -> None:
+    connection = extended(family)
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    assert connection.client(b"\x16\x03\x01EXPN\r\n") == [ACCEPT]
+    assert connection.client(b"EXPN\r\n") == [ACCEPT]
+    assert connection.gateway.count("flows_passed") == 1
+
+
+@families
+def test_nothing_pending_at_tls_is_left_undecided(family: int) -> None:
+    connection = extended(family)
+    connection.client(b"STARTTLS\r\n")
+    # Held while the reply is awaited; behind a gap when it comes.
+    assert connection.send(True, payload=b"\x16\x03\x01late", at=connection.mark + 7) == []
+    connection.server(b"220 go\r\n")
+    assert connection.gateway.count("flows_passed") == 0
+    assert connection.client(b"\x16\x03\x01read") == [ACCEPT, ACCEPT]
+    assert connection.gateway.count("held_now") == 0
+    assert connection.gateway.count("flows_passed") == 1
+
+
+@families
+def test_nothing_pending_at_tls_in_the_servers_direction_either(family: int) -> None:
+    connection = extended(family)
+    connection.client(b"STARTTLS\r\n")
+    reply = b"220 go\r\n"
+    assert connection.send(False, payload=b"\x16\x03\x01late", seq=connection.sent[False] + len(reply) + 5) == []
+    connection.server(reply)
+    assert connection.client(b"\x16\x03\x01hello") == [ACCEPT]
+    assert connection.gateway.count("flows_passed") == 0
+    assert connection.send(False, payload=b"\x16\x03\x01..") == [ACCEPT, ACCEPT]
+    assert connection.gateway.count("flows_passed") == 1
+
+
+@families
+@pytest.mark.parametrize("command", [b"DATA", b"AUTH PLAIN", b"STARTTLS"])
+def test_pipelined_too_far_in_the_same_packet_is_read_as_commands(family: int, command: bytes) -> None:
+    connection = extended(family)
+    assert connection.client(command + b"\r\nEXPN root\r\n") == [REPLACE]
+    assert connection.server_reads.endswith(command + b"\r\nXXXX root\r\n")
+    assert connection.names == ["command.pipelined_too_far", "command.denied"]
+    assert connection.gateway.watched_names == ["command.pipelined_too_far"]  # to be read after the reply
+
+
+@families
+def test_pipelined_too_far_hides_no_injected_command_from_tls(family: int) -> None:
+    connection = extended(family)
+    connection.client(b"STARTTLS\r\nEXPN root\r\n")  # CVE-2011-0411
+    assert b"EXPN" not in connection.server_reads
+    connection.server(b"220 go\r\n")
+    assert connection.client(b"EXPN\r\n") == RESET
+
+
+@pytest.mark.parametrize("octets", [b"DATA\r\n.\r\n", b"DATA\r\n.", b"DATA\r\ntext\r\n.\r\n"])
+@pytest.mark.parametrize("policy", [ALL, EXTENDED], ids=["all", "extended"])
+def test_lone_dot_is_denied_as_a_verb(policy: Policy, octets: bytes) -> None:
+    connection = Connection(Gateway(policy)).greeted()
+    assert connection.client(octets) == [REPLACE]
+    assert b"\r\n." not in connection.server_reads
+    # A server that takes what stands behind DATA for a message has not seen its end.
+    connection.server(b"354 go on\r\n")
+    assert connection.client(b"\r\nEXPN root\r\n") == [ACCEPT]
+
+
+def test_lone_dot_is_denied_anywhere_and_a_dot_within_a_verb_is_not_one() -> None:
+    connection = Connection(Gateway(ALL)).greeted()
+    assert connection.client(b".\r\n") == [REPLACE]
+    assert connection.client(b".x\r\n..\r\n") in ([ACCEPT], [REPLACE])
+    assert b"\r\n.\r\n" not in b"\r\n" + connection.server_reads
+    assert "command.denied" in connection.names
+
+
+@families
+@pytest.mark.parametrize(("limit", "kinds"), [(10, RESET), (16, RESET), (100, RESET)])
+def test_outstanding_commands_have_a_limit(family: int, limit: int, kinds: list[int]) -> None:
+    connection = Connection(Gateway(ALL, limits=Limits(outstanding_commands=limit)), family).greeted()
+    for _ in range(limit):
+        assert connection.client(b"NOOP\r\n") == [ACCEPT]
+    assert connection.client(b"NOOP\r\n") == kinds
+    assert connection.names == ["command.too_many_outstanding"]
+
+
+def test_outstanding_commands_that_are_answered_do_not_count() -> None:
+    connection = Connection(Gateway(ALL, limits=Limits(outstanding_commands=10))).greeted()
+    for _ in range(40):
+        assert connection.client(b"NOOP\r\n") == [ACCEPT]
+        assert connection.server(b"250 ok\r\n") == [ACCEPT]
+
+
+def test_outstanding_commands_of_one_packet_count_too() -> None:
+    connection = Connection(Gateway(ALL, limits=Limits(outstanding_commands=10))).greeted()
+    assert connection.client(b"\r\n" * 11) == RESET
+    assert connection.server_reads == b""
+
+
+@pytest.mark.parametrize("action", [Action.LOG, Action.DROP_CONNECTION])
+def test_outstanding_commands_are_what_the_policy_says(action: Action) -> None:
+    policy = Policy("p", actions={"command.too_many_outstanding": action})
+    connection = Connection(Gateway(policy, limits=Limits(outstanding_commands=2))).greeted()
+    connection.client(b"NOOP\r\nNOOP\r\n")
+    assert connection.send(True, ACK | PSH, b"NOOP\r\n") == ([DROP] if action is Action.DROP_CONNECTION else [ACCEPT])

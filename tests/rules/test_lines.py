@@ -1,0 +1,268 @@
+"""The dialogue: what every server has to read the same way, octet by octet (docs/streams.md)."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from nfmailguard.policy.model import Action, CommandPolicy, DataPolicy, Policy, UnknownCommand
+from tests.rules.gateway import ACCEPT, DROP, RESET, Connection, Gateway
+
+families = pytest.mark.parametrize("family", [4, 6])
+ALL = Policy("all")  # every verb
+NOOP_ONLY = Policy("noop", commands=CommandPolicy(allow=("NOOP", "NO")))
+
+
+def cut(connection: Connection, *parts: bytes) -> bytes:
+    """What the server reads of a client's octets that come in these segments."""
+    before = len(connection.server_reads)
+    for part in parts:
+        connection.client(part)
+    return connection.server_reads[before:]
+
+
+@families
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [
+        ((b"NO", b"OP\r\n"), b"NOOP\r\n"),
+        ((b"E", b"XPN root\r\n"), b"XXXX root\r\n"),
+        ((b"N", b"OPE root\r\n"), b"NXXX root\r\n"),
+        ((b"NO", b"E", b"X root\r\n"), b"NOXX root\r\n"),
+        ((b"NOO", b"X\r\n"), b"NOOX\r\n"),
+        ((b"R", b"S", b"S", b"ET\r\n"), b"RSXXX\r\n"),
+        ((b"DA", b"TES\r\n"), b"DAXXX\r\n"),
+    ],
+)
+def test_cut_verb_passes_while_an_allowed_one_is_possible(family: int, parts: tuple[bytes, ...], read: bytes) -> None:
+    connection = Connection(family=family).greeted()
+    assert cut(connection, *parts) == read
+
+
+@families
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [
+        ((b"RSET", b"X root\r\n"), b"RSETXXXXXX\r\n"),  # to a server that knows a verb by four letters, RSET it is
+        ((b"DATA", b"BASE a b\r\n"), b"DATAXXXXXXXX\r\n"),
+        ((b"DATA", b"B", b"ASE", b" a b\r\n"), b"DATAXXXXXXXX\r\n"),
+        ((b"DAT", b"ABASE a\r\n"), b"DATXXXXX a\r\n"),
+        ((b"DAT", b" a\r\n"), b"DATXX\r\n"),  # all of a denied one has passed
+    ],
+)
+def test_cut_verb_that_begins_with_a_whole_allowed_one_hides_the_line(
+    family: int, parts: tuple[bytes, ...], read: bytes
+) -> None:
+    connection = Connection(family=family).greeted()
+    assert cut(connection, *parts) == read
+    assert connection.names == ["command.denied"]
+
+
+@pytest.mark.parametrize(
+    "verb", [b"EXPN", b"EHLO", b"DATABASE", b"DAT", b"RSETT", b"QUITE", b"NOOPS", b"MAIL\x00", b"RC"]
+)
+def test_cut_verb_anywhere_lets_no_denied_verb_be_read(verb: bytes) -> None:
+    for at in range(1, len(verb) + 1):
+        connection = Connection().greeted()
+        got = cut(connection, verb[:at], verb[at:] + b" root\r\n")
+        word = got.partition(b" ")[0]
+        assert got.endswith(b"\r\n")
+        assert word.upper() != verb
+        if word.rstrip(b"X") in (b"DATA", b"RSET", b"QUIT", b"NOOP", b"MAIL"):
+            assert b"root" not in got
+        assert "command.denied" in connection.names
+
+
+@families
+@pytest.mark.parametrize("lead", [b" ", b"\t", b"\0", b"\x01", b"\x0b", b"\x1f", b"  ", b" \t", b"\x7f", b"\x80"])
+def test_leading_octets_make_it_another_verb(family: int, lead: bytes) -> None:
+    connection = Connection(family=family).greeted()
+    got = cut(connection, lead + b"NOOP x\r\n")
+    assert b"NOOP" not in got
+    assert got == b"X" * (len(lead) + 4) + b" x\r\n"
+    assert "command.denied" in connection.names
+    # Nor where they come alone first.
+    other = cut(connection, lead, b"NOOP x\r\n")
+    assert b"NOOP" not in other
+
+
+@families
+def test_line_ends_other_than_crlf_are_none_for_any_server(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert cut(connection, b"NOOP a\nEXPN b\r\n") == b"NOOP a EXPN b\r\n"
+    assert cut(connection, b"NOOP a\rEXPN b\r\n") == b"NOOP a\r\nXXX b\r\n"
+    assert connection.names == ["command.bare_lf", "command.bare_cr", "command.denied"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"\r\n", b"\n\n", b"\r\r"])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_line_ends_are_the_same_wherever_they_are_cut(end: bytes, at: int) -> None:
+    said = b"NOOP a" + end + b"EXPN b\r\n"
+    whole, parts = Connection().greeted(), Connection().greeted()
+    got = cut(whole, said)
+    assert cut(parts, said[: 6 + at], said[6 + at :]).splitlines(keepends=True) == got.splitlines(keepends=True)
+    assert got.replace(b"\r\n", b"").find(b"\r") == got.replace(b"\r\n", b"").find(b"\n") == -1
+    assert b"\nEXPN" not in got
+    assert whole.names == parts.names
+
+
+@pytest.mark.parametrize("form", [UnknownCommand.XVERB, UnknownCommand.XALL, UnknownCommand.NOOP])
+@pytest.mark.parametrize("parts", [(b"MAI", b"\r\nNOOP\r\n"), (b"EXPN", b"\r\n"), (b"NOOPS\r", b"\n"), (b"E\r\n",)])
+def test_line_ends_are_never_overwritten(form: UnknownCommand, parts: tuple[bytes, ...]) -> None:
+    policy = Policy("p", commands=CommandPolicy(allow=("MAIL", "NOOP"), unknown=form))
+    connection = Connection(Gateway(policy)).greeted()
+    said = b"".join(parts)
+    got = cut(connection, *parts)
+    assert [at for at, octet in enumerate(got) if octet in b"\r\n"] == [
+        at for at, octet in enumerate(said) if octet in b"\r\n"
+    ]
+
+
+@families
+def test_nul_in_an_argument_becomes_a_space(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert cut(connection, b"NOOP a\0b\0c\r\n") == b"NOOP a b c\r\n"
+    assert connection.names == ["command.nul"]
+    assert cut(connection, b"MAIL FROM:<a\0", b"\0b>\r\n") == b"MAIL FROM:<a  b>\r\n"
+
+
+@families
+def test_nul_in_a_message_becomes_a_space_and_hides_no_end_of_data(family: int) -> None:
+    connection = Connection(family=family).in_text()
+    got = cut(connection, b"a\r\n\0.\r\n\0.\0\r\n\r\0\n.\r\n", b".\0\r\n")
+    assert b"\0" not in got
+    assert b"\n.\r" not in got
+    assert connection.names.count("data.nul") == 1
+    assert cut(connection, b"\r\n.\r\nEXPN\r\n").endswith(b".\r\nXXXX\r\n")
+
+
+SHAPES = [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r", b"\n.\r", b"\r.\n", b"\r\n.\rx"]
+
+
+@families
+@pytest.mark.parametrize("shape", SHAPES)
+def test_data_shapes_other_than_the_standard_end_are_blanked(family: int, shape: bytes) -> None:
+    for at in range(len(shape) + 1):
+        connection = Connection(family=family).in_text()
+        got = cut(connection, b"text" + shape[:at], shape[at:] + b"EXPN root\r\n")
+        assert "data.smuggling_shape" in connection.names
+        # Nobody's end of data, or everybody's: what comes then is masked.
+        if b"\r\n.\r\n" in got:
+            assert b"EXPN" not in got.partition(b"\r\n.\r\n")[2]
+        for end in SHAPES:
+            if end not in (b"\r\n.\r", b"\r\n.\rx"):
+                assert end not in got.replace(b"\r\n.\r\n", b"")
+
+
+@families
+def test_data_shapes_of_the_standard_are_the_one_end(family: int) -> None:
+    connection = Connection(family=family).in_text()
+    assert cut(connection, b"a\r\n..\r\n.a\r\n.\r\nEXPN\r\n") == b"a\r\n..\r\n.a\r\n.\r\nXXXX\r\n"
+    assert connection.names == ["command.denied"]
+    empty = Connection(family=family).in_text()
+    assert cut(empty, b".\r\nEXPN\r\n") == b".\r\nXXXX\r\n"
+
+
+@families
+def test_data_octets_that_have_no_place_in_a_message_are_told_once(family: int) -> None:
+    connection = Connection(Gateway(Policy("p", actions={"data.nul": Action.LOG})), family).in_text()
+    for text in (b"a\rb\r\n", b"a\nb\r\n", b"a\0b\r\n", b"a\rb\nc\0d\r\n"):
+        assert connection.client(text) == [ACCEPT]
+    assert connection.names == ["data.bare_cr", "data.bare_lf", "data.nul"]
+    places = [finding.offset for finding in connection.gateway.findings]
+    assert places == [6 + 2, 6 + 5 + 1, 6 + 10 + 1]
+    connection.client(b".\r\n")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go\r\n")
+    connection.client(b"a\rb\r\n")
+    assert connection.names[3:] == ["data.bare_cr"]
+
+
+@families
+def test_data_octets_of_a_line_over_the_limit_are_told(family: int) -> None:
+    lengths = DataPolicy(header_line_length=20, body_line_length=10)
+    policy = Policy("p", data=lengths, actions={"header.line_too_long": Action.LOG})
+    for cuts in ((15,), (21,), ()):
+        connection = Connection(Gateway(policy), family).in_text()
+        text = b"h" * 20 + b"\r\n" + b"h" * 21 + b"\r\n\r\n" + b"b" * 10 + b"\r\n" + b"b" * 11 + b"\r\n"
+        at = 0
+        for end in (*cuts, len(text)):
+            connection.client(text[at:end])
+            at = end
+        assert connection.names == ["header.line_too_long", "data.line_too_long"]
+        assert [finding.offset for finding in connection.gateway.findings] == [6 + 22 + 20, 6 + 22 + 25 + 12 + 10]
+
+
+@families
+def test_long_line_is_masked_behind_its_limit(family: int) -> None:
+    policy = Policy(
+        "p", commands=CommandPolicy(allow=("NOOP", "MAIL"), line_length=20), actions={"command.too_long": Action.MASK}
+    )
+    connection = Connection(Gateway(policy), family).greeted()
+    assert cut(connection, b"NOOP " + b"a" * 15 + b"\r\n") == b"NOOP " + b"a" * 15 + b"\r\n"
+    assert connection.names == []
+    assert cut(connection, b"NOOP " + b"a" * 15 + b"EXPN root\r\n") == b"NOOP " + b"a" * 15 + b"X" * 9 + b"\r\n"
+    assert cut(connection, b"NOOP " + b"a" * 12, b"aaaEXPN ", b"root\r\n") == b"NOOP " + b"a" * 15 + b"X" * 9 + b"\r\n"
+    assert connection.names == ["command.too_long"] * 2
+
+
+@pytest.mark.parametrize(("action", "kinds"), [(Action.DROP_CONNECTION, [DROP]), (Action.RESET, RESET)])
+def test_long_line_ends_the_flow_where_the_policy_says_so(action: Action, kinds: list[int]) -> None:
+    policy = Policy("p", commands=CommandPolicy(line_length=20), actions={"command.too_long": action})
+    connection = Connection(Gateway(policy)).greeted()
+    assert connection.client(b"NOOP " + b"a" * 15 + b"EXPN root\r\n") == kinds
+
+
+PASSWORD = base64.b64encode(b"\0user\0correct horse")
+DENYING = Policy("denying", commands=CommandPolicy(allow=("EHLO", "NOOP", "MAIL"), line_length=60))
+
+
+def shown(gateway: Gateway) -> bytes:
+    """Everything that any record shows, of the enforcing engine's and the watching one's."""
+    return b"".join(record[18] + b"\n" + record[19] + b"\n" for record in gateway.records + gateway.watched)
+
+
+@families
+@pytest.mark.parametrize("policy", [ALL, DENYING], ids=["allowed", "denied"])
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        [b"AUTH PLAIN " + PASSWORD + b"\r\n", b"535 no\r\n"],
+        [b"auth plain  " + PASSWORD + b"\r\n", b"500 no auth plain " + PASSWORD + b"\r\n"],
+        [b"AUTH PLAIN\r\n", b"334 \r\n", PASSWORD + b"\r\n", b"235 ok\r\n"],
+        [
+            b"AUTH LOGIN\r\n",
+            b"334 VXNlcm5hbWU6\r\n",
+            PASSWORD[:8] + b"\r\n",
+            b"334 x\r\n",
+            PASSWORD + b"\r\n",
+            b"535 no\r\n",
+        ],
+        [b"AUTH PLAIN\r\n", b"500 no\r\n", PASSWORD + b"\r\n", b"500 " + PASSWORD + b"\r\n"],
+        [b"XXXX PLAIN " + PASSWORD + b"\r\n", b"500 no\r\n"],
+        [b"XXXX LOGIN\r\n", b"500 no\r\n", PASSWORD + b"\r\n", b"500 no\r\n"],
+        [b"AUTHX PLAIN " + PASSWORD + b"\r\n", b"500 no\r\n"],
+        [b"\tAUTH PLAIN " + PASSWORD + b"\r\n", b"500 no\r\n"],
+        [b"AUTH PLAIN " + PASSWORD * 4 + b"\r\n", b"500 no\r\n"],
+    ],
+)
+def test_secrets_are_in_no_record(family: int, policy: Policy, dialogue: list[bytes]) -> None:
+    connection = Connection(Gateway(policy), family).greeted()
+    for number, octets in enumerate(dialogue):
+        if number % 2 and octets.startswith(b"334") and policy is DENYING:
+            connection.server(b"500 what?\r\n")
+        else:
+            connection.say(number % 2 == 0, octets)
+    connection.client(b"NOOP\r\n")
+    told = shown(connection.gateway).upper()
+    assert PASSWORD[:8].upper() not in told
+    assert PASSWORD[-8:].upper() not in told
+    assert b"NOOP" in told
+
+
+def test_secrets_show_the_mechanism() -> None:
+    connection = Connection(Gateway(ALL)).greeted()
+    connection.client(b"AUTH PLAIN " + PASSWORD + b"\r\n")
+    assert b"AUTH PLAIN" in shown(connection.gateway)

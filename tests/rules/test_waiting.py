@@ -1,0 +1,183 @@
+"""Streams: what waits for a reply, what memory costs, and numbers that wrap (docs/streams.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
+from tests.rules.gateway import ACCEPT, DROP, GSO, REPLACE, RESET, Connection, Gateway
+from tests.support.wire import ACK, FIN, PSH
+
+families = pytest.mark.parametrize("family", [4, 6])
+#: Lets everything a client may have to wait for through, and masks EXPN.
+WAITING = Policy("waiting", commands=CommandPolicy(allow=("EHLO", "NOOP", "DATA", "AUTH", "STARTTLS", "RSET", "QUIT")))
+waits = pytest.mark.parametrize(
+    ("command", "reply"),
+    [(b"DATA\r\n", b"503 no\r\n"), (b"AUTH PLAIN\r\n", b"504 no\r\n"), (b"STARTTLS\r\n", b"454 no\r\n")],
+    ids=["data", "auth", "starttls"],
+)
+
+
+@families
+@waits
+def test_wait_for_the_reply_and_nothing_leaves_before(family: int, command: bytes, reply: bytes) -> None:
+    connection = Connection(Gateway(WAITING), family).greeted()
+    connection.client(command)
+    assert connection.client(b"EXPN\r\n") == []
+    assert connection.client(b"NOOP\r\n") == []
+    assert connection.server_reads == command
+    assert connection.names == ["command.pipelined_too_far"]
+    assert connection.server(reply) == [ACCEPT, REPLACE, ACCEPT]
+    assert connection.server_reads == command + b"XXXX\r\nNOOP\r\n"
+
+
+@families
+@waits
+def test_wait_lets_only_old_octets_of_a_packet_go_that_begins_before(family: int, command: bytes, reply: bytes) -> None:
+    connection = Connection(Gateway(WAITING), family).greeted()
+    connection.client(command)
+    assert connection.send(True, ACK | PSH | FIN, command + b"NOOP\r\n", at=0) == [REPLACE]
+    assert connection.last.payload == command
+    assert not connection.last.flags & FIN
+    assert connection.server_reads == command
+    connection.server(reply)
+    assert connection.send(True, payload=command + b"NOOP\r\n", at=0, lost=True) == [REPLACE]
+    assert connection.last.payload == bytes(len(command)) + b"NOOP\r\n"
+
+
+@families
+def test_wait_lets_nothing_of_a_super_packet_go(family: int) -> None:
+    connection = Connection(Gateway(WAITING), family).greeted()
+    connection.client(b"DATA\r\n")
+    both = connection.packet(True, payload=b"DATA\r\nNOOP\r\n", at=0)
+    assert connection.raw(True, both, flags=GSO) == [DROP]
+    assert connection.gateway.count("drop.super_packet") == 1
+    connection.server(b"503 no\r\n")
+    assert connection.raw(True, both, flags=GSO) == [REPLACE]
+
+
+def test_wait_is_over_for_message_text_when_354_has_come() -> None:
+    connection = Connection().greeted()
+    connection.client(b"DATA\r\n")
+    assert connection.client(b"EXPN in text\r\n") == []
+    assert connection.server(b"354 go on\r\n") == [ACCEPT, ACCEPT]
+    assert connection.server_reads == b"DATA\r\nEXPN in text\r\n"
+
+
+def test_wait_is_not_over_with_the_reply_to_an_earlier_command() -> None:
+    connection = Connection().greeted()
+    connection.client(b"NOOP\r\nDATA\r\n")
+    assert connection.client(b"EXPN\r\n") == []
+    assert connection.server(b"250 ok\r\n") == [ACCEPT]
+    assert connection.server(b"503 no\r\n") == [ACCEPT, REPLACE]
+
+
+def limited(kilobytes: int, **options: object) -> Gateway:
+    return Gateway(limits=Limits(memory=kilobytes * 1024), **options)
+
+
+@families
+def test_memory_of_a_flow_has_a_cap_and_above_it_the_flow_is_reset(family: int) -> None:
+    connection = Connection(limited(64), family).in_text()
+    kinds = [ACCEPT]
+    sent = 0
+    while kinds == [ACCEPT]:
+        kinds = connection.send(True, payload=b"x" * 1000, at=connection.mark + sent)
+        sent += 1000
+        assert connection.gateway.memory() <= 64 * 1024
+        assert sent < 64 * 1024
+    assert kinds == RESET
+    assert connection.names[-1] == "stream.memory_limit"
+    assert connection.gateway.memory() < 4 * 1024  # all of it is back but the flow itself
+
+
+@pytest.mark.parametrize(
+    ("action", "kinds", "then"), [(Action.PASS, [ACCEPT], [ACCEPT]), (Action.DROP, [DROP], [DROP])]
+)
+def test_memory_above_its_cap_is_on_memory_limits(action: Action, kinds: list[int], then: list[int]) -> None:
+    connection = Connection(limited(32, on=On(memory_limit=action))).in_text()
+    assert connection.client(b"x" * 60_000) == kinds
+    assert connection.client(b".\r\nEXPN\r\n") == then
+
+
+@families
+@pytest.mark.parametrize("kind", ["kept", "ahead", "held", "line", "reply", "outstanding"])
+def test_memory_is_counted_for_all_that_a_peer_makes_us_keep(family: int, kind: str) -> None:
+    connection = Connection(Gateway(WAITING), family)
+    if kind == "ahead":
+        connection.in_text()
+    elif kind != "reply":
+        connection.greeted()
+    before = connection.gateway.memory()
+    if kind == "kept":
+        connection.send(True, payload=b"NOOP\r\n" * 1000, lost=True)
+    elif kind == "ahead":
+        connection.send(True, payload=b"x" * 3000, at=connection.mark + 1)
+    elif kind == "held":
+        connection.send(True, payload=b"NOOP\r\n" * 100, at=connection.mark + 6)
+    elif kind == "line":
+        connection.client(b"NOO")
+        connection.send(False, ACK)
+    elif kind == "reply":
+        connection.server(b"220-x")
+        connection.send(True, ACK)
+    else:
+        connection.client(b"NOOP\r\n" * 100)
+        connection.send(False, ACK)
+    assert connection.gateway.memory() - before >= {"held": 600, "kept": 6000, "ahead": 3000}.get(kind, 64)
+    connection.gateway.deliver(None, connection.engine.finish(connection.gateway.now))
+    assert connection.gateway.memory() == 0
+
+
+def test_memory_for_flows_is_at_most_half_of_it() -> None:
+    gateway = limited(256)
+    connections = [Connection(gateway, port=1024 + n, shake=False) for n in range(400)]
+    for connection in connections:
+        assert connection.send(True, ack=0, flags=2) == [ACCEPT]
+        assert gateway.memory() <= 128 * 1024
+    assert gateway.count("flows_evicted") > 0
+
+
+@families
+def test_memory_comes_back_when_octets_are_acknowledged(family: int) -> None:
+    connection = Connection(family=family).in_text()
+    before = connection.gateway.memory()
+    for _ in range(100):
+        assert connection.client(b"x" * 10_000) == [ACCEPT]
+        connection.send(False, ACK)
+    assert connection.gateway.memory() == before
+
+
+@families
+@pytest.mark.parametrize("before", [1, 6, 7, 9, 20])
+def test_wrap_of_both_sides_numbers_changes_nothing(family: int, before: int) -> None:
+    connection = Connection(family=family, isn=(2**32 - before, 2**32 - before)).greeted()
+    assert connection.send(True, payload=b"EXPN b\r\n", at=8) == []
+    assert connection.send(True, payload=b"NOOP a\r\n", lost=True) == [ACCEPT, REPLACE]
+    assert connection.send(True, payload=b"EVIL a\r\n") == [REPLACE]
+    assert connection.server_reads == b"NOOP a\r\n"
+    connection.send(True, payload=b"VRFY b\r\n", at=8)
+    assert connection.server_reads == b"NOOP a\r\nXXXX b\r\n"
+    connection.sent[True] += 16
+    connection.server(b"250 a\r\n250 b\r\n")
+    assert connection.send(True, payload=b"x" * 16, at=0) == [REPLACE]
+    assert connection.last.payload == bytes(16)
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go\r\n")
+    at = connection.mark
+    assert connection.send(True, payload=b"second", at=at + 5) == [ACCEPT]
+    assert connection.send(True, payload=b"first", at=at) == [ACCEPT]
+    assert connection.server_reads.endswith(b"firstsecond")
+    assert connection.send(False, ACK, ack=connection.has(True) + 1) == RESET
+
+
+def test_wrap_under_a_gap_in_message_text() -> None:
+    connection = Connection(isn=(2**32 - 60, 77)).in_text()
+    at = connection.mark
+    for place in (40, 20, 60, 10, 30, 50):
+        assert connection.send(True, payload=b"%08d\r\n" % place, at=at + place) == [ACCEPT]
+    assert connection.send(True, payload=b"x" * 64, at=at + 8) == [REPLACE]
+    assert connection.send(True, payload=b"%08d" % 0) == [ACCEPT]
+    lines = [b"%08d\r\n" % place for place in range(0, 70, 10)]
+    assert connection.server_reads == b"DATA\r\n" + lines[0][:8] + b"xx" + b"".join(lines[1:]) + b"xx"
+    assert connection.send(False, ACK) == [ACCEPT]

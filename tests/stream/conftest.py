@@ -1,0 +1,18 @@
+"""Says at the end how much the stream machine has delivered, and how often something differed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stream.machine import TOTALS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not TOTALS.runs:
+        return
+    terminalreporter.write_line(
+        f"stream machine: {TOTALS.deliveries:,} adversarial deliveries, "
+        f"{TOTALS.delivered_differs} differences between delivered and decided, "
+        f"{TOTALS.reference_differs} differences from the reference model "
+        f"({TOTALS.runs:,} connections, {TOTALS.ended:,} of them ended by us; {TOTALS.messages:,} messages received)"
+    )

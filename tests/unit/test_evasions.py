@@ -1,0 +1,190 @@
+"""`lab evade`: its table, what it makes of packets and records, and its exit codes; nothing is sent here."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from nfmailguard import cli
+from nfmailguard.errors import ConfigError
+from nfmailguard.lab import evade, trial
+from nfmailguard.lab.evasions import TECHNIQUES
+from nfmailguard.lab.permissive import Conversation, Personality
+from nfmailguard.lab.rawtcp import ACK, PSH, RST, SYN, URG, Ends, RawTcp, Seen, build, parse
+
+ENDS = {4: Ends("10.25.1.66", "10.25.2.2", 4000), 6: Ends("fd25:1::66", "fd25:2::2", 4000)}
+
+
+class Wire:
+    """A link that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.connections: dict[int, RawTcp] = {}
+        self.packets: list[Seen] = []
+        self.tags = 0
+
+    def next_tag(self) -> int:
+        self.tags += 1
+        return self.tags
+
+    def send(self, packet: bytes) -> None:
+        seen = parse(packet)
+        assert seen is not None
+        self.packets.append(seen)
+
+
+def connection(**fields: Any) -> RawTcp:
+    made = RawTcp(Wire(), ENDS[4], **fields)  # type: ignore[arg-type]
+    made.put_syn()
+    made.arrived(Seen(1, ENDS[4].turned(), 9000, made.isn + 1, SYN | ACK, 65535, b""))
+    return made
+
+
+def test_the_table_has_every_kind_and_says_why() -> None:
+    names = [technique.name for technique in TECHNIQUES]
+    assert len(names) == len(set(names)) >= 45
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
+    assert all(5 < len(technique.why) < 140 for technique in TECHNIQUES)
+    kinds = [
+        "order",
+        "headers",
+        "handshake",
+        "packets",
+        "multipath",
+        "beside",
+        "commands",
+        "extensions",
+        "text",
+        "replies",
+    ]
+    assert list(dict.fromkeys(technique.kind for technique in TECHNIQUES)) == kinds
+
+
+def test_the_list_names_them_all() -> None:
+    said = CliRunner().invoke(cli.cli, ["lab", "evade", "--list"])
+    assert said.exit_code == 0
+    assert all(f"  {technique.name} " in said.stdout for technique in TECHNIQUES)
+
+
+def test_a_name_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(ConfigError, match="--only nonsense: no such technique"):
+        evade.chosen(evade.Choice(only=("nonsense",)))
+    assert [one.name for one in evade.chosen(evade.Choice(only=("wrap", "verb-cut")))] == ["wrap", "verb-cut"]
+
+
+def test_what_is_of_one_family_runs_on_that_one_alone() -> None:
+    six = {one.name for one in evade.chosen(evade.Choice(family=6))}
+    four = {one.name for one in evade.chosen(evade.Choice(family=4))}
+    assert "ipv4-options" in four - six
+    assert "ipv6-many-headers" in six - four
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_packet_is_read_as_it_was_built(family: int) -> None:
+    fields = {"flags": PSH | ACK, "seq": 5, "ack": 7, "window": 9, "options": [("MSS", 1460)]}
+    seen = parse(bytes(build(ENDS[family], 77, b"hello", **fields)) + b"padding")
+    assert seen == Seen(77, ENDS[family], 5, 7, PSH | ACK, 9, b"hello", b"\x02\x04\x05\xb4")
+    assert seen.ends.turned().turned() == ENDS[family]
+
+
+def test_extension_headers_are_walked_and_other_packets_are_none() -> None:
+    from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, PadN
+
+    options = IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 4)])
+    seen = parse(bytes(build(ENDS[6], 1, b"x", extensions=options / options)))
+    assert seen is not None
+    assert seen.payload == b"x"
+    assert parse(bytes(build(ENDS[6], 1, b"x", extensions=IPv6ExtHdrFragment()))) is None
+    assert parse(b"\x45") is None
+    assert parse(bytes(build(ENDS[4], 1, b"x"))[:-1]) is None
+
+
+def test_the_endpoint_reads_in_order_and_keeps_what_was_repeated() -> None:
+    client = connection()
+    client.put(flags=ACK)
+    turned = ENDS[4].turned()
+    client.arrived(Seen(2, turned, 9001 + 3, 0, ACK, 65535, b"later"))
+    assert client.text == b""
+    client.arrived(Seen(3, turned, 9001, 0, ACK, 65535, b"220"))
+    client.arrived(Seen(4, turned, 9001, 0, ACK, 65535, b"999 x"))
+    assert client.text == client.heard == b"220 x"
+    assert bytes(client.heard_last[place] for place in range(5)) == b"999 x"
+    wire: Any = client.link
+    assert wire.packets[-1].ack == 9001 + 5
+
+
+def test_what_is_not_acknowledged_is_sent_again_as_it_was_said_last() -> None:
+    client = connection(isn=(1 << 32) - 3)
+    client.put(b"NOOP\r\n", 0)
+    client.put(b"EXPN\r\n", 0)
+    client.arrived(Seen(2, ENDS[4].turned(), 9001, client.sequence(2), ACK, 65535, b""))
+    assert client.put_again()
+    wire: Any = client.link
+    assert (wire.packets[-1].payload, wire.packets[-1].seq) == (b"PN\r\n", 0)
+    client.arrived(Seen(3, ENDS[4].turned(), 9001, client.sequence(6), ACK, 65535, b""))
+    assert not client.put_again()
+
+
+def outcome(client: RawTcp, left: list[Seen], received: bytes = b"", *, held: bool = False) -> str:
+    conversation = Conversation((ENDS[4].source, ENDS[4].port), Personality(), bytearray(received))
+    return trial.outcome_of([client], [conversation], left, held=held)
+
+
+def test_the_outcome_is_what_left_the_gateway() -> None:
+    client = connection()
+    client.put(b"EXPN root\r\n", flags=PSH | ACK | URG)
+    wire: Any = client.link
+    sent = wire.packets[-1]
+    assert outcome(client, [sent]) == trial.NO_EFFECT
+    assert outcome(client, [sent._replace(payload=b"XXXX root\r\n")]) == trial.MASKED
+    assert outcome(client, [sent._replace(flags=PSH | ACK)]) == trial.MASKED
+    assert outcome(client, [], b"XXXX") == trial.MASKED
+    assert outcome(client, [], b"EXPN") == trial.DROPPED
+    assert outcome(client, []) == trial.DROPPED
+    assert outcome(client, [], held=True) == trial.HELD
+    assert outcome(client, [Seen(0, ENDS[4], 5, 0, RST | ACK, 0, b"")]) == trial.RESET
+
+
+def test_a_reset_of_the_attacker_s_own_is_none_of_the_gateway_s() -> None:
+    client = connection()
+    client.stray(flags=RST | ACK)
+    wire: Any = client.link
+    assert outcome(client, [wire.packets[-1]]) == trial.NO_EFFECT
+
+
+def test_the_second_of_two_copies_may_be_the_one_that_arrived() -> None:
+    client = connection()
+    client.put(b"NOOP", 0)
+    client.put(b"EXPN", 0)
+    wire: Any = client.link
+    assert outcome(client, wire.packets[-1:], b"EXPN") == trial.DROPPED
+    assert outcome(client, wire.packets[-2:], b"NOXN") == trial.MASKED
+
+
+def result(outcome: str = "masked", honest: str = "ok", **fields: Any) -> evade.Result:
+    given = {"name": "a", "kind": "order", "why": "b", "received": "NOOP", "faults": (), "findings": ("x.y",)}
+    return evade.Result(**{**given, **fields}, outcome=outcome, honest=honest)
+
+
+def test_one_that_got_past_or_one_lost_mail_is_exit_code_1() -> None:
+    assert evade.exit_code([result(), result("dropped")]) == 0
+    assert evade.exit_code([result(), result(trial.GOT_PAST)]) == 1
+    assert evade.exit_code([result(), result(honest="other replies came")]) == 1
+    assert evade.exit_code([result(), result(trial.NOT_TRIED)]) == 3
+    assert evade.exit_code([result(trial.GOT_PAST), result(trial.NOT_TRIED)]) == 1
+
+
+def test_the_table_shows_what_got_past() -> None:
+    console = Console(width=140, record=True, file=io.StringIO())
+    rows = [result(trial.GOT_PAST, faults=("EXPN readable",), received="A" * 100), result("reset", name="b")]
+    evade.show(console, evade.Choice(), rows)
+    text = console.export_text()
+    assert "GOT PAST" in text
+    assert "EXPN readable" in text
+    assert "2 techniques: 1 GOT PAST, 1 reset; honest mail beside them: 2 of 2 ok" in text
+    assert "A" * 57 not in text
