@@ -74,7 +74,8 @@ class Run:
         before = self.books.given
         try:
             self.handshake()
-            self.warm_up((0, 1, 3, 4, 5, 5, 6, 10)[self.below(8)])
+            turns = (0, 1, 3, 4, 5, 5, 6, 10)[self.below(8)]
+            self.warm_up(turns if self.setting.begun is None else self.setting.begun)
             network.fair = False
             for _ in range(self.below(self.setting.steps) + self.setting.steps // 4):
                 network.step()

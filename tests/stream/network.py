@@ -232,6 +232,6 @@ FAIR: tuple[tuple[Action, int], ...] = (
     (Network.acknowledge, 4),
     (Network.hand_over, 16),
     (Network.offload, 3),
-    (Network.pass_time, 3),
+    (Network.pass_time, 5),
     (Network.resize, 3),
 )

@@ -187,6 +187,7 @@ class Client:
         self.below = below
         self.patient = below(3) != 2
         self.wild = below(3)  # 0: honest throughout
+        self.verbose = below(3) == 2
         self.at = 0
         self.asked = 1  # the connection asks for the greeting
         self.answered = 0
@@ -262,7 +263,7 @@ class Client:
         below = self.below
         body = "".join(
             grammar.TEXTS[below(len(grammar.TEXTS))] + (grammar.ENDS[below(len(grammar.ENDS))] if self.wild else "\r\n")
-            for _ in range(below(6))
+            for _ in range(below(6) + 12 * self.verbose)
         )
         if below(200) == 199:
             body += "long line of text\r\n" * 1500

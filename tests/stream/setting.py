@@ -37,6 +37,8 @@ class Setting:
     family: int | None = None
     hostile: bool | None = None
     steps: int = 80
+    #: Turns of an ordinary beginning; 5 end with the 354.
+    begun: int | None = None
     memory: int = MEMORY
     pending: int = 256
     held: int = 1024

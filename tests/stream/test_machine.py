@@ -20,7 +20,7 @@ from tests.stream.machine import Run
 from tests.stream.setting import TOTALS, Setting
 
 DEEP = settings.default.max_examples > 100
-FEWER = settings(max_examples=500 if DEEP else 40)
+FEWER = settings(max_examples=600 if DEEP else 60)
 DELIVERIES = 2_000_000 if DEEP else 150_000
 CHOICES = st.randoms(use_true_random=False)
 
@@ -45,6 +45,12 @@ def test_2_both_kinds_of_receivers_get_what_was_decided(choices: random.Random) 
 @given(choices=CHOICES)
 def test_2_no_server_reads_a_denied_verb_however_it_reads(choices: random.Random) -> None:
     run(choices, Setting(policy="pix63", hostile=True))
+
+
+@FEWER
+@given(choices=CHOICES)
+def test_2_what_went_ahead_in_message_text_is_neither_changed_nor_forgotten(choices: random.Random) -> None:
+    run(choices, Setting(hostile=True, begun=5, steps=120))
 
 
 @FEWER
@@ -91,8 +97,9 @@ def test_8_every_packet_is_counted_and_every_drop_has_a_reason(choices: random.R
 
 #: What the seeds run: a seed's setting is that of its last digit.
 SETTINGS = (
-    *[Setting()] * 4,
+    *[Setting()] * 3,
     Setting(hostile=True, steps=200),
+    Setting(hostile=True, begun=5, steps=120),
     Setting(policy="pix63", hostile=True),
     Setting(policy="loose", hostile=True),
     Setting(pending=3, held=4, outstanding=6, hostile=True),
