@@ -151,10 +151,10 @@ class Replies(Session):
             self.noop_seen, self.body_as_commands = False, True
             return
         self.input = verb.reads
+        self.cut_off(self.line)
         if verb.reads is not Input.SASL:
             # What stands behind the command is read as the message, or as TLS.
             self.outstanding.clear()
-            self.cut_off(self.line)
             self.begin_message()
         if self.input is Input.OPAQUE:
             self.report("tls.started", False, offset, verb.name)
