@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants fuzz annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants fuzz test-lossy bench-loss annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -40,6 +40,12 @@ test-memory: build ## a million flows, SYN floods, full memory: does it stay und
 fuzz: ## coverage-guided fuzzing under the sanitizers, FUZZ_SECONDS=120
 	@deploy/setup fuzz
 	@python -m tests.fuzz.run
+
+test-lossy: setup ## a thousand mails a mode over lossy links
+	LOSSY_MAILS=1000 pytest tests/live/test_lossy.py
+
+bench-loss: setup ## bulk mail under loss beside accept-all, as root; some ten minutes
+	python benchmarks/loss.py --json build/loss.json
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate

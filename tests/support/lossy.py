@@ -3,7 +3,7 @@
     client ── [link0] ── gateway ── [link1] ── server
 
 ``link.c`` is the link of tests: every fate, seeded. Where rate is what counts, the link is a bridge
-and nftables' random numbers: it only loses, repeats no run, and carries three times as much.
+and nftables' random numbers: it only loses, repeats no run, and carries about twice as much.
 
 Promises: the hosts and addresses are those of ``Topology``; a link without fates is a plain cable.
 On a lossy link every segment travels alone, so that a loss is the loss of one segment; where they
