@@ -31,6 +31,12 @@ WORK = ROOT / "build" / "mutants"
 TREE, BASE, RESULTS = WORK / "tree", WORK / "base", WORK / "results.json"
 PARTS = ("LICENSE", "README.md", "pyproject.toml", "docs", "cext", "deploy", "src", "tests")
 BUILT = (".so", ".c")
+#: What a rule's own tests depend on, and what all tests do.
+OWN = (
+    *("pyproject.toml", "cext", "src/nfmailguard/engine.py", "src/nfmailguard/ruleset.py", "src/nfmailguard/policy"),
+    *("src/nfmailguard/smtp", "tests/rules", "tests/support", "tests/stream/receiver.py"),
+)
+ALL = ("pyproject.toml", "cext", "src", "tests")
 OTHERS = ("tests/rules", "tests/unit tests/vectors tests/flows", "tests/stream")
 TIMEOUT = 600  # seconds of one suite: a mutated core may go on for ever
 PAGE = ROOT / "docs" / "testing.md"
@@ -56,10 +62,9 @@ def _files(directory: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in files)
 
 
-def tree_digest() -> str:
-    """Of everything a result depends on."""
+def tree_digest(parts: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for part in ("pyproject.toml", "cext", "src", "tests"):
+    for part in parts:
         paths = [ROOT / part] if (ROOT / part).is_file() else sorted(_files(ROOT / part))
         for path in paths:
             if path.suffix not in BUILT and path.suffix != ".pyc" and "mutants" not in path.parts:
@@ -172,7 +177,7 @@ def check(mutant: Mutant) -> Result:
     try:
         put(place, text.encode())
         build()
-        caught = failing_test(tests_of(mutant.rule))
+        caught = failing_test(tests_of(mutant.rule, TREE))
         own = bool(caught)
         for suites in OTHERS:
             caught = caught or failing_test(suites.split())
@@ -234,20 +239,20 @@ def main() -> int:
     prepare(fresh=arguments.fresh)
     must_pass(OTHERS[0])
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    digest = tree_digest()
+    own, wide = tree_digest(OWN), tree_digest(ALL)
     results: list[tuple[Mutant, Result]] = []
     broken: list[str] = []
     for number, mutant in enumerate(chosen, start=1):
-        key = hashlib.sha256(f"{digest}{mutant.rule}{mutant.digest}".encode()).hexdigest()
-        if key not in known:
-            try:
-                known[key] = asdict(check(mutant))
-            except RuntimeError as error:
-                _say(f"[{number}/{len(chosen)}] {mutant.name}: {error}")
-                broken.append(mutant.name)
-                continue
-            RESULTS.write_text(json.dumps(known))
-        result = Result(**known[key])
+        keys = [f"{mutant.rule} {mutant.digest} {digest}" for digest in (own, wide)]
+        key = next((key for key in keys if key in known), "")
+        try:
+            result = Result(**known[key]) if key else check(mutant)
+        except RuntimeError as error:
+            _say(f"[{number}/{len(chosen)}] {mutant.name}: {error}")
+            broken.append(mutant.name)
+            continue
+        known[keys[0 if result.own else 1]] = asdict(result)
+        RESULTS.write_text(json.dumps(known))
         results.append((mutant, result))
         state = "own" if result.own else "OTHER" if result.caught else "SURVIVES"
         _say(f"[{number}/{len(chosen)}] {mutant.name}: {state} {result.caught} ({result.seconds:.0f} s)")

@@ -75,11 +75,11 @@ def rule_of(test: str) -> str | None:
     return max((rule for rule in rules() if test.startswith(f"test_{rule}_")), key=len, default=None)
 
 
-def tests_of(rule: str) -> list[str]:
-    """The node ids of the rule's own tests."""
+def tests_of(rule: str, tree: Path) -> list[str]:
+    """The node ids of the own tests a rule has in a tree."""
     return [
         f"tests/rules/{path.name}::{test}"
-        for path in sorted((ROOT / "tests" / "rules").glob("test_*.py"))
+        for path in sorted((tree / "tests" / "rules").glob("test_*.py"))
         for test in _TEST.findall(path.read_text())
         if rule_of(test) == rule
     ]

@@ -268,6 +268,17 @@ def test_rst_closes_at_the_exact_number_only(family: int) -> None:
     assert connection.gateway.count("flows_opened") == 2
 
 
+def test_rst_behind_a_fin_counts_it() -> None:
+    connection = Connection().greeted()
+    connection.send(True, FIN | ACK)
+    assert connection.send(True, RST, seq=connection.sent[True] + 2) == [ACCEPT]
+    connection.send(True, SYN, seq=77_000)
+    assert connection.gateway.count("flows_opened") == 1
+    assert connection.send(True, RST, seq=connection.sent[True] + 1) == [ACCEPT]
+    connection.send(True, SYN, seq=78_000)
+    assert connection.gateway.count("flows_opened") == 2
+
+
 @families
 def test_rst_leaves_the_flow_inspected(family: int) -> None:
     connection = Connection(family=family).greeted()
@@ -323,6 +334,17 @@ def test_no_answer_yet_and_payload_is_reset(family: int, to_server: bool) -> Non
     assert connection.send(to_server, payload=b"NOOP\r\n", ack=5001 if to_server else 1001) == RESET
     assert connection.names == ["flow.asymmetric"]
     assert connection.server_reads == b""
+
+
+@families
+def test_no_answer_yet_of_the_client_either(family: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.send(True, SYN)
+    connection.sent[True] += 1
+    connection.send(False, SYN | ACK)
+    connection.sent[False] += 1
+    assert connection.send(True, payload=b"NOOP\r\n", ack=5000) == RESET
+    assert connection.names == ["flow.asymmetric"]
 
 
 @pytest.mark.parametrize(

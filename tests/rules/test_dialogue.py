@@ -64,6 +64,24 @@ def test_354_needs_data_to_be_the_oldest_command() -> None:
 
 
 @families
+@pytest.mark.parametrize("reply", [b"250 queued\r\n", b"552 too much\r\n", b"421 closing\r\n"])
+def test_early_reply_to_a_message_is_ambiguous(family: int, reply: bytes) -> None:
+    connection = Connection(family=family).in_text()
+    connection.client(b"half of it\r\n")
+    assert connection.server(reply) == ([ACCEPT] if reply.startswith(b"421") else RESET)
+    assert ("reply.ambiguous" in connection.names) == (not reply.startswith(b"421"))
+
+
+@families
+def test_early_reply_behind_auth_is_ambiguous(family: int) -> None:
+    connection = extended(family)
+    connection.client(b"AUTH LOGIN\r\n")
+    connection.server(b"334 VXNlcm5hbWU6\r\n")
+    assert connection.server(b"535 no\r\n") == RESET
+    assert connection.names == ["reply.ambiguous"]
+
+
+@families
 def test_bdat_passes_where_the_reply_to_ehlo_offered_chunking(family: int) -> None:
     connection = extended(family)
     chunk = b"EXPN\r\n.\r\nEXPN\r\n"
@@ -156,6 +174,18 @@ def test_keywords_under_drift_are_masked_all_the_same(family: int, said: bytes, 
         connection.server(answered)
     assert connection.server(b"250-mx\r\n250-SIZE 1\r\n250-XEXCH50\r\n250 DSN\r\n") == [REPLACE]
     assert connection.client_reads.endswith(b"250-mx\r\n250-SIZE 1\r\n250-XXXXXXA\r\n250 XXB\r\n")
+
+
+@families
+@pytest.mark.parametrize("at", range(20))
+def test_reply_ends_are_lfs_wherever_a_cr_is_cut(family: int, at: int) -> None:
+    connection = Connection(Gateway(EXTENDED), family).greeted()
+    connection.client(b"EHLO a\r\n")
+    reply = b"250-mx\r\n250-SIZE\rXEXCH50\r\n250 CHUNKING\r\n"
+    connection.server(reply[: 6 + at])
+    connection.server(reply[6 + at :])
+    assert b"EXCH50" not in connection.client_reads
+    assert connection.names == ["reply.keyword_masked"]
 
 
 @families

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from nfmailguard.policy.model import Action, Limits, On
+from nfmailguard.policy.model import Action, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, REPLACE, RESET, Connection, Gateway
 from tests.rules.siphash import siphash_2_4
 from tests.support.wire import ACK, FIN, PSH, RST, SYN
@@ -46,7 +46,20 @@ def test_embryonic_first_and_the_oldest_of_them() -> None:
     assert old.send(False, SYN | ACK) != [ACCEPT]
 
 
-@pytest.mark.parametrize(("action", "kinds"), [(None, [DROP]), (Action.PASS, [ACCEPT]), (Action.DROP, [DROP])])
+@families
+def test_embryonic_first_but_for_those_that_have_ended(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=2))
+    embryo = opening(gateway, 1, family=family)[0]
+    Connection(gateway, family, port=40000).greeted().close()
+    opening(gateway, 1, first=3000, family=family)
+    assert gateway.count("flows_evicted") == 1
+    assert embryo.send(False, SYN | ACK) == [ACCEPT]
+
+
+@pytest.mark.parametrize(
+    ("action", "kinds"),
+    [(None, [DROP]), (Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, [DROP, EMIT])],
+)
 def test_embryonic_first_and_without_one_what_on_flow_limit_says(action: Action | None, kinds: list[int]) -> None:
     gateway = Gateway(limits=Limits(flows=2), on=On(flow_limit=action))
     opened = [Connection(gateway, port=40000 + n).greeted() for n in range(2)]
@@ -96,6 +109,45 @@ def test_no_self_eviction_into_the_time_of_the_start(family: int) -> None:
     gateway.wait(31)
     assert victim.send(True, payload=b"EXPN\r\n", ack=5001)[0] == DROP
     assert victim.names[-1] in ("flow.midstream", "flow.limit")
+
+
+def passed(gateway: Gateway, family: int = 4) -> Connection:
+    """A connection that is not looked at any more: TLS has begun."""
+    connection = Connection(gateway, family).greeted()
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    assert connection.client(b"\x16\x03\x01hello") == [ACCEPT]
+    assert gateway.count("flows_passed") == 1
+    return connection
+
+
+@families
+@pytest.mark.parametrize("how", ["fins", "rst"])
+def test_passed_flows_end_and_do_not_stay(family: int, how: str) -> None:
+    gateway = Gateway(Policy("all"), limits=Limits(startup=1, closing=10))
+    connection = passed(gateway, family)
+    connection.server(b"tls tls")
+    connection.client(b"tls tls")
+    wrong = connection.sent[True] + 5
+    assert connection.send(True, RST, seq=wrong) == [ACCEPT]
+    if how == "fins":
+        assert connection.send(True, FIN | ACK) == [ACCEPT]
+    gateway.wait(11)
+    assert gateway.count("flows_now") == 1
+    assert connection.send(how == "rst", RST if how == "rst" else FIN | ACK) == [ACCEPT]
+    gateway.wait(11)
+    assert gateway.count("flows_now") == 0
+
+
+@families
+def test_passed_flows_end_by_no_syn(family: int) -> None:
+    gateway = Gateway(Policy("all"))
+    connection = passed(gateway, family)
+    assert connection.send(True, SYN, seq=77_000) == [ACCEPT]  # anybody may have sent it
+    assert gateway.count("flows_opened") == 1
+    assert connection.client(b"tls EXPN\r\n") == [ACCEPT]
+    assert connection.send(False, SYN | ACK, seq=88_000, ack=77_001) == [ACCEPT]
+    assert gateway.count("flows_opened") == 2
 
 
 def chains(key: bytes, flows: list[tuple[bytes, int, bytes, int]], buckets: int) -> Counter[int]:

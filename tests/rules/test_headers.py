@@ -116,6 +116,19 @@ def test_unacceptable_ack_beyond_the_window_is_not_believed(family: int) -> None
 
 
 @families
+def test_unacceptable_ack_older_than_a_window_drops_its_segment(family: int) -> None:
+    connection = windowed(family)
+    for _ in range(30):
+        connection.server(b"250-" + b"x" * 90 + b"\r\n")
+        connection.send(True, ACK)
+    old = {"ack": connection.sent[False] - WINDOW - 1}
+    assert connection.send(True, payload=b"NOOP\r\n", **old) == [DROP]  # no receiver takes its octets
+    assert connection.client(b"RSET\r\n") == [ACCEPT]
+    assert connection.server_reads == b"RSET\r\n"
+    assert connection.send(True, ACK, ack=connection.sent[False] - WINDOW) == [ACCEPT]
+
+
+@families
 def test_partial_ack_lets_go_of_exactly_the_octets_below_it(family: int) -> None:
     connection = Connection(family=family).greeted()
     connection.send(True, payload=b"NOOP abcdef\r\n", lost=True)
@@ -156,6 +169,26 @@ def test_gap_is_none_at_the_fin_and_one_behind_it(family: int) -> None:
 def test_gap_in_a_syn_and_ack_is_answered_once(family: int) -> None:
     connection = Connection(family=family)
     assert connection.send(False, SYN | ACK, seq=5000, ack=connection.sent[True] + 100) in ([DROP], [ACCEPT])
+    assert connection.greeted().client(b"EXPN\r\n") == [REPLACE]
+
+
+@families
+def test_gap_is_not_believed_of_who_only_guesses_the_place(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    for place in (1, 100, 60_000):
+        assert connection.send(True, ACK, at=place, ack=connection.sent[False] + 1000) == [DROP]
+    assert connection.names == []
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+    assert connection.send(True, ACK, ack=connection.sent[False] + 1000) == RESET
+
+
+@families
+def test_gap_is_none_in_a_challenge_to_a_syn(family: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.send(True, SYN)
+    assert connection.send(False, ACK, seq=9000, ack=99_000) == [ACCEPT]  # RFC 9293 3.10.7.4, half-open
+    assert connection.send(True, RST, seq=99_000) == [ACCEPT]
+    connection.shake()
     assert connection.greeted().client(b"EXPN\r\n") == [REPLACE]
 
 

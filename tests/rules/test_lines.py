@@ -137,6 +137,15 @@ def test_nul_in_a_message_becomes_a_space_and_hides_no_end_of_data(family: int) 
     assert cut(connection, b"\r\n.\r\nEXPN\r\n").endswith(b".\r\nXXXX\r\n")
 
 
+@families
+def test_nul_in_a_line_behind_auth_becomes_a_space(family: int) -> None:
+    connection = Connection(Gateway(ALL), family).greeted()
+    connection.client(b"AUTH LOGIN\r\n")
+    connection.server(b"334 VXNlcm5hbWU6\r\n")
+    assert cut(connection, b"abc\0def\r\n") == b"abc def\r\n"
+    assert connection.names == ["command.nul"]
+
+
 SHAPES = [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r", b"\n.\r", b"\r.\n", b"\r\n.\rx"]
 
 
@@ -213,6 +222,16 @@ def test_long_line_ends_the_flow_where_the_policy_says_so(action: Action, kinds:
     policy = Policy("p", commands=CommandPolicy(line_length=20), actions={"command.too_long": action})
     connection = Connection(Gateway(policy)).greeted()
     assert connection.client(b"NOOP " + b"a" * 15 + b"EXPN root\r\n") == kinds
+
+
+@families
+def test_long_line_behind_auth_resets(family: int) -> None:
+    connection = Connection(Gateway(Policy("p", actions={"command.too_long": Action.LOG})), family).greeted()
+    connection.client(b"AUTH LOGIN\r\n")
+    connection.server(b"334 VXNlcm5hbWU6\r\n")
+    assert connection.client(b"a" * 12000) == [ACCEPT]
+    assert connection.client(b"a" * 289) == RESET  # RFC 4954 4: 12288 octets, what ends it with them
+    assert connection.names == ["command.too_long"]
 
 
 PASSWORD = base64.b64encode(b"\0user\0correct horse")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.policy.model import Action, Limits, On
+from nfmailguard.policy.model import Action, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, REPLACE, RESET, Connection, Gateway
 
 families = pytest.mark.parametrize("family", [4, 6])
@@ -184,6 +184,17 @@ def test_go_ahead_in_message_text_at_once(family: int) -> None:
 
 
 @families
+def test_go_ahead_in_a_chunk_too(family: int) -> None:
+    connection = Connection(Gateway(Policy("all")), family).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(b"250-mx\r\n250 CHUNKING\r\n")
+    connection.client(b"BDAT 12\r\n")
+    assert connection.send(True, payload=b"behind", at=connection.mark + 6) == [ACCEPT]
+    assert connection.send(True, payload=b"before") == [ACCEPT]
+    assert connection.server_reads.endswith(b"BDAT 12\r\nbeforebehind")
+
+
+@families
 def test_ahead_stands_over_every_later_copy_before_the_gap_closes(family: int) -> None:
     connection = Connection(family=family).in_text()
     at = connection.mark
@@ -296,6 +307,36 @@ def test_pending_limit_is_what_on_pending_limit_says(action: Action, kinds: list
     at = connection.mark
     connection.send(True, payload=b"x", at=at + 2)
     assert connection.send(True, payload=b"x", at=at + 4) == kinds
+
+
+@families
+@pytest.mark.parametrize("text", [True, False])
+def test_pending_limit_is_reached_as_memory_runs_short(family: int, text: bool) -> None:
+    gateway = Gateway(limits=Limits(memory=128 * 1024))
+    connection = Connection(gateway, family)
+    connection.in_text() if text else connection.greeted()
+    for port in range(40001, 40008):
+        other = Connection(gateway, family, port=port).in_text()
+        other.send(True, payload=b"x" * 7000, lost=True)
+    assert connection.send(True, payload=b"later.", at=connection.mark + 6) == [DROP]
+    assert gateway.names[-1] == "stream.pending_limit"
+    assert connection.send(True, payload=b"NOOP\r\n") == [ACCEPT]  # what can be decided goes on
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_hold_limits_of_time_are_each_packets_own(first: int) -> None:
+    gateway = Gateway(limits=Limits(held=30))
+    connections = [Connection(gateway, port=40000 + n).greeted() for n in range(2)]
+    busy, quiet = connections[first], connections[1 - first]
+    busy.send(True, payload=b"NOOP\r\n", at=6)
+    gateway.wait(10)
+    quiet.send(True, payload=b"NOOP\r\n", at=6)
+    gateway.wait(10)
+    assert busy.send(True, payload=b"NOOP\r\n", at=0) == [ACCEPT, ACCEPT]
+    assert busy.send(True, payload=b"RSET\r\n", at=18) == []
+    assert gateway.wait(19.9) == []
+    assert gateway.wait(0.2) == [DROP]
+    assert gateway.count("held_now") == 1
 
 
 def test_pending_limit_is_not_passed_by_one_segment_over_many_gaps() -> None:
