@@ -81,7 +81,10 @@ from nfmailguard.cext.stream cimport (
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 
-cdef inline void let_go(Core *core, Packet *packet, bint changed, Operations *out) noexcept nogil:
+cdef inline void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed,
+                        Operations *out) noexcept nogil:
+    # What leaves may end its stream.
+    take_fin(flow, to_server, packet)
     if changed:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)
@@ -240,11 +243,15 @@ cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Oper
         answered(core, held)
         end_flow(core, flow, ACTION_RESET, now, out)
         return False
+    if stream_ended(stream):
+        drop(core, DROP_BEHIND_FIN, held.queued.id, out)
+        answered(core, held)
+        return True
     decide_packet(core, flow, to_server, &packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
         drop(core, DROP_FINDING, held.queued.id, out)
     else:
-        let_go(core, &packet, changed or held.cleared, out)
+        let_go(core, flow, to_server, &packet, changed or held.cleared, out)
     answered(core, held)
     if verdict != ACTION_PASS:
         carry_out(core, flow, verdict, now, out)
@@ -305,7 +312,7 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
     elif stream_go_ahead(stream, &core.pool, packet.seq, packet.payload, packet.payload_length) < 0:
         refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
     else:
-        let_go(core, packet, apply and (changed != 0 or cleared), out)
+        let_go(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
 
 
 cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
@@ -390,14 +397,14 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         carry_out(core, flow, verdict, now, out)
         return
     if verdict != ACTION_PASS:
-        let_go(core, packet, changed != 0 or cleared, out)
+        let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
         carry_out(core, flow, verdict, now, out)
         return
     if decided < packet.payload_length and flow.fate == FLOW_INSPECTED:
         # Followed only: the rest is read after the reply.
         go_ahead(core, flow, to_server, packet, False, now, out)
     else:
-        let_go(core, packet, changed != 0 or cleared, out)
+        let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
     if flow.fate == FLOW_INSPECTED and (stream.ahead != NULL or stream.held != NULL):
         pump(core, flow, to_server, now, out)
     if not to_server and flow.fate == FLOW_INSPECTED and not flow.dialogue.waiting and (
@@ -428,8 +435,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if packet.payload_length:
         arrive(core, flow, to_server, packet, cleared, now, out)
     else:
-        let_go(core, packet, cleared, out)
-    take_fin(flow, to_server, packet)
+        let_go(core, flow, to_server, packet, cleared, out)
     if (flow.fate == FLOW_INSPECTED and not flow.closed
             and stream_ended(&flow.stream[0]) and stream_ended(&flow.stream[1])):
         flow.closed = 1

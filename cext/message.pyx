@@ -135,7 +135,10 @@ cdef uint32_t find_end_behind_nuls(Scene *scene, Dialogue *dialogue, uint8_t *oc
         at = find_end(scene, dialogue, octets, at, stop, offset, ended)
         if nul != NULL and at == stop and not ended[0] and scene.verdict == ACTION_PASS:
             note_change(scene)
-            while stop < length and octets[stop] == 0:
+            octets[stop] = SPACE
+            stop += 1
+            # Behind ".<CR>" the very next octet may end the message, and what follows is a command.
+            while dialogue.data_state != DATA_DOT_CR and stop < length and octets[stop] == 0:
                 octets[stop] = SPACE
                 stop += 1
     return at

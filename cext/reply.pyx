@@ -47,9 +47,10 @@ cdef enum:
     STAR = 42
 
 cdef enum KeywordFate:
-    KEYWORD_PASS = 0
-    KEYWORD_OPEN = 1           # cut: decided by prefix
-    KEYWORD_MASK = 2
+    KEYWORD_NONE = 0           # not a line of a reply to EHLO
+    KEYWORD_PASS = 1
+    KEYWORD_OPEN = 2           # cut: decided by prefix
+    KEYWORD_MASK = 3
 
 cdef const char *CMAP = b"SMTP/cmap ready"
 
@@ -239,10 +240,10 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     else:
         if dialogue.code // 100 == 5 and turning_ok(scene, dialogue):
             report_ok(scene, dialogue, start)
-        if masking_keywords(scene, dialogue) and keyword_denied(scene, dialogue):
+        if keyword_denied(scene, dialogue):
             report_keyword(scene, dialogue, start)
         if dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO and (
-                not masking_keywords(scene, dialogue) or line.sent + 4 >= line.length):
+                dialogue.keyword_fate == KEYWORD_NONE or line.sent + 4 >= line.length):
             note_chunking(scene, dialogue)
     if more:
         if dialogue.reply_line < 255:
@@ -263,6 +264,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     if column == 0:
         dialogue.reply = lend_line(scene.lines)
         dialogue.code = 0
+        dialogue.keyword_fate = KEYWORD_NONE
         if dialogue.reply == NULL:
             out_of_memory(scene, dialogue, False, dialogue.reply_offset)
             return
@@ -281,11 +283,13 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     elif masking_banner(scene, dialogue):
         if scene.ruling.action[BANNER_MASKED] == ACTION_MASK:
             put(scene, at, banner_octet(scene, column, octet))
-    elif column > 3 and masking_keywords(scene, dialogue):
-        if column == 4:
+    elif column > 3:
+        # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
+        if column == 4 and masking_keywords(scene, dialogue):
             begin_keyword(scene, dialogue, at, length)
-        last = length > 1 and (at[1] == CR or at[1] == LF)
-        keyword_octet(scene, dialogue, at, last)
+        if dialogue.keyword_fate != KEYWORD_NONE:
+            last = length > 1 and (at[1] == CR or at[1] == LF)
+            keyword_octet(scene, dialogue, at, last)
     line_add(dialogue.reply, octet)
     if column < 0xffff:
         dialogue.reply_column += 1
@@ -294,7 +298,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
 cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # Behind the separator of a reply that is not altered, only the line's end matters.
     return (dialogue.reply_column > 3 and dialogue.reply.length >= 128 and not masking_banner(scene, dialogue)
-            and not masking_keywords(scene, dialogue) and not turning_ok(scene, dialogue))
+            and dialogue.keyword_fate == KEYWORD_NONE and not turning_ok(scene, dialogue))
 
 
 cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,

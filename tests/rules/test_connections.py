@@ -326,6 +326,25 @@ def test_fin_counts_where_it_came_last(family: int) -> None:
 
 
 @families
+def test_fin_of_a_held_packet_counts_when_it_leaves(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert connection.send(True, FIN | ACK, b"OP\r\n", at=2) == []
+    assert connection.send(True, FIN | ACK, at=12) == [ACCEPT]
+    assert connection.send(True, payload=b"NO") == [ACCEPT, ACCEPT]
+    assert connection.send(True, payload=b"RSET\r\n", at=6) == [DROP]
+    assert connection.server_reads == b"NOOP\r\n"
+
+
+@families
+def test_fin_lets_no_held_packet_through_behind_it(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert connection.send(True, payload=b"RSET\r\n", at=6) == []
+    assert connection.send(True, FIN | ACK, b"NOOP\r\n") == [ACCEPT, DROP]
+    assert connection.server_reads == b"NOOP\r\n"
+    assert connection.gateway.count("drop.behind_fin") == 1
+
+
+@families
 @pytest.mark.parametrize("to_server", [True, False])
 def test_no_answer_yet_and_payload_is_reset(family: int, to_server: bool) -> None:
     connection = Connection(family=family, shake=False)

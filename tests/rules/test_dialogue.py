@@ -177,6 +177,20 @@ def test_keywords_under_drift_are_masked_all_the_same(family: int, said: bytes, 
 
 
 @families
+@pytest.mark.parametrize(
+    ("at", "masked"), [(13, True), (14, False), (15, False), (18, False)], ids=["dash", "first", "second", "all"]
+)
+def test_keywords_under_drift_are_those_whose_line_has_not_begun(family: int, at: int, masked: bool) -> None:
+    connection = Connection(Gateway(EXTENDED), family).greeted()
+    reply = b"250-mx\r\n250-XEXCH\r\n250 DSN\r\n"
+    connection.server(reply[: at - 1])
+    connection.client(b"EHLO a\r\n")
+    connection.server(reply[at - 1 :])
+    line = b"250-XXXXA\r\n250 XXB\r\n" if masked else b"250-XEXCH\r\n250 XXA\r\n"
+    assert connection.client_reads.endswith(b"250-mx\r\n" + line)
+
+
+@families
 @pytest.mark.parametrize("at", range(20))
 def test_reply_ends_are_lfs_wherever_a_cr_is_cut(family: int, at: int) -> None:
     connection = Connection(Gateway(EXTENDED), family).greeted()

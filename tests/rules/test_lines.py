@@ -138,6 +138,17 @@ def test_nul_in_a_message_becomes_a_space_and_hides_no_end_of_data(family: int) 
 
 
 @families
+@pytest.mark.parametrize("nuls", [(b"\0\0\0x",), (b"\0", b"\0\0x"), (b"\0\0", b"\0x")])
+def test_nul_that_ends_a_message_leaves_the_next_ones_to_the_command_behind_it(
+    family: int, nuls: tuple[bytes, ...]
+) -> None:
+    connection = Connection(family=family).in_text()
+    assert cut(connection, b"a\r\n.\r", *nuls, b"\r\n") == b"a\r\n.\r\nXXX\r\n"
+    assert connection.names.count("command.nul") == 1
+    assert connection.names.count("data.nul") == 1
+
+
+@families
 def test_nul_in_a_line_behind_auth_becomes_a_space(family: int) -> None:
     connection = Connection(Gateway(ALL), family).greeted()
     connection.client(b"AUTH LOGIN\r\n")

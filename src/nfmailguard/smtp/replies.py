@@ -38,6 +38,8 @@ class Replies(Session):
                 return
             self.reply[-1].append(octet)
             line = self.reply[-1]
+            if len(line) == (6 if len(line) > 4 and line[4].value == CR else 5):
+                self.may_offer = self.ehlo_sent  # of the whole line: an EHLO in its middle is not what it answers
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
             digit = 48 <= octet.value <= 57 or octet.value in (CR, LF)
             if self.state is State.CONNECT and ((len(line) <= 3 and not digit) or (len(line) <= 4 and bare)):
@@ -76,18 +78,17 @@ class Replies(Session):
             if action is Action.MASK:
                 for column, octet in enumerate(line[:size]):
                     octet.become(masked_banner(self.policy.banner, column, octet.value))
-        if code == 250 and self.ehlo_sent:
-            self.keyword(number, line[4:size], line[0].offset, offers=verb.name == "EHLO")
+        if number == 0:
+            self.masked = 0
+        elif code == 250 and self.may_offer:
+            self.keyword(line[4:size], line[0].offset, offers=verb.name == "EHLO")
 
-    def keyword(self, number: int, text: list[Octet], offset: int, *, offers: bool) -> None:
+    def keyword(self, text: list[Octet], offset: int, *, offers: bool) -> None:
         """Rule E1: a keyword that is not passed becomes X's and the running letter.
 
         In every reply that may answer EHLO, whatever the count of replies says; ``offers``:
         it is the one that is expected to.
         """
-        if number == 0:
-            self.masked = 0
-            return
         replies = self.policy.replies
         word = bytes(octet.value for octet in text).decode("latin-1")
         for end in replies.keyword_end:

@@ -69,6 +69,7 @@ class Session:
         self.chunk_left = 0
         self.chunking = False
         self.ehlo_sent = False  # ever
+        self.may_offer = False  # the reply line that is being read
         self.masked = 0  # keywords of the reply that is coming in
         self.first_opaque = False
         self.hypothetical = False
