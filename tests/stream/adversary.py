@@ -61,7 +61,11 @@ class Adversary(Network):
         start, size = self.span(to_server)
         if start >= 0:
             self.contradicted = self.wedged = True
-            self.send(to_server, start, self.forged(to_server, start, size))
+            text = self.forged(to_server, start, size)
+            if not to_server and start + size > self.books.believed.sides[to_server].next:
+                # Who speaks first in the server's name has spoken for it: nobody can know that it does not read on.
+                text = text.replace(b"354", b"454").replace(b"220", b"250")
+            self.send(to_server, start, text)
 
     def keep_alive(self) -> None:
         """RFC 1122 4.2.3.6: an octet of garbage in front of the next one, or none at all."""
