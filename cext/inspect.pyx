@@ -267,7 +267,7 @@ cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations 
     while more and flow.fate == FLOW_INSPECTED:
         ahead = stream.ahead != NULL and nm_seq_diff(stream.ahead.seq, stream.next_seq) <= 0
         held = stream.held != NULL and nm_seq_diff(stream.held.seq, stream.next_seq) <= 0
-        if ahead and not (held and nm_seq_diff(stream.held.seq, stream.ahead.seq) < 0):
+        if ahead:                                  # first: what has left cannot be told otherwise any more
             more = catch_up(core, flow, to_server, now, out)
         elif held:
             more = let_next_go(core, flow, to_server, now, out)

@@ -14,7 +14,7 @@ cdef struct Pool:
     uint64_t limit
 
 cdef struct Store:
-    uint8_t **pages            # a ring of `capacity`, NULL while nothing is kept
+    uint8_t **pages            # a ring of `capacity`; where that is 0 the one page itself, or NULL
     uint32_t length            # octets kept
     uint32_t capacity          # a power of two, or 0
     uint32_t first             # the ring's index of the first page

@@ -98,10 +98,14 @@ cdef inline uint32_t pages_of(const Store *store, uint32_t length) noexcept nogi
     return (store.offset + length + PAGE_OCTETS - 1) // PAGE_OCTETS
 
 
+cdef inline uint8_t *page_of(const Store *store, uint32_t page) noexcept nogil:
+    return store.pages[(store.first + page) & (store.capacity - 1)] if store.capacity else <uint8_t *> store.pages
+
+
 cdef int widen(Store *store, Pool *pool, uint32_t pages) noexcept nogil:
-    """Room in the ring for ``pages``; -1 without memory."""
+    """A ring with room for ``pages``; -1 without memory."""
     cdef uint32_t capacity = store.capacity if store.capacity else FIRST_PAGES
-    cdef uint32_t i, count = pages_of(store, store.length)
+    cdef uint32_t i, count = pages_of(store, store.length) if store.length else 0
     cdef uint8_t **ring
     while capacity < pages:
         capacity *= 2
@@ -111,39 +115,51 @@ cdef int widen(Store *store, Pool *pool, uint32_t pages) noexcept nogil:
     if ring == NULL:
         return -1
     for i in range(count):
-        ring[i] = store.pages[(store.first + i) & (store.capacity - 1)]
-    pool_give(pool, store.pages, store.capacity * sizeof(uint8_t *))
+        ring[i] = page_of(store, i)
+    if store.capacity:
+        pool_give(pool, store.pages, store.capacity * sizeof(uint8_t *))
     store.pages = ring
     store.capacity = capacity
     store.first = 0
     return 0
 
 
-cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t length, uint64_t have) noexcept nogil:
-    cdef uint32_t had = pages_of(store, store.length)
-    cdef uint32_t need = pages_of(store, store.length + length)
-    cdef uint32_t end = store.offset + store.length
-    cdef uint32_t page, part, at = 0
+cdef int make_room(Store *store, Pool *pool, uint32_t need, uint64_t have) noexcept nogil:
+    """Pages enough for ``need`` in all; -1 without memory, and then there are as many as before."""
+    cdef uint32_t page, had = pages_of(store, store.length) if store.length else 0
     cdef uint8_t *fresh
-    if length == 0:
-        return 0
-    if need > store.capacity and widen(store, pool, need) < 0:
+    if need > 1 and need > store.capacity and widen(store, pool, need) < 0:
         return -1
     for page in range(had, need):
         fresh = take_page(pool, have + <uint64_t> page * PAGE_OCTETS)
         if fresh == NULL:
             while page > had:
                 page -= 1
-                give_page(pool, store.pages[(store.first + page) & (store.capacity - 1)])
-            store_shrink(store, pool)
+                give_page(pool, page_of(store, page))
+            if store.length == 0:
+                store_shrink(store, pool)
             return -1
-        store.pages[(store.first + page) & (store.capacity - 1)] = fresh
+        if store.capacity:
+            store.pages[(store.first + page) & (store.capacity - 1)] = fresh
+        else:
+            store.pages = <uint8_t **> fresh
+    return 0
+
+
+cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t length, uint64_t have) noexcept nogil:
+    cdef uint32_t end = store.offset + store.length
+    cdef uint32_t part, at = 0
+    if length == 0:
+        return 0
+    # In the page that is begun there is room for most of what is said in commands and replies.
+    if (store.length == 0 or end % PAGE_OCTETS == 0 or end % PAGE_OCTETS + length > PAGE_OCTETS) and (
+            make_room(store, pool, pages_of(store, store.length + length), have) < 0):
+        return -1
     while at < length:
         part = PAGE_OCTETS - end % PAGE_OCTETS
         if part > length - at:
             part = length - at
-        memcpy(store.pages[(store.first + end // PAGE_OCTETS) & (store.capacity - 1)] + end % PAGE_OCTETS,
-               octets + at, part)
+        memcpy(page_of(store, end // PAGE_OCTETS) + end % PAGE_OCTETS, octets + at, part)
         at += part
         end += part
     store.length += length
@@ -152,28 +168,31 @@ cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t 
 
 cdef void store_shrink(Store *store, Pool *pool) noexcept nogil:
     # An idle stream keeps nothing, not even its ring.
-    if store.length == 0 and store.pages != NULL:
+    if store.capacity:
         pool_give(pool, store.pages, store.capacity * sizeof(uint8_t *))
-        store.pages = NULL
-        store.capacity = store.first = store.offset = 0
+    store.pages = NULL
+    store.capacity = store.first = store.offset = 0
 
 
 cdef void store_drop(Store *store, Pool *pool, uint32_t length) noexcept nogil:
-    cdef uint32_t had = pages_of(store, store.length)
     cdef uint32_t gone
+    if store.length == 0:
+        return
     if length >= store.length:
-        gone = had
-        store.offset = store.length = 0
+        gone = pages_of(store, store.length)
+        store.length = 0
     else:
         store.offset += length
         store.length -= length
         gone = store.offset // PAGE_OCTETS
         store.offset %= PAGE_OCTETS
     while gone:
-        give_page(pool, store.pages[store.first])
-        store.first = (store.first + 1) & (store.capacity - 1)
+        give_page(pool, page_of(store, 0))
+        if store.capacity:
+            store.first = (store.first + 1) & (store.capacity - 1)
         gone -= 1
-    store_shrink(store, pool)
+    if store.length == 0:
+        store_shrink(store, pool)
 
 
 cdef uint8_t *store_span(Store *store, uint32_t at, uint32_t *length) noexcept nogil:
@@ -183,7 +202,7 @@ cdef uint8_t *store_span(Store *store, uint32_t at, uint32_t *length) noexcept n
         here = store.length - at
     if length[0] > here:
         length[0] = here
-    return store.pages[(store.first + place // PAGE_OCTETS) & (store.capacity - 1)] + place % PAGE_OCTETS
+    return page_of(store, place // PAGE_OCTETS) + place % PAGE_OCTETS
 
 
 cdef uint32_t store_compare(Store *store, uint32_t at, uint8_t *octets, uint32_t length, bint write) noexcept nogil:

@@ -271,4 +271,5 @@ cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil:
     while stream.ahead != NULL:
         forget_ahead(stream, pool)
     store_drop(&stream.kept, pool, stream.kept.length)
-    forget_edits(stream, pool, stream.next_seq)
+    if stream.edits != NULL:                       # the last one's octets may never have been kept
+        forget_edits(stream, pool, stream.last_edit.seq + stream.last_edit.length)

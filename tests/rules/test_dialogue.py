@@ -202,6 +202,13 @@ def test_reply_ends_are_lfs_wherever_a_cr_is_cut(family: int, at: int) -> None:
     assert connection.names == ["reply.keyword_masked"]
 
 
+def test_reply_ends_are_lfs_in_a_line_that_is_there_as_a_whole() -> None:
+    connection = Connection(Gateway(EXTENDED)).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(b"250-mx\r\n250-SIZE\rXEXCH50\r\n250 CHUNKING\r\n")
+    assert connection.client_reads.endswith(b"250-mx\r\n250-XXXXXXXXXXXA\r\n250 CHUNKING\r\n")
+
+
 @families
 @pytest.mark.parametrize("first", [b"\x80", b"\x00", b"E", b"\x17", b"\x15"])
 def test_tls_first_octet_is_that_of_a_handshake(family: int, first: bytes) -> None:

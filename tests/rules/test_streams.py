@@ -259,6 +259,20 @@ def test_edit_too_late_takes_back_everything_that_was_decided_with_it() -> None:
     assert connection.server_reads == b"DATA\r\n"
 
 
+def test_edit_too_late_comes_before_what_is_held() -> None:
+    connection = Connection().in_text()
+    at = connection.mark
+    assert connection.send(True, payload=b"\nE", at=at + 40) == [ACCEPT]
+    connection.client(b"\r\n.\r\n")
+    connection.server(b"250 ok\r\n")
+    assert connection.send(True, payload=b"-" * 30, at=at + 22) == []
+    # Behind DATA what is held has to wait; what has left is decided none the less.
+    kinds = connection.send(True, payload=b"NOOP".ljust(27) + b"\r\nDATA\r\n" + b"\nE" + b"x" * 6)
+    assert sorted(kinds) == [DROP, DROP, EMIT, EMIT]
+    assert connection.server_reads.endswith(b"\r\n.\r\n")
+    assert "stream.edit_too_late" in connection.names
+
+
 def test_edit_too_late_is_no_matter_of_what_may_stay() -> None:
     connection = Connection().in_text()
     at = connection.mark

@@ -166,6 +166,7 @@ class Adversary(Network):
         flags = (SYN if to_server else SYN | ACK) if self.below(6) < 5 else (SYN | ACK if to_server else SYN)
         start = (-1, -1, -2, 5, 100000)[self.below(5)]
         text = b"EHLO x\r\n"[: self.below(3) * 4]
+        self.renewed |= self.books.ended and flags == SYN
         self.send(to_server, start, text, flags=flags, believable=False, options=self.offers[to_server])
 
     def blind_reset(self) -> None:
@@ -173,6 +174,7 @@ class Adversary(Network):
         to_server = self.side()
         start = self.ends[to_server].sent + (1, -1, 1000, -1000, 2**30)[self.below(5)]
         if start != self.ends[not to_server].have:
+            self.wedged |= start > self.ends[not to_server].have  # delayed behind the gateway, it may be taken yet
             text = EVIL[to_server][0] * self.below(2)
             self.send(to_server, start, text, flags=RST | ACK, believable=False)
 

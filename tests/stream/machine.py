@@ -177,7 +177,8 @@ class Run:
         network, books = self.network, self.books
         if not self.settled() and not network.wedged and not books.ended and not books.over and not self.waits():
             raise Violation(2, "honest ends on an honest network do not go on")
-        if books.ended and self.apply and books.last["flows_reset"] > books.first["flows_reset"]:
+        reset = books.last["flows_reset"] > books.first["flows_reset"]
+        if books.ended and self.apply and reset and not network.renewed:
             for to_server in (True, False):
                 if not network.ends[to_server].dead:
                     raise Violation(
