@@ -150,7 +150,7 @@ cdef void begin_keyword(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
 
 
 cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last) noexcept nogil:
-    """One octet of the text; ``last``: the next one is CR or LF and in this segment."""
+    """One octet of the text; ``last``: the line's end is next and in this segment."""
     cdef Line *line = dialogue.reply
     cdef uint8_t name[NAME_OCTETS + 1]
     cdef uint32_t i
@@ -288,7 +288,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         if column == 4 and masking_keywords(scene, dialogue):
             begin_keyword(scene, dialogue, at, length)
         if dialogue.keyword_fate != KEYWORD_NONE:
-            last = length > 1 and (at[1] == CR or at[1] == LF)
+            last = length > 1 and (at[1] == LF or (at[1] == CR and (length == 2 or at[2] == LF)))
             keyword_octet(scene, dialogue, at, last)
     line_add(dialogue.reply, octet)
     if column < 0xffff:
