@@ -14,7 +14,7 @@ ARGUMENTS = ["", " ", " a", " FROM:<a@b>", " TO:<|x@y>", " FROM:a>b@x", " <a<b>"
 ENDS = ["\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "\r\r\n", "\n\r\n"]
 KEYWORDS = [
     "PIPELINING", "SIZE 1000", "STARTTLS", "AUTH PLAIN", "AUTH=LOGIN", "CHUNKING", "8BITMIME", "HELP", "DSN", "X",
-    "SIZ", "SIZEX", "", "DELIVERBY", "size 3",
+    "SIZ", "SIZEX", "", "DELIVERBY", "size 3", "SIZE\rX", "XY\r",
 ]  # fmt: skip
 REPLIES = [
     "250 ok",
