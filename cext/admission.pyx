@@ -72,7 +72,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
     if not stream.known or not (flow.syn_ack or to_server):
         return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
     if nm_seq_diff(packet.ack, stream.kept_seq) > 0:
-        end = stream.next_seq if flow.ruling.apply else forwarded_to(stream)
+        end = stream.next_seq if flow.ruling.hold or (to_server and flow.ruling.apply) else forwarded_to(stream)
         last = end + 1 if stream.fin and stream.fin_seq == end else end
         if nm_seq_diff(packet.ack, last) > 0:
             # Octets have been acknowledged that did not come through us. Who only guesses does not know

@@ -57,7 +57,7 @@ cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 if octets[at] != TLS_HANDSHAKE:
                     report(scene, dialogue, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, octets + at, 1, NULL, 0)
             return length
-        elif dialogue.waiting and (scene.gone or not scene.ruling.apply):
+        elif dialogue.waiting and (scene.gone or not scene.ruling.hold):
             waited_for(scene, dialogue, offset + at)
             return at
         else:

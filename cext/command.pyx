@@ -22,6 +22,7 @@ from nfmailguard.cext.argument cimport (
 )
 from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.restore cimport report_damage, restore_command, verb_masked
 from nfmailguard.cext.secret cimport note_secret, secret_at
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
@@ -51,6 +52,7 @@ from nfmailguard.cext.smtp cimport (
     PHASE_START,
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
+    UPSTREAM_COMMAND_MASKED,
     VERB_BDAT,
     VERB_DATA,
     VERB_EHLO,
@@ -253,6 +255,9 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
     dialogue.address_length = 0
     dialogue.bracket = 0
     dialogue.chunk_left = 0
+    if verb == VERB_UNKNOWN and verb_masked(line.octets, dialogue.verb_length) and not dialogue.body_as_commands:
+        report_damage(scene, dialogue, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
+                      line.octets, line.length)
     finding = refusal(scene, dialogue, verb, dialogue.verb_length)
     if not finding and dialogue.fate == FATE_LETTER:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
@@ -290,7 +295,7 @@ cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
         # RFC 4954 4.  Exim reads what does not fit its buffer as the next command.
         dialogue.reported |= REPORTED_LENGTH
         report(scene, dialogue, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
-        if scene.ruling.apply and scene.verdict == ACTION_PASS:
+        if scene.ruling.hold and scene.verdict == ACTION_PASS:
             scene.verdict = ACTION_RESET
 
 
@@ -303,6 +308,8 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         sasl_octet(scene, dialogue, at, offset)
         return
     if dialogue.phase == PHASE_START:
+        if scene.ruling.restore:
+            restore_command(scene, dialogue, at, length, offset)
         begin_line(scene, dialogue, offset)
         dialogue.command = lend_line(scene.lines)
         if dialogue.command == NULL:

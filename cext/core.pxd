@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
+from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 from nfmailguard.cext.record cimport Ring
 from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, LinePool, Ruling
@@ -34,11 +35,6 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_FLOW_ENDED
     DROP_INTERNAL
     DROP_REASONS
-
-cdef struct Network:
-    uint8_t octets[16]
-    uint8_t family
-    uint8_t bits
 
 # One FlowRule: which flows, and how they are ruled.
 cdef struct Rule:

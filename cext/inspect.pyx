@@ -209,7 +209,7 @@ cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operati
         return True
     if to_server and flow.dialogue.waiting:
         note_impatience(core, flow, now)
-        if apply and flow.fate == FLOW_INSPECTED:
+        if flow.ruling.hold and flow.fate == FLOW_INSPECTED:
             edit_too_late(core, flow, to_server, now, out)
         return False
     octets = store_span(&stream.ahead.octets, 0, &length)
@@ -347,8 +347,8 @@ cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint text = to_server and not flow.dialogue.waiting and (
         flow.dialogue.input == INPUT_DATA or flow.dialogue.input == INPUT_CHUNK)
-    if not flow.ruling.apply:
-        go_ahead(core, flow, to_server, packet, False, now, out)
+    if not flow.ruling.hold and (to_server or not flow.ruling.apply):
+        go_ahead(core, flow, to_server, packet, cleared, now, out)
     elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
         go_ahead(core, flow, to_server, packet, cleared, now, out)
     else:
@@ -365,6 +365,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     cdef bint fresh = nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq) > 0
     cdef uint32_t changed, decided
     cdef uint8_t verdict
+    cdef bint conflict
     if fresh and stream_ended(stream):
         # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
         drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
@@ -375,7 +376,10 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         core.counters.out_of_order += 1
         too_early(core, flow, to_server, packet, cleared, now, out)
         return
-    if waiting and fresh and (ahead == 0 or not apply):
+    if waiting and fresh and (ahead == 0 or not flow.ruling.hold):
+        if apply and ahead < 0:
+            core.counters.retransmissions += 1
+            cleared |= stream_put_back(stream, packet.seq, packet.payload, <uint32_t> -ahead, True, &conflict) != 0
         too_early(core, flow, to_server, packet, cleared, now, out)
         return
     if waiting and fresh:
@@ -402,7 +406,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         return
     if decided < packet.payload_length and flow.fate == FLOW_INSPECTED:
         # Followed only: the rest is read after the reply.
-        go_ahead(core, flow, to_server, packet, False, now, out)
+        go_ahead(core, flow, to_server, packet, changed != 0 or cleared, now, out)
     else:
         let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
     if flow.fate == FLOW_INSPECTED and (stream.ahead != NULL or stream.held != NULL):

@@ -10,6 +10,7 @@ the greeting and that to EHLO are never altered (Cisco: all traces).
 from libc.stdint cimport uint16_t
 from libc.string cimport memchr, memcpy, memset
 
+from nfmailguard.cext.restore cimport banner_masked, keyword_masked, report_damage, restore_reply
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
     ACTION_PASS,
@@ -24,6 +25,8 @@ from nfmailguard.cext.smtp cimport (
     REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED,
     REPLY_TURNED_OK,
+    UPSTREAM_BANNER_MASKED,
+    UPSTREAM_KEYWORD_MASKED,
     VERB_EHLO,
     Line,
     Name,
@@ -84,12 +87,14 @@ cdef bint keyword_allowed(Scene *scene, const uint8_t *octets, uint32_t length) 
     cdef uint32_t i
     for i in range(scene.ruling.keyword_count):
         if name_is(&scene.ruling.keywords[i], octets, length):
-            return True
-    return False
+            return not scene.ruling.hide
+    return scene.ruling.hide
 
 
 cdef bint keyword_possible(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     cdef uint32_t i
+    if scene.ruling.hide:
+        return keyword_allowed(scene, octets, length)
     for i in range(scene.ruling.keyword_count):
         if name_begins(&scene.ruling.keywords[i], octets, length):
             return True
@@ -125,7 +130,8 @@ cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept 
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # Whatever the count of replies says: a server that skips a command, or answers one twice, must not
     # make this the reply to another one.
-    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250 and dialogue.ehlo_sent
+    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250 and (
+        dialogue.ehlo_restored if scene.ruling.hide else dialogue.ehlo_sent)
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -157,7 +163,7 @@ cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last
     cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # the text so far, this octet not in it
     if length > NAME_OCTETS:
         length = NAME_OCTETS                       # no keyword is that long: too long stays too long
-    if at[0] == CR and dialogue.keyword_fate == KEYWORD_PASS:
+    if at[0] == CR and dialogue.keyword_fate == KEYWORD_PASS and not scene.ruling.keyword_end[CR]:
         for i in range(length):                    # it seemed to be the line's end, and is a part of the keyword
             if scene.ruling.keyword_end[line.octets[4 + i]]:
                 break
@@ -222,6 +228,20 @@ cdef void note_chunking(Scene *scene, Dialogue *dialogue) noexcept nogil:
         dialogue.offered_chunking = 1
 
 
+cdef void report_upstream(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    """What of the line was masked before it reached us."""
+    cdef Line *line = dialogue.reply
+    cdef uint32_t length = line.length - 4 if line.length > 4 else 0
+    if dialogue.reply_line == 0:
+        dialogue.came_masked = 0
+        if dialogue.code == 220 and expected_verb(dialogue) == scene.grammar.verb_greeting and (
+                banner_masked(line.octets + 4, length)):
+            report_damage(scene, dialogue, UPSTREAM_BANNER_MASKED, False, 0, offset, line.octets, line.length)
+    elif dialogue.answers_ehlo and keyword_masked(line.octets + 4, length, dialogue.came_masked):
+        dialogue.came_masked = line.octets[line.length - 1] - c"A" + 1
+        report_damage(scene, dialogue, UPSTREAM_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, line.length)
+
+
 cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef Line *line = dialogue.reply
     cdef uint64_t start = dialogue.reply_offset
@@ -235,6 +255,7 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
         dialogue.reply_column = 0
         dialogue.malformed = 0
         return
+    report_upstream(scene, dialogue, start)
     if masking_banner(scene, dialogue) and dialogue.reply_line == 0:
         report_banner(scene, dialogue, start)
     else:
@@ -265,6 +286,10 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         dialogue.reply = lend_line(scene.lines)
         dialogue.code = 0
         dialogue.keyword_fate = KEYWORD_NONE
+        dialogue.answers_ehlo = 0
+        if scene.ruling.restore and dialogue.reply_line == 0:
+            restore_reply(scene, dialogue, at, length, dialogue.reply_offset)
+            octet = at[0]
         if dialogue.reply == NULL:
             out_of_memory(scene, dialogue, False, dialogue.reply_offset)
             return
@@ -285,8 +310,10 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
             put(scene, at, banner_octet(scene, column, octet))
     elif column > 3:
         # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
-        if column == 4 and masking_keywords(scene, dialogue):
-            begin_keyword(scene, dialogue, at, length)
+        if column == 4:
+            dialogue.answers_ehlo = dialogue.code == 250 and dialogue.ehlo_sent
+            if masking_keywords(scene, dialogue):
+                begin_keyword(scene, dialogue, at, length)
         if dialogue.keyword_fate != KEYWORD_NONE:
             last = length > 1 and (at[1] == LF or (at[1] == CR and (length == 2 or at[2] == LF)))
             keyword_octet(scene, dialogue, at, last)
@@ -322,7 +349,7 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
             waiting = dialogue.waiting
             end_reply_line(scene, dialogue)
             at += 1
-            if waiting and not dialogue.waiting and not scene.ruling.apply:
+            if waiting and not dialogue.waiting and not scene.ruling.hold:
                 return at
             continue
         if octets[at] == CR and (at + 1 == length or octets[at + 1] == LF):

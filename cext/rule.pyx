@@ -4,24 +4,8 @@
 Promises: the first match, and the last rule matches all. Does not know flows.
 """
 
-from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
-
-from nfmailguard.cext.core cimport Network, Rule
-
-
-cdef bint in_networks(const Network *networks, uint32_t count, uint8_t family, const uint8_t *address) noexcept nogil:
-    cdef uint32_t i, octets, bits
-    for i in range(count):
-        if networks[i].family != family:
-            continue
-        octets = networks[i].bits // 8
-        bits = networks[i].bits % 8
-        if memcmp(networks[i].octets, address, octets) != 0:
-            continue
-        if bits == 0 or (networks[i].octets[octets] ^ address[octets]) >> (8 - bits) == 0:
-            return True
-    return count == 0
+from nfmailguard.cext.core cimport Rule
+from nfmailguard.cext.network cimport in_networks
 
 
 cdef uint32_t choose_rule(Core *core, const Identity *identity, uint32_t interface) noexcept nogil:

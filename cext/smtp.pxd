@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.record cimport Identity, Ring
 from nfmailguard.cext.store cimport Pool
 
@@ -109,6 +110,13 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     PACKET_SYN_DATA
     PACKET_MULTIPATH
     PACKET_WRONG_INTERFACE
+    UPSTREAM_BANNER_MASKED
+    UPSTREAM_COMMAND_MASKED
+    UPSTREAM_KEYWORD_MASKED
+    RESTORE_BANNER
+    RESTORE_COMMAND
+    RESTORE_KEYWORD
+    RESTORE_NOT_RECOVERABLE
 
 cdef enum:  # BannerRule: policy.model.BannerRule
     BANNER_NONE = 0
@@ -122,6 +130,10 @@ cdef enum:  # UnknownForm: policy.model.UnknownCommand
     FORM_XALL = 1
     FORM_NOOP = 2
     FORM_OK = 3
+
+cdef enum:  # bits of Ruling.restore: on which side of the firewall the gateway stands
+    RESTORE_COMMANDS = 1       # the server's
+    RESTORE_REPLIES = 2        # the client's
 
 cdef struct Name:
     uint8_t octets[NAME_OCTETS]    # upper case
@@ -142,11 +154,30 @@ cdef struct Grammar:
     uint8_t verb_masked
     uint8_t verb_dot
     uint8_t state_connect
+    uint8_t state_greeted
+    uint8_t state_ready
     uint8_t in_mail[16]        # by state: MAIL has been accepted
+
+# A line of an EHLO reply that the firewall upstream masks.
+cdef struct Candidate:
+    uint8_t octets[LINE_OCTETS]
+    uint8_t length
+    uint8_t restored           # it may be
+
+# What some servers say where nothing is masked.
+cdef struct Listing:
+    Network *servers           # any when server_count is 0
+    uint32_t server_count
+    uint32_t count             # of candidates, in their order
+    uint32_t banner_length     # 0: not known
+    uint8_t digits             # every 2 and 0 of a masked banner is its own (rule B51)
+    uint8_t banner[LINE_OCTETS]
+    Candidate candidates[MOST_KEYWORDS]
 
 # One FlowRule, compiled. Immutable.
 cdef struct Ruling:
     uint8_t apply              # 0: report only (monitor, --dry-run), never stop a packet
+    uint8_t hold               # what cannot be decided yet waits; 0: the client's goes on, and is only followed
     uint8_t action[MOST_FINDINGS]
     uint8_t allow[MOST_VERBS]
     uint8_t unknown            # UnknownForm
@@ -156,6 +187,11 @@ cdef struct Ruling:
     uint8_t banner_separator
     uint8_t banner_dash
     uint8_t mask_ehlo
+    uint8_t hide               # `keywords` are those to mask, in the reply to an EHLO that was restored
+    uint8_t restore            # RESTORE_COMMANDS, RESTORE_REPLIES; 0 in other modes
+    uint8_t restore_starttls
+    uint8_t restore_auth
+    uint8_t restore_noop       # the firewall makes NOOP of what it denies
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]
     uint8_t brackets
@@ -172,6 +208,8 @@ cdef struct Ruling:
     uint32_t outstanding_commands
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]
+    uint32_t listing_count
+    Listing *listings
 
 # The beginning of the line that is being read, as it came; lent while a line is open.
 cdef struct Line:
@@ -223,6 +261,7 @@ cdef struct Dialogue:
     uint8_t impatient          # the client did not wait; reported
     uint8_t secret             # AUTH was begun: what is no command may be a part of it
     uint8_t secret_said        # and has been since the last time nothing was outstanding
+    uint8_t ehlo_restored      # ever
     uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
     uint8_t body_as_commands   # the message is read as lines of commands
@@ -235,7 +274,9 @@ cdef struct Dialogue:
     uint8_t reply_line
     uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
+    uint8_t came_masked        # the letter, from 0, that the next line masked upstream has at least
     uint8_t keyword_fate
+    uint8_t answers_ehlo       # the reply line being read may
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.
 cdef struct Scene:

@@ -208,6 +208,13 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
     return False
 
 
+cdef void ambiguous(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset, const uint8_t *text,
+                    uint32_t length) noexcept nogil:
+    report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    if scene.ruling.restore:
+        scene.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
+
+
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = scene.grammar
     cdef uint16_t code = dialogue.code
@@ -223,20 +230,20 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
             not expected or grammar.continues[verb] != code
             # 334 asks for one line, and what stands behind AUTH may be taken for it.
             or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
-        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
-        if not scene.ruling.apply and resynchronise(scene, dialogue):
+        ambiguous(scene, dialogue, verb, offset, text, length)
+        if not scene.ruling.hold and resynchronise(scene, dialogue):
             verb = expected_verb(dialogue)
     elif code != 421 and (dialogue.input == INPUT_SASL or (dialogue.input == INPUT_DATA and not expected)):
         # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
         # up reads what follows as commands.
-        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+        ambiguous(scene, dialogue, verb, offset, text, length)
     elif not expected:
         if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
             report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
     elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
         # before they have come may take them for commands.
-        report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+        ambiguous(scene, dialogue, verb, offset, text, length)
     if scene.verdict != ACTION_PASS:
         return
     if expected:

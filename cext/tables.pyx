@@ -10,7 +10,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.core cimport MOST_RULES, Core, Network, Rule
+from nfmailguard.cext.core cimport MOST_RULES, Core, Rule
+from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.smtp cimport (
     ACTION_RESET,
     ADDRESS_ILLEGAL_CHARACTER,
@@ -19,11 +20,15 @@ from nfmailguard.cext.smtp cimport (
     DATA_NUL,
     FORM_OK,
     INPUT_OPAQUE,
+    LINE_OCTETS,
     MOST_FINDINGS,
     MOST_KEYWORDS,
     MOST_VERBS,
     NAME_OCTETS,
     PACKET_WRONG_INTERFACE,
+    RESTORE_COMMANDS,
+    RESTORE_NOT_RECOVERABLE,
+    RESTORE_REPLIES,
     VERB_BDAT,
     VERB_DATA,
     VERB_EHLO,
@@ -32,6 +37,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_RCPT,
     VERB_RSET,
     Grammar,
+    Listing,
     Name,
     Ruling,
 )
@@ -40,7 +46,9 @@ from nfmailguard.cext.smtp cimport (
 NUMBERS = {
     "EHLO": VERB_EHLO, "MAIL": VERB_MAIL, "RCPT": VERB_RCPT, "DATA": VERB_DATA, "RSET": VERB_RSET, "BDAT": VERB_BDAT,
     "command.denied": COMMAND_DENIED, "address.illegal_character": ADDRESS_ILLEGAL_CHARACTER,
-    "data.nul": DATA_NUL, "packet.wrong_interface": PACKET_WRONG_INTERFACE, "reset": ACTION_RESET, "ok": FORM_OK,
+    "data.nul": DATA_NUL, "packet.wrong_interface": PACKET_WRONG_INTERFACE,
+    "restore.not_recoverable": RESTORE_NOT_RECOVERABLE, "restore commands": RESTORE_COMMANDS,
+    "restore replies": RESTORE_REPLIES, "reset": ACTION_RESET, "ok": FORM_OK,
     "NOOP": VERB_NOOP,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
@@ -74,6 +82,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.verb_masked = tables["masked"]
     grammar.verb_dot = tables["dot"]
     grammar.state_connect = tables["connect"]
+    grammar.state_greeted = tables["greeted"]
+    grammar.state_ready = tables["ready"]
     for state in tables["in_mail"]:
         grammar.in_mail[state] = 1
     for state, by_verb in enumerate(tables["next_state"]):
@@ -83,9 +93,31 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     return 0
 
 
+cdef int load_listing(Listing *listing, dict table) except -1:
+    cdef int i
+    cdef bytes text
+    listing.servers = load_networks(table["servers"])
+    listing.server_count = len(table["servers"])
+    listing.digits = table["digits"]
+    text = table["banner"]
+    if len(text) > LINE_OCTETS or len(table["candidates"]) > MOST_KEYWORDS:
+        raise ValueError(f"a greeting has at most {LINE_OCTETS} octets, an EHLO reply {MOST_KEYWORDS} lines")
+    listing.banner_length = len(text)
+    memcpy(listing.banner, <const char *> text, len(text))
+    listing.count = len(table["candidates"])
+    for i, (text, restored) in enumerate(table["candidates"]):
+        if not 0 < len(text) < LINE_OCTETS:
+            raise ValueError(f"{text!r}: a line of an EHLO reply has 1 to {LINE_OCTETS - 1} octets here")
+        memcpy(listing.candidates[i].octets, <const char *> text, len(text))
+        listing.candidates[i].length = <uint8_t> len(text)
+        listing.candidates[i].restored = restored
+    return 0
+
+
 cdef int load_ruling(Ruling *ruling, dict table) except -1:
     cdef int i
     ruling.apply = table["apply"]
+    ruling.hold = table["hold"]
     for i, action in enumerate(table["actions"]):
         if i >= MOST_FINDINGS:
             raise ValueError(f"more than {MOST_FINDINGS} findings")
@@ -99,6 +131,11 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.banner_separator = table["banner_separator"]
     ruling.banner_dash = table["banner_dash"]
     ruling.mask_ehlo = table["mask_ehlo"]
+    ruling.hide = table["hide"]
+    ruling.restore = table["restore"]
+    ruling.restore_starttls = table["restore_starttls"]
+    ruling.restore_auth = table["restore_auth"]
+    ruling.restore_noop = table["restore_noop"]
     for octet in table["illegal"]:
         ruling.illegal[<uint8_t> octet] = 1
     for octet in table["keyword_end"]:
@@ -120,6 +157,13 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.keyword_count = len(table["keywords"])
     for i, keyword in enumerate(table["keywords"]):
         set_name(&ruling.keywords[i], keyword)
+    if table["listings"]:
+        ruling.listings = <Listing *> calloc(len(table["listings"]), sizeof(Listing))
+        if ruling.listings == NULL:
+            raise MemoryError
+        for i, listing in enumerate(table["listings"]):
+            ruling.listing_count = i + 1
+            load_listing(&ruling.listings[i], listing)
     return 0
 
 
@@ -185,8 +229,13 @@ cdef int load_tables(Core *core, dict tables) except -1:
 
 
 cdef void free_tables(Core *core) noexcept:
-    cdef uint32_t i
+    cdef uint32_t i, j
+    cdef Ruling *ruling
     for i in range(core.rule_count):
+        ruling = &core.rules[i].ruling
+        for j in range(ruling.listing_count):
+            free(ruling.listings[j].servers)
+        free(ruling.listings)
         free(core.rules[i].sources)
         free(core.rules[i].destinations)
         free(core.rules[i].ports)

@@ -227,19 +227,20 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     from nfmailguard.smtp import transcript
 
     rule = config.load(None, mode=mode or "enforce", **choices).flow_rules()[-1]
-    applies = rule.mode is Mode.ENFORCE and not choices["dry_run"]
+    restore = rule.restore if rule.mode is Mode.RESTORE else None
+    applies = rule.mode is not Mode.MONITOR and not choices["dry_run"]
     try:
         turns = transcript.parse(file.read(), file.name)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file.name}: not UTF-8 text") from error
     if as_json:
-        print_json(transcript.as_json(rule.policy, turns, apply=applies))
+        print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
         return
     from rich.console import Console
 
     from nfmailguard.reports import translation
 
-    translation.render(rule.policy, turns, Console(), apply=applies)
+    translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)
 
 
 @cli.group()

@@ -20,7 +20,21 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.load import load_profile, override, parse_value
-from nfmailguard.policy.model import CONDITIONS, Action, FlowRule, Limits, Mode, Network, On, PartialLines, Policy
+from nfmailguard.policy.model import (
+    CONDITIONS,
+    Action,
+    FlowRule,
+    Limits,
+    Mode,
+    Network,
+    Offer,
+    On,
+    PartialLines,
+    Policy,
+    Restore,
+    RestoreScope,
+    RestoreSide,
+)
 
 __all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "load"]
 
@@ -65,6 +79,35 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
     profile: str | None = None
 
 
+class RestoreServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[[restore.server]]``: what some servers say where nothing is masked, as ``probe --learn`` writes it."""
+
+    #: Addresses or networks; empty: any server.
+    addresses: tuple[str, ...] = ()
+    #: The lines of their EHLO reply behind the first, in order, without their code: ``SIZE 10240000``.
+    keywords: tuple[str, ...] = ()
+    #: Their greeting, without its ``220 ``; empty: a masked one stays as it came.
+    banner: str = ""
+
+
+class Restoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[restore]``: how rules in ``restore`` mode undo what the firewall of their profile did."""
+
+    side: RestoreSide = RestoreSide.BOTH
+    scope: RestoreScope = RestoreScope.SAFE
+    starttls: bool = False
+    #: Of any server that no ``[[restore.server]]`` names.
+    keywords: tuple[str, ...] = ()
+    banner: str = ""
+    server: tuple[RestoreServer, ...] = ()
+
+    def restore(self) -> Restore:
+        """Raises ValueError for what is no network."""
+        known = (*self.server, RestoreServer(keywords=self.keywords, banner=self.banner))
+        offers = tuple(Offer(_networks(one.addresses), one.keywords, one.banner) for one in known)
+        return Restore(self.side, self.scope, self.starttls, offers)
+
+
 class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[queue]``: the kernel's queue and how it is read. ``copy_range`` is in octets, ``length`` in packets."""
 
@@ -100,6 +143,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     on: On = On()
     log: Log = Log()
+    restore: Restoring = Restoring()
     policy: dict[str, Any] = {}
 
     def flow_rules(self) -> tuple[FlowRule, ...]:
@@ -112,10 +156,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 _networks(rule.destination),
                 rule.interface,
                 rule.ports,
+                self.restore.restore(),
             )
             for rule in self.rule
         ]
-        return (*rules, FlowRule(self.gateway.mode, self._policy(self.gateway.profile)))
+        last = FlowRule(self.gateway.mode, self._policy(self.gateway.profile), restore=self.restore.restore())
+        return (*rules, last)
 
     def ports(self) -> tuple[int, ...]:
         """Every port that is inspected, in order."""
@@ -131,7 +177,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def on_queue(self, condition: str) -> Action:
         """``queue_full`` or ``no_listener``: the kernel knows one action for all: enforcing anywhere counts."""
         modes = [rule.mode for rule in self.flow_rules()]
-        enforcing = any(mode is not Mode.MONITOR for mode in modes) and not self.gateway.dry_run
+        enforcing = Mode.ENFORCE in modes and not self.gateway.dry_run
         return self.on.action(condition, Mode.ENFORCE if enforcing else Mode.MONITOR)
 
     def engine_limits(self) -> Limits:
@@ -252,16 +298,14 @@ def _unknown(table: Mapping[str, Any], kind: Any, prefix: str) -> list[str]:
     fields = _fields(kind)
     problems = []
     for key, value in table.items():
-        if key == "restore" and not prefix:
-            problems.append("[restore]: restoring is not part of this version; use enforce or monitor")
-        elif key not in fields:
+        if key not in fields:
             problems.append(f"{prefix}{key}: no such key{_meant(key, fields)}")
         elif isinstance(value, dict) and _fields(fields[key]):
             problems += _unknown(value, fields[key], f"{prefix}{key}.")
-        elif key == "rule" and isinstance(value, list):
-            for number, rule in enumerate(value, start=1):
-                if isinstance(rule, dict):
-                    problems += _unknown(rule, Rule, f"rule {number}: ")
+        elif isinstance(value, list) and _fields(item := next(iter(typing.get_args(fields[key])), None)):
+            for number, part in enumerate(value, start=1):
+                if isinstance(part, dict):
+                    problems += _unknown(part, item, f"{prefix}{key} {number}: ")
     return problems
 
 
@@ -292,7 +336,8 @@ def _convert(table: dict[str, Any], problems: list[str]) -> Config | None:
 
 def _problems(config: Config) -> list[str]:
     """What the types cannot say."""
-    return [*_queue_problems(config), *_address_problems(config), *_limit_problems(config), *_policy_problems(config)]
+    checks = (_queue_problems, _address_problems, _limit_problems, _policy_problems, _restore_problems)
+    return [problem for check in checks for problem in check(config)]
 
 
 def _queue_problems(config: Config) -> list[str]:
@@ -316,6 +361,7 @@ def _address_problems(config: Config) -> list[str]:
         ("gateway.addresses", config.gateway.addresses),
         *((f"rule {n}: from", rule.source) for n, rule in enumerate(config.rule, start=1)),
         *((f"rule {n}: to", rule.destination) for n, rule in enumerate(config.rule, start=1)),
+        *((f"restore.server {n}: addresses", one.addresses) for n, one in enumerate(config.restore.server, start=1)),
     ]:
         for text in texts:
             try:
@@ -360,12 +406,6 @@ def _limit_problems(config: Config) -> list[str]:
 
 def _policy_problems(config: Config) -> list[str]:
     problems = []
-    for where, mode in [
-        ("gateway.mode", config.gateway.mode),
-        *((f"rule {n}: mode", rule.mode) for n, rule in enumerate(config.rule, start=1)),
-    ]:
-        if mode is Mode.RESTORE:
-            problems.append(f"{where}: restoring is not part of this version; use enforce or monitor")
     names = {config.gateway.profile, *(rule.profile for rule in config.rule if rule.profile)}
     for name in sorted(names):
         try:
@@ -374,4 +414,25 @@ def _policy_problems(config: Config) -> list[str]:
             problems.append(str(error))
     if len(config.rule) >= 64:
         problems.append(f"rule: {len(config.rule)} of them; at most 63")
+    return problems
+
+
+#: As many octets and lines as the core keeps of a server's words.
+_LONGEST_LINE, _MOST_LINES = 253, 64
+
+
+def _restore_problems(config: Config) -> list[str]:
+    problems = []
+    known: list[tuple[str, Restoring | RestoreServer]] = [
+        ("restore", config.restore),
+        *((f"restore.server {n}", server) for n, server in enumerate(config.restore.server, start=1)),
+    ]
+    for where, one in known:
+        if len(one.keywords) > _MOST_LINES:
+            problems.append(f"{where}.keywords: {len(one.keywords)} of them; at most {_MOST_LINES}")
+        for key, text in [*(("keywords", keyword) for keyword in one.keywords), ("banner", one.banner)]:
+            if not re.fullmatch(f"[ -~]{{0,{_LONGEST_LINE}}}", text) or (key == "keywords" and not text.strip()):
+                problems.append(f"{where}.{key}: {text!r}; printable ASCII, 1 to {_LONGEST_LINE} octets")
+            elif re.match("[0-9]{3}[ -]", text):
+                problems.append(f"{where}.{key}: {text!r}; write it without its code")
     return problems

@@ -25,11 +25,13 @@ from nfmailguard.policy.model import (
     Limits,
     Mode,
     MultilineBanner,
+    Network,
     On,
     PartialLines,
     Policy,
     UnknownCommand,
 )
+from nfmailguard.policy.restoring import Recovery, recovery
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
@@ -39,6 +41,7 @@ __all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
 ACTIONS: tuple[Action, ...] = tuple(Action)
 _BANNERS = tuple(BannerRule)
 _FORMS = tuple(UnknownCommand)
+_COMMANDS, _REPLIES = 1, 2  # bits of Ruling.restore
 _RING_RECORDS = 8192
 _NANOSECONDS = 1_000_000_000
 
@@ -80,14 +83,18 @@ def _verb_names(rules: Sequence[FlowRule]) -> list[str]:
 
 
 def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_run: bool) -> dict[str, object]:
-    policy = rule.policy
+    restoring = recovery(rule.policy, rule.restore) if rule.mode is Mode.RESTORE else None
+    policy = restoring.policy if restoring else rule.policy
     commands, replies, address, data = policy.commands, policy.replies, policy.address, policy.data
     apply = rule.mode is not Mode.MONITOR and not dry_run
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
     return {
         "apply": apply,
+        # Who restores refuses nothing: no reason to make a client wait.
+        "hold": apply and restoring is None,
         "actions": _actions(policy, rule.mode, on),
+        **_restoring(restoring),
         "allow": [everything or (name != "" and name in allowed) for name in verbs],
         "unknown": _FORMS.index(commands.unknown),
         "letter": commands.letter,
@@ -115,11 +122,36 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
     }
 
 
+def _restoring(known: Recovery | None) -> dict[str, object]:
+    return {
+        "restore": (known.commands * _COMMANDS | known.replies * _REPLIES) if known else 0,
+        "restore_starttls": bool(known and known.starttls),
+        "restore_auth": bool(known and known.authentication),
+        "restore_noop": bool(known and known.noop),
+        "hide": bool(known and known.hides),
+        "listings": [
+            {
+                "servers": _nets(offer.servers),
+                "banner": offer.banner.encode("latin-1"),
+                "digits": known.digits,
+                "candidates": [(line.text, line.restored) for line in known.candidates(offer)],
+            }
+            for offer in known.offers
+        ]
+        if known
+        else [],
+    }
+
+
+def _nets(networks: Sequence[Network]) -> list[tuple[bytes, int]]:
+    return [(network.network_address.packed, network.prefixlen) for network in networks]
+
+
 def _rule(rule: FlowRule, ruling: dict[str, object]) -> dict[str, object]:
     return {
         "ruling": ruling,
-        "sources": [(net.network_address.packed, net.prefixlen) for net in rule.source],
-        "destinations": [(net.network_address.packed, net.prefixlen) for net in rule.destination],
+        "sources": _nets(rule.source),
+        "destinations": _nets(rule.destination),
         "ports": list(rule.ports),
         "interface": socket.if_nametoindex(rule.interface) if rule.interface else 0,
     }
@@ -144,6 +176,7 @@ def _tables(
     grammar += [(name, 0, False, int(Input.COMMANDS), 0) for name in verbs[len(VERBS) :]]
     numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
     numbers |= {"reset": ACTIONS.index(Action.RESET), "ok": _FORMS.index(UnknownCommand.OK)}
+    numbers |= {"restore commands": _COMMANDS, "restore replies": _REPLIES}
     numbers |= {"basa": _BANNERS.index(BannerRule.BASA), "OPAQUE": int(Input.OPAQUE)}
     return {
         "numbers": numbers,
@@ -154,6 +187,8 @@ def _tables(
         "masked": VERB_INDEX["<masked>"],
         "dot": VERB_INDEX["."],
         "connect": int(State.CONNECT),
+        "greeted": int(State.GREETED),
+        "ready": int(State.READY),
         "in_mail": [int(State.MAIL), int(State.RCPT)],
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],

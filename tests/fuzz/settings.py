@@ -123,7 +123,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("asa"),
     Setting("pix63", Mode.MONITOR, inspects_all=False),
     Setting("pix63", limits=_FEW),
-    Setting("asa", limits=_AT_START, on=_GOES_ON, inspects_all=False),
+    Setting("asa", limits=_AT_START, on=_GOES_ON, guards=False, inspects_all=False),
     Setting("asa", Mode.MONITOR, limits=_FEW, inspects_all=False),
     Setting("pix63", holds=False),
     Setting("asa", dry_run=True, inspects_all=False),

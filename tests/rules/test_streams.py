@@ -125,7 +125,7 @@ def test_hold_limits_count_what_a_flow_holds(family: int) -> None:
 
 @pytest.mark.parametrize(
     ("family", "same", "others"),
-    [(4, "10.0.1.2", "10.0.1.3"), (6, "fd00:1::ffff:3", "fd00:1:0:1::2")],
+    [(4, "10.0.1.2", "10.0.1."), (6, "fd00:1::ffff:3", "fd00:1:0:1::")],
 )
 def test_hold_limits_count_what_a_sender_holds(family: int, same: str, others: str) -> None:
     gateway = Gateway(limits=Limits(held_per_source=2))
@@ -133,7 +133,9 @@ def test_hold_limits_count_what_a_sender_holds(family: int, same: str, others: s
     connections.append(Connection(gateway, family, client=same, port=40010).greeted())
     kinds = [connection.send(True, payload=b"NOOP\r\n", at=6) for connection in connections]
     assert kinds == [[], [], [DROP]]
-    assert Connection(gateway, family, client=others).greeted().send(True, payload=b"NOOP\r\n", at=6) == []
+    # Strangers may share a place in the table of counts, but not all of them.
+    strangers = [Connection(gateway, family, client=f"{others}{n}").greeted() for n in (3, 4, 5)]
+    assert [] in [stranger.send(True, payload=b"NOOP\r\n", at=6) for stranger in strangers]
     # What is let go is not counted any more.
     connections[0].send(True, payload=b"NOOP\r\n")
     assert connections[2].send(True, payload=b"NOOP\r\n", at=6) == []

@@ -8,13 +8,13 @@ of the decided dialogue up to some packet of that call.
 
 from __future__ import annotations
 
-from nfmailguard.policy.model import Action
+from nfmailguard.policy.model import Action, Mode
 from nfmailguard.smtp.reference import Result, translate
 from nfmailguard.smtp.turns import Turn as ModelTurn
 from tests.stream.believed import Turn
 from tests.stream.books import Books, Violation
 from tests.stream.packets import ACK, PSH, SYN
-from tests.stream.setting import POLICIES, Setting, engine_for
+from tests.stream.setting import POLICIES, RESTORE, Setting, engine_for
 from tests.support.dialogue import Finding, findings
 
 #: Conditions of the flow, not of the dialogue: the reference model does not know them.
@@ -50,7 +50,10 @@ class Judge:
         first = ""
         for stop in range(len(turns), len(believed.turns) - 1, -1):
             model = translate(
-                POLICIES[self.policy], [ModelTurn(*turn) for turn in turns[:stop]], apply=self.books.apply
+                POLICIES[self.policy],
+                [ModelTurn(*turn) for turn in turns[:stop]],
+                apply=self.books.apply,
+                restore=RESTORE if self.setting.mode is Mode.RESTORE else None,
             )
             difference = self.differs(model, keys)
             if not difference:

@@ -8,7 +8,19 @@ import msgspec
 
 from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import FlowRule, Limits, Mode, Policy, UnknownCommand
+from nfmailguard.policy.model import (
+    CONDITIONS,
+    Concerns,
+    FlowRule,
+    Limits,
+    Mode,
+    Offer,
+    On,
+    Policy,
+    Restore,
+    RestoreScope,
+    UnknownCommand,
+)
 from tests.stream.books import FLOWS
 
 MEMORY = 1 << 20
@@ -25,6 +37,12 @@ def _policies() -> dict[str, Policy]:
 
 
 POLICIES = _policies()
+#: What a run in restore mode undoes of the policy's damage.
+RESTORE = Restore(
+    scope=RestoreScope.ALL, starttls=True, offers=(Offer((), ("SIZE 1000", "STARTTLS", "AUTH PLAIN"), "mail2 ESMTP"),)
+)
+#: Restoring lets most exceptional conditions pass; here it is as strict as enforcing.
+CLOSED = On(**{name: spec.enforce for name, spec in CONDITIONS.items() if spec.concerns is not Concerns.GATEWAY})
 NAMES = ("pix63", "asa", "loose", "noop", "xall", "pix51")
 
 
@@ -78,7 +96,9 @@ def engine_for(policy: str, setting: Setting, role: str) -> tuple[Engine, list[i
             outstanding_commands=setting.outstanding,
             startup=0.0,
         )
-        _ENGINES[key] = Engine([FlowRule(setting.mode, POLICIES[policy])], limits=limits), [10**9]
+        rule = FlowRule(setting.mode, POLICIES[policy], restore=RESTORE)
+        on = CLOSED if setting.mode is Mode.RESTORE else None
+        _ENGINES[key] = Engine([rule], limits=limits, on=on), [10**9]
     return _ENGINES[key]
 
 

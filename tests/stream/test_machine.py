@@ -73,6 +73,12 @@ def test_4_what_is_denied_is_what_the_reference_model_denies(choices: random.Ran
 
 @FEWER
 @given(choices=CHOICES)
+def test_4_what_is_restored_is_what_the_reference_model_restores(choices: random.Random) -> None:
+    run(choices, Setting(Mode.RESTORE))
+
+
+@FEWER
+@given(choices=CHOICES)
 def test_5_monitor_lets_every_packet_through_as_it_came(choices: random.Random) -> None:
     run(choices, Setting(Mode.MONITOR))
 
@@ -105,6 +111,7 @@ SETTINGS = (
     Setting(pending=3, held=4, outstanding=6, hostile=True),
     Setting(memory=12_000, hostile=True),
     Setting(Mode.MONITOR),
+    Setting(Mode.RESTORE),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nfmailguard.engine import Engine, OperationKind
-from nfmailguard.policy.model import FINDINGS, Action, FlowRule, Mode, Policy
+from nfmailguard.policy.model import FINDINGS, Action, FlowRule, Mode, Policy, Restore
 from nfmailguard.smtp.states import State
 from tests.support.wire import ACK, FIN, PSH, RST, SYN, End, Segment, build, parse
 
@@ -75,9 +75,18 @@ class Dialogue:
         self.send(True, ACK)
 
     @classmethod
-    def under(cls, policy: Policy, mode: Mode = Mode.ENFORCE, family: int = 4, **options: object) -> Dialogue:
-        """A dialogue through an engine with this one rule."""
-        return cls(Engine([FlowRule(mode, policy)], **options), family)  # type: ignore[arg-type]
+    def under(
+        cls,
+        policy: Policy,
+        mode: Mode = Mode.ENFORCE,
+        family: int = 4,
+        *,
+        restore: Restore | None = None,
+        **options: object,
+    ) -> Dialogue:
+        """A dialogue through an engine with this one rule; ``restore``: one that undoes the policy's damage."""
+        rule = FlowRule(Mode.RESTORE, policy, restore=restore) if restore else FlowRule(mode, policy)
+        return cls(Engine([rule], **options), family)  # type: ignore[arg-type]
 
     def send(self, to_server: bool, flags: int, payload: bytes = b"", seq: int | None = None) -> list[int]:
         """Sends one packet; the kinds of the operations it gave."""

@@ -232,7 +232,7 @@ def test_translate_changes_nothing_in_monitor_or_a_dry_run(tmp_path: Path) -> No
         (["check", "-c", "/nonexistent/x.toml"], "/nonexistent/x.toml: No such file or directory"),
         (["check", "--set", "queue.lenth=3"], "did you mean 'length'?"),
         (["check", "--set", "banner.separator=perhaps"], "'perhaps'; yes or no"),
-        (["check", "--mode", "restore"], "restoring is not part of this version"),
+        (["check", "--set", "restore.scope=some"], "restore.scope: 'some'"),
         (["rules", "show", "--queue", "7-3"], "queue.numbers: '7-3'"),
         (["translate", "-", "--set", "actions.command.denied=drop"], "drop is not possible here"),
     ],

@@ -15,14 +15,15 @@ ROOT = Path(__file__).parents[2]
 #: of their own; it may import itself and rooms of lower rows, never one of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
+    ("policy.findings",),
     ("policy.model", "smtp.verbs", "smtp.states"),
     ("policy",),
     ("smtp",),
     ("cext.bytes", "cext.scan"),
-    ("cext.record", "cext.packet", "cext.store"),
+    ("cext.record", "cext.packet", "cext.store", "cext.network"),
     ("cext.operation", "cext.stream"),
     ("cext.smtp",),
-    ("cext.message", "cext.argument", "cext.secret"),
+    ("cext.message", "cext.argument", "cext.secret", "cext.restore"),
     ("cext.command", "cext.reply"),
     ("cext.client",),
     ("cext.flow",),
@@ -50,7 +51,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 NEVER: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("cext",), ("policy", "smtp")),  # the core gets its tables as values
     (
-        ("cext.smtp", "cext.message", "cext.argument", "cext.secret", "cext.command", "cext.client", "cext.reply"),
+        (
+            *("cext.smtp", "cext.message", "cext.argument", "cext.secret", "cext.restore"),
+            *("cext.command", "cext.client", "cext.reply"),
+        ),
         ("cext.packet", "cext.operation", "cext.stream"),
     ),
     (("queues",), ("smtp",)),  # a driver never sees SMTP, as the dialogue never sees a packet

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfmailguard.policy.load import load_profile, override
-from nfmailguard.policy.model import Policy
+from nfmailguard.policy.model import Offer, Policy, Restore, RestoreScope, RestoreSide
 
 #: What comes before a vector that says nothing about it.
 _BEFORE = {
@@ -37,6 +37,7 @@ class Case:
     ends: str | None
     core_only: bool
     by_packet: bool
+    restore: Restore | None
 
     @property
     def to_server(self) -> bool:
@@ -62,6 +63,12 @@ def _before(steps: list[list[str]]) -> list[tuple[bool, bytes]]:
     return packets
 
 
+def _restore(table: dict[str, Any]) -> Restore:
+    offer = Offer((), tuple(table.get("keywords", ())), table.get("banner", ""))
+    scope = RestoreScope(table.get("scope", "safe"))
+    return Restore(RestoreSide(table["side"]), scope, table.get("starttls", False), (offer,))
+
+
 def _case(kind: str, table: dict[str, Any], profile: str) -> Case:
     if "repeat" in table:
         head, octet, count, tail = table["repeat"]
@@ -83,6 +90,7 @@ def _case(kind: str, table: dict[str, Any], profile: str) -> Case:
         table.get("ends"),
         table.get("core_only", False),
         table.get("by_packet", False),
+        _restore(table["restore"]) if "restore" in table else None,
     )
 
 

@@ -1,7 +1,6 @@
-"""The policy vocabulary: modes, findings, actions, and the immutable Policy the core runs on.
+"""The policy vocabulary: modes, conditions, limits, and the immutable Policy the core runs on.
 
-Promises: values only, no input or output; every finding the product can report
-stands in ``FINDINGS`` with what it means. Does not know packets or bytes on the wire.
+Promises: values only, no input or output. Does not know packets or bytes on the wire.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
+
+from nfmailguard.policy.findings import FINDING_INDEX, FINDINGS, Action, FindingSpec
 
 __all__ = [
     "CONDITIONS",
@@ -32,10 +33,15 @@ __all__ = [
     "Limits",
     "Mode",
     "MultilineBanner",
+    "Network",
+    "Offer",
     "On",
     "PartialLines",
     "Policy",
     "ReplyPolicy",
+    "Restore",
+    "RestoreScope",
+    "RestoreSide",
     "UnknownCommand",
 ]
 
@@ -46,179 +52,6 @@ class Mode(StrEnum):
     ENFORCE = "enforce"
     MONITOR = "monitor"
     RESTORE = "restore"
-
-
-class Action(StrEnum):
-    """What happens to the bytes of a finding, weakest first.
-
-    ``drop-connection`` drops the packet and every later one of the flow, without a
-    RST; ``reset`` drops the packet and sends a RST to both sides (ASA Firewall CLI
-    guide, "Configure an ESMTP Inspection Policy Map").
-    """
-
-    PASS = "pass"
-    LOG = "log"
-    MASK = "mask"
-    BLANK = "blank"
-    DROP = "drop"
-    DROP_CONNECTION = "drop-connection"
-    RESET = "reset"
-
-
-class FindingSpec(msgspec.Struct, frozen=True):
-    """One kind of finding: its name, its meaning, the action a profile that is silent gets.
-
-    ``actions`` are the actions the engine can carry out for it; none: ``[on]`` decides
-    (``CONDITIONS``), and it is told of in any case.
-    """
-
-    name: str
-    meaning: str
-    default: Action
-    actions: tuple[Action, ...] = (Action.PASS, Action.LOG, Action.DROP_CONNECTION, Action.RESET)
-
-
-_EDIT_MASK = (Action.PASS, Action.LOG, Action.MASK, Action.DROP_CONNECTION, Action.RESET)
-_EDIT_BLANK = (Action.PASS, Action.LOG, Action.BLANK, Action.DROP_CONNECTION, Action.RESET)
-_DROP = (Action.PASS, Action.LOG, Action.DROP, Action.RESET)
-_BY_CONDITION: tuple[Action, ...] = ()
-
-#: Every finding, in the order of the core's finding numbers (the index is the number).
-FINDINGS: tuple[FindingSpec, ...] = (
-    FindingSpec("none", "placeholder for number 0", Action.PASS, (Action.PASS,)),
-    FindingSpec("command.denied", "a verb the profile does not let through", Action.MASK, _EDIT_MASK),
-    FindingSpec(
-        "command.too_long", "a command line longer than commands.line_length", Action.DROP_CONNECTION, _EDIT_MASK
-    ),
-    FindingSpec("command.bare_lf", "LF without CR in a command line", Action.BLANK, _EDIT_BLANK),
-    FindingSpec(
-        "command.bare_cr", "CR without LF in a command line; the next byte becomes the LF", Action.BLANK, _EDIT_BLANK
-    ),
-    FindingSpec(
-        "command.nul", "a NUL in a command line; behind the verb it becomes a space", Action.BLANK, _EDIT_BLANK
-    ),
-    FindingSpec(
-        "command.too_many_outstanding", "more unanswered commands than limits.outstanding_commands", Action.RESET
-    ),
-    FindingSpec(
-        "command.pipelined_too_far",
-        "the client goes on without waiting for the reply to DATA, AUTH or STARTTLS (RFC 2920 3.1, RFC 3207 4.2)",
-        Action.LOG,
-        (Action.PASS, Action.LOG),
-    ),
-    FindingSpec(
-        "banner.masked", "the server's 220 greeting is hidden by the profile's banner rule", Action.MASK, _EDIT_MASK
-    ),
-    FindingSpec("reply.keyword_masked", "an EHLO keyword the profile hides", Action.MASK, _EDIT_MASK),
-    FindingSpec(
-        "reply.turned_ok",
-        "the server's refusal of a masked command becomes 250 OK (commands.unknown = ok)",
-        Action.MASK,
-        _EDIT_MASK,
-    ),
-    FindingSpec("reply.malformed", "a reply line that does not start with three digits", Action.LOG),
-    FindingSpec("reply.unsolicited", "a reply with no command outstanding", Action.LOG),
-    FindingSpec(
-        "reply.ambiguous",
-        "a 354 or 334 that no outstanding command explains, or a reply to BDAT before its octets have come",
-        Action.RESET,
-    ),
-    FindingSpec(
-        "address.illegal_character", "a character not allowed in a MAIL or RCPT address", Action.BLANK, _EDIT_BLANK
-    ),
-    FindingSpec("address.too_long", "a MAIL address longer than address.sender_length", Action.DROP_CONNECTION),
-    FindingSpec(
-        "recipients.too_many", "more RCPT commands in one mail than address.recipients", Action.DROP_CONNECTION
-    ),
-    FindingSpec("header.line_too_long", "a header line longer than data.header_line_length", Action.DROP_CONNECTION),
-    FindingSpec("data.line_too_long", "a body line longer than data.body_line_length", Action.LOG),
-    FindingSpec(
-        "data.smuggling_shape",
-        "an end of data other than CRLF.CRLF that some servers accept",
-        Action.BLANK,
-        _EDIT_BLANK,
-    ),
-    FindingSpec("data.bare_lf", "LF without CR in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
-    FindingSpec("data.bare_cr", "CR without LF in a message (RFC 5321 2.3.8); the first one is told", Action.LOG),
-    FindingSpec(
-        "data.nul",
-        "a NUL in a message (RFC 5321 4.5.2), a space from here on; the first is told",
-        Action.BLANK,
-        _EDIT_BLANK,
-    ),
-    FindingSpec(
-        "bug.dot_crlf",
-        "the end of data is cut between packets: the second one is lost (CSCds90792)",
-        Action.DROP,
-        (Action.PASS, Action.LOG, Action.DROP),
-    ),
-    FindingSpec(
-        "bug.data_bypass",
-        "a refused DATA began a message: all is let through to the dot (CSCdr91002, CVE-2000-1022)",
-        Action.LOG,
-        (Action.PASS, Action.LOG),
-    ),
-    FindingSpec(
-        "bug.noop_body",
-        "after a NOOP a message is taken for commands and X-ed (CSCdk46673)",
-        Action.LOG,
-        (Action.PASS, Action.LOG),
-    ),
-    FindingSpec("bdat.size_invalid", "a BDAT size that is not a number in range", Action.MASK, _EDIT_MASK),
-    FindingSpec(
-        "bdat.not_offered", "BDAT although the EHLO reply as sent did not offer CHUNKING", Action.MASK, _EDIT_MASK
-    ),
-    FindingSpec(
-        "tls.started", "STARTTLS accepted: the rest of the connection is opaque", Action.LOG, (Action.PASS, Action.LOG)
-    ),
-    FindingSpec(
-        "tls.not_a_handshake",
-        "the first byte after STARTTLS is not a TLS handshake record (RFC 8446 5.1)",
-        Action.RESET,
-    ),
-    FindingSpec("flow.limit", "the flow table is full and nothing in it may be evicted", Action.LOG, _BY_CONDITION),
-    FindingSpec("flow.asymmetric", "only one direction of the flow is seen", Action.LOG, _BY_CONDITION),
-    FindingSpec("flow.not_smtp", "the server did not begin with a reply code", Action.LOG, _BY_CONDITION),
-    FindingSpec("flow.midstream", "a flow whose beginning was not seen", Action.LOG, _BY_CONDITION),
-    FindingSpec("stream.gap", "bytes went past the gateway unseen", Action.LOG, _BY_CONDITION),
-    FindingSpec(
-        "stream.conflicting_retransmission",
-        "a retransmission with other bytes; the first ones stand",
-        Action.LOG,
-        _BY_CONDITION,
-    ),
-    FindingSpec("stream.edit_too_late", "a byte that has already left would have to change", Action.RESET, _DROP),
-    FindingSpec("stream.pending_limit", "more out-of-order segments than the limits allow", Action.LOG, _BY_CONDITION),
-    FindingSpec("stream.memory_limit", "no memory left under limits.memory", Action.LOG, _BY_CONDITION),
-    FindingSpec("stream.urgent", "urgent data (RFC 9293 3.8.5): URG is cleared", Action.LOG, _DROP),
-    FindingSpec("packet.truncated", "the queue delivered less than the whole packet", Action.LOG, _BY_CONDITION),
-    FindingSpec("packet.fragment", "a part of a packet that nobody has put together before us", Action.DROP, _DROP),
-    FindingSpec(
-        "packet.odd_flags", "TCP flags no TCP sends: SYN with FIN or RST, none of SYN, ACK, RST", Action.DROP, _DROP
-    ),
-    FindingSpec(
-        "packet.syn_data", "data on a SYN (TCP Fast Open, RFC 7413): cut off", Action.LOG, (Action.PASS, Action.LOG)
-    ),
-    FindingSpec(
-        "packet.multipath",
-        "a SYN offers Multipath TCP (RFC 8684): the option is blanked",
-        Action.LOG,
-        (Action.PASS, Action.LOG),
-    ),
-    FindingSpec(
-        "packet.wrong_interface",
-        "a packet of the flow on another interface than the flow began on",
-        Action.LOG,
-        _BY_CONDITION,
-    ),
-    FindingSpec("upstream.banner_masked", "the greeting was masked before it reached us", Action.LOG, (Action.LOG,)),
-    FindingSpec("upstream.command_masked", "a command was masked before it reached us", Action.LOG, (Action.LOG,)),
-    FindingSpec(
-        "upstream.keyword_masked", "an EHLO keyword was masked before it reached us", Action.LOG, (Action.LOG,)
-    ),
-)
-
-FINDING_INDEX: Mapping[str, int] = {spec.name: index for index, spec in enumerate(FINDINGS)}
 
 
 class BannerRule(StrEnum):
@@ -406,12 +239,17 @@ CONDITIONS: Mapping[str, ConditionSpec] = {spec[0]: ConditionSpec(*spec) for spe
 CONDITION_OF: Mapping[str, ConditionSpec] = {spec.finding: spec for spec in CONDITIONS.values() if spec.finding}
 
 
+#: A flow whose octets are changed has to be followed, or its receiver gets two versions of them.
+_STREAMS = ("memory_limit", "pending_limit", "gap", "conflict", "wrong_interface")
+
+
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[on]``: what to do when something exceptional happens: pass, drop or reset.
 
     None is the default of the flow's mode: ``enforce`` never lets an uninspected
-    byte through, ``monitor`` never stops one. ``conflict = "pass"`` still puts the
-    first bytes back: the setting decides whether the flow goes on.
+    byte through, ``monitor`` never stops one, ``restore`` only what it could
+    not repeat. ``conflict = "pass"`` still puts the first bytes back: the setting decides
+    whether the flow goes on.
     """
 
     flow_limit: Action | None = None
@@ -434,7 +272,7 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chosen: Action | None = getattr(self, condition)
         if chosen is not None:
             return chosen
-        if mode is Mode.MONITOR:
+        if mode is Mode.MONITOR or (mode is Mode.RESTORE and condition not in _STREAMS):
             return Action.PASS
         return CONDITIONS[condition].enforce
 
@@ -466,6 +304,44 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+class RestoreSide(StrEnum):
+    """On which side of the firewall the gateway stands: only there the damage passes it.
+
+    ``client``: banners and replies have been masked. ``server``: commands have been.
+    """
+
+    CLIENT = "client"
+    SERVER = "server"
+    BOTH = "both"
+
+
+class RestoreScope(StrEnum):
+    """What is restored: what can do no harm behind that firewall, or all that can be told (for the lab)."""
+
+    SAFE = "safe"
+    ALL = "all"
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What some servers say where no firewall masks it, as configured or learned (``probe --learn``)."""
+
+    servers: tuple[Network, ...] = ()
+    #: The text of each line of their EHLO reply behind the first one, in order.
+    keywords: tuple[str, ...] = ()
+    #: The greeting behind ``220 ``.
+    banner: str = ""
+
+
+class Restore(msgspec.Struct, frozen=True):
+    """How a rule in ``restore`` mode undoes what the firewall of its profile did; the first offer that fits counts."""
+
+    side: RestoreSide = RestoreSide.BOTH
+    scope: RestoreScope = RestoreScope.SAFE
+    #: RFC 3207's command and keyword too: the handshake behind them breaks where the firewall goes on reading.
+    starttls: bool = False
+    offers: tuple[Offer, ...] = ()
+
+
 class FlowRule(msgspec.Struct, frozen=True):
     """Which flows get which mode and policy; the first match wins, the last rule matches all.
 
@@ -480,3 +356,5 @@ class FlowRule(msgspec.Struct, frozen=True):
     destination: tuple[Network, ...] = ()
     interface: str | None = None
     ports: tuple[int, ...] = ()
+    #: In ``restore`` mode: how. ``policy`` is then what the firewall elsewhere on the path did.
+    restore: Restore = Restore()

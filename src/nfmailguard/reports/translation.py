@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nfmailguard.policy.model import Policy
+from nfmailguard.policy.model import Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import Row, rows, shown
 from nfmailguard.smtp.turns import Turn
@@ -32,9 +32,11 @@ def _marked(row: Row) -> Text:
     return text
 
 
-def render(policy: Policy, turns: Sequence[Turn], console: Console, *, apply: bool) -> None:
+def render(
+    policy: Policy, turns: Sequence[Turn], console: Console, *, apply: bool, restore: Restore | None = None
+) -> None:
     """Client on the left, server on the right; findings below. Plain lines where there is no terminal."""
-    result = translate(policy, turns, apply=apply)
+    result = translate(policy, turns, apply=apply, restore=restore)
     if console.is_terminal:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in ("client", "", "server"):

@@ -31,7 +31,7 @@ from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import Installed, Ruleset, installed
-from nfmailguard.service.preflight import limit_warnings, long_packets
+from nfmailguard.service.preflight import limit_warnings, long_packets, restore_warnings
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
 
@@ -89,7 +89,7 @@ def warnings(config: Config) -> list[str]:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
-    return [*found, *limit_warnings(config)]
+    return [*found, *limit_warnings(config), *restore_warnings(config)]
 
 
 def _faults(config: Config) -> list[str]:

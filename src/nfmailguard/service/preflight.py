@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.config import Config
 from nfmailguard.engine import flows_at_once
-from nfmailguard.policy.model import CONDITIONS, Action, Mode
+from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
 
-__all__ = ["Condition", "conditions", "flow_room", "limit_warnings", "long_packets"]
+__all__ = ["Condition", "conditions", "flow_room", "limit_warnings", "long_packets", "restore_warnings"]
 
 #: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
 LONGEST_PACKET = 0xFFFF + 1
@@ -74,6 +74,28 @@ def limit_warnings(config: Config) -> Iterator[str]:
             f"limits.flows: lowered from {asked.flows} to {room}, what fits into half of limits.memory;"
             f" {2 * FLOW_OCTETS * asked.flows} octets would hold them all"
         )
+
+
+def restore_warnings(config: Config) -> Iterator[str]:
+    """What restoring cannot do, or does only for the lab."""
+    rules = [rule for rule in config.flow_rules() if rule.mode is Mode.RESTORE]
+    if not rules:
+        return
+    restore = config.restore
+    if restore.starttls:
+        yield (
+            "restore.starttls: a firewall that masks STARTTLS goes on reading behind it, and masks the TLS handshake as"
+            " it would a command: clients that insist on TLS do not get through"
+        )
+    if restore.scope is RestoreScope.ALL:
+        yield "restore.scope: all is for the lab; AUTH and CHUNKING do not work through a firewall that masks them"
+    replies = restore.side is not RestoreSide.SERVER
+    if replies and not restore.keywords and not restore.server:
+        yield "restore.keywords: none configured, so masked EHLO replies stay as they come; see `probe --learn`"
+    for name in dict.fromkeys(
+        rule.policy.name for rule in rules if rule.policy.commands.unknown is UnknownCommand.XALL
+    ):
+        yield f"{name}: it masks whole commands; what they were cannot be told, so none is restored"
 
 
 def long_packets() -> Iterator[str]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nfmailguard.policy.model import Action, Policy, UnknownCommand
+from nfmailguard.policy.model import Action, Policy, Restore, UnknownCommand
+from nfmailguard.policy.restoring import recovery
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.replies import Replies
+from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, LF, SPACE, UNKNOWN, Ended, Octet
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import Result, Turn
@@ -43,7 +45,7 @@ class _Dialogue(Replies):
                 octets = octets[taken:]
                 if not self.chunk_left:
                     self.input = Input.COMMANDS
-            elif self.waiting and not self.apply:
+            elif self.waiting and not self.holds:
                 self.wait(octets)
                 self.held.insert(0, octets)  # followed only: read once the reply tells as what
                 return
@@ -58,6 +60,8 @@ class _Dialogue(Replies):
             self.report("command.pipelined_too_far", True, octets[0].offset, self.outstanding[self.waiting - 1].name)
 
     def command_octet(self, octets: list[Octet]) -> list[Octet]:
+        if not self.line and self.input is Input.COMMANDS and octets[0].value not in (CR, LF):
+            self.restore_command(octets)
         octet, rest = octets[0], octets[1:]
         before, self.after_cr = self.after_cr, False
         if before and octet.value != LF:
@@ -94,7 +98,7 @@ class _Dialogue(Replies):
                 octet.become(SPACE)
         if len(self.line) == _LONGEST_SASL + 1:
             self.report("command.too_long", True, octet.offset)
-            if self.apply:
+            if self.holds:
                 self.result.ended = Action.RESET
                 raise Ended
 
@@ -107,6 +111,8 @@ class _Dialogue(Replies):
         if self.body_as_commands:
             self.body_line(line, octets, size, verb)
             return
+        if verb_masked(octets[:size]):
+            self.damaged("command_masked", True, line[0].offset)
         name = octets[:size].decode("latin-1").upper()
         self.oddities(line, octets, 0, size, name)
         denied = self.refuse(name, verb, line, size)
@@ -152,6 +158,8 @@ class _Dialogue(Replies):
         self.oddities(line, octets, 0, size, name)
         if not line or (size == len(octets) and not self.after_cr):
             return  # the verb is not known yet
+        if verb_masked(octets[:size]):
+            self.damaged("command_masked", True, line[0].offset)
         denied = self.refuse(name, verb, line, size)
         self.oddities(line, octets, size, len(octets), name)
         if not denied:
@@ -331,13 +339,24 @@ class _Dialogue(Replies):
             self.report("header.line_too_long" if self.header else "data.line_too_long", True, octet.offset)
 
 
-def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> Result:
+def translate(
+    policy: Policy,
+    turns: Sequence[Turn],
+    *,
+    apply: bool = True,
+    restore: Restore | None = None,
+    server: bytes = b"",
+) -> Result:
     """What ``policy`` makes of a dialogue; with ``apply=False`` what it would have found, nothing changed.
 
+    With ``restore``, what undoes that policy's damage makes of it; ``server``: its address, packed.
     The result's turns stand in the order of the given ones; what a held turn becomes
     stands in its own place.
     """
     session = _Dialogue(policy, apply)
+    if restore is not None:
+        session.recovery = recovery(policy, restore)
+        session.policy, session.server_address = session.recovery.policy, server
     offsets = {True: 0, False: 0}
     outputs = []
     for turn in turns:
@@ -345,6 +364,7 @@ def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> R
         outputs.append(output)
         if session.result.ended is not None:
             output.clear()
+        if session.result.ended is not None or session.ignored:
             continue
         start = offsets[turn.to_server]
         octets = [Octet(output, index, start + index) for index in range(len(output))]
@@ -362,7 +382,7 @@ def translate(policy: Policy, turns: Sequence[Turn], *, apply: bool = True) -> R
                 session.client(octets)
         except Ended:
             output.clear()
-    for octets in session.held if apply else ():
+    for octets in session.held if session.holds else ():
         octets[0].output.clear()  # never released
     session.result.turns = [Turn(turn.to_server, bytes(out)) for turn, out in zip(turns, outputs, strict=True)]
     return session.result

@@ -10,14 +10,15 @@ from abc import abstractmethod
 
 from nfmailguard.policy.model import Action, BannerRule, EhloMask
 from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
-from nfmailguard.smtp.session import CR, LF, UNKNOWN, Ended, Octet, Session
+from nfmailguard.smtp.restore import Restoring, banner_masked, keyword_masked
+from nfmailguard.smtp.session import CR, LF, UNKNOWN, Ended, Octet
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import Input, Verb
 
 __all__ = ["Replies"]
 
 
-class Replies(Session):
+class Replies(Restoring):
     """A dialogue whose server can be heard."""
 
     @abstractmethod
@@ -33,13 +34,18 @@ class Replies(Session):
         """The command line that was being read will never be complete."""
 
     def server(self, octets: list[Octet]) -> None:
-        for octet in octets:
+        for place, octet in enumerate(octets):
             if self.input is Input.OPAQUE or self.ignored:
                 return
+            if self.reply == [[]]:
+                self.restore_reply(octets[place:])
             self.reply[-1].append(octet)
             line = self.reply[-1]
             if len(line) == (6 if len(line) > 4 and line[4].value == CR else 5):
-                self.may_offer = self.ehlo_sent  # of the whole line: an EHLO in its middle is not what it answers
+                self.may_offer, self.may_hide = (
+                    self.ehlo_sent,
+                    self.ehlo_restored,
+                )  # of the whole line: an EHLO in its middle is not what it answers
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
             digit = 48 <= octet.value <= 57 or octet.value in (CR, LF)
             if self.state is State.CONNECT and ((len(line) <= 3 and not digit) or (len(line) <= 4 and bare)):
@@ -71,6 +77,8 @@ class Replies(Session):
         if refused and self.report("reply.turned_ok", False, line[0].offset) is Action.MASK:
             for octet, value in zip(line[:size], turned_ok(bytes(o.value for o in line[:size])), strict=True):
                 octet.become(value)
+        if verb.name == "<greeting>" and code == 220 and number == 0 and banner_masked(self.text(line[4:size])):
+            self.damaged("banner_masked", False, line[0].offset)
         if verb.name == "<greeting>" and code == 220 and self.policy.banner.rule is not BannerRule.NONE:
             action = self.policy.action("banner.masked") if self.apply else Action.PASS
             if number == 0:
@@ -79,9 +87,17 @@ class Replies(Session):
                 for column, octet in enumerate(line[:size]):
                     octet.become(masked_banner(self.policy.banner, column, octet.value))
         if number == 0:
-            self.masked = 0
+            self.masked = self.came_masked = 0
         elif code == 250 and self.may_offer:
+            came = self.text(line[4:size])
+            if keyword_masked(came, self.came_masked):
+                self.came_masked = came[-1] - ord("A") + 1
+                self.damaged("keyword_masked", False, line[0].offset, "EHLO")
             self.keyword(line[4:size], line[0].offset, offers=verb.name == "EHLO")
+
+    @staticmethod
+    def text(octets: list[Octet]) -> bytes:
+        return bytes(octet.value for octet in octets)
 
     def keyword(self, text: list[Octet], offset: int, *, offers: bool) -> None:
         """Rule E1: a keyword that is not passed becomes X's and the running letter.
@@ -94,7 +110,10 @@ class Replies(Session):
         for end in replies.keyword_end:
             word = word.split(end, 1)[0]
         shown = bytes(octet.value for octet in text).upper()
-        if replies.ehlo is EhloMask.E1 and text and word.upper() not in {k.upper() for k in replies.keywords}:
+        denied = word.upper() not in {k.upper() for k in replies.keywords}
+        if self.recovery:
+            denied = self.may_hide and not denied  # those are the ones to hide
+        if replies.ehlo is EhloMask.E1 and text and denied:
             if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
                 for octet, value in zip(text, masked_keyword(len(text), self.masked), strict=True):
                     octet.become(value)
@@ -111,6 +130,8 @@ class Replies(Session):
                 self.report("reply.unsolicited", False, offset)
             return
         verb = self.explained(code, offset)
+        if self.ignored:
+            return
         self.state = next_state(self.state, verb.name, code)
         begun = verb.name == "DATA" and self.input is Input.DATA
         if begun and (not code or verb.continues != code):
@@ -123,7 +144,7 @@ class Replies(Session):
             self.impatient = self.impatient and self.waiting > 0
         else:
             self.go_over(verb, offset)
-        if not self.apply:
+        if not self.holds:
             self.go_on()  # nothing was held: this is what the next reply may answer
 
     def explained(self, code: int, offset: int) -> Verb:
@@ -133,7 +154,7 @@ class Replies(Session):
         if code in (354, 334) and (verb.continues != code or behind_auth):
             self.report("reply.ambiguous", False, offset, verb.name)
             explained = [place for place, one in enumerate(self.outstanding) if one.continues == code]
-            if not self.apply and explained:  # followed only: the reply tells what it answers
+            if not self.holds and explained:  # followed only: the reply tells what it answers
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
@@ -164,8 +185,10 @@ class Replies(Session):
         """What the client said while it had to wait, as far as it need not wait any more."""
         while self.held and not self.waiting:
             octets = self.held.pop(0)
+            self.gone = not self.holds
             try:
                 self.client(octets)
+                self.gone = False
             except Ended:
                 octets[0].output.clear()  # it does not leave, and neither does what released it
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
+from nfmailguard.policy.restoring import Recovery
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
@@ -45,7 +46,9 @@ class Session:
 
     def __init__(self, policy: Policy, apply: bool) -> None:
         self.policy = policy
+        self.recovery: Recovery | None = None  # of damage done upstream
         self.apply = apply
+        self.gone = False  # the octets have left: they can be followed only
         self.result = Result()
         self.state = State.CONNECT
         self.input = Input.COMMANDS
@@ -69,8 +72,9 @@ class Session:
         self.chunk_left = 0
         self.chunking = False
         self.ehlo_sent = False  # ever
-        self.may_offer = False  # the reply line that is being read
+        self.may_offer = self.may_hide = False  # the reply line that is being read
         self.masked = 0  # keywords of the reply that is coming in
+        self.came_masked = 0  # the letter that the next one masked upstream has at least
         self.first_opaque = False
         self.hypothetical = False
         self.ignored = False  # not SMTP: nothing more is looked at
@@ -84,6 +88,8 @@ class Session:
         self.result.findings.append(
             ModelFinding(name, action, to_server, verb, self.state.name.lower(), offset, self.hypothetical)
         )
+        if name == "reply.ambiguous" and self.recovery:
+            self.ignored = True  # what cannot be told from a message is left alone
         if not self.apply:
             self.hypothetical |= action is not Action.LOG
             return Action.PASS
@@ -91,6 +97,11 @@ class Session:
             self.result.ended = action
             raise Ended
         return action
+
+    @property
+    def holds(self) -> bool:
+        """Whether the client is made to wait: not where nothing is applied, or refused."""
+        return self.apply and not self.recovery
 
     def begin_message(self) -> None:
         """What the client says from here on is a message, or TLS."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfmailguard.errors import ConfigError
-from nfmailguard.policy.model import Policy
+from nfmailguard.policy.model import Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Result, Turn
 
@@ -97,9 +97,9 @@ def shown(octets: bytes | None) -> str:
     return "".join(chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in body)
 
 
-def as_json(policy: Policy, turns: Sequence[Turn], *, apply: bool) -> dict[str, Any]:
+def as_json(policy: Policy, turns: Sequence[Turn], *, apply: bool, restore: Restore | None = None) -> dict[str, Any]:
     """What ``nfmailguard translate --json`` prints."""
-    result = translate(policy, turns, apply=apply)
+    result = translate(policy, turns, apply=apply, restore=restore)
     return {
         "profile": policy.name,
         "applied": apply,

@@ -1,0 +1,150 @@
+"""What a restoring gateway applies: nothing of the firewall's profile, but what can be told of its damage.
+
+Promises: values only, for the core and for the reference model alike. The rules are those of
+docs/sources.md, "Restoration". Does not know dialogues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from nfmailguard.policy.findings import FINDINGS, Action
+from nfmailguard.policy.model import (
+    AddressPolicy,
+    BannerPolicy,
+    BannerRule,
+    BugPolicy,
+    CommandPolicy,
+    DataPolicy,
+    EhloMask,
+    Offer,
+    Policy,
+    ReplyPolicy,
+    Restore,
+    RestoreScope,
+    RestoreSide,
+    UnknownCommand,
+)
+
+__all__ = ["HIDDEN", "Candidate", "Recovery", "recovery"]
+
+#: Keywords whose commands cannot work through a firewall that masks EHLO: STARTTLS and AUTH are masked, and
+#: what follows them; a chunk's octets are read as commands. Hidden from a reply to an EHLO that was restored.
+HIDDEN = ("AUTH", "BINARYMIME", "CHUNKING", "STARTTLS")
+#: Besides, a batch of commands has to have been tried through that firewall.
+_HARMFUL = (*HIDDEN, "PIPELINING")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A line of an EHLO reply that the firewall masks; ``restored``: it may be, under the scope."""
+
+    text: bytes
+    restored: bool
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One ``restore`` rule, ready to be applied.
+
+    ``policy`` is what is applied to the dialogue besides. ``commands`` and ``replies`` are what is restored at
+    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0.
+    """
+
+    policy: Policy
+    commands: bool
+    replies: bool
+    authentication: bool
+    starttls: bool
+    noop: bool
+    digits: bool
+    hides: bool
+    offers: tuple[Offer, ...]
+    keyword_end: str
+    passed: frozenset[str]
+    scope: RestoreScope
+
+    def candidates(self, offer: Offer) -> list[Candidate]:
+        """The lines of ``offer`` that the firewall masks, in order (rule E1)."""
+        return [
+            Candidate(line.encode("latin-1"), self._restored(word))
+            for line in offer.keywords
+            if (word := self._word(line)) not in self.passed
+        ]
+
+    def _word(self, line: str) -> str:
+        for end in self.keyword_end:
+            line = line.split(end, 1)[0]
+        return line.upper()
+
+    def _restored(self, word: str) -> bool:
+        word = word.split("=", 1)[0]
+        if word == "STARTTLS":
+            return self.starttls
+        return self.scope is RestoreScope.ALL or word not in _HARMFUL
+
+    def banner(self, offer: Offer, masked: bytes) -> bytes | None:
+        """What a masked greeting's text becomes: the configured one, cut or padded; None where it cannot be it."""
+        if not offer.banner:
+            return None
+        text = offer.banner.encode("latin-1")[: len(masked)].ljust(len(masked))
+        if self.digits and any((a in b"20" or b in b"20") and a != b for a, b in zip(text, masked, strict=True)):
+            return None
+        return text
+
+
+def recovery(policy: Policy, restore: Restore) -> Recovery:
+    """How damage done by ``policy`` elsewhere on the path is undone as ``restore`` says."""
+    commands = restore.side is not RestoreSide.CLIENT
+    hides = commands and restore.scope is RestoreScope.SAFE
+    hidden = ReplyPolicy(ehlo=EhloMask.E1, keywords=HIDDEN, keyword_end=" =\r") if hides else ReplyPolicy()
+    return Recovery(
+        policy=msgspec.structs.replace(
+            policy,
+            banner=BannerPolicy(),
+            commands=CommandPolicy(),
+            replies=hidden,
+            address=AddressPolicy(),
+            data=DataPolicy(),
+            bugs=BugPolicy(),
+            actions=_told(policy),
+        ),
+        commands=commands,
+        replies=restore.side is not RestoreSide.SERVER,
+        authentication=restore.scope is RestoreScope.ALL,
+        starttls=restore.starttls,
+        noop=policy.commands.unknown is UnknownCommand.NOOP,
+        digits=policy.banner.rule is BannerRule.B51,
+        hides=hides,
+        offers=restore.offers,
+        keyword_end=policy.replies.keyword_end,
+        passed=frozenset(keyword.upper() for keyword in policy.replies.keywords),
+        scope=restore.scope,
+    )
+
+
+def _told(policy: Policy) -> dict[str, Action]:
+    # What a dialogue says is told and never acted on, but for a keyword that is hidden. Its streams have to hold.
+    actions = {
+        spec.name: Action.LOG
+        for spec in FINDINGS[1:]
+        if Action.LOG in spec.actions
+        and not spec.name.startswith(("stream.", "packet."))
+        and policy.action(spec.name) is not Action.PASS
+    }
+    return actions | {"reply.keyword_masked": Action.MASK}
+
+
+def offer_for(offers: Sequence[Offer], server: bytes) -> Offer | None:
+    """The first offer for a server's address, packed; None where there is none."""
+    for offer in offers:
+        if not offer.servers or any(
+            len(server) == len(network.network_address.packed)
+            and int.from_bytes(server) & int(network.netmask) == int(network.network_address)
+            for network in offer.servers
+        ):
+            return offer
+    return None
