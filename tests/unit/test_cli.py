@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from nfmailguard import __version__, cli
+from nfmailguard.cli import common
 from nfmailguard.policy.load import profile_names
 from nfmailguard.policy.model import CONDITION_OF, CONDITIONS, FINDINGS
 from tests.support.cisco import ASA, DEFAULT_MAP
@@ -25,7 +26,7 @@ DIALOGUE = "S: 220 mail.example.com ESMTP\nC: EHLO me\nS: 500 no\n"
 
 @pytest.fixture(autouse=True)
 def _no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_CONFIG", tmp_path / "default.toml")
+    monkeypatch.setattr(common, "DEFAULT_CONFIG", tmp_path / "default.toml")
 
 
 def said(*arguments: str, given: str | None = None) -> str:

@@ -84,9 +84,9 @@ def converse(address: str) -> tuple[list[Exchange], bool]:
         return client.exchanges, esmtp
 
 
-def pair(exchanges: Sequence[Exchange], server: MailServer) -> Iterator[Step]:
+def pair(exchanges: Sequence[Exchange], server: MailServer, connection: int = 1) -> Iterator[Step]:
     """Both ends' records side by side: the gateway never changes a length, so they cut alike."""
-    dialogue = server.dialogue(1)
+    dialogue = server.dialogue(connection)
     read = b"".join(said.octets for said in dialogue if said.read)
     wrote = b"".join(said.octets for said in dialogue if not said.read)
     for exchange in exchanges:

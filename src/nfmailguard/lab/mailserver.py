@@ -30,6 +30,12 @@ class _Mailbox:
         self.directory = directory
         self.mails = itertools.count(1)
 
+    async def handle_EHLO(  # noqa: N802, aiosmtpd's name
+        self, server: _Server, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return [*responses[:-1], "250-DSN", responses[-1]] if server.dsn else responses
+
     async def handle_DATA(self, server: _Server, session: Session, envelope: Envelope) -> str:  # noqa: N802, aiosmtpd's name
         number = next(self.mails)
         name = f"{server.number}-{number}.eml"
@@ -44,7 +50,9 @@ class _Server(SMTP):
 
     connections = itertools.count(1)
 
-    def __init__(self, mailbox: _Mailbox, **options: Any) -> None:
+    def __init__(self, mailbox: _Mailbox, *, dsn: bool = False, **options: Any) -> None:
+        self.dsn = dsn
+        self._begun = b""
         self.number = next(self.connections)
         self._record = (mailbox.directory / f"{self.number}.dialogue").open("wb", buffering=0)
         super().__init__(mailbox, **options)
@@ -53,8 +61,24 @@ class _Server(SMTP):
         self._record.write(b"> %r\n" % data)
         super().data_received(data)
 
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802, aiosmtpd's name
+        await super().smtp_MAIL(self._taken(arg, ("RET=", "ENVID=")))
+
+    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802, aiosmtpd's name
+        await super().smtp_RCPT(self._taken(arg, ("NOTIFY=", "ORCPT=")))
+
+    def _taken(self, arg: str | None, parameters: tuple[str, ...]) -> str | None:
+        # RFC 3461, which aiosmtpd does not know: taken where it is offered.
+        if arg is None or not self.dsn:
+            return arg
+        return " ".join(word for word in arg.split(" ") if not word.upper().startswith(parameters))
+
     async def push(self, status: str | bytes) -> None:
-        octets = (status if isinstance(status, bytes) else status.encode("utf-8")) + b"\r\n"
+        octets = self._begun + (status if isinstance(status, bytes) else status.encode("utf-8")) + b"\r\n"
+        self._begun = b""
+        if octets.splitlines()[-1][3:4] == b"-":
+            self._begun = octets  # a reply leaves as a whole, as other servers' do
+            return
         self._record.write(b"< %r\n" % octets)
         await super().push(octets[:-2])
 
@@ -86,6 +110,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     def connection() -> _Server:
         return _Server(
             mailbox,
+            dsn=arguments.dsn,
             hostname=host,
             ident=greeting,
             tls_context=tls,
@@ -109,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--listen", action="append", required=True, help="an address; may be given again")
     parser.add_argument("--port", type=int, default=25)
     parser.add_argument("--greeting", default="mail2.example.com ESMTP 8.12.10", help="behind 220")
+    parser.add_argument("--dsn", action="store_true", help="offer delivery status notifications (RFC 3461)")
     parser.add_argument("--no-starttls", dest="starttls", action="store_false")
     arguments = parser.parse_args(argv)
     try:

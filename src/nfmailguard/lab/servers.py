@@ -103,13 +103,13 @@ class MailServer(Process):
 
 
 class Gateway(Process):
-    """``nfmailguard run`` on the gateway, with its events in a file."""
+    """``nfmailguard run`` on a gateway, with its events in a file."""
 
-    def __init__(self, topology: Topology, directory: Path, *options: str) -> None:
+    def __init__(self, topology: Topology, directory: Path, *options: str, host: str = GATEWAY) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.eve = directory / "eve.json"
         argv = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", f"log.eve={self.eve}", *options]
-        super().__init__(topology, GATEWAY, argv, directory / "gateway.log", "ready")
+        super().__init__(topology, host, argv, directory / "gateway.log", "ready")
 
     def events(self, kind: str = "mailguard") -> list[dict[str, Any]]:
         """The events of one type written so far; complete once the gateway has been stopped."""

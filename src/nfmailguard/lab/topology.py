@@ -1,4 +1,4 @@
-"""Three hosts in a row: client, gateway, server; each a network namespace.
+"""Hosts in a row: client, gateway, server; each a network namespace. There may be several gateways.
 
 Promises: both address families routed through the gateway and usable at once; what
 was made is gone after ``close``, whatever happened in between. Does not know mail.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import subprocess
 import time
@@ -36,12 +37,23 @@ class Address(NamedTuple):
     ipv6: str
 
 
-#: Both ends of the two links.
-LINKS = (
-    (Address(CLIENT, "net0", "10.25.1.2", "fd25:1::2"), Address(GATEWAY, "outside", "10.25.1.1", "fd25:1::1")),
-    (Address(GATEWAY, "inside", "10.25.2.1", "fd25:2::1"), Address(SERVER, "net0", "10.25.2.2", "fd25:2::2")),
-)
-_BY_INTERFACE = {(end.host, end.interface): end for link in LINKS for end in link}
+Link = tuple[Address, Address]
+
+
+def _links(gateways: Sequence[str]) -> tuple[Link, ...]:
+    """Both ends of each link, from the client on. A gateway is 1 of its network, or 3 where its neighbour is."""
+    hosts = (CLIENT, *gateways, SERVER)
+    links = []
+    for number, (left, right) in enumerate(itertools.pairwise(hosts), start=1):
+        near = 2 if left == CLIENT else 1
+        far = 2 if right == SERVER else 1 if left == CLIENT else 3
+        ends = ((left, "net0" if left == CLIENT else "inside", near), (right, "net0" if far == 2 else "outside", far))
+        links.append(
+            tuple(Address(host, name, f"10.25.{number}.{last}", f"fd25:{number}::{last}") for host, name, last in ends)
+        )
+    return tuple(links)  # type: ignore[arg-type]
+
+
 _SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv6/conf/all/forwarding": "1",
@@ -49,14 +61,17 @@ _SYSCTLS = {
 
 
 class Topology:
-    """The three hosts. A context manager: made on entry, removed on exit.
+    """The hosts. A context manager: made on entry, removed on exit.
 
-    ``prefix`` stands before the namespaces' names, which are shared by everybody who
-    sees the same /run/netns. Raises LabError when the kernel refuses.
+    ``gateways`` stand in a row, from the client on. ``prefix`` stands before the namespaces'
+    names, which are shared by everybody who sees the same /run/netns. Raises LabError when the kernel refuses.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", gateways: Sequence[str] = (GATEWAY,)) -> None:
         self.prefix = prefix
+        self.hosts = (CLIENT, *gateways, SERVER)
+        self.links = _links(gateways)
+        self._ends = {(end.host, end.interface): end for link in self.links for end in link}
         self._processes: list[subprocess.Popen[Any]] = []
 
     def namespace(self, host: str) -> str:
@@ -64,13 +79,13 @@ class Topology:
         return self.prefix + host
 
     def address(self, host: str, *, family: int = 4, interface: str | None = None) -> str:
-        """An address of ``host``; the gateway has one on ``outside`` and one on ``inside``."""
-        end = _BY_INTERFACE[host, interface or ("inside" if host == GATEWAY else "net0")]
+        """An address of ``host``; a gateway has one on ``outside`` and one on ``inside``."""
+        end = self._ends[host, interface or ("net0" if host in (CLIENT, SERVER) else "inside")]
         return end.ipv4 if family == 4 else end.ipv6
 
     def exists(self) -> bool:
-        """Whether all three namespaces are there."""
-        return all(Path("/run/netns", self.namespace(host)).exists() for host in HOSTS)
+        """Whether all the namespaces are there."""
+        return all(Path("/run/netns", self.namespace(host)).exists() for host in self.hosts)
 
     def open(self) -> Self:
         """Makes the namespaces and links; whatever was made is removed again when it fails."""
@@ -92,13 +107,13 @@ class Topology:
     def _make(self) -> None:
         from pyroute2 import netns
 
-        for host in HOSTS:
+        for host in self.hosts:
             netns.create(self.namespace(host))
-        for number, (left, right) in enumerate(LINKS):
-            self._link(number, left, right)
-        for host in HOSTS:
+        for left, right in self.links:
+            self._link(left, right)
+        for host in self.hosts:
             self._configure(host)
-        for host in HOSTS:
+        for host in self.hosts:
             self._wait_for_carrier(host)
 
     def _wait_for_carrier(self, host: str) -> None:
@@ -112,7 +127,7 @@ class Topology:
                     raise LabError(f"lab: a link of {host} does not come up")
                 time.sleep(0.02)
 
-    def _link(self, number: int, left: Address, right: Address) -> None:
+    def _link(self, left: Address, right: Address) -> None:
         # A veth pair is born inside its first host, and one end is handed to the other.
         from pyroute2 import IPRoute
 
@@ -124,11 +139,11 @@ class Topology:
         from pyroute2 import IPRoute
 
         with self.enter(host):
-            for key, value in _SYSCTLS.items() if host == GATEWAY else ():
+            for key, value in _SYSCTLS.items() if host not in (CLIENT, SERVER) else ():
                 Path("/proc/sys", key).write_text(value)
             with IPRoute() as ip:
                 ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
-                for end in _BY_INTERFACE.values():
+                for end in self._ends.values():
                     if end.host != host:
                         continue
                     # No duplicate address detection: an address works as soon as it is there.
@@ -138,11 +153,21 @@ class Topology:
                     ip.addr("add", index=index, address=end.ipv4, prefixlen=24)
                     ip.addr("add", index=index, address=end.ipv6, prefixlen=64)
                     ip.link("set", index=index, state="up")
-                for left, right in LINKS:
-                    near, far = (left, right) if left.host == host else (right, left)
-                    if near.host == host and host != GATEWAY:
-                        ip.route("add", dst="0.0.0.0/0", gateway=far.ipv4)
-                        ip.route("add", dst="::/0", gateway=far.ipv6)
+                for dst4, dst6, through in self._routes(host):
+                    ip.route("add", dst=dst4, gateway=through.ipv4)
+                    ip.route("add", dst=dst6, gateway=through.ipv6)
+
+    def _routes(self, host: str) -> Iterator[tuple[str, str, Address]]:
+        """Networks that are not the host's own, and which neighbour leads there."""
+        place = self.hosts.index(host)
+        if host in (CLIENT, SERVER):
+            near, far = self.links[0 if host == CLIENT else -1]
+            yield "0.0.0.0/0", "::/0", far if host == CLIENT else near
+            return
+        for number in range(1, len(self.links) + 1):
+            if number not in (place, place + 1):
+                through = self.links[place - 1][0] if number < place else self.links[place][1]
+                yield f"10.25.{number}.0/24", f"fd25:{number}::/64", through
 
     def close(self) -> None:
         """Ends every process started here and removes the namespaces; idempotent."""
@@ -159,7 +184,7 @@ class Topology:
                 process.kill()
                 process.wait()
         self._processes.clear()
-        for host in HOSTS:
+        for host in self.hosts:
             if Path("/run/netns", self.namespace(host)).exists():
                 with contextlib.suppress(OSError):
                     netns.remove(self.namespace(host))

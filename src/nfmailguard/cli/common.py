@@ -1,0 +1,87 @@
+"""The command itself, and the options that several commands have. Promises: nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nfmailguard import __version__
+
+if TYPE_CHECKING:
+    from nfmailguard.config import Config
+
+__all__ = ["cli", "configured", "file_option", "gateway_options", "json_option", "policy_options", "print_json"]
+
+DEFAULT_CONFIG = Path("/etc/nfmailguard/nfmailguard.toml")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order ``--help`` shows them."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+file_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Configuration; without it {DEFAULT_CONFIG}, where that exists, else the defaults.",
+)
+policy_options = options(
+    click.option("--mode", metavar="MODE", help="enforce, monitor or restore, for flows no [[rule]] gives another."),
+    click.option("--profile", metavar="NAME", help="A profile's name (`profile list`) or file, like --mode."),
+    click.option("--faithful", is_flag=True, help="Verbs cut over packets as Cisco treats them, packet by packet."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any key of configuration or policy."),
+)
+gateway_options = options(
+    file_option,
+    policy_options,
+    click.option("--dry-run", is_flag=True, help="Report what would be done and change no byte."),
+    click.option("--queue", metavar="N[-M]", help="The kernel queue, or several."),
+    click.option("--driver", metavar="NAME", help="kernel or netfilterqueue (the PyPI package)."),
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON in place of text.")
+
+
+def configured(path: Path | None, **choices: Any) -> Config:
+    """The configuration of a gateway: that of ``path``, or of the usual place."""
+    from nfmailguard import config
+
+    if path is None and DEFAULT_CONFIG.exists():
+        path = DEFAULT_CONFIG
+    return config.load(path, **choices)
+
+
+def print_json(value: object) -> None:
+    """One value, readable."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nfmailguard", message="%(prog)s %(version)s")
+def cli() -> None:
+    """What a PIX or ASA does to SMTP, on a Linux gateway: enforced or watched.
+
+    Packets of port-25 flows come from an NFQUEUE, each gets one verdict; bytes may be
+    rewritten on the way, their number never.
+
+    \b
+      nfmailguard lab demo                        see it work, in namespaces of its own
+      nfmailguard profile list                    whose behaviour there is
+      nfmailguard run --profile asa               report what an ASA would have done
+      nfmailguard run --mode enforce              be a PIX 6.3
+      nfmailguard rules remove                    out of the path at once, connections kept
+    """

@@ -1,0 +1,114 @@
+"""Commands of a gateway: run it, check its configuration, its rules in the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nfmailguard.cli.common import cli, configured, gateway_options, json_option, print_json
+
+__all__: list[str] = []
+
+
+@cli.command()
+@gateway_options
+@click.option("--no-rules", is_flag=True, help="Send no packets here: a ruleset of yours does.")
+@click.option("--tap", metavar="IN[,OUT]", help="Captures of what came in, and of what left, for `replay`.")
+def run(no_rules: bool, tap: str | None, **choices: Any) -> None:
+    """Inspect mail until interrupted (needs root or CAP_NET_ADMIN and CAP_NET_RAW).
+
+    Binds the queue, then adds one nftables table (`rules show` prints it); takes it away
+    again first when it ends. Prints a line with "ready" when packets are inspected.
+
+    \b
+      nfmailguard run --mode monitor --profile pix63 --set log.eve=-
+      nfmailguard run -c /etc/nfmailguard/nfmailguard.toml --queue 0-3
+      nfmailguard run --mode enforce --set banner.separator=no --set gateway.hook=input,output
+    """
+    from rich.console import Console
+
+    from nfmailguard.reports import summary
+    from nfmailguard.service.gateway import Gateway
+
+    config = configured(**choices)
+    arrived, _, left = (tap or "").partition(",")
+    files = (Path(arrived), Path(left) if left else None) if arrived else None
+    # Events on standard output are for a program to read.
+    events = config.log.eve == "-"
+    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: click.echo(line, err=events))
+    summary.render(gateway.run(), Console(stderr=events))
+
+
+@cli.command()
+@gateway_options
+@json_option
+def check(as_json: bool, **choices: Any) -> None:
+    """Say what `run` would do with this configuration, and touch nothing.
+
+    Exits with 2 and a line for each fault when it could not run.
+    """
+    from nfmailguard.service import gateway, preflight
+
+    config = configured(**choices)
+    flows, conditions = config.flow_rules(), preflight.conditions(config)
+    if as_json:
+        import msgspec
+
+        found = {"config": msgspec.to_builtins(config), "warnings": gateway.warnings(config)}
+        told = {condition.name: condition._asdict() for condition in conditions}
+        print_json({**found, "conditions": told, "ruleset": gateway.ruleset(config).render()})
+        return
+    click.echo(gateway.summary(config))
+    for number, flow in enumerate(flows[:-1], 1):
+        ends = [
+            f"{word} {', '.join(map(str, networks))}"
+            for word, networks in (("from", flow.source), ("to", flow.destination), ("port", flow.ports))
+            if networks
+        ]
+        ends += [f"in {flow.interface}"] if flow.interface else []
+        click.echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
+    click.echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
+    click.echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
+    click.echo(preflight.flow_room(config))
+    for condition in conditions:
+        click.echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
+    for line in gateway.warnings(config):
+        click.echo(f"warning: {line}")
+    click.echo(f"\n{gateway.ruleset(config).render()}", nl=False)
+
+
+@cli.group()
+def rules() -> None:
+    """The one nftables table that sends packets to the queue."""
+
+
+@rules.command("show")
+@gateway_options
+def rules_show(**choices: Any) -> None:
+    """Print the table as `nft -f` would load it, for a ruleset of your own (`run --no-rules`)."""
+    from nfmailguard.service import gateway
+
+    click.echo(gateway.ruleset(configured(**choices)).render(), nl=False)
+
+
+@rules.command("apply")
+@gateway_options
+def rules_apply(**choices: Any) -> None:
+    """Put the table in place; `run` does it by itself.
+
+    What happens to packets while nobody listens is on.no_listener's to say: dropped when
+    flows are enforced, else let through.
+    """
+    from nfmailguard.service import gateway
+
+    gateway.ruleset(configured(**choices)).apply()
+
+
+@rules.command("remove")
+def rules_remove() -> None:
+    """Take the table away, also one that a crash left; mail flows on, connections are kept."""
+    from nfmailguard import ruleset
+
+    ruleset.remove()

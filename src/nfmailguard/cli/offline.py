@@ -1,0 +1,94 @@
+"""Commands on files: captures replayed, dialogues translated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nfmailguard.cli.common import cli, json_option, policy_options, print_json
+from nfmailguard.errors import ConfigError
+
+__all__: list[str] = []
+
+
+@cli.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="[OUT]", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), metavar="FILE", help="A gateway's configuration."
+)
+@policy_options
+@click.option("--dry-run", is_flag=True, help="Report what would be done and change no byte.")
+@click.option("--events", metavar="FILE|-", help="Append EVE events to a file, or print them.")
+@json_option
+def replay(
+    source: Path, target: Path | None, path: Path | None, events: str | None, as_json: bool, **choices: Any
+) -> None:
+    """Send a capture through the engine; OUT is what would have left the gateway.
+
+    Reads pcap and pcapng, also packed with gzip; writes pcap. Needs no root, and no
+    configuration: the mode is monitor unless given.
+
+    \b
+      nfmailguard replay in.pcap --profile asa                     what would an ASA do?
+      nfmailguard replay in.pcap out.pcap --mode enforce --events -
+    """
+    from rich.console import Console
+
+    from nfmailguard import config
+    from nfmailguard import replay as replaying
+    from nfmailguard.errors import CaptureError
+
+    # Events on standard output are for a program to read.
+    aside = events == "-"
+    with Console(stderr=True).status("replaying") as status:
+        summary = replaying.replay(
+            config.load(path, **choices),
+            source,
+            target,
+            events,
+            progress=lambda packets: status.update(f"{packets} packets"),
+        )
+    if as_json:
+        click.echo(replaying.encode(summary), nl=False, err=aside)
+    else:
+        replaying.render(summary, Console(stderr=aside))
+    if summary.fault:
+        raise CaptureError(summary.fault)
+
+
+@cli.command()
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@policy_options
+@click.option("--dry-run", is_flag=True, help="Findings only.")
+@json_option
+def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> None:
+    """Show what each side of a dialogue would see: a transcript in, both ends out.
+
+    FILE has lines that begin with "C: " or "S: ", one packet each ("C| " goes on in the
+    same packet); without it, standard input. The mode is enforce unless given.
+
+    \b
+      printf 'S: 220 mail ESMTP\\nC: EHLO me\\n' | nfmailguard translate --profile pix63
+    """
+    from nfmailguard import config
+    from nfmailguard.policy.model import Mode
+    from nfmailguard.smtp import transcript
+
+    rule = config.load(None, mode=mode or "enforce", **choices).flow_rules()[-1]
+    restore = rule.restore if rule.mode is Mode.RESTORE else None
+    applies = rule.mode is not Mode.MONITOR and not choices["dry_run"]
+    try:
+        turns = transcript.parse(file.read(), file.name)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file.name}: not UTF-8 text") from error
+    if as_json:
+        print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
+        return
+    from rich.console import Console
+
+    from nfmailguard.reports import translation
+
+    translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)

@@ -1,0 +1,119 @@
+"""``profile``: whose behaviour there is, shown, written and read as Cisco has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nfmailguard.cli.common import cli, json_option, print_json
+
+__all__: list[str] = []
+
+
+@cli.group()
+def profile() -> None:
+    """Whose behaviour there is, and what each profile says."""
+
+
+@profile.command("list")
+@json_option
+def profile_list(as_json: bool) -> None:
+    """The profiles that come with the program: banner, verbs, what a denied verb and an EHLO reply become."""
+    from nfmailguard.policy.load import load_profile, profile_names
+    from nfmailguard.reports import profiles
+
+    policies = {name: load_profile(name) for name in profile_names()}
+    if as_json:
+        print_json({name: profiles.row(policy) for name, policy in policies.items()})
+        return
+    from rich.console import Console
+
+    profiles.render(policies, Console())
+
+
+@profile.command("show")
+@click.argument("name")
+@json_option
+@click.option("--cisco", "as_cisco", is_flag=True, help="As the configuration of the box that does the same.")
+@click.pass_context
+def profile_show(context: click.Context, name: str, as_json: bool, as_cisco: bool) -> None:
+    """A profile as TOML, each line with its source.
+
+    A copy of it, changed, is a profile of your own: `run --profile ./mine.toml`. With
+    --cisco, what no such box can be told is named on standard error, and the exit code is 1.
+    """
+    from nfmailguard.policy.load import load_profile, profile_text
+
+    if as_json and as_cisco:
+        raise click.UsageError("--json or --cisco, not both")
+    policy = load_profile(name)
+    if as_cisco:
+        from nfmailguard.policy.cisco_write import write
+
+        written = write(policy)
+        click.echo(written.text, nl=False)
+        for line in written.lost:
+            click.echo(f"{name}: {line}", err=True)
+        context.exit(1 if written.lost else 0)
+    elif as_json:
+        print_json(policy)
+    else:
+        click.echo(profile_text(name), nl=False)
+
+
+@profile.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--map", "name", metavar="NAME", help="Which policy, where the configuration applies several.")
+@json_option
+@click.pass_context
+def profile_import(context: click.Context, file: Any, name: str | None, as_json: bool) -> None:
+    """The profile that does what a PIX or ASA configuration says, as TOML.
+
+    FILE is a running configuration, or the part of one that has to do with mail; "-" is
+    standard input. Every line of mail inspection that is not honoured is named on standard
+    error, and the exit code is 1 then; 2 when a line is wrong.
+
+    \b
+      nfmailguard profile import running-config.txt > mine.toml
+      nfmailguard profile import running-config.txt --json
+    """
+    from nfmailguard.reports import imported
+
+    where = getattr(file, "name", "<stdin>")
+    found = imported.read(file.read(), where)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(imported.toml(found, name, where), nl=False)
+    refused = imported.refused(found, where)
+    for line in refused:
+        click.echo(line, err=True)
+    context.exit(1 if refused else 0)
+
+
+@profile.command("findings")
+@json_option
+def profile_findings(as_json: bool) -> None:
+    """Everything that can be found, and what may be done about it.
+
+    A profile sets an action under [actions], the command line with --set:
+
+    \b
+      nfmailguard run --mode enforce --set actions.command.denied=reset
+    """
+    from nfmailguard.policy.model import CONDITION_OF, FINDINGS
+
+    known = FINDINGS[1:]
+    if as_json:
+        print_json(known)
+        return
+    width = max(len(finding.name) for finding in known)
+    for finding in known:
+        click.echo(f"{finding.name:{width}}  {finding.meaning}")
+        if finding.name in CONDITION_OF:
+            setting = CONDITION_OF[finding.name]
+            click.echo(f"{'':{width}}  decided by on.{setting.name}: {', '.join(setting.actions)}")
+            continue
+        others = ", ".join(action for action in finding.actions if action is not finding.default)
+        click.echo(f"{'':{width}}  {click.style(finding.default, bold=True)}{f' (or {others})' if others else ''}")

@@ -1,0 +1,266 @@
+"""``lab compare``: a firewall's profile between two restoring gateways, on one path: what is put right, what stays.
+
+    client ── before (restore, client) ── firewall (enforce) ── behind (restore, server) ── server
+
+Promises: real mail over real sockets and three real queues; what was damaged, restored and left is counted
+by comparing both ends, and held against what the reference model says each of the three does.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nfmailguard.lab.clients import Client, Exchange
+from nfmailguard.lab.demo import pair
+from nfmailguard.lab.namespaces import enter_private, inside, run_private
+from nfmailguard.lab.servers import Gateway, MailServer
+from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+from nfmailguard.policy.load import load_profile, profile_names
+from nfmailguard.policy.model import Offer, Policy, Restore, RestoreScope, RestoreSide
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Turn
+
+__all__ = ["BEFORE", "BEHIND", "FIREWALL", "Outcome", "compare", "main"]
+
+BEFORE, FIREWALL, BEHIND = "before", "firewall", "behind"
+MAIL = (
+    b"From: alice@example.net\r\nTo: bob@example.com\r\nSubject: Caf\xc3\xa9\r\nMIME-Version: 1.0\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+    b"EHLO in a message is text, XXXX too. \xe2\x82\xac\r\n"
+)
+#: What mail software asks of a server it can (RFC 1870, 6152, 3461).
+WANTED = ("SIZE", "8BITMIME", "DSN")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Octets on their way to one end: ``damaged`` by the firewall, ``left`` so, changed ``otherwise``.
+
+    ``expected``: what the model of the three gateways leaves; that and ``left`` are the same octets.
+    """
+
+    damaged: int
+    left: int
+    otherwise: int
+    expected: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one profile."""
+
+    profile: str
+    ehlo: bool
+    extensions: tuple[str, ...]
+    commands: Direction
+    replies: Direction
+    delivered: bool
+    not_recoverable: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        """Everything that can be told is as it was, nothing else has changed, and mail uses the extensions."""
+        sides = (self.commands, self.replies)
+        whole = not any(side.otherwise for side in sides) and all(side.expected for side in sides)
+        return whole and self.delivered and (not self.ehlo or self.extensions == WANTED)
+
+
+def converse(address: str) -> tuple[list[Exchange], bool, tuple[str, ...]]:
+    """A mail with all that the server offers of WANTED; the record, whether EHLO was accepted, what was offered."""
+    with Client(address) as client:
+        ehlo = client.hello("client.example.net")
+        reply = client.exchanges[1].read.decode("latin-1").upper()
+        words = {line[4:].split(" ")[0] for line in reply.splitlines()[1:]} if ehlo else set()
+        offered = tuple(word for word in WANTED if word in words)
+        client.command("VRFY postmaster")
+        size = f" SIZE={len(MAIL)}" if "SIZE" in offered else ""
+        body = " BODY=8BITMIME" if "8BITMIME" in offered else ""
+        client.command(f"MAIL FROM:<alice@example.net>{size}{body}" + " RET=HDRS ENVID=c0ffee" * ("DSN" in offered))
+        client.command("RCPT TO:<bob@example.com>" + " NOTIFY=SUCCESS" * ("DSN" in offered))
+        client.message(MAIL)
+        client.command("HELP")
+        client.command("QUIT")
+        return client.exchanges, ehlo, offered
+
+
+def learn(address: str) -> Offer:
+    """What the server says where nobody masks it."""
+    with Client(address) as client:
+        client.hello("learner.example.net")
+        client.command("QUIT")
+        greeting, reply = (exchange.read.decode("latin-1") for exchange in client.exchanges[:2])
+    return Offer((), tuple(line[4:] for line in reply.splitlines()[1:]), greeting[4:].rstrip())
+
+
+def _turns(exchanges: Sequence[tuple[bytes, bytes]]) -> list[Turn]:
+    # Of each exchange the server's part comes last; the greeting answers nothing.
+    pairs = [(Turn(True, sent), Turn(False, said)) for sent, said in exchanges]
+    return [turn for both in pairs for turn in both if turn.data]
+
+
+def _through(turns: Sequence[Turn], after: Sequence[Turn], to_server: bool) -> list[Turn]:
+    """``turns`` with one direction as it came out of a gateway."""
+    return [new if old.to_server is to_server else old for old, new in zip(turns, after, strict=True)]
+
+
+def _stream(turns: Sequence[Turn], to_server: bool) -> bytes:
+    return b"".join(turn.data for turn in turns if turn.to_server is to_server)
+
+
+def _places(before: bytes, after: bytes) -> set[int]:
+    if len(before) != len(after):
+        return set(range(max(len(before), len(after))))
+    return {place for place, octets in enumerate(zip(before, after, strict=True)) if octets[0] != octets[1]}
+
+
+def judge(
+    policy: Policy, offer: Offer, exchanges: Sequence[tuple[bytes, bytes]], ends: tuple[bytes, bytes]
+) -> Iterator[Direction]:
+    """Commands, then replies: ``exchanges`` as both sides said them, ``ends`` what server and client read."""
+    said = _turns(exchanges)
+    masked = translate(policy, said).turns
+    for to_server, side, read in ((True, RestoreSide.SERVER, ends[0]), (False, RestoreSide.CLIENT, ends[1])):
+        came = _through(said, masked, to_server)
+        restored = translate(policy, came, restore=restoring(side, offer)).turns
+        true, seen = _stream(said, to_server), _stream(restored, to_server)
+        damaged, left = _places(true, _stream(came, to_server)), _places(true, read)
+        yield Direction(len(damaged), len(left), len(left - damaged), left == _places(true, seen))
+
+
+def restoring(side: RestoreSide, offer: Offer) -> Restore:
+    return Restore(side, RestoreScope.ALL, starttls=True, offers=(offer,))
+
+
+def _options(profile: str, side: RestoreSide, offer: Offer, directory: Path) -> list[str]:
+    # Words of a server may hold commas: a file, not --set.
+    path = directory / f"{side}.toml"
+    keywords, banner = (msgspec.json.encode(value).decode() for value in (offer.keywords, offer.banner))
+    path.write_text(
+        f'[restore]\nside = "{side}"\nscope = "all"\nstarttls = true\nkeywords = {keywords}\nbanner = {banner}\n'
+    )
+    return ["-c", str(path), "--mode", "restore", "--profile", profile]
+
+
+def compare(topology: Topology, profile: str, directory: Path, family: int = 4) -> Outcome:
+    """Runs one profile on hosts of its own; ``topology`` has the gateways BEFORE, FIREWALL and BEHIND."""
+    directory.mkdir(parents=True)
+    with ExitStack() as stack:
+        server = stack.enter_context(MailServer(topology, directory / "mail", "--dsn"))
+        address = topology.address(SERVER, family=family)
+        with topology.enter(BEHIND):
+            offer = learn(address)
+        near = _options(profile, RestoreSide.CLIENT, offer, directory)
+        far = _options(profile, RestoreSide.SERVER, offer, directory)
+        gateways = [
+            stack.enter_context(Gateway(topology, directory / host, *options, host=host))
+            for host, options in (
+                (BEHIND, far),
+                (FIREWALL, ["--mode", "enforce", "--profile", profile]),
+                (BEFORE, near),
+            )
+        ]
+        with topology.enter(CLIENT):
+            exchanges, ehlo, extensions = converse(address)
+        steps = list(pair(exchanges, server, connection=2))
+        mails = server.mails()
+    ends = b"".join(step.server_saw for step in steps), b"".join(step.client_saw for step in steps)
+    said = [(step.client_sent, step.server_said) for step in steps]
+    commands, replies = judge(load_profile(profile), offer, said, ends)
+    left = [
+        event["mailguard"].get("before", "")
+        for gateway in (gateways[0], gateways[2])
+        for event in gateway.events()
+        if event["mailguard"]["finding"] == "restore.not_recoverable"
+    ]
+    return Outcome(profile, ehlo, extensions, commands, replies, MAIL in mails, tuple(dict.fromkeys(left)))
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """A line a profile."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("profile", "EHLO", "commands", "replies", "else", "mail", "with", "left"):
+        made.add_column(title, no_wrap=title != "left", overflow="fold")
+    for one in outcomes:
+        sides = (one.commands, one.replies)
+        counts = [f"{side.damaged - side.left} of {side.damaged}" if side.damaged else "-" for side in sides]
+        otherwise = sum(side.otherwise for side in sides)
+        style = "green" if one.good else "bold red"
+        missing = [word for word in WANTED if word not in one.extensions]
+        used = "-" if not one.ehlo else "all" if not missing else f"no {', '.join(missing)}"
+        made.add_row(
+            Text(one.profile, style=style),
+            "accepted" if one.ehlo else "-",
+            *counts,
+            str(otherwise) if otherwise else "nothing",
+            "delivered" if one.delivered else "LOST",
+            used,
+            Text(", ".join(one.not_recoverable) or "-"),
+        )
+    return made
+
+
+def show(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """The table and its sum."""
+    console.print(
+        "[bold]A firewall between two restoring gateways.[/] Octets it masked and octets put back, by\n"
+        f"comparing what each end said with what the other read. The mail: with {', '.join(WANTED)} where offered.\n",
+        highlight=False,
+    )
+    console.print(table(outcomes))
+    good = sum(one.good for one in outcomes)
+    console.print(
+        f"{good} of {len(outcomes)} profiles: all that can be told is restored, nothing else is changed, mail arrives.",
+        highlight=False,
+    )
+
+
+def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: bool) -> int:
+    """The comparison, inside a private world; its exit code."""
+    console, progress = Console(record=record is not None), Console(stderr=True)
+    outcomes = []
+    hosts = (BEFORE, FIREWALL, BEHIND)
+    with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology(gateways=hosts) as topology:
+        for number, name in enumerate(profiles, start=1):
+            with progress.status(f"{number} of {len(profiles)}: {name}"):
+                outcomes.append(compare(topology, name, Path(scratch, str(number)), family))
+    if as_json:
+        rows = [asdict(outcome) | {"good": outcome.good} for outcome in outcomes]
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+    else:
+        show(console, outcomes)
+    if record is not None:
+        if record.suffix == ".svg":
+            console.save_svg(str(record), title="nfmailguard lab compare")
+        elif record.suffix == ".html":
+            console.save_html(str(record))
+        else:
+            console.save_text(str(record))
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+def main(profiles: Sequence[str], family: int = 4, record: Path | None = None, *, as_json: bool = False) -> int:
+    """Runs it in a world of its own; its exit code, 1 when something recoverable was not restored.
+
+    Raises LabError where no namespaces can be made, ConfigError for a profile that does not exist.
+    """
+    names = list(profiles) or profile_names()
+    for name in names:
+        load_profile(name)
+    if not inside():
+        return run_private([sys.executable, "-m", "nfmailguard", *sys.argv[1:]])
+    enter_private()
+    try:
+        return run(names, family, record, as_json=as_json)
+    except KeyboardInterrupt:
+        return 130
