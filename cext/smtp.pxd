@@ -116,6 +116,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_BANNER
     RESTORE_COMMAND
     RESTORE_KEYWORD
+    MIME_FILENAME_TOO_LONG
     RESTORE_NOT_RECOVERABLE
 
 cdef enum:  # BannerRule: policy.model.BannerRule
@@ -205,6 +206,7 @@ cdef struct Ruling:
     uint32_t recipients
     uint32_t header_line_length
     uint32_t body_line_length
+    uint32_t filename_length
     uint32_t outstanding_commands
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]
@@ -235,6 +237,7 @@ cdef struct Dialogue:
     uint32_t data_line_length
     uint32_t recipients
     uint32_t address_length
+    uint32_t mime_count        # octets of the field's or the file's name so far
     uint16_t first             # index of the oldest outstanding command
     uint16_t count
     uint16_t capacity          # of `more`
@@ -257,6 +260,14 @@ cdef struct Dialogue:
     uint8_t reported           # bits of Reported: findings already made in this line
     uint8_t data_state         # DataState
     uint8_t header
+    uint8_t mime               # of a header's field: what its next octet belongs to
+    uint8_t mime_header        # in a header, the message's or a part's
+    uint8_t mime_line
+    uint8_t mime_which
+    uint8_t mime_counting      # the parameter is a file's name
+    uint8_t mime_reported      # in this field
+    uint8_t mime_name_length
+    uint8_t mime_name[8]
     uint8_t tls_checked
     uint8_t impatient          # the client did not wait; reported
     uint8_t secret             # AUTH was begun: what is no command may be a part of it

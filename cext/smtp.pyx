@@ -302,6 +302,9 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.reported = 0
     dialogue.message_octets = 0
     dialogue.data_line_length = 0
+    dialogue.mime = 0
+    dialogue.mime_line = dialogue.mime_reported = 0
+    dialogue.mime_header = 1
     dialogue.text_octet = CR if dialogue.data_state == DATA_CR else 0
     dialogue.text_reported = 0
     dialogue.header = 1

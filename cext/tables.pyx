@@ -151,6 +151,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.recipients = table["recipients"]
     ruling.header_line_length = table["header_line_length"]
     ruling.body_line_length = table["body_line_length"]
+    ruling.filename_length = table["filename_length"]
     ruling.outstanding_commands = table["outstanding_commands"]
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")

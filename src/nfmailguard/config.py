@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.events import targets
+from nfmailguard.events.targets import Format, Interfaces
 from nfmailguard.policy.load import load_profile, override, parse_value
 from nfmailguard.policy.model import (
     CONDITIONS,
@@ -132,6 +134,38 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eve: str | None = None
     #: Seconds between two ``stats`` events.
     stats: float = 60.0
+    #: Besides each ``mailguard`` event an ``alert``, for consumers that list only those.
+    alerts: bool = False
+
+
+class SyslogStyle(StrEnum):
+    """Whose log lines: those of a PIX up to 6.3, of an ASA, or whichever the profile is of."""
+
+    AUTO = "auto"
+    PIX = "pix"
+    ASA = "asa"
+
+
+class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[syslog]``: findings as Cisco's log lines, next to ``log.eve``."""
+
+    #: A file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]``, ``unix:///PATH``; None: nowhere.
+    target: str | None = None
+    style: SyslogStyle = SyslogStyle.AUTO
+    format: Format = Format.RFC3164
+    facility: str = "local4"
+    #: The name the lines carry; empty: this machine's.
+    host: str = ""
+    #: What the client's and the server's side are called.
+    client: str = "outside"
+    server: str = "inside"
+    #: Networks that have names of their own: ``dmz = ["10.0.25.0/24"]``.
+    interfaces: dict[str, tuple[str, ...]] = {}
+
+    def names(self) -> Interfaces:
+        """Raises ValueError for what is no network."""
+        named = ((name, network) for name, texts in self.interfaces.items() for network in _networks(texts))
+        return Interfaces(self.client, self.server, tuple(named))
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,6 +177,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     on: On = On()
     log: Log = Log()
+    syslog: Syslog = Syslog()
     restore: Restoring = Restoring()
     policy: dict[str, Any] = {}
 
@@ -336,7 +371,7 @@ def _convert(table: dict[str, Any], problems: list[str]) -> Config | None:
 
 def _problems(config: Config) -> list[str]:
     """What the types cannot say."""
-    checks = (_queue_problems, _address_problems, _limit_problems, _policy_problems, _restore_problems)
+    checks = (_queue_problems, _address_problems, _limit_problems, _policy_problems, _restore_problems, _log_problems)
     return [problem for check in checks for problem in check(config)]
 
 
@@ -361,6 +396,7 @@ def _address_problems(config: Config) -> list[str]:
         ("gateway.addresses", config.gateway.addresses),
         *((f"rule {n}: from", rule.source) for n, rule in enumerate(config.rule, start=1)),
         *((f"rule {n}: to", rule.destination) for n, rule in enumerate(config.rule, start=1)),
+        *((f"syslog.interfaces.{name}", texts) for name, texts in config.syslog.interfaces.items()),
         *((f"restore.server {n}: addresses", one.addresses) for n, one in enumerate(config.restore.server, start=1)),
     ]:
         for text in texts:
@@ -422,7 +458,7 @@ _LONGEST_LINE, _MOST_LINES = 253, 64
 
 
 def _restore_problems(config: Config) -> list[str]:
-    problems = []
+    problems: list[str] = []
     known: list[tuple[str, Restoring | RestoreServer]] = [
         ("restore", config.restore),
         *((f"restore.server {n}", server) for n, server in enumerate(config.restore.server, start=1)),
@@ -436,3 +472,12 @@ def _restore_problems(config: Config) -> list[str]:
             elif re.match("[0-9]{3}[ -]", text):
                 problems.append(f"{where}.{key}: {text!r}; write it without its code")
     return problems
+
+
+def _log_problems(config: Config) -> list[str]:
+    ours = config.syslog
+    problem = targets.problem(ours.target, ours.facility, ours.host) if ours.target is not None else None
+    problems = [f"syslog.{problem}"] if problem else []
+    names = (ours.client, ours.server, *ours.interfaces)
+    odd = [name for name in names if not re.fullmatch(r"[!-9;-~]{1,48}", name)]
+    return [*problems, *(f"syslog: {name!r}; an interface's name has no space and no colon" for name in odd)]

@@ -118,6 +118,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "recipients": address.recipients or 0,
         "header_line_length": data.header_line_length or 0,
         "body_line_length": data.body_line_length or 0,
+        "filename_length": data.filename_length or 0,
         "outstanding_commands": limits.outstanding_commands,
     }
 

@@ -21,9 +21,11 @@ from rich.table import Table
 from nfmailguard.config import Config
 from nfmailguard.engine import ACTIONS, Engine
 from nfmailguard.errors import CaptureError
+from nfmailguard.events.cisco import CiscoWriter
 from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.events.sinks import open_sink
+from nfmailguard.events.syslog import open_syslog
 from nfmailguard.policy.model import FINDINGS, FlowRule
 from nfmailguard.queues.capture import CaptureFile
 
@@ -112,21 +114,26 @@ def replay(
     tally = _Tally(engine, progress)
     capture = CaptureFile(engine, in_path, out_path, drain=tally.drain)
     tally.capture = capture
-    fault = sink = None
+    fault = sink = writer = None
     with ExitStack() as stack:
         stack.callback(capture.close)
         capture.open()
         if events is not None:
             sink = open_sink(events)
             stack.callback(sink.close)
-            tally.writer = EveWriter(rules, sink)
+            tally.writers.append(writer := EveWriter(rules, sink, alerts=config.log.alerts))
+        ours = config.syslog
+        if ours.target is not None:
+            lines = open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
+            stack.callback(lines.close)
+            tally.writers.append(CiscoWriter(rules, lines, interfaces=ours.names(), style=str(ours.style)))
         try:
             capture.run()
         except CaptureError as error:
             fault = str(error)
         counters = engine.counters() | {f"queue.{name}": count for name, count in capture.counters().items()}
-        if tally.writer and sink:
-            tally.writer.stats(capture.clock, counters)
+        if writer and sink:
+            writer.stats(capture.clock, counters)
             counters["events_lost"] = sink.lost
     return _summary(capture, rules[-1], tally, counters, len(all_rules) - len(rules), fault)
 
@@ -135,7 +142,7 @@ class _Tally:
     """Takes the engine's records between batches of packets."""
 
     def __init__(self, engine: Engine, progress: Callable[[int], object] | None) -> None:
-        self.writer: EveWriter | None = None
+        self.writers: list[EveWriter | CiscoWriter] = []
         self.capture: CaptureFile | None = None
         self.findings: Counter[tuple[int, int, bool]] = Counter()
         self.mails = 0
@@ -149,8 +156,8 @@ class _Tally:
                     self.findings[record.finding, record.action, record.applied] += 1
                 elif record.kind == RecordKind.MESSAGE:
                     self.mails += 1
-            if self.writer:
-                self.writer.write(records)
+            for writer in self.writers:
+                writer.write(records)
         if self._progress and self.capture:
             self._progress(self.capture.counters()["packets"])
 

@@ -107,11 +107,13 @@ def test_a_configuration_becomes_a_profile(tmp_path: Path) -> None:
 def test_lines_not_honoured_are_named_and_the_exit_code_is_1(tmp_path: Path) -> None:
     path = tmp_path / "fw.cfg"
     path.write_text(DEFAULT_MAP)
+    assert ran("profile", "import", str(path)).returncode == 0
+    path.write_text(DEFAULT_MAP.replace("MIME filename length gt 255", "mime encoding binary"))
     for options in ([], ["--json"]):
         done = ran("profile", "import", str(path), *options)
         assert done.returncode == 1
         assert done.stderr == (
-            f"{path}: line 18: match MIME filename length gt 255: not honoured: MIME parts are not read\n"
+            f"{path}: line 18: match mime encoding binary: not honoured: MIME parts are not read\n"
             f"{path}: line 19: drop-connection log: not honoured: belongs to line 18\n"
         )
     found = json.loads(done.stdout)

@@ -23,7 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.record", "cext.packet", "cext.store", "cext.network"),
     ("cext.operation", "cext.stream"),
     ("cext.smtp",),
-    ("cext.message", "cext.argument", "cext.secret", "cext.restore"),
+    ("cext.argument", "cext.secret", "cext.restore", "cext.mime"),
+    ("cext.message",),
     ("cext.command", "cext.reply"),
     ("cext.client",),
     ("cext.flow",),
@@ -38,8 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.kernelqueue", "cext.capture"),
     ("engine",),
     ("queues",),
-    ("config", "ruleset"),
     ("events",),
+    ("config", "ruleset"),
     ("reports", "replay"),
     ("service",),
     ("lab", "probe"),
@@ -52,7 +53,7 @@ NEVER: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("cext",), ("policy", "smtp")),  # the core gets its tables as values
     (
         (
-            *("cext.smtp", "cext.message", "cext.argument", "cext.secret", "cext.restore"),
+            *("cext.smtp", "cext.message", "cext.mime", "cext.argument", "cext.secret", "cext.restore"),
             *("cext.command", "cext.client", "cext.reply"),
         ),
         ("cext.packet", "cext.operation", "cext.stream"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nfmailguard.cli.common import cli, json_option, policy_options, print_json
+from nfmailguard.cli.common import cli, configured, json_option, policy_options, print_json
 from nfmailguard.errors import ConfigError
 
 __all__: list[str] = []
@@ -92,3 +92,32 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     from nfmailguard.reports import translation
 
     translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)
+
+
+@cli.command()
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), metavar="FILE", help="The gateway's.")
+@click.option("--events", metavar="FILE", type=click.Path(path_type=Path), help="Its events; else log.eve of FILE.")
+@click.option("--cisco", "as_cisco", is_flag=True, help="As `show service-policy inspect esmtp` has them.")
+@click.option("--profile", metavar="NAME", help="With --cisco: whose classes; else the gateway's.")
+@json_option
+def counters(path: Path | None, events: Path | None, as_cisco: bool, profile: str | None, as_json: bool) -> None:
+    """The counters of the last ``stats`` event of a gateway.
+
+    \b
+      nfmailguard counters --cisco
+    """
+    from nfmailguard.events.stats import last_stats
+    from nfmailguard.reports import service_policy
+
+    config = configured(path, profile=profile)
+    where = events or (Path(config.log.eve) if config.log.eve and config.log.eve != "-" else None)
+    if where is None:
+        raise ConfigError("log.eve: no file of events; name one with --events")
+    found = last_stats(where)
+    if as_cisco:
+        click.echo(service_policy.render(config.flow_rules()[-1].policy, found), nl=False)
+    elif as_json:
+        print_json(found)
+    else:
+        for name, count in found.items():
+            click.echo(f"{count:>16} {name}")

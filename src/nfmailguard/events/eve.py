@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from nfmailguard.engine import ACTIONS
+from nfmailguard.events.alerts import alert
 from nfmailguard.events.records import FlowEnd, Record, RecordKind, address_text
 from nfmailguard.events.sinks import Sink
 from nfmailguard.events.transactions import Transactions, text
@@ -49,12 +50,14 @@ class EveWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's: they name mode and profile.
 
     ``engine`` tells the flows of several queues apart: their ids are counted by each.
+    ``alerts``: each finding a second time, as an alert.
     """
 
-    def __init__(self, rules: Sequence[FlowRule], sink: Sink, *, engine: int = 0) -> None:
+    def __init__(self, rules: Sequence[FlowRule], sink: Sink, *, engine: int = 0, alerts: bool = False) -> None:
         self._names = [(str(rule.mode), rule.policy.name) for rule in rules]
         self._sink = sink
         self._engine = engine
+        self._alerts = alerts
         self._transactions = Transactions()
         self._encode = msgspec.json.Encoder().encode
         self._communities: dict[int, str] = {}
@@ -67,6 +70,9 @@ class EveWriter:
             record = Record.of(drained)
             if record.kind == RecordKind.FINDING:
                 lines.append(self._line(record, "mailguard", self._finding(record)))
+                if self._alerts:
+                    name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
+                    lines.append(self._line(record, "alert", alert(name, action, applied=record.applied)))
             mails = self._transactions.feed(record)
             lines += [self._line(record, "smtp", msgspec.to_builtins(mail)) for mail in mails]
             if record.kind == RecordKind.FLOW:

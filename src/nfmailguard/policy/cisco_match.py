@@ -60,7 +60,7 @@ _LIMITS: dict[tuple[str, ...], Limit | str] = {
     ("body", "length"): "the length of a whole body is not measured",
     ("header", "to-fields", "count"): "header fields are not read",
     ("invalid-recipients", "count"): "recipients that the server refuses are not counted",
-    ("mime", "filename", "length"): "MIME parts are not read",
+    ("mime", "filename", "length"): Limit("data.filename_length", "mime.filename_too_long", "octets"),
 }
 _NAMES: dict[tuple[str, ...], dict[str, str] | str] = {
     ("cmd", "verb"): VERBS,

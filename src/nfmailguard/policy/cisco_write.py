@@ -121,6 +121,7 @@ def _limits(policy: Policy) -> list[str]:
         ("body line length", policy.data.body_line_length, "data.line_too_long"),
         ("header line length", policy.data.header_line_length, "header.line_too_long"),
         ("sender-address length", policy.address.sender_length, "address.too_long"),
+        ("MIME filename length", policy.data.filename_length, "mime.filename_too_long"),
     ):
         action = policy.action(finding)
         if most is not None and action is not Action.MASK:
@@ -191,6 +192,7 @@ def _without_effect(policy: Policy) -> set[str]:
         "address.too_long": policy.address.sender_length,
         "header.line_too_long": policy.data.header_line_length,
         "data.line_too_long": policy.data.body_line_length,
+        "mime.filename_too_long": policy.data.filename_length,
         "banner.masked": policy.banner.rule is not BannerRule.NONE,
         "reply.keyword_masked": policy.replies.ehlo is not EhloMask.NONE,
         "address.illegal_character": address,

@@ -184,6 +184,7 @@ FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("restore.banner", "a masked greeting became the configured one", Action.LOG, (Action.LOG,)),
     FindingSpec("restore.command", "a masked command became what it was", Action.LOG, (Action.LOG,)),
     FindingSpec("restore.keyword", "a masked EHLO keyword became what it was", Action.LOG, (Action.LOG,)),
+    FindingSpec("mime.filename_too_long", "a MIME file name longer than data.filename_length", Action.DROP_CONNECTION),
     FindingSpec("restore.not_recoverable", "what was masked cannot be told, or is left on purpose", Action.LOG),
 )
 

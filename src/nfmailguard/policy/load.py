@@ -114,6 +114,7 @@ def _problem_of_limits(policy: Policy) -> str | None:
         "address.recipients": policy.address.recipients,
         "data.header_line_length": policy.data.header_line_length,
         "data.body_line_length": policy.data.body_line_length,
+        "data.filename_length": policy.data.filename_length,
     }
     for key, value in limits.items():
         if value is not None and not 0 < value < 2**31:

@@ -139,6 +139,8 @@ class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Octets of a line without CRLF; None: not looked at.
     header_line_length: int | None = None
     body_line_length: int | None = None
+    #: Octets of a file name in a header or MIME part (RFC 2183, RFC 2045); None: not looked at.
+    filename_length: int | None = None
 
 
 class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,8 +24,10 @@ import msgspec
 from nfmailguard.config import Config, Driver, Hook
 from nfmailguard.engine import Engine
 from nfmailguard.errors import ConfigError, RulesetError
+from nfmailguard.events.cisco import CiscoWriter
 from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.sinks import Sink, open_sink
+from nfmailguard.events.syslog import Syslog, open_syslog
 from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
@@ -115,10 +117,11 @@ class Lane:
             on=config.on,
             dry_run=config.gateway.dry_run,
             can_hold=own,
-            records=config.log.eve is not None,
+            records=config.log.eve is not None or config.syslog.target is not None,
         )
         self.driver: QueueDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
         self.writer: EveWriter | None = None
+        self.cisco: CiscoWriter | None = None
         self._thread = threading.Thread(target=self._run, name=f"queue-{number}", daemon=True)
 
     def _kernel_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
@@ -161,8 +164,9 @@ class Lane:
     def drain(self) -> None:
         """Hands what the engine recorded to the writer."""
         while records := self.engine.drain():
-            if self.writer:
-                self.writer.write(records)
+            for writer in (self.writer, self.cisco):
+                if writer:
+                    writer.write(records)
 
     def _run(self) -> None:
         try:
@@ -207,12 +211,14 @@ class Gateway:
         self._in_place = False
         self._started = time.monotonic()
         self._counters: dict[str, int] = {}
+        self._syslog: Syslog | None = None
 
     def run(self) -> dict[str, int]:
         """Until SIGINT, SIGTERM or SIGHUP; the last counters. Raises what a step or a queue failed with."""
         with ExitStack() as stack:
             stack.enter_context(self._signals())
             sink = self._open_sink(stack)
+            self._open_syslog(stack)
             for lane in self._lanes:
                 lane.driver.open()
                 stack.callback(lane.driver.close)
@@ -295,13 +301,22 @@ class Gateway:
             for number, action in before.items():
                 signal.signal(number, action)
 
+    def _open_syslog(self, stack: ExitStack) -> None:
+        ours = self._config.syslog
+        if ours.target is None:
+            return
+        self._syslog = open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
+        stack.callback(self._syslog.close)
+        for lane in self._lanes:
+            lane.cisco = CiscoWriter(lane.engine.rules, self._syslog, interfaces=ours.names(), style=str(ours.style))
+
     def _open_sink(self, stack: ExitStack) -> Sink | None:
         if self._config.log.eve is None:
             return None
         sink = open_sink(self._config.log.eve)
         stack.callback(sink.close)
         for lane in self._lanes:
-            lane.writer = EveWriter(lane.engine.rules, sink, engine=lane.number)
+            lane.writer = EveWriter(lane.engine.rules, sink, engine=lane.number, alerts=self._config.log.alerts)
         return sink
 
     def _watch(self) -> None:
@@ -325,6 +340,8 @@ class Gateway:
         self._write_stats(self._counters)
         if sink and sink.lost:
             self._tell(f"nfmailguard: {sink.lost} events could not be written to {self._config.log.eve}")
+        if self._syslog and self._syslog.lost:
+            self._tell(f"nfmailguard: {self._syslog.lost} log lines could not be sent: {self._syslog.failure}")
 
     def _write_stats(self, counters: dict[str, int]) -> None:
         writer = self._lanes[0].writer

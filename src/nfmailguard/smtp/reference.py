@@ -283,6 +283,8 @@ class _Dialogue(Replies):
                 self.shape(octet, SPACE)
             self.tail = (self.tail + bytes([octet.value]))[-4:]
             self.measure(octet)
+            if self.policy.data.filename_length and self.file_names.too_long(octet.value):
+                self.report("mime.filename_too_long", True, octet.offset)
             if ended:
                 self.input = Input.COMMANDS
                 self.recipients = 0

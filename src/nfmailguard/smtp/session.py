@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
+from nfmailguard.smtp.mime import FileNames
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
@@ -68,6 +69,7 @@ class Session:
         self.data_cr = False
         self.header = True
         self.reported_line = False
+        self.file_names = FileNames(0)
         self.recipients = 0
         self.chunk_left = 0
         self.chunking = False
@@ -109,5 +111,6 @@ class Session:
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.after_cr = False
         self.line = []
+        self.file_names = FileNames(self.policy.data.filename_length or 0)
         self.data_line, self.data_cr, self.header, self.reported_line = 0, False, True, False
         self.first_opaque = True

@@ -1,0 +1,174 @@
+"""Findings as the log lines of a PIX or ASA, word for word.
+
+Promises: one line an event, in the documented wording (docs/sources.md, S-SYSLOG); a peer's
+octets are escaped, so that nobody can write a line of ours. What a box of that release does
+not log is not logged. Does not know where the lines go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from nfmailguard.engine import ACTIONS
+from nfmailguard.events.records import Record, RecordKind, address_text
+from nfmailguard.events.targets import Interfaces
+from nfmailguard.policy.model import FINDINGS, Action, BannerRule, FlowRule, Policy
+from nfmailguard.smtp.verbs import VERBS
+
+__all__ = ["CLASSES", "CiscoWriter", "Message", "Messages"]
+
+#: Severity by message (S-SYSLOG). 507003 and 108004 are warnings, 108006 is for debugging.
+SEVERITIES: Mapping[int, int] = {108002: 2, 108003: 2, 108004: 4, 108005: 6, 108006: 7, 108007: 6, 507003: 4}
+#: The classes of the default inspection map, in its order: the number after "Class", and how each is written.
+CLASSES: tuple[tuple[str, Callable[[Policy], str]], ...] = (
+    ("command.too_long", lambda policy: f"cmd line length gt {policy.commands.line_length}"),
+    ("recipients.too_many", lambda policy: f"cmd RCPT count gt {policy.address.recipients}"),
+    ("data.line_too_long", lambda policy: f"body line length gt {policy.data.body_line_length}"),
+    ("header.line_too_long", lambda policy: f"header line length gt {policy.data.header_line_length}"),
+    ("address.too_long", lambda policy: f"sender-address length gt {policy.address.sender_length}"),
+    ("mime.filename_too_long", lambda policy: f"MIME filename length gt {policy.data.filename_length}"),
+    ("reply.keyword_masked", lambda policy: "ehlo-reply-parameter others"),
+)
+_NUMBERS = {name: (number, written) for number, (name, written) in enumerate(CLASSES, start=1)}
+_DEEDS = {Action.DROP_CONNECTION: "Dropped connection for", Action.RESET: "Reset connection for"}
+_PIX = (BannerRule.B40, BannerRule.B44, BannerRule.B51)
+_MAIL = {place for place, verb in enumerate(VERBS) if verb.name == "MAIL"}
+_MOST_FLOWS = 65_536
+
+
+class Message(NamedTuple):
+    """One line: its number, its text behind ``%ASA-n-number: ``, and whose style it has."""
+
+    number: int
+    text: str
+    style: str
+
+    @property
+    def severity(self) -> int:
+        return SEVERITIES[self.number]
+
+    def __str__(self) -> str:
+        return f"%{self.style}-{self.severity}-{self.number}: {self.text}"
+
+
+class Messages(Protocol):
+    """Takes messages; ``now`` is in nanoseconds since 1970."""
+
+    def send(self, messages: Sequence[tuple[int, Message]]) -> None: ...
+
+
+def shown(octets: bytes) -> str:
+    """A peer's octets on one line."""
+    return "".join(chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets)
+
+
+class CiscoWriter:
+    """Writes what an Engine recorded. ``rules`` are the engine's; ``style``: "pix", "asa" or by the profile."""
+
+    def __init__(
+        self, rules: Sequence[FlowRule], sink: Messages, *, interfaces: Interfaces | None = None, style: str = "auto"
+    ) -> None:
+        self._policies = [rule.policy for rule in rules]
+        self._styles = [self._style(rule.policy, style) for rule in rules]
+        self._sink = sink
+        self._interfaces = interfaces or Interfaces()
+        self._declared: dict[int, int] = {}  # SIZE of the mail under way, by flow
+        self.written = 0
+
+    @staticmethod
+    def _style(policy: Policy, style: str) -> str:
+        return style.upper() if style != "auto" else "PIX" if policy.banner.rule in _PIX else "ASA"
+
+    def write(self, records: list[tuple[Any, ...]]) -> None:
+        """Writes drained records, in order."""
+        found = []
+        for drained in records:
+            record = Record.of(drained)
+            found += [(record.now, message) for message in self._messages(record)]
+        if found:
+            self._sink.send(found)
+            self.written += len(found)
+
+    def _messages(self, record: Record) -> list[Message]:
+        style = self._styles[record.rule]
+        if record.kind == RecordKind.FINDING:
+            texts = self._finding(record, self._policies[record.rule])
+        elif record.kind == RecordKind.FLOW:
+            self._declared.pop(record.flow_id, None)
+            return []
+        else:
+            texts = self._size(record)
+        # 108002 is the one that a PIX up to 6.3 knows.
+        return [Message(number, text, style) for number, text in texts if style != "PIX" or number == 108002]
+
+    def _ends(self, record: Record) -> tuple[str, str]:
+        """Client and server as ``interface:address/port``."""
+        client, server = address_text(record.family, record.client), address_text(record.family, record.server)
+        names = self._interfaces
+        return (
+            f"{names.name(client, names.client)}:{client}/{record.client_port}",
+            f"{names.name(server, names.server)}:{server}/{record.server_port}",
+        )
+
+    def _finding(self, record: Record, policy: Policy) -> list[tuple[int, str]]:
+        name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
+        client, server = self._ends(record)
+        source, target = (client, server) if record.to_server else (server, client)
+        if name == "tls.started":
+            return [(108007, f"TLS started on ESMTP session between client {client} and server {server}")]
+        if action is not Action.LOG and not record.applied:
+            return []  # nothing of it has been done
+        if name == "address.illegal_character":
+            return self._address(record, action, source, target)
+        if name not in _NUMBERS or (name == "reply.keyword_masked" and action is Action.MASK):
+            return []  # masking without `log` says nothing
+        number, written = _NUMBERS[name]
+        what = "Request" if record.to_server else "Response"
+        matched = f"matched Class {number}: {written(policy)}"
+        if action is Action.LOG:
+            return [(108005, f"ESMTP Classification: Received ESMTP {what} from {source} to {target}; {matched}")]
+        deed = _DEEDS.get(action, "Masked header flags for")
+        texts = [(108004, f"ESMTP Classification: {deed} ESMTP {what} from {source} to {target}; {matched}")]
+        return texts + ([_terminated(source, target)] if action in _DEEDS else [])
+
+    def _address(self, record: Record, action: Action, source: str, target: str) -> list[tuple[int, str]]:
+        if action is Action.BLANK:
+            out, inside = (address_text(record.family, octets) for octets in (record.client, record.server))
+            return [(108002, f"SMTP replaced string: out {out} in {inside} data: {shown(record.before)}")]
+        if action not in _DEEDS:
+            return []
+        text = (
+            "Terminating ESMTP connection; malicious pattern detected in the mail address from"
+            f" {source} to {target}. Mail Address:{shown(record.before)}"
+        )
+        return [(108003, text), _terminated(source, target)]
+
+    def _size(self, record: Record) -> list[tuple[int, str]]:
+        if record.kind == RecordKind.COMMAND and record.verb in _MAIL and not record.numbers[1]:
+            declared = _declared_size(record.before)
+            self._declared.pop(record.flow_id, None)
+            if declared is not None:
+                if len(self._declared) >= _MOST_FLOWS:
+                    self._declared.clear()
+                self._declared[record.flow_id] = declared
+        elif record.kind == RecordKind.MESSAGE:
+            declared, actual = self._declared.pop(record.flow_id, None), record.numbers[0]
+            if declared is not None and actual > declared:
+                client, server = self._ends(record)
+                sizes = f"declared size is: {declared}, actual size is {actual}"
+                return [(108006, f"Detected ESMTP size violation from {client} to {server}; {sizes}")]
+        return []
+
+
+def _terminated(source: str, target: str) -> tuple[int, str]:
+    reason = "inspector disconnected, dropped packet."
+    return 507003, f"tcp flow from {source} to {target} terminated by inspection engine, reason - {reason}"
+
+
+def _declared_size(line: bytes) -> int | None:
+    """RFC 1870: SIZE= of a MAIL command."""
+    for word in line.upper().split(b" ")[1:]:
+        if word.startswith(b"SIZE=") and word[5:].isdigit() and len(word) <= 20:
+            return int(word[5:])
+    return None

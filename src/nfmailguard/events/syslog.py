@@ -1,0 +1,155 @@
+"""Where log lines go that a syslog daemon, journald or a server on the network is to have.
+
+Promises: sending never waits and never raises; what could not be sent is counted, and the
+first failure is kept for the operator. RFC 3164, RFC 5424 with RFC 5426 (UDP) and RFC 6587
+(TCP) framing. Does not know what a message says.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nfmailguard.errors import ConfigError
+from nfmailguard.events.cisco import Message
+from nfmailguard.events.sinks import Sink, open_sink
+from nfmailguard.events.targets import FACILITIES, Format
+
+__all__ = ["Syslog", "open_syslog"]
+
+_JOURNAL = Path("/run/systemd/journal/socket")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_RETRY_SECONDS = 5.0
+_MOST_OCTETS = 2048  # of a datagram; RFC 5424 6.1
+_SECOND = 1_000_000_000
+
+
+class Syslog:
+    """Messages to one target. ``host`` is the name they carry; ``facility`` a name of FACILITIES."""
+
+    def __init__(self, target: str, *, facility: str = "local4", host: str = "", form: Format = Format.RFC3164) -> None:
+        self.target = target
+        self.lost = 0
+        #: What went wrong first, in a line, or None.
+        self.failure: str | None = None
+        self._facility = FACILITIES[facility]
+        self._host = host or socket.gethostname().partition(".")[0] or "localhost"
+        self._form = form
+        self._socket: socket.socket | None = None
+        self._file: Sink | None = None
+        self._again = 0.0  # when the next connection may be tried
+        self._pending = b""  # of a line that a TCP connection has taken in part
+        url = urlsplit(target)
+        self._kind = url.scheme if "://" in target else "journald" if target == "journald" else "file"
+        if self._kind in ("udp", "tcp"):
+            self._end = (url.hostname or "", url.port or 514)
+        elif self._kind == "unix":
+            self._path = url.netloc + url.path
+        elif self._kind == "journald":
+            self._path = str(_JOURNAL)
+        elif self._kind == "file":
+            self._file = open_sink(target)
+
+    def send(self, messages: Sequence[tuple[int, Message]]) -> None:
+        """Sends all at once, or counts them as lost."""
+        if self._file is not None:
+            before = self._file.lost
+            self._file.write([self._line(now, message) + b"\n" for now, message in messages])
+            self.lost += self._file.lost - before
+            return
+        for place, (now, message) in enumerate(messages):
+            try:
+                self._transmit(self._framed(now, message))
+            except OSError as error:
+                self.lost += len(messages) - place
+                self.failure = self.failure or f"syslog.target: {self.target}: {error.strerror or error}"
+                if not isinstance(error, BlockingIOError):
+                    self._forget()
+                return
+
+    def reopen(self) -> None:
+        """After a file has been moved away by a log rotation."""
+        if self._file is not None:
+            self._file.reopen()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._file is not None:
+            self._file.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._again = time.monotonic() + _RETRY_SECONDS
+        self._pending = b""
+
+    def _transmit(self, octets: bytes) -> None:
+        link = self._socket or self._connect()
+        if self._kind != "tcp":
+            link.send(octets[:_MOST_OCTETS])
+            return
+        self._pending += octets
+        sent = link.send(self._pending)
+        self._pending = self._pending[sent:]
+        if len(self._pending) > 64 * _MOST_OCTETS:
+            raise OSError("the server does not keep up")
+
+    def _connect(self) -> socket.socket:
+        if time.monotonic() < self._again:
+            raise ConnectionRefusedError(111, "Connection refused")
+        self._again = time.monotonic() + _RETRY_SECONDS
+        if self._kind not in ("udp", "tcp"):
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._reach(link, self._path)
+        else:
+            stream = socket.SOCK_STREAM if self._kind == "tcp" else socket.SOCK_DGRAM
+            family, kind, protocol, _, address = socket.getaddrinfo(*self._end, type=stream)[0]
+            link = socket.socket(family, kind, protocol)
+            self._reach(link, address)
+        self._socket = link
+        return link
+
+    @staticmethod
+    def _reach(link: socket.socket, address: str | tuple[object, ...]) -> None:
+        try:
+            link.settimeout(1.0)
+            link.connect(address)
+            link.setblocking(False)
+        except OSError:
+            link.close()
+            raise
+
+    def _framed(self, now: int, message: Message) -> bytes:
+        if self._kind == "journald":
+            return (
+                f"MESSAGE={message}\nPRIORITY={message.severity}\nSYSLOG_FACILITY={self._facility}\n"
+                f"SYSLOG_IDENTIFIER=nfmailguard\nMESSAGE_NUMBER={message.number}\n"
+            ).encode()
+        priority = self._facility * 8 + message.severity
+        if self._form is Format.RFC5424:
+            stamp = datetime.fromtimestamp(now // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            stamp += f".{now % _SECOND // 1000:06d}Z"
+            line = f"<{priority}>1 {stamp} {self._host} nfmailguard - {message.number} - {message}".encode()
+            return b"%d " % len(line) + line if self._kind == "tcp" else line
+        line = b"<%d>" % priority + self._line(now, message)
+        return line + b"\n" if self._kind == "tcp" else line
+
+    def _line(self, now: int, message: Message) -> bytes:
+        # RFC 3164 4.1.2: local time, the month in English whatever the locale, the day padded with a space.
+        local = time.localtime(now // _SECOND)
+        stamp = f"{_MONTHS[local.tm_mon - 1]} {local.tm_mday:2d} {time.strftime('%H:%M:%S', local)}"
+        return f"{stamp} {self._host} {message}".encode()
+
+
+def open_syslog(target: str, *, facility: str, host: str, form: Format) -> Syslog:
+    """ConfigError when a file cannot be opened; whoever does not answer yet is tried again."""
+    try:
+        return Syslog(target, facility=facility, host=host, form=form)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("log.eve", "syslog.target", 1)) from error

@@ -1,0 +1,63 @@
+"""What log lines are configured with: targets, formats, facilities, the names of interfaces.
+
+Promises: values only, and what is wrong with them. Does not know lines.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import StrEnum
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from nfmailguard.policy.model import Network
+
+__all__ = ["FACILITIES", "Format", "Interfaces", "problem"]
+
+#: RFC 5424 6.2.1, in the order of their numbers.
+FACILITIES: dict[str, int] = {
+    name: number
+    for number, name in enumerate(
+        [
+            *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv"),
+            *("ftp", "ntp", "audit", "alert", "clock"),
+            *(f"local{number}" for number in range(8)),
+        ]
+    )
+}
+
+
+class Format(StrEnum):
+    """How a line is framed for a server; a file has what RFC 3164 has behind the priority."""
+
+    RFC3164 = "rfc3164"
+    RFC5424 = "rfc5424"
+
+
+class Interfaces(NamedTuple):
+    """How addresses are called: by the first network that has them, else by the side they are on."""
+
+    client: str = "outside"
+    server: str = "inside"
+    networks: tuple[tuple[str, Network], ...] = ()
+
+    def name(self, address: str, side: str) -> str:
+        value = ipaddress.ip_address(address)
+        return next((name for name, network in self.networks if value in network), side)
+
+
+def problem(target: str, facility: str, host: str) -> str | None:
+    """What is wrong with the settings, behind the key's name; None when nothing is."""
+    if facility not in FACILITIES:
+        return f"facility: {facility!r}; one of {', '.join(FACILITIES)}"
+    if not all(33 <= ord(character) < 127 for character in host):
+        return f"host: {host!r}; a host's name"
+    if "://" in target:
+        url = urlsplit(target)
+        try:
+            good = url.scheme == "unix" or (url.scheme in ("udp", "tcp") and bool(url.hostname) and url.port != 0)
+        except ValueError:
+            good = False
+        if not good:
+            return f"target: {target!r}; a file, -, journald, udp://HOST[:PORT], tcp://HOST[:PORT] or unix:///PATH"
+    return None
