@@ -13,7 +13,18 @@ import msgspec
 
 from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile, override
-from nfmailguard.policy.model import Action, FlowRule, Limits, Mode, On
+from nfmailguard.policy.model import (
+    CONDITIONS,
+    Action,
+    Concerns,
+    FlowRule,
+    Limits,
+    Mode,
+    Offer,
+    On,
+    Restore,
+    RestoreScope,
+)
 from nfmailguard.smtp.verbs import VERBS
 
 __all__ = ["NOTHING_DENIED", "PROFILES", "SETTINGS", "Setting", "denied_verbs"]
@@ -84,7 +95,7 @@ class Setting:
 
     @property
     def changes(self) -> bool:
-        return self.mode is Mode.ENFORCE and not self.dry_run
+        return self.mode is not Mode.MONITOR and not self.dry_run
 
     @property
     def denies(self) -> int:
@@ -94,9 +105,9 @@ class Setting:
     def engine(self) -> Engine:
         policy = override(load_profile(self.profile), dict(self.overrides))
         networks = tuple(ipaddress.ip_network(network) for network in self.networks)
-        rules = [FlowRule(self.mode, policy, networks)] if networks else []
+        rules = [FlowRule(self.mode, policy, networks, restore=_RESTORE)] if networks else []
         return Engine(
-            [*rules, FlowRule(self.mode, policy)],
+            [*rules, FlowRule(self.mode, policy, restore=_RESTORE)],
             limits=self.limits,
             on=self.on,
             dry_run=self.dry_run,
@@ -104,6 +115,11 @@ class Setting:
         )
 
 
+#: What restoring lets pass by itself, refused, so that both receivers of every octet can be compared.
+_CLOSED = On(**{name: spec.enforce for name, spec in CONDITIONS.items() if spec.concerns is not Concerns.GATEWAY})
+_RESTORE = Restore(
+    scope=RestoreScope.ALL, starttls=True, offers=(Offer((), ("STARTTLS", "CHUNKING"), "mx.example ESMTP ready"),)
+)
 _FAULTS = (("bugs.dot_crlf", "yes"), ("bugs.data_bypass", "yes"), ("bugs.noop_body", "yes"))
 _NARROW = (
     ("commands.unknown", "xall"),
@@ -133,6 +149,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("pix63", overrides=_FAULTS, guards=False),
     Setting("pix51", overrides=_NARROW),
     Setting("asa", overrides=_OTHER, networks=("10.0.1.0/25", "fd00:100::/32")),
+    Setting("asa", Mode.RESTORE, on=_CLOSED, guards=False, inspects_all=False),
+    Setting("asa", overrides=(("data.filename_length", "7"),)),
 )
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from nfmailguard.cext.engine cimport Core
 
 cdef enum:
-    MOST_SETTINGS = 16
+    MOST_SETTINGS = 24
     MOST_PROFILES = 4
     MOST_PACKETS = 256         # in one execution; more are not sent
     MOST_OCTETS = 1 << 18      # of them together
