@@ -233,7 +233,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ambiguous(scene, dialogue, verb, offset, text, length)
         if not scene.ruling.hold and resynchronise(scene, dialogue):
             verb = expected_verb(dialogue)
-    elif code != 421 and (dialogue.input == INPUT_SASL or (dialogue.input == INPUT_DATA and not expected)):
+    elif code != 421 and (dialogue.input == INPUT_SASL or (
+            dialogue.input == INPUT_DATA and not expected and not scene.ruling.bug_data_bypass)):
         # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
         # up reads what follows as commands.
         ambiguous(scene, dialogue, verb, offset, text, length)

@@ -47,9 +47,6 @@ virtual_gid_maps = static:{gid}
 # Only what is used; nothing chroots, for the directories are the lab's.
 _SERVICES = (
     "rewrite:trivial-rewrite",
-    "bounce",
-    "defer:bounce",
-    "trace:bounce",
     "error",
     "retry:error",
     "smtp",
@@ -59,6 +56,9 @@ _MASTER = """\
 {listen} inet n - n - - smtpd
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
 qmgr unix n - n 300 1 qmgr
 postlog unix-dgram n - n - 1 postlogd
 """

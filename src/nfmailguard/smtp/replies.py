@@ -124,7 +124,8 @@ class Replies(Restoring):
     def settle(self, code: int, offset: int) -> None:
         """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
-            if code in (354, 334) or (code != 421 and self.input is Input.DATA):
+            early = self.input is Input.DATA and not self.policy.bugs.data_bypass
+            if code in (354, 334) or (code != 421 and early):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
