@@ -1,0 +1,88 @@
+"""``probe`` and ``diagnose``: is there a Mailguard on the path, and has one been?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nfmailguard.cli.common import cli, json_option, print_json
+
+__all__: list[str] = []
+
+
+def _ends(where: str) -> tuple[str, int]:
+    """``HOST``, ``HOST:PORT``, ``[ADDRESS]:PORT``."""
+    host, colon, port = where.rpartition(":")
+    if where.startswith("["):
+        host, _, rest = where[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+    elif where.count(":") != 1:
+        host, colon, port = where, "", ""
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise click.UsageError(f"{where!r}: write HOST, HOST:PORT or [ADDRESS]:PORT")
+    return host, int(port) if colon else 25
+
+
+@cli.command()
+@click.argument("where", metavar="HOST[:PORT]")
+@click.option("--timeout", type=click.FloatRange(1, 600), default=30.0, show_default=True, help="Seconds for a reply.")
+@click.option("--learn", is_flag=True, help="Print what the server says as a [[restore.server]], and judge nothing.")
+@click.option("--message", is_flag=True, help="Print only the message to the firewall's owner.")
+@json_option
+@click.pass_context
+def probe(context: click.Context, where: str, timeout: float, learn: bool, message: bool, as_json: bool) -> None:
+    """Is there a Mailguard-like box on the path to a mail server, and which?
+
+    Two connections to that host alone, commands no server minds, no mail. Exit code 0: nothing
+    found; 1: found; 3: could not tell.
+
+    \b
+      nfmailguard probe mail.example.com
+      nfmailguard probe [2001:db8::25]:25 --json
+    """
+    from nfmailguard.probe import verdict
+
+    host, port = _ends(where)
+    if learn:
+        click.echo(verdict.learned(host, port, timeout), nl=False)
+        return
+    found = verdict.examine(host, port, timeout)
+    if as_json:
+        print_json(verdict.as_json(found))
+    elif message:
+        click.echo(verdict.remedy(found), nl=False)
+    else:
+        from rich.console import Console
+
+        from nfmailguard.reports import probed
+
+        probed.render(found, verdict.remedy(found), Console())
+    context.exit(found.exit_code)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@json_option
+@click.pass_context
+def diagnose(context: click.Context, file: Path, as_json: bool) -> None:
+    """Has a Mailguard been at work? Looks for its traces in a mail log or a capture.
+
+    FILE is a log of Postfix, Exim or sendmail, or a pcap. Exit code 0: none; 1: traces; 3: the
+    file tells nothing of mail.
+
+    \b
+      nfmailguard diagnose /var/log/mail.log
+    """
+    from nfmailguard.probe import traces
+
+    found = traces.read(file)
+    if as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        from nfmailguard.reports import probed
+
+        probed.render_traces(found, Console())
+    context.exit(found.exit_code)

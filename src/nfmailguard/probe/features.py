@@ -1,0 +1,166 @@
+"""What the answers say of the path: one feature each, and which of them each profile would give.
+
+Promises: a feature that an answer does not tell is None, and contradicts nothing. Profiles are
+asked, not listed: a new one is known as soon as its file is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from nfmailguard.policy.model import BannerRule, EhloMask, Policy, UnknownCommand
+from nfmailguard.probe.talk import NONSENSE, Answer, Talk
+from nfmailguard.smtp.restore import banner_masked, keyword_masked
+
+__all__ = ["Features", "contradictions", "observe"]
+
+PASSED, MASKED, NOOP, OK = "passed", "masked", "made NOOP", "answered OK"
+_FORMS = {
+    UnknownCommand.XVERB: MASKED,
+    UnknownCommand.XALL: MASKED,
+    UnknownCommand.NOOP: NOOP,
+    UnknownCommand.OK: OK,
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of a path. ``letter``: what stands over masked verbs; ``bypass``: a refused DATA opens the filter."""
+
+    banner: str | None = None
+    ehlo: str | None = None
+    nonsense: str | None = None
+    help: str | None = None
+    vrfy: str | None = None
+    letter: str | None = None
+    keywords: frozenset[str] | None = None
+    masked_keywords: int = 0
+    starttls: str | None = None
+    bypass: bool | None = None
+    cut: bool | None = None
+
+    @property
+    def positive(self) -> list[str]:
+        """What no server does by itself."""
+        found = []
+        if self.banner not in (None, "clear"):
+            found.append("the greeting is masked")
+        if self.letter:
+            found.append(f"verbs become {self.letter * 4}")
+        if self.nonsense in (NOOP, OK):
+            found.append(f"an unknown command is {self.nonsense}")
+        if self.masked_keywords:
+            found.append(f"{self.masked_keywords} lines of the EHLO reply are masked")
+        if self.cut:
+            found.append("a NOOP in two packets is refused")
+        return found
+
+
+def _fate(command: str, answer: Answer | None, noop: Answer | None, nonsense: Answer | None) -> tuple[str | None, str]:
+    """What became of a command, and the letter over it; None where the answer does not say."""
+    if answer is None or not answer.code:
+        return None, ""
+    verb, text = command.split(" ", maxsplit=1)[0], "\n".join(answer.texts)
+    over = re.search(rf"(?<![Xx])(?:X{{{len(verb)}}}|x{{{len(verb)}}})(?![Xx])", text)
+    if over:
+        return MASKED, over[0][0]
+    if answer.code == 250 and re.fullmatch(r"OK {2,}", answer.texts[-1]):
+        return OK, ""
+    if verb.lower() in text.lower() or (answer.code < 400 and verb.upper() != "EHLO" and answer != noop):
+        return PASSED, ""
+    if answer.code == 250 and noop is not None and answer.texts == noop.texts:
+        return NOOP, ""
+    if nonsense is not None and verb != NONSENSE and answer.code >= 500:
+        return (PASSED if answer != nonsense else None), ""
+    return None, ""
+
+
+def _banner(greeting: Answer) -> str:
+    if len(greeting.lines) > 1 and any("*" in line for line in greeting.lines):
+        return "stars"
+    text = greeting.texts[-1].encode("latin-1")
+    if not banner_masked(text) and not (set(text) <= set(b"*") and b"*" in text):
+        return "clear"
+    if text.startswith(b"SMTP"):
+        return "cmap"
+    return "stars but 2 and 0" if re.search(rb"[20]", text) else "stars"
+
+
+def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
+    """The features of a path."""
+    answers: Mapping[str, Answer] = talk.answers
+    noop, nonsense = answers.get("NOOP"), answers.get(NONSENSE)
+    fates = {}
+    letters = []
+    for command in (NONSENSE, "HELP", "VRFY", "STARTTLS"):
+        fates[command], letter = _fate(command, answers.get(command), noop, nonsense)
+        letters.append(letter)
+    ehlo = answers.get("EHLO")
+    keywords, masked = None, 0
+    ehlo_fate: str | None = None
+    if ehlo is not None and ehlo.code == 250 and len(ehlo.lines) > 1:
+        ehlo_fate = PASSED
+        lines = [text.encode("latin-1") for text in ehlo.texts[1:]]
+        for line in lines:
+            masked += keyword_masked(line, masked)
+        words = [line for line in lines if not re.fullmatch(rb"X+[A-Z]", line)]
+        keywords = frozenset(re.split(rb"[ =]", word)[0].decode("latin-1").upper() for word in words)
+    elif ehlo is not None:
+        ehlo_fate, letter = _fate("EHLO", ehlo, noop, nonsense)
+        letters.append(letter)
+    cut = answers.get("cut NOOP")
+    bypass = None
+    if after_data is not None and after_data[0].code >= 400:
+        fate, _ = _fate(NONSENSE, after_data[1], noop, None)
+        bypass = {PASSED: True, MASKED: False, NOOP: False, OK: False}.get(fate or "")
+    return Features(
+        banner=_banner(talk.greeting),
+        ehlo=ehlo_fate,
+        nonsense=fates[NONSENSE],
+        help=fates["HELP"],
+        vrfy=fates["VRFY"],
+        letter=next((letter for letter in letters if letter), None),
+        keywords=keywords,
+        masked_keywords=masked,
+        starttls=fates["STARTTLS"],
+        bypass=bypass if fates[NONSENSE] not in (None, PASSED) else None,
+        cut=noop.code == 250 and cut.code >= 500 if cut is not None and noop is not None else None,
+    )
+
+
+_BANNERS = {
+    "clear": (BannerRule.NONE,),
+    "cmap": (BannerRule.B40,),
+    "stars": (BannerRule.B44, BannerRule.B51, BannerRule.BASA),
+    "stars but 2 and 0": (BannerRule.B51,),
+}
+
+
+def _expected(policy: Policy, verb: str) -> str:
+    allowed = {name.upper() for name in policy.commands.allow}
+    return PASSED if verb in allowed or "*" in allowed else _FORMS[policy.commands.unknown]
+
+
+def contradictions(seen: Features, policy: Policy) -> list[str]:
+    """Which of the features a path under this policy would not show."""
+    wrong = []
+    if seen.banner is not None and policy.banner.rule not in _BANNERS[seen.banner]:
+        wrong.append("banner")
+    verbs = {"ehlo": "EHLO", "nonsense": NONSENSE.upper(), "help": "HELP", "vrfy": "VRFY", "starttls": "STARTTLS"}
+    for field in fields(seen):
+        fate = getattr(seen, field.name)
+        if field.name in verbs and fate is not None and fate != _expected(policy, verbs[field.name]):
+            wrong.append(field.name)
+    # Servers that repeat a command may do so in capitals: an X may have been an x.
+    if seen.letter and (seen.letter not in (policy.commands.letter, "X") or _FORMS[policy.commands.unknown] != MASKED):
+        wrong.append("letter")
+    masks = policy.replies.ehlo is not EhloMask.NONE
+    if seen.masked_keywords and not masks:
+        wrong.append("keywords")
+    if masks and seen.keywords and not seen.keywords <= {word.upper() for word in policy.replies.keywords}:
+        wrong.append("keywords")
+    if seen.bypass is not None and seen.bypass != policy.bugs.data_bypass:
+        wrong.append("bypass")
+    return wrong

@@ -1,0 +1,147 @@
+"""A careful client: a few commands no server minds, and what came back.
+
+Promises: at most three connections to the one host, a pause for every reply, no mail, no
+address tried. Does not know what an answer means.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from nfmailguard.errors import NfmailguardError
+
+__all__ = ["NONSENSE", "Answer", "ProbeError", "Session", "converse", "data_first"]
+
+#: A command that no server knows, of Cisco's own test of the feature; not a word a filter looks for.
+NONSENSE = "goodmorning"
+NAME = "probe.invalid"
+_MOST_OCTETS = 65_536
+
+
+class ProbeError(NfmailguardError):
+    """The host cannot be spoken to, or does not speak SMTP."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole reply: its lines without CRLF; code 0 where it had none."""
+
+    lines: tuple[str, ...]
+
+    @property
+    def code(self) -> int:
+        head = self.lines[-1][:3] if self.lines else ""
+        return int(head) if head.isdigit() and head.isascii() else 0
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(line[4:] for line in self.lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+class Session:
+    """One connection; ``said`` is all of it, for the evidence."""
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        self.said: list[tuple[str, Answer]] = []
+        try:
+            self._socket = socket.create_connection((host, port), timeout=timeout)
+        except OSError as error:
+            raise ProbeError(f"{host} port {port}: {error.strerror or error}") from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._where = f"{host} port {port}"
+        self._buffer = b""
+        self.greeting = self._read()
+        self.said.append(("", self.greeting))
+
+    def ask(self, command: str, *, cut: int = 0) -> Answer:
+        """One command line; with ``cut`` its first octets in a segment of their own."""
+        octets = command.encode("ascii") + b"\r\n"
+        try:
+            if cut:
+                self._socket.sendall(octets[:cut])
+                self._pause()
+            self._socket.sendall(octets[cut:])
+        except OSError as error:
+            raise ProbeError(f"{self._where}: {error.strerror or error}") from error
+        answer = self._read()
+        self.said.append((command, answer))
+        return answer
+
+    @staticmethod
+    def _pause() -> None:
+        import time
+
+        time.sleep(0.1)  # so that two segments do not leave as one
+
+    def _read(self) -> Answer:
+        lines: list[str] = []
+        size = 0
+        while True:
+            while b"\n" not in self._buffer:
+                try:
+                    octets = self._socket.recv(4096)
+                except OSError as error:
+                    raise ProbeError(f"{self._where}: no whole reply: {error.strerror or error}") from error
+                size += len(octets)
+                if not octets or size > _MOST_OCTETS:
+                    raise ProbeError(f"{self._where}: closed in the middle of a reply")
+                self._buffer += octets
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            lines.append(line.decode("latin-1").removesuffix("\r"))
+            if lines[-1][3:4] != "-":
+                return Answer(tuple(lines))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+
+@dataclass
+class Talk:
+    """What the connections gave, by what was asked."""
+
+    greeting: Answer
+    answers: dict[str, Answer] = field(default_factory=dict)
+    said: list[tuple[str, Answer]] = field(default_factory=list)
+
+
+def converse(host: str, port: int, timeout: float) -> Talk:
+    """The first connection: greeting, EHLO (HELO where that is refused), and verbs that only some boxes let through."""
+    with Session(host, port, timeout) as session:
+        talk = Talk(session.greeting)
+        talk.said = session.said
+        if session.greeting.code != 220:
+            return talk
+        talk.answers["EHLO"] = session.ask(f"EHLO {NAME}")
+        if talk.answers["EHLO"].code != 250 or len(talk.answers["EHLO"].lines) == 1:
+            talk.answers["HELO"] = session.ask(f"HELO {NAME}")
+        talk.answers["NOOP"] = session.ask("NOOP")
+        talk.answers["cut NOOP"] = session.ask("NOOP", cut=2)
+        for command in (NONSENSE, "HELP", "VRFY", "STARTTLS"):
+            if command != "STARTTLS" or "HELO" not in talk.answers:
+                talk.answers[command] = session.ask(command)
+            if command == "STARTTLS" and talk.answers.get(command, Answer(())).code == 220:
+                return talk  # TLS would be next
+        session.ask("QUIT")
+    return talk
+
+
+def data_first(host: str, port: int, timeout: float) -> tuple[Answer, Answer, list[tuple[str, Answer]]]:
+    """The second connection: DATA with no mail begun, which a server refuses, then a command (Nessus 10520)."""
+    with Session(host, port, timeout) as session:
+        session.ask(f"HELO {NAME}")
+        refused = session.ask("DATA")
+        after = session.ask(NONSENSE) if refused.code != 354 else Answer(())
+        return refused, after, session.said

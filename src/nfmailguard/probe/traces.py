@@ -1,0 +1,159 @@
+"""Traces of a Mailguard in what has been written down: mail logs and captures.
+
+Promises: each trace with the line, or the flow, it was found in; a file of any size in little
+memory. Logs of Postfix, Exim and sendmail have the words below. Does not know what is on a path now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfmailguard.errors import CaptureError
+
+__all__ = ["Trace", "Traces", "read"]
+
+_CAPTURES = (
+    b"\xd4\xc3\xb2\xa1",
+    b"\xa1\xb2\xc3\xd4",
+    b"\x4d\x3c\xb2\xa1",
+    b"\xa1\xb2\x3c\x4d",
+    b"\x0a\x0d\x0d\x0a",
+    b"\x1f\x8b",
+)
+_LONGEST = 4096  # octets of a line that are looked at
+_REFUSAL = r"(?:unrecogni[sz]ed|unknown|invalid|not (?:recogni[sz]ed|implemented)|syntax error|command)"
+_X = "a server was sent X's for a command"
+_END = r"(?:end of data|end-of-message|after DATA\b)"
+#: What a log says where a Mailguard has been at work, and what that means.
+_SIGNS: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    (
+        "postfix-workaround",
+        re.compile(r"enabling PIX (?:<CRLF>\.<CRLF>|workarounds).*? for \S+"),
+        "Postfix took the server's greeting for a PIX's",
+    ),
+    ("starred-greeting", re.compile(r"\b220[ -]?[*20 ]*\*{4,}[*20 ]*"), "a greeting of stars"),
+    ("masked-command", re.compile(rf"(?i:{_REFUSAL})\W.*?\b(?:X{{4,}}|x{{4,}})\b"), _X),
+    ("masked-command", re.compile(rf"\b(?:X{{4,}}|x{{4,}})\b.*?(?i:{_REFUSAL})"), _X),
+    ("masked-keyword", re.compile(r"\b250[- ]X{2,}[A-Z]\b"), "a line of an EHLO reply is masked"),
+    (
+        "cut-end-of-data",
+        re.compile(rf"(?i)(?:timeout|lost connection|timed out).*?{_END}"),
+        "the end of a message was not answered; a PIX before 5.1 loses one cut between packets",
+    ),
+)
+#: Findings of a capture and what they mean.
+_FINDINGS = {
+    "upstream.banner_masked": "a greeting was masked before it reached the capture",
+    "upstream.command_masked": "a command was masked before it reached the capture",
+    "upstream.keyword_masked": "a line of an EHLO reply was masked before it reached the capture",
+}
+_MAIL = re.compile(r"postfix|exim|sendmail|sm-mta|smtpd?\b|<= |=> |stat=|status=", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One kind: how often, where first, and what stood there."""
+
+    kind: str
+    meaning: str
+    count: int
+    first: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class Traces:
+    """``sure`` is false where every trace has other explanations, too; ``of_mail``: the file has to do with mail."""
+
+    file: str
+    kind: str
+    of_mail: bool
+    traces: tuple[Trace, ...]
+
+    @property
+    def exit_code(self) -> int:
+        if any(trace.kind != "cut-end-of-data" for trace in self.traces):
+            return 1
+        return 0 if self.of_mail and not self.traces else 3
+
+
+def read(path: Path) -> Traces:
+    """CaptureError for a capture or a log that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from error
+    return _capture(path) if head.startswith(_CAPTURES) else _log(path)
+
+
+def _log(path: Path) -> Traces:
+    counts: Counter[str] = Counter()
+    first: dict[str, tuple[str, str, str]] = {}
+    of_mail = False
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(_LONGEST):
+                number += 1
+                text = line.decode("latin-1").rstrip("\n")
+                of_mail = of_mail or bool(_MAIL.search(text))
+                for kind in _kinds(text, number, first):
+                    counts[kind] += 1
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from error
+    found = [Trace(kind, first[kind][0], counts[kind], *first[kind][1:]) for kind in first]
+    return Traces(str(path), "log", of_mail, tuple(found))
+
+
+def _kinds(text: str, number: int, first: dict[str, tuple[str, str, str]]) -> set[str]:
+    kinds = set()
+    for kind, pattern, meaning in _SIGNS:
+        sign = pattern.search(text)
+        if sign:
+            kinds.add(kind)
+            shown = "".join(character if " " <= character < "\x7f" else "?" for character in sign[0][:120])
+            first.setdefault(kind, (meaning, f"line {number}", shown))
+    return kinds
+
+
+def _capture(path: Path) -> Traces:
+    from nfmailguard import config
+    from nfmailguard.engine import Engine
+    from nfmailguard.events.records import Record, RecordKind, address_text
+    from nfmailguard.policy.model import FINDINGS
+    from nfmailguard.queues.capture import CaptureFile
+
+    rules = config.load(None, mode="monitor", profile="rfc821").flow_rules()
+    engine = Engine(rules)
+    counts: Counter[str] = Counter()
+    first: dict[str, tuple[str, str]] = {}
+    dialogues = 0
+
+    def drain() -> None:
+        nonlocal dialogues
+        while records := engine.drain():
+            for record in map(Record.of, records):
+                dialogues += record.kind in (RecordKind.COMMAND, RecordKind.REPLY)
+                name = FINDINGS[record.finding].name if record.kind == RecordKind.FINDING else ""
+                if name in _FINDINGS:
+                    counts[name] += 1
+                    ends = (
+                        f"{address_text(record.family, record.client)} port {record.client_port} to"
+                        f" {address_text(record.family, record.server)}"
+                    )
+                    text = "".join(chr(octet) if 32 <= octet < 127 else "?" for octet in record.before[:120])
+                    first.setdefault(name, (ends, text))
+
+    capture = CaptureFile(engine, path, None, drain=drain)
+    try:
+        capture.open()
+        capture.run()
+        drain()
+    finally:
+        capture.close()
+    found = [Trace(name, _FINDINGS[name], counts[name], *where) for name, where in first.items()]
+    return Traces(str(path), "capture", dialogues > 0, tuple(found))

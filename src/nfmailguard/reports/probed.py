@@ -1,0 +1,59 @@
+"""What ``probe`` and ``diagnose`` show people."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nfmailguard.probe.traces import Traces
+from nfmailguard.probe.verdict import Verdict
+
+__all__ = ["render", "render_traces"]
+
+
+def render(verdict: Verdict, message: str, console: Console) -> None:
+    """The verdict in a line, why, what it means, and the message to its owner."""
+    where = f"{verdict.host} port {verdict.port}"
+    if verdict.found is None:
+        console.print(f"[bold yellow]{where}: could not tell[/]", highlight=False)
+    elif not verdict.found:
+        console.print(f"[bold green]{where}: nothing found[/]", highlight=False)
+        return
+    else:
+        console.print(f"[bold red]{where}: {verdict.family}[/], surety {verdict.sure}", highlight=False)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "seen": "\n".join(verdict.evidence),
+        "profiles": ", ".join(verdict.candidates),
+        "breaks": ", ".join(verdict.breaks),
+        "restore": verdict.restore,
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, Text(value))
+    console.print(table)
+    if message:
+        console.print("\nTo the owner of that firewall:\n", style="bold")
+        console.print(message, markup=False, highlight=False, soft_wrap=True, end="")
+
+
+def render_traces(found: Traces, console: Console) -> None:
+    """A table of traces, or that there are none."""
+    if not found.traces:
+        text = "no trace of a Mailguard" if found.of_mail else "tells nothing of mail"
+        console.print(f"{found.file}: {text}", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("trace", "times", "first", "there"):
+        table.add_column(title, overflow="fold")
+    for trace in found.traces:
+        table.add_row(Text(trace.meaning), str(trace.count), Text(trace.first), Text(trace.shown))
+    console.print(table)
+    if found.exit_code == 3:
+        console.print("This can have other causes; `nfmailguard probe HOST` asks the path itself.", highlight=False)
+    else:
+        console.print("`nfmailguard probe HOST` names the box, and what its owner can do.", highlight=False)
