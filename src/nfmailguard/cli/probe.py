@@ -34,7 +34,7 @@ def _ends(where: str) -> tuple[str, int]:
 def probe(context: click.Context, where: str, timeout: float, learn: bool, message: bool, as_json: bool) -> None:
     """Is there a Mailguard-like box on the path to a mail server, and which?
 
-    Two connections to that host alone, commands no server minds, no mail. Exit code 0: nothing
+    Three connections to that host alone, commands no server minds, no mail. Exit code 0: nothing
     found; 1: found; 3: could not tell.
 
     \b

@@ -1,6 +1,6 @@
 """A careful client: a few commands no server minds, and what came back.
 
-Promises: at most three connections to the one host, a pause for every reply, no mail, no
+Promises: three connections to the one host, a pause for every reply, no mail, no
 address tried. Does not know what an answer means.
 """
 
@@ -58,20 +58,27 @@ class Session:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._where = f"{host} port {port}"
         self._buffer = b""
+        self._closed = False
         self.greeting = self._read()
         self.said.append(("", self.greeting))
 
     def ask(self, command: str, *, cut: int = 0) -> Answer:
-        """One command line; with ``cut`` its first octets in a segment of their own."""
+        """One command line; with ``cut`` its first octets in a segment of their own.
+
+        No answer where the server has ended the connection: some do after a few commands they do not know.
+        """
+        if self._closed:
+            return Answer(())
         octets = command.encode("ascii") + b"\r\n"
         try:
             if cut:
                 self._socket.sendall(octets[:cut])
                 self._pause()
             self._socket.sendall(octets[cut:])
-        except OSError as error:
-            raise ProbeError(f"{self._where}: {error.strerror or error}") from error
-        answer = self._read()
+            answer = self._read()
+        except (OSError, ProbeError):
+            self._closed = True
+            answer = Answer(())
         self.said.append((command, answer))
         return answer
 
@@ -118,7 +125,7 @@ class Talk:
 
 
 def converse(host: str, port: int, timeout: float) -> Talk:
-    """The first connection: greeting, EHLO (HELO where that is refused), and verbs that only some boxes let through."""
+    """The first two connections: greeting, EHLO or else HELO, and verbs that only some boxes let through."""
     with Session(host, port, timeout) as session:
         talk = Talk(session.greeting)
         talk.said = session.said
@@ -129,17 +136,25 @@ def converse(host: str, port: int, timeout: float) -> Talk:
             talk.answers["HELO"] = session.ask(f"HELO {NAME}")
         talk.answers["NOOP"] = session.ask("NOOP")
         talk.answers["cut NOOP"] = session.ask("NOOP", cut=2)
-        for command in (NONSENSE, "HELP", "VRFY", "STARTTLS"):
+        talk.answers[NONSENSE] = session.ask(NONSENSE)
+        session.ask("QUIT")
+    # On a connection of their own, for some servers end one after three commands they do not know.
+    with Session(host, port, timeout) as session:
+        talk.said = [*talk.said, *session.said]
+        if session.greeting.code != 220:
+            return talk
+        session.ask(f"{'HELO' if 'HELO' in talk.answers else 'EHLO'} {NAME}")
+        for command in ("HELP", "VRFY", "STARTTLS"):
             if command != "STARTTLS" or "HELO" not in talk.answers:
                 talk.answers[command] = session.ask(command)
-            if command == "STARTTLS" and talk.answers.get(command, Answer(())).code == 220:
-                return talk  # TLS would be next
-        session.ask("QUIT")
+        if talk.answers.get("STARTTLS", Answer(())).code != 220:  # TLS would be next
+            session.ask("QUIT")
+        talk.said += session.said[1:]
     return talk
 
 
 def data_first(host: str, port: int, timeout: float) -> tuple[Answer, Answer, list[tuple[str, Answer]]]:
-    """The second connection: DATA with no mail begun, which a server refuses, then a command (Nessus 10520)."""
+    """The third connection: DATA with no mail begun, which a server refuses, then a command (Nessus 10520)."""
     with Session(host, port, timeout) as session:
         session.ask(f"HELO {NAME}")
         refused = session.ask("DATA")

@@ -1,0 +1,103 @@
+"""``probe`` through the live gateway: it names every profile's box, and nothing where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfmailguard.lab.postfix import Postfix, installed
+from nfmailguard.lab.servers import Gateway, MailServer
+from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+from nfmailguard.policy.load import profile_names
+from nfmailguard.probe.verdict import family_of
+from tests.live.test_mail import is_real_root
+from tests.support.mailservers import Other, unpacked
+
+pytestmark = pytest.mark.live
+SERVERS = ("aiosmtpd", "postfix", "exim", "opensmtpd")
+
+
+@pytest.fixture(scope="module")
+def topology() -> Iterator[Topology]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, or a kernel that allows unprivileged user namespaces")
+    with Topology(f"np{os.getpid()}-") as made:
+        yield made
+
+
+def started(topology: Topology, kind: str, directory: Path) -> AbstractContextManager[Any]:
+    if kind == "aiosmtpd":
+        return MailServer(topology, directory)
+    if not is_real_root():
+        pytest.skip("needs the machine's root: the server changes users")
+    if kind == "postfix":
+        if not installed():
+            pytest.skip("no Postfix here; apt-get install postfix")
+        return Postfix(topology, SERVER, directory, addresses=(topology.address(SERVER),))
+    if not unpacked():
+        pytest.skip("no Exim and OpenSMTPD under build/servers; deploy/setup test unpacks them")
+    return Other(topology, directory, kind)
+
+
+def probed(topology: Topology, *options: str) -> tuple[int, Any]:
+    """The exit code and what it printed, as JSON."""
+    command = [sys.executable, "-m", "nfmailguard", "probe", topology.address(SERVER), "--timeout", "10", *options]
+    done = topology.run(CLIENT, command, capture_output=True, text=True)
+    assert done.returncode in (0, 1, 3), done.stderr
+    return done.returncode, json.loads(done.stdout) if "--json" in options else done.stdout
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_every_profile_is_named(topology: Topology, tmp_path: Path, profile: str) -> None:
+    gateway = ("--mode", "enforce", "--profile", profile)
+    with MailServer(topology, tmp_path / "mail"), Gateway(topology, tmp_path / "gateway", *gateway):
+        code, found = probed(topology, "--json")
+    assert code == 1
+    assert found["family"] == family_of(profile)[0]
+    assert profile in found["candidates"]
+    assert found["sure"] == "high"
+    assert found["evidence"]
+    assert profile == "rfc821" or found["remedy"][-1] in found["message"]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_nothing_is_found_where_nothing_is(topology: Topology, tmp_path: Path, kind: str) -> None:
+    with started(topology, kind, tmp_path / "server"):
+        code, shown = probed(topology)
+    assert (code, shown) == (0, f"{topology.address(SERVER)} port 25: nothing found\n")
+
+
+@pytest.mark.parametrize("profile", ["pix63", "asa"])
+@pytest.mark.parametrize("kind", SERVERS[1:])
+def test_a_box_in_front_of_other_servers_is_found(topology: Topology, tmp_path: Path, kind: str, profile: str) -> None:
+    gateway = ("--mode", "enforce", "--profile", profile)
+    with started(topology, kind, tmp_path / "server"), Gateway(topology, tmp_path / "gateway", *gateway):
+        code, found = probed(topology, "--json")
+    assert code == 1
+    assert family_of(profile)[0] in found["family"], found
+    assert profile in found["candidates"]
+
+
+def test_what_a_server_says_is_learned_for_restoring(topology: Topology, tmp_path: Path) -> None:
+    with MailServer(topology, tmp_path / "mail"):
+        _, block = probed(topology, "--learn")
+        config = tmp_path / "restore.toml"
+        config.write_text('[gateway]\nmode = "restore"\nprofile = "asa"\n[restore]\nside = "client"\n' + block)
+        check = [sys.executable, "-m", "nfmailguard", "check", "-c", str(config)]
+        assert topology.run(CLIENT, check, capture_output=True).returncode == 0
+        with Gateway(topology, tmp_path / "gateway", "--mode", "enforce", "--profile", "asa"):
+            code, _ = probed(topology, "--learn")
+    assert "8BITMIME" in block
+    assert code == 3, "what is masked is not learned"
+
+
+def test_nobody_there_and_no_smtp_cannot_be_told(topology: Topology, tmp_path: Path) -> None:
+    code, shown = probed(topology)
+    assert (code, shown) == (3, "")
