@@ -41,9 +41,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("queues",),
     ("events",),
     ("config", "ruleset"),
+    ("probe",),
     ("reports", "replay"),
     ("service",),
-    ("lab", "probe"),
+    ("lab",),
     ("cli",),
     ("__main__",),
 )

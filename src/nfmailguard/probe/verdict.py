@@ -12,7 +12,7 @@ from typing import Any
 from nfmailguard.policy.load import load_profile, profile_names
 from nfmailguard.policy.model import EhloMask, Policy
 from nfmailguard.probe.features import MASKED, NOOP, OK, Features, contradictions, observe
-from nfmailguard.probe.talk import Answer, ProbeError, converse, data_first
+from nfmailguard.probe.talk import NONSENSE, Answer, ProbeError, converse, data_first
 
 __all__ = ["FAMILIES", "Verdict", "examine", "learned", "remedy"]
 
@@ -140,9 +140,12 @@ def remedy(verdict: Verdict) -> str:
     if not verdict.found:
         return ""
     shown: list[str] = []
-    for command, lines in verdict.dialogue[:4]:
-        shown += [f"    C: {command}"] if command else []
-        shown += [f"    S: {line}" for line in lines[:4]]
+    told: set[str] = set()
+    for command, lines in verdict.dialogue:
+        if command.split(" ")[0] in ("", "EHLO", NONSENSE) and command not in told:
+            told.add(command)
+            shown += [f"    C: {command}"] if command else []
+            shown += [f"    S: {line}" for line in lines[:16]]
     text = [
         f"Mail to {verdict.host} port {verdict.port} goes through a firewall that changes SMTP: {verdict.family}.",
         "",
