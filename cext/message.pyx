@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
 from nfmailguard.cext.mime cimport mime_octets
+from nfmailguard.cext.part cimport part_octets
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push, ring_reserve
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
@@ -247,6 +248,10 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
         return end
     if scene.ruling.header_line_length or scene.ruling.body_line_length:
         measure_lines(scene, dialogue, octets, at, end, offset)
+        if scene.verdict != ACTION_PASS:
+            return end
+    if scene.ruling.header_length or scene.ruling.body_length or scene.ruling.to_fields:
+        part_octets(scene, dialogue, octets, at, end, offset, ended)
         if scene.verdict != ACTION_PASS:
             return end
     if scene.ruling.filename_length:

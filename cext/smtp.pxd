@@ -116,6 +116,10 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_BANNER
     RESTORE_COMMAND
     RESTORE_KEYWORD
+    HEADER_TOO_LONG
+    HEADER_TO_FIELDS_TOO_MANY
+    DATA_TOO_LONG
+    RECIPIENTS_INVALID_TOO_MANY
     MIME_FILENAME_TOO_LONG
     RESTORE_NOT_RECOVERABLE
 
@@ -207,6 +211,10 @@ cdef struct Ruling:
     uint32_t header_line_length
     uint32_t body_line_length
     uint32_t filename_length
+    uint32_t header_length
+    uint32_t body_length
+    uint32_t to_fields
+    uint32_t invalid_recipients
     uint32_t outstanding_commands
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]
@@ -237,6 +245,10 @@ cdef struct Dialogue:
     uint32_t data_line_length
     uint32_t recipients
     uint32_t address_length
+    uint32_t invalid_recipients
+    uint32_t part_octets       # of the header, then of the body, of whole lines
+    uint32_t part_line         # of the line that is not whole
+    uint16_t to_fields
     uint32_t mime_count        # octets of the field's or the file's name so far
     uint16_t first             # index of the oldest outstanding command
     uint16_t count
@@ -261,6 +273,10 @@ cdef struct Dialogue:
     uint8_t data_state         # DataState
     uint8_t header
     uint8_t mime               # of a header's field: what its next octet belongs to
+    uint8_t part_body          # the header has ended
+    uint8_t part_cr            # the line is a CR so far
+    uint8_t part_name          # octets of "To:" the line begins with; 4: not with it
+    uint8_t part_reported
     uint8_t mime_header        # in a header, the message's or a part's
     uint8_t mime_line
     uint8_t mime_which

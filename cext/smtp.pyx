@@ -259,6 +259,15 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ring_push(scene.ring)
     if not expected:
         return
+    if verb == VERB_RCPT and code // 100 == 5:
+        dialogue.invalid_recipients += 1
+        if scene.ruling.invalid_recipients and dialogue.invalid_recipients > scene.ruling.invalid_recipients:
+            report(scene, dialogue, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
+            if scene.verdict != ACTION_PASS:
+                return
+    elif (verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO
+            or verb == grammar.verb_end_of_data):
+        dialogue.invalid_recipients = 0            # the mail they were of is over
     if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS
@@ -303,6 +312,9 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.reported = 0
     dialogue.message_octets = 0
     dialogue.data_line_length = 0
+    dialogue.part_octets = dialogue.part_line = 0
+    dialogue.to_fields = 0
+    dialogue.part_body = dialogue.part_cr = dialogue.part_name = dialogue.part_reported = 0
     dialogue.mime = 0
     dialogue.mime_line = dialogue.mime_reported = 0
     dialogue.mime_header = 1

@@ -152,6 +152,10 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.header_line_length = table["header_line_length"]
     ruling.body_line_length = table["body_line_length"]
     ruling.filename_length = table["filename_length"]
+    ruling.header_length = table["header_length"]
+    ruling.body_length = table["body_length"]
+    ruling.to_fields = table["to_fields"]
+    ruling.invalid_recipients = table["invalid_recipients"]
     ruling.outstanding_commands = table["outstanding_commands"]
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")

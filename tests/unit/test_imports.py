@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.record", "cext.packet", "cext.store", "cext.network"),
     ("cext.operation", "cext.stream"),
     ("cext.smtp",),
-    ("cext.argument", "cext.secret", "cext.restore", "cext.mime"),
+    ("cext.argument", "cext.secret", "cext.restore", "cext.mime", "cext.part"),
     ("cext.message",),
     ("cext.command", "cext.reply"),
     ("cext.client",),
@@ -54,7 +54,7 @@ NEVER: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("cext",), ("policy", "smtp")),  # the core gets its tables as values
     (
         (
-            *("cext.smtp", "cext.message", "cext.mime", "cext.argument", "cext.secret", "cext.restore"),
+            *("cext.smtp", "cext.message", "cext.mime", "cext.part", "cext.argument", "cext.secret", "cext.restore"),
             *("cext.command", "cext.client", "cext.reply"),
         ),
         ("cext.packet", "cext.operation", "cext.stream"),

@@ -31,7 +31,13 @@ SIGNATURES: Mapping[str, int] = {
             *("packet.fragment", "packet.odd_flags", "packet.syn_data", "packet.multipath"),
             *("packet.wrong_interface", "upstream.banner_masked", "upstream.command_masked", "upstream.keyword_masked"),
             *("restore.banner", "restore.command", "restore.keyword", "restore.not_recoverable"),
-            *("mime.filename_too_long",),
+            *(
+                "mime.filename_too_long",
+                "header.too_long",
+                "header.to_fields_too_many",
+                "data.too_long",
+                "recipients.invalid_too_many",
+            ),
         ),
         start=1,
     )

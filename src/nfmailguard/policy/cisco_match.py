@@ -56,10 +56,10 @@ _LIMITS: dict[tuple[str, ...], Limit | str] = {
     ("sender-address", "length"): Limit("address.sender_length", "address.too_long", "octets"),
     ("header", "line", "length"): Limit("data.header_line_length", "header.line_too_long", "octets"),
     ("body", "line", "length"): Limit("data.body_line_length", "data.line_too_long", "octets"),
-    ("header", "length"): "the length of a whole header is not measured",
-    ("body", "length"): "the length of a whole body is not measured",
-    ("header", "to-fields", "count"): "header fields are not read",
-    ("invalid-recipients", "count"): "recipients that the server refuses are not counted",
+    ("header", "length"): Limit("data.header_length", "header.too_long", "octets"),
+    ("body", "length"): Limit("data.body_length", "data.too_long", "octets"),
+    ("header", "to-fields", "count"): Limit("data.to_fields", "header.to_fields_too_many", "fields"),
+    ("invalid-recipients", "count"): Limit("address.invalid_recipients", "recipients.invalid_too_many", "recipients"),
     ("mime", "filename", "length"): Limit("data.filename_length", "mime.filename_too_long", "octets"),
 }
 _NAMES: dict[tuple[str, ...], dict[str, str] | str] = {

@@ -121,6 +121,10 @@ def _limits(policy: Policy) -> list[str]:
         ("body line length", policy.data.body_line_length, "data.line_too_long"),
         ("header line length", policy.data.header_line_length, "header.line_too_long"),
         ("sender-address length", policy.address.sender_length, "address.too_long"),
+        ("header length", policy.data.header_length, "header.too_long"),
+        ("body length", policy.data.body_length, "data.too_long"),
+        ("header to-fields count", policy.data.to_fields, "header.to_fields_too_many"),
+        ("invalid-recipients count", policy.address.invalid_recipients, "recipients.invalid_too_many"),
         ("MIME filename length", policy.data.filename_length, "mime.filename_too_long"),
     ):
         action = policy.action(finding)
@@ -192,6 +196,10 @@ def _without_effect(policy: Policy) -> set[str]:
         "address.too_long": policy.address.sender_length,
         "header.line_too_long": policy.data.header_line_length,
         "data.line_too_long": policy.data.body_line_length,
+        "header.too_long": policy.data.header_length,
+        "data.too_long": policy.data.body_length,
+        "header.to_fields_too_many": policy.data.to_fields,
+        "recipients.invalid_too_many": policy.address.invalid_recipients,
         "mime.filename_too_long": policy.data.filename_length,
         "banner.masked": policy.banner.rule is not BannerRule.NONE,
         "reply.keyword_masked": policy.replies.ehlo is not EhloMask.NONE,

@@ -184,6 +184,14 @@ FINDINGS: tuple[FindingSpec, ...] = (
     FindingSpec("restore.banner", "a masked greeting became the configured one", Action.LOG, (Action.LOG,)),
     FindingSpec("restore.command", "a masked command became what it was", Action.LOG, (Action.LOG,)),
     FindingSpec("restore.keyword", "a masked EHLO keyword became what it was", Action.LOG, (Action.LOG,)),
+    FindingSpec("header.too_long", "a header longer than data.header_length", Action.DROP_CONNECTION),
+    FindingSpec("header.to_fields_too_many", "more To fields in a header than data.to_fields", Action.DROP_CONNECTION),
+    FindingSpec("data.too_long", "a body longer than data.body_length", Action.DROP_CONNECTION),
+    FindingSpec(
+        "recipients.invalid_too_many",
+        "more recipients of one mail refused by the server than address.invalid_recipients",
+        Action.DROP_CONNECTION,
+    ),
     FindingSpec("mime.filename_too_long", "a MIME file name longer than data.filename_length", Action.DROP_CONNECTION),
     FindingSpec("restore.not_recoverable", "what was masked cannot be told, or is left on purpose", Action.LOG),
 )

@@ -114,6 +114,10 @@ def _problem_of_limits(policy: Policy) -> str | None:
         "address.recipients": policy.address.recipients,
         "data.header_line_length": policy.data.header_line_length,
         "data.body_line_length": policy.data.body_line_length,
+        "data.header_length": policy.data.header_length,
+        "data.body_length": policy.data.body_length,
+        "data.to_fields": policy.data.to_fields,
+        "address.invalid_recipients": policy.address.invalid_recipients,
         "data.filename_length": policy.data.filename_length,
     }
     for key, value in limits.items():

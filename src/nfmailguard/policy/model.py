@@ -133,12 +133,19 @@ class AddressPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sender_length: int | None = None
     #: RCPT commands in one mail; None: no limit.
     recipients: int | None = None
+    #: Of them those that the server refused (5xx).
+    invalid_recipients: int | None = None
 
 
 class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Octets of a line without CRLF; None: not looked at.
     header_line_length: int | None = None
     body_line_length: int | None = None
+    #: Octets of the whole header, and of the whole body, line ends too; counted as each line ends.
+    header_length: int | None = None
+    body_length: int | None = None
+    #: To fields of a header.
+    to_fields: int | None = None
     #: Octets of a file name in a header or MIME part (RFC 2183, RFC 2045); None: not looked at.
     filename_length: int | None = None
 

@@ -285,12 +285,34 @@ class _Dialogue(Replies):
             self.measure(octet)
             if self.policy.data.filename_length and self.file_names.too_long(octet.value):
                 self.report("mime.filename_too_long", True, octet.offset)
+            self.weigh(octet, ended=ended)
             if ended:
                 self.input = Input.COMMANDS
                 self.recipients = 0
                 self.outstanding.append(VERBS[VERB_INDEX["<end of data>"]])
                 return octets[place + 1 :]
         return []
+
+    def weigh(self, octet: Octet, *, ended: bool) -> None:
+        """Header and body as each of their lines ends; To fields as they begin. All of it is read anew each time."""
+        rules = self.policy.data
+        if not (rules.header_length or rules.body_length or rules.to_fields):
+            return
+        self.body_text += bytes([octet.value])
+        lines = self.body_text.split(b"\n")
+        empty = next((place for place, line in enumerate(lines[:-1]) if line in (b"", b"\r")), len(lines))
+        if empty >= len(lines) - 1 and len(lines[-1]) == 3 and lines[-1].upper() == b"TO:":
+            fields = sum(line[:3].upper() == b"TO:" for line in lines[:empty])
+            if rules.to_fields and fields == rules.to_fields + 1:
+                self.report("header.to_fields_too_many", True, octet.offset)
+        if octet.value != LF or ended:
+            return
+        inside = len(lines) - 2 <= empty  # the line that has just ended is the header's
+        size = sum(len(line) + 1 for line in (lines[:-1] if inside else lines[empty + 1 : -1]))
+        last = len(lines[-2]) + 1
+        limit = rules.header_length if inside else rules.body_length
+        if limit and size > limit >= size - last:
+            self.report("header.too_long" if inside else "data.too_long", True, octet.offset)
 
     def end_is_cut(self, octets: list[Octet]) -> bool:
         """CSCds90792: whether a packet is lost because it goes on with an end of data another one began."""

@@ -133,6 +133,13 @@ class Replies(Restoring):
         verb = self.explained(code, offset)
         if self.ignored:
             return
+        if verb.name == "RCPT" and code // 100 == 5:
+            self.invalid_recipients += 1
+            most = self.policy.address.invalid_recipients
+            if most and self.invalid_recipients > most:
+                self.report("recipients.invalid_too_many", False, offset, verb.name)
+        elif verb.name in ("MAIL", "RSET", "HELO", "EHLO", "<end of data>"):
+            self.invalid_recipients = 0  # the mail they were of is over
         self.state = next_state(self.state, verb.name, code)
         begun = verb.name == "DATA" and self.input is Input.DATA
         if begun and (not code or verb.continues != code):
