@@ -39,12 +39,17 @@ def test_a_syslog_server_and_alerts_get_what_an_asa_would_log(topology: Topology
     )
     options = [option for setting in settings for option in ("--set", setting)]
     gateway = Gateway(topology, tmp_path / "gateway", "--mode", "enforce", "--profile", "asa", *options)
-    with receiver, MailServer(topology, tmp_path / "mail"), gateway:
-        with topology.enter(CLIENT), Client(topology.address(SERVER)) as client:
-            port = client.local_port
-            client.hello("client.example.net")
-            client.send(b"NOOP " + b"x" * 600)
-            lines = [receiver.recv(4096).decode() for _ in range(2)]
+    with (
+        receiver,
+        MailServer(topology, tmp_path / "mail"),
+        gateway,
+        topology.enter(CLIENT),
+        Client(topology.address(SERVER)) as client,
+    ):
+        port = client.local_port
+        client.hello("client.example.net")
+        client.send(b"NOOP " + b"x" * 600)
+        lines = [receiver.recv(4096).decode() for _ in range(2)]
     ends = f"from outside:{topology.address(CLIENT)}/{port} to dmz:{topology.address(SERVER)}/25"
     deed, reason = "Dropped connection for ESMTP Request", "inspector disconnected, dropped packet."
     assert [line.partition(" gw ")[2] for line in lines] == [
