@@ -67,11 +67,15 @@ def test_a_syslog_server_and_alerts_get_what_an_asa_would_log(topology: Topology
 def test_a_pix_logs_what_it_replaced_in_an_address(topology: Topology, tmp_path: Path) -> None:
     log = tmp_path / "pix.log"
     options = ("--mode", "enforce", "--profile", "pix63", "--set", f"syslog.target={log}")
-    with MailServer(topology, tmp_path / "mail"), Gateway(topology, tmp_path / "gateway", *options):
-        with topology.enter(CLIENT), Client(topology.address(SERVER)) as client:
-            client.hello("client.example.net")
-            client.command("MAIL FROM:<|a@example.net>")
-            client.command("QUIT")
+    with (
+        MailServer(topology, tmp_path / "mail"),
+        Gateway(topology, tmp_path / "gateway", *options),
+        topology.enter(CLIENT),
+        Client(topology.address(SERVER)) as client,
+    ):
+        client.hello("client.example.net")
+        client.command("MAIL FROM:<|a@example.net>")
+        client.command("QUIT")
     client_address, server_address = topology.address(CLIENT), topology.address(SERVER)
     expected = f"%PIX-2-108002: SMTP replaced string: out {client_address} in {server_address} data: |\n"
     assert log.read_text().endswith(expected)
