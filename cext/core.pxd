@@ -33,6 +33,7 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_FINDING               # its finding ended the flow
     DROP_CLOSES_GAP            # what has gone ahead of it must not be read
     DROP_FLOW_ENDED
+    DROP_END_KEPT              # the beginning of an end of data, which the sender repeats with the rest
     DROP_INTERNAL
     DROP_REASONS
 

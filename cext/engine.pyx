@@ -73,7 +73,7 @@ FLOW_OCTETS = memory_cost(sizeof(Flow))
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
-    "flow_ended", "internal",
+    "flow_ended", "end_kept", "internal",
 )
 
 cdef enum:

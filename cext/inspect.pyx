@@ -24,6 +24,7 @@ from nfmailguard.cext.core cimport (
     DROP_BEHIND_FIN,
     DROP_CLOSES_GAP,
     DROP_CONDITION,
+    DROP_END_KEPT,
     DROP_FINDING,
     DROP_INTERNAL,
     DROP_REPEATED,
@@ -41,7 +42,7 @@ from nfmailguard.cext.ending cimport (
     stop_following,
 )
 from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, source_of
-from nfmailguard.cext.message cimport end_is_cut
+from nfmailguard.cext.message cimport end_begun, end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, packet_fix_checksums, packet_parse, packet_trim
 from nfmailguard.cext.record cimport END_FIN
@@ -58,6 +59,7 @@ from nfmailguard.cext.smtp cimport (
     INPUT_OPAQUE,
     STREAM_CONFLICTING_RETRANSMISSION,
     STREAM_EDIT_TOO_LATE,
+    STREAM_END_KEPT,
     STREAM_MEMORY_LIMIT,
     STREAM_PENDING_LIMIT,
     Scene,
@@ -79,6 +81,10 @@ from nfmailguard.cext.stream cimport (
     stream_put_back,
 )
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
+
+
+cdef enum:
+    MOST_KEPT = 3
 
 
 cdef inline void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed,
@@ -355,6 +361,27 @@ cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint
         hold(core, flow, to_server, packet, cleared, now, out)
 
 
+cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
+                   Operations *out) noexcept nogil:
+    """Holds back what begins an end of data at the packet's end: the sender repeats it with the rest.
+
+    CSCds90792 loses one that is cut between packets, and a sender that sees a restored greeting does not see
+    to it itself. Returns True when nothing is left of the packet. Three times a message: not every sender's
+    repetition is longer.
+    """
+    cdef uint32_t begun = end_begun(&flow.dialogue, packet.payload, packet.payload_length)
+    if begun == 0 or flow.dialogue.ends_kept == MOST_KEPT or packet.queued.flags & PACKET_GSO:
+        return False
+    flow.dialogue.ends_kept += 1
+    report_condition(core, flow, STREAM_END_KEPT, True, now)
+    if begun == packet.payload_length:
+        drop(core, DROP_END_KEPT, packet.queued.id, out)
+        return True
+    packet_trim(packet, packet.payload_length - begun)
+    cleared[0] = True
+    return False
+
+
 cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                  Operations *out) noexcept nogil:
     """A segment with payload; ``cleared``: its header has been changed already."""
@@ -390,6 +417,8 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
             return
         packet_trim(packet, <uint32_t> -ahead)
         cleared = True
+    if flow.ruling.keep_end and to_server and ahead == 0 and keep_end(core, flow, packet, &cleared, now, out):
+        return
     if to_server and ahead == 0 and flow.ruling.bug_dot_crlf and end_is_cut(
             &flow.dialogue, packet.payload, packet.payload_length):
         if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:

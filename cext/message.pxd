@@ -10,3 +10,5 @@ cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *octets, uint32_t length)
 # Decides message octets from `at` on; returns the index behind the last one that was message.
 cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
                              uint64_t offset) noexcept nogil
+# How many octets at a segment's end begin an end of data, its dot among them; 0: none do.
+cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil

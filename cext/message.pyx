@@ -284,6 +284,21 @@ cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *octets, uint32_t length)
     return dialogue.data_state == DATA_DOT_CR and octets[0] == LF
 
 
+cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # "<CR><LF>." or "<CR><LF>.<CR>", with the octets that were let through before.
+    cdef uint32_t behind = 1 if octets[length - 1] == CR else 0    # the dot
+    cdef const uint8_t *dot = octets + length - 1 - behind
+    cdef uint32_t before
+    if dialogue.input != INPUT_DATA or length < behind + 1 or dot[0] != DOT:
+        return 0
+    before = length - 1 - behind
+    if before >= 2:
+        return behind + 3 if (dot - 1)[0] == LF and (dot - 2)[0] == CR else 0
+    if before == 1:
+        return behind + 2 if (dot - 1)[0] == LF and dialogue.data_state == DATA_CR else 0
+    return behind + 1 if dialogue.data_state == DATA_LINE else 0
+
+
 cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # RFC 3030 2: LAST says that it was the message's last one.
     cdef Record *record

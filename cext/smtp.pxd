@@ -122,6 +122,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RECIPIENTS_INVALID_TOO_MANY
     MIME_FILENAME_TOO_LONG
     RESTORE_NOT_RECOVERABLE
+    STREAM_END_KEPT
 
 cdef enum:  # BannerRule: policy.model.BannerRule
     BANNER_NONE = 0
@@ -196,6 +197,7 @@ cdef struct Ruling:
     uint8_t restore            # RESTORE_COMMANDS, RESTORE_REPLIES; 0 in other modes
     uint8_t restore_starttls
     uint8_t restore_auth
+    uint8_t keep_end           # an end of data leaves in one segment
     uint8_t restore_noop       # the firewall makes NOOP of what it denies
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]
@@ -292,6 +294,7 @@ cdef struct Dialogue:
     uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
     uint8_t body_as_commands   # the message is read as lines of commands
+    uint8_t ends_kept          # of this message
     uint8_t text_octet         # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
     uint8_t offered_chunking

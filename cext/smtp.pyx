@@ -314,6 +314,7 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.data_line_length = 0
     dialogue.part_octets = dialogue.part_line = 0
     dialogue.to_fields = 0
+    dialogue.ends_kept = 0
     dialogue.part_body = dialogue.part_cr = dialogue.part_name = dialogue.part_reported = 0
     dialogue.mime = 0
     dialogue.mime_line = dialogue.mime_reported = 0

@@ -136,6 +136,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.restore_starttls = table["restore_starttls"]
     ruling.restore_auth = table["restore_auth"]
     ruling.restore_noop = table["restore_noop"]
+    ruling.keep_end = table["keep_end"]
     for octet in table["illegal"]:
         ruling.illegal[<uint8_t> octet] = 1
     for octet in table["keyword_end"]:

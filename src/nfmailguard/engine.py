@@ -133,6 +133,7 @@ def _restoring(known: Recovery | None) -> dict[str, object]:
         "restore_starttls": bool(known and known.starttls),
         "restore_auth": bool(known and known.authentication),
         "restore_noop": bool(known and known.noop),
+        "keep_end": bool(known and known.keeps_end),
         "hide": bool(known and known.hides),
         "listings": [
             {

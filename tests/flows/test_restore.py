@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from nfmailguard.smtp.turns import Turn
 from tests.flows.grammar import KEYWORDS, wild_turns
 from tests.flows.test_reference_agrees import core, loose, of_core, of_model, said
 from tests.support.dialogue import Dialogue
+from tests.support.wire import ACK, PSH
 
 MASKED = ["XXXX a", "XXXXXXXX", "XXXX PLAIN AGEAYg==", "NOOP a", "xxxx a.b", "XXXX a b", "XXXX", "XXXX [10.0.0.1]"]
 BANNERS = ["220 ****************\r\n", "220 ****2*****0***\r\n", "220 SMTP/cmap ready____\r\n", "220********\r\n"]
@@ -92,3 +94,53 @@ def test_restore_changes_nothing_of_what_nobody_masked(data: st.DataObject) -> N
     if not any(finding.name.startswith("restore.") for finding in result.findings):
         kept = zip(result.turns, turns, strict=True)
         assert all(after.data in (b"", before.data) for after, before in kept)
+
+
+KEEPING = Restore(RestoreSide.CLIENT, offers=(Offer((), (), "mail ready"),))
+
+
+def in_text(restore: Restore = KEEPING) -> Dialogue:
+    dialogue = Dialogue.under(load_profile("pix42"), restore=restore)
+    for to_server, octets in ((False, b"220 m\r\n"), (True, b"DATA\r\n"), (False, b"354 go\r\n")):
+        dialogue.say(to_server, octets)
+    return dialogue
+
+
+@pytest.mark.parametrize(
+    ("first", "kept"),
+    [
+        (b"text\r\n.", 3),
+        (b"text\r\n.\r", 4),
+        (b"\r\n.\r", 4),
+        (b".", 1),
+        (b".\r", 2),
+        (b"text\r\n", 0),
+        (b"text.", 0),
+        (b"text\n.", 0),
+        (b"x\r", 0),
+    ],
+)
+def test_an_end_of_data_leaves_in_one_segment(first: bytes, kept: int) -> None:
+    """CSCds90792: what begins it waits until its sender repeats it with the rest."""
+    dialogue = in_text()
+    whole = first + b"\r\n.\r\n"[kept:] if kept else first + b"\r\n.\r\n"
+    before = len(dialogue.received_by_server)
+    dialogue.send(True, ACK | PSH, first)
+    left = len(first) - kept
+    assert len(dialogue.received_by_server) == before + left
+    assert [f.name for f in dialogue.findings].count("stream.end_kept") == bool(kept)
+    dialogue.send(True, ACK | PSH, whole[left:], seq=dialogue.sent[True] + left)
+    assert dialogue.received_by_server[before:] == whole
+
+
+def test_a_sender_that_repeats_no_more_goes_on_after_three_times() -> None:
+    dialogue = in_text()
+    assert [dialogue.send(True, ACK | PSH, b".") for _ in range(4)] == [[2], [2], [2], [0]]
+    dialogue.sent[True] += 1
+    dialogue.client(b"\r\n")
+    assert dialogue.received_by_server.endswith(b"DATA\r\n.\r\n")
+
+
+def test_nothing_is_held_back_where_no_greeting_is_restored() -> None:
+    dialogue = in_text(Restore(RestoreSide.CLIENT))
+    assert dialogue.send(True, ACK | PSH, b"text\r\n.") == [0]

@@ -37,6 +37,7 @@ SIGNATURES: Mapping[str, int] = {
                 "header.to_fields_too_many",
                 "data.too_long",
                 "recipients.invalid_too_many",
+                "stream.end_kept",
             ),
         ),
         start=1,

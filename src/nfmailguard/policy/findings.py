@@ -194,6 +194,12 @@ FINDINGS: tuple[FindingSpec, ...] = (
     ),
     FindingSpec("mime.filename_too_long", "a MIME file name longer than data.filename_length", Action.DROP_CONNECTION),
     FindingSpec("restore.not_recoverable", "what was masked cannot be told, or is left on purpose", Action.LOG),
+    FindingSpec(
+        "stream.end_kept",
+        "an end of data was cut between packets: its beginning waits for the rest (mode restore, with a banner)",
+        Action.LOG,
+        (Action.LOG,),
+    ),
 )
 
 FINDING_INDEX: Mapping[str, int] = {spec.name: index for index, spec in enumerate(FINDINGS)}

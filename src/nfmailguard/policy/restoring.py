@@ -67,6 +67,11 @@ class Recovery:
     passed: frozenset[str]
     scope: RestoreScope
 
+    @property
+    def keeps_end(self) -> bool:
+        """Whether an end of data is kept whole: a sender that sees a restored greeting does not see to it itself."""
+        return self.replies and any(offer.banner for offer in self.offers)
+
     def candidates(self, offer: Offer) -> list[Candidate]:
         """The lines of ``offer`` that the firewall masks, in order (rule E1)."""
         return [
