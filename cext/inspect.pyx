@@ -271,6 +271,10 @@ cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations 
     cdef bint more = True
     cdef bint ahead, held
     while more and flow.fate == FLOW_INSPECTED:
+        if not to_server and not flow.ruling.hold and flow.stream[1].ahead != NULL and not flow.dialogue.waiting:
+            pump(core, flow, True, now, out)       # what the client said before the server's next reply
+            if flow.fate != FLOW_INSPECTED:
+                break
         ahead = stream.ahead != NULL and nm_seq_diff(stream.ahead.seq, stream.next_seq) <= 0
         held = stream.held != NULL and nm_seq_diff(stream.held.seq, stream.next_seq) <= 0
         if ahead:                                  # first: what has left cannot be told otherwise any more
@@ -304,8 +308,11 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
     cdef bint apply = flow.ruling.apply
     cdef uint32_t changed = 0
     cdef uint8_t action
+    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
+    cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided already, and put back
+    cdef uint32_t length = packet.payload_length - old
     if stream.ahead != NULL:
-        changed = stream_put_ahead(stream, packet.seq, packet.payload, packet.payload_length, apply)
+        changed = stream_put_ahead(stream, packet.seq + old, packet.payload + old, length, apply)
     if changed:
         action = conflicting(core, flow, to_server, now)
         if action != ACTION_PASS:
@@ -315,7 +322,7 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
             return
     if stream.ahead_count >= core.pending_limit or pool_is_short(&core.pool):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
-    elif stream_go_ahead(stream, &core.pool, packet.seq, packet.payload, packet.payload_length) < 0:
+    elif stream_go_ahead(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
         refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
     else:
         let_go(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)

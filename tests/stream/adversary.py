@@ -142,6 +142,7 @@ class Adversary(Network):
         start = max(0, start)
         self.wedged = True
         self.contradicted |= not self.books.apply  # octets behind a FIN pass there, and no receiver takes them
+        self.judged &= self.books.holds or not self.books.apply
         text = bytes(self.ends[to_server].said[start : start + size]) if self.below(2) else b""
         self.send(to_server, start, text, flags=FIN | ACK)
 

@@ -47,6 +47,7 @@ class Books:
         self.tracks = tracks
         self.bases = bases  # sequence numbers of both streams' first octets
         self.apply = apply
+        self.holds = apply  #: the client's octets wait where they cannot be decided
         self.memory = memory
         self.now = now
         self.open: dict[int, Given] = {}
@@ -227,7 +228,7 @@ class Books:
         if not given.believable:
             raise Violation(2, f"octets nobody should believe leave: {segment}")
         self.octets(to_server, given.start, segment.payload)
-        if len(self.left[to_server]) > self.fins[to_server]:
+        if len(self.left[to_server]) > self.fins[to_server] and (self.holds or not to_server):
             raise Violation(2, f"octets leave behind the FIN at {self.fins[to_server]}")
         if len(self.left[to_server]) > self.believed.sides[to_server].next and not ending:
             raise Violation(2, f"octets from {self.believed.sides[to_server].next} on can be read and are not decided")

@@ -114,13 +114,19 @@ class Judge:
         out, sent, bases = (bytearray(), bytearray()), [0, 0], (1001, 5001)
         handshake = [(True, SYN, b""), (False, SYN | ACK, b""), (True, ACK, b"")]
         for to_server, flags, data in handshake + [(to_server, ACK | PSH, data) for to_server, data in turns]:
-            now += 1000
             seq = bases[to_server] + sent[to_server] - bool(flags & SYN)
             ack = bases[not to_server] + sent[not to_server] if flags & ACK else 0
-            packet = tracks[to_server].build(seq, ack, flags, data)
-            for kind, _, changed, _ in engine.process(packet, now):
-                if kind < 2:
-                    out[to_server].extend(tracks[to_server].read(packet if changed is None else changed).payload)
+            gone = 0
+            for _ in range(4 if data else 1):  # what is held back for the rest of an end of data is said again
+                now += 1000
+                packet = tracks[to_server].build(seq + gone, ack, flags, data[gone:])
+                for kind, _, changed, _ in engine.process(packet, now):
+                    if kind < 2:
+                        left = tracks[to_server].read(packet if changed is None else changed).payload
+                        out[to_server].extend(left)
+                        gone += len(left)
+                if gone >= len(data):
+                    break
             sent[to_server] += len(data)
         engine.finish(now)
         while engine.drain():

@@ -46,6 +46,7 @@ class Run:
         ends = Endpoint(isns[0], isns[1], 65535), Endpoint(isns[1], isns[0], 65535)
         ends[below(2)].size = size
         self.network = (Adversary if hostile else Network)(below, self.books, ends)
+        self.books.holds = setting.mode is Mode.ENFORCE
         if setting.mode is Mode.RESTORE:
             self.network.server.others.clear()  # what servers read otherwise is told, and left
         self.network.options = TIMESTAMPS if below(4) == 3 else b""
@@ -93,7 +94,7 @@ class Run:
         records = []
         while more := self.engine.drain():
             records += more
-        if self.apply or not network.contradicted:
+        if network.judged and (self.apply or not network.contradicted):
             Judge(self.name, self.setting, self.books).judge(records, honest=type(network) is Network)
 
     def scale(self, shifts: tuple[int | None, ...]) -> None:

@@ -32,6 +32,7 @@ class Network:
         self.history: list[tuple[bool, bytes, int]] = []
         self.contradicted = False  #: other octets than the ends' own have been sent
         self.wedged = False  #: an end may wait for ever, and be right to
+        self.judged = True  #: what was decided can be told from the verdicts
         self.renewed = False  #: a SYN came behind a reset of ours: the ports are another connection's now
         self.options = b""
         self.offers = b"", b""  # what the SYNs carry, by direction

@@ -109,8 +109,8 @@ class Topology:
 
         for host in self.hosts:
             netns.create(self.namespace(host))
-        for left, right in self.links:
-            self._link(left, right)
+        for number, (left, right) in enumerate(self.links):
+            self._link(number, left, right)
         for host in self.hosts:
             self._configure(host)
         for host in self.hosts:
@@ -127,8 +127,8 @@ class Topology:
                     raise LabError(f"lab: a link of {host} does not come up")
                 time.sleep(0.02)
 
-    def _link(self, left: Address, right: Address) -> None:
-        # A veth pair is born inside its first host, and one end is handed to the other.
+    def _link(self, number: int, left: Address, right: Address) -> None:
+        # Lossy links are known by their number. A veth pair is born inside its first host, and one end is handed over.
         from pyroute2 import IPRoute
 
         with self.enter(left.host), IPRoute() as ip:
