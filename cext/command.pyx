@@ -123,7 +123,7 @@ cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb, uint
         return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
-    if verb == VERB_BDAT and scene.ruling.apply and not dialogue.offered_chunking:
+    if verb == VERB_BDAT and scene.ruling.hold and not dialogue.offered_chunking:
         return BDAT_NOT_OFFERED
     return 0
 

@@ -207,7 +207,7 @@ class _Dialogue(Replies):
         # A dot may be the end of a message to a server that reads what stands behind DATA as one.
         if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
-        elif verb.argument is Argument.CHUNK_SIZE and self.apply and not self.chunking:
+        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.chunking:
             finding = "bdat.not_offered"
         else:
             return False
