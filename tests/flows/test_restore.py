@@ -144,3 +144,30 @@ def test_a_sender_that_repeats_no_more_goes_on_after_three_times() -> None:
 def test_nothing_is_held_back_where_no_greeting_is_restored() -> None:
     dialogue = in_text(Restore(RestoreSide.CLIENT))
     assert dialogue.send(True, ACK | PSH, b"text\r\n.") == [0]
+
+
+def test_a_repetition_of_what_is_partly_decided_acknowledged_and_ahead_is_honest() -> None:
+    dialogue = Dialogue.under(load_profile("pix63"), restore=Restore())
+    for to_server, octets in ((False, b"220 m\r\n"), (True, b"NOOP\r\n"), (False, b"250 ok\r\n")):
+        dialogue.say(to_server, octets)
+    at, said = dialogue.sent[True], b"RSET\r\nDATA\r\nMAI"
+    assert dialogue.client(said) == [0]
+    dialogue.send(False, ACK)  # all of it
+    had = len(dialogue.received_by_server)
+    assert dialogue.send(True, ACK | PSH, said, seq=at) != [2]
+    del dialogue.received[True][had:]  # the server has them
+    dialogue.server(b"250 ok\r\n503 no\r\n")
+    dialogue.client(b"L FROM:<a@b>\r\n")
+    assert dialogue.emitted == []
+    assert "stream.conflicting_retransmission" not in [finding.name for finding in dialogue.findings]
+    assert dialogue.received_by_server.endswith(b"L FROM:<a@b>\r\n")
+
+
+def test_a_held_reply_comes_behind_the_command_that_had_gone_ahead() -> None:
+    dialogue = Dialogue.under(load_profile("pix63"), restore=Restore())
+    for to_server, octets in ((False, b"220 m\r\n"), (True, b"DATA\r\n"), (False, b"503 no\r"), (True, b"NOOP\r\n")):
+        dialogue.say(to_server, octets)
+    at = dialogue.sent[False]
+    assert dialogue.send(False, ACK | PSH, b"250 ok\r\n", seq=at + 1) == []
+    assert dialogue.send(False, ACK | PSH, b"\n", seq=at) == [0, 0]
+    assert "reply.unsolicited" not in [finding.name for finding in dialogue.findings]
