@@ -40,6 +40,7 @@ from nfmailguard.cext.smtp cimport (
 cdef extern from "scan.h" nogil:
     size_t nm_odd_octet(const uint8_t *p, size_t length, uint8_t before) noexcept
     const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
+    bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
 
 cdef enum:                             # Odd: octets that have no place in a message; bits of Dialogue.text_reported
     ODD_NUL = 0
@@ -231,18 +232,39 @@ cdef void report_odd(Scene *scene, Dialogue *dialogue, uint8_t kind, uint8_t fin
         report(scene, dialogue, finding, True, 0, offset + at, NULL, 0, NULL, 0)
 
 
+cdef inline bint is_plain(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # What came before may have been changed since: both readings of it count.
+    cdef uint8_t state = dialogue.data_state
+    if state >= DATA_DOT or (octets[0] == DOT and state != DATA_TEXT):
+        return False
+    return nm_plain(octets, length, dialogue.text_octet)
+
+
+cdef inline void follow(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
+    # The two last octets tell all there is to know.
+    if length >= 2:
+        dialogue.data_state = step(step(DATA_TEXT, octets[length - 2]), octets[length - 1])
+    else:
+        dialogue.data_state = step(dialogue.data_state, octets[0])
+
+
 cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
                              uint64_t offset) noexcept nogil:
-    cdef bint ended
+    cdef bint ended = 0
     cdef uint32_t odd[3]
     cdef uint32_t end
     cdef uint8_t last = octets[length - 1]
     cdef Record *record
-    find_odd(dialogue, octets, at, length, odd)    # as they came: find_end makes some of them spaces
-    end = find_end_behind_nuls(scene, dialogue, octets, at, length, offset, &ended)
-    report_odd(scene, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
-    report_odd(scene, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
-    report_odd(scene, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
+    if is_plain(dialogue, octets + at, length - at):
+        # As nearly all text: nothing to tell, and no dot that could begin an end of data.
+        follow(dialogue, octets + at, length - at)
+        end = length
+    else:
+        find_odd(dialogue, octets, at, length, odd)    # as they came: find_end makes some of them spaces
+        end = find_end_behind_nuls(scene, dialogue, octets, at, length, offset, &ended)
+        report_odd(scene, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
+        report_odd(scene, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
+        report_odd(scene, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
     dialogue.text_octet = last
     if scene.verdict != ACTION_PASS:
         return end

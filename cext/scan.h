@@ -33,6 +33,27 @@ static inline size_t nm_odd_octet(const uint8_t *p, size_t length, uint8_t befor
     return length;
 }
 
+/* Whether the text is plain: no NUL, no LF or CR alone but for a CR at its end, no dot behind a line's end.
+ * `before` is the octet in front of the first one. The loop has no branch, so that a compiler makes vectors
+ * of it. */
+static inline int nm_plain(const uint8_t *p, size_t length, uint8_t before) {
+    size_t at, i;
+    uint8_t odd;
+    if (length == 0)
+        return 1;
+    if (p[0] == 0 || (p[0] == 10) != (before == 13) || (p[0] == 46 && (before == 10 || before == 13)))
+        return 0;
+    for (at = 1; at < length; at += 1024) {
+        size_t stop = length - at < 1024 ? length : at + 1024;
+        odd = 0;
+        for (i = at; i < stop; i++)
+            odd |= (uint8_t)((p[i] == 0) | ((p[i] == 10) ^ (p[i - 1] == 13)) | ((p[i] == 46) & (p[i - 1] == 10)));
+        if (odd)
+            return 0;
+    }
+    return 1;
+}
+
 /* The last LF of `length` octets, or NULL. */
 static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
     return (const uint8_t *)memrchr(p, 10, length);
