@@ -19,6 +19,8 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
 cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
                       Operations *out) noexcept nogil
 cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil
+# Lets a packet go on, `changed` or as it came.
+cdef void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil
 
 cdef inline bint odd_flags(uint8_t flags) noexcept nogil:
     # No TCP sends them, and receivers differ: SYN with FIN or RST; neither SYN nor ACK nor RST.

@@ -11,10 +11,10 @@ from libc.stdint cimport int32_t
 
 from nfmailguard.cext.core cimport DROP_FINDING, DROP_GAP
 from nfmailguard.cext.ending cimport answer_by, refuse, report_condition
-from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff
+from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff, packet_fix_checksums
 from nfmailguard.cext.smtp cimport ACTION_LOG, STREAM_GAP, STREAM_URGENT
-from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_acknowledge, stream_ended
-from nfmailguard.cext.verdict cimport drop_if
+from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_acknowledge, stream_ahead, stream_ended
+from nfmailguard.cext.verdict cimport accept, drop_if, replace
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
@@ -43,7 +43,7 @@ cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexc
 cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
     # The end of what the receiver can have in order, where packets go on before they are decided.
     cdef uint32_t end = stream.next_seq
-    cdef Ahead *ahead = stream.ahead
+    cdef Ahead *ahead = stream_ahead(stream)
     while ahead != NULL and nm_seq_diff(ahead.seq, end) <= 0:
         if nm_seq_diff(ahead_end(ahead), end) > 0:
             end = ahead_end(ahead)
@@ -56,8 +56,8 @@ cdef inline void take_window(Flow *flow, bint to_server, Packet *packet) noexcep
     # left (RFC 9293 3.8.6): octets sent under a wider window are still taken.
     cdef Stream *stream = &flow.stream[not to_server]
     cdef uint32_t edge = packet.ack + packet.window
-    if not packet.flags & TCP_SYN and flow.scaled[0] and flow.scaled[1]:
-        edge = packet.ack + (<uint32_t> packet.window << flow.scale[to_server])
+    if not packet.flags & TCP_SYN and flow.stream[0].scaled and flow.stream[1].scaled:
+        edge = packet.ack + (<uint32_t> packet.window << flow.stream[to_server].scale)
     if edge - packet.ack > stream.widest:
         stream.widest = edge - packet.ack
     if not stream.windowed or nm_seq_diff(edge, stream.window_end) > 0:
@@ -116,3 +116,13 @@ cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     if packet.flags & TCP_FIN and not stream_ended(stream) and nm_seq_diff(place, stream.next_seq) >= 0:
         stream.fin = 1
         stream.fin_seq = place
+
+
+cdef void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil:
+    # What leaves may end its stream.
+    take_fin(flow, to_server, packet)
+    if changed:
+        packet_fix_checksums(packet)
+        replace(core, packet.queued.id, packet.ip, packet.length, out)
+    else:
+        accept(core, packet.queued.id, out)

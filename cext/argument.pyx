@@ -59,7 +59,7 @@ cdef void measure_address(Scene *scene, Dialogue *dialogue, uint8_t octet, uint6
             dialogue.address_length += 1
     if dialogue.address_length > scene.ruling.sender_length and not dialogue.reported & REPORTED_ADDRESS:
         dialogue.reported |= REPORTED_ADDRESS
-        report(scene, dialogue, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+        report(scene, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
 
 
 cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
@@ -76,7 +76,7 @@ cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t 
     if illegal:
         if not dialogue.reported & REPORTED_CHARACTER:
             dialogue.reported |= REPORTED_CHARACTER
-            report(scene, dialogue, ADDRESS_ILLEGAL_CHARACTER, True, dialogue.verb, offset, &octet, 1, &blank, 1)
+            report(scene, ADDRESS_ILLEGAL_CHARACTER, True, dialogue.verb, offset, &octet, 1, &blank, 1)
         if scene.ruling.apply and scene.ruling.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
             put(scene, at, SPACE)
     if dialogue.verb == VERB_MAIL and scene.ruling.sender_length:
@@ -103,7 +103,7 @@ cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
         dialogue.address_phase += 1
     else:
         dialogue.address_phase = SIZE_INVALID
-        if report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, &octet, 1, NULL, 0) == ACTION_MASK:
+        if report(scene, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, &octet, 1, NULL, 0) == ACTION_MASK:
             dialogue.denied = 1
             dialogue.mask_rest = 1
             put(scene, at, scene.ruling.letter)
@@ -115,7 +115,7 @@ cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offs
     cdef uint8_t blank = SPACE
     if not dialogue.reported & REPORTED_NUL:
         dialogue.reported |= REPORTED_NUL
-        report(scene, dialogue, COMMAND_NUL, True, dialogue.verb, offset, &octet, 1, &blank, 1)
+        report(scene, COMMAND_NUL, True, dialogue.verb, offset, &octet, 1, &blank, 1)
     # In a verb it stays what it is: such a verb is none, and is masked.
     if scene.ruling.apply and scene.ruling.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase >= PHASE_ARGUMENT:
         put(scene, at, SPACE)

@@ -38,7 +38,7 @@ cdef void waited_for(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
     # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
     if dialogue.waiting and not dialogue.impatient:
         dialogue.impatient = 1
-        report(scene, dialogue, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
+        report(scene, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
 
 
 cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
@@ -55,7 +55,7 @@ cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
             if not dialogue.tls_checked:
                 dialogue.tls_checked = 1
                 if octets[at] != TLS_HANDSHAKE:
-                    report(scene, dialogue, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, octets + at, 1, NULL, 0)
+                    report(scene, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, octets + at, 1, NULL, 0)
             return length
         elif dialogue.waiting and (scene.gone or not scene.ruling.hold):
             waited_for(scene, dialogue, offset + at)

@@ -52,6 +52,7 @@ from nfmailguard.cext.smtp cimport (
     PHASE_START,
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
+    SECRET_BEGUN,
     UPSTREAM_COMMAND_MASKED,
     VERB_BDAT,
     VERB_DATA,
@@ -123,7 +124,7 @@ cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb, uint
         return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
-    if verb == VERB_BDAT and scene.ruling.hold and not dialogue.offered_chunking:
+    if verb == VERB_BDAT and scene.ruling.hold and not scene.session.offered_chunking:
         return BDAT_NOT_OFFERED
     return 0
 
@@ -216,7 +217,7 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
     cdef uint32_t more = 0
     cdef const char *noop = b"NOOP"
     cdef uint32_t auth = secret_at(scene, line.octets, size, verb)
-    if verb == VERB_UNKNOWN and dialogue.secret:
+    if verb == VERB_UNKNOWN and scene.session.secret & SECRET_BEGUN:
         size = sent = 0
     elif auth:
         size = auth
@@ -229,7 +230,7 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
     memcpy(before + size, rest, more)
     memcpy(after, before, size + more)
     if scene.ruling.action[finding] != ACTION_MASK:
-        return report(scene, dialogue, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
+        return report(scene, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
     if scene.ruling.unknown == FORM_NOOP and dialogue.fate != FATE_LETTER and size >= 4:
         memset(after, SPACE, size)
         memcpy(after, noop, 4)
@@ -239,7 +240,7 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
         memset(after + sent, scene.ruling.letter, size - sent)
     if scene.ruling.unknown == FORM_XALL:
         memset(after + size, scene.ruling.letter, more)
-    return report(scene, dialogue, finding, True, verb, dialogue.line_offset,
+    return report(scene, finding, True, verb, dialogue.line_offset,
                   before, size + more, after, size + more)
 
 
@@ -256,7 +257,7 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
     dialogue.bracket = 0
     dialogue.chunk_left = 0
     if verb == VERB_UNKNOWN and verb_masked(line.octets, dialogue.verb_length) and not dialogue.body_as_commands:
-        report_damage(scene, dialogue, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
+        report_damage(scene, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
                       line.octets, line.length)
     finding = refusal(scene, dialogue, verb, dialogue.verb_length)
     if not finding and dialogue.fate == FATE_LETTER:
@@ -270,9 +271,9 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
             put(scene, at, scene.ruling.letter)
         return
     if verb == VERB_RCPT:
-        dialogue.recipients += 1
-        if scene.ruling.recipients and dialogue.recipients > scene.ruling.recipients:
-            report(scene, dialogue, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
+        scene.session.recipients += 1
+        if scene.ruling.recipients and scene.session.recipients > scene.ruling.recipients:
+            report(scene, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
 
 
 cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -294,7 +295,7 @@ cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
             not dialogue.reported & REPORTED_LENGTH):
         # RFC 4954 4.  Exim reads what does not fit its buffer as the next command.
         dialogue.reported |= REPORTED_LENGTH
-        report(scene, dialogue, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
+        report(scene, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
         if scene.ruling.hold and scene.verdict == ACTION_PASS:
             scene.verdict = ACTION_RESET
 
@@ -311,9 +312,9 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         if scene.ruling.restore:
             restore_command(scene, dialogue, at, length, offset)
         begin_line(scene, dialogue, offset)
-        dialogue.command = lend_line(scene.lines)
+        dialogue.command = lend_line(scene.lender)
         if dialogue.command == NULL:
-            out_of_memory(scene, dialogue, True, offset)
+            out_of_memory(scene, True, offset)
             return
         dialogue.phase = PHASE_VERB
         dialogue.fate = choose_fate(scene, dialogue, at, length)
@@ -325,7 +326,7 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
     if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
             and not dialogue.reported & REPORTED_LENGTH):
         dialogue.reported |= REPORTED_LENGTH
-        if report(scene, dialogue, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+        if report(scene, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
             # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
             dialogue.mask_rest = 1
             dialogue.fate = FATE_LETTER
@@ -359,9 +360,9 @@ cdef void end_body_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexc
     # CSCdk46673: no server answers a line of a message.
     if dialogue.verb == scene.grammar.verb_dot and dialogue.command.length == 1:
         dialogue.body_as_commands = 0
-        dialogue.recipients = 0
+        scene.session.recipients = 0
         expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset)
-    give_line(scene.lines, &dialogue.command)
+    give_line(scene.lender, &dialogue.command)
     dialogue.phase = PHASE_START
 
 
@@ -383,7 +384,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
-        report(scene, dialogue, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
+        report(scene, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
         dialogue.address_phase = SIZE_INVALID
         if scene.verdict != ACTION_PASS:
             return
@@ -396,7 +397,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record != NULL:
         record.to_server = 1
-        record.state = dialogue.state
+        record.state = scene.session.state
         record.verb = dialogue.verb
         record.a = dialogue.line_offset
         record.b = dialogue.denied
@@ -405,15 +406,16 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         ring_push(scene.ring)
     note_secret(scene, dialogue)
     if verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO or (
-            verb == VERB_MAIL and not scene.grammar.in_mail[dialogue.state]):
-        dialogue.recipients = 0                    # a MAIL within a mail begins none (RFC 5321 4.1.4)
-    dialogue.noop_seen |= verb == VERB_NOOP
-    dialogue.ehlo_sent |= verb == VERB_EHLO
+            verb == VERB_MAIL and not scene.grammar.in_mail[scene.session.state]):
+        scene.session.recipients = 0               # a MAIL within a mail begins none (RFC 5321 4.1.4)
+        dialogue.message_octets = 0                # of chunks that no LAST followed
+    scene.session.noop_seen |= verb == VERB_NOOP
+    scene.session.ehlo_sent |= verb == VERB_EHLO
     if verb == VERB_HELO or verb == VERB_EHLO:
-        dialogue.offered_chunking = 0              # until this one's reply offers it (RFC 5321 4.1.1.1)
+        scene.session.offered_chunking = 0              # until this one's reply offers it (RFC 5321 4.1.1.1)
     if verb == VERB_DATA and scene.ruling.bug_data_bypass and scene.ruling.apply:
         expect_reply(scene, dialogue, verb, offset)
-        give_line(scene.lines, &dialogue.command)
+        give_line(scene.lender, &dialogue.command)
         dialogue.phase = PHASE_START
         begin_message(dialogue)
         dialogue.input = INPUT_DATA                # CSCdr91002: whatever the server says to it
@@ -427,8 +429,9 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
                 dialogue.input = INPUT_CHUNK
             else:
                 end_chunk(scene, dialogue)
-    give_line(scene.lines, &dialogue.command)
+    give_line(scene.lender, &dialogue.command)
     dialogue.phase = PHASE_START
+    dialogue.verb = VERB_UNKNOWN
 
 
 cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
@@ -447,7 +450,7 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
             dialogue.after_cr = 0
             if octet == LF:
                 ended = 1
-            elif report(scene, dialogue, COMMAND_BARE_CR, True, dialogue.verb, offset + at,
+            elif report(scene, COMMAND_BARE_CR, True, dialogue.verb, offset + at,
                         &octet, 1, &line_feed, 1) == ACTION_BLANK:
                 # The CR has left, maybe in an earlier segment: make it the line end it looks like.
                 put(scene, octets + at, LF)
@@ -463,7 +466,7 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
                 end_verb(scene, dialogue, octets + at, length - at, offset + at)
             dialogue.after_cr = 1
         elif octet == LF:
-            if report(scene, dialogue, COMMAND_BARE_LF, True, dialogue.verb, offset + at,
+            if report(scene, COMMAND_BARE_LF, True, dialogue.verb, offset + at,
                       &octet, 1, &blank, 1) == ACTION_BLANK:
                 put(scene, octets + at, SPACE)
                 ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)

@@ -1,5 +1,5 @@
 # Connections: how a packet's flow begins, is pinned, and ends.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 
 from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow cimport Flow
@@ -29,5 +29,6 @@ cdef inline bint inspected_port(Core *core, uint32_t port) noexcept nogil:
     return core.ports[port >> 3] >> (port & 7) & 1
 
 cdef inline void count_packet(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    flow.packets[to_server] += 1
+    if flow.packets[to_server] != UINT32_MAX:
+        flow.packets[to_server] += 1
     flow.octets[to_server] += packet.length

@@ -73,7 +73,7 @@ from nfmailguard.cext.smtp cimport (
     PACKET_ODD_FLAGS,
     PACKET_SYN_DATA,
     Ruling,
-    dialogue_open,
+    session_open,
 )
 from nfmailguard.cext.stream cimport Stream, stream_ended
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
@@ -89,7 +89,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
-        record.state = flow.dialogue.state
+        record.state = flow.session.state
         record.code = flow.end if flow.end else end
         record.a = flow.started
         record.b = flow.packets[1]
@@ -120,7 +120,7 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
     flow.identity.rule = <uint8_t> choose_rule(
         core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     flow.ruling = &core.rules[flow.identity.rule].ruling
-    dialogue_open(&flow.dialogue, &core.grammar)
+    session_open(&flow.session, &core.grammar)
     return flow
 
 
@@ -189,8 +189,8 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uin
     cdef int scale = packet_window_scale(packet)
     cdef bint changed = 0
     if scale >= 0:                                 # repeated without the option, the first may have been answered
-        flow.scaled[to_server] = 1
-        flow.scale[to_server] = <uint8_t> scale
+        flow.stream[to_server].scaled = 1
+        flow.stream[to_server].scale = <uint8_t> scale
     if packet.payload_length:
         # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
         report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
@@ -212,7 +212,7 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uin
 
 cdef inline void pin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     flow.interface[to_server] = packet.queued.in_interface
-    flow.interface_known[to_server] = 1
+    flow.stream[to_server].interface_known = 1
     if to_server:
         flow.towards = packet.queued.out_interface
 
@@ -224,9 +224,9 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
     packets come in, unless they go out there, too. Nobody on the client's side can
     speak for the server then.
     """
-    if flow.interface_known[to_server]:
+    if flow.stream[to_server].interface_known:
         return flow.interface[to_server] == packet.queued.in_interface
-    if to_server or not flow.interface_known[1] or flow.towards == 0:
+    if to_server or not flow.stream[1].interface_known or flow.towards == 0:
         return True                                # not known, or this machine is the server
     # What this machine sends itself came in nowhere (0).
     return packet.queued.in_interface in (flow.towards, 0) or packet.queued.in_interface != flow.interface[1]
@@ -295,7 +295,7 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
 
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     cdef uint32_t isn = flow.other_syn, towards = flow.towards, interface = flow.interface[1]
-    cdef uint8_t scale = flow.scale[1], scaled = flow.scaled[1], rule = flow.identity.rule
+    cdef uint8_t scale = flow.stream[1].scale, scaled = flow.stream[1].scaled, rule = flow.identity.rule
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
@@ -304,10 +304,10 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
     flow.ruling = &core.rules[rule].ruling
     begin_stream(flow, True, isn)
     flow.interface[1] = interface
-    flow.interface_known[1] = 1
+    flow.stream[1].interface_known = 1
     flow.towards = towards
-    flow.scale[1] = scale
-    flow.scaled[1] = scaled
+    flow.stream[1].scale = scale
+    flow.stream[1].scaled = scaled
     return flow
 
 

@@ -4,9 +4,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
+from nfmailguard.cext.pool cimport Pool
 from nfmailguard.cext.record cimport Ring
-from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, LinePool, Ruling
-from nfmailguard.cext.store cimport Pool
+from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, Lender, Ruling
 from nfmailguard.cext.stream cimport Held
 
 cdef enum:
@@ -79,7 +79,7 @@ cdef struct Counters:
 cdef struct Core:
     FlowTable flows
     Pool pool
-    LinePool lines
+    Lender lender
     Ring ring
     Grammar grammar
     Rule rules[MOST_RULES]

@@ -11,6 +11,8 @@ from nfmailguard.cext.stream cimport Held, Stream
 cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept nogil
 # Reports a condition of the flow and returns the action to carry out.
 cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil
+# A retransmission differs from what came first, which stands: the action that ends the flow, or ACTION_PASS.
+cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil
 # Reports a packet that belongs to no flow, under the rule a flow of its own would have, and returns the
 # action to carry out.
 cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint to_server, uint64_t now) noexcept nogil

@@ -10,20 +10,22 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMITTED
-from nfmailguard.cext.flow cimport (
-    AGE_CLOSING,
-    FLOW_DROPPED,
-    FLOW_INSPECTED,
-    FLOW_PASSED,
-    FLOW_RESET,
-    flow_touch,
-)
+from nfmailguard.cext.flow cimport AGE_CLOSING, FLOW_DROPPED, FLOW_INSPECTED, FLOW_PASSED, FLOW_RESET, flow_touch
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
 from nfmailguard.cext.record cimport END_DROPPED, Identity
 from nfmailguard.cext.rule cimport choose_rule
-from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, ACTION_RESET, Dialogue, dialogue_close, report
-from nfmailguard.cext.stream cimport held_free, stream_close, stream_release
+from nfmailguard.cext.smtp cimport (
+    ACTION_DROP,
+    ACTION_LOG,
+    ACTION_PASS,
+    ACTION_RESET,
+    STREAM_CONFLICTING_RETRANSMISSION,
+    Session,
+    dialogue_close,
+    report,
+)
+from nfmailguard.cext.stream cimport held_free, stream_close, stream_held, stream_release
 from nfmailguard.cext.verdict cimport accept, drop
 
 
@@ -32,8 +34,9 @@ cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept
     scene.grammar = &core.grammar
     scene.ruling = flow.ruling
     scene.ring = &core.ring
-    scene.lines = &core.lines
+    scene.lender = &core.lender
     scene.identity = &flow.identity
+    scene.session = &flow.session
     scene.finding_counts = core.finding_counts
     scene.now = now
 
@@ -41,16 +44,22 @@ cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept
 cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
     cdef Scene scene
     set_scene(core, flow, &scene, now)
-    return report(&scene, &flow.dialogue, finding, to_server, 0, flow.stream[to_server].octets, NULL, 0, NULL, 0)
+    return report(&scene, finding, to_server, 0, flow.stream[to_server].octets, NULL, 0, NULL, 0)
+
+
+cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
+    # The first octets stand in any case; the ruling says whether the flow goes on.
+    cdef uint8_t action = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
+    return ACTION_PASS if action <= ACTION_LOG else action
 
 
 cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
     cdef Scene scene
-    cdef Dialogue dialogue
+    cdef Session session
     cdef Identity identity
     cdef uint32_t size = 4 if packet.family == 4 else 16
     memset(&scene, 0, sizeof(Scene))
-    memset(&dialogue, 0, sizeof(Dialogue))
+    memset(&session, 0, sizeof(Session))
     memset(&identity, 0, sizeof(Identity))
     identity.family = packet.family
     memcpy(identity.client, packet.source if to_server else packet.destination, size)
@@ -63,11 +72,12 @@ cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint t
     scene.grammar = &core.grammar
     scene.ruling = &core.rules[identity.rule].ruling
     scene.ring = &core.ring
-    scene.lines = &core.lines
+    scene.lender = &core.lender
     scene.identity = &identity
+    scene.session = &session
     scene.finding_counts = core.finding_counts
     scene.now = now
-    return report(&scene, &dialogue, finding, to_server, 0, 0, NULL, 0, NULL, 0)
+    return report(&scene, finding, to_server, 0, 0, NULL, 0, NULL, 0)
 
 
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil:
@@ -122,7 +132,7 @@ cdef void list_held(Core *core, Held *held) noexcept nogil:
 
 
 cdef void unhold(Core *core, Stream *stream, Held *held) noexcept nogil:
-    stream_release(stream, held)
+    stream_release(stream, &core.pool, held)
     if held.older != NULL:
         held.older.newer = held.newer
     else:
@@ -136,7 +146,7 @@ cdef void unhold(Core *core, Stream *stream, Held *held) noexcept nogil:
 
 
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
-    cdef Held *held = stream.held
+    cdef Held *held = stream_held(stream)
     if held != NULL:
         unhold(core, stream, held)
     return held
@@ -169,7 +179,7 @@ cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
 cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
     stream_close(&flow.stream[0], &core.pool)
     stream_close(&flow.stream[1], &core.pool)
-    dialogue_close(&flow.dialogue, &core.lines)
+    dialogue_close(&core.lender, &flow.dialogue)
 
 
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:

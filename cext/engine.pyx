@@ -59,9 +59,9 @@ from nfmailguard.cext.packet cimport (
     packet_checksum_ok,
     packet_parse,
 )
+from nfmailguard.cext.pool cimport memory_cost, pool_close
 from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
-from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lines_close
-from nfmailguard.cext.store cimport memory_cost, pool_close
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lender_close, lender_open
 from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
@@ -228,7 +228,7 @@ cdef class Engine:
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
-        self.core.lines.pool = &self.core.pool
+        lender_open(&self.core.lender, &self.core.pool)
         self.core.ring.kinds = tables["record_kinds"]
 
     def __dealloc__(self):
@@ -237,7 +237,7 @@ cdef class Engine:
                 core_finish(self.core, 0, &self.out)
                 begin_call(self.core, 0, &self.out)
                 flows_close(&self.core.flows)
-            lines_close(&self.core.lines)
+            lender_close(&self.core.lender)
             pool_close(&self.core.pool)
             ring_close(&self.core.ring)
             free_tables(self.core)

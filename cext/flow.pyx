@@ -9,7 +9,7 @@ not know what a flow's streams or dialogue mean.
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from nfmailguard.cext.store cimport pool_give_flow, pool_take_flow
+from nfmailguard.cext.pool cimport pool_give_flow, pool_take_flow
 
 cdef enum:
     LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second

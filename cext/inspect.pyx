@@ -8,15 +8,15 @@ Keeps invariant 5: where the ruling does not apply, everything is accepted as it
 came and only followed. Does not know how a flow is found, begun or aged.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from nfmailguard.cext.admission cimport (
     STANDING_BEYOND,
     STANDING_OLD,
     Standing,
+    let_go,
     segment_standing,
     take_acknowledgement,
-    take_fin,
     take_urgent,
 )
 from nfmailguard.cext.client cimport client_octets, waited_for
@@ -27,24 +27,24 @@ from nfmailguard.cext.core cimport (
     DROP_END_KEPT,
     DROP_FINDING,
     DROP_INTERNAL,
-    DROP_REPEATED,
     DROP_SUPER_PACKET,
     DROP_WINDOW,
 )
+from nfmailguard.cext.early cimport go_ahead, too_early
 from nfmailguard.cext.ending cimport (
     answered,
+    conflicting,
     end_flow,
-    list_held,
     next_held,
     refuse,
     report_condition,
     set_scene,
     stop_following,
 )
-from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, source_of
+from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_waiting
 from nfmailguard.cext.message cimport end_begun, end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
-from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, packet_fix_checksums, packet_parse, packet_trim
+from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
 from nfmailguard.cext.record cimport END_FIN
 from nfmailguard.cext.reply cimport server_octets
 from nfmailguard.cext.smtp cimport (
@@ -54,48 +54,34 @@ from nfmailguard.cext.smtp cimport (
     ACTION_RESET,
     BUG_DOT_CRLF,
     FLOW_ASYMMETRIC,
-    INPUT_CHUNK,
-    INPUT_DATA,
     INPUT_OPAQUE,
-    STREAM_CONFLICTING_RETRANSMISSION,
     STREAM_EDIT_TOO_LATE,
     STREAM_END_KEPT,
     STREAM_MEMORY_LIMIT,
-    STREAM_PENDING_LIMIT,
+    Dialogue,
     Scene,
+    dialogue_lend,
+    dialogue_rest,
+    out_of_memory,
 )
-from nfmailguard.cext.store cimport pool_is_short, store_span
+from nfmailguard.cext.store cimport store_span
 from nfmailguard.cext.stream cimport (
     Held,
     Stream,
-    nm_seq_diff,
     stream_acknowledge,
+    stream_ahead,
     stream_caught_up,
     stream_ended,
-    stream_go_ahead,
-    stream_hold,
-    stream_holding,
+    stream_held,
     stream_keep,
     stream_note_edit,
     stream_put_ahead,
     stream_put_back,
 )
-from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
-
+from nfmailguard.cext.verdict cimport drop, drop_if
 
 cdef enum:
     MOST_KEPT = 3
-
-
-cdef inline void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed,
-                        Operations *out) noexcept nogil:
-    # What leaves may end its stream.
-    take_fin(flow, to_server, packet)
-    if changed:
-        packet_fix_checksums(packet)
-        replace(core, packet.queued.id, packet.ip, packet.length, out)
-    else:
-        accept(core, packet.queued.id, out)
 
 
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
@@ -104,12 +90,6 @@ cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Opera
         stop_following(core, flow, out)
     elif verdict != ACTION_DROP:                   # that packet alone
         end_flow(core, flow, verdict, now, out)
-
-
-cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
-    # The first octets stand in any case; the ruling says whether the flow goes on.
-    cdef uint8_t action = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
-    return ACTION_PASS if action <= ACTION_LOG else action
 
 
 cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, uint32_t length, uint64_t now,
@@ -128,13 +108,17 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
     scene.length = length
     scene.came = core.came
     scene.gone = gone
-    if to_server:
-        decided = client_octets(&scene, &flow.dialogue, octets, length, stream.octets)
+    if flow.dialogue == NULL:
+        flow.dialogue = dialogue_lend(&core.lender, &flow.session, &core.grammar)
+    if flow.dialogue == NULL:
+        out_of_memory(&scene, to_server, stream.octets)
+    elif to_server:
+        decided = client_octets(&scene, flow.dialogue, octets, length, stream.octets)
     else:
         while decided < length and scene.verdict == ACTION_PASS and flow.fate == FLOW_INSPECTED:
-            decided += server_octets(&scene, &flow.dialogue, octets + decided, length - decided,
+            decided += server_octets(&scene, flow.dialogue, octets + decided, length - decided,
                                      stream.octets + decided)
-            if decided < length and flow.stream[1].ahead != NULL:
+            if decided < length and stream_ahead(&flow.stream[1]) != NULL:
                 pump(core, flow, True, now, out)       # followed only: what the client said before the next reply
     changed[0] = scene.edits if flow.ruling.apply else 0
     verdict[0] = scene.verdict
@@ -168,7 +152,7 @@ cdef uint32_t decide_packet(Core *core, Flow *flow, bint to_server, Packet *pack
         core.counters.retransmissions += 1
         put = stream_put_back(stream, packet.seq, packet.payload, old, apply, &conflict)
     if old < packet.payload_length:
-        if stream.ahead != NULL:
+        if stream_ahead(stream) != NULL:
             ahead = stream_put_ahead(stream, packet.seq + old, packet.payload + old,
                                      packet.payload_length - old, apply)
         decided = decide(core, flow, to_server, packet.payload + old, packet.payload_length - old, now,
@@ -190,14 +174,14 @@ cdef void note_impatience(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     # Octets of the client's have come although it has to wait for a reply.
     cdef Scene scene
     set_scene(core, flow, &scene, now)
-    waited_for(&scene, &flow.dialogue, flow.stream[1].octets)
+    waited_for(&scene, flow.dialogue, flow.stream[1].octets)
 
 
 cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """Decides octets that went ahead and whose turn has come; False when no more can be decided now."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef uint32_t known = stream.next_seq - stream.ahead.seq
-    cdef uint32_t length = stream.ahead.octets.length
+    cdef uint32_t known = stream.next_seq - stream_ahead(stream).seq
+    cdef uint32_t length = stream_ahead(stream).octets.length
     cdef uint32_t changed, decided
     cdef uint8_t verdict
     cdef uint8_t *octets
@@ -207,18 +191,18 @@ cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operati
         known = length
     if known or length == 0:
         # The packet that closed the gap brought them too, as they stand here; decided, they must be the same.
-        octets = store_span(&stream.ahead.octets, 0, &known) if length else NULL
-        if apply and known and stream_put_back(stream, stream.ahead.seq, octets, known, False, &conflict):
+        octets = store_span(&stream_ahead(stream).octets, 0, &known) if length else NULL
+        if apply and known and stream_put_back(stream, stream_ahead(stream).seq, octets, known, False, &conflict):
             edit_too_late(core, flow, to_server, now, out)
             return False
         stream_caught_up(stream, &core.pool, known)
         return True
-    if to_server and flow.dialogue.waiting:
+    if to_server and flow_waiting(flow):
         note_impatience(core, flow, now)
         if flow.ruling.hold and flow.fate == FLOW_INSPECTED:
             edit_too_late(core, flow, to_server, now, out)
         return False
-    octets = store_span(&stream.ahead.octets, 0, &length)
+    octets = store_span(&stream_ahead(stream).octets, 0, &length)
     decided = decide(core, flow, to_server, octets, length, now, True, &changed, &verdict, out)
     if verdict != ACTION_PASS:
         carry_out(core, flow, verdict, now, out)
@@ -235,11 +219,11 @@ cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operati
 cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """Decides the first held packet, whose turn has come; False when no more can be decided now."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef Held *held = stream.held
+    cdef Held *held = stream_held(stream)
     cdef Packet packet
     cdef uint32_t changed
     cdef uint8_t verdict
-    if to_server and flow.dialogue.waiting and nm_seq_diff(held.seq + held.payload_length, stream.next_seq) > 0:
+    if to_server and flow_waiting(flow) and nm_seq_diff(held.seq + held.payload_length, stream.next_seq) > 0:
         note_impatience(core, flow, now)
         return False
     next_held(core, stream)
@@ -271,12 +255,12 @@ cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations 
     cdef bint more = True
     cdef bint ahead, held
     while more and flow.fate == FLOW_INSPECTED:
-        if not to_server and not flow.ruling.hold and flow.stream[1].ahead != NULL and not flow.dialogue.waiting:
+        if not to_server and not flow.ruling.hold and stream_ahead(&flow.stream[1]) != NULL and not flow_waiting(flow):
             pump(core, flow, True, now, out)       # what the client said before the server's next reply
             if flow.fate != FLOW_INSPECTED:
                 break
-        ahead = stream.ahead != NULL and nm_seq_diff(stream.ahead.seq, stream.next_seq) <= 0
-        held = stream.held != NULL and nm_seq_diff(stream.held.seq, stream.next_seq) <= 0
+        ahead = stream_ahead(stream) != NULL and nm_seq_diff(stream_ahead(stream).seq, stream.next_seq) <= 0
+        held = stream_held(stream) != NULL and nm_seq_diff(stream_held(stream).seq, stream.next_seq) <= 0
         if ahead:                                  # first: what has left cannot be told otherwise any more
             more = catch_up(core, flow, to_server, now, out)
         elif held:
@@ -301,73 +285,6 @@ cdef void take_back(Core *core, Operations *out) noexcept nogil:
             out.items[i].kind = OP_DROP
 
 
-cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
-                   Operations *out) noexcept nogil:
-    """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef bint apply = flow.ruling.apply
-    cdef uint32_t changed = 0
-    cdef uint8_t action
-    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
-    cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided already, and put back
-    cdef uint32_t length = packet.payload_length - old
-    if stream.ahead != NULL:
-        changed = stream_put_ahead(stream, packet.seq + old, packet.payload + old, length, apply)
-    if changed:
-        action = conflicting(core, flow, to_server, now)
-        if action != ACTION_PASS:
-            drop(core, DROP_CONDITION, packet.queued.id, out)
-            if action != ACTION_DROP:
-                end_flow(core, flow, action, now, out)
-            return
-    if stream.ahead_count >= core.pending_limit or pool_is_short(&core.pool):
-        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
-    elif stream_go_ahead(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
-        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
-    else:
-        let_go(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
-
-
-cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
-               Operations *out) noexcept nogil:
-    """Keeps a packet in the queue until its turn has come."""
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef uint16_t source = source_of(&core.flows, packet)
-    cdef Held *held
-    if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
-        # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
-        drop(core, DROP_REPEATED, packet.queued.id, out)
-        return
-    if (pool_is_short(&core.pool) or core.counters.held_now >= core.held_limit
-            or core.held_by_source[source] >= core.held_source_limit
-            or flow.stream[0].held_count + flow.stream[1].held_count >= core.held_flow_limit):
-        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
-        return
-    held = stream_hold(stream, &core.pool, packet, now)
-    if held == NULL:
-        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
-        return
-    held.cleared = cleared
-    held.source = source
-    held.flow = flow
-    held.to_server = to_server
-    list_held(core, held)
-
-
-cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
-                    Operations *out) noexcept nogil:
-    """A segment that cannot be decided yet."""
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef bint text = to_server and not flow.dialogue.waiting and (
-        flow.dialogue.input == INPUT_DATA or flow.dialogue.input == INPUT_CHUNK)
-    if not flow.ruling.hold and (to_server or not flow.ruling.apply):
-        go_ahead(core, flow, to_server, packet, cleared, now, out)
-    elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
-        go_ahead(core, flow, to_server, packet, cleared, now, out)
-    else:
-        hold(core, flow, to_server, packet, cleared, now, out)
-
-
 cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
                    Operations *out) noexcept nogil:
     """Holds back what begins an end of data at the packet's end: the sender repeats it with the rest.
@@ -376,10 +293,11 @@ cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64
     to it itself. Returns True when nothing is left of the packet. Three times a message: not every sender's
     repetition is longer.
     """
-    cdef uint32_t begun = end_begun(&flow.dialogue, packet.payload, packet.payload_length)
-    if begun == 0 or flow.dialogue.ends_kept == MOST_KEPT or packet.queued.flags & PACKET_GSO:
+    cdef Dialogue *dialogue = flow.dialogue
+    cdef uint32_t begun = end_begun(dialogue, packet.payload, packet.payload_length) if dialogue != NULL else 0
+    if begun == 0 or dialogue.ends_kept == MOST_KEPT or packet.queued.flags & PACKET_GSO:
         return False
-    flow.dialogue.ends_kept += 1
+    dialogue.ends_kept += 1
     report_condition(core, flow, STREAM_END_KEPT, True, now)
     if begun == packet.payload_length:
         drop(core, DROP_END_KEPT, packet.queued.id, out)
@@ -394,7 +312,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     """A segment with payload; ``cleared``: its header has been changed already."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint apply = flow.ruling.apply
-    cdef bint waiting = to_server and flow.dialogue.waiting
+    cdef bint waiting = to_server and flow_waiting(flow)
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
     cdef bint fresh = nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq) > 0
     cdef uint32_t changed, decided
@@ -426,8 +344,8 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         cleared = True
     if flow.ruling.keep_end and to_server and ahead == 0 and keep_end(core, flow, packet, &cleared, now, out):
         return
-    if to_server and ahead == 0 and flow.ruling.bug_dot_crlf and end_is_cut(
-            &flow.dialogue, packet.payload, packet.payload_length):
+    if to_server and ahead == 0 and flow.ruling.bug_dot_crlf and flow.dialogue != NULL and end_is_cut(
+            flow.dialogue, packet.payload, packet.payload_length):
         if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
             drop(core, DROP_FINDING, packet.queued.id, out)
             return
@@ -445,10 +363,10 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         go_ahead(core, flow, to_server, packet, changed != 0 or cleared, now, out)
     else:
         let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
-    if flow.fate == FLOW_INSPECTED and (stream.ahead != NULL or stream.held != NULL):
+    if flow.fate == FLOW_INSPECTED and (stream_ahead(stream) != NULL or stream_held(stream) != NULL):
         pump(core, flow, to_server, now, out)
-    if not to_server and flow.fate == FLOW_INSPECTED and not flow.dialogue.waiting and (
-            flow.stream[1].ahead != NULL or flow.stream[1].held != NULL):
+    if not to_server and flow.fate == FLOW_INSPECTED and not flow_waiting(flow) and (
+            stream_ahead(&flow.stream[1]) != NULL or stream_held(&flow.stream[1]) != NULL):
         pump(core, flow, True, now, out)           # the reply that was waited for
 
 
@@ -480,7 +398,11 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
             and stream_ended(&flow.stream[0]) and stream_ended(&flow.stream[1])):
         flow.closed = 1
         flow.end = END_FIN
-    if (flow.fate == FLOW_INSPECTED and flow.dialogue.input == INPUT_OPAQUE and flow.dialogue.tls_checked
-            and flow.stream[0].ahead == NULL and flow.stream[1].ahead == NULL
-            and flow.stream[0].held == NULL and flow.stream[1].held == NULL):
+    if flow.dialogue == NULL:
+        return
+    if (flow.dialogue.input == INPUT_OPAQUE and flow.dialogue.tls_checked
+            and stream_ahead(&flow.stream[0]) == NULL and stream_ahead(&flow.stream[1]) == NULL
+            and stream_held(&flow.stream[0]) == NULL and stream_held(&flow.stream[1]) == NULL):
         stop_following(core, flow, out)            # every octet of the plain dialogue has been delivered
+    else:
+        dialogue_rest(&core.lender, &flow.session, &flow.dialogue)

@@ -69,7 +69,7 @@ cdef inline bint shape(Scene *scene, Dialogue *dialogue, uint8_t *octet, uint8_t
                        uint64_t offset) noexcept nogil:
     # Reports a non-standard end of data; whether `octet` was overwritten with `blank`.
     cdef uint8_t before = octet[0]
-    if report(scene, dialogue, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1) != ACTION_BLANK:
+    if report(scene, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1) != ACTION_BLANK:
         return False
     note_change(scene)
     octet[0] = blank
@@ -169,7 +169,7 @@ cdef void measure_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
             dialogue.after_cr = octets[stop - 1] == CR
         if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
             dialogue.reported |= REPORTED_LINE
-            report(scene, dialogue, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
+            report(scene, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
                    offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
         if end == NULL:
             dialogue.data_line_length = size
@@ -229,7 +229,7 @@ cdef void report_odd(Scene *scene, Dialogue *dialogue, uint8_t kind, uint8_t fin
                      uint64_t offset) noexcept nogil:
     if at < end:
         dialogue.text_reported |= 1 << kind
-        report(scene, dialogue, finding, True, 0, offset + at, NULL, 0, NULL, 0)
+        report(scene, finding, True, 0, offset + at, NULL, 0, NULL, 0)
 
 
 cdef inline bint is_plain(Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -286,11 +286,12 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
     record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
     if record != NULL:
         record.to_server = 1
-        record.state = dialogue.state
+        record.state = scene.session.state
         record.a = dialogue.message_octets - 3     # without the dot and its CRLF
         ring_push(scene.ring)
+    dialogue.message_octets = 0
     dialogue.input = INPUT_COMMANDS
-    dialogue.recipients = 0
+    scene.session.recipients = 0
     dialogue.after_cr = 0
     dialogue.reported = 0
     expect_reply(scene, dialogue, scene.grammar.verb_end_of_data, offset + end - 1)
@@ -330,7 +331,7 @@ cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
     record = ring_reserve(scene.ring, RECORD_MESSAGE, scene.identity, scene.now)
     if record != NULL:
         record.to_server = 1
-        record.state = dialogue.state
+        record.state = scene.session.state
         record.a = dialogue.message_octets
         ring_push(scene.ring)
     dialogue.message_octets = 0

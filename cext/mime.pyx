@@ -91,7 +91,7 @@ cdef inline void count_octet(Scene *scene, Dialogue *dialogue, uint64_t offset) 
     dialogue.mime_count += 1
     if dialogue.mime_count > scene.ruling.filename_length and not dialogue.mime_reported:
         dialogue.mime_reported = 1
-        report(scene, dialogue, MIME_FILENAME_TOO_LONG, True, 0, offset, NULL, 0, NULL, 0)
+        report(scene, MIME_FILENAME_TOO_LONG, True, 0, offset, NULL, 0, NULL, 0)
 
 
 cdef void field_octet(Dialogue *dialogue, uint8_t octet) noexcept nogil:

@@ -40,7 +40,7 @@ cdef inline void name_octet(Scene *scene, Dialogue *dialogue, uint8_t octet, uin
     if scene.ruling.to_fields and dialogue.to_fields > scene.ruling.to_fields and (
             not dialogue.part_reported & REPORTED_FIELDS):
         dialogue.part_reported |= REPORTED_FIELDS
-        report(scene, dialogue, HEADER_TO_FIELDS_TOO_MANY, True, 0, offset, NULL, 0, NULL, 0)
+        report(scene, HEADER_TO_FIELDS_TOO_MANY, True, 0, offset, NULL, 0, NULL, 0)
 
 
 cdef void end_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -49,7 +49,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept n
     dialogue.part_octets += dialogue.part_line + 1
     if limit and dialogue.part_octets > limit and not dialogue.part_reported & told:
         dialogue.part_reported |= told
-        report(scene, dialogue, DATA_TOO_LONG if dialogue.part_body else HEADER_TOO_LONG, True, 0, offset,
+        report(scene, DATA_TOO_LONG if dialogue.part_body else HEADER_TOO_LONG, True, 0, offset,
                NULL, 0, NULL, 0)
     if not dialogue.part_body and (dialogue.part_line == 0 or (dialogue.part_line == 1 and dialogue.part_cr)):
         dialogue.part_body = 1

@@ -124,14 +124,14 @@ cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept 
     cdef uint32_t i, length = line.length if line.length < 120 else 120
     for i in range(length):
         after[i] = ok_octet(i, line.octets[i])
-    report(scene, dialogue, REPLY_TURNED_OK, False, 0, offset, line.octets, length, after, length)
+    report(scene, REPLY_TURNED_OK, False, 0, offset, line.octets, length, after, length)
 
 
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # Whatever the count of replies says: a server that skips a command, or answers one twice, must not
     # make this the reply to another one.
     return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250 and (
-        dialogue.ehlo_restored if scene.ruling.hide else dialogue.ehlo_sent)
+        scene.session.ehlo_restored if scene.ruling.hide else scene.session.ehlo_sent)
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -189,7 +189,7 @@ cdef void report_banner(Scene *scene, Dialogue *dialogue, uint64_t offset) noexc
     cdef uint32_t i
     for i in range(line.length):
         after[i] = banner_octet(scene, i, line.octets[i])
-    report(scene, dialogue, BANNER_MASKED, False, 0, offset, line.octets, line.length if line.length < 120 else 120,
+    report(scene, BANNER_MASKED, False, 0, offset, line.octets, line.length if line.length < 120 else 120,
            after, line.length if line.length < 120 else 120)
 
 
@@ -204,7 +204,7 @@ cdef void report_keyword(Scene *scene, Dialogue *dialogue, uint64_t offset) noex
     if 4 + sent < length:
         memset(after + 4 + sent, c"X", length - 4 - sent)
         after[length - 1] = letter(dialogue)
-    report(scene, dialogue, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, length, after, length)
+    report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, length, after, length)
     dialogue.masked_lines += 1
 
 
@@ -223,9 +223,9 @@ cdef void note_chunking(Scene *scene, Dialogue *dialogue) noexcept nogil:
     memcpy(chunking.octets, b"CHUNKING", 8)
     chunking.length = 8
     if dialogue.reply_line == 0:
-        dialogue.offered_chunking = 0
+        scene.session.offered_chunking = 0
     elif line.length == 12 and name_is(&chunking, line.octets + 4, 8):
-        dialogue.offered_chunking = 1
+        scene.session.offered_chunking = 1
 
 
 cdef void report_upstream(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -236,10 +236,10 @@ cdef void report_upstream(Scene *scene, Dialogue *dialogue, uint64_t offset) noe
         dialogue.came_masked = 0
         if dialogue.code == 220 and expected_verb(dialogue) == scene.grammar.verb_greeting and (
                 banner_masked(line.octets + 4, length)):
-            report_damage(scene, dialogue, UPSTREAM_BANNER_MASKED, False, 0, offset, line.octets, line.length)
+            report_damage(scene, UPSTREAM_BANNER_MASKED, False, 0, offset, line.octets, line.length)
     elif dialogue.answers_ehlo and keyword_masked(line.octets + 4, length, dialogue.came_masked):
         dialogue.came_masked = line.octets[line.length - 1] - c"A" + 1
-        report_damage(scene, dialogue, UPSTREAM_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, line.length)
+        report_damage(scene, UPSTREAM_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, line.length)
 
 
 cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -247,11 +247,11 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint64_t start = dialogue.reply_offset
     cdef bint more = line != NULL and line.length > 3 and line.octets[3] == DASH
     if dialogue.malformed or dialogue.reply_column < 3:
-        if line == NULL or dialogue.secret or dialogue.secret_said:
-            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
+        if line == NULL or scene.session.secret:
+            report(scene, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
         else:
-            report(scene, dialogue, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
-        give_line(scene.lines, &dialogue.reply)
+            report(scene, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
+        give_line(scene.lender, &dialogue.reply)
         dialogue.reply_column = 0
         dialogue.malformed = 0
         return
@@ -273,7 +273,7 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
         settle_reply(scene, dialogue, start)
         dialogue.reply_line = 0
         dialogue.masked_lines = 0
-    give_line(scene.lines, &dialogue.reply)
+    give_line(scene.lender, &dialogue.reply)
     dialogue.reply_column = 0
 
 
@@ -283,7 +283,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     cdef uint8_t octet = at[0]
     cdef bint last, hide_denial
     if column == 0:
-        dialogue.reply = lend_line(scene.lines)
+        dialogue.reply = lend_line(scene.lender)
         dialogue.code = 0
         dialogue.keyword_fate = KEYWORD_NONE
         dialogue.answers_ehlo = 0
@@ -291,7 +291,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
             restore_reply(scene, dialogue, at, length, dialogue.reply_offset)
             octet = at[0]
         if dialogue.reply == NULL:
-            out_of_memory(scene, dialogue, False, dialogue.reply_offset)
+            out_of_memory(scene, False, dialogue.reply_offset)
             return
     hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
     if column < 3:
@@ -311,7 +311,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     elif column > 3:
         # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
         if column == 4:
-            dialogue.answers_ehlo = dialogue.code == 250 and dialogue.ehlo_sent
+            dialogue.answers_ehlo = dialogue.code == 250 and scene.session.ehlo_sent
             if masking_keywords(scene, dialogue):
                 begin_keyword(scene, dialogue, at, length)
         if dialogue.keyword_fate != KEYWORD_NONE:
@@ -358,9 +358,9 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
             continue
         reply_octet(scene, dialogue, octets + at, length - at)
         at += 1
-        if dialogue.malformed and dialogue.state == scene.grammar.state_connect and not scene.not_smtp:
+        if dialogue.malformed and scene.session.state == scene.grammar.state_connect and not scene.not_smtp:
             scene.not_smtp = 1                     # RFC 5321 3.1: a server speaks first, with a reply code
-            report(scene, dialogue, FLOW_NOT_SMTP, False, 0, offset, octets, length if length < 48 else 48, NULL, 0)
+            report(scene, FLOW_NOT_SMTP, False, 0, offset, octets, length if length < 48 else 48, NULL, 0)
             return length
         if scene.verdict == ACTION_PASS and whole_line_passes(scene, dialogue):
             end = <uint8_t *> memchr(octets + at, LF, length - at)

@@ -9,7 +9,7 @@ cdef bint verb_masked(const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint banner_masked(const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint keyword_masked(const uint8_t *octets, uint32_t length, uint32_t least) noexcept nogil
 # Damage that stays as it came: reported, in `restore` as not recoverable, too.
-cdef void report_damage(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb,
+cdef void report_damage(Scene *scene, uint8_t finding, bint to_server, uint8_t verb,
                         uint64_t offset, const uint8_t *octets, uint32_t length) noexcept nogil
 # At the first octet of a command line, or of a reply: puts back what can be told, in place, when all of it
 # is among the `length` octets.

@@ -77,15 +77,15 @@ cdef bint keyword_masked(const uint8_t *octets, uint32_t length, uint32_t least)
     return c"A" + least <= octets[length - 1] <= c"Z"
 
 
-cdef void report_damage(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb,
+cdef void report_damage(Scene *scene, uint8_t finding, bint to_server, uint8_t verb,
                         uint64_t offset, const uint8_t *octets, uint32_t length) noexcept nogil:
     length = length if length < EXCERPT else EXCERPT
-    report(scene, dialogue, finding, to_server, verb, offset, octets, length, NULL, 0)
+    report(scene, finding, to_server, verb, offset, octets, length, NULL, 0)
     if scene.ruling.restore & (RESTORE_COMMANDS if to_server else RESTORE_REPLIES):
-        report(scene, dialogue, RESTORE_NOT_RECOVERABLE, to_server, verb, offset, octets, length, NULL, 0)
+        report(scene, RESTORE_NOT_RECOVERABLE, to_server, verb, offset, octets, length, NULL, 0)
 
 
-cdef void write(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint8_t *octets,
+cdef void write(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint8_t *octets,
                 const uint8_t *text, uint32_t length, uint64_t offset) noexcept nogil:
     # Puts `text` over as many octets, and tells.
     cdef uint8_t before[EXCERPT]
@@ -94,7 +94,7 @@ cdef void write(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_serve
     note_change(scene)
     if scene.ruling.apply:
         memcpy(octets, text, length)
-    report(scene, dialogue, finding, to_server, verb, offset, before, shown, text, shown)
+    report(scene, finding, to_server, verb, offset, before, shown, text, shown)
 
 
 cdef inline uint32_t line_length(const uint8_t *octets, uint32_t length, bint *whole) noexcept nogil:
@@ -142,12 +142,12 @@ cdef void restore_command(Scene *scene, Dialogue *dialogue, uint8_t *octets, uin
     while size < length and octets[size] != SPACE:
         size += 1
     argument = octets + size + 1
-    greeting = (dialogue.state == scene.grammar.state_greeted and size == 4 and size < length
+    greeting = (scene.session.state == scene.grammar.state_greeted and size == 4 and size < length
                 and is_domain(argument, length - size - 1))
     if verb_masked(octets, size):
         if greeting:
             verb = b"EHLO"
-        elif dialogue.state != scene.grammar.state_ready:
+        elif scene.session.state != scene.grammar.state_ready:
             pass
         elif size == 8 and length == 8:
             if scene.ruling.restore_starttls:
@@ -159,8 +159,8 @@ cdef void restore_command(Scene *scene, Dialogue *dialogue, uint8_t *octets, uin
         verb = b"EHLO"
     if verb == NULL:
         return
-    write(scene, dialogue, RESTORE_COMMAND, True, VERB_UNKNOWN, octets, <const uint8_t *> verb, size, offset)
-    dialogue.ehlo_restored |= verb[0] == c"E"
+    write(scene, RESTORE_COMMAND, True, VERB_UNKNOWN, octets, <const uint8_t *> verb, size, offset)
+    scene.session.ehlo_restored |= verb[0] == c"E"
 
 
 cdef Listing *listing_of(Scene *scene) noexcept nogil:
@@ -191,7 +191,7 @@ cdef void restore_greeting(Scene *scene, Dialogue *dialogue, Listing *listing, u
         if listing.digits and text[i + 1] != octets[i + 4] and (
                 text[i + 1] == c"2" or text[i + 1] == c"0" or octets[i + 4] == c"2" or octets[i + 4] == c"0"):
             return
-    write(scene, dialogue, RESTORE_BANNER, False, VERB_UNKNOWN, octets + 3, text, length - 3, offset)
+    write(scene, RESTORE_BANNER, False, VERB_UNKNOWN, octets + 3, text, length - 3, offset)
 
 
 cdef bint offer_fits(Listing *listing, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -226,7 +226,7 @@ cdef void restore_keywords(Scene *scene, Dialogue *dialogue, Listing *listing, u
         if line and keyword_masked(octets + 4, size - 4, masked) and octets[size - 1] == c"A" + masked:
             candidate = &listing.candidates[masked]
             if candidate.restored:
-                write(scene, dialogue, RESTORE_KEYWORD, False, VERB_EHLO, octets + 4, candidate.octets, size - 4,
+                write(scene, RESTORE_KEYWORD, False, VERB_EHLO, octets + 4, candidate.octets, size - 4,
                       offset)
             masked += 1
         octets += size + 2

@@ -6,7 +6,7 @@ reaches a record: not where AUTH is allowed, not where it was masked, here or up
 and the client goes on with its secrets all the same. Does not decide about octets.
 """
 
-from nfmailguard.cext.smtp cimport ARGUMENT_SECRET, VERB_UNKNOWN, Line, upper
+from nfmailguard.cext.smtp cimport ARGUMENT_SECRET, SECRET_BEGUN, SECRET_SAID, VERB_UNKNOWN, Line, upper
 
 cdef enum:
     SPACE = 32
@@ -51,6 +51,6 @@ cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
                   dialogue.verb)
             or (dialogue.verb == VERB_UNKNOWN and at < line.length
                 and names_mechanism(line.octets + at, line.length - at))):
-        dialogue.secret = dialogue.secret_said = 1
+        scene.session.secret = SECRET_BEGUN | SECRET_SAID
     elif dialogue.verb != VERB_UNKNOWN:
-        dialogue.secret = 0
+        scene.session.secret &= SECRET_SAID

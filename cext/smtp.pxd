@@ -4,7 +4,7 @@ from libc.string cimport memcpy
 
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.record cimport Identity, Ring
-from nfmailguard.cext.store cimport Pool
+from nfmailguard.cext.pool cimport Pool, Shelf
 
 cdef enum:
     MOST_VERBS = 64
@@ -225,16 +225,34 @@ cdef struct Ruling:
 
 # The beginning of the line that is being read, as it came; lent while a line is open.
 cdef struct Line:
-    Line *next                 # in the list of free ones
     uint16_t length            # octets kept
     uint16_t sent              # of a verb or keyword cut over segments: octets let through
     uint8_t octets[LINE_OCTETS]
 
-cdef struct LinePool:
-    Line *free
-    Pool *pool                 # where their memory comes from, and the outstanding commands'
-    uint32_t free_count
+# Where memory for what is being said comes from.
+cdef struct Lender:
+    Shelf lines
+    Shelf dialogues
+    Pool *pool                 # for the outstanding commands, where they are many
 
+cdef enum:  # Secret: bits of Session.secret
+    SECRET_BEGUN = 1           # AUTH was begun: what is no command may be a part of it
+    SECRET_SAID = 2            # and has been since the last time nothing was outstanding
+
+# What a session has come to, in few octets: all that is left between two lines with nothing outstanding.
+cdef struct Session:
+    uint32_t recipients
+    uint32_t invalid_recipients
+    uint8_t state              # smtp.states.State
+    uint8_t greeted            # the greeting is not outstanding any more
+    uint8_t secret             # Secret
+    uint8_t ehlo_restored      # ever
+    uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
+    uint8_t noop_seen          # CSCdk46673: what matters to the next message
+    uint8_t offered_chunking
+    uint8_t hypothetical
+
+# What is being said: lent while a line is open, a reply outstanding or a message on its way.
 cdef struct Dialogue:
     Line *command              # NULL between lines
     Line *reply
@@ -245,13 +263,11 @@ cdef struct Dialogue:
     uint64_t reply_offset      # of the reply line's
     uint32_t line_length
     uint32_t data_line_length
-    uint32_t recipients
     uint32_t address_length
-    uint32_t invalid_recipients
     uint32_t part_octets       # of the header, then of the body, of whole lines
     uint32_t part_line         # of the line that is not whole
-    uint16_t to_fields
     uint32_t mime_count        # octets of the field's or the file's name so far
+    uint16_t to_fields
     uint16_t first             # index of the oldest outstanding command
     uint16_t count
     uint16_t capacity          # of `more`
@@ -260,7 +276,6 @@ cdef struct Dialogue:
     uint16_t reply_column
     uint16_t verb_length
     uint8_t few[16]
-    uint8_t state              # smtp.states.State
     uint8_t input              # Input
     uint8_t phase              # Phase
     uint8_t leading            # the verb has only space and control octets so far
@@ -288,18 +303,11 @@ cdef struct Dialogue:
     uint8_t mime_name[8]
     uint8_t tls_checked
     uint8_t impatient          # the client did not wait; reported
-    uint8_t secret             # AUTH was begun: what is no command may be a part of it
-    uint8_t secret_said        # and has been since the last time nothing was outstanding
-    uint8_t ehlo_restored      # ever
-    uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
-    uint8_t noop_seen          # CSCdk46673: what matters to the next message
     uint8_t body_as_commands   # the message is read as lines of commands
     uint8_t ends_kept          # of this message
     uint8_t text_octet         # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
-    uint8_t offered_chunking
     uint8_t last_chunk
-    uint8_t hypothetical
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
     uint8_t reply_cr           # a CR was the segment's last octet
@@ -313,8 +321,9 @@ cdef struct Scene:
     Grammar *grammar
     Ruling *ruling
     Ring *ring
-    LinePool *lines
+    Lender *lender
     Identity *identity
+    Session *session
     uint64_t *finding_counts
     uint64_t now
     const uint8_t *octets      # the `length` octets to decide
@@ -325,10 +334,17 @@ cdef struct Scene:
     uint8_t not_smtp
     uint8_t gone               # the octets have left already: not one is decided that should have waited
 
-cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil
-cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil
+# A session that waits for its greeting.
+cdef void session_open(Session *session, Grammar *grammar) noexcept nogil
+cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil
+cdef void lender_close(Lender *lender) noexcept nogil
+# A dialogue for a session that has none, or NULL without memory.
+cdef Dialogue *dialogue_lend(Lender *lender, Session *session, Grammar *grammar) noexcept nogil
+# Gives it back where nothing is being said, or anyway.
+cdef void dialogue_rest(Lender *lender, Session *session, Dialogue **dialogue) noexcept nogil
+cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil
 # No memory for what has to be remembered of a dialogue: the ruling's word is in scene.verdict.
-cdef void out_of_memory(Scene *scene, Dialogue *dialogue, bint to_server, uint64_t offset) noexcept nogil
+cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept nogil
 # The command whose reply has to be waited for, when `waiting`.
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).
@@ -339,14 +355,13 @@ cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil
 # Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
 # that ends the flow also stands in scene.verdict.
-cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil
 # The client's next octets are a message's.
 cdef void begin_message(Dialogue *dialogue) noexcept nogil
-cdef Line *lend_line(LinePool *lines) noexcept nogil
-cdef void give_line(LinePool *lines, Line **line) noexcept nogil
-cdef void lines_close(LinePool *lines) noexcept nogil
+cdef Line *lend_line(Lender *lender) noexcept nogil
+cdef void give_line(Lender *lender, Line **line) noexcept nogil
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
 

@@ -11,11 +11,10 @@ from libc.stdint cimport UINT16_MAX
 from libc.string cimport memset
 
 from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
-from nfmailguard.cext.store cimport pool_give, pool_lend_again, pool_set_aside, pool_take
+from nfmailguard.cext.pool cimport pool_give, pool_take, shelf_close, shelf_give, shelf_lend, shelf_open
 
 cdef enum:
     CR = 13
-    MOST_FREE = 64             # lines kept for the next ones to be read
 
 
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -34,59 +33,72 @@ cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) 
     return True
 
 
-cdef Line *lend_line(LinePool *lines) noexcept nogil:
+cdef Line *lend_line(Lender *lender) noexcept nogil:
     """An empty line, or NULL without memory; every line lent is given back at its end."""
-    cdef Line *line = lines.free
+    cdef Line *line = <Line *> shelf_lend(&lender.lines)
     if line != NULL:
-        lines.free = line.next
-        lines.free_count -= 1
-        pool_lend_again(lines.pool, sizeof(Line))
-    else:
-        line = <Line *> pool_take(lines.pool, sizeof(Line), 0)
-        if line == NULL:
-            return NULL
-    line.length = 0
-    line.sent = 0
+        line.length = 0
+        line.sent = 0
     return line
 
 
-cdef void give_line(LinePool *lines, Line **line) noexcept nogil:
-    if line[0] == NULL:
-        return
-    if lines.free_count < MOST_FREE:
-        line[0].next = lines.free
-        lines.free = line[0]
-        lines.free_count += 1
-        pool_set_aside(lines.pool, sizeof(Line))
-    else:
-        pool_give(lines.pool, line[0], sizeof(Line))
-    line[0] = NULL
+cdef void give_line(Lender *lender, Line **line) noexcept nogil:
+    if line[0] != NULL:
+        shelf_give(&lender.lines, line[0])
+        line[0] = NULL
 
 
-cdef void lines_close(LinePool *lines) noexcept nogil:
-    cdef Line *line
-    while lines.free != NULL:
-        line = lines.free
-        lines.free = line.next
-        pool_lend_again(lines.pool, sizeof(Line))
-        pool_give(lines.pool, line, sizeof(Line))
+cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil:
+    shelf_open(&lender.lines, pool, sizeof(Line))
+    shelf_open(&lender.dialogues, pool, sizeof(Dialogue))
+    lender.pool = pool
 
 
-cdef void dialogue_open(Dialogue *dialogue, Grammar *grammar) noexcept nogil:
-    """A session that waits for its greeting."""
+cdef void lender_close(Lender *lender) noexcept nogil:
+    shelf_close(&lender.lines)
+    shelf_close(&lender.dialogues)
+
+
+cdef void session_open(Session *session, Grammar *grammar) noexcept nogil:
+    memset(session, 0, sizeof(Session))
+    session.state = grammar.state_connect
+
+
+cdef Dialogue *dialogue_lend(Lender *lender, Session *session, Grammar *grammar) noexcept nogil:
+    cdef Dialogue *dialogue = <Dialogue *> shelf_lend(&lender.dialogues)
+    if dialogue == NULL:
+        return NULL
     memset(dialogue, 0, sizeof(Dialogue))
-    dialogue.state = grammar.state_connect
-    dialogue.few[0] = grammar.verb_greeting
-    dialogue.count = 1
+    if not session.greeted:
+        dialogue.few[0] = grammar.verb_greeting
+        dialogue.count = 1
+    return dialogue
 
 
-cdef void dialogue_close(Dialogue *dialogue, LinePool *lines) noexcept nogil:
-    give_line(lines, &dialogue.command)
-    give_line(lines, &dialogue.reply)
-    answer_all(dialogue, lines)
+cdef inline bint at_rest(const Dialogue *dialogue) noexcept nogil:
+    # Whatever else a dialogue holds is set anew where a line, a reply or a message begins.
+    return (dialogue.count == 0 and dialogue.phase == PHASE_START and not dialogue.after_cr
+            and dialogue.input == INPUT_COMMANDS and not dialogue.body_as_commands and dialogue.message_octets == 0
+            and dialogue.reply_column == 0 and not dialogue.reply_cr and dialogue.reply_line == 0)
 
 
-cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+cdef void dialogue_rest(Lender *lender, Session *session, Dialogue **dialogue) noexcept nogil:
+    if at_rest(dialogue[0]):
+        session.greeted = 1
+        dialogue_close(lender, dialogue)
+
+
+cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil:
+    if dialogue[0] == NULL:
+        return
+    give_line(lender, &dialogue[0].command)
+    give_line(lender, &dialogue[0].reply)
+    pool_give(lender.pool, dialogue[0].more, dialogue[0].capacity)
+    shelf_give(&lender.dialogues, dialogue[0])
+    dialogue[0] = NULL
+
+
+cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil:
     cdef uint8_t action = scene.ruling.action[finding]
@@ -97,11 +109,11 @@ cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_s
     record = ring_reserve(scene.ring, RECORD_FINDING, scene.identity, scene.now)
     if record != NULL:
         record.to_server = to_server
-        record.state = dialogue.state
+        record.state = scene.session.state
         record.verb = verb
         record.finding = finding
         record.action = action
-        record.hypothetical = dialogue.hypothetical
+        record.hypothetical = scene.session.hypothetical
         record.applied = scene.ruling.apply
         record.a = offset
         record_text(record, before, before_length, False)
@@ -110,16 +122,16 @@ cdef uint8_t report(Scene *scene, Dialogue *dialogue, uint8_t finding, bint to_s
     if not scene.ruling.apply:
         # What enforce would have done sends the dialogue another way from here on.
         if action != ACTION_LOG:
-            dialogue.hypothetical = 1
+            scene.session.hypothetical = 1
         return ACTION_PASS
     if action >= ACTION_DROP_CONNECTION:
         scene.verdict = action
     return action
 
 
-cdef void out_of_memory(Scene *scene, Dialogue *dialogue, bint to_server, uint64_t offset) noexcept nogil:
+cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept nogil:
     # ACTION_LOG as a verdict: not to be looked at any more.
-    cdef uint8_t action = report(scene, dialogue, STREAM_MEMORY_LIMIT, to_server, 0, offset, NULL, 0, NULL, 0)
+    cdef uint8_t action = report(scene, STREAM_MEMORY_LIMIT, to_server, 0, offset, NULL, 0, NULL, 0)
     scene.verdict = action if action > ACTION_LOG else ACTION_LOG
 
 
@@ -136,20 +148,20 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
     cdef uint8_t *ring = slots(dialogue, &size)
     cdef uint8_t *larger
     if dialogue.count >= scene.ruling.outstanding_commands:
-        report(scene, dialogue, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
+        report(scene, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
         if not scene.ruling.apply:
             dialogue.input = INPUT_OPAQUE
             dialogue.tls_checked = 1
         return False
     if dialogue.count == size:
         more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX
-        larger = <uint8_t *> pool_take(scene.lines.pool, more, 0)
+        larger = <uint8_t *> pool_take(scene.lender.pool, more, 0)
         if larger == NULL:
-            out_of_memory(scene, dialogue, True, offset)
+            out_of_memory(scene, True, offset)
             return False
         for i in range(dialogue.count):
             larger[i] = ring[(dialogue.first + i) % size]
-        pool_give(scene.lines.pool, dialogue.more, dialogue.capacity)
+        pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
         dialogue.more = larger
         dialogue.capacity = <uint16_t> more
         dialogue.first = 0
@@ -172,7 +184,7 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
     return ring[(dialogue.first + dialogue.waiting - 1) % size] if dialogue.waiting else VERB_UNKNOWN
 
 
-cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
+cdef void answer_oldest(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint32_t size
     slots(dialogue, &size)
     if dialogue.count == 0:
@@ -183,14 +195,15 @@ cdef void answer_oldest(Dialogue *dialogue, LinePool *lines) noexcept nogil:
         dialogue.waiting -= 1
         dialogue.impatient &= dialogue.waiting != 0
     if dialogue.count == 0:
-        answer_all(dialogue, lines)
+        answer_all(scene, dialogue)
 
 
-cdef void answer_all(Dialogue *dialogue, LinePool *lines) noexcept nogil:
+cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
     dialogue.count = dialogue.first = dialogue.waiting = 0
     dialogue.impatient = 0
-    dialogue.secret_said = dialogue.secret
-    pool_give(lines.pool, dialogue.more, dialogue.capacity)
+    if not scene.session.secret & SECRET_BEGUN:
+        scene.session.secret = 0
+    pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
     dialogue.capacity = 0
 
@@ -202,7 +215,7 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
     for i in range(dialogue.count):
         if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
             while i:
-                answer_oldest(dialogue, scene.lines)
+                answer_oldest(scene, dialogue)
                 i -= 1
             return True
     return False
@@ -210,7 +223,7 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
 
 cdef void ambiguous(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset, const uint8_t *text,
                     uint32_t length) noexcept nogil:
-    report(scene, dialogue, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    report(scene, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
     if scene.ruling.restore:
         scene.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
 
@@ -219,12 +232,12 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     cdef Grammar *grammar = scene.grammar
     cdef uint16_t code = dialogue.code
     cdef uint8_t verb = expected_verb(dialogue)
-    cdef uint8_t state = dialogue.state
+    cdef uint8_t state = scene.session.state
     cdef Record *record
     cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
     cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
-    if dialogue.secret or dialogue.secret_said:
+    if scene.session.secret:
         length = 0                                 # some servers repeat what they do not understand
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code
@@ -240,7 +253,7 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ambiguous(scene, dialogue, verb, offset, text, length)
     elif not expected:
         if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
-            report(scene, dialogue, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+            report(scene, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
     elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
         # before they have come may take them for commands.
@@ -248,58 +261,58 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     if scene.verdict != ACTION_PASS:
         return
     if expected:
-        dialogue.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
+        scene.session.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
     record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
     if record != NULL:
         record.code = code
         record.verb = verb
-        record.state = dialogue.state
+        record.state = scene.session.state
         record.a = offset
         record_text(record, text + 4, length - 4 if length > 4 else 0, False)
         ring_push(scene.ring)
     if not expected:
         return
     if verb == VERB_RCPT and code // 100 == 5:
-        dialogue.invalid_recipients += 1
-        if scene.ruling.invalid_recipients and dialogue.invalid_recipients > scene.ruling.invalid_recipients:
-            report(scene, dialogue, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
+        scene.session.invalid_recipients += 1
+        if scene.ruling.invalid_recipients and scene.session.invalid_recipients > scene.ruling.invalid_recipients:
+            report(scene, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
             if scene.verdict != ACTION_PASS:
                 return
     elif (verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO
             or verb == grammar.verb_end_of_data):
-        dialogue.invalid_recipients = 0            # the mail they were of is over
+        scene.session.invalid_recipients = 0            # the mail they were of is over
     if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS
             dialogue.phase = PHASE_START
         if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-            report(scene, dialogue, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
-        answer_oldest(dialogue, scene.lines)
+            report(scene, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
+        answer_oldest(scene, dialogue)
         return
     if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-        answer_oldest(dialogue, scene.lines)       # CSCdr91002: the message has begun with the command
+        answer_oldest(scene, dialogue)       # CSCdr91002: the message has begun with the command
         return
-    if verb == VERB_DATA and scene.ruling.bug_noop_body and dialogue.noop_seen:
+    if verb == VERB_DATA and scene.ruling.bug_noop_body and scene.session.noop_seen:
         # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
-        report(scene, dialogue, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
-        answer_all(dialogue, scene.lines)
-        dialogue.noop_seen = 0
+        report(scene, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
+        answer_all(scene, dialogue)
+        scene.session.noop_seen = 0
         dialogue.body_as_commands = 1
         return
     dialogue.input = grammar.reads[verb]
     dialogue.waiting = 0
     dialogue.impatient = 0
-    give_line(scene.lines, &dialogue.command)
+    give_line(scene.lender, &dialogue.command)
     if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
         dialogue.phase = PHASE_SASL
         dialogue.line_length = 0
         dialogue.reported = 0
         return
     # The server reads everything behind the command as message text, or as TLS.
-    answer_all(dialogue, scene.lines)
+    answer_all(scene, dialogue)
     begin_message(dialogue)
     if dialogue.input == INPUT_OPAQUE:
-        report(scene, dialogue, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+        report(scene, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
 
 
 cdef void begin_message(Dialogue *dialogue) noexcept nogil:

@@ -2,7 +2,8 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfmailguard.cext.packet cimport Packet, QueuedPacket, nm_seq_diff
-from nfmailguard.cext.store cimport Pool, Store
+from nfmailguard.cext.pool cimport Pool
+from nfmailguard.cext.store cimport Store
 
 # Octets that went ahead of a gap: the receiver may have them, and cannot read them yet.
 cdef struct Ahead:
@@ -35,13 +36,20 @@ cdef struct Edit:
 cdef enum:
     MOST_EDITS = 256           # of one stream, not acknowledged; of more, later copies look like conflicts
 
-cdef struct Stream:
-    Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
+# What a stream has to remember besides what it keeps; lent while there is any.
+cdef struct Aside:
     Edit *edits
     Edit *last_edit
     Ahead *ahead
     Ahead *farthest            # the last of them
     Held *held
+    uint32_t ahead_count
+    uint32_t edit_count
+    uint32_t held_count
+
+cdef struct Stream:
+    Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
+    Aside *aside
     uint64_t octets            # decided since the beginning
     uint32_t isn
     uint32_t next_seq          # the first octet that is not decided
@@ -49,12 +57,12 @@ cdef struct Stream:
     uint32_t fin_seq           # where the stream ends, when fin
     uint32_t widest            # the widest window its receiver has announced
     uint32_t window_end        # the first octet the receiver has not made room for
-    uint16_t ahead_count
-    uint16_t edit_count
-    uint16_t held_count
     uint8_t known              # isn seen
     uint8_t fin
     uint8_t windowed           # window_end is known
+    uint8_t interface_known    # Flow.interface, of this direction
+    uint8_t scale              # of the windows its sender announces (RFC 7323 2.2)
+    uint8_t scaled             # its sender offered to scale
 
 # Appends what was decided and moves next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil
@@ -79,10 +87,23 @@ cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now)
 # The first held packet that shares an octet with [seq, seq + length), or NULL.
 cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil
 # Takes a held packet out of the list; its memory is the caller's now.
-cdef void stream_release(Stream *stream, Held *held) noexcept nogil
+cdef void stream_release(Stream *stream, Pool *pool, Held *held) noexcept nogil
 cdef void held_free(Pool *pool, Held *held) noexcept nogil
 # Gives back everything; held packets must have been released.
 cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil
+
+# The first of what went ahead, and of what is held, or NULL.
+cdef inline Ahead *stream_ahead(const Stream *stream) noexcept nogil:
+    return stream.aside.ahead if stream.aside != NULL else NULL
+
+cdef inline Held *stream_held(const Stream *stream) noexcept nogil:
+    return stream.aside.held if stream.aside != NULL else NULL
+
+cdef inline uint32_t stream_ahead_count(const Stream *stream) noexcept nogil:
+    return stream.aside.ahead_count if stream.aside != NULL else 0
+
+cdef inline uint32_t stream_held_count(const Stream *stream) noexcept nogil:
+    return stream.aside.held_count if stream.aside != NULL else 0
 
 cdef inline uint32_t ahead_end(const Ahead *ahead) noexcept nogil:
     return ahead.seq + ahead.octets.length

@@ -9,15 +9,25 @@ that went out ahead of a gap. Does not know SMTP, nor what becomes of a packet.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.store cimport (
-    PAGE_OCTETS,
-    pool_give,
-    pool_take,
-    store_append,
-    store_compare,
-    store_drop,
-    store_span,
-)
+from nfmailguard.cext.pool cimport PAGE_OCTETS, pool_give, pool_take
+from nfmailguard.cext.store cimport store_append, store_compare, store_drop, store_span
+
+
+cdef Aside *put_aside(Stream *stream, Pool *pool) noexcept nogil:
+    """The stream's, made when it has none; NULL without memory."""
+    if stream.aside == NULL:
+        stream.aside = <Aside *> pool_take(pool, sizeof(Aside), 0)
+        if stream.aside != NULL:
+            memset(stream.aside, 0, sizeof(Aside))
+    return stream.aside
+
+
+cdef void give_back(Stream *stream, Pool *pool) noexcept nogil:
+    """What a stream remembers nothing in."""
+    cdef Aside *aside = stream.aside
+    if aside != NULL and aside.edits == NULL and aside.ahead == NULL and aside.held == NULL:
+        pool_give(pool, aside, sizeof(Aside))
+        stream.aside = NULL
 
 
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -32,7 +42,8 @@ cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, cons
                            uint32_t length) noexcept nogil:
     cdef uint32_t first = 0
     cdef Edit *edit
-    if stream.edit_count == MOST_EDITS:
+    cdef Aside *aside
+    if stream.aside != NULL and stream.aside.edit_count == MOST_EDITS:
         return
     while first < length and came[first] == octets[first]:
         first += 1
@@ -40,42 +51,48 @@ cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, cons
         length -= 1
     if first == length:
         return
+    aside = put_aside(stream, pool)
+    if aside == NULL:
+        return
     edit = <Edit *> pool_take(pool, sizeof(Edit) + length - first, stream.kept.length)
     if edit == NULL:
+        give_back(stream, pool)
         return
     edit.next = NULL
     edit.seq = stream.next_seq + first
     edit.length = length - first
     memcpy(edit + 1, came + first, length - first)
-    if stream.last_edit != NULL:
-        stream.last_edit.next = edit
+    if aside.last_edit != NULL:
+        aside.last_edit.next = edit
     else:
-        stream.edits = edit
-    stream.last_edit = edit
-    stream.edit_count += 1
+        aside.edits = edit
+    aside.last_edit = edit
+    aside.edit_count += 1
 
 
 cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
-    cdef Edit *edit = stream.edits
+    cdef Aside *aside = stream.aside
+    cdef Edit *edit = aside.edits
     while edit != NULL and nm_seq_diff(edit.seq + edit.length, ack) <= 0:
-        stream.edits = edit.next
-        stream.edit_count -= 1
+        aside.edits = edit.next
+        aside.edit_count -= 1
         pool_give(pool, edit, sizeof(Edit) + edit.length)
-        edit = stream.edits
+        edit = aside.edits
     if edit == NULL:
-        stream.last_edit = NULL
+        aside.last_edit = NULL
+        give_back(stream, pool)
 
 
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
     store_drop(&stream.kept, pool, ack - stream.kept_seq)
     stream.kept_seq = ack
-    if stream.edits != NULL:
+    if stream.aside != NULL and stream.aside.edits != NULL:
         forget_edits(stream, pool, ack)
 
 
 cdef bint as_they_came(Stream *stream, uint32_t at, const uint8_t *octets, uint32_t length) noexcept nogil:
     """Whether octets are those kept from ``at`` on, or what came where those were made of something else."""
-    cdef Edit *edit = stream.edits
+    cdef Edit *edit = stream.aside.edits if stream.aside != NULL else NULL
     cdef uint32_t i = 0, part, j
     cdef uint32_t seq = stream.kept_seq + at
     cdef const uint8_t *kept
@@ -123,10 +140,10 @@ cdef uint32_t stream_put_back(Stream *stream, uint32_t seq, uint8_t *octets, uin
 
 cdef uint32_t stream_put_ahead(Stream *stream, uint32_t seq, uint8_t *octets, uint32_t length,
                                bint write) noexcept nogil:
-    cdef Ahead *ahead = stream.ahead
+    cdef Ahead *ahead = stream_ahead(stream)
     cdef uint32_t changed = 0
     cdef int32_t start, stop
-    if stream.farthest != NULL and nm_seq_diff(seq, ahead_end(stream.farthest)) >= 0:
+    if ahead == NULL or nm_seq_diff(seq, ahead_end(stream.aside.farthest)) >= 0:
         return 0
     while ahead != NULL and nm_seq_diff(ahead.seq, seq + length) < 0:
         start = nm_seq_diff(ahead.seq, seq)
@@ -143,32 +160,39 @@ cdef uint32_t stream_put_ahead(Stream *stream, uint32_t seq, uint8_t *octets, ui
 
 
 cdef Ahead *new_ahead(Stream *stream, Pool *pool, Ahead *before, uint32_t seq) noexcept nogil:
-    cdef Ahead *ahead = <Ahead *> pool_take(pool, sizeof(Ahead), <uint64_t> stream.ahead_count * PAGE_OCTETS)
+    cdef Aside *aside = put_aside(stream, pool)
+    cdef Ahead *ahead
+    if aside == NULL:
+        return NULL
+    ahead = <Ahead *> pool_take(pool, sizeof(Ahead), <uint64_t> aside.ahead_count * PAGE_OCTETS)
     if ahead == NULL:
+        give_back(stream, pool)
         return NULL
     memset(ahead, 0, sizeof(Ahead))
     ahead.seq = seq
     if before == NULL:
-        ahead.next = stream.ahead
-        stream.ahead = ahead
+        ahead.next = aside.ahead
+        aside.ahead = ahead
     else:
         ahead.next = before.next
         before.next = ahead
     if ahead.next == NULL:
-        stream.farthest = ahead
-    stream.ahead_count += 1
+        aside.farthest = ahead
+    aside.ahead_count += 1
     return ahead
 
 
 cdef void forget_ahead(Stream *stream, Pool *pool) noexcept nogil:
     # The first one.
-    cdef Ahead *ahead = stream.ahead
+    cdef Aside *aside = stream.aside
+    cdef Ahead *ahead = aside.ahead
     store_drop(&ahead.octets, pool, ahead.octets.length)
-    stream.ahead = ahead.next
-    if stream.ahead == NULL:
-        stream.farthest = NULL
-    stream.ahead_count -= 1
+    aside.ahead = ahead.next
+    if aside.ahead == NULL:
+        aside.farthest = NULL
+    aside.ahead_count -= 1
     pool_give(pool, ahead, sizeof(Ahead))
+    give_back(stream, pool)
 
 
 cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *octets,
@@ -178,10 +202,10 @@ cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t
     cdef Ahead *ahead
     cdef uint32_t part
     cdef int32_t known
-    if stream.farthest != NULL and nm_seq_diff(seq, stream.farthest.seq) >= 0:
-        before = stream.farthest                   # in order behind the gap, as nearly always
+    ahead = stream_ahead(stream)
+    if ahead != NULL and nm_seq_diff(seq, stream.aside.farthest.seq) >= 0:
+        before = stream.aside.farthest             # in order behind the gap, as nearly always
     else:
-        ahead = stream.ahead
         while ahead != NULL and nm_seq_diff(ahead.seq, seq) <= 0:
             before = ahead
             ahead = ahead.next
@@ -195,7 +219,7 @@ cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t
                 length -= part
                 if length == 0:
                     return 0
-        ahead = before.next if before != NULL else stream.ahead
+        ahead = before.next if before != NULL else stream_ahead(stream)
         part = length
         if ahead != NULL and nm_seq_diff(ahead.seq, seq + length) < 0:
             part = ahead.seq - seq
@@ -204,7 +228,7 @@ cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t
                 before = new_ahead(stream, pool, before, seq)
                 if before == NULL:
                     return -1
-            if store_append(&before.octets, pool, octets, part, <uint64_t> stream.ahead_count * PAGE_OCTETS) < 0:
+            if store_append(&before.octets, pool, octets, part, <uint64_t> stream.aside.ahead_count * PAGE_OCTETS) < 0:
                 return -1
         seq += part
         octets += part
@@ -215,19 +239,25 @@ cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t
 
 
 cdef void stream_caught_up(Stream *stream, Pool *pool, uint32_t length) noexcept nogil:
-    if length >= stream.ahead.octets.length:
+    cdef Ahead *ahead = stream.aside.ahead
+    if length >= ahead.octets.length:
         forget_ahead(stream, pool)
     else:
-        store_drop(&stream.ahead.octets, pool, length)
-        stream.ahead.seq += length
+        store_drop(&ahead.octets, pool, length)
+        ahead.seq += length
 
 
 cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil:
-    cdef Held *held = <Held *> pool_take(pool, sizeof(Held) + packet.length,
-                                         <uint64_t> stream.held_count * packet.length)
-    cdef Held **place = &stream.held
-    if held == NULL:
+    cdef Aside *aside = put_aside(stream, pool)
+    cdef Held *held
+    cdef Held **place
+    if aside == NULL:
         return NULL
+    held = <Held *> pool_take(pool, sizeof(Held) + packet.length, <uint64_t> aside.held_count * packet.length)
+    if held == NULL:
+        give_back(stream, pool)
+        return NULL
+    place = &aside.held
     held.queued = packet.queued[0]
     held.queued.data = <uint8_t *> (held + 1)
     held.queued.captured = held.queued.length = held.size = packet.length
@@ -242,12 +272,12 @@ cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now)
         place = &place[0].next
     held.next = place[0]
     place[0] = held
-    stream.held_count += 1
+    aside.held_count += 1
     return held
 
 
 cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcept nogil:
-    cdef Held *held = stream.held
+    cdef Held *held = stream_held(stream)
     while held != NULL:
         if nm_seq_diff(held.seq, seq + length) < 0 and nm_seq_diff(held.seq + held.payload_length, seq) > 0:
             return held
@@ -255,12 +285,13 @@ cdef Held *stream_holding(Stream *stream, uint32_t seq, uint32_t length) noexcep
     return NULL
 
 
-cdef void stream_release(Stream *stream, Held *held) noexcept nogil:
-    cdef Held **place = &stream.held
+cdef void stream_release(Stream *stream, Pool *pool, Held *held) noexcept nogil:
+    cdef Held **place = &stream.aside.held
     while place[0] != held:
         place = &place[0].next
     place[0] = held.next
-    stream.held_count -= 1
+    stream.aside.held_count -= 1
+    give_back(stream, pool)
 
 
 cdef void held_free(Pool *pool, Held *held) noexcept nogil:
@@ -268,8 +299,10 @@ cdef void held_free(Pool *pool, Held *held) noexcept nogil:
 
 
 cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil:
-    while stream.ahead != NULL:
+    cdef Edit *last
+    while stream_ahead(stream) != NULL:
         forget_ahead(stream, pool)
     store_drop(&stream.kept, pool, stream.kept.length)
-    if stream.edits != NULL:                       # the last one's octets may never have been kept
-        forget_edits(stream, pool, stream.last_edit.seq + stream.last_edit.length)
+    if stream.aside != NULL:                       # the last edit's octets may never have been kept
+        last = stream.aside.last_edit
+        forget_edits(stream, pool, last.seq + last.length)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, GSO, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, FIN, PSH
 
 families = pytest.mark.parametrize("family", [4, 6])
+REPLY = 3  # RECORD_REPLY
 #: Lets everything a client may have to wait for through, and masks EXPN.
 WAITING = Policy("waiting", commands=CommandPolicy(allow=("EHLO", "NOOP", "DATA", "AUTH", "STARTTLS", "RSET", "QUIT")))
 waits = pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_memory_is_counted_for_all_that_a_peer_makes_us_keep(family: int, kind: 
 
 def test_memory_for_flows_is_at_most_half_of_it() -> None:
     gateway = limited(256)
-    connections = [Connection(gateway, port=1024 + n, shake=False) for n in range(400)]
+    connections = [Connection(gateway, port=1024 + n, shake=False) for n in range(600)]
     for connection in connections:
         assert connection.send(True, ack=0, flags=2) == [ACCEPT]
         assert gateway.memory() <= 128 * 1024
@@ -156,6 +158,46 @@ def test_memory_comes_back_when_octets_are_acknowledged(family: int) -> None:
         assert connection.client(b"x" * 10_000) == [ACCEPT]
         connection.send(False, ACK)
     assert connection.gateway.memory() == before
+
+
+def test_rest_costs_no_more_than_the_flow() -> None:
+    connection = Connection(Gateway(WAITING))
+    assert connection.gateway.memory() == FLOW_OCTETS
+    connection.greeted()
+    for command, reply in ((b"EHLO a.example\r\n", b"250-b.example\r\n250 SIZE\r\n"), (b"NOOP\r\n", b"250 ok\r\n")):
+        connection.client(command)
+        connection.server(reply)
+        connection.send(True, ACK)
+        assert connection.gateway.memory() == FLOW_OCTETS
+
+
+@pytest.mark.parametrize(
+    ("cut", "then"),
+    [
+        ([(True, b"NO")], [(True, b"OP\r\n"), (False, b"250 ok\r\n")]),
+        ([(True, b"NOOP\r")], [(True, b"\n"), (False, b"250 ok\r\n")]),
+        ([(True, b"\r")], [(True, b"\n"), (False, b"500 no\r\n")]),
+        ([(True, b"NOOP\r\n")], [(False, b"250 ok\r\n")]),
+        ([(True, b"NOOP\r\nNOOP\r\n"), (False, b"250 ok\r\n")], [(False, b"250 two\r\n")]),
+        ([(True, b"DATA\r\n"), (False, b"354 go\r\n"), (True, b"x")], [(True, b"\r\n.\r\n"), (False, b"250 ok\r\n")]),
+        ([(False, b"421-cl")], [(False, b"osing\r\n421 bye\r\n")]),
+        ([(False, b"421-closing\r\n")], [(False, b"421 bye\r\n")]),
+        ([(False, b"421 bye\r")], [(False, b"\n")]),
+    ],
+)
+def test_rest_forgets_nothing(cut: list[tuple[bool, bytes]], then: list[tuple[bool, bytes]]) -> None:
+    connection = Connection(Gateway(WAITING)).greeted()
+    said = {True: b"", False: b""}
+    for to_server, octets in (*cut, *then):
+        assert (connection.client if to_server else connection.server)(octets) == [ACCEPT]
+        connection.send(not to_server, ACK)
+        said[to_server] += octets
+        if (to_server, octets) == cut[-1]:
+            assert connection.gateway.memory() > FLOW_OCTETS
+    assert connection.gateway.memory() == FLOW_OCTETS
+    assert (connection.names, connection.server_reads) == ([], said[True])
+    replies = [record for record in connection.gateway.records if record[0] == REPLY]
+    assert len(replies) == 1 + sum(line[3:4] == b" " for line in said[False].split(b"\r\n"))
 
 
 @families

@@ -1,0 +1,105 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Segments that came too early: let through ahead of their turn, or held in the queue.
+
+Keeps invariant 2: what goes ahead is remembered, for nobody can read it before the gap in
+front of it closes; and invariant 6: who holds too much is refused. Does not know how
+octets are decided.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+
+from nfmailguard.cext.admission cimport let_go
+from nfmailguard.cext.core cimport DROP_CONDITION, DROP_REPEATED
+from nfmailguard.cext.ending cimport conflicting, end_flow, list_held, refuse
+from nfmailguard.cext.flow cimport source_of
+from nfmailguard.cext.packet cimport nm_seq_diff
+from nfmailguard.cext.pool cimport pool_is_short
+from nfmailguard.cext.smtp cimport (
+    ACTION_DROP,
+    ACTION_PASS,
+    INPUT_CHUNK,
+    INPUT_DATA,
+    STREAM_MEMORY_LIMIT,
+    STREAM_PENDING_LIMIT,
+    Dialogue,
+)
+from nfmailguard.cext.stream cimport (
+    Held,
+    Stream,
+    stream_ahead,
+    stream_ahead_count,
+    stream_go_ahead,
+    stream_held_count,
+    stream_hold,
+    stream_holding,
+    stream_put_ahead,
+)
+from nfmailguard.cext.verdict cimport drop
+
+
+cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+                   Operations *out) noexcept nogil:
+    """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef bint apply = flow.ruling.apply
+    cdef uint32_t changed = 0
+    cdef uint8_t action
+    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
+    cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided already, and put back
+    cdef uint32_t length = packet.payload_length - old
+    if stream_ahead(stream) != NULL:
+        changed = stream_put_ahead(stream, packet.seq + old, packet.payload + old, length, apply)
+    if changed:
+        action = conflicting(core, flow, to_server, now)
+        if action != ACTION_PASS:
+            drop(core, DROP_CONDITION, packet.queued.id, out)
+            if action != ACTION_DROP:
+                end_flow(core, flow, action, now, out)
+            return
+    if stream_ahead_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+    elif stream_go_ahead(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
+        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+    else:
+        let_go(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
+
+
+cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+               Operations *out) noexcept nogil:
+    """Keeps a packet in the queue until its turn has come."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint16_t source = source_of(&core.flows, packet)
+    cdef Held *held
+    if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
+        # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
+        drop(core, DROP_REPEATED, packet.queued.id, out)
+        return
+    if (pool_is_short(&core.pool) or core.counters.held_now >= core.held_limit
+            or core.held_by_source[source] >= core.held_source_limit
+            or stream_held_count(&flow.stream[0]) + stream_held_count(&flow.stream[1]) >= core.held_flow_limit):
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    held = stream_hold(stream, &core.pool, packet, now)
+    if held == NULL:
+        refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    held.cleared = cleared
+    held.source = source
+    held.flow = flow
+    held.to_server = to_server
+    list_held(core, held)
+
+
+cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+                    Operations *out) noexcept nogil:
+    """A segment that cannot be decided yet."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef Dialogue *dialogue = flow.dialogue
+    cdef bint text = to_server and dialogue != NULL and not dialogue.waiting and (
+        dialogue.input == INPUT_DATA or dialogue.input == INPUT_CHUNK)
+    if not flow.ruling.hold and (to_server or not flow.ruling.apply):
+        go_ahead(core, flow, to_server, packet, cleared, now, out)
+    elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+        go_ahead(core, flow, to_server, packet, cleared, now, out)
+    else:
+        hold(core, flow, to_server, packet, cleared, now, out)

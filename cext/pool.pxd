@@ -1,0 +1,50 @@
+# Pools: all memory that peers can make us use, under one cap.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    PAGE_OCTETS = 2048
+
+# `used` and `spare` together stay under `limit`. One half is the flows', the other their streams' and
+# dialogues': neither takes the other's.
+cdef struct Pool:
+    uint8_t *pages             # free ones, each beginning with the address of the next
+    uint64_t used              # octets lent, as malloc takes them from the machine
+    uint64_t spare             # octets that are kept for the next to ask: free pages, what lies on shelves
+    uint64_t flows             # of those used, the flow table's
+    uint64_t limit
+
+# Things of one size that are lent for a short time: those given back lie here for the next to ask.
+cdef struct Shelf:
+    void *first                # each begins with the address of the next
+    Pool *pool
+    uint32_t size              # octets of one
+    uint32_t count
+
+# `size` octets of the streams' half for an owner who has `have` of it already; given back with the
+# same size. NULL where the cap or the machine says no: nobody may have more than is left for the
+# others then, so that those who take much come to their end while those who need little go on.
+cdef void *pool_take(Pool *pool, uint64_t size, uint64_t have) noexcept nogil
+cdef void pool_give(Pool *pool, void *memory, uint64_t size) noexcept nogil
+# Whether what need not be kept should not be: a quarter of the streams' half is left for what must.
+cdef inline bint pool_is_short(const Pool *pool) noexcept nogil:
+    return pool.used - pool.flows > pool.limit // 2 - pool.limit // 8
+
+# Of the flows' half.
+cdef void *pool_take_flow(Pool *pool, uint64_t size) noexcept nogil
+cdef void pool_give_flow(Pool *pool, void *memory, uint64_t size) noexcept nogil
+# A page of the streams' half, as pool_take and pool_give.
+cdef uint8_t *pool_take_page(Pool *pool, uint64_t have) noexcept nogil
+cdef void pool_give_page(Pool *pool, uint8_t *page) noexcept nogil
+# Frees the pages nobody uses; called last.
+cdef void pool_close(Pool *pool) noexcept nogil
+
+# `size`: at least a pointer's.
+cdef void shelf_open(Shelf *shelf, Pool *pool, uint32_t size) noexcept nogil
+# One, with whatever it holds, or NULL as pool_take; every one is given back.
+cdef void *shelf_lend(Shelf *shelf) noexcept nogil
+cdef void shelf_give(Shelf *shelf, void *thing) noexcept nogil
+cdef void shelf_close(Shelf *shelf) noexcept nogil
+
+# What `size` octets take of the machine's memory: malloc's own 8, in steps of 16 (glibc, 64 bits).
+cdef inline uint64_t memory_cost(uint64_t size) noexcept nogil:
+    return (size + 8 + 15) & ~<uint64_t> 15 if size > 24 else 32

@@ -1,0 +1,127 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Pools: all memory that peers can make us use, under one cap.
+
+Keeps invariant 6 (bounded): nothing a peer can make us keep is taken elsewhere. Who may
+have how much of a memory that is short follows Choudhury and Hahne, "Dynamic queue length
+thresholds for shared-memory packet switches" (1998). Does not know what the memory is for.
+"""
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+cdef enum:
+    MOST_SHELVED = 64
+
+
+cdef inline bint may_have(Pool *pool, uint64_t size, uint64_t have) noexcept nogil:
+    cdef uint64_t streams = pool.used - pool.flows
+    return streams + size + have <= pool.limit // 2
+
+
+cdef void set_aside(Pool *pool, uint64_t size) noexcept nogil:
+    # What was taken is free, and not given back to the machine.
+    pool.used -= memory_cost(size)
+    pool.spare += memory_cost(size)
+
+
+cdef void lend_again(Pool *pool, uint64_t size) noexcept nogil:
+    pool.spare -= memory_cost(size)
+    pool.used += memory_cost(size)
+
+
+cdef void *take(Pool *pool, uint64_t size) noexcept nogil:
+    cdef uint64_t cost = memory_cost(size)
+    cdef void *memory
+    while pool.used + pool.spare + cost > pool.limit:
+        if pool.pages == NULL:
+            return NULL
+        drop_free_page(pool)
+    memory = malloc(size)
+    if memory != NULL:
+        pool.used += cost
+    return memory
+
+
+cdef void *pool_take(Pool *pool, uint64_t size, uint64_t have) noexcept nogil:
+    return take(pool, size) if may_have(pool, size, have) else NULL
+
+
+cdef void pool_give(Pool *pool, void *memory, uint64_t size) noexcept nogil:
+    if memory != NULL:
+        free(memory)
+        pool.used -= memory_cost(size)
+
+
+cdef void *pool_take_flow(Pool *pool, uint64_t size) noexcept nogil:
+    cdef void *memory = take(pool, size)
+    if memory != NULL:
+        pool.flows += memory_cost(size)
+    return memory
+
+
+cdef void pool_give_flow(Pool *pool, void *memory, uint64_t size) noexcept nogil:
+    pool.flows -= memory_cost(size)
+    pool_give(pool, memory, size)
+
+
+cdef void drop_free_page(Pool *pool) noexcept nogil:
+    cdef uint8_t *page = pool.pages
+    memcpy(&pool.pages, page, sizeof(void *))
+    lend_again(pool, PAGE_OCTETS)
+    pool_give(pool, page, PAGE_OCTETS)
+
+
+cdef void pool_close(Pool *pool) noexcept nogil:
+    while pool.pages != NULL:
+        drop_free_page(pool)
+
+
+cdef uint8_t *pool_take_page(Pool *pool, uint64_t have) noexcept nogil:
+    cdef uint8_t *page = pool.pages
+    if page == NULL:
+        return <uint8_t *> pool_take(pool, PAGE_OCTETS, have)
+    if not may_have(pool, PAGE_OCTETS, have):
+        return NULL
+    memcpy(&pool.pages, page, sizeof(void *))
+    lend_again(pool, PAGE_OCTETS)
+    return page
+
+
+cdef void pool_give_page(Pool *pool, uint8_t *page) noexcept nogil:
+    memcpy(page, &pool.pages, sizeof(void *))
+    pool.pages = page
+    set_aside(pool, PAGE_OCTETS)
+
+
+cdef void shelf_open(Shelf *shelf, Pool *pool, uint32_t size) noexcept nogil:
+    shelf.first = NULL
+    shelf.pool = pool
+    shelf.size = size
+    shelf.count = 0
+
+
+cdef void *shelf_lend(Shelf *shelf) noexcept nogil:
+    cdef void *thing = shelf.first
+    if thing == NULL:
+        return pool_take(shelf.pool, shelf.size, 0)
+    memcpy(&shelf.first, thing, sizeof(void *))
+    shelf.count -= 1
+    lend_again(shelf.pool, shelf.size)
+    return thing
+
+
+cdef void shelf_give(Shelf *shelf, void *thing) noexcept nogil:
+    if shelf.count == MOST_SHELVED:
+        pool_give(shelf.pool, thing, shelf.size)
+        return
+    memcpy(thing, &shelf.first, sizeof(void *))
+    shelf.first = thing
+    shelf.count += 1
+    set_aside(shelf.pool, shelf.size)
+
+
+cdef void shelf_close(Shelf *shelf) noexcept nogil:
+    cdef void *thing
+    while shelf.count:
+        thing = shelf_lend(shelf)
+        pool_give(shelf.pool, thing, shelf.size)
