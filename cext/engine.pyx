@@ -64,7 +64,7 @@ from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring
 from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lender_close, lender_open
 from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
-from nfmailguard.cext.verdict cimport accept, drop, drop_if
+from nfmailguard.cext.verdict cimport accept, accept_settled, drop, drop_if
 
 #: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
 FLOW_OCTETS = memory_cost(sizeof(Flow))
@@ -159,7 +159,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         return
     if flow.fate == FLOW_PASSED:
         follow_passed(flow, to_server, &packet)
-        accept(core, queued.id, out)
+        accept_settled(core, queued.id, out)
     elif flow.fate != FLOW_INSPECTED:
         drop(core, DROP_FLOW_ENDED, queued.id, out)
         if flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK:

@@ -9,7 +9,7 @@ from nfmailguard.cext.system cimport iovec, mmsghdr, mnl_socket
 from nfmailguard.cext.tap cimport TapState, TapWriter
 
 cdef enum:
-    BATCH = 64                 # datagrams a receive: enough to spread its cost, few enough to stay in a cache
+    BATCH = 64                 # most datagrams a receive: enough to spread its cost, few enough to stay in a cache
 
 cdef struct Counters:
     uint64_t packets
@@ -23,6 +23,8 @@ cdef struct Counters:
     uint64_t dropped
     uint64_t emitted
     uint64_t expired           # calls of core_expire
+    uint64_t sleeps            # times the loop waited for a packet
+    uint64_t settled           # packets whose connection was offloaded
     uint64_t enobufs           # the socket buffer ran over: packets were lost
     uint64_t receive_errors
     uint64_t send_retries
@@ -58,14 +60,20 @@ cdef class QueueLoop:
     cdef uint64_t core_now     # the latest `now` the core was given
     cdef uint8_t *arena
     cdef uint32_t slot         # octets of the arena a datagram may take
+    cdef uint32_t batch        # datagrams a receive, at most
+    cdef uint64_t busy_poll    # nanoseconds it goes on asking before it sleeps
+    cdef uint32_t offload_mark  # 0: none
+    cdef uint32_t mark         # of the packet that is being decided
     cdef uint32_t received     # datagrams in the arena, not looked at yet
     cdef mmsghdr messages[BATCH]
     cdef iovec vectors[BATCH]
     cdef QueuedPacket packets[BATCH]
+    cdef uint32_t marks[BATCH]
 
     cdef uint64_t now(self) noexcept nogil
     cdef int loop(self) noexcept nogil
     cdef int wait(self) noexcept nogil
+    cdef void spin(self) noexcept nogil
     cdef void receive(self, int flags) noexcept nogil
     cdef void work(self) noexcept nogil
     cdef uint32_t read_batch(self, int *answer) noexcept nogil
@@ -73,7 +81,8 @@ cdef class QueueLoop:
     cdef void carry_out(self, uint64_t now) noexcept nogil
     cdef void accept(self, uint64_t id, uint64_t now) noexcept nogil
     cdef void apply(self, const Operation *operation, uint64_t now) noexcept nogil
-    cdef void answer(self, uint64_t id, uint32_t verdict, const uint8_t *data, uint32_t length) noexcept nogil
+    cdef void answer(self, uint64_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
+                     uint32_t mark) noexcept nogil
     cdef void send_verdicts(self) noexcept nogil
     cdef void finish(self) noexcept nogil
     cdef int configure(self) except -1

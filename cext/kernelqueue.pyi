@@ -20,6 +20,9 @@ class QueueLoop:
         copy_range: int,
         gso: bool,
         fail_open: bool,
+        batch: int,
+        busy_poll: int,
+        offload_mark: int,
         sender: RawSender | None,
         writer: TapWriter | None,
     ) -> None: ...

@@ -57,7 +57,8 @@ cdef class QueueLoop:
     """
 
     def __cinit__(self, Engine engine, uint32_t number, *, uint32_t length, uint32_t copy_range, bint gso,
-                  bint fail_open, RawSender sender, TapWriter writer):
+                  bint fail_open, uint32_t batch, uint64_t busy_poll, uint32_t offload_mark, RawSender sender,
+                  TapWriter writer):
         self.fd = self.wake = -1
         self.engine = engine
         self.core = NULL if engine is None else engine.core
@@ -70,6 +71,9 @@ cdef class QueueLoop:
         self.copy_range = copy_range if 0 < copy_range <= MOST_REPLACED else MOST_REPLACED
         self.gso = gso
         self.fail_open = fail_open
+        self.batch = min(max(batch, 1), <uint32_t> BATCH)
+        self.busy_poll = busy_poll
+        self.offload_mark = offload_mark
 
     def __dealloc__(self):
         give_back(self)
@@ -226,9 +230,13 @@ cdef class QueueLoop:
         while not nm_load_flag(&self.stopped):
             if not self.received:
                 # After a batch of several, more are likely there: ask for them before waiting.
-                if not backlog and self.wait() == EINTR and self.in_main_thread:
-                    return LOOP_SIGNAL
-                self.receive(MSG_DONTWAIT)
+                if not backlog and self.busy_poll:
+                    self.spin()
+                if not backlog and not self.received and not self.failed:
+                    if self.wait() == EINTR and self.in_main_thread:
+                        return LOOP_SIGNAL
+                if not self.received:
+                    self.receive(MSG_DONTWAIT)
             if self.failed:
                 return LOOP_FAILED
             backlog = self.received > 1
@@ -243,6 +251,7 @@ cdef class QueueLoop:
         cdef timespec timeout
         cdef uint64_t deadline = <uint64_t> -1, now, left
         cdef int ready
+        self.count.sleeps += 1
         if self.core != NULL:
             deadline = core_next_deadline(self.core)
         fds[0].fd = self.fd
@@ -258,8 +267,16 @@ cdef class QueueLoop:
             ready = ppoll(fds, 2, &timeout, NULL)
         return errno if ready < 0 else 0
 
+    cdef void spin(self) noexcept nogil:
+        """Asks for packets without sleeping, for ``busy_poll``: a wake-up costs more than the packet does."""
+        cdef uint64_t end = self.now() + self.busy_poll
+        while not self.received and not self.failed and not nm_load_flag(&self.stopped):
+            self.receive(MSG_DONTWAIT)
+            if not self.received and self.now() >= end:
+                return
+
     cdef void receive(self, int flags) noexcept nogil:
-        cdef int got = recvmmsg(self.fd, self.messages, BATCH, flags, NULL)
+        cdef int got = recvmmsg(self.fd, self.messages, self.batch, flags, NULL)
         if got >= 0:
             self.received = got
         elif errno == ENOBUFS:
@@ -283,6 +300,7 @@ cdef class QueueLoop:
                 left -= taken
                 if message.kind == MESSAGE_PACKET and packets < BATCH:
                     self.packets[packets] = message.packet
+                    self.marks[packets] = message.mark
                     packets += 1
                 elif message.kind == MESSAGE_ERROR:
                     answer[0] = message.error
@@ -304,6 +322,7 @@ cdef class QueueLoop:
             if i + 1 < packets:
                 nm_prefetch(self.packets[i + 1].data)
             packet = &self.packets[i]
+            self.mark = self.marks[i]
             self.count.packets += 1
             self.count.bytes += packet.length
             self.count.truncated += packet.captured < packet.length
@@ -361,13 +380,17 @@ cdef class QueueLoop:
             tap_operation(self.tap, operation, kind, now)
         if kind == OP_ACCEPT:
             self.count.accepted += 1
-            self.answer(operation.id, NF_ACCEPT, NULL, 0)
+            if operation.settled and self.offload_mark:
+                self.count.settled += 1
+                self.answer(operation.id, NF_ACCEPT, NULL, 0, self.mark | self.offload_mark)
+            else:
+                self.answer(operation.id, NF_ACCEPT, NULL, 0, 0)
         elif kind == OP_REPLACE:
             self.count.replaced += 1
-            self.answer(operation.id, NF_ACCEPT, operation.data, operation.length)
+            self.answer(operation.id, NF_ACCEPT, operation.data, operation.length, 0)
         elif kind == OP_DROP:
             self.count.dropped += 1
-            self.answer(operation.id, NF_DROP, NULL, 0)
+            self.answer(operation.id, NF_DROP, NULL, 0, 0)
         elif kind == OP_EMIT:
             # A reset must not overtake the data it follows.
             self.send_verdicts()
@@ -375,10 +398,11 @@ cdef class QueueLoop:
             if self.sockets != NULL:
                 raw_send(self.sockets, operation.data, operation.length)
 
-    cdef void answer(self, uint64_t id, uint32_t verdict, const uint8_t *data, uint32_t length) noexcept nogil:
-        if verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length) == VERDICT_FULL:
+    cdef void answer(self, uint64_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
+                     uint32_t mark) noexcept nogil:
+        if verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length, mark) == VERDICT_FULL:
             self.send_verdicts()
-            verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length)
+            verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length, mark)
 
     cdef void send_verdicts(self) noexcept nogil:
         """All or nothing, as netlink does it; waits out a kernel short of memory, however long."""

@@ -6,7 +6,7 @@ from nfmailguard.cext.engine cimport QueuedPacket
 cdef enum:
     MESSAGE_ROOM = 1024        # octets of a packet message besides the packet; what we ask for needs about 150
     MOST_REPLACED = 65531      # a netlink attribute's length is 16 bits, its own header included
-    VERDICT_ROOM = 40          # octets of a verdict besides its payload, padding included
+    VERDICT_ROOM = 48          # octets of a verdict besides its payload, mark and padding included
 
 cdef enum MessageKind:
     MESSAGE_PACKET = 0
@@ -17,6 +17,7 @@ cdef enum MessageKind:
 cdef struct Message:
     QueuedPacket packet        # `data` points into the datagram
     int error
+    uint32_t mark              # of the packet
     uint16_t queue
     uint8_t kind
 
@@ -36,4 +37,6 @@ cdef enum VerdictPut:
     VERDICT_FULL = 1           # send what is there, then try again
     VERDICT_TOO_LONG = 2       # no netlink message, or not this buffer, can hold it
 
-cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length) noexcept nogil
+# `data` NULL: the packet goes on, or not, as it came; a payload is copied. `mark` 0: it keeps its own.
+cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
+                     uint32_t mark) noexcept nogil

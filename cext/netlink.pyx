@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 from nfmailguard.cext.engine cimport PACKET_CHECKSUM_PARTIAL, PACKET_GSO
 from nfmailguard.cext.system cimport (
     NF_ACCEPT, NF_DROP, NFNL_SUBSYS_QUEUE, NFQA_CAP_LEN, NFQA_IFINDEX_INDEV, NFQA_IFINDEX_OUTDEV,
-    NFQA_PACKET_HDR, NFQA_PAYLOAD, NFQA_SKB_CSUMNOTREADY, NFQA_SKB_GSO, NFQA_SKB_INFO, NFQA_VERDICT_HDR,
+    NFQA_MARK, NFQA_PACKET_HDR, NFQA_PAYLOAD, NFQA_SKB_CSUMNOTREADY, NFQA_SKB_GSO, NFQA_SKB_INFO, NFQA_VERDICT_HDR,
     NFQNL_MSG_PACKET, NFQNL_MSG_VERDICT, NLA_TYPE_MASK, nlattr, NLM_F_REQUEST, NLMSG_ERROR, nlmsghdr
 )
 
@@ -88,6 +88,8 @@ cdef void read_attributes(uint8_t *data, uint32_t size, Message *out) noexcept n
             out.packet.in_interface = value
         elif attribute.nla_type == NFQA_IFINDEX_OUTDEV:
             out.packet.out_interface = value
+        elif attribute.nla_type == NFQA_MARK:
+            out.mark = value
         elif attribute.nla_type == NFQA_CAP_LEN:
             # Sent only when the kernel cut the packet: the length it really has.
             cut = value
@@ -105,12 +107,14 @@ cdef void read_attributes(uint8_t *data, uint32_t size, Message *out) noexcept n
         size -= length
 
 
-cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length) noexcept nogil:
-    """``data`` NULL: the packet goes on, or not, as it came; a payload is copied."""
+cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
+                     uint32_t mark) noexcept nogil:
     cdef nlmsghdr header
     cdef nlattr attribute
     cdef uint32_t need = VERDICT
     cdef uint8_t *at
+    if mark:
+        need += ATTRIBUTE + 4
     if data != NULL:
         need += ATTRIBUTE + length
         if length > MOST_REPLACED:
@@ -131,12 +135,19 @@ cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t
     memcpy(at + HEADER + FAMILY_HEADER, &attribute, ATTRIBUTE)
     nm_put32(at + VERDICT - 8, verdict)
     nm_put32(at + VERDICT - 4, id)
+    at += VERDICT
+    if mark:
+        attribute.nla_len = ATTRIBUTE + 4
+        attribute.nla_type = NFQA_MARK
+        memcpy(at, &attribute, ATTRIBUTE)
+        nm_put32(at + ATTRIBUTE, mark)
+        at += ATTRIBUTE + 4
     if data != NULL:
         attribute.nla_len = <uint16_t> (ATTRIBUTE + length)
         attribute.nla_type = NFQA_PAYLOAD
-        memcpy(at + VERDICT, &attribute, ATTRIBUTE)
-        memcpy(at + VERDICT + ATTRIBUTE, data, length)
-        memset(at + need, 0, aligned(need) - need)
+        memcpy(at, &attribute, ATTRIBUTE)
+        memcpy(at + ATTRIBUTE, data, length)
+        memset(at + ATTRIBUTE + length, 0, aligned(need) - need)
     out.used += aligned(need)
     out.count += 1
     return VERDICT_PUT
@@ -145,8 +156,8 @@ cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t
 def parse_messages(data):
     """What the loop makes of one datagram, as tuples.
 
-    ``("packet", id, queue, in_interface, out_interface, flags, length, payload)``, ``("error", errno)``,
-    ``("other",)`` or ``("bad",)``.
+    ``("packet", id, queue, in_interface, out_interface, flags, length, payload, mark)``,
+    ``("error", errno)``, ``("other",)`` or ``("bad",)``.
     """
     cdef bytearray datagram = bytearray(data)
     cdef uint8_t *at = datagram
@@ -158,7 +169,7 @@ def parse_messages(data):
         if message.kind == MESSAGE_PACKET:
             out.append(("packet", message.packet.id, message.queue, message.packet.in_interface,
                         message.packet.out_interface, message.packet.flags, message.packet.length,
-                        (<const char *> message.packet.data)[:message.packet.captured]))
+                        (<const char *> message.packet.data)[:message.packet.captured], message.mark))
         elif message.kind == MESSAGE_ERROR:
             out.append(("error", message.error))
         else:
@@ -168,7 +179,7 @@ def parse_messages(data):
     return out
 
 
-def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None):
+def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None, uint32_t mark=0):
     """The message the loop would send; raises ``OSError`` where it could not."""
     cdef bytearray buffer = bytearray(VERDICT_ROOM + MOST_REPLACED)
     cdef Verdicts verdicts
@@ -179,6 +190,6 @@ def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None):
     verdicts.queue = queue
     if payload is not None:
         data = payload
-    if verdict_put(&verdicts, id, NF_ACCEPT if accept else NF_DROP, data, len(payload or b"")) != VERDICT_PUT:
+    if verdict_put(&verdicts, id, NF_ACCEPT if accept else NF_DROP, data, len(payload or b""), mark) != VERDICT_PUT:
         raise OSError(EPROTO, "no netlink message holds this payload")
     return bytes(buffer[:verdicts.used])

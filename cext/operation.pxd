@@ -13,6 +13,7 @@ cdef struct Operation:
     uint32_t length            # octets at `data`
     uint8_t kind
     uint8_t to_server          # EMIT: the direction it goes
+    uint8_t settled            # ACCEPT: nothing of this connection needs to be looked at any more
 
 cdef struct Operations:
     Operation *items
@@ -32,4 +33,5 @@ cdef inline Operation *operation_append(Operations *out, uint8_t kind, uint64_t 
     operation.data = data
     operation.length = length
     operation.to_server = 0
+    operation.settled = 0
     return operation

@@ -22,7 +22,7 @@ cdef Aside *put_aside(Stream *stream, Pool *pool) noexcept nogil:
     return stream.aside
 
 
-cdef void give_back(Stream *stream, Pool *pool) noexcept nogil:
+cdef void forget_aside(Stream *stream, Pool *pool) noexcept nogil:
     """What a stream remembers nothing in."""
     cdef Aside *aside = stream.aside
     if aside != NULL and aside.edits == NULL and aside.ahead == NULL and aside.held == NULL:
@@ -56,7 +56,7 @@ cdef void stream_note_edit(Stream *stream, Pool *pool, const uint8_t *came, cons
         return
     edit = <Edit *> pool_take(pool, sizeof(Edit) + length - first, stream.kept.length)
     if edit == NULL:
-        give_back(stream, pool)
+        forget_aside(stream, pool)
         return
     edit.next = NULL
     edit.seq = stream.next_seq + first
@@ -80,7 +80,7 @@ cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
         edit = aside.edits
     if edit == NULL:
         aside.last_edit = NULL
-        give_back(stream, pool)
+        forget_aside(stream, pool)
 
 
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
@@ -166,7 +166,7 @@ cdef Ahead *new_ahead(Stream *stream, Pool *pool, Ahead *before, uint32_t seq) n
         return NULL
     ahead = <Ahead *> pool_take(pool, sizeof(Ahead), <uint64_t> aside.ahead_count * PAGE_OCTETS)
     if ahead == NULL:
-        give_back(stream, pool)
+        forget_aside(stream, pool)
         return NULL
     memset(ahead, 0, sizeof(Ahead))
     ahead.seq = seq
@@ -192,7 +192,7 @@ cdef void forget_ahead(Stream *stream, Pool *pool) noexcept nogil:
         aside.farthest = NULL
     aside.ahead_count -= 1
     pool_give(pool, ahead, sizeof(Ahead))
-    give_back(stream, pool)
+    forget_aside(stream, pool)
 
 
 cdef int stream_go_ahead(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *octets,
@@ -255,7 +255,7 @@ cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now)
         return NULL
     held = <Held *> pool_take(pool, sizeof(Held) + packet.length, <uint64_t> aside.held_count * packet.length)
     if held == NULL:
-        give_back(stream, pool)
+        forget_aside(stream, pool)
         return NULL
     place = &aside.held
     held.queued = packet.queued[0]
@@ -291,7 +291,7 @@ cdef void stream_release(Stream *stream, Pool *pool, Held *held) noexcept nogil:
         place = &place[0].next
     place[0] = held.next
     stream.aside.held_count -= 1
-    give_back(stream, pool)
+    forget_aside(stream, pool)
 
 
 cdef void held_free(Pool *pool, Held *held) noexcept nogil:

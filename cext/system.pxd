@@ -117,6 +117,7 @@ cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
         NFQNL_MSG_CONFIG
         NFQNL_CFG_CMD_BIND
         NFQNL_COPY_PACKET
+        NFQA_MARK
         NFQA_PACKET_HDR
         NFQA_VERDICT_HDR
         NFQA_IFINDEX_INDEV

@@ -8,6 +8,11 @@ cdef inline void accept(Core *core, uint64_t id, Operations *out) noexcept nogil
     operation_append(out, OP_ACCEPT, id, NULL, 0)
     core.counters.accepted += 1
 
+# Of a flow that is not looked at any more.
+cdef inline void accept_settled(Core *core, uint64_t id, Operations *out) noexcept nogil:
+    operation_append(out, OP_ACCEPT, id, NULL, 0).settled = 1
+    core.counters.accepted += 1
+
 cdef inline void replace(Core *core, uint64_t id, uint8_t *packet, uint32_t length, Operations *out) noexcept nogil:
     operation_append(out, OP_REPLACE, id, packet, length)
     core.counters.replaced += 1

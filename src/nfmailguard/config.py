@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,232 +20,11 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.events import targets
-from nfmailguard.events.targets import Format, Interfaces
-from nfmailguard.policy.load import load_profile, override, parse_value
-from nfmailguard.policy.model import (
-    CONDITIONS,
-    Action,
-    FlowRule,
-    Limits,
-    Mode,
-    Network,
-    Offer,
-    On,
-    PartialLines,
-    Policy,
-    Restore,
-    RestoreScope,
-    RestoreSide,
-)
+from nfmailguard.policy.load import parse_value
+from nfmailguard.policy.model import CONDITIONS
+from nfmailguard.settings import Config, Driver, Gateway, Hook, Log, Queue, RestoreServer, Restoring, Rule
 
 __all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "load"]
-
-
-class Hook(StrEnum):
-    """Where packets are taken: routed through, for this host, or from it."""
-
-    FORWARD = "forward"
-    INPUT = "input"
-    OUTPUT = "output"
-
-
-class Driver(StrEnum):
-    """What reads the queue: our own driver, or the NetfilterQueue package."""
-
-    KERNEL = "kernel"
-    NETFILTERQUEUE = "netfilterqueue"
-
-
-class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[gateway]``: what every flow gets that no ``[[rule]]`` speaks of."""
-
-    mode: Mode = Mode.MONITOR
-    profile: str = "pix63"
-    ports: tuple[int, ...] = (25,)
-    #: Servers' addresses or networks; empty: any.
-    addresses: tuple[str, ...] = ()
-    hook: tuple[Hook, ...] = (Hook.FORWARD,)
-    dry_run: bool = False
-    faithful: bool = False
-
-
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"source": "from", "destination": "to"}):
-    """``[[rule]]``: which flows get another mode or profile; the first match wins."""
-
-    source: tuple[str, ...] = ()
-    destination: tuple[str, ...] = ()
-    #: The interface the client's packets come in on.
-    interface: str | None = msgspec.field(default=None, name="in")
-    ports: tuple[int, ...] = ()
-    mode: Mode | None = None
-    profile: str | None = None
-
-
-class RestoreServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[[restore.server]]``: what some servers say where nothing is masked, as ``probe --learn`` writes it."""
-
-    #: Addresses or networks; empty: any server.
-    addresses: tuple[str, ...] = ()
-    #: The lines of their EHLO reply behind the first, in order, without their code: ``SIZE 10240000``.
-    keywords: tuple[str, ...] = ()
-    #: Their greeting, without its ``220 ``; empty: a masked one stays as it came.
-    banner: str = ""
-
-
-class Restoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[restore]``: how rules in ``restore`` mode undo what the firewall of their profile did."""
-
-    side: RestoreSide = RestoreSide.BOTH
-    scope: RestoreScope = RestoreScope.SAFE
-    starttls: bool = False
-    #: Of any server that no ``[[restore.server]]`` names.
-    keywords: tuple[str, ...] = ()
-    banner: str = ""
-    server: tuple[RestoreServer, ...] = ()
-
-    def restore(self) -> Restore:
-        """Raises ValueError for what is no network."""
-        known = (*self.server, RestoreServer(keywords=self.keywords, banner=self.banner))
-        offers = tuple(Offer(_networks(one.addresses), one.keywords, one.banner) for one in known)
-        return Restore(self.side, self.scope, self.starttls, offers)
-
-
-class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[queue]``: the kernel's queue and how it is read. ``copy_range`` is in octets, ``length`` in packets."""
-
-    numbers: str = "0"
-    driver: Driver = Driver.KERNEL
-    length: int = 4096
-    copy_range: int = 0xFFFF
-    gso: bool = True
-
-    @property
-    def first(self) -> int:
-        return int(self.numbers.partition("-")[0])
-
-    @property
-    def last(self) -> int:
-        return int(self.numbers.rpartition("-")[2])
-
-
-class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[log]``: where events go: a file's path, ``-`` for standard output, None for nowhere."""
-
-    eve: str | None = None
-    #: Seconds between two ``stats`` events.
-    stats: float = 60.0
-    #: Besides each ``mailguard`` event an ``alert``, for consumers that list only those.
-    alerts: bool = False
-
-
-class SyslogStyle(StrEnum):
-    """Whose log lines: those of a PIX up to 6.3, of an ASA, or whichever the profile is of."""
-
-    AUTO = "auto"
-    PIX = "pix"
-    ASA = "asa"
-
-
-class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[syslog]``: findings as Cisco's log lines, next to ``log.eve``."""
-
-    #: A file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]``, ``unix:///PATH``; None: nowhere.
-    target: str | None = None
-    style: SyslogStyle = SyslogStyle.AUTO
-    format: Format = Format.RFC3164
-    facility: str = "local4"
-    #: The name the lines carry; empty: this machine's.
-    host: str = ""
-    #: What the client's and the server's side are called.
-    client: str = "outside"
-    server: str = "inside"
-    #: Networks that have names of their own: ``dmz = ["10.0.25.0/24"]``.
-    interfaces: dict[str, tuple[str, ...]] = {}
-
-    def names(self) -> Interfaces:
-        """Raises ValueError for what is no network."""
-        named = ((name, network) for name, texts in self.interfaces.items() for network in _networks(texts))
-        return Interfaces(self.client, self.server, tuple(named))
-
-
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole configuration. ``policy`` overrides keys of every profile named in it."""
-
-    gateway: Gateway = Gateway()
-    rule: tuple[Rule, ...] = ()
-    queue: Queue = Queue()
-    limits: Limits = Limits()
-    on: On = On()
-    log: Log = Log()
-    syslog: Syslog = Syslog()
-    restore: Restoring = Restoring()
-    policy: dict[str, Any] = {}
-
-    def flow_rules(self) -> tuple[FlowRule, ...]:
-        """The rules of an Engine; the last one is ``[gateway]`` and matches every flow. Raises ConfigError."""
-        rules = [
-            FlowRule(
-                rule.mode or self.gateway.mode,
-                self._policy(rule.profile or self.gateway.profile),
-                _networks(rule.source),
-                _networks(rule.destination),
-                rule.interface,
-                rule.ports,
-                self.restore.restore(),
-            )
-            for rule in self.rule
-        ]
-        last = FlowRule(self.gateway.mode, self._policy(self.gateway.profile), restore=self.restore.restore())
-        return (*rules, last)
-
-    def ports(self) -> tuple[int, ...]:
-        """Every port that is inspected, in order."""
-        return tuple(sorted({*self.gateway.ports, *(port for rule in self.rule for port in rule.ports)}))
-
-    def hooks(self) -> tuple[Hook, ...]:
-        """Where packets are taken. A mail host's own traffic is seen whole only by input and output together."""
-        hooks = set(self.gateway.hook)
-        if hooks & {Hook.INPUT, Hook.OUTPUT}:
-            hooks |= {Hook.INPUT, Hook.OUTPUT}
-        return tuple(hook for hook in Hook if hook in hooks)
-
-    def on_queue(self, condition: str) -> Action:
-        """``queue_full`` or ``no_listener``: the kernel knows one action for all: enforcing anywhere counts."""
-        modes = [rule.mode for rule in self.flow_rules()]
-        enforcing = Mode.ENFORCE in modes and not self.gateway.dry_run
-        return self.on.action(condition, Mode.ENFORCE if enforcing else Mode.MONITOR)
-
-    def engine_limits(self) -> Limits:
-        """Held packets stay under a quarter of the queue, so that they never fill it."""
-        return msgspec.structs.replace(
-            self.limits, held_packets=min(self.limits.held_packets, max(1, self.queue.length // 4))
-        )
-
-    def _policy(self, name: str) -> Policy:
-        policy = override(load_profile(name), _flat(self.policy))
-        if self.gateway.faithful:
-            commands = msgspec.structs.replace(policy.commands, partial_lines=PartialLines.MASK)
-            policy = msgspec.structs.replace(policy, commands=commands)
-        return policy
-
-
-def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    # Nested tables as the keys `--set` takes.
-    flat: dict[str, str] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            flat[prefix + key] = ",".join(str(item) for item in value)
-        else:
-            flat[prefix + key] = (
-                {True: "yes", False: "no"}.get(value, str(value)) if value in (True, False) else str(value)
-            )
-    return flat
 
 
 def load(
@@ -387,7 +166,22 @@ def _queue_problems(config: Config) -> list[str]:
         problems.append(f"queue.length: {queue.length}; 1 to 1000000 packets")
     if not 128 <= queue.copy_range <= 0xFFFF:
         problems.append(f"queue.copy_range: {queue.copy_range}; 128 to 65535 octets")
+    if not 0 <= queue.busy_poll <= 1_000_000:
+        problems.append(f"queue.busy_poll: {queue.busy_poll}; 0 to 1000000 microseconds")
+    here = os.sched_getaffinity(0)
+    problems += [f"queue.cpus: {cpu}; this process may run on {_spans(here)}" for cpu in queue.cpus if cpu not in here]
     return problems
+
+
+def _spans(numbers: Iterable[int]) -> str:
+    """``0-3,6``: as taskset writes it."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1][1:] = [number]
+        else:
+            spans.append([number])
+    return ",".join("-".join(map(str, span)) for span in spans)
 
 
 def _address_problems(config: Config) -> list[str]:

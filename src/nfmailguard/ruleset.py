@@ -6,6 +6,7 @@ cannot be done is a RulesetError of one line. Does not know who listens on the q
 
     base chain of each hook ── the mark of our own packets: out again
       └─ by TCP port ──▶ to_server, to_client ── by the protected addresses ──▶ inspect ── counter, queue
+    with offload, a base chain behind it ── a packet's mark: to its connection, which inspect lets pass then
 
 Every packet is queued at one place, ``inspect``, so that its counter is what the queue
 should have seen. The chains stand behind the usual filter (priority 0): what another
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 from nfmailguard.errors import RulesetError
 from nfmailguard.queues.injector import INJECT_MARK
 
-__all__ = ["HOOKS", "TABLE", "Installed", "Network", "Ruleset", "installed", "remove"]
+__all__ = ["HOOKS", "OFFLOAD_MARK", "TABLE", "Installed", "Network", "Ruleset", "installed", "remove"]
 
 TABLE = "nfmailguard"
 #: The chain that queues.
@@ -34,6 +35,8 @@ QUEUEING = "inspect"
 #: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
 HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
+#: Of a packet: its connection needs no more inspection; of a connection: it is not queued.
+OFFLOAD_MARK = 0x10000000
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Value = int | bytes | dict[str, Any]
@@ -41,7 +44,9 @@ Value = int | bytes | dict[str, Any]
 # linux/netfilter/nf_tables.h
 NFT_REG_1 = 1
 META_MARK, META_IIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 15, 16
-CT_STATE, CT_STATE_INVALID = 0, 1
+CT_STATE, CT_MARK, CT_STATE_INVALID = 0, 3, 1
+TCP_SYN, TCP_ACK = 0x02, 0x10
+TCP_FLAGS_AT = 13
 PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
 CMP_EQ, CMP_NEQ = 0, 1
 ACCEPT, JUMP, GOTO = 1, -3, -4
@@ -65,6 +70,7 @@ class Chain(NamedTuple):
     name: str
     hook: str | None
     rules: tuple[tuple[Statement, ...], ...]
+    priority: int = PRIORITY
 
 
 def _load(name: str, **where: int) -> tuple[str, dict[str, Value]]:
@@ -123,6 +129,45 @@ def _mark(mark: int) -> Statement:
 _FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
 _ACCEPT = _verdict("accept", ACCEPT)
 _COUNTER = Statement("counter", (("counter", {}),))
+_OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
+_NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
+#: The registers hold marks in the host's order: x & ~bit, and ((x & ~bit) ^ bit), which is x | bit.
+_CLEAR, _SET = (_masked(_NOT_OFFLOAD, bytes(4)), _masked(_NOT_OFFLOAD, _OFFLOAD))
+
+
+def _store(name: str, key: int) -> tuple[str, dict[str, Value]]:
+    return name, {"sreg": NFT_REG_1, "key": key}
+
+
+def _flags(text: str, mask: int, value: int) -> Statement:
+    protocol = (_load("meta", key=META_L4PROTO), _compare(b"\x06"))
+    where = _load("payload", base=PAYLOAD_TRANSPORT, offset=TCP_FLAGS_AT, len=1)
+    return Statement(
+        f"tcp flags & {text}", (*protocol, where, _masked(bytes([mask]), bytes(1)), _compare(bytes([value])))
+    )
+
+
+_NO_SYN = _flags("syn == 0", TCP_SYN, 0)
+_SYN_ACK = _flags("(syn | ack) == syn | ack", TCP_SYN | TCP_ACK, TCP_SYN | TCP_ACK)
+_CONNECTION_OFFLOADED = Statement(
+    f"ct mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
+    (_load("ct", key=CT_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
+)
+_PACKET_OFFLOADS = Statement(
+    f"meta mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
+    (_load("meta", key=META_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
+)
+_OFFLOAD_CONNECTION = Statement(
+    f"ct mark set ct mark | 0x{OFFLOAD_MARK:08x}", (_load("ct", key=CT_MARK), _SET, _store("ct", CT_MARK))
+)
+_INSPECT_CONNECTION = Statement(
+    f"ct mark set ct mark & 0x{OFFLOAD_MARK ^ 0xFFFFFFFF:08x}",
+    (_load("ct", key=CT_MARK), _CLEAR, _store("ct", CT_MARK)),
+)
+_UNMARK_PACKET = Statement(
+    f"meta mark set meta mark & 0x{OFFLOAD_MARK ^ 0xFFFFFFFF:08x}",
+    (_load("meta", key=META_MARK), _CLEAR, _store("meta", META_MARK)),
+)
 _INVALID = Statement(
     "ct state invalid",
     (
@@ -147,7 +192,10 @@ class Ruleset:
     ``hooks``: of HOOKS. ``bypass``: packets pass when nobody listens on the queue.
     ``mark``: packets that carry it are never queued. ``addresses``: the protected
     servers' networks; none means all. With both ``input`` and ``output``, what the
-    machine sends to itself is queued on output alone: it would be seen twice.
+    machine sends to itself is queued on output alone: it would be seen twice. ``offload``:
+    a connection is not queued any more once a packet of it has come back with OFFLOAD_MARK,
+    but for its SYNs, until a server answers one: the ports are used again. (What a SYN does not
+    do, nobody who only knows the ports can.)
     """
 
     def __init__(
@@ -160,6 +208,7 @@ class Ruleset:
         bypass: bool = False,
         mark: int = INJECT_MARK,
         addresses: Sequence[Network] = (),
+        offload: bool = False,
     ) -> None:
         if not (0 <= queue_first <= queue_last <= 0xFFFF):
             raise ValueError("queue numbers out of range")
@@ -171,6 +220,7 @@ class Ruleset:
         self.bypass = bypass
         self.mark = mark
         self.addresses = tuple(dict.fromkeys(addresses))
+        self.offload = offload
 
     def apply(self) -> None:
         """Puts the table in place of whatever has its name. Raises RulesetError and changes nothing then."""
@@ -216,7 +266,12 @@ class Ruleset:
 
     def _chains(self, queue: Statement) -> Iterator[Chain]:
         """Those that are jumped to first: a transaction is read in order."""
-        yield Chain(QUEUEING, None, ((_INVALID, _COUNTER), (_COUNTER, queue)))
+        past = (
+            ((_SYN_ACK, _INSPECT_CONNECTION), (_NO_SYN, _CONNECTION_OFFLOADED, _COUNTER, _ACCEPT))
+            if self.offload
+            else ()
+        )
+        yield Chain(QUEUEING, None, (*past, (_INVALID, _COUNTER), (_COUNTER, queue)))
         for name, field in (("to_server", "daddr"), ("to_client", "saddr")):
             protected = tuple((_address(field, network), _goto(QUEUEING)) for network in self.addresses)
             yield Chain(name, None, protected or ((_goto(QUEUEING),),))
@@ -236,6 +291,10 @@ class Ruleset:
                     ),
                 ),
             )
+            if self.offload:
+                # A verdict ends the chain that queued: the mark it carries is seen at a later priority.
+                rules = ((_PACKET_OFFLOADS, _OFFLOAD_CONNECTION, _UNMARK_PACKET),)
+                yield Chain(f"{hook}_offload", hook, rules, PRIORITY + 1)
 
 
 def installed() -> Installed | None:
@@ -253,7 +312,7 @@ def remove() -> None:
 def _listed(chain: Chain) -> str:
     lines = [f"\tchain {chain.name} {{"]
     if chain.hook:
-        lines.append(f"\t\ttype filter hook {chain.hook} priority filter + {PRIORITY}; policy accept;")
+        lines.append(f"\t\ttype filter hook {chain.hook} priority filter + {chain.priority}; policy accept;")
     lines += ["\t\t" + " ".join(statement.text for statement in rule) for rule in chain.rules]
     return "\n".join([*lines, "\t}", ""])
 
@@ -337,7 +396,7 @@ class _Nftables:
 
         attributes: dict[str, Any] = {"NFTA_CHAIN_TABLE": TABLE, "NFTA_CHAIN_NAME": chain.name}
         if chain.hook:
-            place = [("NFTA_HOOK_HOOKNUM", HOOKS[chain.hook]), ("NFTA_HOOK_PRIORITY", PRIORITY)]
+            place = [("NFTA_HOOK_HOOKNUM", HOOKS[chain.hook]), ("NFTA_HOOK_PRIORITY", chain.priority)]
             attributes |= {"NFTA_CHAIN_HOOK": {"attrs": place}, "NFTA_CHAIN_POLICY": ACCEPT}
             attributes |= {"NFTA_CHAIN_TYPE": "filter"}
         yield self._message(NFT_MSG_NEWCHAIN, attributes)

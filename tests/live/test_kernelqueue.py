@@ -275,7 +275,7 @@ def test_the_encoded_verdicts_change_drop_and_pass_real_packets(router: Router) 
     with receiver, socket.socket(fileno=os.dup(queue.fileno())) as netlink:
         netlink.settimeout(5)
         for _ in range(4):
-            [(kind, number, queue_number, in_interface, out_interface, _, length, packet)] = parse_messages(
+            [(kind, number, queue_number, in_interface, out_interface, _, length, packet, _)] = parse_messages(
                 netlink.recv(70000)
             )
             assert (kind, queue_number, length) == ("packet", 5, len(packet))

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("queues",),
     ("events",),
+    ("settings",),
     ("config", "ruleset"),
     ("probe",),
     ("reports", "replay"),

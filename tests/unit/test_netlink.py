@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nfmailguard.cext.netlink import emit_verdict, parse_messages
 
 PARTIAL, GSO = 1, 2
+NFQA_MARK, NFQA_PAYLOAD = 3, 10
 
 
 def attribute(kind: int, body: bytes) -> bytes:
@@ -30,27 +31,27 @@ WHOLE = message(HEADER, IN, OUT, attribute(14, struct.pack(">I", 3)), PAYLOAD)
 
 
 def test_a_packet_with_all_its_attributes() -> None:
-    assert parse_messages(WHOLE) == [("packet", 77, 7, 3, 4, PARTIAL | GSO, 7, b"0123456")]
+    assert parse_messages(WHOLE) == [("packet", 77, 7, 3, 4, PARTIAL | GSO, 7, b"0123456", 0)]
 
 
 def test_attributes_nobody_asked_for_are_passed_over() -> None:
     extra = attribute(9, bytes(12)), attribute(0x8000 | 19, attribute(1, b"\0\1")), attribute(200, b"x")
-    assert parse_messages(message(HEADER, *extra, PAYLOAD)) == [("packet", 77, 7, 0, 0, 0, 7, b"0123456")]
+    assert parse_messages(message(HEADER, *extra, PAYLOAD)) == [("packet", 77, 7, 0, 0, 0, 7, b"0123456", 0)]
 
 
 @pytest.mark.parametrize("attributes", [(PAYLOAD, "cut"), ("cut", PAYLOAD)])
 def test_a_packet_the_kernel_cut_has_its_real_length(attributes: tuple[object, ...]) -> None:
     cut = attribute(13, struct.pack(">I", 9000))
     packet = message(HEADER, *(cut if item == "cut" else item for item in attributes))
-    assert parse_messages(packet) == [("packet", 77, 7, 0, 0, 0, 9000, b"0123456")]
+    assert parse_messages(packet) == [("packet", 77, 7, 0, 0, 0, 9000, b"0123456", 0)]
 
 
 def test_a_message_cut_by_the_buffer_is_a_packet_cut() -> None:
-    assert parse_messages(WHOLE[:-5]) == [("packet", 77, 7, 3, 4, PARTIAL | GSO, 7, b"012")]
+    assert parse_messages(WHOLE[:-5]) == [("packet", 77, 7, 3, 4, PARTIAL | GSO, 7, b"012", 0)]
 
 
 def test_a_packet_without_payload_still_wants_its_verdict() -> None:
-    assert parse_messages(message(HEADER)) == [("packet", 77, 7, 0, 0, 0, 0, b"")]
+    assert parse_messages(message(HEADER)) == [("packet", 77, 7, 0, 0, 0, 0, b"", 0)]
 
 
 def test_without_an_id_nothing_can_be_answered() -> None:
@@ -74,7 +75,7 @@ def test_no_length_is_believed(data: st.DataObject) -> None:
     torn = torn[: data.draw(st.integers(0, len(torn)))]
     for found in parse_messages(bytes(torn)):
         if found[0] == "packet":
-            *_, length, payload = found
+            *_, length, payload, _ = found
             assert payload in bytes(torn)
             assert length >= len(payload)
 
@@ -103,6 +104,16 @@ def test_a_replacing_verdict_carries_its_payload_padded() -> None:
     assert struct.unpack_from("=I", found) == (32 + 4 + 5,)
     assert found[32:] == struct.pack("=HH", 9, 10) + b"01234" + bytes(3)
     assert len(emit_verdict(7, 77, True, bytes(65531))) == 32 + 4 + 65532
+
+
+def test_a_mark_stands_in_front_of_the_payload_and_is_read_from_a_packet() -> None:
+    mark = struct.pack("=HH", 8, NFQA_MARK) + struct.pack(">I", 0x10000001)
+    assert emit_verdict(7, 77, True, mark=0x10000001)[32:] == mark
+    assert emit_verdict(7, 77, True, b"01234", mark=0x10000001)[32:] == (
+        mark + struct.pack("=HH", 9, NFQA_PAYLOAD) + b"01234" + bytes(3)
+    )
+    ((*_, found),) = parse_messages(message(HEADER, mark, PAYLOAD))
+    assert found == 0x10000001
 
 
 def test_a_payload_no_attribute_can_hold_is_refused_not_cut() -> None:

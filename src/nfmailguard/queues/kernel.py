@@ -43,8 +43,11 @@ def queue_states() -> dict[int, QueueState]:
 class KernelQueue:
     """Queue ``number`` through ``engine``, which ``accept_all`` leaves out (for measuring).
 
-    ``length`` counts packets, held ones included. Where the kernel grants less socket
-    buffer than a full queue can fill, ``notes`` has a line for the operator.
+    ``length`` counts packets, held ones included; ``batch``, up to 64, those of a receive.
+    ``busy_poll``: microseconds it goes on asking for packets before it sleeps. Packets of
+    connections that need not be looked at any more leave with ``offload_mark`` (0: none).
+    Where the kernel grants less socket buffer than a full queue can fill, ``notes`` has a
+    line for the operator.
     """
 
     def __init__(
@@ -56,14 +59,17 @@ class KernelQueue:
         copy_range: int = 0xFFFF,
         gso: bool = True,
         fail_open: bool = False,
+        batch: int = 64,
+        busy_poll: int = 0,
+        offload_mark: int = 0,
         mark: int = INJECT_MARK,
         tap: Tap | None = None,
         accept_all: bool = False,
     ) -> None:
         if not (engine or accept_all):
             raise ValueError("a queue without an engine can only accept everything")
-        if not (0 <= number <= 0xFFFF and length > 0 and copy_range > 0):
-            raise ValueError("queue number, length or copy range out of range")
+        if not (0 <= number <= 0xFFFF and length > 0 and copy_range > 0 and 1 <= batch <= 64 and busy_poll >= 0):
+            raise ValueError("queue number, length, copy range, batch or busy_poll out of range")
         self.number = number
         self.notes: list[str] = []
         self._engine = None if accept_all else engine
@@ -71,6 +77,9 @@ class KernelQueue:
         self._copy_range = copy_range
         self._gso = gso
         self._fail_open = fail_open
+        self._batch = batch
+        self._busy_poll = busy_poll
+        self._offload_mark = offload_mark
         self._mark = mark
         self._tap = tap
         self._loop: QueueLoop | None = None
@@ -88,6 +97,9 @@ class KernelQueue:
                 copy_range=self._copy_range,
                 gso=self._gso,
                 fail_open=self._fail_open,
+                batch=self._batch,
+                busy_poll=self._busy_poll * 1000,
+                offload_mark=self._offload_mark,
                 sender=self._injector,
                 writer=self._tap.open() if self._tap else None,
             )

@@ -9,6 +9,7 @@ know what is inspected, nor how.
 from __future__ import annotations
 
 import ipaddress
+import os
 import signal
 import socket
 import threading
@@ -32,7 +33,7 @@ from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
-from nfmailguard.ruleset import Installed, Ruleset, installed
+from nfmailguard.ruleset import OFFLOAD_MARK, Installed, Ruleset, installed
 from nfmailguard.service.preflight import limit_warnings, long_packets, restore_warnings
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
@@ -53,6 +54,7 @@ def ruleset(config: Config) -> Ruleset:
         config.ports(),
         config.hooks(),
         bypass=config.on_queue("no_listener") is Action.PASS,
+        offload=config.queue.offload,
         addresses=[ipaddress.ip_network(text, strict=False) for text in config.gateway.addresses],
     )
 
@@ -84,8 +86,8 @@ def warnings(config: Config) -> list[str]:
     found += _faults(config)
     if queue.driver is Driver.NETFILTERQUEUE:
         found.append(
-            "queue.driver: netfilterqueue knows neither gso nor on.queue_full, and when enforcing drops packets that"
-            " are out of order or longer than 3840 octets"
+            "queue.driver: netfilterqueue knows none of gso, busy_poll, offload and on.queue_full, and when enforcing"
+            " drops packets that are out of order or longer than 3840 octets"
         )
     elif queue.copy_range < LONGEST_COMMON_PACKET:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
@@ -109,6 +111,8 @@ class Lane:
     def __init__(self, config: Config, rules: Sequence[FlowRule], number: int, tap: Tap | None) -> None:
         own = config.queue.driver is Driver.KERNEL
         self.number = number
+        cpus = config.queue.cpus
+        self._cpu = cpus[(number - config.queue.first) % len(cpus)] if cpus else None
         self.failure: BaseException | None = None
         self.engine = Engine(
             rules,
@@ -135,6 +139,8 @@ class Lane:
             copy_range=queue.copy_range,
             gso=queue.gso,
             fail_open=config.on_queue("queue_full") is Action.PASS,
+            busy_poll=queue.busy_poll,
+            offload_mark=OFFLOAD_MARK if queue.offload else 0,
             tap=tap,
         )
 
@@ -170,6 +176,8 @@ class Lane:
 
     def _run(self) -> None:
         try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})  # of this thread alone
             self.driver.run()
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.failure = error
