@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define nm_prefetch(p) __builtin_prefetch(p)
+
 static inline uint16_t nm_get16(const uint8_t *p) { return (uint16_t)((p[0] << 8) | p[1]); }
 
 static inline uint32_t nm_get32(const uint8_t *p) {

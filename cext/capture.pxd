@@ -103,4 +103,4 @@ cdef class CaptureLoop:
     cdef void write_frame(self, RecordHeader *header, const Frame *frame, const Operation *operation) noexcept nogil
     cdef void write_new(self, const Operation *operation) noexcept nogil
     cdef void write_octets(self, const void *octets, size_t size) noexcept nogil
-    cdef void finish_core(self) noexcept nogil
+    cdef bint finish_core(self, bint leave_room) noexcept nogil

@@ -18,7 +18,8 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from nfmailguard.cext.engine cimport (OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, PACKET_CHECKSUM_PARTIAL, QueuedPacket,
-                                      core_expire, core_finish, core_next_deadline, core_process, operations_free)
+                                      core_expire, core_finish, core_next_deadline, core_process, core_records_wait,
+                                      operations_free)
 from nfmailguard.cext.frame cimport MOST_LINK_HEADER, frame_checksum_partial, frame_header, frame_parse
 
 cdef extern from "<stdio.h>" nogil:
@@ -95,12 +96,19 @@ cdef class CaptureLoop:
         PyErr_CheckSignals()
         return not (self.ended or self.stopped or self.write_error)
 
-    def finish(self):
-        """Answers held packets, ends the flows and writes out what is buffered."""
+    def finish(self, bint leave_room=False):
+        """Answers held packets, ends the flows and writes out what is buffered.
+
+        With ``leave_room`` it returns True when half of the records ring is full, to be called again.
+        """
+        cdef bint more
         with nogil:
-            self.finish_core()
+            more = self.finish_core(leave_room)
+        if more:
+            return True
         if self.dumper != NULL and fflush(self.target) != 0 and not self.write_error:
             self.write_error = errno
+        return False
 
     def stop(self):
         """Ends ``step`` at the next frame; from any thread or a signal handler."""
@@ -128,7 +136,7 @@ cdef class CaptureLoop:
         cdef pcap_pkthdr *header
         cdef int got = 1
         while most and not self.stopped and not self.write_error:
-            if leave_room and half_full(self.core):
+            if leave_room and self.core != NULL and core_records_wait(self.core):
                 break
             got = pcap_next_ex(self.source, &header, &self.frame.data)
             if got != 1:
@@ -211,15 +219,17 @@ cdef class CaptureLoop:
             if deadline <= self.now:
                 return                                 # nothing moves: never spin on it
 
-    cdef void finish_core(self) noexcept nogil:
+    cdef bint finish_core(self, bint leave_room) noexcept nogil:
+        cdef bint more
         if self.core == NULL:
-            return
+            return False
         self.frame.data = NULL
         self.frame.ip_length = 0
         self.answered = True
         self.operations.count = 0
-        core_finish(self.core, self.now, &self.operations)
+        more = core_finish(self.core, self.now, &self.operations, leave_room)
         self.carry_out()
+        return more
 
     cdef void carry_out(self) noexcept nogil:
         cdef uint32_t i
@@ -318,10 +328,6 @@ cdef class CaptureLoop:
     cdef void write_octets(self, const void *octets, size_t size) noexcept nogil:
         if size and not self.write_error and fwrite_unlocked(octets, 1, size, self.target) != size:
             self.write_error = errno if errno else EIO
-
-
-cdef inline bint half_full(const Core *core) noexcept nogil:
-    return core != NULL and core.ring.head - core.ring.tail >= core.ring.size // 2
 
 
 cdef void release(CaptureLoop self):

@@ -42,10 +42,13 @@ from nfmailguard.cext.flow cimport (
     FLOW_PASSED,
     FLOW_RESET,
     Flow,
+    flow_approach,
     flow_find,
+    flow_place,
     flow_touch,
     flows_close,
     flows_open,
+    nm_prefetch,
 )
 from nfmailguard.cext.inspect cimport inspect_packet
 from nfmailguard.cext.packet cimport (
@@ -78,6 +81,7 @@ DROP_NAMES = (
 
 cdef enum:
     MOST_HERE = 16             # operations of one packet besides those it releases
+    WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
 
 
 cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
@@ -132,6 +136,10 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if flow == NULL and to_server and from_server and not (packet.flags & TCP_SYN and not packet.flags & TCP_ACK):
         flow = flow_find(&core.flows, &packet, False)
         to_server = flow == NULL
+    if flow != NULL:
+        # At hand when the checksum has been looked at: what is being said, and what an ACK lets go.
+        nm_prefetch(flow.dialogue)
+        nm_prefetch(flow.stream[not to_server].kept.memory)
     if not queued.flags & PACKET_CHECKSUM_PARTIAL and not packet_checksum_ok(&packet):
         # No receiver takes it; taking it here would be believing what the server never sees.
         core.counters.bad_checksum += 1
@@ -174,6 +182,21 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     flow_touch(&core.flows, flow, AGE_CLOSING if flow.closed or flow.fate > FLOW_PASSED else age, now)
 
 
+cdef void core_foresee(Core *core, QueuedPacket *queued) noexcept nogil:
+    cdef Packet packet
+    cdef bint to_server
+    if core.flows.count < WORTH_FORESEEING or packet_parse(&packet, queued) != PARSED:
+        return
+    to_server = inspected_port(core, packet.destination_port)
+    if to_server != inspected_port(core, packet.source_port):      # else it may be found either way, or not at all
+        queued.place = flow_place(&core.flows, &packet, to_server)
+
+
+cdef void core_approach(Core *core, QueuedPacket *queued) noexcept nogil:
+    if queued.place:
+        flow_approach(&core.flows, queued.place)
+
+
 cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
     # While flows that were open before us are let through, none of ours may become unknown by waiting.
     cdef uint64_t at = flow.seen + core.timeout[flow.age]
@@ -207,14 +230,17 @@ cdef uint64_t core_next_deadline(Core *core) noexcept nogil:
     return deadline
 
 
-cdef void core_finish(Core *core, uint64_t now, Operations *out) noexcept nogil:
+cdef bint core_finish(Core *core, uint64_t now, Operations *out, bint leave_room) noexcept nogil:
     cdef int age
     begin_call(core, now, out)
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
-        return
+        return False
     for age in range(AGES):
         while core.flows.oldest[age] != NULL:
+            if leave_room and core_records_wait(core):
+                return True
             forget_flow(core, core.flows.oldest[age], END_FINISHED, now, out)
+    return False
 
 
 cdef class Engine:
@@ -234,7 +260,7 @@ cdef class Engine:
     def __dealloc__(self):
         if self.core != NULL:
             if self.core.flows.buckets != NULL:
-                core_finish(self.core, 0, &self.out)
+                core_finish(self.core, 0, &self.out, False)
                 begin_call(self.core, 0, &self.out)
                 flows_close(&self.core.flows)
             lender_close(&self.core.lender)
@@ -260,6 +286,7 @@ cdef class Engine:
         packet.in_interface = in_interface
         packet.out_interface = out_interface
         packet.flags = flags
+        packet.place = 0
         self.out.count = 0
         core_process(self.core, &packet, now, &self.out)
         return self.operations()
@@ -273,7 +300,7 @@ cdef class Engine:
     def finish(self, uint64_t now):
         """Ends every flow and answers every held packet."""
         self.out.count = 0
-        core_finish(self.core, now, &self.out)
+        core_finish(self.core, now, &self.out, False)
         return self.operations()
 
     cdef list operations(self):

@@ -10,6 +10,7 @@ from nfmailguard.cext.stream cimport Stream
 
 cdef extern from "bytes.h" nogil:
     uint64_t nm_siphash(const uint64_t *key, const uint8_t *p, size_t length) noexcept
+    void nm_prefetch(const void *p) noexcept
 
 cdef enum:  # FlowAge: which time-out a flow is under; each has its list, oldest first
     AGE_EMBRYONIC = 0          # no data from either side yet
@@ -64,6 +65,10 @@ cdef struct FlowTable:
 
 cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil
 cdef void flows_close(FlowTable *table) noexcept nogil
+# Where the flow of `packet` is looked for when it goes to_server: never 0. Its line begins to be fetched.
+cdef uint32_t flow_place(FlowTable *table, Packet *packet, bint to_server) noexcept nogil
+# The flow at that place begins to be fetched.
+cdef void flow_approach(FlowTable *table, uint32_t place) noexcept nogil
 # The flow of `packet` when it goes to_server, or NULL.
 cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept nogil
 # A new flow, zeroed but for its identity, or NULL when the table is full or memory is out.

@@ -60,11 +60,28 @@ cdef inline bint same(const Identity *a, const Identity *b) noexcept nogil:
             and memcmp(a.client, b.client, 16) == 0 and memcmp(a.server, b.server, 16) == 0)
 
 
+cdef uint32_t flow_place(FlowTable *table, Packet *packet, bint to_server) noexcept nogil:
+    cdef Identity identity
+    cdef uint32_t bucket
+    identify(packet, to_server, &identity)
+    bucket = bucket_of(table, &identity)
+    nm_prefetch(&table.buckets[bucket])
+    return bucket + 1
+
+
+cdef void flow_approach(FlowTable *table, uint32_t place) noexcept nogil:
+    cdef const uint8_t *flow = <const uint8_t *> table.buckets[place - 1]
+    cdef uint32_t at
+    if flow != NULL:
+        for at in range(0, sizeof(Flow), 64):
+            nm_prefetch(flow + at)
+
+
 cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept nogil:
     cdef Identity identity
     cdef Flow *flow
     identify(packet, to_server, &identity)
-    flow = table.buckets[bucket_of(table, &identity)]
+    flow = table.buckets[packet.queued.place - 1 if packet.queued.place else bucket_of(table, &identity)]
     while flow != NULL and not same(&flow.identity, &identity):
         flow = flow.bucket_next
     return flow

@@ -17,8 +17,9 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 from posix.unistd cimport close, write
 
-from nfmailguard.cext.engine cimport (OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, PACKET_GSO, Operation, core_expire,
-                                      core_finish, core_next_deadline, core_process, operations_free)
+from nfmailguard.cext.engine cimport (OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, PACKET_GSO, Operation, core_approach,
+                                      core_expire, core_finish, core_foresee, core_next_deadline, core_process,
+                                      operations_free)
 from nfmailguard.cext.injector cimport raw_send
 from nfmailguard.cext.netlink cimport (MESSAGE_ERROR, MESSAGE_OTHER, MESSAGE_PACKET, MESSAGE_ROOM, MOST_REPLACED,
                                        VERDICT_FULL, VERDICT_ROOM, Message, message_parse, verdict_put)
@@ -30,10 +31,13 @@ from nfmailguard.cext.system cimport (
     NFNETLINK_V0, NFNL_SUBSYS_QUEUE, NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_F_GSO, NFQA_CFG_FLAGS,
     NFQA_CFG_MASK, NFQA_CFG_PARAMS, NFQA_CFG_QUEUE_MAXLEN, NFQNL_CFG_CMD_BIND, NFQNL_COPY_PACKET,
     NFQNL_MSG_CONFIG, nfqnl_msg_config_cmd, nfqnl_msg_config_params, NLM_F_ACK, NLM_F_REQUEST, nlmsghdr,
-    nm_load_flag, nm_prefetch, nm_store_flag, pollfd, POLLIN, ppoll, recvmmsg, send, setsockopt, SO_RCVBUF,
+    nm_load_flag, nm_store_flag, pollfd, POLLIN, ppoll, recvmmsg, send, setsockopt, SO_RCVBUF,
     SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDBUFFORCE, SOCK_CLOEXEC, SOL_SOCKET
 )
 from nfmailguard.cext.tap cimport tap_incoming, tap_operation
+
+cdef extern from "bytes.h" nogil:
+    void nm_prefetch(const void *p) noexcept
 
 cdef enum:
     SEND_ROOM = 256 * 1024     # verdicts of a send; bulk replacements go in pieces of this
@@ -42,6 +46,9 @@ cdef enum:
     PACKET_CHARGE = 132 * 1024
     MOST_BUFFER = 0x7fffffff   # the socket option's limit
     SIGNAL_CHECK = 100000000   # ns: a busy main thread looks for signals this often
+    LAST_WAIT = 10000000       # ns; so often
+    LAST_WAITS = 200
+    FORESIGHT = 8              # packets ahead: the memory's latency over the time a packet takes
 
 cdef enum LoopEnd:
     LOOP_STOPPED = 0
@@ -318,9 +325,16 @@ cdef class QueueLoop:
         self.received = 0
         if packets:
             self.count.batches += 1
+        if self.core != NULL:
+            for i in range(min(packets, FORESIGHT)):
+                core_foresee(self.core, &self.packets[i])
         for i in range(packets):
             if i + 1 < packets:
                 nm_prefetch(self.packets[i + 1].data)
+            if self.core != NULL and i + FORESIGHT < packets:
+                core_foresee(self.core, &self.packets[i + FORESIGHT])
+            if self.core != NULL and i + FORESIGHT // 2 < packets:
+                core_approach(self.core, &self.packets[i + FORESIGHT // 2])
             packet = &self.packets[i]
             self.mark = self.marks[i]
             self.count.packets += 1
@@ -423,12 +437,26 @@ cdef class QueueLoop:
 
     cdef void finish(self) noexcept nogil:
         """No packet of ours stays without a verdict."""
-        if self.core != NULL:
+        cdef bint more = self.core != NULL
+        cdef int patience = LAST_WAITS
+        while more:
             self.operations.count = 0
             self.core_now = max(self.now(), self.core_now)
-            core_finish(self.core, self.core_now, &self.operations)
+            more = core_finish(self.core, self.core_now, &self.operations, patience > 0)
             self.carry_out(self.core_now)
+            self.send_verdicts()
+            if more:
+                # Whoever reads the records needs a moment; where nobody does, they are lost and counted.
+                nap(LAST_WAIT)
+                patience -= 1
         self.send_verdicts()
+
+
+cdef void nap(long nanoseconds) noexcept nogil:
+    cdef timespec pause
+    pause.tv_sec = 0
+    pause.tv_nsec = nanoseconds
+    nanosleep(&pause, NULL)
 
 
 cdef inline uint64_t nanoseconds(const timespec *t) noexcept nogil:

@@ -26,6 +26,7 @@ cdef struct QueuedPacket:
     uint32_t in_interface      # interface index, 0 where there is none
     uint32_t out_interface
     uint32_t flags             # PacketFlag
+    uint32_t place             # core_foresee's; 0 from whoever hands it over
 
 cdef enum:  # TcpFlag
     TCP_FIN = 0x01

@@ -9,6 +9,9 @@ thresholds for shared-memory packet switches" (1998). Does not know what the mem
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+cdef extern from "bytes.h" nogil:
+    void nm_prefetch(const void *p) noexcept
+
 cdef enum:
     MOST_SHELVED = 64
 
@@ -83,6 +86,7 @@ cdef uint8_t *pool_take_page(Pool *pool, uint64_t have) noexcept nogil:
     if not may_have(pool, PAGE_OCTETS, have):
         return NULL
     memcpy(&pool.pages, page, sizeof(void *))
+    nm_prefetch(pool.pages)                        # the next to be asked for: its link, where its octets will stand
     lend_again(pool, PAGE_OCTETS)
     return page
 

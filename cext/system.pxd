@@ -67,11 +67,9 @@ cdef extern from *:
     """
     #define nm_load_flag(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define nm_store_flag(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    #define nm_prefetch(p) __builtin_prefetch(p)
     """
     int nm_load_flag(int *p) noexcept nogil
     void nm_store_flag(int *p, int v) noexcept nogil
-    void nm_prefetch(const void *p) noexcept nogil
 
 cdef extern from "<linux/netlink.h>" nogil:
     cdef struct nlmsghdr:

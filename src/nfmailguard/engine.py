@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -175,7 +175,7 @@ def _tables(
     on: On,
     dry_run: bool,
     can_hold: bool,
-    records: bool,
+    records: bool | Collection[int],
 ) -> dict[str, object]:
     verbs = _verb_names(rules)
     grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
@@ -210,7 +210,7 @@ def _tables(
         "memory": limits.memory,
         "flows": flows_at_once(limits),
         "ring": _RING_RECORDS,
-        "record_kinds": 0xFF if records else 0,
+        "record_kinds": sum(1 << kind for kind in (range(8) if records is True else records or ())),
         "key": secrets.token_bytes(16),
     }
 
@@ -226,11 +226,13 @@ class Engine(core.Engine):
     ``rules``: the last one matches every flow. ``ports``: TCP ports that are
     inspected, besides those of the rules. ``dry_run`` reports and changes nothing.
     ``can_hold=False`` is for a driver that must answer each packet at once.
-    ``records=False`` makes no records. Raises ValueError for more rules, verbs or
+    ``records``: False makes none, a collection of RecordKind those. Raises ValueError for more rules, verbs or
     keywords than the core holds and OSError for an interface that does not exist.
     """
 
     rules: tuple[FlowRule, ...]
+    _on: On
+    _dry_run: bool
 
     def __new__(
         cls,
@@ -241,11 +243,20 @@ class Engine(core.Engine):
         on: On | None = None,
         dry_run: bool = False,
         can_hold: bool = True,
-        records: bool = True,
+        records: bool | Collection[int] = True,
     ) -> Engine:
         self = super().__new__(cls, _tables(rules, ports, limits or Limits(), on or On(), dry_run, can_hold, records))
         self.rules = tuple(rules)
+        self._on = on or On()
+        self._dry_run = dry_run
         return self
+
+    def action(self, finding: str, rule: int = 0) -> tuple[Action, bool]:
+        """What is done about a finding, or would be, and whether it is done; ``rule`` is an index of ``rules``."""
+        known = self.rules[rule]
+        restoring = recovery(known.policy, known.restore) if known.mode is Mode.RESTORE else None
+        actions = _actions(restoring.policy if restoring else known.policy, known.mode, self._on)
+        return ACTIONS[actions[FINDING_INDEX[finding]]], known.mode is not Mode.MONITOR and not self._dry_run
 
     def counters(self) -> dict[str, int]:
         """Every counter by name; findings as ``finding.NAME``."""

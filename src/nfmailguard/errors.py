@@ -4,7 +4,7 @@ A peer's bytes never end here; they become findings. Anything that is not an
 ``NfmailguardError`` is a bug.
 """
 
-__all__ = ["CaptureError", "ConfigError", "LabError", "NfmailguardError", "QueueError", "RulesetError"]
+__all__ = ["BenchError", "CaptureError", "ConfigError", "LabError", "NfmailguardError", "QueueError", "RulesetError"]
 
 
 class NfmailguardError(Exception):
@@ -35,3 +35,7 @@ class CaptureError(NfmailguardError):
 
 class LabError(NfmailguardError):
     """The lab cannot be built here."""
+
+
+class BenchError(NfmailguardError):
+    """A benchmark that cannot be run here, or a report that cannot be used."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from nfmailguard import config
+from nfmailguard import config, settings
 from nfmailguard.engine import Engine
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy import load
@@ -35,7 +35,7 @@ AWKWARD = (
 
 def _remember() -> None:
     # The same answers every time, and most of the time of an execution: what structs and profiles are.
-    for module, name in ((msgspec.structs, "fields"), (typing, "get_type_hints"), (config, "load_profile")):
+    for module, name in ((msgspec.structs, "fields"), (typing, "get_type_hints"), (settings, "load_profile")):
         setattr(module, name, functools.cache(getattr(module, name)))
 
 

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.engine",),
     ("cext.system", "cext.checksum"),
     ("cext.netlink", "cext.injector", "cext.tap", "cext.frame"),
-    ("cext.kernelqueue", "cext.capture"),
+    ("cext.kernelqueue", "cext.capture", "cext.drill", "cext.load"),
     ("engine",),
     ("queues",),
     ("events",),
@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reports", "replay"),
     ("service",),
     ("lab",),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )

@@ -72,12 +72,11 @@ class CaptureFile:
         loop = self._loop
         try:
             while loop.step(_BATCH, leave_room=self._drain is not None):
-                if self._drain:
-                    self._drain()
+                self._drain_now()
         finally:
-            loop.finish()
-            if self._drain:
-                self._drain()
+            while loop.finish(leave_room=self._drain is not None):
+                self._drain_now()
+            self._drain_now()
         if loop.write_error:
             raise CaptureError(f"{self.out_path}: the output is incomplete: {os.strerror(loop.write_error)}")
         if fault := self._cut or loop.read_error:
@@ -88,6 +87,10 @@ class CaptureFile:
 
     def stop(self) -> None:
         self._loop.stop()
+
+    def _drain_now(self) -> None:
+        if self._drain:
+            self._drain()
 
     def close(self) -> None:
         self._loop.close()

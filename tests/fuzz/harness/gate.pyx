@@ -307,7 +307,7 @@ cdef void gate_close() noexcept nogil:
     global first_id
     cdef uint32_t i
     operations.count = 0
-    core_finish(setting.core, now, &operations)
+    core_finish(setting.core, now, &operations, False)
     carry_out()
     for i in range(packet_count):
         if not packets[i].answered:
