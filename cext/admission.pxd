@@ -19,6 +19,8 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
 cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
                       Operations *out) noexcept nogil
 cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil
+# Lowers a server's window where packets on their way have little room; True when the packet was changed.
+cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil
 # Lets a packet go on, `changed` or as it came.
 cdef void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil
 

@@ -7,7 +7,7 @@ sees only one side cannot empty the store; and nothing is taken that the receive
 has made no room for. Does not know payloads.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint16_t
 
 from nfmailguard.cext.core cimport DROP_FINDING, DROP_GAP
 from nfmailguard.cext.ending cimport answer_by, refuse, report_condition
@@ -18,6 +18,8 @@ from nfmailguard.cext.verdict cimport accept, drop_if, replace
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
+    FEWEST_SHARES = 4          # flows may begin to send before the others' windows are lowered for them
+    LEAST_SHARE = 4096         # octets: below two segments a sender waits for time-outs
 
 
 cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -51,13 +53,17 @@ cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
     return end
 
 
+cdef inline uint32_t window_scale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # RFC 7323 2.2: of a window's units, when both sides offered it, and never in a SYN.
+    if packet.flags & TCP_SYN or not (flow.stream[0].scaled and flow.stream[1].scaled):
+        return 0
+    return flow.stream[to_server].scale
+
+
 cdef inline void take_window(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    # RFC 7323 2.2: scaled when both sides offered it, and never in a SYN. The right edge never moves
-    # left (RFC 9293 3.8.6): octets sent under a wider window are still taken.
+    # The right edge never moves left (RFC 9293 3.8.6): octets sent under a wider window are still taken.
     cdef Stream *stream = &flow.stream[not to_server]
-    cdef uint32_t edge = packet.ack + packet.window
-    if not packet.flags & TCP_SYN and flow.stream[0].scaled and flow.stream[1].scaled:
-        edge = packet.ack + (<uint32_t> packet.window << flow.stream[to_server].scale)
+    cdef uint32_t edge = packet.ack + (<uint32_t> packet.window << window_scale(flow, to_server, packet))
     if edge - packet.ack > stream.widest:
         stream.widest = edge - packet.ack
     if not stream.windowed or nm_seq_diff(edge, stream.window_end) > 0:
@@ -118,9 +124,32 @@ cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
         stream.fin_seq = place
 
 
+cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
+    """A server's window, lowered to the flow's share of the room there is for packets on their way to us.
+
+    Half of the room is shared: a packet takes more of the kernel's memory than its octets. True when it was.
+    """
+    cdef uint32_t busy = core.lender.dialogues.lent
+    cdef uint32_t most = core.room // 2 // (busy if busy > FEWEST_SHARES else FEWEST_SHARES)
+    if core.room == 0 or not flow.ruling.apply:
+        return False
+    if most < LEAST_SHARE:
+        most = LEAST_SHARE
+    most = most >> window_scale(flow, False, packet)
+    most = most if most else 1
+    if packet.window <= most:
+        return False
+    core.counters.windows_narrowed += 1
+    packet.window = <uint16_t> most
+    nm_put16(packet.tcp + 14, packet.window)
+    return True
+
+
 cdef void let_go(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil:
     # What leaves may end its stream.
     take_fin(flow, to_server, packet)
+    if not to_server and narrow_window(core, flow, packet):
+        changed = True
     if changed:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)

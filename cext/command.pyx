@@ -394,7 +394,9 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     verb = dialogue.verb
     if dialogue.denied:
         verb = scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
-    record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
+    record = NULL
+    if scene.grammar.told[dialogue.verb]:
+        record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record != NULL:
         record.to_server = 1
         record.state = scene.session.state

@@ -5,7 +5,7 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from nfmailguard.cext.admission cimport take_acknowledgement
+from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
     DROP_FLOW_ENDED,
@@ -203,6 +203,8 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uin
         if flow.ruling.apply:
             packet_blank_option(packet, OPTION_MULTIPATH)
             changed = 1
+    if not to_server and narrow_window(core, flow, packet):
+        changed = 1
     if changed:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)

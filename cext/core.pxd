@@ -67,6 +67,7 @@ cdef struct Counters:
     uint64_t out_of_order
     uint64_t beyond_window
     uint64_t retransmissions
+    uint64_t windows_narrowed
     uint64_t flows_opened
     uint64_t flows_midstream
     uint64_t flows_evicted
@@ -97,6 +98,7 @@ cdef struct Core:
     uint32_t pending_limit
     uint32_t first_operation   # of this call
     uint32_t emitted_now
+    uint32_t room              # octets of packets the driver can have waiting; 0: any number
     uint8_t can_hold
     uint8_t forgot             # a flow that could go on has been pushed out
     uint8_t ports[8192]        # a bit a port that is inspected

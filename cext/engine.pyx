@@ -324,6 +324,10 @@ cdef class Engine:
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
 
+    def bound_windows(self, uint32_t octets):
+        """From now on windows are lowered so that all flows' packets on their way fit into ``octets``; 0: no more."""
+        self.core.room = octets
+
     def chains(self):
         """How many flows each bucket of the table holds, by its number; empty ones are left out."""
         cdef dict out = {}
@@ -344,5 +348,6 @@ cdef class Engine:
             out["drop." + DROP_NAMES[reason]] = self.core.drops[reason]
         out["flows_now"] = self.core.flows.count
         out["memory_now"] = self.core.pool.used
+        out["table_octets"] = self.core.flows.bucket_count * sizeof(Flow *)
         out["records_lost"] = self.core.ring.lost
         return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

@@ -44,6 +44,7 @@ cdef class QueueLoop:
     cdef readonly uint32_t copy_range
     cdef readonly uint32_t receive_buffer  # octets, as obtained
     cdef readonly uint32_t wanted_buffer
+    cdef uint32_t most_buffer
     cdef readonly bint gso
     cdef readonly bint fail_open
     cdef Engine engine

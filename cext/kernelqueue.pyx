@@ -64,7 +64,8 @@ cdef class QueueLoop:
     """
 
     def __cinit__(self, Engine engine, uint32_t number, *, uint32_t length, uint32_t copy_range, bint gso,
-                  bint fail_open, uint32_t batch, uint64_t busy_poll, uint32_t offload_mark, RawSender sender,
+                  bint fail_open, uint32_t batch, uint64_t busy_poll, uint32_t offload_mark,
+                  uint32_t most_buffer, RawSender sender,
                   TapWriter writer):
         self.fd = self.wake = -1
         self.engine = engine
@@ -81,6 +82,7 @@ cdef class QueueLoop:
         self.batch = min(max(batch, 1), <uint32_t> BATCH)
         self.busy_poll = busy_poll
         self.offload_mark = offload_mark
+        self.most_buffer = most_buffer if most_buffer else MOST_BUFFER
 
     def __dealloc__(self):
         give_back(self)
@@ -137,7 +139,8 @@ cdef class QueueLoop:
         mnl_socket_setsockopt(self.socket, NETLINK_CAP_ACK, &yes, sizeof(int))
         mnl_socket_setsockopt(self.socket, NETLINK_NO_ENOBUFS, &no, sizeof(int))
         self.wanted_buffer = min(<uint64_t> self.length * PACKET_CHARGE, <uint64_t> MOST_BUFFER - 1)
-        self.receive_buffer = buffer_size(self.fd, SO_RCVBUFFORCE, SO_RCVBUF, self.wanted_buffer)
+        self.receive_buffer = buffer_size(self.fd, SO_RCVBUFFORCE, SO_RCVBUF,
+                                          min(self.wanted_buffer, self.most_buffer))
         self.verdicts.used = self.verdicts.count = 0
         self.verdicts.queue = <unsigned short> self.number
         self.verdicts.size = min(buffer_size(self.fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_ROOM * 2) - 64,

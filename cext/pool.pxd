@@ -19,6 +19,7 @@ cdef struct Shelf:
     Pool *pool
     uint32_t size              # octets of one
     uint32_t count
+    uint32_t lent
 
 # `size` octets of the streams' half for an owner who has `have` of it already; given back with the
 # same size. NULL where the cap or the machine says no: nobody may have more than is left for the

@@ -101,20 +101,23 @@ cdef void shelf_open(Shelf *shelf, Pool *pool, uint32_t size) noexcept nogil:
     shelf.first = NULL
     shelf.pool = pool
     shelf.size = size
-    shelf.count = 0
+    shelf.count = shelf.lent = 0
 
 
 cdef void *shelf_lend(Shelf *shelf) noexcept nogil:
     cdef void *thing = shelf.first
     if thing == NULL:
-        return pool_take(shelf.pool, shelf.size, 0)
-    memcpy(&shelf.first, thing, sizeof(void *))
-    shelf.count -= 1
-    lend_again(shelf.pool, shelf.size)
+        thing = pool_take(shelf.pool, shelf.size, 0)
+    else:
+        memcpy(&shelf.first, thing, sizeof(void *))
+        shelf.count -= 1
+        lend_again(shelf.pool, shelf.size)
+    shelf.lent += thing != NULL
     return thing
 
 
 cdef void shelf_give(Shelf *shelf, void *thing) noexcept nogil:
+    shelf.lent -= 1
     if shelf.count == MOST_SHELVED:
         pool_give(shelf.pool, thing, shelf.size)
         return

@@ -152,6 +152,7 @@ cdef struct Grammar:
     uint8_t waits[MOST_VERBS]
     uint8_t reads[MOST_VERBS]
     uint16_t continues[MOST_VERBS]
+    uint8_t told[MOST_VERBS]   # its commands and replies are recorded
     uint8_t next_state[16][MOST_VERBS][6]
     uint32_t verb_count
     uint8_t verb_end_of_data

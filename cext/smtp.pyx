@@ -262,7 +262,9 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         return
     if expected:
         scene.session.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
-    record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
+    record = NULL
+    if grammar.told[verb]:
+        record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
     if record != NULL:
         record.code = code
         record.verb = verb

@@ -76,6 +76,7 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
         grammar.waits[verb] = waits
         grammar.reads[verb] = reads
         grammar.continues[verb] = continues
+        grammar.told[verb] = tables["told"][verb]
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
     grammar.verb_greeting = tables["greeting"]

@@ -166,6 +166,8 @@ def _queue_problems(config: Config) -> list[str]:
         problems.append(f"queue.length: {queue.length}; 1 to 1000000 packets")
     if not 128 <= queue.copy_range <= 0xFFFF:
         problems.append(f"queue.copy_range: {queue.copy_range}; 128 to 65535 octets")
+    if not (queue.receive_buffer == 0 or 4096 <= queue.receive_buffer < 2**31):
+        problems.append(f"queue.receive_buffer: {queue.receive_buffer}; 0, or 4096 to 2147483647 octets")
     if not 0 <= queue.busy_poll <= 1_000_000:
         problems.append(f"queue.busy_poll: {queue.busy_poll}; 0 to 1000000 microseconds")
     here = os.sched_getaffinity(0)

@@ -26,6 +26,7 @@ from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.events.sinks import open_sink
 from nfmailguard.events.syslog import open_syslog
+from nfmailguard.events.transactions import TOLD
 from nfmailguard.policy.model import FINDINGS, FlowRule
 from nfmailguard.queues.capture import CaptureFile
 
@@ -120,6 +121,7 @@ def replay(
         on=config.on,
         dry_run=config.gateway.dry_run,
         records=(RecordKind.MESSAGE,) if counted else True,
+        told=TOLD,
     )
     tally = _Tally(engine, progress)
     capture = CaptureFile(engine, in_path, out_path, drain=tally.drain)

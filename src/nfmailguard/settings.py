@@ -110,6 +110,8 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     length: int = 4096
     copy_range: int = 0xFFFF
     gso: bool = True
+    #: Octets of socket buffer at most; 0: what a full queue can fill.
+    receive_buffer: int = 0
     #: The CPUs of the queues' threads, in turn; none: wherever the kernel puts them.
     cpus: tuple[int, ...] = ()
     #: Microseconds a queue's thread goes on asking for packets before it sleeps.

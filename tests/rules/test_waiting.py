@@ -7,7 +7,7 @@ import pytest
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, GSO, REPLACE, RESET, Connection, Gateway
-from tests.support.wire import ACK, FIN, PSH
+from tests.support.wire import ACK, FIN, PSH, SYN
 
 families = pytest.mark.parametrize("family", [4, 6])
 REPLY = 3  # RECORD_REPLY
@@ -158,6 +158,51 @@ def test_memory_comes_back_when_octets_are_acknowledged(family: int) -> None:
         assert connection.client(b"x" * 10_000) == [ACCEPT]
         connection.send(False, ACK)
     assert connection.gateway.memory() == before
+
+
+ROOM = 160_000
+
+
+def bound(gateway: Gateway, octets: int) -> None:
+    for engine in (gateway.engine, gateway.watching, gateway.dry):
+        engine.bound_windows(octets)
+
+
+SCALE_OF_SEVEN = b"\x03\x03\x07\0"
+
+
+@families
+@pytest.mark.parametrize(("options", "share"), [(b"", 20_000), (SCALE_OF_SEVEN, 20_000 >> 7)])
+def test_narrow_window_leaves_each_flow_its_share_of_the_room(family: int, options: bytes, share: int) -> None:
+    connection = Connection(family=family, shake=False)
+    bound(connection.gateway, ROOM)
+    connection.send(True, SYN, options=options)
+    connection.sent[True] += 1
+    assert connection.send(False, SYN | ACK, options=options) == [REPLACE]
+    assert connection.last.window == 20_000  # of a SYN never scaled
+    connection.sent[False] += 1
+    assert connection.send(True, ACK) == [ACCEPT]
+    assert connection.send(False, ACK) == [REPLACE]
+    assert connection.last.window == share
+    connection.window[False] = share
+    assert connection.send(False, ACK) == [ACCEPT]
+    assert connection.gateway.count("windows_narrowed") == 2
+
+
+def test_narrow_window_is_the_narrower_the_more_flows_are_busy_and_never_too_narrow() -> None:
+    gateway = Gateway()
+    bound(gateway, ROOM)
+    connections = [Connection(gateway, port=1024 + n, window=2000) for n in range(40)]
+    windows = []
+    for connection in connections:
+        connection.server(b"220-more to come\r\n")  # so that something goes on
+        connection.window[False] = 65_535
+        assert connection.send(False, ACK) == [REPLACE]
+        windows.append(connection.last.window)
+    assert windows[:5] == [20_000] * 4 + [16_000]
+    assert windows[-1] == 4096
+    bound(gateway, 0)
+    assert connections[0].send(False, ACK) == [ACCEPT]
 
 
 def test_rest_costs_no_more_than_the_flow() -> None:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from nfmailguard.engine import ACTIONS
 from nfmailguard.events.alerts import alert
 from nfmailguard.events.records import FlowEnd, Record, RecordKind, address_text
 from nfmailguard.events.sinks import Sink
-from nfmailguard.events.transactions import Transactions, text
+from nfmailguard.events.transactions import Mail, Transactions, text
 from nfmailguard.policy.model import FINDINGS, FlowRule
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.verbs import VERBS
@@ -30,11 +31,17 @@ _FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "c
 _FLOW_REASON = {FlowEnd.TIMEOUT: "timeout", FlowEnd.FINISHED: "shutdown", FlowEnd.EVICTED: "forced"}
 
 
+@lru_cache(4)
+def _second(seconds: int) -> tuple[str, str]:
+    local = time.localtime(seconds)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local), time.strftime("%z", local)
+
+
 def timestamp(now: int) -> str:
     """Nanoseconds since 1970 as EVE writes them: local time, microseconds, offset."""
     seconds, rest = divmod(now, 1_000_000_000)
-    local = time.localtime(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{rest // 1000:06d}{time.strftime('%z', local)}"
+    clock, offset = _second(seconds)
+    return f"{clock}.{rest // 1000:06d}{offset}"
 
 
 def community_id(source: bytes, source_port: int, destination: bytes, destination_port: int) -> str:
@@ -73,8 +80,7 @@ class EveWriter:
                 if self._alerts:
                     name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
                     lines.append(self._line(record, "alert", alert(name, action, applied=record.applied)))
-            mails = self._transactions.feed(record)
-            lines += [self._line(record, "smtp", msgspec.to_builtins(mail)) for mail in mails]
+            lines += [self._line(record, "smtp", mail) for mail in self._transactions.feed(record)]
             if record.kind == RecordKind.FLOW:
                 lines.append(self._line(record, "flow", self._flow(record)))
                 self._communities.pop(record.flow_id, None)
@@ -88,8 +94,7 @@ class EveWriter:
         self._sink.write([self._encode(event) + b"\n"])
         self.written += 1
 
-    def _line(self, record: Record, kind: str, body: dict[str, Any]) -> bytes:
-        client, server = address_text(record.family, record.client), address_text(record.family, record.server)
+    def _line(self, record: Record, kind: str, body: dict[str, Any] | Mail) -> bytes:
         community = self._communities.get(record.flow_id)
         if community is None:
             if len(self._communities) >= _MOST_COMMUNITIES:
@@ -101,9 +106,9 @@ class EveWriter:
             # Consumers read numbers as doubles: 53 bits hold it.
             "flow_id": (self._engine << 44) | record.flow_id,
             "event_type": kind,
-            "src_ip": client,
+            "src_ip": address_text(record.family, record.client),
             "src_port": record.client_port,
-            "dest_ip": server,
+            "dest_ip": address_text(record.family, record.server),
             "dest_port": record.server_port,
             "proto": "TCP",
             "app_proto": "smtp",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 __all__ = ["FlowEnd", "Record", "RecordKind", "address_text"]
@@ -65,6 +66,7 @@ class Record(NamedTuple):
         return cls._make(drained)
 
 
+@lru_cache(4096)
 def address_text(family: int, octets: bytes) -> str:
     """An address as people write it."""
     return socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, octets)

@@ -7,7 +7,7 @@ the core keeps them back. Knows SMTP's meaning, not how an event is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,12 +15,14 @@ from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.policy.model import FINDINGS
 from nfmailguard.smtp.verbs import VERB_INDEX
 
-__all__ = ["Mail", "Transactions"]
+__all__ = ["TOLD", "Mail", "Transactions"]
 
 _HELLO = (VERB_INDEX["HELO"], VERB_INDEX["EHLO"])
 _MAIL, _RCPT, _RSET = VERB_INDEX["MAIL"], VERB_INDEX["RCPT"], VERB_INDEX["RSET"]
 _AUTH, _STARTTLS, _BDAT = VERB_INDEX["AUTH"], VERB_INDEX["STARTTLS"], VERB_INDEX["BDAT"]
 _END_OF_DATA, _DATA = VERB_INDEX["<end of data>"], VERB_INDEX["DATA"]
+#: Commands, and replies to them, of other verbs say nothing about mails.
+TOLD = frozenset({"HELO", "EHLO", "MAIL", "RCPT", "RSET", "AUTH", "STARTTLS", "BDAT", "<end of data>"})
 _MOST_RECIPIENTS = 100
 _MOST_CHANGES = 20
 _MOST_PENDING = 1000
@@ -60,6 +62,10 @@ class _Session(msgspec.Struct):
 
 def text(octets: bytes) -> str:
     """Octets for people: what is not printable ASCII as \\xNN."""
+    if octets.isascii():
+        plain = octets.decode("ascii")
+        if plain.isprintable() and "\\" not in plain:
+            return plain
     return "".join(chr(o) if 32 <= o < 127 and o != 92 else f"\\x{o:02x}" for o in octets)
 
 
@@ -80,14 +86,13 @@ class Transactions:
         #: Flows forgotten because there were too many.
         self.forgotten = 0
 
-    def feed(self, record: Record) -> Iterator[Mail]:
+    def feed(self, record: Record) -> Sequence[Mail]:
         """The mails this record completes: at most one, but for the end of a flow."""
         if record.kind == RecordKind.FLOW:
             session = self._sessions.pop(record.flow_id, None)
-            if session is not None:
-                yield from [session.mail] if session.mail is not None else []
-                yield from session.pending_mails
-            return
+            if session is None:
+                return ()
+            return [*([session.mail] if session.mail is not None else []), *session.pending_mails]
         session = self._session(record.flow_id)
         meant = session.spoken if record.to_server else session.mail
         if record.kind == RecordKind.COMMAND:
@@ -98,7 +103,8 @@ class Transactions:
         elif record.kind == RecordKind.FINDING and meant is not None:
             self._finding(meant, record)
         elif record.kind == RecordKind.REPLY:
-            yield from self._reply(session, record)
+            return self._reply(session, record)
+        return ()
 
     def _session(self, flow_id: int) -> _Session:
         session = self._sessions.get(flow_id)
@@ -126,7 +132,7 @@ class Transactions:
         if name not in mail.changed and len(mail.changed) < _MOST_CHANGES:
             mail.changed.append(name)
 
-    def _reply(self, session: _Session, record: Record) -> Iterator[Mail]:
+    def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
         accepted = 200 <= record.code < 300
         mail = session.mail
         if record.verb in _HELLO and accepted:
@@ -150,4 +156,5 @@ class Transactions:
             mail.reply = f"{record.code} {text(record.before)}".rstrip()
             mail.complete = True
             session.mail = None
-            yield mail
+            return (mail,)
+        return ()

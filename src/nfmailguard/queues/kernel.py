@@ -46,6 +46,7 @@ class KernelQueue:
     ``length`` counts packets, held ones included; ``batch``, up to 64, those of a receive.
     ``busy_poll``: microseconds it goes on asking for packets before it sleeps. Packets of
     connections that need not be looked at any more leave with ``offload_mark`` (0: none).
+    ``receive_buffer``: octets of socket buffer at most (0: what a full queue can fill).
     Where the kernel grants less socket buffer than a full queue can fill, ``notes`` has a
     line for the operator.
     """
@@ -62,6 +63,7 @@ class KernelQueue:
         batch: int = 64,
         busy_poll: int = 0,
         offload_mark: int = 0,
+        receive_buffer: int = 0,
         mark: int = INJECT_MARK,
         tap: Tap | None = None,
         accept_all: bool = False,
@@ -80,6 +82,7 @@ class KernelQueue:
         self._batch = batch
         self._busy_poll = busy_poll
         self._offload_mark = offload_mark
+        self._most_buffer = receive_buffer
         self._mark = mark
         self._tap = tap
         self._loop: QueueLoop | None = None
@@ -100,6 +103,7 @@ class KernelQueue:
                 batch=self._batch,
                 busy_poll=self._busy_poll * 1000,
                 offload_mark=self._offload_mark,
+                most_buffer=self._most_buffer,
                 sender=self._injector,
                 writer=self._tap.open() if self._tap else None,
             )
@@ -113,9 +117,12 @@ class KernelQueue:
         self.notes = []
         if self._loop.receive_buffer < self._loop.wanted_buffer:
             self.notes.append(
-                f"queue {self.number}: the socket buffer is {self._loop.receive_buffer >> 10} KiB, so that bursts"
-                f" may be lost (counted as enobufs); run as root of the machine or raise net.core.rmem_max"
+                f"queue {self.number}: the socket buffer is {self._loop.receive_buffer >> 10} KiB; servers' windows are"
+                f" lowered so that what is on its way fits, where flows may be changed, and bursts of others may be"
+                f" lost (counted as enobufs); run as root of the machine or raise net.core.rmem_max"
             )
+            if self._engine:
+                self._engine.bound_windows(self._loop.receive_buffer)
 
     def run(self) -> None:
         """Until ``stop``, without the GIL. Raises QueueError when the socket fails."""

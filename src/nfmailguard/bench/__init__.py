@@ -1,0 +1,1 @@
+"""Benchmarks: what inspection costs, in pairs, beside what does less and beside the peers."""

@@ -1,0 +1,182 @@
+"""The course: client, gateway and server in namespaces, a candidate on the gateway's queue, and what it used up.
+
+Promises: the candidate runs on one CPU, both hosts on the others; a candidate that ends, or
+does not begin, is an error and no figure; what was started is ended. Does not know what is
+sent through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from nfmailguard.bench.candidates import Candidate
+from nfmailguard.bench.machine import Usage, environment, pinned, usage
+from nfmailguard.errors import BenchError
+from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
+from nfmailguard.queues.kernel import QueueState, queue_states
+from nfmailguard.ruleset import Ruleset, installed
+
+__all__ = ["Course", "Ran"]
+
+#: Seconds a candidate may take to begin, and to end.
+PATIENCE = 30.0
+GATEWAY_PORT = 25
+
+
+class Ran:
+    """What the candidate used up while the load lasted, and packets its queue lost."""
+
+    def __init__(self) -> None:
+        self.used = Usage(0, 0, 0)
+        self.dropped = 0
+        self.packets = 0
+        #: Packets that were sent to the queue.
+        self.offered = 0
+        #: What the candidate printed when it ended.
+        self.said = ""
+
+
+class _State(NamedTuple):
+    sequence: int
+    dropped: int
+
+
+def _state(found: dict[int, QueueState]) -> _State:
+    return _State(
+        sum(one.id_sequence for one in found.values()),
+        sum(one.queue_dropped + one.user_dropped for one in found.values()),
+    )
+
+
+class Course:
+    """A context manager. Raises LabError where there are no namespaces."""
+
+    def __init__(self) -> None:
+        cpus = sorted(os.sched_getaffinity(0))
+        self.gateway_cpu = cpus[-1]
+        self.load_cpus = set(cpus[:-1]) or set(cpus)
+        self._topology = Topology(f"bench{os.getpid()}-")
+
+    def __enter__(self) -> Course:
+        self._topology.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._topology.close()
+
+    @property
+    def server(self) -> str:
+        """The server's address."""
+        return self._topology.address(SERVER)
+
+    def serve(self, command: Sequence[str]) -> None:
+        """Starts the server, which may say ``ready``, until the course ends."""
+        process = self.start(SERVER, command)
+        self._wait_ready(process, "the server", said=command[0] == sys.executable)
+
+    def start(self, host: str, command: Sequence[str]) -> subprocess.Popen[str]:
+        """A process of the load; it is ended with the course at the latest."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.load_cpus)
+        try:
+            return self._topology.popen(host, list(command), stdout=subprocess.PIPE, text=True)
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def load(self, command: Sequence[str]) -> dict[str, Any]:
+        """Runs a load of ``bench.load`` on the client; what it found. Raises BenchError when it fails."""
+        words = [sys.executable, "-m", "nfmailguard.bench.load", *command]
+        process = self.start(CLIENT, words)
+        out, _ = process.communicate()
+        if process.returncode:
+            raise BenchError(f"bench: the load failed: {' '.join(command)}")
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def timed(self, command: Sequence[str]) -> float:
+        """Seconds that a command takes on the client. Raises BenchError when it fails."""
+        begun = time.perf_counter()
+        process = self.start(CLIENT, command)
+        process.communicate()
+        if process.returncode:
+            raise BenchError(f"bench: {command[0]} failed")
+        return time.perf_counter() - begun
+
+    def queued(self) -> bool:
+        """Whether a packet has come to a queue that somebody reads."""
+        with self._topology.enter(GATEWAY):
+            return _state(queue_states()).sequence > 0
+
+    @contextlib.contextmanager
+    def running(self, candidate: Candidate) -> Iterator[Ran]:
+        """The candidate runs while the block does; figures are there when it is left."""
+        ran = Ran()
+        if candidate.command is None:
+            yield ran
+            return
+        with pinned(self.gateway_cpu):
+            process = self._topology.popen(
+                GATEWAY,
+                list(candidate.command),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment(candidate.command[0]),
+            )
+        rules = None if candidate.own_rules else Ruleset(0, 0, [GATEWAY_PORT], ["forward"])
+        try:
+            self._wait_ready(process, candidate.name, said=candidate.says_ready)
+            with self._topology.enter(GATEWAY):
+                if rules:
+                    rules.apply()
+                before = _state(queue_states())
+            begun = usage(process.pid)
+            yield ran
+            ran.used = usage(process.pid).since(begun)
+            with self._topology.enter(GATEWAY):
+                after = _state(queue_states())
+                table = installed()
+                ran.offered = table.packets if table else 0
+            ran.packets, ran.dropped = after.sequence - before.sequence, after.dropped - before.dropped
+            if process.poll() is not None:
+                raise BenchError(f"bench: {candidate.name} ended by itself, with {process.returncode}")
+        finally:
+            if rules:
+                with self._topology.enter(GATEWAY):
+                    rules.remove()
+            ran.said = self._end(process)
+
+    def _wait_ready(self, process: subprocess.Popen[str], name: str, *, said: bool) -> None:
+        assert process.stdout is not None
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and process.poll() is None:
+            if said and select.select([process.stdout], [], [], 0.2)[0]:
+                if "ready" in process.stdout.readline():
+                    return
+                break
+            with self._topology.enter(GATEWAY):
+                bound = bool(queue_states())
+            if not said and (bound or name == "the server"):
+                time.sleep(0.3)  # its last steps
+                return
+            time.sleep(0.02 if said else 0.1)
+        raise BenchError(f"bench: {name} does not begin: {' '.join(map(str, process.args))[:200]}")  # type: ignore[arg-type]
+
+    @staticmethod
+    def _end(process: subprocess.Popen[str]) -> str:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            return process.communicate(timeout=PATIENCE)[0]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.communicate()[0]

@@ -1,0 +1,55 @@
+"""``bench flows``: what a packet costs, and what a flow takes, with many of them at once.
+
+Promises: access is spread evenly: between two packets of a flow lie those of up to 131,072
+others. What makes the packets is measured by itself and taken off. Does not know the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nfmailguard.bench.dialogues import rounds as dialogue
+from nfmailguard.bench.results import Benchmark
+from nfmailguard.cext.drill import Drill
+from nfmailguard.engine import Engine
+from nfmailguard.policy.load import load_profile
+from nfmailguard.policy.model import FlowRule, Limits, Mode
+
+__all__ = ["COUNTS", "flows"]
+
+COUNTS = (1_000, 10_000, 100_000, 1_000_000)
+#: Flows that are in the midst of a command at once.
+BLOCK = 1 << 17
+#: Flows whose handshakes are under way at once.
+OPENING = 1024
+
+
+def flows(rounds: int, tell: Callable[[str], object], counts: Sequence[int] = COUNTS) -> Benchmark:
+    """Nanoseconds a packet and octets a flow, enforcing pix63."""
+    found = Benchmark(
+        "flows",
+        "Commands, replies and ACKs spread over so many flows, enforce pix63",
+        {"time": "ns a packet", "memory": "octets an idle flow"},
+        "enforce pix63",
+        more=False,
+    )
+    opening, turns = dialogue(rounds + 1)
+    for count in counts:
+        repeat = max(1, 30_000 // count)
+        group = f"{count:,} flows"
+        # With no more room than for these flows, and for what they have on the way.
+        limits = Limits(flows=count, memory=2 * (count * 400 + BLOCK * 4096))
+        engine = Engine([FlowRule(Mode.ENFORCE, load_profile("pix63"))], limits=limits, records=False)
+        Drill(engine, opening).spread(count, OPENING)
+        Drill(engine, turns[0]).spread(count, BLOCK)  # what is first touched now is the kernel's to find
+        for turn in turns[1:]:
+            drill = Drill(engine, turn)
+            making = min(Drill(None, turn).spread(count, BLOCK) for _ in range(repeat))
+            taken = drill.spread(count, BLOCK) - making
+            assert drill.counts["dropped"] == 0, drill.counts
+            counters = engine.counters()
+            # As malloc takes it from the machine, with its place in the table.
+            memory = (counters["memory_now"] + counters["table_octets"]) / count
+            found.add(group, "enforce pix63", time=taken / count / len(turn), memory=memory)
+        tell(f"flows: {group}")
+    return found

@@ -1,0 +1,85 @@
+"""``bench latency``: how long a command waits for its reply, with and without bulk mail beside it.
+
+Promises: one connection, one command at a time (NOOP); percentiles of each run, paired by
+round. Does not know how a candidate works.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nfmailguard.bench.candidates import Candidate, accept_all, enforcing, ours, peers
+from nfmailguard.bench.course import Course
+from nfmailguard.bench.queue import NO_QUEUE, SLOW
+from nfmailguard.bench.results import Benchmark
+from nfmailguard.lab.topology import CLIENT
+
+__all__ = ["latency"]
+
+TRIPS = 10_000
+#: Trips that are not counted: caches, the sender's window, the CPU's clock.
+WARM_UP = 500
+#: Mails of 1 MiB that run beside; more than one run takes.
+BULK = 100_000
+BUSY = 200
+
+
+def percentiles(trips: Sequence[float]) -> dict[str, float]:
+    """p50, p99 and p99.9, by nearest rank."""
+    ranked = sorted(trips)
+    return {
+        "p50": statistics.median(ranked),
+        "p99": ranked[len(ranked) * 99 // 100],
+        "p99.9": ranked[len(ranked) * 999 // 1000],
+    }
+
+
+def latency(rounds: int, tell: Callable[[str], object]) -> Benchmark:
+    """Round trips of every candidate."""
+    found = Benchmark(
+        "latency",
+        "A command and its reply",
+        {"p50": "us", "p99": "us", "p99.9": "us", "CPU": "us of the gateway's process a round trip"},
+        "accept-all",
+        more=False,
+    )
+    with tempfile.TemporaryDirectory() as scratch_, Course() as course:
+        scratch = Path(scratch_)
+        eve = scratch / "eve.json"
+        others, found.notes = peers(scratch)
+        cases = [
+            NO_QUEUE,
+            accept_all(),
+            enforcing("enforce pix63", eve),
+            ours("enforce asa", "enforce", "asa", eve),
+            enforcing("enforce pix63, busy polling", eve, f"queue.busy_poll={BUSY}"),
+            *(one for one in others if one.name != SLOW),
+        ]
+        found.notes.append(f"Busy polling: {BUSY} us. NOOP over one connection, {TRIPS:,} times a run.")
+        course.serve([sys.executable, "-m", "nfmailguard.bench.load", "sink", course.server, "25"])
+        for group in ("alone", "beside bulk mail"):
+            for done in range(rounds):
+                place = done % len(cases)
+                for case in (*cases[place:], *cases[:place]):
+                    found.add(group, case.name, **_run(course, case, bulk=group != "alone"))
+                tell(f"latency: {group}: round {done + 1} of {rounds}")
+    return found
+
+
+def _run(course: Course, case: Candidate, *, bulk: bool) -> dict[str, float]:
+    with course.running(case) as ran:
+        beside = None
+        if bulk:
+            words = ["source", course.server, "25", "1", str(BULK), str(1 << 20)]
+            beside = course.start(CLIENT, [sys.executable, "-m", "nfmailguard.bench.load", *words])
+        try:
+            trips = course.load(["trips", course.server, "25", str(TRIPS + WARM_UP)])["trips"][WARM_UP:]
+        finally:
+            if beside:
+                beside.kill()
+                beside.communicate()
+    return {**percentiles(trips), "CPU": ran.used.cpu / len(trips) / 1000}

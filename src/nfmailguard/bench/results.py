@@ -1,0 +1,141 @@
+"""What a benchmark found: every value of every round, kept as JSON.
+
+Promises: a ratio pairs values of the same round, and is quoted as median and range; a file
+that another version wrote is read or refused in one line. Does not measure.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from nfmailguard.errors import BenchError
+
+__all__ = ["Answer", "Benchmark", "Report", "Spread", "load", "save", "spread"]
+
+
+class Spread(NamedTuple):
+    """Median and range."""
+
+    median: float
+    least: float
+    most: float
+
+    def text(self, digits: int) -> str:
+        """``0.98 (0.95-1.01)``; one value stands alone."""
+        if self.least == self.most:
+            return f"{self.median:,.{digits}f}"
+        return f"{self.median:,.{digits}f} ({self.least:,.{digits}f}-{self.most:,.{digits}f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+class Benchmark(msgspec.Struct):
+    """One benchmark: values by group (a size, a capture), case (a candidate) and figure, one a round."""
+
+    name: str
+    title: str
+    #: Figure -> unit; the first is what is plotted and paired.
+    units: dict[str, str]
+    #: The case the others are paired with.
+    base: str
+    #: Whether more of the first figure is better.
+    more: bool = True
+    groups: dict[str, dict[str, dict[str, list[float]]]] = {}
+    #: What has to be known to read it.
+    notes: list[str] = []
+
+    @property
+    def figure(self) -> str:
+        """The first one."""
+        return next(iter(self.units))
+
+    def add(self, group: str, case: str, **figures: float) -> None:
+        """One round's values of a case."""
+        there = self.groups.setdefault(group, {}).setdefault(case, {})
+        for figure, value in figures.items():
+            there.setdefault(figure, []).append(value)
+
+    def values(self, group: str, case: str, figure: str | None = None) -> list[float]:
+        """By round; empty where it was not measured."""
+        return self.groups.get(group, {}).get(case, {}).get(figure or self.figure, [])
+
+    def ratios(self, group: str, case: str, base: str | None = None, figure: str | None = None) -> list[float]:
+        """Of the same rounds; empty where either was not measured."""
+        mine, other = self.values(group, case, figure), self.values(group, base or self.base, figure)
+        return [one / two for one, two in zip(mine, other, strict=False) if two]
+
+    def cases(self) -> list[str]:
+        """In the order they were measured first."""
+        return list(dict.fromkeys(case for cases in self.groups.values() for case in cases))
+
+
+class Answer(msgspec.Struct):
+    """A target, what was found, and whether that is enough; ``met`` None: it could not be measured here."""
+
+    number: str
+    target: str
+    found: str
+    met: bool | None
+
+
+class Report(msgspec.Struct):
+    """What one run of ``nfmailguard bench`` found, with the machine it ran on."""
+
+    version: str
+    date: str
+    machine: dict[str, str]
+    benchmarks: list[Benchmark] = []
+    answers: list[Answer] = []
+
+    def benchmark(self, name: str) -> Benchmark | None:
+        return next((one for one in self.benchmarks if one.name == name), None)
+
+
+def save(report: Report, path: Path) -> None:
+    """Raises BenchError."""
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+    except OSError as error:
+        raise BenchError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def load(path: Path) -> Report:
+    """Raises BenchError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except OSError as error:
+        raise BenchError(f"{path}: cannot read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise BenchError(f"{path}: not a report of `nfmailguard bench --json`: {error}") from error
+
+
+def compare(old: Report, new: Report, tolerance: float) -> list[str]:
+    """Where ``new`` is worse than ``old`` by more than ``tolerance``, a line each: in ratios where there are pairs.
+
+    Absolute rates wander between machines and hours; what a case is of its base does not.
+    """
+    found = []
+    for mine in new.benchmarks:
+        before: Any = old.benchmark(mine.name)
+        for group, cases in mine.groups.items() if before else ():
+            for case in cases:
+                now, then = mine.ratios(group, case), before.ratios(group, case)
+                if case == mine.base or not now or not then:
+                    continue
+                change = statistics.median(now) / statistics.median(then)
+                worse = 1 / change if mine.more else change
+                # What lies within the rounds of the other run is no change.
+                inside = min(then) <= statistics.median(now) <= max(then)
+                if worse > 1 + tolerance and not inside:
+                    found.append(
+                        f"{mine.name}, {group}, {case}: x {statistics.median(then):.2f} of {mine.base} before,"
+                        f" x {statistics.median(now):.2f} now"
+                    )
+    return found
