@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants fuzz test-lossy bench-loss annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants fuzz test-lossy bench bench-loss annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -43,6 +43,11 @@ fuzz: ## coverage-guided fuzzing under the sanitizers, FUZZ_SECONDS=120
 
 test-lossy: setup ## a thousand mails a mode over lossy links
 	LOSSY_MAILS=1000 pytest tests/live/test_lossy.py
+
+bench: ## all benchmarks, with each target's figure and yes or no, as root: build/bench/index.html
+	@deploy/setup bench
+	@mkdir -p build/bench
+	nfmailguard bench all --json build/bench/report.json --plot build/bench --html build/bench/index.html
 
 bench-loss: setup ## bulk mail under loss beside accept-all, as root; some ten minutes
 	python benchmarks/loss.py --json build/loss.json

@@ -65,6 +65,7 @@ class Course:
         self.gateway_cpu = cpus[-1]
         self.load_cpus = set(cpus[:-1]) or set(cpus)
         self._topology = Topology(f"bench{os.getpid()}-")
+        self._started: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Course:
         self._topology.open()
@@ -72,6 +73,9 @@ class Course:
 
     def __exit__(self, *_: object) -> None:
         self._topology.close()
+        for process in self._started:
+            if process.stdout:
+                process.stdout.close()
 
     @property
     def server(self) -> str:
@@ -88,7 +92,9 @@ class Course:
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, self.load_cpus)
         try:
-            return self._topology.popen(host, list(command), stdout=subprocess.PIPE, text=True)
+            process = self._topology.popen(host, list(command), stdout=subprocess.PIPE, text=True)
+            self._started.append(process)
+            return process
         finally:
             os.sched_setaffinity(0, before)
 

@@ -9,11 +9,11 @@ import sys
 
 import click
 
-from nfmailguard.cli import gateway, lab, offline, probe, profiles
+from nfmailguard.cli import bench, gateway, lab, offline, probe, profiles
 from nfmailguard.cli.common import cli
 from nfmailguard.errors import NfmailguardError
 
-__all__ = ["cli", "gateway", "lab", "main", "offline", "probe", "profiles"]
+__all__ = ["bench", "cli", "gateway", "lab", "main", "offline", "probe", "profiles"]
 
 INTERRUPTED = 130
 

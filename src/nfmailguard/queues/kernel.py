@@ -17,7 +17,7 @@ from nfmailguard.errors import QueueError
 from nfmailguard.queues.injector import INJECT_MARK, Injector
 from nfmailguard.queues.tap import Tap
 
-__all__ = ["KernelQueue", "QueueState", "explain", "queue_states"]
+__all__ = ["KernelQueue", "QueueState", "explain", "queue_states", "reader"]
 
 CAP_NET_ADMIN = 12
 NETLINK_NETFILTER = 12
@@ -195,16 +195,24 @@ def has_net_admin() -> bool:
     return False
 
 
-def holder(portid: int) -> str:
-    """The process behind a netlink port id: often its pid, but only the socket's inode tells."""
+def reader(portid: int) -> int | None:
+    """The process behind a netlink port id: often its pid, but only the socket's inode tells; None: not to be told."""
     with suppress(OSError):
         for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]:
             fields = line.split()
-            if (int(fields[1]), int(fields[2])) != (NETLINK_NETFILTER, portid):
-                continue
-            if pid := socket_owner(int(fields[9])):
-                name = Path(f"/proc/{pid}/comm").read_text().strip()
-                return f"process {pid} ({name})"
+            if (int(fields[1]), int(fields[2])) == (NETLINK_NETFILTER, portid) and (
+                pid := socket_owner(int(fields[9]))
+            ):
+                return pid
+    return None
+
+
+def holder(portid: int) -> str:
+    """``reader``, for the operator."""
+    with suppress(OSError):
+        if pid := reader(portid):
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            return f"process {pid} ({name})"
     return f"another process (netlink port {portid})"
 
 
