@@ -39,6 +39,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef enum:
     BUFFER = 1 << 18
+    RECORD = 64
     FAMILY_AT = 0                      # of a packed sockaddr, in the host's order
 
 
@@ -126,25 +127,48 @@ def send_messages(bytes address, bytes text, uint32_t count):
         raise OSError(failed, os.strerror(failed))
 
 
-def round_trips(bytes address, uint32_t count):
-    """Nanoseconds from each of ``count`` NOOPs to its reply, over one connection. Raises OSError."""
+cdef int record_trip(int fd, const char *record, char *buffer) noexcept nogil:
+    """Sends what looks like a TLS record and reads it back."""
+    cdef ssize_t got, have = 0
+    if send_all(fd, record, RECORD) < 0:
+        return -1
+    while have < RECORD:
+        got = recv(fd, buffer, BUFFER, 0)
+        if got <= 0:
+            return -1
+        have += got
+    return 0
+
+
+def round_trips(bytes address, uint32_t count, bint opaque=False):
+    """Nanoseconds from each of ``count`` NOOPs to its reply, over one connection. Raises OSError.
+
+    ``opaque``: behind STARTTLS, octets that look like TLS and come back as they went.
+    """
     cdef const char *to = address
     cdef uint32_t length = <uint32_t> len(address), i
     cdef char *buffer = <char *> malloc(BUFFER)
     cdef uint64_t *times = <uint64_t *> malloc(count * sizeof(uint64_t))
     cdef uint64_t begun
-    cdef int fd, failed = 0
+    cdef int fd, done, failed = 0
+    cdef char record[RECORD]
     cdef list out
+    memset(record, 0, RECORD)
+    record[0] = 0x16                           # RFC 8446 5.1: handshake
     with nogil:
         fd = open_session(to, length, buffer)
-        for i in range(count):
+        if fd < 0 or (opaque and command(fd, b"STARTTLS\r\n", 10, buffer) < 0):
+            failed = errno if errno else EPROTO
+        for i in range(0 if failed else count):
             begun = monotonic()
-            if fd < 0 or command(fd, b"NOOP\r\n", 6, buffer) < 0:
+            done = record_trip(fd, record, buffer) if opaque else command(fd, b"NOOP\r\n", 6, buffer)
+            if done < 0:
                 failed = errno if errno else EPROTO
                 break
             times[i] = monotonic() - begun
         if fd >= 0:
-            command(fd, b"QUIT\r\n", 6, buffer)
+            if not opaque:
+                command(fd, b"QUIT\r\n", 6, buffer)
             close(fd)
     out = [] if failed else [times[i] for i in range(count)]
     free(times)
@@ -196,6 +220,12 @@ def serve(int fd):
                     have = 0
                     more = (send_all(fd, b"354 go\r\n", 8) == 0 and serve_message(fd, buffer) == 0
                             and send_all(fd, b"250 queued\r\n", 12) == 0)
+                    break
+                if memcmp(buffer, b"STARTTLS", 8) == 0:
+                    more = send_all(fd, b"220 go\r\n", 8) == 0
+                    while more:                # what comes now goes back as it came
+                        got = recv(fd, buffer, BUFFER, 0)
+                        more = got > 0 and send_all(fd, buffer, <size_t> got) == 0
                     break
                 if memcmp(buffer, b"QUIT", 4) == 0:
                     send_all(fd, b"221 bye\r\n", 9)

@@ -25,11 +25,17 @@ from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.queues.kernel import QueueState, queue_states
 from nfmailguard.ruleset import Ruleset, installed
 
-__all__ = ["Course", "Ran"]
+__all__ = ["Course", "Ran", "StalledError"]
 
 #: Seconds a candidate may take to begin, and to end.
 PATIENCE = 30.0
+#: Seconds a load may take; each is meant to take one or two, ten for what is slow.
+LONGEST = 45.0
 GATEWAY_PORT = 25
+
+
+class StalledError(BenchError):
+    """Mail did not get through, or not in time."""
 
 
 class Ran:
@@ -112,9 +118,14 @@ class Course:
         """Seconds that a command takes on the client. Raises BenchError when it fails."""
         begun = time.perf_counter()
         process = self.start(CLIENT, command)
-        process.communicate()
+        try:
+            process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.communicate()
+            raise StalledError(f"bench: {command[0]}: mail did not arrive within {LONGEST:.0f} s") from error
         if process.returncode:
-            raise BenchError(f"bench: {command[0]} failed")
+            raise StalledError(f"bench: {command[0]} failed")
         return time.perf_counter() - begun
 
     def queued(self) -> bool:

@@ -61,23 +61,31 @@ def latency(rounds: int, tell: Callable[[str], object]) -> Benchmark:
         ]
         found.notes.append(f"Busy polling: {BUSY} us. NOOP over one connection, {TRIPS:,} times a run.")
         course.serve([sys.executable, "-m", "nfmailguard.bench.load", "sink", course.server, "25"])
-        for group in ("alone", "beside bulk mail"):
+        behind_tls = [
+            NO_QUEUE,
+            accept_all(),
+            ours("enforce asa-tls", "enforce", "asa-tls", eve),
+            ours("enforce asa-tls, offload", "enforce", "asa-tls", eve, "queue.offload=yes"),
+        ]
+        for group, those in (("alone", cases), ("beside bulk mail", cases), ("behind STARTTLS", behind_tls)):
             for done in range(rounds):
-                place = done % len(cases)
-                for case in (*cases[place:], *cases[:place]):
-                    found.add(group, case.name, **_run(course, case, bulk=group != "alone"))
+                place = done % len(those)
+                for case in (*those[place:], *those[:place]):
+                    figures = _run(course, case, bulk=group == "beside bulk mail", tls=group == "behind STARTTLS")
+                    found.add(group, case.name, **figures)
                 tell(f"latency: {group}: round {done + 1} of {rounds}")
     return found
 
 
-def _run(course: Course, case: Candidate, *, bulk: bool) -> dict[str, float]:
+def _run(course: Course, case: Candidate, *, bulk: bool = False, tls: bool = False) -> dict[str, float]:
     with course.running(case) as ran:
         beside = None
         if bulk:
             words = ["source", course.server, "25", "1", str(BULK), str(1 << 20)]
             beside = course.start(CLIENT, [sys.executable, "-m", "nfmailguard.bench.load", *words])
         try:
-            trips = course.load(["trips", course.server, "25", str(TRIPS + WARM_UP)])["trips"][WARM_UP:]
+            words = ["trips", course.server, "25", str(TRIPS + WARM_UP), *(["tls"] if tls else [])]
+            trips = course.load(words)["trips"][WARM_UP:]
         finally:
             if beside:
                 beside.kill()

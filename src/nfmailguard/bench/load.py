@@ -2,7 +2,7 @@
 
     python -m nfmailguard.bench.load sink ADDRESS PORT
     python -m nfmailguard.bench.load source ADDRESS PORT SESSIONS MESSAGES SIZE
-    python -m nfmailguard.bench.load trips ADDRESS PORT COUNT
+    python -m nfmailguard.bench.load trips ADDRESS PORT COUNT [tls]
     python -m nfmailguard.bench.load flood ADDRESS SECONDS
 
 Promises: the sink says ``ready``, the others print one JSON object; what goes wrong ends
@@ -62,9 +62,9 @@ def source(address: str, port: int, sessions: int, messages: int, size: int) -> 
         return {"seconds": time.perf_counter() - begun, "messages": messages}
 
 
-def trips(address: str, port: int, count: int) -> dict[str, list[float]]:
-    """Microseconds of each round trip."""
-    return {"trips": [taken / 1000 for taken in round_trips(packed(address, port), count)]}
+def trips(address: str, port: int, count: int, *, opaque: bool = False) -> dict[str, list[float]]:
+    """Microseconds of each round trip; ``opaque``: behind STARTTLS."""
+    return {"trips": [taken / 1000 for taken in round_trips(packed(address, port), count, opaque)]}
 
 
 def syns(address: str, seconds: float) -> dict[str, float]:
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
         if what == "source":
             found: object = source(rest[0], int(rest[1]), *map(int, rest[2:]))
         elif what == "trips":
-            found = trips(rest[0], int(rest[1]), int(rest[2]))
+            found = trips(rest[0], int(rest[1]), int(rest[2]), opaque=rest[3:] == ["tls"])
         else:
             found = syns(rest[0], float(rest[1]))
     except OSError as error:
