@@ -140,6 +140,29 @@ def test_mail_is_guarded_and_told_of(router: Router, tmp_path: Path, driver: str
         assert stats["queue.uninspected"] == 0
 
 
+def test_a_queues_thread_stays_on_its_cpu_polls_and_the_events_thread_gives_way(router: Router) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    options = ["--mode", "enforce", "--set", f"queue.cpus={cpu}", "--set", "queue.busy_poll=200"]
+    with Gateway(router, *options) as gateway:
+        client, _ = dialogue(router, b"HELO me\r\n")
+        assert client[1:] == [b"250 ok\r\n"]
+        tasks = {}
+        for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
+            nice = int((task / "stat").read_text().rpartition(")")[2].split()[16])
+            tasks[int(task.name)] = (os.sched_getaffinity(int(task.name)), nice)
+        main = tasks.pop(gateway.process.pid)
+        assert main == (os.sched_getaffinity(0), 19)
+        assert ({cpu}, os.getpriority(os.PRIO_PROCESS, 0)) in tasks.values()
+        code, _, err = gateway.end()
+    assert (code, err) == (0, "")
+
+
+def test_a_cpu_that_is_not_there_is_refused(router: Router) -> None:
+    code, told = refused(router, "--set", "queue.cpus=4095")
+    assert code == 2
+    assert "queue.cpus: 4095; this process may run on " in told
+
+
 @pytest.mark.parametrize("hook", ["input", "output", "input,output"])
 def test_a_mail_host_guards_itself(router: Router, hook: str) -> None:
     with Gateway(router, "--mode", "enforce", "--set", f"gateway.hook={hook}"):

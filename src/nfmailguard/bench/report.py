@@ -20,7 +20,7 @@ from rich.table import Table
 from nfmailguard.bench.results import Answer, Benchmark, Report, spread
 from nfmailguard.errors import BenchError
 
-__all__ = ["page", "plot", "show", "show_answers", "write_plots"]
+__all__ = ["page", "plot", "show", "show_answers", "write_page", "write_plots"]
 
 #: Cases of ours are blue, what does no work grey, peers orange.
 OURS, IDLE, PEER = "#2f6f9f", "#9a9a9a", "#d9822b"
@@ -121,20 +121,38 @@ def plot(found: Benchmark) -> Any:
     return figure
 
 
-def write_plots(report: Report, folder: Path) -> list[Path]:
-    """``NAME.png`` and ``NAME.svg`` of each benchmark."""
+def write_plots(report: Report, target: Path) -> list[Path]:
+    """A picture of each benchmark.
+
+    ``target`` with a suffix: that picture, or STEM-NAME where there are several; without: a folder with
+    ``NAME.png`` and ``NAME.svg``. Raises BenchError.
+    """
     written = []
+    several = len(report.benchmarks) > 1
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not target.suffix:
+            target.mkdir(parents=True, exist_ok=True)
         for found in report.benchmarks:
             figure = plot(found)
-            for kind in ("png", "svg"):
-                path = folder / f"{found.name}.{kind}"
+            paths = [target.with_stem(f"{target.stem}-{found.name}") if several else target]
+            if not target.suffix:
+                paths = [target / f"{found.name}.{kind}" for kind in ("png", "svg")]
+            for path in paths:
                 figure.savefig(path, dpi=130)
-                written.append(path)
+            written += paths
     except OSError as error:
-        raise BenchError(f"{error.filename or folder}: cannot write: {error.strerror}") from error
+        raise BenchError(f"{error.filename or target}: cannot write: {error.strerror}") from error
+    except ValueError as error:  # matplotlib's word for a suffix it does not know
+        raise BenchError(f"{target}: {error}") from error
     return written
+
+
+def write_page(report: Report, path: Path) -> None:
+    """``page`` into a file. Raises BenchError."""
+    try:
+        path.write_text(page(report))
+    except OSError as error:
+        raise BenchError(f"{path}: cannot write: {error.strerror}") from error
 
 
 HOW = (

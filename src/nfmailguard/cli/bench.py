@@ -23,7 +23,7 @@ output_options = options(
     click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
                  help="Every value of every round."),
     click.option("--plot", "plots", type=click.Path(path_type=Path), metavar="FILE",
-                 help="A picture, .png or .svg by its name; a folder where there are several."),
+                 help="A picture, .png or .svg by its name; without a suffix, a folder of both."),
     click.option("--html", "html_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
                  help="One page with figures, pictures and the machine's facts."),
     click.option("--compare", "old", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="OLD.json",
@@ -78,7 +78,6 @@ def finish(
 
     from nfmailguard.bench import report as shown
     from nfmailguard.bench.results import compare, load, save
-    from nfmailguard.errors import BenchError
 
     found = report.benchmarks
     console = Console()
@@ -90,18 +89,10 @@ def finish(
         shown.show_answers(report.answers, console)
     if json_path:
         save(report, json_path)
-    if plots and (len(found) > 1 or not plots.suffix):
+    if plots:
         shown.write_plots(report, plots)
-    elif plots:
-        try:
-            shown.plot(found[0]).savefig(plots, dpi=130)
-        except (OSError, ValueError) as error:
-            raise BenchError(f"{plots}: cannot write: {error}") from error
     if html_path:
-        try:
-            html_path.write_text(shown.page(report))
-        except OSError as error:
-            raise BenchError(f"{html_path}: cannot write: {error.strerror}") from error
+        shown.write_page(report, html_path)
     worse = compare(load(old), report, TOLERANCE) if old else []
     for line in worse:
         click.echo(f"worse: {line}")
