@@ -64,14 +64,9 @@ def facts() -> dict[str, str]:
         "Python": platform.python_version(),
         "nfmailguard": __version__,
     }
-    for name, arguments in (("suricata", ["-V"]), ("postconf", ["-h", "mail_version"])):
-        if program := tool(name):
-            text = subprocess.run(
-                [program, *arguments], capture_output=True, text=True, check=False, env=environment(program)
-            ).stdout
-            found["Suricata" if name == "suricata" else "Postfix"] = (
-                re.search(r"\d[\w.]+", text) or ["there"]
-            )[0]  # fmt: skip
+    if program := tool("suricata"):
+        told = subprocess.run([program, "-V"], capture_output=True, text=True, check=False, env=environment(program))
+        found["Suricata"] = (re.findall(r"\d+\.[\d.]+", told.stdout) or ["there"])[0]
     return found
 
 

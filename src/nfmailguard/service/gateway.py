@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -239,10 +239,7 @@ class Gateway:
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
-            # Where one CPU has to do for both, a verdict does not wait for an event. The queues' threads keep
-            # the priority they began with.
-            me = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + EVENTS_NICE))
+            self._give_way(stack)
             self._apply_rules(stack)
             self._started = time.monotonic()
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
@@ -279,6 +276,20 @@ class Gateway:
             return {}
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
         return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen)}
+
+    @staticmethod
+    def _give_way(stack: ExitStack) -> None:
+        # Where one CPU has to do for both, a verdict does not wait for an event. The queues' threads, which
+        # run already, keep the priority they began with.
+        me = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, me)
+        os.setpriority(os.PRIO_PROCESS, me, min(19, before + EVENTS_NICE))
+
+        def back() -> None:
+            with suppress(OSError):  # only the privileged may
+                os.setpriority(os.PRIO_PROCESS, me, before)
+
+        stack.callback(back)
 
     def _tell_of_lost_rules(self, table: Installed | None) -> None:
         # `rules remove` is a way out of the path, so they are not put back; but a reloaded firewall
