@@ -28,6 +28,11 @@ from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from tests.support.wire import FIN, SYN, parse
 
+without_asan = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""),
+    reason="matplotlib's C++ throws, which AddressSanitizer without libstdc++ beside it ends",
+)
+
 
 def found(*rates: float, name: str = "queue") -> Benchmark:
     bench = Benchmark(name, "Title", {"rate": "mails/s", "CPU": "us"}, "accept-all")
@@ -96,6 +101,7 @@ def test_targets_between_groups_and_values_by_themselves() -> None:
     assert by["time a packet at 1,000,000 flows, of that at 1,000: at most x 2"].found == "x 1.50"
 
 
+@without_asan
 def test_pictures_and_the_page_hold_what_was_found(tmp_path: Path) -> None:
     kept = report(found(90.0, 91.0), found(5.0, name="latency"))
     kept.answers = [Answer("1", "a < b", "no & yes", False)]
@@ -208,6 +214,7 @@ def test_the_machine_is_told_and_this_process_uses_it() -> None:
     assert usage(os.getpid()).since(before).cpu > 1_000_000
 
 
+@without_asan
 def test_the_command_keeps_shows_draws_and_compares(tmp_path: Path) -> None:
     kept, drawn, html = tmp_path / "a.json", tmp_path / "a.svg", tmp_path / "a.html"
     save(report(found(100.0, 101.0)), kept)
