@@ -11,10 +11,15 @@ cdef enum Standing:            # of a segment, by the receiver's window
     STANDING_OLD = 1           # all of it acknowledged before
     STANDING_BEYOND = 2        # the receiver has made no room for it, or its ACK is too old
 
+# Whether the segment's receiver may drop it unread for what its header says: the reason, a DropReason, or 0.
+# Takes its timestamp; where the ruling applies, options that were not agreed become NOPs.
+cdef uint8_t refused(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil
 cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexcept nogil
 # Takes the ACK and the window for the other direction's stream; False when the packet has been answered.
 cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                                Operations *out) noexcept nogil
+# A young flow whose server has not been heard of anything new for too long ends: True when the packet was answered.
+cdef bint repeats_too_long(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil
 # Makes urgent data plain data; `cleared`: the header was changed. False when the packet has been answered.
 cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
                       Operations *out) noexcept nogil
