@@ -211,7 +211,7 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
     if apply and (packet.options.refused or (packet.extended and packet.family == 6)):
         drop(core, DROP_OPTION, packet.queued.id, out)
         return
-    if packet.extended and apply:
+    if packet.extended and packet.family == 4 and apply:
         packet_blank_ip_options(packet)
     note_offer(flow, to_server, other, packet)
     if packet.payload_length:

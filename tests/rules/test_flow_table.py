@@ -139,6 +139,15 @@ def test_passed_flows_end_and_do_not_stay(family: int, how: str) -> None:
     assert gateway.count("flows_now") == 0
 
 
+def test_passed_flows_end_by_a_rst_at_what_the_server_has_acknowledged() -> None:
+    connection = passed(Gateway(Policy("all")))
+    connection.send(False, ACK)
+    place = connection.sent[True]
+    assert connection.client(b"that never arrives") == [ACCEPT]
+    assert connection.send(True, RST, seq=place) == [ACCEPT]
+    assert connection.client(b"tls tls") == [DROP, EMIT]
+
+
 def test_passed_flows_end_by_any_rst_where_their_packets_go_by_unseen() -> None:
     gateway = Gateway(Policy("all"), offload=True)
     connection = passed(gateway)

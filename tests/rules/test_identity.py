@@ -77,7 +77,8 @@ def test_another_connection_is_the_one_that_was_agreed_by_its_own_syns(family: i
     connection = Connection(family=family, window=1000, options=SCALE_7).greeted()
     # A SYN that only challenges changes nothing of what was agreed.
     assert connection.send(True, SYN, seq=77_000, options=b"\x01\x03\x03\x00") == [ACCEPT]
-    assert connection.send(False, payload=b"250 x\r\n", at=20 + (1000 << 7) - 100) == []
+    connection.send(True, ACK, window=2000)
+    assert connection.send(False, payload=b"250 x\r\n", at=20 + (2000 << 7) - 100) == []
     connection.begin((77_000, 88_000))
     connection.sent[True] += 1
     assert connection.send(False, SYN | ACK, options=SCALE_7) == [DROP, ACCEPT]  # and what was held goes nowhere
