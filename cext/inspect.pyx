@@ -86,7 +86,7 @@ from nfmailguard.cext.verdict cimport drop, drop_if
 
 cdef enum:
     MOST_KEPT = 3
-    MOST_EARLY = 4             # bytes of the client's before the greeting
+    MOST_EARLY = 3             # bytes of the client's before the greeting; no verb is so short
 
 
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
