@@ -40,12 +40,7 @@ cdef enum:
     MOST_REPEATING = 45        # seconds
 
 
-cdef inline bint agreed(Flow *flow, uint8_t option) noexcept nogil:
-    # RFC 7323 1.3, RFC 2018 2: what both SYNs offered.
-    return flow.stream[0].offers & flow.stream[1].offers & option != 0
-
-
-cdef uint8_t refused(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint apply = flow.ruling.apply
     cdef bint shaken = stream.known and flow.stream[not to_server].known
@@ -161,13 +156,14 @@ cdef bint repeats_too_long(Core *core, Flow *flow, Packet *packet, uint64_t now,
     nothing: it may die on the way.
     """
     cdef Stream *stream = &flow.stream[0]
-    cdef uint64_t age = (now - flow.started) // 1_000_000_000
-    if not stream.known or not flow.confirmed or age >= YOUNG or not flow.ruling.apply:
-        return False
+    cdef uint64_t age
     if (nm_seq_diff(packet.seq, stream.next_seq) >= 0 or nm_seq_diff(packet.seq + packet.payload_length,
                                                                      stream.next_seq) > 0
             or (packet.flags & TCP_ACK and nm_seq_diff(packet.ack, flow.stream[1].kept_seq) > 0)):
         flow.repeats_since = 0
+        return False
+    age = (now - flow.started) // 1_000_000_000
+    if not stream.known or not flow.confirmed or age >= YOUNG or not flow.ruling.apply:
         return False
     if flow.repeats_since == 0:
         flow.repeats_since = <uint8_t> age + 1
