@@ -369,6 +369,7 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
 # The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
 cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil
 # A command line has ended, before its reply is expected: which replies may now be one to an EHLO.
+# `verb`: as it passed; the line's own octets tell what a server may read.
 cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil
 # Whether a reply that has begun, of several lines, may be the one to an EHLO.
 cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil

@@ -15,6 +15,7 @@ from nfmailguard.cext.pool cimport pool_give, pool_take, shelf_close, shelf_give
 
 cdef enum:
     CR = 13
+    SPACE = 32
 
 
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -231,13 +232,32 @@ cdef void ambiguous(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t off
         scene.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
 
 
+cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
+    # Some servers skip space and control octets, or know a verb by its first letters.
+    cdef const Line *line = dialogue.command
+    cdef const char *ehlo = b"EHLO"
+    cdef uint32_t i, found = 0
+    if line == NULL:
+        return False
+    for i in range(line.length if line.length < dialogue.verb_length else dialogue.verb_length):
+        if line.octets[i] > SPACE:
+            if upper(line.octets[i]) != <uint8_t> ehlo[found]:
+                return False
+            found += 1
+            if found == 4:
+                return True
+    return False
+
+
 cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     # Only where nothing was said before it, and the server owes nothing, it is certain which reply is EHLO's: a
     # server that skips a blank line, or answers one twice, shifts the count.
     cdef bint first = (session.asked == ASKED_NOTHING and dialogue.count == 0 and dialogue.reply_line == 0
-                       and dialogue.reply_column == 0 and not dialogue.reply_cr)
+                       and not dialogue.reply_cr and dialogue.reply_column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
+    elif spells_ehlo(dialogue):
+        session.asked = ASKED_DOUBT
     elif session.asked == ASKED_NOTHING:
         session.asked = ASKED_OTHER
 

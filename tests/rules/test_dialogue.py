@@ -312,14 +312,20 @@ DRIFTING = {
     "an answer of one line": (b"", b"", b"EHLO a\r\n|250 mx\r\n"),
     "a refusal": (b"", b"", b"EHLO a\r\n|501 name?\r\n"),
     "none of it": (b"", b"", b"EHLO a\r\n"),
+    "another spelling": (b"EHLO a\r\n", OFFER, b" EHLO b\r\n"),
+    "another spelling, longer": (b"EHLO a\r\n", OFFER, b"\0eHLOX b\r\n"),
 }
 
 
 @families
 @pytest.mark.parametrize("behind", [b"", b"MAIL FROM:<a@b>\r\n", b"NOOP\r\nNOOP\r\n", b"EXPN x\r\n"])
 @pytest.mark.parametrize("kind", DRIFTING)
-def test_keywords_under_drift_are_masked_whatever_they_seem_to_answer(family: int, behind: bytes, kind: str) -> None:
-    connection = Connection(Gateway(EXTENDED), family)
+@pytest.mark.parametrize("allow", [EXTENDED.commands.allow, ("*",)], ids=["extended", "all"])
+def test_keywords_under_drift_are_masked_whatever_they_seem_to_answer(
+    family: int, behind: bytes, kind: str, allow: tuple[str, ...]
+) -> None:
+    policy = Policy("drifting", commands=CommandPolicy(allow=allow), replies=EXTENDED.replies)
+    connection = Connection(Gateway(policy), family)
     if kind != "before the greeting":
         connection.greeted()
     first, answer, then = DRIFTING[kind]

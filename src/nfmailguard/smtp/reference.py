@@ -125,7 +125,7 @@ class _Dialogue(Replies):
     def command(self, line: list[Octet], end: Octet) -> None:
         """One command line, without its CRLF."""
         if not line:
-            self.ask(UNKNOWN)
+            self.ask(UNKNOWN, b"")
             self.outstanding.append(VERBS[VERB_INDEX["<empty>"]])
             return
         octets, size, verb = self.verb(line)
@@ -153,7 +153,7 @@ class _Dialogue(Replies):
             hidden = self.policy.commands.unknown is UnknownCommand.OK and self.apply
             verb = VERBS[VERB_INDEX["<masked>"]] if hidden else UNKNOWN
         self.noop_seen |= verb.name == "NOOP"
-        self.ask(verb)
+        self.ask(verb, octets[:size])
         self.chunking = self.chunking and verb.name not in GREETINGS
         self.outstanding.append(verb)
         if verb.name == "DATA" and self.policy.bugs.data_bypass and self.apply:
@@ -165,11 +165,13 @@ class _Dialogue(Replies):
         if chunk:
             self.input, self.chunk_left = Input.CHUNK, chunk
 
-    def ask(self, verb: Verb) -> None:
+    def ask(self, verb: Verb, said: bytes) -> None:
         """A command: which replies may now be one to EHLO."""
         first = self.asked is Asked.NOTHING and not self.outstanding and self.reply == [[]]
         if verb.name == "EHLO":
             self.asked = Asked.EHLO if first else Asked.DOUBT
+        elif said.translate(None, bytes(range(33))).upper().startswith(b"EHLO"):
+            self.asked = Asked.DOUBT  # to a server that skips what is in front, or knows a verb by its first letters
         else:
             self.asked = max(self.asked, Asked.OTHER)
 
