@@ -20,7 +20,6 @@ from nfmailguard.cext.smtp cimport (
     COMMAND_LINE_CUT,
     COMMAND_NUL,
     COMMAND_TOO_LONG,
-    FINDING_NONE,
     PHASE_ARGUMENT,
     PHASE_SASL,
     VERB_BDAT,
@@ -158,7 +157,6 @@ cdef inline bint out_of_reach(Scene *scene, Dialogue *dialogue, uint8_t octet) n
 
 cdef void measure_line(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t offset) noexcept nogil:
     # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
-    cdef uint8_t finding = FINDING_NONE
     if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
             and not dialogue.reported & REPORTED_LENGTH and dialogue.phase != PHASE_SASL):
         dialogue.reported |= REPORTED_LENGTH
@@ -190,7 +188,7 @@ cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
 
 
 cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    """AUTH's line, or one behind it, has ended: where it is long, letters at its end may be another line to a server."""
+    """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
     cdef uint32_t verb, i, length
     cdef const uint8_t *name
     if (not with_secret(scene, dialogue) or dialogue.reported & REPORTED_CUT or scene.ruling.longest_line == 0
@@ -199,8 +197,10 @@ cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
     for verb in range(1, scene.grammar.verb_count):
         length = scene.grammar.verbs[verb].length
         name = scene.grammar.verbs[verb].octets
-        if length == 0 or length > sizeof(dialogue.tail) or dialogue.line_length - length < scene.ruling.longest_line - 2:
+        if length == 0 or length > sizeof(dialogue.tail):
             continue
+        if dialogue.line_length - length < scene.ruling.longest_line - 2:
+            continue                               # no server gives a line up before
         i = 0
         while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
             i += 1

@@ -33,7 +33,9 @@ def line(draw: st.DrawFn, begins: list[bytes]) -> bytes:
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    allow = draw(st.sampled_from([("*",), ("EHLO", "MAIL", "RCPT", "AUTH", "NOOP"), ("NOOP", "MAIL", "AUTH"), ("N", "W")]))
+    allow = draw(
+        st.sampled_from([("*",), ("EHLO", "MAIL", "RCPT", "AUTH", "NOOP"), ("NOOP", "MAIL", "AUTH"), ("N", "W")])
+    )
     commands = CommandPolicy(
         allow=allow,
         unknown=draw(st.sampled_from(list(UnknownCommand))),

@@ -14,8 +14,8 @@ from tests.rules.gateway import ACCEPT, DROP, REPLACE, RESET, Connection, Gatewa
 
 families = pytest.mark.parametrize("family", [4, 6])
 ALL = Policy("all")  # every verb
-#: Octets at which servers are known to give a line up and read its rest as another: RFC 5321 4.5.3.1.4 and Exim up
-#: to 4.00, Exim up to 4.76 and Postfix before 3.4 and sendmail without SASL, sendmail with it, Exim; and others.
+#: Octets at which servers are known to give a line up and read its rest as another: RFC 5321 4.5.3.1.4 and Exim once,
+#: older Exim, older Postfix and sendmail without SASL, sendmail with it, Exim; and round numbers between them.
 REACHES = [512, 998, 1000, 1001, 1024, 2048, 4096, 8192, 12288, 16384, 65536]
 NAMES = [verb.name for verb in VERBS if verb.name[:1].isalpha()]
 EXTENDED = Policy(
@@ -92,7 +92,8 @@ def test_long_line_may_end_the_flow(action: Action) -> None:
 @pytest.mark.parametrize("name", ["ios-esmtp", "pix70"])
 def test_long_line_of_an_extension_s_parameters_is_a_line(family: int, name: str) -> None:
     for said in (
-        b"RCPT TO:<%s@b.example> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;%s@b.example\r\n" % (b"a" * 64, b"+3D" * 160),
+        b"RCPT TO:<%s@b.example> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;%s@b.example\r\n"
+        % (b"a" * 64, b"+3D" * 160),
         b"MAIL FROM:<bounce-%s@b.example> SIZE=12345678 BODY=8BITMIME RET=HDRS ENVID=%s AUTH=%s\r\n"
         % (b"v" * 200, b"e" * 100, b"+2B" * 160),
     ):

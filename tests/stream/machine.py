@@ -174,7 +174,11 @@ class Run:
                 if denied := [verb for verb in verbs if verb in KNOWN and verb not in allowed]:
                     raise Violation(2, f"a server understands {denied} in {line!r}")
         told = bytes(self.network.ends[True].first.stream)
-        if POLICIES[self.name].replies.ehlo is EhloMask.E1 and not self.network.contradicted and HIDDEN.encode() in told:
+        if (
+            POLICIES[self.name].replies.ehlo is EhloMask.E1
+            and not self.network.contradicted
+            and HIDDEN.encode() in told
+        ):
             raise Violation(2, f"a keyword is readable in {told!r}")
         if behind := self.network.server.behind(self.network.ends[False].first.stream):
             raise Violation(2, f"{behind} has not read all of the lines that others have")

@@ -131,10 +131,11 @@ class Replies(Restoring):
                     octet.become(value)
                 shown = b""
             self.masked += 1
-        elif replies.ehlo is EhloMask.E1 and not self.recovery and len(text) + 4 > LONGEST_LINE:
-            if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
-                for octet in text[LONGEST_LINE - 4 :]:
-                    octet.become(ord("X"))
+        elif (replies.ehlo is EhloMask.E1 and not self.recovery and len(text) + 4 > LONGEST_LINE) and self.report(
+            "reply.keyword_masked", False, offset, "EHLO"
+        ) is Action.MASK:
+            for octet in text[LONGEST_LINE - 4 :]:
+                octet.become(ord("X"))
         self.chunking |= offers and shown == b"CHUNKING"
 
     def settle(self, code: int, offset: int) -> None:
@@ -149,17 +150,7 @@ class Replies(Restoring):
         verb = self.explained(code, offset)
         if self.ignored:
             return
-        if verb.name == "RCPT" and code // 100 == 5:
-            self.invalid_recipients += 1
-            most = self.policy.address.invalid_recipients
-            if most and self.invalid_recipients > most:
-                self.report("recipients.invalid_too_many", False, offset, verb.name)
-        elif verb.name == "<end of data>":
-            self.invalid_recipients = 0  # the mail they were of is over
-        elif code // 100 == 2 and verb.name in ("MAIL", "RSET", *GREETINGS):
-            # So it is for the server; those behind it count.
-            self.invalid_recipients = 0
-            self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
+        self.count(verb, code, offset)
         self.state = next_state(self.state, verb.name, code)
         begun = verb.name == "DATA" and self.input is Input.DATA
         if begun and (not code or verb.continues != code):
@@ -174,6 +165,20 @@ class Replies(Restoring):
             self.go_over(verb, offset)
         if not self.holds:
             self.go_on()  # nothing was held: this is what the next reply may answer
+
+    def count(self, verb: Verb, code: int, offset: int) -> None:
+        """Recipients of a mail, and those that were refused."""
+        if verb.name == "RCPT" and code // 100 == 5:
+            self.invalid_recipients += 1
+            most = self.policy.address.invalid_recipients
+            if most and self.invalid_recipients > most:
+                self.report("recipients.invalid_too_many", False, offset, verb.name)
+        elif verb.name == "<end of data>":
+            self.invalid_recipients = 0  # the mail they were of is over
+        elif code // 100 == 2 and verb.name in ("MAIL", "RSET", *GREETINGS):
+            # So it is for the server; those behind it count.
+            self.invalid_recipients = 0
+            self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
 
     def explained(self, code: int, offset: int) -> Verb:
         """The command a reply answers; one that it cannot answer is told."""

@@ -106,7 +106,15 @@ class Session:
             return action
         self.result.findings.append(
             # A verb that nobody knows may be a secret.
-            ModelFinding(name, action, to_server, verb if verb in VERB_INDEX else "", self.state.name.lower(), offset, self.hypothetical)
+            ModelFinding(
+                name,
+                action,
+                to_server,
+                verb if verb in VERB_INDEX else "",
+                self.state.name.lower(),
+                offset,
+                self.hypothetical,
+            )
         )
         if name == "reply.ambiguous" and self.recovery:
             self.ignored = True  # what cannot be told from a message is left alone

@@ -16,8 +16,8 @@ __all__ = ["LONGEST_LINE", "LONGEST_PARAMETERS", "VERBS", "VERB_INDEX", "Argumen
 #: Octets of a line, without its CRLF, that every server reads as one. RFC 5321 4.5.3.1.4 has 510; ASA takes 512
 #: (S-ASA13), and of two octets more no server can read a verb.
 LONGEST_LINE = 512
-#: The same of a line with parameters: Postfix before 3.4, Exim before 4.77 and sendmail give it up at 2048. RFC 3461 5
-#: and 6 and RFC 4954 5 add at most 500 octets a parameter.
+#: The same of a line with parameters: older Postfix, older Exim and sendmail give it up at 2048. RFC 3461 5.4
+#: and RFC 4954 5 add at most 500 octets a parameter.
 LONGEST_PARAMETERS = 2000
 
 
