@@ -92,6 +92,8 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
                            else stream.next_seq)
     if to_server and flow.syn_ack and nm_seq_diff(packet.ack, flow.stream[0].isn) > 0:
         flow.answered = 1
+    elif not to_server and packet.ack != stream.isn + 1:
+        flow.confirmed = 1
     take_window(flow, to_server, packet)
     return True
 

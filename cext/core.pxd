@@ -1,7 +1,7 @@
 # The core's whole state: tables, flows, memory, counters. Declarations only.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
+from nfmailguard.cext.flow cimport AGES, FlowTable
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 from nfmailguard.cext.pool cimport Pool
@@ -70,8 +70,13 @@ cdef struct Counters:
     uint64_t windows_narrowed
     uint64_t flows_opened
     uint64_t flows_midstream
-    uint64_t flows_evicted
+    uint64_t flows_evicted     # and of them, by what they had come to:
+    uint64_t flows_evicted_ended
+    uint64_t flows_evicted_embryonic
+    uint64_t flows_evicted_unconfirmed
+    uint64_t flows_evicted_greeted
     uint64_t flows_refused
+    uint64_t flows_refused_share    # of them, for what their source has
     uint64_t flows_passed
     uint64_t flows_dropped
     uint64_t flows_reset
@@ -105,6 +110,5 @@ cdef struct Core:
     Held *held_oldest          # by arrival, of all flows
     Held *held_newest
     Held *released             # answered in the last call; their memory goes with the next
-    uint32_t held_by_source[SOURCES]
     uint8_t came[MOST_PAYLOAD]  # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

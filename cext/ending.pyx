@@ -15,6 +15,7 @@ from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
 from nfmailguard.cext.record cimport END_DROPPED, Identity
 from nfmailguard.cext.rule cimport choose_rule
+from nfmailguard.cext.share cimport add_held
 from nfmailguard.cext.smtp cimport (
     ACTION_DROP,
     ACTION_LOG,
@@ -126,7 +127,7 @@ cdef void list_held(Core *core, Held *held) noexcept nogil:
     else:
         core.held_oldest = held
     core.held_newest = held
-    core.held_by_source[held.source] += 1
+    add_held(&core.flows.shares, held.source, 1)
     core.counters.held += 1
     core.counters.held_now += 1
 
@@ -142,7 +143,7 @@ cdef void unhold(Core *core, Stream *stream, Held *held) noexcept nogil:
     else:
         core.held_newest = held.older
     core.counters.held_now -= 1
-    core.held_by_source[held.source] -= 1
+    add_held(&core.flows.shares, held.source, <uint32_t> -1)
 
 
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:

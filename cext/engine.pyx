@@ -17,6 +17,7 @@ from nfmailguard.cext.connection cimport (
     forget_flow,
     handshake,
     inspected_port,
+    opens,
     pin_interface,
     reset_packet,
     starting_up,
@@ -36,7 +37,9 @@ from nfmailguard.cext.ending cimport answer_by, drop_oldest_held, emit_reset, re
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
+    AGE_GREETED,
     AGE_OPEN,
+    AGE_UNCONFIRMED,
     AGES,
     FLOW_INSPECTED,
     FLOW_PASSED,
@@ -80,7 +83,7 @@ DROP_NAMES = (
 )
 
 cdef enum:
-    MOST_HERE = 16             # operations of one packet besides those it releases
+    MOST_HERE = 32             # operations of one packet besides those it releases
     WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
 
 
@@ -103,9 +106,20 @@ cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nog
     if not packet.flags & TCP_RST and nm_seq_diff(end, stream.next_seq) > 0:
         stream.next_seq = end
     if packet.flags & TCP_FIN:
-        flow.fins |= 1 << to_server
-    if flow.fins == 3 or (packet.flags & TCP_RST and packet.seq == stream.next_seq):
+        stream.fin = 1
+    if (packet.flags & TCP_FIN and flow.stream[not to_server].fin) or (
+            packet.flags & TCP_RST and packet.seq == stream.next_seq):
         flow.closed = 1
+
+
+cdef inline uint8_t age_of(Core *core, Flow *flow) noexcept nogil:
+    if flow.closed or flow.fate > FLOW_PASSED:
+        return AGE_CLOSING
+    if flow.age == AGE_OPEN or flow.session.state >= core.grammar.state_ready:
+        return AGE_OPEN                            # a command was accepted, once
+    if flow.confirmed or flow.fate == FLOW_PASSED:
+        return AGE_GREETED
+    return AGE_UNCONFIRMED if flow.answered else AGE_EMBRYONIC
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -178,8 +192,11 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         reset_packet(core, flow, to_server, &packet, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
-    age = AGE_OPEN if flow.answered or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
-    flow_touch(&core.flows, flow, AGE_CLOSING if flow.closed or flow.fate > FLOW_PASSED else age, now)
+    age = age_of(core, flow)
+    if flow.age == AGE_EMBRYONIC and AGE_EMBRYONIC < age < AGE_CLOSING:
+        opens(core, flow, to_server, now, out)
+        age = age_of(core, flow)
+    flow_touch(&core.flows, flow, age, now)
 
 
 cdef void core_foresee(Core *core, QueuedPacket *queued) noexcept nogil:
@@ -254,6 +271,7 @@ cdef class Engine:
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
+        self.core.flows.source_limit = tables["flows_per_source"]
         lender_open(&self.core.lender, &self.core.pool)
         self.core.ring.kinds = tables["record_kinds"]
 
@@ -348,6 +366,7 @@ cdef class Engine:
             out["drop." + DROP_NAMES[reason]] = self.core.drops[reason]
         out["flows_now"] = self.core.flows.count
         out["memory_now"] = self.core.pool.used
+        out["flows_opened_now"] = self.core.flows.opened
         out["table_octets"] = self.core.flows.bucket_count * sizeof(Flow *)
         out["records_lost"] = self.core.ring.lost
         return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

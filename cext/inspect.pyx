@@ -382,7 +382,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
     if packet.payload_length and not to_server and flow.syn_ack:
-        flow.answered = 1                          # a server that speaks has got the client's ACK
+        flow.answered = flow.confirmed = 1         # a server that speaks has got the client's ACK
     if packet.payload_length and not flow.answered:
         if to_server and not flow.stream[0].known:
             flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST

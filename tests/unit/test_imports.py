@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy",),
     ("smtp",),
     ("cext.bytes", "cext.scan"),
-    ("cext.record", "cext.packet", "cext.pool", "cext.network"),
+    ("cext.record", "cext.packet", "cext.pool", "cext.network", "cext.share"),
     ("cext.operation", "cext.store"),
     ("cext.stream",),
     ("cext.smtp",),
