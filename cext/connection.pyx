@@ -5,6 +5,7 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
+from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
@@ -104,6 +105,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
         record.e = flow.octets[0]
         ring_push(&core.ring)
     flow_let_go(core, flow)
+    settle(core, flow, now)
     flow_remove(&core.flows, &core.pool, flow)
 
 

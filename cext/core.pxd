@@ -35,6 +35,7 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_FLOW_ENDED
     DROP_END_KEPT              # the beginning of an end of data, which the sender repeats with the rest
     DROP_INTERNAL
+    DROP_MEMORY                # none to keep it in at the moment: its sender repeats it
     DROP_REASONS
 
 # One FlowRule: which flows, and how they are ruled.
@@ -80,6 +81,7 @@ cdef struct Counters:
     uint64_t flows_passed
     uint64_t flows_dropped
     uint64_t flows_reset
+    uint64_t flows_stalled     # ended for others, as their receivers took nothing
     uint64_t internal_errors
 
 cdef struct Core:
@@ -95,6 +97,9 @@ cdef struct Core:
     uint64_t started           # nanoseconds, of the first packet; 0 before
     uint64_t timeout[AGES]     # by FlowAge, nanoseconds
     uint64_t held_timeout
+    uint64_t stalled_timeout
+    uint64_t settled           # of the streams' memory, what the flows had when they were last asked
+    uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
     uint32_t rule_count
     uint32_t held_limit        # of all flows

@@ -10,6 +10,7 @@ peer sends raises. No sockets, no clock, no Python object a packet.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
+from nfmailguard.cext.account cimport note_progress, settle
 from nfmailguard.cext.admission cimport odd_flags
 from nfmailguard.cext.connection cimport (
     count_packet,
@@ -79,11 +80,11 @@ FLOW_OCTETS = memory_cost(sizeof(Flow))
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
-    "flow_ended", "end_kept", "internal",
+    "flow_ended", "end_kept", "internal", "memory",
 )
 
 cdef enum:
-    MOST_HERE = 32             # operations of one packet besides those it releases
+    MOST_HERE = 48             # operations of one packet besides those it releases
     WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
 
 
@@ -92,6 +93,7 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
     while core.released != NULL:
         held = core.released
         core.released = held.next
+        core.released_bytes -= memory_cost(sizeof(Held) + held.size)
         held_free(&core.pool, held)
     core.emitted_now = 0
     core.first_operation = out.count
@@ -192,6 +194,10 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         reset_packet(core, flow, to_server, &packet, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
+        settle(core, flow, now)
+        if core.pool.taken:
+            note_progress(core, flow, now)
+            core.pool.taken = 0
     age = age_of(core, flow)
     if flow.age == AGE_EMBRYONIC and AGE_EMBRYONIC < age < AGE_CLOSING:
         opens(core, flow, to_server, now, out)
@@ -228,7 +234,7 @@ cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
         return
     while core.held_oldest != NULL and now >= core.held_oldest.arrived + core.held_timeout:
         core.counters.held_expired += 1
-        drop_oldest_held(core, out)
+        drop_oldest_held(core, now, out)
     for age in range(AGES):
         while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
             forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)

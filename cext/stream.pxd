@@ -106,6 +106,10 @@ cdef inline uint32_t stream_ahead_count(const Stream *stream) noexcept nogil:
 cdef inline uint32_t stream_held_count(const Stream *stream) noexcept nogil:
     return stream.aside.held_count if stream.aside != NULL else 0
 
+# Whether it keeps or remembers nothing.
+cdef inline bint stream_is_empty(const Stream *stream) noexcept nogil:
+    return stream.kept.length == 0 and stream.aside == NULL
+
 cdef inline uint32_t ahead_end(const Ahead *ahead) noexcept nogil:
     return ahead.seq + ahead.octets.length
 

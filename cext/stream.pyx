@@ -85,6 +85,7 @@ cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
 
 
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
+    pool.taken += ack - stream.kept_seq
     store_drop(&stream.kept, pool, ack - stream.kept_seq)
     stream.kept_seq = ack
     if stream.aside != NULL and stream.aside.edits != NULL:

@@ -226,6 +226,7 @@ cdef int load_tables(Core *core, dict tables) except -1:
     for i in range(AGES):
         core.timeout[i] = tables["timeouts"][i]
     core.held_timeout = tables["held_timeout"]
+    core.stalled_timeout = tables["stalled_timeout"]
     core.startup = tables["startup"]
     core.held_limit = tables["held_limit"]
     core.held_flow_limit = tables["held_flow_limit"]

@@ -206,6 +206,7 @@ def _tables(
             int(s * _NANOSECONDS) for s in (limits.embryonic, limits.greeting, limits.idle, limits.idle, limits.closing)
         ],
         "held_timeout": int(limits.held * _NANOSECONDS),
+        "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,

@@ -331,8 +331,9 @@ def test_pending_limit_is_reached_as_memory_runs_short(family: int, text: bool) 
     gateway = Gateway(limits=Limits(memory=128 * 1024))
     connection = Connection(gateway, family)
     connection.in_text() if text else connection.greeted()
-    for port in range(40001, 40008):
-        other = Connection(gateway, family, port=port).in_text()
+    for number in range(6):
+        client = f"10.7.0.{number}" if family == 4 else f"fd00:7:{number}::9"
+        other = Connection(gateway, family, client=client).in_text()
         other.send(True, payload=b"x" * 7000, lost=True)
     assert connection.send(True, payload=b"later.", at=connection.mark + 6) == [DROP]
     assert gateway.names[-1] == "stream.pending_limit"

@@ -176,6 +176,7 @@ def short_of_memory(mode: Mode, on: On, memory: int) -> dict[str, int]:
             send(wire, to_server, flags)
         send(wire, False, ACK | PSH, b"220 mail\r\n")
     for part in (b"MA", b"IL x\r\n") * 3:
+        first.now += 2 * 10**9
         for wire in wires:
             send(wire, True, ACK | PSH, part)
     return first.engine.counters()
@@ -224,7 +225,7 @@ NO_MEMORY_FOR_ANSWERS = """if 1:
     held = iter(packets)
     for packet in held:
         assert engine.process(packet, 10**10, id=2) == []
-        if engine.counters()["held_now"] == 4096 - 32:                        # the list has been doubled to this
+        if engine.counters()["held_now"] == 4096 - 48:                        # the list has been doubled to this
             break
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used, used))

@@ -303,6 +303,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_per_source: int = 256
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
+    #: Seconds in which a flow's receivers take less than a quarter of what it has in memory, after which it gives
+    #: way to others when memory is short.
+    stalled: float = 5.0
     outstanding_commands: int = 2000
     #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed. ``greeting``:
     #: seconds a server has to show that it knows of a connection (RFC 5321 4.5.3.2.1: five minutes for its 220).
