@@ -347,7 +347,8 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
             drop(core, DROP_FINDING, packet.queued.id, out)
             return
-    if fresh and not memory_is_plenty(core, packet.payload_length) and not room_for(core, flow, to_server, packet, now, out):
+    if fresh and not memory_is_plenty(core, packet.payload_length) and not room_for(
+            core, flow, to_server, packet, now, out):
         return
     decided = decide_packet(core, flow, to_server, packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:

@@ -8,7 +8,7 @@ come again. Does not know how bytes are decided.
 
 from libc.stdint cimport uint8_t
 
-from nfmailguard.cext.account cimport settle, streams_have, within_shares
+from nfmailguard.cext.account cimport settle, within_shares
 from nfmailguard.cext.core cimport DROP_CONDITION, DROP_MEMORY
 from nfmailguard.cext.ending cimport end_flow, refuse, report_condition, stop_following
 from nfmailguard.cext.flow cimport FLOW_INSPECTED, flow_source
