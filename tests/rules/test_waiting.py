@@ -195,7 +195,7 @@ def test_streams_share_of_a_flow_leaves_something_to_those_of_its_source(family:
     gateway = limited(256)
     first = Connection(gateway, family).in_text()
     assert 35_000 < keeps(first, 10**6) < 45_000  # a third of the half
-    assert 10_000 < keeps(Connection(gateway, family, port=40001).in_text(), 10**6)
+    assert keeps(Connection(gateway, family, port=40001).in_text(), 10**6) > 10_000
 
 
 @families
