@@ -52,6 +52,10 @@ class Choice(NamedTuple):
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     family: int = 4
+    #: The server's net.ipv4.tcp_syncookies.
+    cookies: int = 1
+    #: Names with this in them, and no others.
+    like: str = ""
 
     def options(self) -> list[str]:
         """As ``nfmailguard run`` takes them."""
@@ -75,6 +79,9 @@ class Result(NamedTuple):
     faults: tuple[str, ...]
     findings: tuple[str, ...]
     honest: str
+    #: Connection by connection: what the server read as a command, and what it answered.
+    dialogues: tuple[tuple[tuple[str, str], ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def chosen(choice: Choice) -> list[Technique]:
@@ -88,7 +95,9 @@ def chosen(choice: Choice) -> list[Technique]:
     return [
         technique
         for technique in TECHNIQUES
-        if choice.family in technique.families and (not choice.only or technique.name in choice.only)
+        if choice.family in technique.families
+        and (not choice.only or technique.name in choice.only)
+        and choice.like in technique.name
     ]
 
 
@@ -127,7 +136,10 @@ class Work:
     def lane(self, scratch: Path, number: int) -> list[Result]:
         """Takes groups until none is left, on a topology of its own."""
         results: list[Result] = []
-        with Topology(f"{number}-") as topology, ProvingGround(topology, self.choice.family) as ground:
+        with (
+            Topology(f"{number}-") as topology,
+            ProvingGround(topology, self.choice.family, self.choice.cookies) as ground,
+        ):
             while not self.stopped.is_set():
                 with self._lock:
                     if not self._left:
@@ -186,7 +198,13 @@ def _result(trial: Trial, events: Iterable[dict[str, Any]]) -> Result:
         trial.faults,
         tuple(findings),
         trial.honest,
+        tuple(tuple((_readable(line), _readable(answer)) for line, answer in one) for one in trial.dialogues),
+        trial.notes,
     )
+
+
+def _readable(octets: bytes) -> str:
+    return repr(octets)[2:-1]
 
 
 def shown(octets: str) -> str:
