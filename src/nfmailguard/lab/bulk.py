@@ -18,7 +18,7 @@ IPV6_DESTINATION = 60
 def checksum(octets: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     words = octets + b"\0" * (len(octets) & 1)
-    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    total: int = sum(struct.unpack(f"!{len(words) // 2}H", words))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 

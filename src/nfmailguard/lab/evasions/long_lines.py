@@ -2,7 +2,7 @@
 
 Exim gives a command line up at 16,384 octets and reads on (src/smtp_in.c, SMTP_CMD_BUFFER_SIZE);
 Postfix before 3.4 cut lines at 2,048 (line_length_limit), SASL's among them; others read with
-fgets into 512 to 8,192 octets (RFC 5321 4.5.3.1.4: at least 512; RFC 4954 4: 12,288 behind AUTH).
+fgets into 1,000 to 8,192 octets (RFC 5321 4.5.3.1.4: at least 512; RFC 4954 4: 12,288 behind AUTH).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def verb(size: int) -> bytes:
     return b"A" * size
 
 
-for _size in (1024, 2048, 4096, 8192, 16384):
+for _size in (1000, 2048, 4096, 8192, 16384):
     technique(
         f"long-noop-{_size}", f"a NOOP of {_size} octets: the rest is the next line", server=Personality(buffer=_size)
     )(said(noop, _size))
@@ -75,7 +75,7 @@ def sasl(size: int) -> Callable[[Attack], None]:
     return run
 
 
-for _size in (512, 1024, 2048, 4096, 8192, 12288):
+for _size in (2048, 4096, 8192, 12288):
     technique(
         f"long-sasl-{_size}",
         f"a line behind AUTH of {_size} octets: the rest is a command (Postfix before 3.4: 2,048)",

@@ -12,6 +12,7 @@ from typing import Any
 
 from nfmailguard.lab.evasions.identity import MD5, lines, speak_again
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, PATIENCE, Attack, NotTried, Table
+from nfmailguard.lab.permissive import Personality
 from nfmailguard.lab.rawtcp import ACK, FIN, PSH, RST, SYN, RawTcp
 
 __all__ = ["CONFUSION", "REUSE"]
@@ -294,26 +295,32 @@ def options_forgotten(attack: Attack) -> None:
 
 
 @CONFUSION.technique(
-    "window-unscaled", "as options-forgotten: text behind the window the server means; RST at its number; again"
+    "window-unscaled",
+    "as options-forgotten: text beyond the window the server means; RST at its number; the same again",
+    server=Personality(stalled=1.5),
 )
 def window_unscaled(attack: Attack) -> None:
-    connection = without_timestamps(attack, scale=7)
-    for line in (b"HELO x\r\n", b"MAIL FROM:<a@b.c>\r\n", b"RCPT TO:<d@e.f>\r\n", b"DATA\r\n"):
-        connection.say(line, 1.0)
-    gap = 70_000
-    connection.stray(b"x" * 1000, connection.here + gap)  # taken by who scales
-    attack.wait(0.02)
-    connection.stray(flags=RST)
-    connection.reset = True
+    old = without_timestamps(attack, scale=7)
+    for line in (b"HELO x\r\n", b"MAIL FROM:<a@b.c>\r\n", b"RCPT TO:<d@e.f>\r\n", b"DATA\r\n", b"Subject: x\r\n\r\n"):
+        old.say(line, 0.3)
+    for number in range(100):
+        old.put(b"x" * 1200)  # no line, which the next connection's server would answer
+        if number % 8 == 7:
+            attack.wait(0.002)
+    attack.wait(0.05)
+    place = (old.acknowledged - old.isn - 1) % (1 << 32)
+    attack.notes.append(f"the server lacks {old.here - place} octets")
+    old.stray(flags=RST, at=place)
+    old.reset = True
     attack.press()
-    new = attack.tcp(connection.ends.port, isn=connection.isn, timestamps=True)
+    new = attack.tcp(old.ends.port, isn=old.isn, timestamps=True, clock=old.clock + 5)
     new.put_syn(options=[("WScale", 7), SACK])
     new.wait(lambda: new.established, 0.3)
-    attack.compare(connection, new)
+    attack.compare(old, new)
     new.timestamps = False
     if new.established:
         new.put(flags=ACK)
-        speak_again(attack, new, connection.here, connection.here)
+        speak_again(attack, new, place, old.here)
 
 
 @CONFUSION.technique("timestamp-dropped", "timestamps agreed, left out of a line and its other copy (RFC 7323 3.2)")
