@@ -28,6 +28,7 @@ from nfmailguard.errors import ConfigError
 from nfmailguard.lab.evasions import TECHNIQUES
 from nfmailguard.lab.evasions.technique import Technique
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
+from nfmailguard.lab.readers import SERVERS
 from nfmailguard.lab.servers import Gateway
 from nfmailguard.lab.topology import Topology
 from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
@@ -58,6 +59,8 @@ class Choice(NamedTuple):
     cookies: int = 1
     #: Names with this in them, and no others.
     like: str = ""
+    #: One of lab/readers.py's.
+    server: str = SERVERS[0]
 
     def options(self) -> list[str]:
         """As ``nfmailguard run`` takes them."""
@@ -108,7 +111,7 @@ def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Res
     techniques = chosen(choice)
     place = {technique.name: number for number, technique in enumerate(techniques)}
     work = Work(choice, techniques, progress)
-    lanes = min(LANES, len(work.groups))
+    lanes = min(LANES if choice.server == SERVERS[0] else 2, len(work.groups))
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, ThreadPoolExecutor(lanes) as pool:
         running = [pool.submit(work.lane, Path(scratch), number) for number in range(lanes)]
         try:
@@ -140,7 +143,7 @@ class Work:
         results: list[Result] = []
         with (
             Topology(f"{number}-") as topology,
-            ProvingGround(topology, self.choice.family, self.choice.cookies) as ground,
+            self._ground(topology, scratch / f"server-{number}") as ground,
         ):
             while not self.stopped.is_set():
                 with self._lock:
@@ -149,6 +152,10 @@ class Work:
                     group = self._left.popleft()
                 results += self._play(topology, ground, group, scratch / group[0].name)
         return results
+
+    def _ground(self, topology: Topology, scratch: Path) -> ProvingGround:
+        choice = self.choice
+        return ProvingGround(topology, choice.family, choice.cookies, choice.server, scratch)
 
     def _play(
         self, topology: Topology, ground: ProvingGround, group: list[Technique], directory: Path

