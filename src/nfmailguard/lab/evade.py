@@ -113,6 +113,7 @@ def chosen(choice: Choice) -> list[Technique]:
         if choice.family in technique.families
         and (not choice.only or technique.name in choice.only)
         and choice.like in technique.name
+        and (technique.kind != "multipath" or choice.server == SERVERS[0])  # real ones do not listen for it
     ]
 
 
