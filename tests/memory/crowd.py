@@ -65,12 +65,12 @@ CASES = (
 )
 
 
-def play(case: Case, crowd: Crowd, directory: Path, scale: float, started: float) -> tuple[int, float, Honest]:
+def play(case: Case, crowd: Crowd, scale: float, started: float) -> tuple[int, float, Honest]:
     """The crowd comes, the honest client after it; how many were answered, in what time, and what the client saw."""
     begun = time.monotonic()
     with ExitStack() as stack:
         if case.held:
-            made = stack.enter_context(crowd.held(int(case.held * scale), directory))
+            made = stack.enter_context(crowd.held(int(case.held * scale)))
         else:
             made = crowd.raw(**{**case.raw, "flows": int(case.raw["flows"] * scale)})
         took = time.monotonic() - begun
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     well = True
     row = "{:72} {:>9} {:>8} {:>9} {:>8}  {}\n"
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.stdout.write(row.format("crowd", "answered", "seconds", "greeted", "mail", "flows now, refused, evicted"))
     for case in CASES:
         if chosen.only and case.name not in chosen.only:
@@ -95,11 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology(f"nc{os.getpid()}-") as topology:
             directory = Path(scratch)
             with staged(topology, directory) as crowd:
-                made, took, seen = play(case, crowd, directory, chosen.scale, time.monotonic())
+                made, took, seen = play(case, crowd, chosen.scale, time.monotonic())
             counters = crowd.counters()
         well &= seen.well
         greeted = f"{seen.greeted:.3f} s" if seen.greeted < 1e6 else "never"
-        kept = ", ".join(f"{counters[name]:,}" for name in ("flows_now", "flows_refused", "flows_evicted"))
+        kept = ", ".join(f"{counters.get(name, -1):,}" for name in ("flows_now", "flows_refused", "flows_evicted"))
         mail = f"{seen.taken:.1f} s" if seen.arrived else "lost"
         sys.stdout.write(row.format(case.what, f"{made:,}", f"{took:.1f}", greeted, mail, kept))
         if not seen.well:

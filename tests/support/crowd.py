@@ -76,7 +76,7 @@ class Crowd:
         return int(done.stdout)
 
     @contextmanager
-    def held(self, connections: int, directory: Path) -> Iterator[int]:
+    def held(self, connections: int) -> Iterator[int]:
         """So many real connections of the client's that say nothing; how many were greeted."""
         argv = [str(program()), "hold", TO[4], "25", str(connections)]
         process = self.topology.popen(CLIENT, argv, stdout=subprocess.PIPE, text=True)
@@ -107,9 +107,9 @@ class Crowd:
         return Honest(greeted, taken, mail in self.server.mails(), error)
 
     def counters(self) -> dict[str, int]:
-        """The gateway's, once it has ended."""
-        stats: dict[str, int] = self.gateway.events("stats")[-1]["stats"]
-        return stats
+        """The gateway's, once it has ended; none where it did not end in time."""
+        told = self.gateway.events("stats")
+        return dict(told[-1]["stats"]) if told else {}
 
 
 @contextmanager
@@ -119,8 +119,6 @@ def staged(topology: Topology, directory: Path, *options: str) -> Iterator[Crowd
         Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         # 20,000 connections of one client have as many ports.
         Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535")
-    with topology.enter(CLIENT), IPRoute() as ip:
-        index = ip.link_lookup(ifname="net0")[0]
     with topology.enter(GATEWAY), IPRoute() as ip:
         hardware = str(ip.get_links(ip.link_lookup(ifname="outside")[0])[0].get("address"))
         for family, network in NETWORK.items():

@@ -75,10 +75,10 @@ O PrivacyOptions=public
 O PidFile={directory}/sendmail.pid
 O SmtpGreetingMessage=$j Sendmail {{${{client_addr}} ${{client_port}}}}
 O Timeout.ident=0
-O CACertPath={directory}
-O CACertFile={directory}/certificate.pem
-O ServerCertFile={directory}/certificate.pem
-O ServerKeyFile={directory}/key.pem
+O CACertPath=/var/lib
+O CACertFile=/var/lib/certificate.pem
+O ServerCertFile=/var/lib/certificate.pem
+O ServerKeyFile=/var/lib/key.pem
 O HelpFile=/dev/null
 O DontBlameSendmail=Safe
 O DefaultUser=65534:65534
@@ -158,6 +158,8 @@ class Unpacked:
         if (pair := certify(directory)) is None:
             raise LabError("lab: no openssl here; apt-get install openssl")
         pair[1].chmod(0o600)
+        for made in pair:  # where no directory above can be written by all, which sendmail looks for
+            shutil.copy(made, directory / "lib")
         if self.kind == "exim":
             for name in ("spool", "log"):
                 shutil.chown(directory / name, _USERS["Debian-exim"], _USERS["Debian-exim"])
