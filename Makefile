@@ -37,7 +37,7 @@ mutants: build ## takes each rule out of the core; a test has to notice (half an
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000
 
-test-crowd: setup ## 131,072 tricked flows, 20,000 idle ones, 31,000 greedy ones: is honest mail served? As root
+test-crowd: setup ## 140,000 tricked flows, 20,000 idle ones, 31,000 greedy ones: is honest mail served? As root
 	python -m tests.memory.crowd
 
 evade: setup ## every way round, live: six profiles, both families, SYN cookies, real servers; some forty minutes

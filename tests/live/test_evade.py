@@ -96,6 +96,8 @@ def test_nothing_gets_past_with_cookies_and_another_profile(name: str) -> None:
 
 def test_the_second_connection_was_there_to_be_taken_for_the_first() -> None:
     row = ran("--mode", "monitor", *only(SOME)).rows["again-md5"]
+    if row["notes"] == ["the server chose another ISN"]:  # cookies change once a minute
+        row = ran("--mode", "monitor", *only(("again-md5",))).rows["again-md5"]
     assert row["notes"] == ["the server's ISN followed the client's"]  # under the flood of ours: cookies
     assert ["TURN root", "502 5.5.2 Error: command not recognized\\r\\n"] in row["dialogues"][-1]
 

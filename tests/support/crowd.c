@@ -342,7 +342,7 @@ static int serve(char **arguments)
     int on = 1, listener = socket(here->ai_family, SOCK_STREAM, 0);
     room();
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (listener < 0 || bind(listener, here->ai_addr, here->ai_addrlen) < 0 || listen(listener, 4096) < 0)
+    if (listener < 0 || bind(listener, here->ai_addr, here->ai_addrlen) < 0 || listen(listener, 1 << 20) < 0)
         die("listen");
     puts("ready");
     fflush(stdout);

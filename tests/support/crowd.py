@@ -113,8 +113,11 @@ class Crowd:
 
 
 @contextmanager
-def staged(topology: Topology, directory: Path, *options: str) -> Iterator[Crowd]:
-    """``topology`` made ready, with a gateway of these options in the midst of it."""
+def staged(topology: Topology, directory: Path, *options: str, backlog: int = 4096) -> Iterator[Crowd]:
+    """``topology`` made ready, with a gateway of these options in the midst of it.
+
+    ``backlog``: half-open connections a server keeps before it answers with cookies.
+    """
     with topology.enter(CLIENT):
         Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         # 20,000 connections of one client have as many ports.
@@ -123,6 +126,9 @@ def staged(topology: Topology, directory: Path, *options: str) -> Iterator[Crowd
         hardware = str(ip.get_links(ip.link_lookup(ifname="outside")[0])[0].get("address"))
         for family, network in NETWORK.items():
             ip.route("replace", dst=network, gateway=topology.address(CLIENT, family=family))
+    with topology.enter(SERVER):
+        Path("/proc/sys/net/core/somaxconn").write_text(str(backlog))
+        Path("/proc/sys/net/ipv4/tcp_max_syn_backlog").write_text(str(backlog))
     with topology.enter(SERVER), IPRoute() as ip:
         index = ip.link_lookup(ifname="net0")[0]
         for family, address in TO.items():
@@ -137,3 +143,6 @@ def staged(topology: Topology, directory: Path, *options: str) -> Iterator[Crowd
             stack.enter_context(Process(topology, SERVER, argv, directory / f"crowd{family}.log", "ready"))
         gateway = stack.enter_context(Gateway(topology, directory / "gateway", "--mode", "enforce", *options))
         yield Crowd(topology, gateway, server, hardware)
+        # With so many flows to tell of it takes longer than others may.
+        gateway.process.terminate()
+        gateway.process.wait(90)
