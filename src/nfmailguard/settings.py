@@ -215,6 +215,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         enforcing = Mode.ENFORCE in modes and not self.gateway.dry_run
         return self.on.action(condition, Mode.ENFORCE if enforcing else Mode.MONITOR)
 
+    def needs_conntrack(self) -> bool:
+        """Where a byte may be changed, packets in parts have to be joined before us; offload marks connections."""
+        watched = self.gateway.dry_run or all(rule.mode is Mode.MONITOR for rule in self.flow_rules())
+        return self.queue.offload or not watched
+
     def engine_limits(self) -> Limits:
         """Held packets stay under a quarter of the queue, so that they never fill it."""
         return msgspec.structs.replace(

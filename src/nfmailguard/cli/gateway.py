@@ -72,6 +72,7 @@ def check(as_json: bool, **choices: Any) -> None:
     click.echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
     click.echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
     click.echo(preflight.flow_room(config))
+    click.echo(preflight.conntrack(config))
     for condition in conditions:
         click.echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
     for line in gateway.warnings(config):

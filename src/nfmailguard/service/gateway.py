@@ -35,7 +35,7 @@ from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import OFFLOAD_MARK, Installed, Ruleset, installed
-from nfmailguard.service.preflight import limit_warnings, long_packets, restore_warnings
+from nfmailguard.service.preflight import conntrack_warnings, limit_warnings, long_packets, restore_warnings
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
 
@@ -57,6 +57,7 @@ def ruleset(config: Config) -> Ruleset:
         config.ports(),
         config.hooks(),
         bypass=config.on_queue("no_listener") is Action.PASS,
+        conntrack=config.needs_conntrack(),
         offload=config.queue.offload,
         addresses=[ipaddress.ip_network(text, strict=False) for text in config.gateway.addresses],
     )
@@ -94,6 +95,7 @@ def warnings(config: Config) -> list[str]:
         )
     elif queue.copy_range < LONGEST_COMMON_PACKET:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
+    found += conntrack_warnings(config)
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     return [*found, *limit_warnings(config), *restore_warnings(config)]
@@ -272,10 +274,11 @@ class Gateway:
         table = installed() if self._ruleset else None
         self._tell_of_lost_rules(table)
         queues = [lane.driver.counters() for lane in self._lanes]
+        parts = {"queue.fragments_unseen": table.fragments} if table and not self._config.needs_conntrack() else {}
         if not (table and self._config.queue.gso) or any("kernel_id_sequence" not in queue for queue in queues):
-            return {}
+            return parts
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
-        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen)}
+        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen), **parts}
 
     @staticmethod
     def _give_way(stack: ExitStack) -> None:
