@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ __all__: list[str] = []
 @gateway_options
 @click.option("--no-rules", is_flag=True, help="Send no packets here: a ruleset of yours does.")
 @click.option("--tap", metavar="IN[,OUT]", help="Captures of what came in, and of what left, for `replay`.")
-def run(no_rules: bool, tap: str | None, **choices: Any) -> None:
+@click.pass_context
+def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: Any) -> None:
     """Inspect mail until interrupted (needs root or CAP_NET_ADMIN and CAP_NET_RAW).
 
     Binds the queue, then adds one nftables table (`rules show` prints it); takes it away
-    again first when it ends. Prints a line with "ready" when packets are inspected.
+    again first when it ends. Prints a line with "ready" when packets are inspected. SIGHUP
+    opens the log files anew.
 
     \b
       nfmailguard run --mode monitor --profile pix63 --set log.eve=-
@@ -38,7 +41,10 @@ def run(no_rules: bool, tap: str | None, **choices: Any) -> None:
     # Events on standard output are for a program to read.
     events = config.log.eve == "-"
     gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: click.echo(line, err=events))
-    summary.render(gateway.run(), Console(stderr=events))
+    counters = gateway.run()
+    with suppress(OSError, SystemExit):  # nobody reads it any more
+        summary.render(counters, Console(stderr=events))
+    context.exit(gateway.exit_code)
 
 
 @cli.command()

@@ -28,6 +28,8 @@ LOSSES = {
     "flows_refused": "flows refused: limits.flows",
     "flows_evicted": "flows forgotten early: limits.flows",
     "records_lost": "events lost: written too slowly",
+    "events_lost": "events that could not be written",
+    "log_lines_lost": "log lines that could not be sent",
     "internal_errors": "internal errors (please report)",
 }
 
