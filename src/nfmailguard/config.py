@@ -24,6 +24,8 @@ from nfmailguard.policy.load import parse_value
 from nfmailguard.policy.model import CONDITIONS
 from nfmailguard.settings import Config, Driver, Gateway, Hook, Log, Queue, RestoreServer, Restoring, Rule
 
+_MOST_PROBLEMS = 50  # that are told
+
 __all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "load"]
 
 
@@ -58,7 +60,9 @@ def load(
     if config is not None:
         problems += _problems(config)
     if problems or config is None:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+        told = [f"{where}: {problem}" for problem in problems[:_MOST_PROBLEMS]]
+        more = len(problems) - len(told)
+        raise ConfigError(*told, *([f"{where}: and {more} more"] if more else []))
     return config
 
 

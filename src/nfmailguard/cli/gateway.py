@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nfmailguard.cli.common import cli, configured, gateway_options, json_option, print_json
+from nfmailguard.cli.common import cli, configured, echo, echo_text, gateway_options, json_option, print_json
 
 __all__: list[str] = []
 
@@ -30,9 +30,8 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
       nfmailguard run -c /etc/nfmailguard/nfmailguard.toml --queue 0-3
       nfmailguard run --mode enforce --set banner.separator=no --set gateway.hook=input,output
     """
-    from rich.console import Console
-
     from nfmailguard.reports import summary
+    from nfmailguard.reports.console import Console
     from nfmailguard.service.gateway import Gateway
 
     config = configured(**choices)
@@ -40,7 +39,7 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
     files = (Path(arrived), Path(left) if left else None) if arrived else None
     # Events on standard output are for a program to read.
     events = config.log.eve == "-"
-    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: click.echo(line, err=events))
+    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: echo(line, err=events))
     counters = gateway.run()
     with suppress(OSError, SystemExit):  # nobody reads it any more
         summary.render(counters, Console(stderr=events))
@@ -66,7 +65,7 @@ def check(as_json: bool, **choices: Any) -> None:
         told = {condition.name: condition._asdict() for condition in conditions}
         print_json({**found, "conditions": told, "ruleset": gateway.ruleset(config).render()})
         return
-    click.echo(gateway.summary(config))
+    echo(gateway.summary(config))
     for number, flow in enumerate(flows[:-1], 1):
         ends = [
             f"{word} {', '.join(map(str, networks))}"
@@ -74,16 +73,16 @@ def check(as_json: bool, **choices: Any) -> None:
             if networks
         ]
         ends += [f"in {flow.interface}"] if flow.interface else []
-        click.echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
-    click.echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
-    click.echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
-    click.echo(preflight.flow_room(config))
-    click.echo(preflight.conntrack(config))
+        echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
+    echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
+    echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
+    echo(preflight.flow_room(config))
+    echo(preflight.conntrack(config))
     for condition in conditions:
-        click.echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
+        echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
     for line in gateway.warnings(config):
-        click.echo(f"warning: {line}")
-    click.echo(f"\n{gateway.ruleset(config).render()}", nl=False)
+        echo(f"warning: {line}")
+    echo_text(f"\n{gateway.ruleset(config).render()}", tabs=True)
 
 
 @cli.group()
@@ -97,7 +96,7 @@ def rules_show(**choices: Any) -> None:
     """Print the table as `nft -f` would load it, for a ruleset of your own (`run --no-rules`)."""
     from nfmailguard.service import gateway
 
-    click.echo(gateway.ruleset(configured(**choices)).render(), nl=False)
+    echo_text(gateway.ruleset(configured(**choices)).render(), tabs=True)
 
 
 @rules.command("apply")

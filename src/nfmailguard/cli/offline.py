@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nfmailguard.cli.common import cli, configured, json_option, policy_options, print_json
+from nfmailguard.cli.common import cli, configured, echo, echo_text, json_option, policy_options, print_json
 from nfmailguard.errors import ConfigError
 
 __all__: list[str] = []
@@ -35,11 +35,10 @@ def replay(
       nfmailguard replay in.pcap --profile asa                     what would an ASA do?
       nfmailguard replay in.pcap out.pcap --mode enforce --events -
     """
-    from rich.console import Console
-
     from nfmailguard import config
     from nfmailguard import replay as replaying
     from nfmailguard.errors import CaptureError
+    from nfmailguard.reports.console import Console
 
     # Events on standard output are for a program to read.
     aside = events == "-"
@@ -52,7 +51,7 @@ def replay(
             progress=lambda packets: status.update(f"{packets} packets"),
         )
     if as_json:
-        click.echo(replaying.encode(summary), nl=False, err=aside)
+        echo_text(replaying.encode(summary).decode(), err=aside)
     else:
         replaying.render(summary, Console(stderr=aside))
     if summary.fault:
@@ -87,9 +86,8 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     if as_json:
         print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
         return
-    from rich.console import Console
-
     from nfmailguard.reports import translation
+    from nfmailguard.reports.console import Console
 
     translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)
 
@@ -115,9 +113,9 @@ def counters(path: Path | None, events: Path | None, as_cisco: bool, profile: st
         raise ConfigError("log.eve: no file of events; name one with --events")
     found = last_stats(where)
     if as_cisco:
-        click.echo(service_policy.render(config.flow_rules()[-1].policy, found), nl=False)
+        echo_text(service_policy.render(config.flow_rules()[-1].policy, found))
     elif as_json:
         print_json(found)
     else:
         for name, count in found.items():
-            click.echo(f"{count:>16} {name}")
+            echo(f"{count:>16} {name}")

@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.plain import printable
 
 __all__ = ["Ledger", "Line", "Section", "Statement", "Status", "sections", "statements"]
 
@@ -64,7 +65,7 @@ class Line(msgspec.Struct, frozen=True):
     what: str
 
     def __str__(self) -> str:
-        text = "".join(c if c.isprintable() else "?" for c in self.text[:_SHOWN])
+        text = printable(self.text[:_SHOWN])
         more = "..." if len(self.text) > _SHOWN else ""
         return f"line {self.number}: {text}{more}: {self.status}: {self.what}"
 

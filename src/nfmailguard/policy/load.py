@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.plain import printable
 from nfmailguard.policy.model import CONDITION_OF, FINDING_INDEX, FINDINGS, Action, Policy
 
 __all__ = ["load_profile", "override", "parse_value", "profile_names", "profile_text"]
@@ -62,7 +63,7 @@ def load_profile(name: str) -> Policy:
         raise ConfigError(f"profile {name}: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"profile {name}: nested too deeply") from error
-    return _policy({**table, "name": Path(name).stem if "/" in name else name}, f"profile {name}")
+    return _policy({**table, "name": printable(Path(name).stem if "/" in name else name)}, f"profile {name}")
 
 
 def _policy(table: dict[str, Any], where: str) -> Policy:

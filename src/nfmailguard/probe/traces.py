@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfmailguard.errors import CaptureError
+from nfmailguard.plain import octets, printable
 
 __all__ = ["Trace", "Traces", "read"]
 
@@ -106,7 +107,7 @@ def _log(path: Path) -> Traces:
     except OSError as error:
         raise CaptureError(f"{path}: {error.strerror}") from error
     found = [Trace(kind, first[kind][0], counts[kind], *first[kind][1:]) for kind in first]
-    return Traces(str(path), "log", of_mail, tuple(found))
+    return Traces(printable(str(path)), "log", of_mail, tuple(found))
 
 
 def _kinds(text: str, number: int, first: dict[str, tuple[str, str, str]]) -> set[str]:
@@ -115,7 +116,7 @@ def _kinds(text: str, number: int, first: dict[str, tuple[str, str, str]]) -> se
         sign = pattern.search(text)
         if sign:
             kinds.add(kind)
-            shown = "".join(character if " " <= character < "\x7f" else "?" for character in sign[0][:120])
+            shown = octets(sign[0][:120].encode("latin-1"))
             first.setdefault(kind, (meaning, f"line {number}", shown))
     return kinds
 
@@ -145,8 +146,7 @@ def _capture(path: Path) -> Traces:
                         f"{address_text(record.family, record.client)} port {record.client_port} to"
                         f" {address_text(record.family, record.server)}"
                     )
-                    text = "".join(chr(octet) if 32 <= octet < 127 else "?" for octet in record.before[:120])
-                    first.setdefault(name, (ends, text))
+                    first.setdefault(name, (ends, octets(record.before[:120])))
 
     capture = CaptureFile(engine, path, None, drain=drain)
     try:
@@ -156,4 +156,4 @@ def _capture(path: Path) -> Traces:
     finally:
         capture.close()
     found = [Trace(name, _FINDINGS[name], counts[name], *where) for name, where in first.items()]
-    return Traces(str(path), "capture", dialogues > 0, tuple(found))
+    return Traces(printable(str(path)), "capture", dialogues > 0, tuple(found))

@@ -28,6 +28,7 @@ from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.sinks import Sink, open_sink
 from nfmailguard.events.syslog import Syslog, open_syslog
 from nfmailguard.events.transactions import TOLD
+from nfmailguard.plain import printable
 from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
@@ -267,7 +268,7 @@ class Gateway:
 
     def _tell(self, line: str) -> None:
         with suppress(OSError, ValueError):  # whoever listened has gone, a closed terminal or pipe; mail goes on
-            self._say(line)
+            self._say(printable(line))
 
     def counters(self) -> dict[str, int]:
         """Of all queues together: the core's by name, the drivers' as ``queue.NAME``."""

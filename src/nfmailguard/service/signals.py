@@ -50,7 +50,7 @@ class Signals:
     @contextmanager
     def caught(self) -> Iterator[None]:
         """Every signal is ours inside. What would stop us (a terminal's Ctrl-Z) is ignored: mail would wait."""
-        handlers: dict[int, Any] = {number: signal.SIG_IGN for number in signal.valid_signals() - _LEFT}
+        handlers: dict[int, Any] = dict.fromkeys(signal.valid_signals() - _LEFT, signal.SIG_IGN)
         handlers |= dict.fromkeys((signal.SIGHUP, *ENDING), self._note)
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.plain import octets
 from nfmailguard.policy.model import Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Result, Turn
@@ -39,11 +40,11 @@ def parse(text: str, where: str = "transcript") -> list[Turn]:
         if match is None:
             raise ConfigError(f'{where}:{number}: {line.strip()[:40]!r}; a line begins with "C: " or "S: "')
         to_server = match["side"] in "Cc"
-        octets = _octets(match["text"], f"{where}:{number}")
+        said = _octets(match["text"], f"{where}:{number}")
         if match["how"] == ":":
-            turns.append(Turn(to_server, octets))
+            turns.append(Turn(to_server, said))
         elif turns and turns[-1].to_server is to_server:
-            turns[-1] = Turn(to_server, turns[-1].data + octets)
+            turns[-1] = Turn(to_server, turns[-1].data + said)
         else:
             raise ConfigError(f"{where}:{number}: {match['side']}| goes on where no packet of that side is")
     return turns
@@ -61,8 +62,8 @@ def _octets(text: str, where: str) -> bytes:
             raise ConfigError(f"{where}: \\{escape} is no escape; \\r \\n \\0 \\t \\\\ \\xNN, and \\c at the end")
         return _PLAIN[escape]
 
-    octets = _ESCAPE.sub(plain, whole).encode("utf-8" if not whole.isascii() else "latin-1")
-    return octets if cut or octets.endswith(b"\n") else octets + b"\r\n"
+    said = _ESCAPE.sub(plain, whole).encode("utf-8" if not whole.isascii() else "latin-1")
+    return said if cut or said.endswith(b"\n") else said + b"\r\n"
 
 
 class Row:
@@ -89,12 +90,9 @@ def rows(turns: Sequence[Turn], result: Result) -> Iterator[Row]:
             at += len(line)
 
 
-def shown(octets: bytes | None) -> str:
+def shown(line: bytes | None) -> str:
     """Octets as text; a CRLF at the end is not shown, anything else unprintable is escaped."""
-    if octets is None:
-        return "(not delivered)"
-    body = octets.removesuffix(b"\r\n")
-    return "".join(chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in body)
+    return "(not delivered)" if line is None else octets(line.removesuffix(b"\r\n"))
 
 
 def as_json(policy: Policy, turns: Sequence[Turn], *, apply: bool, restore: Restore | None = None) -> dict[str, Any]:
