@@ -132,7 +132,7 @@ def replay(
         stack.callback(capture.close)
         capture.open()
         if events is not None:
-            sink = open_sink(events)
+            sink = open_sink(events, patient=True)
             stack.callback(sink.close)
             tally.writers.append(writer := EveWriter(rules, sink, alerts=config.log.alerts))
         ours = config.syslog

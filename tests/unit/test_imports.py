@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "plain"),
     ("errors",),
+    ("reading",),
     ("policy.findings",),
     ("policy.model", "smtp.verbs", "smtp.states"),
     ("policy",),

@@ -59,7 +59,7 @@ def replay(
 
 
 @cli.command()
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Findings only.")
 @json_option
@@ -74,15 +74,18 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     """
     from nfmailguard import config
     from nfmailguard.policy.model import Mode
+    from nfmailguard.reading import at_most
     from nfmailguard.smtp import transcript
 
     rule = config.load(None, mode=mode or "enforce", **choices).flow_rules()[-1]
     restore = rule.restore if rule.mode is Mode.RESTORE else None
     applies = rule.mode is not Mode.MONITOR and not choices["dry_run"]
+    where = getattr(file, "name", "<stdin>")
     try:
-        turns = transcript.parse(file.read(), file.name)
+        text = at_most(file, transcript.MOST_TEXT * 4, where).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file.name}: not UTF-8 text") from error
+        raise ConfigError(f"{where}: not UTF-8 text") from error
+    turns = transcript.parse(text.replace("\r\n", "\n"), where)
     if as_json:
         print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
         return

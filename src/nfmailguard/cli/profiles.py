@@ -78,10 +78,11 @@ def profile_import(context: click.Context, file: Any, name: str | None, as_json:
       nfmailguard profile import running-config.txt > mine.toml
       nfmailguard profile import running-config.txt --json
     """
+    from nfmailguard.reading import at_most
     from nfmailguard.reports import imported
 
     where = getattr(file, "name", "<stdin>")
-    found = imported.read(file.read(), where)
+    found = imported.read(at_most(file, imported.MOST_OCTETS, where), where)
     if as_json:
         print_json(found)
     else:

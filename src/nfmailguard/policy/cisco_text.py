@@ -20,6 +20,7 @@ from nfmailguard.plain import printable
 __all__ = ["Ledger", "Line", "Section", "Statement", "Status", "sections", "statements"]
 
 _LARGEST = 64 * 1024 * 1024
+_MOST_LINES = 1_000_000
 _PROMPT = re.compile(r"[\w./-]{1,80}(?:\((config[\w-]{0,40})\))?[#>][ \t]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SHOWN = 160
@@ -130,6 +131,8 @@ def statements(text: str) -> list[Statement]:
     """The lines that are neither empty nor comments; ConfigError when this is no text."""
     if len(text) > _LARGEST:
         raise ConfigError(f"{len(text)} characters: no configuration is longer than {_LARGEST}")
+    if text.count("\n") + text.count("\r") > 2 * _MOST_LINES:
+        raise ConfigError(f"no configuration has more than {_MOST_LINES} lines")
     if "\0" in text:
         number = len(_LINE_END.findall(text[: text.index("\0")])) + 1
         raise ConfigError(

@@ -12,7 +12,9 @@ from nfmailguard.policy.cisco import Import, Imported
 from nfmailguard.policy.cisco_text import Status
 from nfmailguard.policy.load import profile_text
 
-__all__ = ["read", "refused", "toml"]
+__all__ = ["MOST_OCTETS", "read", "refused", "toml"]
+
+MOST_OCTETS = 64 << 20
 
 
 def read(octets: bytes, where: str) -> Import:

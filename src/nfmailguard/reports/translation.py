@@ -6,6 +6,7 @@ Does not decide anything; shows what ``smtp.reference`` said.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Console
@@ -27,8 +28,8 @@ def _marked(row: Row) -> Text:
     if row.seen is None or len(seen) != len(sent):
         return Text(seen, style=style if row.changed else "")
     text = Text()
-    for came, left in zip(sent, seen, strict=True):
-        text.append(left, style=style if came != left else "")
+    for changed, pairs in groupby(zip(sent, seen, strict=True), key=lambda pair: pair[0] != pair[1]):
+        text.append("".join(left for _, left in pairs), style=style if changed else "")
     return text
 
 

@@ -8,7 +8,6 @@ know what is inspected, nor how.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import threading
@@ -36,6 +35,7 @@ from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import OFFLOAD_MARK, Installed, Ruleset, installed
 from nfmailguard.service.preflight import conntrack_warnings, limit_warnings, long_packets, restore_warnings
 from nfmailguard.service.signals import Signals, masked
+from nfmailguard.settings import network
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
 
@@ -58,7 +58,7 @@ def ruleset(config: Config) -> Ruleset:
         bypass=config.on_queue("no_listener") is Action.PASS,
         conntrack=config.needs_conntrack(),
         offload=config.queue.offload,
-        addresses=[ipaddress.ip_network(text, strict=False) for text in config.gateway.addresses],
+        addresses=[network(text) for text in config.gateway.addresses],
     )
 
 

@@ -23,8 +23,11 @@ from nfmailguard.policy.model import Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Result, Turn
 
-__all__ = ["Row", "as_json", "parse", "rows"]
+__all__ = ["MOST_TEXT", "Row", "as_json", "parse", "rows"]
 
+#: Characters of a transcript.
+MOST_TEXT = 1 << 20
+_LONGEST_PACKET = 65_495  # of TCP over IPv4, with the shortest headers
 _LINE = re.compile(r"(?P<side>[CScs])(?P<how>[:|]) ?(?P<text>.*)")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)|\\$")
 _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "t": "\t", "\\": "\\"}
@@ -32,8 +35,10 @@ _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "t": "\t", "\\": "\\"}
 
 def parse(text: str, where: str = "transcript") -> list[Turn]:
     """The turns of a transcript. ``where`` names it in errors."""
+    if len(text) > MOST_TEXT:
+        raise ConfigError(f"{where}: longer than {MOST_TEXT} characters; a dialogue of people's is short")
     turns: list[Turn] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip("\r\n"))
@@ -41,6 +46,9 @@ def parse(text: str, where: str = "transcript") -> list[Turn]:
             raise ConfigError(f'{where}:{number}: {line.strip()[:40]!r}; a line begins with "C: " or "S: "')
         to_server = match["side"] in "Cc"
         said = _octets(match["text"], f"{where}:{number}")
+        going_on = match["how"] == "|" and turns
+        if len(said) + (len(turns[-1].data) if going_on else 0) > _LONGEST_PACKET:
+            raise ConfigError(f"{where}:{number}: no packet has more than {_LONGEST_PACKET} octets; cut it with \\c")
         if match["how"] == ":":
             turns.append(Turn(to_server, said))
         elif turns and turns[-1].to_server is to_server:
