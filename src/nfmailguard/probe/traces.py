@@ -28,7 +28,7 @@ _CAPTURES = (
     b"\x0a\x0d\x0d\x0a",
     b"\x1f\x8b",
 )
-_LONGEST = 4096  # octets of a line that are looked at
+_LONGEST = 8192  # octets of a line that are looked at
 _REFUSAL = re.compile(
     r"unrecogni[sz]ed|unknown|invalid|not (?:recogni[sz]ed|implemented)|syntax error|command", re.IGNORECASE
 )
@@ -150,13 +150,15 @@ def _log(path: Path, file: BinaryIO) -> Traces:
     counts: Counter[str] = Counter()
     first: dict[str, tuple[str, str, str]] = {}
     of_mail = False
-    number = 1
+    number, begins = 1, True
     while line := file.readline(_LONGEST):
-        text = line.decode("latin-1").rstrip("\n")
-        of_mail = of_mail or bool(_MAIL.search(text))
-        for kind in _kinds(text, number, first):
-            counts[kind] += 1
-        number += line.endswith(b"\n")
+        if begins:  # no program's line is longer
+            text = line.decode("latin-1").rstrip("\n")
+            of_mail = of_mail or bool(_MAIL.search(text))
+            for kind in _kinds(text, number, first):
+                counts[kind] += 1
+        begins = line.endswith(b"\n")
+        number += begins
     found = [Trace(kind, first[kind][0], counts[kind], *first[kind][1:]) for kind in first]
     return Traces(printable(str(path)), "log", of_mail, tuple(found))
 
