@@ -7,6 +7,7 @@ a Config that came out of ``load`` can be run. Does not touch the system.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import typing
@@ -65,6 +66,7 @@ def load(
     return config
 
 
+@functools.cache
 def _fields(kind: Any) -> dict[str, Any]:
     """Field names as they stand in the file, with their types."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):

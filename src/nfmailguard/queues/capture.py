@@ -142,7 +142,12 @@ class CaptureFile:
                     raise OSError(errno.ENOSPC, f"no room to unpack it in {tempfile.gettempdir()} (TMPDIR)")
                 spool.write(octets)
                 size += len(octets)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (ValueError, OSError) as error:
+            if not isinstance(error, gzip.BadGzipFile):
+                spool.close()
+                raise
+            self._cut = f"the compressed data is damaged ({error})"
+        except (EOFError, zlib.error) as error:
             self._cut = f"the compressed data is damaged ({error})"
         spool.flush()
         spool.seek(0)

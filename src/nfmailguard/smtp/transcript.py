@@ -26,7 +26,7 @@ from nfmailguard.smtp.turns import Result, Turn
 __all__ = ["MOST_TEXT", "Row", "as_json", "parse", "rows"]
 
 #: Characters of a transcript.
-MOST_TEXT = 1 << 20
+MOST_TEXT = 1 << 18
 _LONGEST_PACKET = 65_495  # of TCP over IPv4, with the shortest headers
 _LINE = re.compile(r"(?P<side>[CScs])(?P<how>[:|]) ?(?P<text>.*)")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)|\\$")
