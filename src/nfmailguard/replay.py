@@ -27,6 +27,7 @@ from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.events.sinks import open_sink
 from nfmailguard.events.syslog import open_syslog
 from nfmailguard.events.transactions import TOLD
+from nfmailguard.plain import json_safe, printable
 from nfmailguard.policy.model import FINDINGS, FlowRule
 from nfmailguard.queues.capture import CaptureFile
 
@@ -131,7 +132,7 @@ def replay(
         stack.callback(capture.close)
         capture.open()
         if events is not None:
-            sink = open_sink(events)
+            sink = open_sink(events, patient=True)
             stack.callback(sink.close)
             tally.writers.append(writer := EveWriter(rules, sink, alerts=config.log.alerts))
         ours = config.syslog
@@ -191,8 +192,8 @@ def _summary(
     # Both count what they see of these; the driver sees every frame.
     remarks["truncated"] = counters["queue.truncated"]
     return Summary(
-        input=capture.in_path,
-        output=capture.out_path,
+        input=printable(capture.in_path),
+        output=None if capture.out_path is None else printable(capture.out_path),
         mode=str(rule.mode),
         profile=rule.policy.name,
         packets=counters["queue.packets"],
@@ -217,7 +218,7 @@ def _summary(
 
 def encode(summary: Summary) -> bytes:
     """One JSON object on a line: the fields of ``Summary``."""
-    return msgspec.json.encode(summary) + b"\n"
+    return json_safe(msgspec.json.encode(summary)) + b"\n"
 
 
 def render(summary: Summary, console: Console) -> None:

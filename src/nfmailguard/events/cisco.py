@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from nfmailguard.engine import ACTIONS
 from nfmailguard.events.records import Record, RecordKind, address_text
 from nfmailguard.events.targets import Interfaces
+from nfmailguard.plain import octets
 from nfmailguard.policy.model import FINDINGS, Action, BannerRule, FlowRule, Policy
 from nfmailguard.smtp.verbs import VERBS
 
@@ -56,11 +57,6 @@ class Messages(Protocol):
     """Takes messages; ``now`` is in nanoseconds since 1970."""
 
     def send(self, messages: Sequence[tuple[int, Message]]) -> None: ...
-
-
-def shown(octets: bytes) -> str:
-    """A peer's octets on one line."""
-    return "".join(chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets)
 
 
 class CiscoWriter:
@@ -134,13 +130,13 @@ class CiscoWriter:
 
     def _address(self, record: Record, action: Action, source: str, target: str) -> list[tuple[int, str]]:
         if action is Action.BLANK:
-            out, inside = (address_text(record.family, octets) for octets in (record.client, record.server))
-            return [(108002, f"SMTP replaced string: out {out} in {inside} data: {shown(record.before)}")]
+            out, inside = (address_text(record.family, end) for end in (record.client, record.server))
+            return [(108002, f"SMTP replaced string: out {out} in {inside} data: {octets(record.before)}")]
         if action not in _DEEDS:
             return []
         text = (
             "Terminating ESMTP connection; malicious pattern detected in the mail address from"
-            f" {source} to {target}. Mail Address:{shown(record.before)}"
+            f" {source} to {target}. Mail Address:{octets(record.before)}"
         )
         return [(108003, text), _terminated(source, target)]
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
+from nfmailguard.smtp.measured import Part
 from nfmailguard.smtp.mime import FileNames
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
@@ -85,7 +86,7 @@ class Session:
         self.header = True
         self.reported_line = False
         self.file_names = FileNames(0)
-        self.body_text = b""  # of the message, as it came out, where its parts are measured
+        self.part = Part()  # of the message, where its parts are measured
         self.invalid_recipients = 0
         self.recipients = 0
         self.chunk_left = 0
@@ -137,7 +138,7 @@ class Session:
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.after_cr = False
         self.line = []
-        self.body_text = b""
+        self.part = Part()
         self.file_names = FileNames(self.policy.data.filename_length or 0)
         self.data_line, self.data_cr, self.header, self.reported_line = 0, False, True, False
         self.first_opaque = True
