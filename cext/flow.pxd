@@ -34,7 +34,6 @@ cdef struct Flow:
     uint8_t age                # FlowAge
     uint8_t fate               # FlowFate
     uint8_t end                # FlowEnd, as it would be reported now: END_FIN and END_RST close
-    uint8_t repeats_since      # seconds of the flow's age, and 1: the server has said nothing new since; 0: it has
     uint8_t syn_ack            # the server answered
     uint8_t answered           # and the client acknowledged that
     uint8_t other_syn_seen

@@ -16,7 +16,6 @@ from nfmailguard.cext.admission cimport (
     STANDING_OLD,
     Standing,
     let_go,
-    repeats_too_long,
     segment_standing,
     take_acknowledgement,
     take_urgent,
@@ -411,8 +410,6 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if standing == STANDING_BEYOND:
         core.counters.beyond_window += 1
         drop_if(core, flow.ruling.apply, DROP_WINDOW, packet.queued.id, out)
-        return
-    if not to_server and repeats_too_long(core, flow, packet, now, out):
         return
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):

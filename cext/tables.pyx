@@ -233,6 +233,7 @@ cdef int load_tables(Core *core, dict tables) except -1:
     core.held_timeout = tables["held_timeout"]
     core.stalled_timeout = tables["stalled_timeout"]
     core.startup = tables["startup"]
+    core.cookie_life = tables["cookie_life"]
     core.held_limit = tables["held_limit"]
     core.held_flow_limit = tables["held_flow_limit"]
     core.held_source_limit = tables["held_source_limit"]

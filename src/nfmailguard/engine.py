@@ -212,6 +212,7 @@ def _tables(
         "held_timeout": int(limits.held * _NANOSECONDS),
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
+        "cookie_life": int(limits.cookies * _NANOSECONDS),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,
         "held_source_limit": limits.held_per_source,

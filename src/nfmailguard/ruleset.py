@@ -53,7 +53,7 @@ TCP_FIN, TCP_SYN, TCP_RST = 0x01, 0x02, 0x04
 TCP_FLAGS_AT = 13
 PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
 CMP_EQ, CMP_NEQ = 0, 1
-DROP, ACCEPT, JUMP, GOTO = 0, 1, -3, -4
+ACCEPT, JUMP, GOTO = 1, -3, -4
 NFPROTO_INET = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
@@ -137,7 +137,6 @@ def _mark(mark: int) -> Statement:
 
 _FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
 _ACCEPT = _verdict("accept", ACCEPT)
-_DROP = _verdict("drop", DROP)
 _COUNTER = Statement("counter", (("counter", {}),))
 _OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
 _NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
@@ -161,7 +160,6 @@ def _flags(text: str, mask: int, value: int, operator: int = CMP_EQ) -> Statemen
 _ENDS = TCP_FIN | TCP_SYN | TCP_RST
 _IN_BETWEEN = _flags("(fin | syn | rst) == 0", _ENDS, 0)
 _BEGINS_OR_ENDS = _flags("(fin | syn | rst) != 0", _ENDS, 0, CMP_NEQ)
-_RST = _flags("rst == rst", TCP_RST, TCP_RST)
 _CONNECTION_OFFLOADED = Statement(
     f"ct mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
     (_load("ct", key=CT_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
@@ -309,7 +307,6 @@ class Ruleset:
         """Those that are jumped to first: a transaction is read in order."""
         past = (
             (
-                (_INVALID, _RST, _COUNTER, _DROP),
                 (_BEGINS_OR_ENDS, _INSPECT_CONNECTION),
                 (_IN_BETWEEN, _CONNECTION_OFFLOADED, _COUNTER, _ACCEPT),
             )

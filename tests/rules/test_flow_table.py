@@ -360,10 +360,22 @@ def test_passed_flows_end_by_a_rst_at_what_the_server_has_acknowledged() -> None
     assert connection.client(b"tls tls") == [DROP, EMIT]
 
 
-def test_passed_flows_end_by_any_rst_where_their_packets_go_by_unseen() -> None:
+def test_passed_flows_end_by_no_rst_where_their_packets_go_by_unseen() -> None:
     gateway = Gateway(Policy("all"), offload=True)
     connection = passed(gateway)
-    assert connection.send(True, RST, seq=connection.sent[True] + 100_000) == [ACCEPT]  # conntrack has checked it
+    assert connection.send(True, RST, seq=connection.sent[True] + 100_000) == [ACCEPT]  # its receiver knows the number
+    assert connection.client(b"tls tls") == [ACCEPT]
+
+
+def test_passed_flows_end_by_nothing_that_is_guessed() -> None:
+    gateway = Gateway(Policy("all"))
+    connection = passed(gateway)
+    for wrong in (70_000, -70_000, 2**30):
+        assert connection.send(False, FIN | ACK, seq=connection.sent[False] + wrong) == [ACCEPT]
+        assert connection.send(False, ACK, ack=connection.sent[True] + abs(wrong)) == [ACCEPT]
+    connection.send(False, FIN | ACK, seq=connection.sent[False] + 100)  # not in its turn
+    assert connection.client(b"tls tls") == [ACCEPT]
+    assert connection.send(True, RST) == [ACCEPT]
     assert connection.client(b"tls tls") == [DROP, EMIT]
 
 
