@@ -191,6 +191,16 @@ def test_streams_share_of_a_source_is_what_it_leaves_free(family: int) -> None:
 
 
 @families
+def test_streams_share_of_a_source_is_free_again_when_its_flows_have_ended(family: int) -> None:
+    gateway = limited(512)
+    for round in range(4):
+        one = [Connection(gateway, family, port=40000 + 10 * round + n).in_text() for n in range(5)]
+        assert sum(keeps(connection, 10**6) for connection in one) > 80_000
+        for connection in one:
+            assert connection.send(False, ACK, ack=connection.sent[True] + 1) == [DROP, EMIT, EMIT]
+
+
+@families
 def test_streams_share_of_a_flow_leaves_something_to_those_of_its_source(family: int) -> None:
     gateway = limited(256)
     first = Connection(gateway, family).in_text()
