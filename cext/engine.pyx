@@ -233,7 +233,8 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         inspect_packet(core, flow, to_server, &packet, now, out)
         settle(core, flow, now)
         if core.pool.taken:
-            note_progress(core, flow, now)
+            if flow.dialogue != NULL and flow.dialogue.listed:
+                note_progress(core, flow, now)
             core.pool.taken = 0
     age = age_of(core, flow)
     if flow.age == AGE_EMBRYONIC and AGE_EMBRYONIC < age < AGE_CLOSING:

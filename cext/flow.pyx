@@ -195,7 +195,10 @@ cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
 
 cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil:
     """As many as the source leaves free: one alone has half of the table, of n each one part of n + 1."""
-    cdef uint32_t have = flows_of(&table.shares, source_of(&table.shares, identity.family, identity.client))
+    cdef uint32_t have
+    if not table.source_limit and table.opened < table.limit - table.opened:
+        return True                                # be they all of this one
+    have = flows_of(&table.shares, source_of(&table.shares, identity.family, identity.client))
     if table.source_limit:
         return have < table.source_limit
     return have < table.limit - table.opened or have <= table.limit // MOST_CROWDED

@@ -86,6 +86,20 @@ def test_embryonic_first_then_who_waits_for_a_server_then_who_had_nothing_accept
 
 
 @families
+def test_embryonic_first_then_who_waits_for_a_server_be_they_few(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64))
+    for number in range(62):
+        accepted(Connection(gateway, family, client=address(number, family)))
+    for number in range(62, 64):
+        Connection(gateway, family, client=address(number, family))
+    for number in range(100, 102):
+        newcomer = Connection(gateway, family, client=address(number, family), shake=False)
+        assert newcomer.send(True, SYN)[-1] == ACCEPT
+    assert gateway.count("flows_evicted_unconfirmed") == 1
+    assert gateway.count("flows_evicted_embryonic") == 1
+
+
+@families
 def test_embryonic_first_and_of_those_without_an_accepted_command_the_one_not_heard_of_for_longest(family: int) -> None:
     gateway = Gateway(limits=Limits(flows=2, flows_per_source=9))
     first, second = (Connection(gateway, family, port=40000 + n).greeted() for n in range(2))
