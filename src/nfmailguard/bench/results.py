@@ -112,7 +112,7 @@ def save(report: Report, path: Path) -> None:
 def load(path: Path) -> Report:
     """Raises BenchError."""
     try:
-        return msgspec.json.decode(octets_of(path, _MOST), type=Report)
+        return msgspec.json.decode(octets_of(path, _MOST, f"{path}: cannot read"), type=Report)
     except ConfigError as error:
         raise BenchError(str(error)) from error
     except (msgspec.DecodeError, RecursionError) as error:
