@@ -303,15 +303,17 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         nul_octet(scene, dialogue, at, offset)
         if scene.verdict != ACTION_PASS:
             return
-    masked = dialogue.mask_rest
-    measure_line(scene, dialogue, at[0], offset)
-    if dialogue.mask_rest and not masked:
-        dialogue.fate = FATE_LETTER
-    if scene.verdict != ACTION_PASS:
-        return
+    if dialogue.line_length > scene.ruling.near_length:
+        masked = dialogue.mask_rest
+        measure_line(scene, dialogue, at[0], offset)
+        if dialogue.mask_rest and not masked:
+            dialogue.fate = FATE_LETTER
+        if scene.verdict != ACTION_PASS:
+            return
     if dialogue.phase == PHASE_VERB:
         if at[0] == SPACE and not dialogue.leading:
             end_verb(scene, dialogue, at, length, offset)
+            note_secret(scene, dialogue)           # a server may answer before the line has ended
             line_add(dialogue.command, SPACE)
             if dialogue.mask_rest and scene.ruling.apply:
                 put(scene, at, scene.ruling.letter)

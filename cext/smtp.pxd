@@ -215,6 +215,7 @@ cdef struct Ruling:
     uint32_t longest_line      # what every server reads as one
     uint32_t longest_parameters  # the same where extensions may lengthen it
     uint32_t longest_secret    # of AUTH's line, and of one behind it
+    uint32_t near_length       # a line of so many octets has reached none of these, nor will its next few
     uint32_t sender_length
     uint32_t recipients
     uint32_t header_line_length

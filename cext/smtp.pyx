@@ -275,10 +275,10 @@ cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
 
 
 cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Only where nothing was said before it, and the server owes nothing, it is certain which reply is EHLO's: a
-    # server that skips a blank line, or answers one twice, shifts the count.
-    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.count == 0 and dialogue.reply_line == 0
-                       and not dialogue.reply_cr and dialogue.reply_column == 0)
+    # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
+    # or answers one twice, shifts the count.
+    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.reply_line == 0 and not dialogue.reply_cr
+                       and dialogue.reply_column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
     elif spells_ehlo(dialogue):
@@ -294,7 +294,7 @@ cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil:
 
 cdef void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
     if session.asked == ASKED_EHLO:
-        # RFC 5321 4.1.1.1; one of a single line may be another command's, answered twice.
+        # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
         session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
             expected_verb(dialogue) == VERB_EHLO) else ASKED_DOUBT
     elif dialogue.count == 0:

@@ -155,6 +155,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.longest_line = table["longest_line"]
     ruling.longest_parameters = table["longest_parameters"]
     ruling.longest_secret = table["longest_secret"]
+    ruling.near_length = table["near_length"]
     ruling.sender_length = table["sender_length"]
     ruling.recipients = table["recipients"]
     ruling.header_line_length = table["header_line_length"]

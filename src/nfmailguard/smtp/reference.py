@@ -168,7 +168,7 @@ class _Dialogue(Replies):
 
     def ask(self, verb: Verb, said: bytes) -> None:
         """A command: which replies may now be one to EHLO."""
-        first = self.asked is Asked.NOTHING and not self.outstanding and self.reply == [[]]
+        first = self.asked is Asked.NOTHING and self.reply == [[]]
         if verb.name == "EHLO":
             self.asked = Asked.EHLO if first else Asked.DOUBT
         elif said.translate(None, bytes(range(33))).upper().startswith(b"EHLO"):
