@@ -43,14 +43,14 @@ enum {
     KERNEL_CLOSE_WAIT,             /* never for long: who reads the end closes */
     KERNEL_LAST_ACK,
     KERNEL_FIN_WAIT1,
-    KERNEL_FIN_WAIT2,              /* nobody holds it: a TIME-WAIT socket in Linux */
     KERNEL_CLOSING,
+    KERNEL_FIN_WAIT2,              /* nobody holds it: a TIME-WAIT socket in Linux, as is the next */
     KERNEL_TIME_WAIT
 };
 
 #define SECONDS 1000000000ull
 #define COOKIE_MINUTE (60 * SECONDS)
-enum { COOKIE_AGES = 2, COOKIE_SIZES = 4 };        /* MAX_SYNCOOKIE_AGE; entries of msstab */
+enum { COOKIE_AGES = 2, COOKIE_SIZES = 4, COOKIE_ROUND = 64 };      /* MAX_SYNCOOKIE_AGE; entries of msstab */
 enum { KERNEL_WINDOW = 65535, KERNEL_OUT = 8, KERNEL_EARLY = 64 };
 enum { NEAR = 5 };                 /* how close together: as few bytes as the search has to say */
 
@@ -119,10 +119,11 @@ static inline void kernel_forget(struct kernel *kernel) {
     kernel->early_length = 0;
 }
 
-/* cookie_hash: linear in the client's number, so that one cookie is one for every number of the client's. */
+/* cookie_hash: linear in the client's number, so that one cookie is one for every number of the client's. What a
+ * minute adds comes round after 64, in Linux after 256: longer than any course of events. */
 static inline uint32_t kernel_cookie(const struct kernel *kernel, uint32_t isn, uint64_t minute, uint32_t size) {
     uint32_t step = kernel->model == ISN_COOKIES_NEAR ? NEAR : 0x01234567;
-    return 0x70000000u + isn + (uint32_t)minute * step + size;
+    return 0x70000000u + isn + (uint32_t)(minute % COOKIE_ROUND) * step + size;
 }
 
 /* __cookie_v4_check. */
@@ -155,6 +156,8 @@ static inline void kernel_push(struct kernel *kernel) {
         flags |= FLAG_FIN;
     if (!left && !(flags & FLAG_FIN))
         return;
+    if (kernel->snd_una == kernel->snd_nxt)
+        kernel->since = kernel->now;
     kernel_send(kernel, kernel->snd_nxt, kernel->rcv_nxt, flags, kernel->application.out + place, left);
     kernel->snd_nxt += left + !!(flags & FLAG_FIN);
     kernel->fin_sent = !!(flags & FLAG_FIN);

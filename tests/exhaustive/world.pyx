@@ -26,7 +26,7 @@ from nfmailguard.cext.engine cimport (
     core_process,
     operations_reserve,
 )
-from nfmailguard.cext.flow cimport Flow
+from nfmailguard.cext.flow cimport AGES, FLOW_PASSED, Flow
 from nfmailguard.cext.smtp cimport Dialogue
 from nfmailguard.cext.store cimport Store, store_span
 from nfmailguard.cext.stream cimport Ahead, Edit, Held, Stream, stream_ended
@@ -52,8 +52,9 @@ cdef extern from "digest.h" nogil:
 cdef extern from "kernel.h" nogil:
     enum: FLAG_FIN, FLAG_SYN, FLAG_RST, FLAG_PSH, FLAG_ACK
     enum: OPTION_NONE, OPTION_MD5, OPTION_AO
-    enum: SEGMENT_PAYLOAD, KERNEL_LISTEN, KERNEL_SYN_RECV, KERNEL_ESTABLISHED, KERNEL_FIN_WAIT2, KERNEL_TIME_WAIT
+    enum: SEGMENT_PAYLOAD, KERNEL_LISTEN, KERNEL_SYN_RECV, KERNEL_ESTABLISHED, KERNEL_CLOSE_WAIT, KERNEL_FIN_WAIT2, KERNEL_TIME_WAIT
     enum: ISN_FRESH, ISN_CLOCK, ISN_COOKIE, ISN_MODELS
+    enum: COOKIE_ROUND
     const char *APPLICATION_SECRET
     struct application:
         uint16_t said
@@ -99,6 +100,7 @@ cdef extern from "kernel.h" nogil:
     void kernel_abort(kernel *server) noexcept
     void kernel_repeat(kernel *server) noexcept
     void kernel_wait(kernel *server, uint64_t nanoseconds) noexcept
+    int kernel_outstanding(const kernel *server) noexcept
     int kernel_makes_cookies(const kernel *server) noexcept
     int kernel_cookie_valid(const kernel *server, uint32_t isn, uint32_t cookie) noexcept
 
@@ -116,14 +118,10 @@ cdef enum Event:
     SAYS_TLS                   # what begins a handshake
     # The alphabet. "Refused": with an option, or a timestamp, that makes a receiver drop it unread.
     SYN
-    SYN_OTHER                  # with another ISN
-    SYN_ALIGNED                # with one that continues what the engine follows
+    SYN_OTHER                  # with another ISN: one that goes well with what the engine follows, if it can
     SYN_REFUSED
     ACKS
-    CLOSES_WINDOW
-    DRAWS_WINDOW_IN            # one byte, whatever is on its way
-    LINE                       # an allowed command, with a denied one in its argument
-    LINE_LOST                  # the same, lost behind the gateway
+    CLOSES_WINDOW              # one byte behind what it has acknowledged, whatever is on its way; then opens it again
     EVIL                       # a denied command, where the engine expects the next byte
     EVIL_MD5
     EVIL_AO
@@ -134,7 +132,7 @@ cdef enum Event:
     END                        # of the message
     AHEAD                      # three bytes ahead of the next one
     BEYOND                     # the window
-    AGAIN                      # what the server has not got, as it was said first
+    AGAIN                      # from where the server expects it to where the engine does, whatever it was
     AGAIN_OLD_ACK              # acknowledging nothing
     RST_AT_SERVER              # at the number the server expects
     RST_AT_ENGINE
@@ -151,16 +149,15 @@ cdef enum Event:
     HANGS_UP                   # the server's application does
     ABORTS                     # it closes with bytes unread: a RST
     REPEATS                    # the server's timer: what is not acknowledged, and SYN and ACK
-    TICK                       # 51 seconds: two and an orphan is gone, and a cookie still good
+    TICK                       # 51 seconds, four times between long waits: two of them and an orphan is gone, and a cookie still good
     LONG                       # as long as a server's clock takes to come round, 2^32 x 64 ns
     IDLE                       # longer than a flow is remembered
     EVENTS
 
 NAMES = (
     "client: HELO, MAIL, RCPT, DATA", "client: EHLO, STARTTLS", "client: a TLS handshake begins",
-    "client: SYN", "client: SYN with another ISN", "client: SYN with the ISN before the engine's next byte",
-    "client: SYN with TCP MD5", "client: ACK", "client: ACK, window closed", "client: ACK, window drawn in to 1",
-    "client: NOOP line", "client: NOOP line, lost behind the gateway", "client: denied command",
+    "client: SYN", "client: SYN with another ISN", "client: SYN with TCP MD5", "client: ACK",
+    "client: closes its window but for a byte, or opens it", "client: denied command",
     "client: denied command with TCP MD5", "client: denied command with TCP-AO",
     "client: denied command with an old timestamp", "client: denied command without timestamp",
     "client: denied command, lost behind the gateway", "client: denied command where the server expects it",
@@ -172,7 +169,7 @@ NAMES = (
     "client: bare ACK, cookie for what the server said", "client: bare ACK, cookie three bytes on",
     "client: bare ACK, cookie as it was given", "client: cookie for the engine's next byte, with a denied command",
     "server: hangs up", "server: closes with bytes unread", "server: repeats", "51 seconds", "274.9 seconds",
-    "an hour",
+    "an hour and more",
 )
 ALPHABET = tuple(range(<int> SYN, <int> EVENTS))
 OPENINGS = {
@@ -188,11 +185,11 @@ FINDINGS = ("", "the server reads a denied verb as a command", "the client sees 
 
 cdef enum:
     OTHER = 2048               # from one ISN of the client's to the other
-    RING = 4096                # bytes the client remembers having said, by number
     MOST_PACKETS = 192         # of a course of events
     MOST_WAITING = 32
     BITS = 6                   # of an event in a path
     DEEPEST = 10
+    MOST_TICKS = 4             # a cookie is dead after two minutes, and no limit of a flow's lies there
     MOST_FOUND = 64
     PACKET_ROOM = 20 + 60 + 1400
 
@@ -205,8 +202,8 @@ cdef enum Found:
 cdef uint32_t ISN = 0x10000000
 cdef uint64_t SECOND = 1000000000
 cdef uint64_t ROUND = 274877906944
-cdef const char *EVIL_TEXT = b"\r\nEXPN root\r\n"
-cdef const char *LINE_TEXT = b"NOOP EXPN root\r\n"
+#: A denied command in the argument of an allowed one, which only who reads from its middle takes for one; and one.
+cdef const char *EVIL_TEXT = b"NOOP EXPN root\r\nEXPN root\r\n"
 cdef const char *MAIL_TEXT = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
 cdef const char *TLS_TEXT = b"EHLO x\r\nSTARTTLS\r\n"
 cdef const char *HELLO_TEXT = b"\x16\x03\x01"
@@ -229,11 +226,12 @@ cdef uint64_t first_id = 1
 cdef uint64_t begun = 1000000000           # the engine's clock as this course began
 cdef segment waiting[MOST_WAITING]
 cdef uint32_t waiting_first, waiting_count
-cdef uint8_t said[RING]
-cdef uint32_t said_to[2]                   # how far it is filled behind each ISN
 cdef uint8_t found
 cdef bint cookie_known
 cdef uint32_t cookie_isn, cookie_number
+cdef bint narrow                           # the client has closed its window, at `edge`
+cdef uint32_t edge
+cdef int ticks                             # since the last long wait
 cdef bint overrun                          # more packets than there is room for: a fault of the search
 cdef list story = None
 
@@ -450,9 +448,9 @@ cdef void settle() noexcept nogil:
 
 cdef Flow *flow_now() noexcept nogil:
     cdef uint32_t i
-    for i in range(core.flows.bucket_count):
-        if core.flows.buckets[i] != NULL:
-            return core.flows.buckets[i]
+    for i in range(AGES):
+        if core.flows.oldest[i] != NULL:
+            return core.flows.oldest[i]
     return NULL
 
 
@@ -474,62 +472,42 @@ cdef uint32_t best_ack(Flow *flow) noexcept nogil:
         return server.snd_nxt if server.state != KERNEL_LISTEN else cookie_number + 1
     followed = flow.stream[0].next_seq + stream_ended(&flow.stream[0])
     if server.state == KERNEL_LISTEN:
-        if (kernel_makes_cookies(&server) and cookie_known and cookie_number == flow.stream[0].isn
-                and not flow.answered):
-            return cookie_number + 1
         return followed
     more = <int32_t> (server.snd_nxt - followed)
     return followed if 0 <= more < (1 << 20) else server.snd_nxt
 
 
 cdef void say(uint32_t seq, const uint8_t *octets, uint32_t length, uint8_t flags, uint32_t ack, uint32_t timestamp,
-              uint8_t option, uint16_t window, bint lost) noexcept nogil:
+              uint8_t option, bint lost) noexcept nogil:
     """A segment of the client's, and all that it brings about. ``timestamp`` 0: none."""
     cdef segment one
-    cdef Flow *flow
-    cdef uint32_t before, after, place
     one.seq = seq
     one.ack = ack
     one.flags = flags
     one.timestamps = timestamp != 0
     one.tsval = timestamp
     one.option = option
-    one.window = window
+    one.window = 65535
+    if narrow:
+        one.window = <uint16_t> (edge - ack) if edge - ack < 65536 else 0
     one.to_server = 1
     one.length = <uint16_t> length
     memcpy(one.payload, octets, length)
-    flow = flow_now()
-    before = engine_expects(flow)
     give(&one, lost)
-    flow = flow_now()
-    if length and flow != NULL:
-        # What the engine took in its turn, as it came: who says it again says the same.
-        after = flow.stream[1].next_seq
-        if <int32_t> (before - seq) >= 0 and after - before <= length and after - before + before - seq <= length:
-            for place in range(after - before):
-                said[(before + place) % RING] = octets[before - seq + place]
-                note_said(before + place)
     settle()
-
-
-cdef inline void note_said(uint32_t seq) noexcept nogil:
-    cdef uint32_t behind = seq - ISN
-    cdef bint other = behind >= OTHER
-    if behind < RING and behind + 1 - OTHER * other > said_to[other]:
-        said_to[other] = behind + 1 - OTHER * other
 
 
 cdef inline void data(uint32_t seq, const char *text, uint8_t option, uint32_t timestamp, bint lost) noexcept nogil:
     say(seq, <const uint8_t *> text, <uint32_t> strlen(text), FLAG_ACK | FLAG_PSH, best_ack(flow_now()), timestamp,
-        option, 65535, lost)
+        option, lost)
 
 
 cdef inline void plain(uint32_t seq, uint32_t ack, uint8_t flags) noexcept nogil:
-    say(seq, NULL, 0, flags, ack, 1000, OPTION_NONE, 65535, False)
+    say(seq, NULL, 0, flags, ack, 1000, OPTION_NONE, False)
 
 
 cdef bint again(uint32_t ack) noexcept nogil:
-    cdef uint32_t at = server.rcv_nxt, length, i
+    cdef uint32_t at = server.rcv_nxt, length
     cdef uint8_t octets[SEGMENT_PAYLOAD]
     cdef Flow *flow = flow_now()
     if flow == NULL or server.state < KERNEL_ESTABLISHED:
@@ -537,9 +515,8 @@ cdef bint again(uint32_t ack) noexcept nogil:
     length = flow.stream[1].next_seq - at
     if length == 0 or length > SEGMENT_PAYLOAD:
         return False
-    for i in range(length):
-        octets[i] = said[(at + i) % RING]
-    say(at, octets, length, FLAG_ACK | FLAG_PSH, ack, 1000, OPTION_NONE, 65535, False)
+    memset(octets, 46, length)                     # not what was said: what was decided stands, or nothing does
+    say(at, octets, length, FLAG_ACK | FLAG_PSH, ack, 1000, OPTION_NONE, False)
     return True
 
 
@@ -549,7 +526,7 @@ cdef bint cookie(uint32_t isn, bint evil) noexcept nogil:
     if not kernel_cookie_valid(&server, isn, cookie_number + isn - cookie_isn):
         return False
     say(isn + 1, <const uint8_t *> EVIL_TEXT, <uint32_t> strlen(EVIL_TEXT) if evil else 0, FLAG_ACK, cookie_number + isn - cookie_isn + 1, 1000, OPTION_NONE,
-        65535, False)
+        False)
     return True
 
 
@@ -563,12 +540,31 @@ cdef bint shifted_cookie() noexcept nogil:
 
 
 cdef bint pass_time(uint64_t nanoseconds) noexcept nogil:
-    kernel_wait(&server, nanoseconds)
-    operations.count = 0
-    core_expire(core, begun + server.now, &operations)
-    carry_out()
-    settle()
+    """So long, or where cookies are made a little longer: the client picks the second in the minute that suits it."""
+    cdef uint64_t minute = 60 * SECOND, ends = server.now + nanoseconds
+    cdef int part
+    if kernel_makes_cookies(&server) and (nanoseconds > minute or server.now // minute != ends // minute
+                                          and server.now % minute != 51 * SECOND):
+        nanoseconds += minute - 1 - (ends - 1) % minute
+    ends = server.now + nanoseconds
+    for part in range(3):                          # as timers do, soon at first, then more and more seldom
+        kernel_wait(&server, SECOND if part == 0 else 25 * SECOND if part == 1 else ends - server.now)
+        operations.count = 0
+        core_expire(core, begun + server.now, &operations)
+        carry_out()
+        settle()
     return True
+
+
+cdef inline void ticks_are(int count) noexcept nogil:
+    global ticks
+    ticks = count
+
+
+cdef inline void narrow_now(bint on) noexcept nogil:
+    global narrow, edge
+    narrow = on
+    edge = server.snd_una + 1 if on else 0
 
 
 cdef bint act(int event) noexcept nogil:
@@ -586,21 +582,16 @@ cdef bint act(int event) noexcept nogil:
     elif event == SYN:
         plain(ISN, 0, FLAG_SYN)
     elif event == SYN_OTHER:
-        plain(ISN + OTHER, 0, FLAG_SYN)
-    elif event == SYN_ALIGNED:
-        if flow == NULL or at - 1 in (ISN, ISN + OTHER):
-            return False
-        plain(at - 1, 0, FLAG_SYN)
+        plain(at - 1 if flow != NULL and at - 1 != ISN else ISN + OTHER, 0, FLAG_SYN)
     elif event == SYN_REFUSED:
-        say(ISN, NULL, 0, FLAG_SYN, 0, 1000, OPTION_MD5, 65535, False)
+        say(ISN, NULL, 0, FLAG_SYN, 0, 1000, OPTION_MD5, False)
     elif event == ACKS:
         plain(at, ack, FLAG_ACK)
-    elif event == CLOSES_WINDOW or event == DRAWS_WINDOW_IN:
-        if not connected:
+    elif event == CLOSES_WINDOW:
+        if not connected and not narrow:
             return False
-        say(at, NULL, 0, FLAG_ACK, server.snd_una, 1000, OPTION_NONE, 1 if event == DRAWS_WINDOW_IN else 0, False)
-    elif event == LINE or event == LINE_LOST:
-        data(at, LINE_TEXT, OPTION_NONE, 1000, event == LINE_LOST)
+        narrow_now(not narrow)
+        say(at, NULL, 0, FLAG_ACK, server.snd_una if narrow else ack, 1000, OPTION_NONE, False)
     elif event == EVIL or event == EVIL_LOST:
         data(at, EVIL_TEXT, OPTION_NONE, 1000, event == EVIL_LOST)
     elif event == EVIL_MD5 or event == EVIL_AO:
@@ -637,11 +628,11 @@ cdef bint act(int event) noexcept nogil:
             at = server.early_seq + server.early_length
         plain(at, 0, FLAG_RST)
     elif event == RST_REFUSED:
-        say(at, NULL, 0, FLAG_RST, 0, 0, OPTION_MD5, 65535, False)
+        say(at, NULL, 0, FLAG_RST, 0, 0, OPTION_MD5, False)
     elif event == FIN:
-        say(at, NULL, 0, FLAG_FIN | FLAG_ACK, ack, 1000, OPTION_NONE, 65535, False)
+        say(at, NULL, 0, FLAG_FIN | FLAG_ACK, ack, 1000, OPTION_NONE, False)
     elif event == FIN_REFUSED:
-        say(at, NULL, 0, FLAG_FIN | FLAG_ACK, ack, 1000, OPTION_MD5, 65535, False)
+        say(at, NULL, 0, FLAG_FIN | FLAG_ACK, ack, 1000, OPTION_MD5, False)
     elif event == COOKIE_AT_ENGINE or event == COOKIE_EVIL:
         return flow != NULL and cookie(at - 1, event == COOKIE_EVIL)
     elif event == COOKIE_AT_SERVER:
@@ -667,11 +658,13 @@ cdef bint act(int event) noexcept nogil:
             return False
         settle()
     elif event == TICK:
-        return pass_time(51 * SECOND)
+        ticks_are(ticks + 1)
+        return ticks <= MOST_TICKS and pass_time(51 * SECOND)
     elif event == LONG:
-        return pass_time(ROUND)
+        return server.model == ISN_CLOCK and pass_time(ROUND)
     elif event == IDLE:
-        return pass_time(3601 * SECOND)
+        ticks_are(0)
+        return pass_time(14 * ROUND if server.model == ISN_CLOCK else 68 * 60 * SECOND)
     return True
 
 
@@ -738,10 +731,16 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
     memcpy(&copy, flow, sizeof(Flow))
     copy.bucket_next = copy.older = copy.newer = NULL
     copy.identity.flow_id = 0
-    copy.started = now - flow.started
-    copy.seen = now - flow.seen
+    copy.started = min(now - flow.started, ROUND)
+    copy.seen = min(now - flow.seen, ROUND)
     copy.ruling = NULL
     copy.dialogue = NULL
+    if flow.fate > FLOW_PASSED:
+        # It has ended: it drops what comes, and answers with the packet's own numbers, until a SYN.
+        digest_number(at, flow.fate)
+        digest_number(at, copy.seen)
+        digest_number(at, <uint64_t> flow.interface[1] << 32 | flow.interface[0])
+        return
     for side in range(2):
         copy.octets[side] = 0
         copy.packets[side] = 0
@@ -761,18 +760,24 @@ cdef digest state_digest() noexcept nogil:
     digest_open(&one)
     if flow != NULL:
         digest_flow(&one, flow)
-    digest_number(&one, server.state)
-    digest_number(&one, server.last_rcv_nxt)
+    digest_number(&one, <uint64_t> edge << 32 | ticks << 16 | narrow << 8 | server.state)
     if server.model == ISN_FRESH:
         digest_number(&one, server.connections)
     elif server.model == ISN_CLOCK:
         digest_number(&one, <uint32_t> (server.now // 64))
     else:
-        digest_number(&one, server.now)            # the minute is a part of the next cookie
+        # Which minute it is matters to the numbers of this connection and the next, where there are any.
+        if flow != NULL or server.state != KERNEL_LISTEN or (
+                cookie_known and kernel_cookie_valid(&server, cookie_isn, cookie_number)):
+            digest_number(&one, server.now % (COOKIE_ROUND * 60 * SECOND))
+        else:
+            digest_number(&one, server.now % (60 * SECOND))
         if cookie_known and kernel_cookie_valid(&server, cookie_isn, cookie_number):
             digest_number(&one, <uint64_t> cookie_isn << 32 | cookie_number)
+            digest_number(&one, server.last_rcv_nxt)
     if server.state != KERNEL_LISTEN:
-        digest_number(&one, server.now - server.since)
+        if not (server.state in (KERNEL_ESTABLISHED, KERNEL_CLOSE_WAIT)) or kernel_outstanding(&server):
+            digest_number(&one, server.now - server.since)
         digest_number(&one, <uint64_t> server.irs << 32 | server.rcv_nxt)
         digest_number(&one, <uint64_t> server.iss << 32 | server.snd_una)
         digest_number(&one, <uint64_t> server.snd_nxt << 32 | server.snd_wnd)
@@ -784,8 +789,6 @@ cdef digest state_digest() noexcept nogil:
         place = server.snd_una - server.iss - 1
         if place < server.application.said:
             digest_bytes(&one, server.application.out + place, server.application.said - place)
-    digest_bytes(&one, said + (ISN + 1) % RING, said_to[0])
-    digest_bytes(&one, said + (ISN + OTHER + 1) % RING, said_to[1])
     return one
 
 
@@ -802,9 +805,8 @@ cdef void begin(uint8_t model, bint denies_ehlo) noexcept nogil:
     found = NOTHING
     cookie_known = False
     cookie_isn = cookie_number = 0
-    if said_to[0] or said_to[1]:
-        memset(said, 0, RING)
-        said_to[0] = said_to[1] = 0
+    narrow_now(False)
+    ticks_are(0)
     kernel_open(&server, model, denies_ehlo)
 
 
@@ -815,17 +817,15 @@ cdef struct Search:
     uint8_t opening[8]
 
 
-cdef int run(const Search *search, uint64_t path) noexcept nogil:
-    """The events of a path, behind the opening; IMPOSSIBLE where the last one does nothing."""
+cdef void run(const Search *search, uint64_t path) noexcept nogil:
+    """The events of a path, behind the opening."""
     cdef int i
-    cdef bint possible = True
     begin(search.model, search.denies_ehlo)
     for i in range(search.opening_length):
         act(search.opening[i])
-    while path and possible and not found:
-        possible = act(path & ((1 << BITS) - 1))
+    while path:
+        act(path & ((1 << BITS) - 1))
         path >>= BITS
-    return found if possible else IMPOSSIBLE
 
 
 cdef int grow(digest_set *places) noexcept nogil:
@@ -867,9 +867,14 @@ cdef class Explorer:
     cdef int letters
     cdef readonly int depth
     cdef readonly uint64_t transitions
+    cdef readonly uint64_t sampled             # of so many states one is looked at whenever it is met; 0: none
+    cdef readonly uint64_t compared            # how many pairs that were taken for one state have been compared
+    cdef readonly list unlike                  # pairs that were not one: (events, events)
+    cdef dict sample
     cdef readonly list found                   # (what, events), the shortest first
 
-    def __cinit__(self, Engine core_engine, int model, bint denies_ehlo, opening, alphabet=ALPHABET):
+    def __cinit__(self, Engine core_engine, int model, bint denies_ehlo, opening, alphabet=ALPHABET,
+                  uint64_t sampled=0):
         self.use(core_engine)
         self.search.model = model
         self.search.denies_ehlo = denies_ehlo
@@ -888,6 +893,9 @@ cdef class Explorer:
             raise MemoryError
         self.here_count = 1
         self.found = []
+        self.unlike = []
+        self.sample = {}
+        self.sampled = sampled
         run(&self.search, 0)
         digest_add(&self.seen, state_digest())
 
@@ -912,25 +920,60 @@ cdef class Explorer:
         """States of this depth, whose events are still to come."""
         return self.here_count
 
+    cdef digest ahead(self, uint64_t path) noexcept nogil:
+        """What each event makes of the state a path leads to."""
+        cdef digest out
+        cdef digest one
+        cdef int letter
+        digest_open(&out)
+        for letter in range(self.letters):
+            run(&self.search, path)
+            if act(self.alphabet[letter]):
+                one = state_digest()
+                digest_number(&out, one.a ^ found)
+            else:
+                digest_number(&out, 0)
+        return out
+
+    cdef void compare(self, uint64_t a, uint64_t b, uint64_t path) noexcept with gil:
+        # A state of the sample has been met, perhaps not for the first time.
+        one = self.ahead(path)
+        first = self.sample.setdefault((a, b), (one.a, one.b, path))
+        if first[2] != path:
+            self.compared += 1
+            if first[:2] != (one.a, one.b):
+                self.unlike.append((self.events(first[2]), self.events(path)))
+
     cdef int step(self, uint64_t path, int *kinds) noexcept nogil:
         """Every event from one state; -1 without memory, else how many findings."""
         cdef int letter, what, count = 0
         cdef uint64_t longer
+        cdef digest one
+        cdef digest same
+        run(&self.search, path)
+        same = state_digest()
         for letter in range(self.letters):
-            longer = path | <uint64_t> self.alphabet[letter] << (BITS * self.depth)
-            what = run(&self.search, longer)
             self.transitions += 1
+            what = found if act(self.alphabet[letter]) else IMPOSSIBLE
             if overrun:
                 return -1
             if what == IMPOSSIBLE:
                 continue
+            longer = path | <uint64_t> self.alphabet[letter] << (BITS * self.depth)
+            one = state_digest()
+            if what == NOTHING and one.a == same.a and one.b == same.b:
+                continue                           # nothing has changed: the next event may begin here, too
             if what != NOTHING:
+                run(&self.search, path)
                 kinds[letter] = what
                 count += 1
                 continue
+            if self.sampled and one.b % self.sampled == 0 and self.depth + 1 < DEEPEST:
+                self.compare(one.a, one.b, longer)
+            run(&self.search, path)
             if self.seen.count * 2 > self.seen.capacity and grow(&self.seen) < 0:
                 return -1
-            if not digest_add(&self.seen, state_digest()):
+            if not digest_add(&self.seen, one):
                 continue
             if self.next_count == self.next_room and widen(&self.next, &self.next_room) < 0:
                 return -1
