@@ -56,7 +56,7 @@ enum { NEAR = 5 };                 /* how close together: as few bytes as the se
 
 struct kernel {
     uint64_t now, since;           /* nanoseconds; `since`: the last time the peer moved anything */
-    uint64_t connections;
+    uint64_t connections;          /* begun, ever; of a clock's, since the last long wait: each a moment later */
     uint32_t irs, rcv_nxt, iss, snd_una, snd_nxt, snd_wnd, ts_recent;
     uint32_t last_rcv_nxt;         /* of the connection before, for who wants to know */
     uint32_t early_seq;
@@ -194,10 +194,11 @@ static inline void kernel_syn(struct kernel *kernel, const struct segment *segme
         kernel_send(kernel, isn, kernel->rcv_nxt, FLAG_SYN | FLAG_ACK, NULL, 0);
         return;
     }
+    if (!isn && kernel->model == ISN_FRESH)
+        isn = 0x50000000u + (uint32_t)kernel->connections * 0x01000193u;
+    else if (!isn)
+        isn = 0x50000000u + (uint32_t)(kernel->now / 64 + kernel->connections * 0x10000);
     kernel->connections++;
-    if (!isn)
-        isn = 0x50000000u + (kernel->model == ISN_FRESH ? (uint32_t)kernel->connections * 0x01000193u
-                                                        : (uint32_t)(kernel->now / 64));
     kernel->iss = isn;
     kernel->snd_una = isn;
     kernel->snd_nxt = isn + 1;
@@ -481,6 +482,8 @@ static inline void kernel_repeat(struct kernel *kernel) {
 static inline void kernel_wait(struct kernel *kernel, uint64_t nanoseconds) {
     uint64_t waited;
     kernel->now += nanoseconds;
+    if (kernel->model == ISN_CLOCK && nanoseconds > 200 * SECONDS)
+        kernel->connections = 0;   /* who waits for the numbers to come back waits to the moment */
     waited = kernel->now - kernel->since;
     switch (kernel->state) {
     case KERNEL_SYN_RECV:          /* tcp_synack_retries = 5 */

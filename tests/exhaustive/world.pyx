@@ -765,6 +765,7 @@ cdef digest state_digest() noexcept nogil:
         digest_number(&one, server.connections)
     elif server.model == ISN_CLOCK:
         digest_number(&one, <uint32_t> (server.now // 64))
+        digest_number(&one, server.connections)
     else:
         # Which minute it is matters to the numbers of this connection and the next, where there are any.
         if flow != NULL or server.state != KERNEL_LISTEN or (
