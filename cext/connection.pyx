@@ -5,6 +5,8 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
+from libc.stdint cimport int32_t
+
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
@@ -13,6 +15,8 @@ from nfmailguard.cext.core cimport (
     DROP_FRAGMENT,
     DROP_MALFORMED,
     DROP_MIDSTREAM,
+    DROP_OPTION,
+    DROP_RST,
     DROP_SYN_ACK,
     DROP_TRUNCATED,
 )
@@ -32,11 +36,14 @@ from nfmailguard.cext.flow cimport (
     AGE_OPEN,
     FLOW_INSPECTED,
     FLOW_PASSED,
+    FLOW_RESET,
     flow_add,
+    flow_closed,
     flow_find,
     flow_remove,
     flow_touch,
 )
+from nfmailguard.cext.options cimport OPTION_SCALE, OPTIONS_OF_SYN, options_read
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
     NOT_TCP,
@@ -44,11 +51,10 @@ from nfmailguard.cext.packet cimport (
     TCP_RST,
     TCP_SYN,
     TRUNCATED,
-    packet_blank_option,
+    nm_seq_diff,
+    packet_blank_ip_options,
     packet_fix_checksums,
-    packet_option,
     packet_trim,
-    packet_window_scale,
 )
 from nfmailguard.cext.record cimport (
     END_EVICTED,
@@ -75,11 +81,8 @@ from nfmailguard.cext.smtp cimport (
     Ruling,
     session_open,
 )
-from nfmailguard.cext.stream cimport Stream, stream_ended
+from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
-
-cdef enum:
-    OPTION_MULTIPATH = 30      # RFC 8684 3.1
 
 
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
@@ -133,7 +136,6 @@ cdef void refuse_flow(Core *core, Packet *packet, bint to_server, uint64_t now, 
 
 
 cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
-    flow.stream[to_server].isn = isn
     flow.stream[to_server].next_seq = flow.stream[to_server].kept_seq = isn + 1
     flow.stream[to_server].known = 1
 
@@ -155,7 +157,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         pin(flow, True, packet)
         count_packet(flow, True, packet)
         begin_stream(flow, True, packet.seq)
-        syn_packet(core, flow, True, packet, now, out)
+        syn_packet(core, flow, True, False, packet, now, out)
         return
     if packet.flags & TCP_RST:
         accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
@@ -183,29 +185,47 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     end_flow(core, flow, action, now, out)
 
 
-cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+cdef void note_offer(Flow *flow, bint to_server, bint other, Packet *packet) noexcept nogil:
+    """What a SYN offers; ``other``: on an open flow, which goes on as it was agreed."""
+    cdef Stream *stream = &flow.stream[to_server]
+    if other:
+        stream.other_offers = packet.options.present
+        stream.other_scale = packet.options.scale
+        return
+    # A client's SYN repeated without an option: the first may have been answered. A server's answer tells.
+    stream.offers = packet.options.present | (stream.offers if to_server else 0)
+    if packet.options.present & OPTION_SCALE:
+        stream.scale = packet.options.scale
+    stream.timestamp = packet.options.timestamp
+    if not to_server:
+        flow.stream[1].timestamp = packet.options.echo     # the client's that the server has noted
+
+
+cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
                      Operations *out) noexcept nogil:
     """Lets a SYN go on, without what would carry data past the stream."""
-    cdef int scale = packet_window_scale(packet)
+    cdef bint apply = flow.ruling.apply
     cdef bint changed = 0
-    if scale >= 0:                                 # repeated without the option, the first may have been answered
-        flow.stream[to_server].scaled = 1
-        flow.stream[to_server].scale = <uint8_t> scale
+    options_read(packet, OPTIONS_OF_SYN, apply)
+    core.counters.options_blanked += packet.changed
+    if apply and (packet.options.refused or (packet.extended and packet.family == 6)):
+        drop(core, DROP_OPTION, packet.queued.id, out)
+        return
+    if packet.extended and packet.family == 4 and apply:
+        packet_blank_ip_options(packet)
+    note_offer(flow, to_server, other, packet)
     if packet.payload_length:
         # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
         report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
-        if flow.ruling.apply:
+        if apply:
             packet_trim(packet, 0)
             changed = 1
-    if packet_option(packet, OPTION_MULTIPATH) != NULL:
+    if packet.options.multipath:
         # RFC 8684: more connections, each with parts of one stream. Without the option there is one.
         report_condition(core, flow, PACKET_MULTIPATH, to_server, now)
-        if flow.ruling.apply:
-            packet_blank_option(packet, OPTION_MULTIPATH)
-            changed = 1
     if not to_server and narrow_window(core, flow, packet):
         changed = 1
-    if changed:
+    if changed or packet.changed:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)
     else:
@@ -243,19 +263,47 @@ cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packe
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    if (packet.seq == flow.stream[1].isn and flow.stream[1].known and flow.fate == FLOW_INSPECTED and not flow.closed
-            and on_its_interface(flow, True, packet)):
-        syn_packet(core, flow, True, packet, now, out)
-    elif flow.closed or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
+    if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
+            and not flow_closed(flow) and not flow.confirmed and on_its_interface(flow, True, packet)):
+        syn_packet(core, flow, True, False, packet, now, out)
+    elif flow_closed(flow) or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
         # The ports are used again: another connection, inspected from its beginning.
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
     else:
         # Only the server knows whether it still has the old connection (RFC 9293 3.10.7.4); its
-        # SYN and ACK to this one would begin another flow.
+        # SYN and ACK to this one would begin another flow, be the numbers the old ones or not.
         flow.other_syn = packet.seq
         flow.other_syn_seen = 1
-        syn_packet(core, flow, True, packet, now, out)
+        syn_packet(core, flow, True, True, packet, now, out)
+
+
+cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    """A SYN with ACK from the server: it begins the server's direction, or another flow, or has no place.
+
+    A server that has spoken, or acknowledged bytes, has the connection and sends no SYN in it (RFC 9293 3.10.7.4):
+    one that answers a SYN which has gone by since is another connection's, even with the same numbers, as those of
+    SYN cookies are (RFC 4987 3.6).
+    """
+    cdef Stream *stream = &flow.stream[0]
+    if flow.other_syn_seen and packet.ack == flow.other_syn + 1:
+        flow = reopen(core, flow, packet, now, out)
+        if flow == NULL:
+            refuse_flow(core, packet, False, now, out)
+            return
+        stream = &flow.stream[0]
+    if (flow.fate == FLOW_INSPECTED and not flow.confirmed and flow.stream[1].known
+            and packet.ack == stream_isn(&flow.stream[1]) + 1):
+        if not flow.answered:
+            # The latest one until the client has answered: SYN cookies change.
+            pin(flow, False, packet)
+            begin_stream(flow, False, packet.seq)
+            flow.syn_ack = 1
+        if packet.seq == stream_isn(stream):
+            take_acknowledgement(core, flow, False, packet, now, out)
+            syn_packet(core, flow, False, False, packet, now, out)
+            return
+    drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)
 
 
 cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
@@ -265,69 +313,83 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
         return False
     if to_server and not packet.flags & TCP_ACK:
         client_syn(core, flow, packet, now, out)
-        return True
-    if to_server or not packet.flags & TCP_ACK:
+    elif to_server or not packet.flags & TCP_ACK:
         # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
         answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
                   now, out)
-        return True
-    if flow.other_syn_seen and packet.ack == flow.other_syn + 1 and not (
-            flow.stream[0].known and packet.seq == flow.stream[0].isn):
-        flow = reopen(core, flow, packet, now, out)
-        if flow == NULL:
-            refuse_flow(core, packet, False, now, out)
-            return True
-    if ((not flow.syn_ack or flow.age == AGE_EMBRYONIC)
-            and flow.stream[1].known and packet.ack == flow.stream[1].isn + 1):
-        # The latest one until the client has answered: SYN cookies (RFC 4987 3.6) change.
-        pin(flow, False, packet)
-        begin_stream(flow, False, packet.seq)
-        flow.syn_ack = 1
-    if flow.fate == FLOW_PASSED:
-        drop_if(core, flow.ruling.apply and not (flow.stream[0].known and packet.seq == flow.stream[0].isn),
-                DROP_SYN_ACK, packet.queued.id, out)
-    elif flow.fate == FLOW_INSPECTED and flow.syn_ack and packet.seq == flow.stream[0].isn:
-        if packet.ack == flow.stream[1].isn + 1:   # a later copy may not have the latest acknowledgement
-            take_acknowledgement(core, flow, False, packet, now, out)
-        syn_packet(core, flow, False, packet, now, out)
     else:
-        drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)
+        server_syn_ack(core, flow, packet, now, out)
     return True
 
 
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    cdef uint32_t isn = flow.other_syn, towards = flow.towards, interface = flow.interface[1]
-    cdef uint8_t scale = flow.stream[1].scale, scaled = flow.stream[1].scaled, rule = flow.identity.rule
+    """The flow that the server's answer to ``other_syn`` begins, in place of ``flow``; NULL without memory."""
+    cdef Flow old = flow[0]
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
         return NULL
-    flow.identity.rule = rule
-    flow.ruling = &core.rules[rule].ruling
-    begin_stream(flow, True, isn)
-    flow.interface[1] = interface
-    flow.stream[1].interface_known = 1
-    flow.towards = towards
-    flow.stream[1].scale = scale
-    flow.stream[1].scaled = scaled
+    flow.identity.rule = old.identity.rule
+    flow.ruling = &core.rules[old.identity.rule].ruling
+    begin_stream(flow, True, old.other_syn)
+    flow.interface[1] = old.interface[1]
+    flow.stream[1].interface_known = old.stream[1].interface_known
+    flow.towards = old.towards
+    flow.stream[1].offers = old.stream[1].other_offers
+    flow.stream[1].scale = old.stream[1].other_scale
     return flow
 
 
-cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil:
-    # Receivers check a RST's sequence number themselves (RFC 5961 3.2); one that they would not take
-    # changes nothing here, and even one that they take leaves the flow inspected: it may never arrive.
+cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    """Whether a RST's receiver may take it: at a number it may expect (RFC 9293 3.10.7.4, RFC 5961 3.2)."""
     cdef Stream *stream = &flow.stream[to_server]
-    # A FIN counts (RFC 9293 3.4); a socket that is gone answers with the number it was asked for.
-    if packet.seq == stream.next_seq or (stream_ended(stream) and packet.seq == stream.next_seq + 1) or (
-            not flow.syn_ack and not to_server):
-        flow.closed = 1
-        flow.end = END_RST
-    if packet.payload_length and flow.ruling.apply:
+    cdef Ahead *ahead = stream_ahead(stream)
+    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
+    if flow.fate == FLOW_PASSED and core.offload:
+        return True                                # the numbers have gone by unseen; conntrack has checked them
+    if not flow.syn_ack and flow.fate == FLOW_INSPECTED:
+        # A refusal acknowledges the SYN; and the client may end what it has only begun.
+        return behind == 0 if to_server else packet.flags & TCP_ACK and packet.ack == stream_isn(&flow.stream[1]) + 1
+    if behind == 0 or packet.seq == stream.kept_seq:
+        return True
+    if stream.fin and packet.seq == stream.fin_seq + 1:
+        return True                                # a FIN counts (RFC 9293 3.4)
+    if ahead != NULL:
+        while ahead.next != NULL:
+            ahead = ahead.next
+        if packet.seq == ahead_end(ahead):
+            return True                            # what its sender has sent farthest
+    # A server without the connection answers with the number that it was asked for, one that gives it up with
+    # the end of a window that has shrunk, maybe: none sends a RST and goes on.
+    return not to_server
+
+
+cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                       Operations *out) noexcept nogil:
+    """A RST: the flow ends with it, or it goes nowhere.
+
+    Whoever does not get it is told again by what becomes of the flow: nothing passes any more but another SYN.
+    Let through without an end, it would end the connection at its receiver alone, and the next one over the
+    same ports, with the same numbers maybe, would be taken for this one.
+    """
+    cdef bint apply = flow.ruling.apply
+    if not ends_connection(core, flow, to_server, packet):
+        # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
+        drop_if(core, apply and (flow.syn_ack or flow.fate == FLOW_PASSED), DROP_RST, packet.queued.id, out)
+        return
+    flow.end = END_RST
+    if packet.payload_length and apply:
         packet_trim(packet, 0)                     # RFC 9293 3.5.3 allows text; it is no part of a stream
+        packet.changed = 1
+    if packet.changed and apply:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)
     else:
         accept(core, packet.queued.id, out)
+    if apply:
+        drop_held(core, flow, out)
+        flow_let_go(core, flow)
+        flow.fate = FLOW_RESET
 
 
 cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now, Operations *out) noexcept nogil:

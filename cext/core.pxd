@@ -35,6 +35,11 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_FLOW_ENDED
     DROP_END_KEPT              # the beginning of an end of data, which the sender repeats with the rest
     DROP_INTERNAL
+    DROP_OPTION                # a header or an option its receiver may refuse the segment for
+    DROP_TIMESTAMP             # no agreed timestamp, or an old one (RFC 7323 5)
+    DROP_RST                   # at a number its receiver does not expect
+    DROP_CLOSED                # the server has closed, or seems to
+    DROP_EARLY                 # before the greeting
     DROP_REASONS
 
 # One FlowRule: which flows, and how they are ruled.
@@ -64,6 +69,7 @@ cdef struct Counters:
     uint64_t truncated
     uint64_t bad_checksum
     uint64_t odd_flags
+    uint64_t options_blanked
     uint64_t out_of_order
     uint64_t beyond_window
     uint64_t retransmissions
@@ -100,6 +106,7 @@ cdef struct Core:
     uint32_t emitted_now
     uint32_t room              # octets of packets the driver can have waiting; 0: any number
     uint8_t can_hold
+    uint8_t offload            # packets of passed flows may go by unseen
     uint8_t forgot             # a flow that could go on has been pushed out
     uint8_t ports[8192]        # a bit a port that is inspected
     Held *held_oldest          # by arrival, of all flows

@@ -10,7 +10,7 @@ peer sends raises. No sockets, no clock, no Python object a packet.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
-from nfmailguard.cext.admission cimport odd_flags
+from nfmailguard.cext.admission cimport let_go, odd_flags, refused, repeats_too_long
 from nfmailguard.cext.connection cimport (
     count_packet,
     first_packet,
@@ -24,6 +24,7 @@ from nfmailguard.cext.connection cimport (
 )
 from nfmailguard.cext.core cimport (
     DROP_CHECKSUM,
+    DROP_CLOSED,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
     DROP_INTERFACE,
@@ -32,17 +33,24 @@ from nfmailguard.cext.core cimport (
     MOST_FINDINGS,
     Counters,
 )
-from nfmailguard.cext.ending cimport answer_by, drop_oldest_held, emit_reset, report_condition, report_stranger
+from nfmailguard.cext.ending cimport (
+    answer_by,
+    drop_oldest_held,
+    emit_reset,
+    end_flow,
+    report_condition,
+    report_stranger,
+)
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
     AGE_OPEN,
     AGES,
-    FLOW_INSPECTED,
     FLOW_PASSED,
     FLOW_RESET,
     Flow,
     flow_approach,
+    flow_closed,
     flow_find,
     flow_place,
     flow_touch,
@@ -63,8 +71,8 @@ from nfmailguard.cext.packet cimport (
     packet_parse,
 )
 from nfmailguard.cext.pool cimport memory_cost, pool_close
-from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
-from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, lender_close, lender_open
+from nfmailguard.cext.record cimport END_FIN, END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
+from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, ACTION_RESET, PACKET_ODD_FLAGS, lender_close, lender_open
 from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, accept_settled, drop, drop_if
@@ -76,7 +84,7 @@ FLOW_OCTETS = memory_cost(sizeof(Flow))
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
-    "flow_ended", "end_kept", "internal",
+    "flow_ended", "end_kept", "internal", "option", "timestamp", "rst", "closed", "early",
 )
 
 cdef enum:
@@ -96,16 +104,38 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
         core.started = now
 
 
-cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    # Of a flow that is not looked at any more only its end matters, so that it does not stay.
+cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                      Operations *out) noexcept nogil:
+    """A packet of a flow that is not looked at any more: only its end matters.
+
+    A server that has closed may forget the connection without a word (RFC 9293 3.6, FIN-WAIT-2), and take what
+    the client sends for another one's: there is nothing more for it to say.
+    """
     cdef Stream *stream = &flow.stream[to_server]
-    cdef uint32_t end = packet.seq + packet.payload_length + (packet.flags & TCP_FIN)
-    if not packet.flags & TCP_RST and nm_seq_diff(end, stream.next_seq) > 0:
+    cdef Stream *other = &flow.stream[not to_server]
+    cdef uint32_t end = packet.seq + packet.payload_length
+    if to_server and packet.payload_length and other.fin and flow.ruling.apply:
+        drop(core, DROP_CLOSED, packet.queued.id, out)
+        end_flow(core, flow, ACTION_RESET, now, out)
+        return
+    if not to_server and repeats_too_long(core, flow, packet, now, out):
+        return
+    if nm_seq_diff(end, stream.next_seq) > 0:
+        stream.octets += end - stream.next_seq
         stream.next_seq = end
+    if packet.flags & TCP_ACK and nm_seq_diff(packet.ack, other.kept_seq) > 0:
+        other.kept_seq = packet.ack
     if packet.flags & TCP_FIN:
-        flow.fins |= 1 << to_server
-    if flow.fins == 3 or (packet.flags & TCP_RST and packet.seq == stream.next_seq):
-        flow.closed = 1
+        stream.fin = 1
+        stream.fin_seq = end
+        if other.fin:
+            flow.end = END_FIN
+    if packet.changed:
+        let_go(core, flow, to_server, packet, True, out)
+    elif stream.fin or other.fin:
+        accept(core, packet.queued.id, out)            # its end is to be seen
+    else:
+        accept_settled(core, packet.queued.id, out)
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -113,7 +143,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     cdef Flow *flow
     cdef bint to_server, from_server
     cdef ParseResult result
-    cdef uint8_t age, action
+    cdef uint8_t age, action, reason
     begin_call(core, now, out)
     core.counters.packets += 1
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
@@ -165,21 +195,23 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
         return
-    if flow.fate == FLOW_PASSED:
-        follow_passed(flow, to_server, &packet)
-        accept_settled(core, queued.id, out)
-    elif flow.fate != FLOW_INSPECTED:
+    reason = refused(core, flow, to_server, &packet) if flow.fate <= FLOW_PASSED else 0
+    if flow.fate > FLOW_PASSED:
         drop(core, DROP_FLOW_ENDED, queued.id, out)
         if flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK:
             # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects.
             flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
             emit_reset(core, flow, not to_server, out)
+    elif reason:
+        drop_if(core, flow.ruling.apply, reason, queued.id, out)
     elif packet.flags & TCP_RST:
-        reset_packet(core, flow, to_server, &packet, out)
+        reset_packet(core, flow, to_server, &packet, now, out)
+    elif flow.fate == FLOW_PASSED:
+        pass_packet(core, flow, to_server, &packet, now, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
     age = AGE_OPEN if flow.answered or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
-    flow_touch(&core.flows, flow, AGE_CLOSING if flow.closed or flow.fate > FLOW_PASSED else age, now)
+    flow_touch(&core.flows, flow, AGE_CLOSING if flow_closed(flow) or flow.fate > FLOW_PASSED else age, now)
 
 
 cdef void core_foresee(Core *core, QueuedPacket *queued) noexcept nogil:

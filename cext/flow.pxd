@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfmailguard.cext.packet cimport Packet
 from nfmailguard.cext.pool cimport Pool
-from nfmailguard.cext.record cimport Identity
+from nfmailguard.cext.record cimport END_FIN, END_RST, Identity
 from nfmailguard.cext.smtp cimport Dialogue, Ruling, Session
 from nfmailguard.cext.stream cimport Stream
 
@@ -30,12 +30,12 @@ cdef struct Flow:
     Identity identity
     uint8_t age                # FlowAge
     uint8_t fate               # FlowFate
-    uint8_t end                # FlowEnd, as it would be reported now
-    uint8_t closed             # both FINs seen, or a RST
+    uint8_t end                # FlowEnd, as it would be reported now: END_FIN and END_RST close
+    uint8_t repeats_since      # seconds of the flow's age, and 1: the server has said nothing new since; 0: it has
     uint8_t syn_ack            # the server answered
     uint8_t answered           # and the client acknowledged that
     uint8_t other_syn_seen
-    uint8_t fins               # of one that is passed: bits of the directions that have ended
+    uint8_t confirmed          # the server has spoken, or acknowledged bytes of the client's: it has the connection
     Stream stream[2]           # to the client, to the server
     Ruling *ruling
     Dialogue *dialogue         # NULL while nothing is being said
@@ -44,7 +44,7 @@ cdef struct Flow:
     uint32_t packets[2]        # 0xffffffff: so many or more
     uint32_t interface[2]
     uint32_t towards           # the interface the client's packets leave on, 0: not known
-    uint32_t other_syn         # the sequence number of another SYN on an open flow
+    uint32_t other_syn         # the sequence number of a SYN on an open flow: its answer begins another one
     uint64_t started           # nanoseconds
     uint64_t seen
     Flow *older
@@ -77,6 +77,10 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil
 # Where the held packets of the packet's sender are counted: strangers may share a place.
 cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil
+
+# Both FINs have been seen, or a RST.
+cdef inline bint flow_closed(const Flow *flow) noexcept nogil:
+    return flow.end == END_FIN or flow.end == END_RST
 
 # Whether the client has to wait for a reply.
 cdef inline bint flow_waiting(const Flow *flow) noexcept nogil:

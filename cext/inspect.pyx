@@ -15,6 +15,7 @@ from nfmailguard.cext.admission cimport (
     STANDING_OLD,
     Standing,
     let_go,
+    repeats_too_long,
     segment_standing,
     take_acknowledgement,
     take_urgent,
@@ -22,8 +23,10 @@ from nfmailguard.cext.admission cimport (
 from nfmailguard.cext.client cimport client_octets, waited_for
 from nfmailguard.cext.core cimport (
     DROP_BEHIND_FIN,
+    DROP_CLOSED,
     DROP_CLOSES_GAP,
     DROP_CONDITION,
+    DROP_EARLY,
     DROP_END_KEPT,
     DROP_FINDING,
     DROP_INTERNAL,
@@ -41,7 +44,7 @@ from nfmailguard.cext.ending cimport (
     set_scene,
     stop_following,
 )
-from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_waiting
+from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_closed, flow_waiting
 from nfmailguard.cext.message cimport end_begun, end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
@@ -73,6 +76,7 @@ from nfmailguard.cext.stream cimport (
     stream_caught_up,
     stream_ended,
     stream_held,
+    stream_isn,
     stream_keep,
     stream_note_edit,
     stream_put_ahead,
@@ -82,6 +86,7 @@ from nfmailguard.cext.verdict cimport drop, drop_if
 
 cdef enum:
     MOST_KEPT = 3
+    MOST_EARLY = 3             # bytes of the client's before the greeting; no verb is so short
 
 
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
@@ -307,6 +312,23 @@ cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64
     return False
 
 
+cdef bint too_talkative(Flow *flow, Packet *packet) noexcept nogil:
+    """Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
+
+    A server whose connection began elsewhere (another SYN cookie's) would read it from its middle. Its first bytes
+    pass: no denied command lies within them, and servers look for clients that talk early (postscreen).
+    """
+    cdef Stream *stream = &flow.stream[1]
+    cdef uint32_t most = stream_isn(stream) + 1 + MOST_EARLY - packet.seq
+    if packet.payload_length == 0 or nm_seq_diff(packet.seq + packet.payload_length, packet.seq + most) <= 0:
+        return False
+    if nm_seq_diff(packet.seq, stream.next_seq) > 0 or <int32_t> most <= 0 or packet.queued.flags & PACKET_GSO:
+        return True
+    packet_trim(packet, most)
+    packet.changed = 1
+    return False
+
+
 cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                  Operations *out) noexcept nogil:
     """A segment with payload; ``cleared``: its header has been changed already."""
@@ -318,6 +340,16 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     cdef uint32_t changed, decided
     cdef uint8_t verdict
     cdef bint conflict
+    if (to_server and apply and stream_ended(&flow.stream[0])
+            and nm_seq_diff(packet.seq + packet.payload_length, stream.kept_seq) > 0):
+        # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
+        # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
+        drop(core, DROP_CLOSED, packet.queued.id, out)
+        end_flow(core, flow, ACTION_RESET, now, out)
+        return
+    if to_server and flow.ruling.hold and flow.stream[0].octets == 0 and too_talkative(flow, packet):
+        drop(core, DROP_EARLY, packet.queued.id, out)
+        return
     if fresh and stream_ended(stream):
         # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
         drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
@@ -366,6 +398,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     if flow.fate == FLOW_INSPECTED and (stream_ahead(stream) != NULL or stream_held(stream) != NULL):
         pump(core, flow, to_server, now, out)
     if not to_server and flow.fate == FLOW_INSPECTED and not flow_waiting(flow) and (
+            not apply or not stream_ended(stream)) and (
             stream_ahead(&flow.stream[1]) != NULL or stream_held(&flow.stream[1]) != NULL):
         pump(core, flow, True, now, out)           # the reply that was waited for
 
@@ -378,11 +411,13 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
         core.counters.beyond_window += 1
         drop_if(core, flow.ruling.apply, DROP_WINDOW, packet.queued.id, out)
         return
+    if not to_server and repeats_too_long(core, flow, packet, now, out):
+        return
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
     if packet.payload_length and not to_server and flow.syn_ack:
-        flow.answered = 1                          # a server that speaks has got the client's ACK
+        flow.answered = flow.confirmed = 1         # a server that speaks has got the client's ACK
     if packet.payload_length and not flow.answered:
         if to_server and not flow.stream[0].known:
             flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST
@@ -390,13 +425,13 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
         return
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
         return
+    cleared |= packet.changed
     if packet.payload_length:
         arrive(core, flow, to_server, packet, cleared, now, out)
     else:
         let_go(core, flow, to_server, packet, cleared, out)
-    if (flow.fate == FLOW_INSPECTED and not flow.closed
+    if (flow.fate == FLOW_INSPECTED and not flow_closed(flow)
             and stream_ended(&flow.stream[0]) and stream_ended(&flow.stream[1])):
-        flow.closed = 1
         flow.end = END_FIN
     if flow.dialogue == NULL:
         return

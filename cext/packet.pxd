@@ -43,6 +43,15 @@ cdef enum ParseResult:
     MALFORMED = 3              # lengths that do not add up: no TCP would take it
     TRUNCATED = 4              # whole on the wire, cut on the way to us
 
+# What a TCP header's options say; options_read fills it.
+cdef struct Options:
+    uint32_t timestamp         # TSval, where present has OPTION_TIMESTAMPS
+    uint32_t echo              # TSecr
+    uint8_t present            # OptionBit
+    uint8_t scale              # of windows, where present has OPTION_SCALE
+    uint8_t refused            # an option that a receiver without its key drops the segment for
+    uint8_t multipath
+
 # A view: every pointer is into QueuedPacket.data, checked by packet_parse; owns nothing.
 cdef struct Packet:
     QueuedPacket *queued
@@ -59,6 +68,9 @@ cdef struct Packet:
     uint16_t window
     uint8_t flags              # TcpFlag
     uint8_t family             # 4 or 6
+    uint8_t extended           # IPv4 options or IPv6 extension headers
+    uint8_t changed            # bytes of the header have been overwritten: its checksums are not right any more
+    Options options
     uint8_t *source            # 4 or 16 octets
     uint8_t *destination
 
@@ -66,12 +78,8 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
 cdef bint packet_checksum_ok(Packet *packet) noexcept nogil
 cdef void packet_fix_checksums(Packet *packet) noexcept nogil
 cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil
-# The value of the window scale option, or -1.
-cdef int packet_window_scale(Packet *packet) noexcept nogil
-# The first option of the kind (RFC 9293 3.1), its length octet checked, or NULL.
-cdef uint8_t *packet_option(Packet *packet, uint8_t kind) noexcept nogil
-# Overwrites every option of the kind with NOPs.
-cdef void packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil
+# Overwrites IPv4 options with NOPs (RFC 791 3.1).
+cdef void packet_blank_ip_options(Packet *packet) noexcept nogil
 cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,
                            uint16_t source_port, uint16_t destination_port, uint32_t seq, uint32_t ack,
                            uint8_t flags) noexcept nogil

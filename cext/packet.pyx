@@ -15,10 +15,7 @@ cdef enum:
     IPV6_FRAGMENT = 44
     IPV6_AUTHENTICATION = 51
     IPV6_DESTINATION = 60
-    OPTION_END = 0
-    OPTION_NOP = 1
-    OPTION_WINDOW_SCALE = 3
-    MOST_SCALE = 14            # RFC 7323 2.3
+    IPV4_NOP = 1               # RFC 791 3.1, option type
 
 
 cdef inline int ipv6_transport(const uint8_t *ip, uint32_t length, uint32_t *at) noexcept nogil:
@@ -47,11 +44,13 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
     packet.queued = queued
     packet.ip = ip
     packet.tcp = NULL
+    packet.changed = 0
     if have < 20:
         return TRUNCATED if queued.length >= 20 and queued.length > have else MALFORMED
     if ip[0] >> 4 == 4:
         packet.family = 4
         offset = (ip[0] & 15) * 4
+        packet.extended = offset > 20
         length = nm_get16(ip + 2)
         if length == 0 and queued.length > 0xffff:
             length = queued.length                 # a super-packet of Linux's "BIG TCP": no queue hands over all of it
@@ -74,6 +73,7 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
         packet.source = ip + 8
         packet.destination = ip + 24
         protocol = ipv6_transport(ip, length if length < have else have, &offset)
+        packet.extended = ip[6] != PROTOCOL_TCP
         if protocol < 0:
             return MALFORMED if have >= length else TRUNCATED
         if protocol == IPV6_FRAGMENT:
@@ -140,38 +140,9 @@ cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil:
         nm_put16(packet.ip + 4, <uint16_t> (packet.length - 40))
 
 
-cdef uint8_t *find_option(Packet *packet, uint8_t *at, uint8_t kind) noexcept nogil:
-    """The next option of the kind from ``at`` on, or NULL."""
-    cdef uint32_t left
-    while at < packet.payload and at[0] != OPTION_END:
-        if at[0] == OPTION_NOP:
-            at += 1
-            continue
-        left = <uint32_t> (packet.payload - at)
-        if left < 2 or at[1] < 2 or at[1] > left:
-            return NULL
-        if at[0] == kind:
-            return at
-        at += at[1]
-    return NULL
-
-
-cdef uint8_t *packet_option(Packet *packet, uint8_t kind) noexcept nogil:
-    return find_option(packet, packet.tcp + 20, kind)
-
-
-cdef int packet_window_scale(Packet *packet) noexcept nogil:
-    cdef uint8_t *option = packet_option(packet, OPTION_WINDOW_SCALE)
-    if option == NULL or option[1] != 3:
-        return -1
-    return option[2] if option[2] < MOST_SCALE else MOST_SCALE
-
-
-cdef void packet_blank_option(Packet *packet, uint8_t kind) noexcept nogil:
-    cdef uint8_t *option = packet_option(packet, kind)
-    while option != NULL:
-        memset(option, OPTION_NOP, option[1])
-        option = find_option(packet, option, kind)
+cdef void packet_blank_ip_options(Packet *packet) noexcept nogil:
+    memset(packet.ip + 20, IPV4_NOP, (packet.ip[0] & 15) * 4 - 20)
+    packet.changed = 1
 
 
 cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,

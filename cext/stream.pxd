@@ -51,18 +51,20 @@ cdef struct Stream:
     Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
     Aside *aside
     uint64_t octets            # decided since the beginning
-    uint32_t isn
+    uint32_t timestamp         # the latest TSval its receiver can have noted (RFC 7323 4.3), see stream_agreed
     uint32_t next_seq          # the first octet that is not decided
     uint32_t kept_seq          # the first octet that is not acknowledged
     uint32_t fin_seq           # where the stream ends, when fin
     uint32_t widest            # the widest window its receiver has announced
     uint32_t window_end        # the first octet the receiver has not made room for
-    uint8_t known              # isn seen
+    uint8_t known              # its SYN was seen: next_seq - octets - 1 is its initial sequence number
     uint8_t fin
     uint8_t windowed           # window_end is known
     uint8_t interface_known    # Flow.interface, of this direction
     uint8_t scale              # of the windows its sender announces (RFC 7323 2.2)
-    uint8_t scaled             # its sender offered to scale
+    uint8_t offers             # OptionBit: what its sender's SYN offered
+    uint8_t other_offers       # the same of another SYN, Flow.other_syn
+    uint8_t other_scale
 
 # Appends what was decided and moves next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil
@@ -107,6 +109,14 @@ cdef inline uint32_t stream_held_count(const Stream *stream) noexcept nogil:
 
 cdef inline uint32_t ahead_end(const Ahead *ahead) noexcept nogil:
     return ahead.seq + ahead.octets.length
+
+cdef inline uint32_t stream_isn(const Stream *stream) noexcept nogil:
+    return stream.next_seq - <uint32_t> stream.octets - 1
+
+# Whether a number lies before the first byte of the stream; numbers of more than 2^31 bytes ago do not.
+cdef inline bint before_stream(const Stream *stream, uint32_t seq) noexcept nogil:
+    cdef int32_t behind = nm_seq_diff(stream.next_seq, seq)
+    return behind > 0 and <uint64_t> behind > stream.octets
 
 cdef inline bint stream_ended(const Stream *stream) noexcept nogil:
     # Whether the FIN stands behind the last decided octet.

@@ -231,6 +231,7 @@ cdef int load_tables(Core *core, dict tables) except -1:
     core.held_source_limit = tables["held_source_limit"]
     core.pending_limit = tables["pending_limit"]
     core.can_hold = tables["can_hold"]
+    core.offload = tables["offload"]
     core.pool.limit = tables["memory"]
     return 0
 

@@ -178,6 +178,7 @@ def _tables(
     can_hold: bool,
     records: bool | Collection[int],
     told: Collection[str] | None,
+    offload: bool,
 ) -> dict[str, object]:
     verbs = _verb_names(rules)
     grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
@@ -210,6 +211,7 @@ def _tables(
         "held_source_limit": limits.held_per_source,
         "pending_limit": limits.pending_segments,
         "can_hold": can_hold,
+        "offload": offload,
         "memory": limits.memory,
         "flows": flows_at_once(limits),
         "ring": _RING_RECORDS,
@@ -230,7 +232,8 @@ class Engine(core.Engine):
     inspected, besides those of the rules. ``dry_run`` reports and changes nothing.
     ``can_hold=False`` is for a driver that must answer each packet at once.
     ``records``: False makes none, a collection of RecordKind those; ``told``: of commands and
-    replies only those of these verbs. Raises ValueError for more rules, verbs or
+    replies only those of these verbs. ``offload``: packets of flows that are passed may go by unseen,
+    but for their SYNs, FINs and RSTs. Raises ValueError for more rules, verbs or
     keywords than the core holds and OSError for an interface that does not exist.
     """
 
@@ -249,9 +252,10 @@ class Engine(core.Engine):
         can_hold: bool = True,
         records: bool | Collection[int] = True,
         told: Collection[str] | None = None,
+        offload: bool = False,
     ) -> Engine:
         self = super().__new__(
-            cls, _tables(rules, ports, limits or Limits(), on or On(), dry_run, can_hold, records, told)
+            cls, _tables(rules, ports, limits or Limits(), on or On(), dry_run, can_hold, records, told, offload)
         )
         self.rules = tuple(rules)
         self._on = on or On()

@@ -45,11 +45,11 @@ Value = int | bytes | dict[str, Any]
 NFT_REG_1 = 1
 META_MARK, META_IIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 15, 16
 CT_STATE, CT_MARK, CT_STATE_INVALID = 0, 3, 1
-TCP_SYN, TCP_ACK = 0x02, 0x10
+TCP_FIN, TCP_SYN, TCP_RST = 0x01, 0x02, 0x04
 TCP_FLAGS_AT = 13
 PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
 CMP_EQ, CMP_NEQ = 0, 1
-ACCEPT, JUMP, GOTO = 1, -3, -4
+DROP, ACCEPT, JUMP, GOTO = 0, 1, -3, -4
 NFPROTO_INET = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
@@ -128,6 +128,7 @@ def _mark(mark: int) -> Statement:
 
 _FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
 _ACCEPT = _verdict("accept", ACCEPT)
+_DROP = _verdict("drop", DROP)
 _COUNTER = Statement("counter", (("counter", {}),))
 _OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
 _NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
@@ -139,16 +140,19 @@ def _store(name: str, key: int) -> tuple[str, dict[str, Value]]:
     return name, {"sreg": NFT_REG_1, "key": key}
 
 
-def _flags(text: str, mask: int, value: int) -> Statement:
+def _flags(text: str, mask: int, value: int, operator: int = CMP_EQ) -> Statement:
     protocol = (_load("meta", key=META_L4PROTO), _compare(b"\x06"))
     where = _load("payload", base=PAYLOAD_TRANSPORT, offset=TCP_FLAGS_AT, len=1)
     return Statement(
-        f"tcp flags & {text}", (*protocol, where, _masked(bytes([mask]), bytes(1)), _compare(bytes([value])))
+        f"tcp flags & {text}", (*protocol, where, _masked(bytes([mask]), bytes(1)), _compare(bytes([value]), operator))
     )
 
 
-_NO_SYN = _flags("syn == 0", TCP_SYN, 0)
-_SYN_ACK = _flags("(syn | ack) == syn | ack", TCP_SYN | TCP_ACK, TCP_SYN | TCP_ACK)
+#: A packet that begins or ends a connection, or may.
+_ENDS = TCP_FIN | TCP_SYN | TCP_RST
+_IN_BETWEEN = _flags("(fin | syn | rst) == 0", _ENDS, 0)
+_BEGINS_OR_ENDS = _flags("(fin | syn | rst) != 0", _ENDS, 0, CMP_NEQ)
+_RST = _flags("rst == rst", TCP_RST, TCP_RST)
 _CONNECTION_OFFLOADED = Statement(
     f"ct mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
     (_load("ct", key=CT_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
@@ -194,8 +198,9 @@ class Ruleset:
     servers' networks; none means all. With both ``input`` and ``output``, what the
     machine sends to itself is queued on output alone: it would be seen twice. ``offload``:
     a connection is not queued any more once a packet of it has come back with OFFLOAD_MARK,
-    but for its SYNs, until a server answers one: the ports are used again. (What a SYN does not
-    do, nobody who only knows the ports can.)
+    until one begins or ends it, or may: the engine sees every SYN, FIN and RST, and says again
+    whether the rest can go by. A RST that conntrack does not take is dropped: the engine has not
+    seen the numbers.
     """
 
     def __init__(
@@ -267,7 +272,11 @@ class Ruleset:
     def _chains(self, queue: Statement) -> Iterator[Chain]:
         """Those that are jumped to first: a transaction is read in order."""
         past = (
-            ((_SYN_ACK, _INSPECT_CONNECTION), (_NO_SYN, _CONNECTION_OFFLOADED, _COUNTER, _ACCEPT))
+            (
+                (_INVALID, _RST, _COUNTER, _DROP),
+                (_BEGINS_OR_ENDS, _INSPECT_CONNECTION),
+                (_IN_BETWEEN, _CONNECTION_OFFLOADED, _COUNTER, _ACCEPT),
+            )
             if self.offload
             else ()
         )

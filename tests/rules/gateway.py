@@ -153,7 +153,7 @@ class Connection(Dialogue):
         self.sent[True] += 1
         assert self.send(False, SYN | ACK, options=options) == [ACCEPT]
         self.sent[False] += 1
-        assert self.send(True, ACK, **queued) == [ACCEPT]
+        assert self.send(True, ACK, options=options, **queued) in ([ACCEPT], [REPLACE])
 
     def reads(self, to_server: bool) -> bytes:
         """What the receiving side's application reads, whichever copy of an octet its TCP keeps."""
@@ -230,6 +230,13 @@ class Connection(Dialogue):
         """With the server's greeting received and acknowledged."""
         assert self.server(b"220 mail ESMTP\r\n") in ([ACCEPT], [REPLACE])
         assert self.send(True, ACK) == [ACCEPT]
+        return self
+
+    def greeted_with(self, options: bytes) -> Connection:
+        """The same where every segment carries ``options``."""
+        assert self.send(False, payload=b"220 ***\r\n", options=options) == [ACCEPT]
+        self.sent[False] += 9
+        assert self.send(True, ACK, options=options) == [ACCEPT]
         return self
 
     def in_text(self) -> Connection:

@@ -67,7 +67,7 @@ def test_syn_data_is_cut_off_and_decided_when_it_comes_again(family: int) -> Non
     connection = Connection(family=family, shake=False)
     cookie = b"\x22\x0a" + bytes(8) + b"\x01\x01"  # RFC 7413 4.1.1
     assert connection.send(True, SYN, b"EXPN a\r\n", options=cookie) == [REPLACE]
-    assert (connection.last.payload, connection.last.flags, connection.last.options) == (b"", SYN, cookie)
+    assert (connection.last.payload, connection.last.flags, connection.last.options) == (b"", SYN, b"\x01" * 12)
     connection.sent[True] += 1
     assert connection.send(False, SYN | ACK, b"220 evil\r\n") == [REPLACE]
     assert (connection.last.payload, connection.last.flags) == (b"", SYN | ACK)
@@ -256,11 +256,11 @@ def test_port_reuse_begins_a_new_flow_at_once(family: int, how: str) -> None:
 
 
 @families
-def test_rst_closes_at_the_exact_number_only(family: int) -> None:
+def test_rst_at_a_number_that_its_receiver_does_not_expect_goes_nowhere(family: int) -> None:
     connection = Connection(family=family).greeted()
-    for wrong in (1, -1, 70_000):
-        assert connection.send(True, RST, seq=connection.sent[True] + wrong) == [ACCEPT]
-        assert connection.send(False, RST, seq=connection.sent[False] + wrong) == [ACCEPT]
+    for wrong in (1, -1, 70_000, 2**31):
+        assert connection.send(True, RST, seq=connection.sent[True] + wrong) == [DROP]
+    assert connection.gateway.count("drop.rst") == 4
     connection.send(True, SYN, seq=77_000)
     assert connection.gateway.count("flows_opened") == 1  # it is open: the SYN is the server's to judge
     assert connection.send(True, RST) == [ACCEPT]
@@ -268,25 +268,69 @@ def test_rst_closes_at_the_exact_number_only(family: int) -> None:
     assert connection.gateway.count("flows_opened") == 2
 
 
+@families
+def test_rst_ends_the_flow_at_whatever_number_its_receiver_may_expect(family: int) -> None:
+    # What the server has acknowledged, what has left, and what has left ahead of a gap.
+    for at in (0, 6, 18):
+        connection = Connection(family=family).in_text()
+        mark = connection.mark
+        connection.send(True, payload=b"text\r\n", lost=True)
+        connection.send(True, payload=b"text\r\n", at=mark + 12, lost=True)
+        assert connection.send(True, RST, at=mark + at) == [ACCEPT]
+        assert connection.send(True, payload=b"text\r\n") == [DROP, EMIT]
+        assert connection.send(False, ACK) == [DROP, EMIT]
+        assert connection.send(True, SYN, seq=77_000) == [ACCEPT]
+        assert connection.gateway.count("flows_opened") == 2
+
+
+@families
+def test_rst_of_a_server_without_the_connection_has_a_number_it_was_asked_for(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    old = connection.isn[False] + 1
+    assert connection.send(True, ACK, ack=old) == [ACCEPT]
+    assert connection.send(False, RST, seq=old) == [ACCEPT]  # RFC 9293 3.10.7.1
+    assert connection.client(b"NOOP\r\n") == [DROP, EMIT]
+    for number in (5, 70_000, 2**31):  # or it gives the connection up behind a lost segment, or a shrunk window
+        connection = Connection(family=family).greeted()
+        assert connection.send(False, RST | ACK, seq=connection.sent[False] + number) == [ACCEPT]
+        assert connection.client(b"NOOP\r\n") == [DROP, EMIT]
+
+
+@families
+def test_rst_before_an_answer_ends_what_the_server_has_of_old(family: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.send(True, SYN)
+    connection.sent[True] += 1
+    assert connection.send(False, ACK, seq=9000, ack=4711) == [ACCEPT]  # a challenge: it has another connection
+    assert connection.send(True, RST, seq=4711) == [ACCEPT]
+    assert connection.send(False, RST | ACK, seq=0, ack=4711) == [ACCEPT]
+    connection.begin((1000, 5000))
+    connection.shake()
+    assert connection.gateway.count("flows_opened") == 1
+    refused = Connection(connection.gateway, family, port=40001, shake=False)
+    refused.send(True, SYN)
+    assert refused.send(False, RST | ACK, seq=0, ack=1001) == [ACCEPT]
+    assert refused.send(True, SYN, seq=2000) == [ACCEPT]
+    assert connection.gateway.count("flows_opened") == 3
+
+
 def test_rst_behind_a_fin_counts_it() -> None:
     connection = Connection().greeted()
     connection.send(True, FIN | ACK)
-    assert connection.send(True, RST, seq=connection.sent[True] + 2) == [ACCEPT]
-    connection.send(True, SYN, seq=77_000)
-    assert connection.gateway.count("flows_opened") == 1
+    assert connection.send(True, RST, seq=connection.sent[True] + 2) == [DROP]
     assert connection.send(True, RST, seq=connection.sent[True] + 1) == [ACCEPT]
     connection.send(True, SYN, seq=78_000)
     assert connection.gateway.count("flows_opened") == 2
 
 
 @families
-def test_rst_leaves_the_flow_inspected(family: int) -> None:
+@pytest.mark.parametrize("to_server", [True, False])
+def test_rst_that_dies_on_the_way_opens_nothing(family: int, to_server: bool) -> None:
     connection = Connection(family=family).greeted()
-    assert connection.send(True, RST, lost=True) == [ACCEPT]  # with a TTL that does not last, say
-    assert connection.client(b"EXPN a\r\n") == [REPLACE]
-    assert connection.server_reads == b"XXXX a\r\n"
-    assert connection.send(False, RST | ACK, lost=True) == [ACCEPT]
-    assert connection.client(b"VRFY b\r\n") == [REPLACE]
+    assert connection.send(to_server, RST | ACK, lost=True) == [ACCEPT]  # with a TTL that does not last, say
+    assert connection.client(b"EXPN a\r\n") == [DROP, EMIT]
+    assert connection.server_reads == b""
+    assert connection.gateway.count("flows_now") == 1
 
 
 @families
@@ -295,6 +339,7 @@ def test_rst_payload_is_cut_off(family: int) -> None:
     assert connection.send(True, RST | ACK, b"EXPN a\r\n") == [REPLACE]
     assert connection.server_reads == b""
     assert (connection.last.flags, connection.last.payload) == (RST | ACK, b"")
+    connection = Connection(family=family).greeted()
     assert connection.send(False, RST, b"why") == [REPLACE]
     assert (connection.last.flags, connection.last.payload) == (RST, b"")
 
@@ -362,8 +407,8 @@ def test_no_answer_yet_of_the_client_either(family: int) -> None:
     connection.sent[True] += 1
     connection.send(False, SYN | ACK)
     connection.sent[False] += 1
-    assert connection.send(True, payload=b"NOOP\r\n", ack=5000) == RESET
-    assert connection.names == ["flow.asymmetric"]
+    assert connection.send(True, payload=b"NOOP\r\n", ack=5000) == [DROP]  # not even of the server's SYN
+    assert connection.server_reads == b""
 
 
 @pytest.mark.parametrize(

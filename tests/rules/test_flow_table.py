@@ -129,7 +129,7 @@ def test_passed_flows_end_and_do_not_stay(family: int, how: str) -> None:
     connection.server(b"tls tls")
     connection.client(b"tls tls")
     wrong = connection.sent[True] + 5
-    assert connection.send(True, RST, seq=wrong) == [ACCEPT]
+    assert connection.send(True, RST, seq=wrong) == [DROP]
     if how == "fins":
         assert connection.send(True, FIN | ACK) == [ACCEPT]
     gateway.wait(11)
@@ -137,6 +137,22 @@ def test_passed_flows_end_and_do_not_stay(family: int, how: str) -> None:
     assert connection.send(how == "rst", RST if how == "rst" else FIN | ACK) == [ACCEPT]
     gateway.wait(11)
     assert gateway.count("flows_now") == 0
+
+
+def test_passed_flows_end_by_a_rst_at_what_the_server_has_acknowledged() -> None:
+    connection = passed(Gateway(Policy("all")))
+    connection.send(False, ACK)
+    place = connection.sent[True]
+    assert connection.client(b"that never arrives") == [ACCEPT]
+    assert connection.send(True, RST, seq=place) == [ACCEPT]
+    assert connection.client(b"tls tls") == [DROP, EMIT]
+
+
+def test_passed_flows_end_by_any_rst_where_their_packets_go_by_unseen() -> None:
+    gateway = Gateway(Policy("all"), offload=True)
+    connection = passed(gateway)
+    assert connection.send(True, RST, seq=connection.sent[True] + 100_000) == [ACCEPT]  # conntrack has checked it
+    assert connection.client(b"tls tls") == [DROP, EMIT]
 
 
 @families

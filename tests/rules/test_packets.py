@@ -9,7 +9,8 @@ import pytest
 from nfmailguard.policy.model import Action, On
 from nfmailguard.ruleset import Ruleset
 from tests.rules.gateway import ACCEPT, DROP, EMIT, PARTIAL, REPLACE, RESET, Connection, Gateway
-from tests.support.wire import ACK, FIN, PSH, RST, SYN, URG, checksum, parse
+from tests.support.dialogue import findings
+from tests.support.wire import ACK, FIN, PSH, RST, SYN, URG, checksum
 
 families = pytest.mark.parametrize("family", [4, 6])
 HOP_BY_HOP, ROUTING, DESTINATION, FRAGMENT, TCP = 0, 43, 60, 44, 6
@@ -170,33 +171,16 @@ def test_malformed_lengths_are_dropped(family: int) -> None:
 HEADERS = {
     "ttl": {"ttl": 1},
     "dscp and ecn": {"tos": 0xBB},
-    "timestamps of long ago": {"options": b"\x01\x01" + struct.pack("!BBII", 8, 10, 1, 1)},
-    "an md5 signature": {"options": b"\x13\x12" + bytes(16) + b"\x01\x01"},
-    "an option of no length": {"options": b"\xfd\x00\x01\x01"},
     "a window of nothing": {"window": 0},
 }
-EXTRAS = {
-    4: {
-        "router alert": {"extra": b"\x94\x04\x00\x00"},
-        "a source route": {"extra": b"\x83\x07\x04\x0a\x00\x00\x01\x00"},
-    },
-    6: {
-        "hop by hop": {"extra": struct.pack("!BB6x", TCP, 0), "extra_kind": HOP_BY_HOP},
-        "destination options": {"extra": struct.pack("!BB14x", TCP, 1), "extra_kind": DESTINATION},
-        "two of them": {
-            "extra": struct.pack("!BB6xBB6x", DESTINATION, 0, TCP, 0),
-            "extra_kind": ROUTING,
-        },
-    },
-}
-CASES = [(family, name) for family in (4, 6) for name in HEADERS | EXTRAS[family]]
 
 
-@pytest.mark.parametrize(("family", "name"), CASES)
+@families
+@pytest.mark.parametrize("name", HEADERS)
 def test_headers_decide_nothing_but_are_passed_on(family: int, name: str) -> None:
-    header = (HEADERS | EXTRAS[family])[name]
+    header = HEADERS[name]
     connection = Connection(family=family).greeted()
-    # It dies on the way, or its receiver does not take it: its octets have been decided all the same.
+    # It dies on the way: its bytes have been decided all the same.
     first = connection.packet(True, payload=b"NOOP a\r\n", **header)
     assert connection.raw(True, first, lost=True) == [ACCEPT]
     assert connection.left[-1] == first
@@ -208,7 +192,177 @@ def test_headers_decide_nothing_but_are_passed_on(family: int, name: str) -> Non
     assert connection.server_reads.endswith(b"XXXX b\r\n")
     changed = connection.left[-1]
     assert changed[: len(changed) - 8][:10] == second[: len(second) - 8][:10]
-    assert parse(changed).options == parse(second).options
+
+
+EXTENSIONS = {
+    "hop by hop": {"extra": struct.pack("!BB6x", TCP, 0), "extra_kind": HOP_BY_HOP},
+    "destination options": {"extra": struct.pack("!BB14x", TCP, 1), "extra_kind": DESTINATION},
+    "an option that a host must refuse": {  # RFC 8200 4.2: the two highest bits say so
+        "extra": struct.pack("!BBBBI", TCP, 0, 0xDE, 4, 0),
+        "extra_kind": DESTINATION,
+    },
+    "two of them": {"extra": struct.pack("!BB6xBB6x", DESTINATION, 0, TCP, 0), "extra_kind": ROUTING},
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_extension_headers_of_ipv6_do_not_pass(name: str) -> None:
+    header = EXTENSIONS[name]
+    begun = Connection(family=6, shake=False)
+    assert begun.send(True, SYN, **header) == [DROP]
+    connection = Connection(family=6).greeted()
+    for to_server, flags, payload in (
+        (True, ACK | PSH, b"NOOP\r\n"),
+        (False, ACK | PSH, b"250 ok\r\n"),
+        (True, RST, b""),
+        (True, FIN | ACK, b""),
+        (True, SYN, b""),
+        (False, SYN | ACK, b""),
+    ):
+        assert connection.send(to_server, flags, payload, **header) == [DROP]
+    assert connection.gateway.count("drop.option") >= 5
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+    assert connection.server_reads == b"XXXX\r\n"
+
+
+@pytest.mark.parametrize("extra", [b"\x94\x04\x00\x00", b"\x83\x07\x04\x0a\x00\x00\x01\x00", b"\xde\x30\x00\x00"])
+def test_extension_headers_are_options_in_ipv4_and_become_nops(extra: bytes) -> None:
+    connection = Connection(shake=False)
+    assert connection.send(True, SYN, extra=extra) == [REPLACE]
+    connection.sent[True] += 1
+    assert connection.send(False, SYN | ACK, extra=extra) == [REPLACE]
+    connection.sent[False] += 1
+    for to_server, flags, payload in (
+        (True, ACK, b""),
+        (False, ACK | PSH, b"220 ***\r\n"),
+        (True, ACK | PSH, b"NOOP\r\n"),
+        (True, RST, b""),
+    ):
+        assert connection.send(to_server, flags, payload, extra=extra) == [REPLACE]
+        left = connection.left[-1]
+        assert left[20 : 20 + len(extra)] == b"\x01" * len(extra)
+        assert checksum(left[: 20 + len(extra)]) == 0
+        if payload and not to_server:
+            connection.sent[False] += len(payload)
+    assert connection.server_reads == b"NOOP\r\n"
+
+
+MD5, AO = b"\x13\x12" + bytes(16) + b"\x01\x01", b"\x1d\x10" + bytes(14)
+STAMPS = b"\x01\x01" + struct.pack("!BBII", 8, 10, 5_000, 6_000)
+
+
+def stamped(value: int) -> bytes:
+    return b"\x01\x01" + struct.pack("!BBII", 8, 10, value % 2**32, 1)
+
+
+@families
+@pytest.mark.parametrize("option", [MD5, AO, STAMPS + MD5], ids=["md5", "ao", "both"])
+def test_refused_options_make_a_segment_that_is_not_believed(family: int, option: bytes) -> None:
+    connection = Connection(family=family).greeted()
+    for to_server, flags, payload in (
+        (True, ACK | PSH, b"NOOP\r\n"),
+        (True, RST, b""),
+        (True, FIN | ACK, b""),
+        (True, SYN, b""),
+        (False, ACK | PSH, b"250 ok\r\n"),
+        (False, RST, b""),
+        (False, SYN | ACK, b""),
+    ):
+        assert connection.send(to_server, flags, payload, options=option) == [DROP]
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+    assert connection.server_reads == b"XXXX\r\n"
+    assert connection.gateway.count("flows_now") == 1
+
+
+def test_refused_options_move_nothing_in_what_monitor_follows_either() -> None:
+    connection = Connection().greeted()
+    connection.send(True, payload=b"EXPN x\r\n", options=MD5)
+    connection.client(b"VRFY y\r\n")
+    assert [f.before for f in findings(connection.gateway.watched) if f.name == "command.denied"] == [b"VRFY y"]
+
+
+@families
+def test_agreed_options_stay_and_all_others_become_nops(family: int) -> None:
+    maximum, scale, sack_permitted = b"\x02\x04\x05\xb4", b"\x01\x03\x03\x07", b"\x04\x02"
+    sack = b"\x05\x0a" + bytes(8)
+    user_timeout, unknown, fast_open = b"\x1c\x04\x00\x01", b"\xfd\x08" + bytes(6), b"\x22\x04\x00\x01"
+    connection = Connection(family=family, shake=False)
+    offered = maximum + sack_permitted + STAMPS + scale
+    assert connection.send(True, SYN, options=offered + unknown + fast_open + b"\x05\x02") == [REPLACE]
+    assert connection.last.options == offered + b"\x01" * 14
+    connection.sent[True] += 1
+    assert connection.send(False, SYN | ACK, options=maximum + sack_permitted + b"\x01\x01") == [ACCEPT]
+    connection.sent[False] += 1
+    # Agreed: selective acknowledgements, and no timestamps.
+    assert connection.send(True, ACK, options=sack + user_timeout + b"\x01\x01") == [REPLACE]
+    assert connection.last.options == sack + b"\x01" * 6
+    assert connection.send(True, ACK, options=STAMPS) == [REPLACE]
+    assert connection.last.options == b"\x01" * 12
+    assert connection.send(True, ACK, options=maximum + scale) == [REPLACE]
+    assert connection.last.options == b"\x01" * 8
+    assert connection.gateway.count("options_blanked") == 4
+    another = Connection(family=family, port=40001, shake=False)
+    assert another.send(True, SYN, options=sack + b"\x01\x01") == [REPLACE]
+
+
+@families
+@pytest.mark.parametrize("bad", [b"\xfd\x00\x01\x01", b"\x08\x0c\x00\x00", b"\x01\x01\x01\x05", b"\x01\x01\x13\x01"])
+def test_agreed_options_end_where_a_length_cannot_be_right(family: int, bad: bytes) -> None:
+    connection = Connection(family=family).greeted()
+    assert connection.send(True, ACK, options=bad) == [REPLACE]
+    assert connection.last.options == b"\x01" * 4
+
+
+@families
+def test_agreed_options_are_read_once_each(family: int) -> None:
+    connection = Connection(family=family, options=stamped(5000)).greeted_with(stamped(5001))
+    assert connection.send(True, ACK, options=stamped(5002) + stamped(9)) == [REPLACE]
+    assert connection.last.options == stamped(5002) + b"\x01" * 12
+
+
+@families
+def test_timestamps_that_are_old_or_missing_are_those_of_no_segment(family: int) -> None:
+    connection = Connection(family=family, options=stamped(5000)).greeted_with(stamped(5001))
+    assert connection.send(True, payload=b"NOOP\r\n", options=stamped(5010)) == [ACCEPT]
+    connection.sent[True] += 6
+    for late in (stamped(5009), stamped(1), stamped(5010 - 2**31 + 1), b"", STAMPS[:2] + b"\x01" * 10):
+        assert connection.send(True, payload=b"RSET\r\n", options=late) == [DROP]
+        assert connection.send(True, FIN | ACK, options=late) == [DROP]
+        assert connection.send(True, ACK, options=late) == [DROP]
+    assert connection.gateway.count("drop.timestamp") == 15
+    assert connection.send(True, payload=b"EXPN\r\n", options=stamped(5010)) == [REPLACE]
+    assert connection.server_reads == b"NOOP\r\nXXXX\r\n"
+    assert connection.send(True, RST, seq=connection.sent[True] + 6) == [ACCEPT]  # RFC 7323 3.2
+
+
+def test_timestamps_of_what_overtook_do_not_count_until_its_turn_has_come() -> None:
+    connection = Connection(options=stamped(5000)).greeted_with(stamped(5001))
+    assert connection.send(True, payload=b"RSET\r\n", at=6, options=stamped(5012)) == []
+    assert connection.send(True, payload=b"NOOP\r\n", options=stamped(5011)) == [ACCEPT, ACCEPT]
+    assert connection.server_reads == b"NOOP\r\nRSET\r\n"
+
+
+def test_timestamps_are_the_servers_word_where_the_client_has_sent_several_syns() -> None:
+    connection = Connection(shake=False)
+    connection.send(True, SYN, options=stamped(5000))
+    connection.send(True, SYN, options=stamped(9000))
+    connection.sent[True] += 1
+    answer = b"\x01\x01" + struct.pack("!BBII", 8, 10, 77, 5000)
+    assert connection.send(False, SYN | ACK, options=answer) == [ACCEPT]
+    connection.sent[False] += 1
+    assert connection.send(True, ACK, options=stamped(5001)) == [ACCEPT]
+
+
+@families
+def test_timestamps_are_none_of_our_business_where_they_were_not_agreed(family: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.send(True, SYN, options=stamped(5000))
+    connection.sent[True] += 1
+    connection.send(False, SYN | ACK)
+    connection.sent[False] += 1
+    assert connection.send(True, ACK) == [ACCEPT]
+    connection.greeted()
+    assert connection.client(b"NOOP\r\n") == [ACCEPT]
 
 
 @families

@@ -135,6 +135,10 @@ class Books:
         before, self.last = self.last, self.engine.core_counters()[0]
         self.count(before)
         ends = sum(self.last[name] - before[name] for name in ("flows_reset", "flows_dropped")) > 0
+        closed = self.last.get("drop.closed", 0) > before.get(
+            "drop.closed", 0
+        )  # by what TCP says, of which the model knows nothing
+        told = given is not None and given.segment.flags & RST and verdicts.get(own) is not None
         if self.last["flows_opened"] > self.first["flows_opened"] + 1:
             self.reborn = self.over = True
         if given is not None and (given.believable or (given.segment.flags & SYN and verdicts.get(own) is not None)):
@@ -149,8 +153,8 @@ class Books:
         self.over |= self.passed
         for answered, segment in leaving:
             self.leave(answered, segment, ending=ends)
-        self.ended |= ends
-        self.cut_short |= ends and not self.over
+        self.ended |= ends or (bool(told) and self.apply and not self.over)
+        self.cut_short |= ends and not closed and not self.over
         self.forgotten |= self.last["flows_now"] == 0
         self.over |= self.forgotten
         return verdicts.get(own) is not None

@@ -280,7 +280,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_ctrl_c_is_quiet() -> None:
-    command = [sys.executable, "-m", "nfmailguard", "translate"]
+    # A shell that ignores SIGINT, as one in the background does, hands that down.
+    program = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "import sys; sys.argv[1:] = ['translate']; runpy.run_module('nfmailguard', run_name='__main__')"
+    command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         time.sleep(1)
         process.send_signal(signal.SIGINT)

@@ -36,6 +36,14 @@ def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
 @click.option("--profile", metavar="NAME", default="pix63", show_default=True, help="The gateway's profile.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `run`.")
 @click.option("--only", multiple=True, metavar="NAME", help="This technique; may be given again.")
+@click.option("--like", metavar="TEXT", default="", help="Those with TEXT in their names.")
+@click.option(
+    "--cookies",
+    type=click.IntRange(0, 2),
+    default=1,
+    show_default=True,
+    help="The server's tcp_syncookies: never, under a flood (of ours), always.",
+)
 @click.option("--list", "as_list", is_flag=True, help="List the techniques and run none.")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
@@ -47,6 +55,8 @@ def lab_evade(
     profile: str,
     overrides: tuple[str, ...],
     only: tuple[str, ...],
+    like: str,
+    cookies: int,
     as_list: bool,
     record: Path | None,
     ipv6: bool,
@@ -69,7 +79,7 @@ def lab_evade(
 
         evade.show_list(Console())
         return
-    choice = evade.Choice(mode, profile, overrides, only, 6 if ipv6 else 4)
+    choice = evade.Choice(mode, profile, overrides, only, 6 if ipv6 else 4, cookies, like)
     context.exit(evade.main(choice, record, as_json=as_json))
 
 

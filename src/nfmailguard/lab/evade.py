@@ -36,6 +36,8 @@ from nfmailguard.policy.model import Policy
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
+#: Letters of a command line or an answer that are kept.
+LONGEST = 160
 #: Ranges at once; a technique mostly waits, for what must not come.
 LANES = 3
 #: Techniques that follow each other through one gateway.
@@ -52,6 +54,10 @@ class Choice(NamedTuple):
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     family: int = 4
+    #: The server's net.ipv4.tcp_syncookies.
+    cookies: int = 1
+    #: Names with this in them, and no others.
+    like: str = ""
 
     def options(self) -> list[str]:
         """As ``nfmailguard run`` takes them."""
@@ -75,6 +81,9 @@ class Result(NamedTuple):
     faults: tuple[str, ...]
     findings: tuple[str, ...]
     honest: str
+    #: Connection by connection: what the server read as a command, and what it answered.
+    dialogues: tuple[tuple[tuple[str, str], ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def chosen(choice: Choice) -> list[Technique]:
@@ -88,7 +97,9 @@ def chosen(choice: Choice) -> list[Technique]:
     return [
         technique
         for technique in TECHNIQUES
-        if choice.family in technique.families and (not choice.only or technique.name in choice.only)
+        if choice.family in technique.families
+        and (not choice.only or technique.name in choice.only)
+        and choice.like in technique.name
     ]
 
 
@@ -127,7 +138,10 @@ class Work:
     def lane(self, scratch: Path, number: int) -> list[Result]:
         """Takes groups until none is left, on a topology of its own."""
         results: list[Result] = []
-        with Topology(f"{number}-") as topology, ProvingGround(topology, self.choice.family) as ground:
+        with (
+            Topology(f"{number}-") as topology,
+            ProvingGround(topology, self.choice.family, self.choice.cookies) as ground,
+        ):
             while not self.stopped.is_set():
                 with self._lock:
                     if not self._left:
@@ -186,7 +200,14 @@ def _result(trial: Trial, events: Iterable[dict[str, Any]]) -> Result:
         trial.faults,
         tuple(findings),
         trial.honest,
+        tuple(tuple((_readable(line), _readable(answer)) for line, answer in one) for one in trial.dialogues),
+        trial.notes,
     )
+
+
+def _readable(octets: bytes) -> str:
+    text = repr(octets)[2:-1]
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
 
 
 def shown(octets: str) -> str:

@@ -58,6 +58,8 @@ class Conversation:
     spans: list[tuple[str, bytes]] = field(default_factory=list)
     #: Command lines as this server read them.
     lines: list[bytes] = field(default_factory=list)
+    #: What was said to each of them.
+    answers: list[bytes] = field(default_factory=list)
     sent: bytearray = field(default_factory=bytearray)
     messages: list[bytes] = field(default_factory=list)
     changed: float = 0.0
@@ -130,7 +132,9 @@ class Session:
             self.say("235 2.7.0 Authentication successful")
         else:
             self.conversation.lines.append(line)
+            before = len(self.conversation.sent)
             self._command(line)
+            self.conversation.answers.append(bytes(self.conversation.sent[before:]))
         return True
 
     def _read_text(self) -> bool:

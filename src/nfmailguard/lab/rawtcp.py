@@ -27,6 +27,8 @@ MTU = 1500
 ETH_P_ALL, ETH_P_IPV4, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 SO_RCVBUFFORCE = 33
 PACKET_OUTGOING = 4
+#: In the options of a kernel's segment.
+TIMESTAMP = re.compile(rb"\x08\x0a(.{4})", re.DOTALL)
 COMPLETE_REPLY = re.compile(rb"(?:^|\n)\d{3}(?: [^\n]*)?\r?\n$")
 
 
@@ -205,6 +207,8 @@ class RawTcp:
     peer_next: int = 0
     acknowledged: int = 0
     clock: int = 5_000_000
+    #: The peer's latest timestamp, to be echoed.
+    peer_clock: int = 0
     established: bool = False
     reset: bool = False
     #: The peer has said all it will say (its FIN has come, in order).
@@ -235,7 +239,7 @@ class RawTcp:
         """A scapy packet at a place; nothing is sent. ``fields``: those of ``build``."""
         options = list(fields.pop("options", ()))
         if self.timestamps and not any(name == "Timestamp" for name, *_ in options):
-            options += [("NOP", None), ("NOP", None), ("Timestamp", (self.clock, 0))]
+            options += [("NOP", None), ("NOP", None), ("Timestamp", (self.clock, self.peer_clock))]
         given = {
             "seq": self.sequence(self.here if at is None else at),
             "ack": self.peer_next,
@@ -298,6 +302,8 @@ class RawTcp:
 
     def arrived(self, seen: Seen) -> None:
         """Takes one packet of the peer's."""
+        if self.timestamps and (stamp := TIMESTAMP.search(seen.options)):
+            self.peer_clock = int.from_bytes(stamp[1], "big")
         if seen.flags & RST:
             self.reset = True
             return

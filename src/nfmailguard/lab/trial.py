@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -59,13 +60,16 @@ class Trial(NamedTuple):
     faults: tuple[str, ...]
     honest: str
     ports: frozenset[int]
+    #: What the server read as commands, connection by connection, and its answer to each.
+    dialogues: tuple[tuple[tuple[bytes, bytes], ...], ...]
+    notes: tuple[str, ...]
 
 
 class ProvingGround:
     """One topology, made ready. A context manager."""
 
-    def __init__(self, topology: Topology, family: int) -> None:
-        self._topology, self._family = topology, family
+    def __init__(self, topology: Topology, family: int, cookies: int = 1) -> None:
+        self._topology, self._family, self._cookies = topology, family, cookies
         self._stack = ExitStack()
         self._tried = 0
 
@@ -89,6 +93,7 @@ class ProvingGround:
         with topology.enter(SERVER):
             # What is forged makes the gateway advise the server of a shorter way to the client.
             _write("net/ipv6/conf/net0/accept_redirects", "0")
+            _write("net/ipv4/tcp_syncookies", str(self._cookies))
         with topology.enter(GATEWAY):
             # What comes from the wrong side with the server's address must reach the gateway's own rules.
             for where in ("all", "default", "inside", "outside"):
@@ -130,7 +135,8 @@ class ProvingGround:
         source = ATTACKER[self._family]
         server = self._topology.address(SERVER, family=self._family)
         multipath = MULTIPATH[self._family] if self._recorder.multipath else None
-        attack = Attack(self._link, source, server, multipath, FIRST_PORT + PORTS_EACH * (self._tried % 1000), policy)
+        port = FIRST_PORT + PORTS_EACH * (self._tried % 1000)
+        attack = Attack(self._link, source, server, multipath, port, policy, cookies=self._cookies)
         self._tried += 1
         for port in attack.ports():
             self._recorder.expect(source, port, technique.server)
@@ -180,7 +186,9 @@ class ProvingGround:
         if attack.forbidden_to_client:
             received = b" ".join(bytes(one.heard) for one in attack.connections)
         self._hang_up(attack)
-        return Trial(technique, outcome, received, tuple(faults), told, attack.ports())
+        dialogues = tuple(tuple(zip_longest(one.lines, one.answers, fillvalue=b"")) for one in conversations)
+        notes = tuple(attack.notes)
+        return Trial(technique, outcome, received, tuple(faults), told, attack.ports(), dialogues, notes)
 
     def _insist(self, attack: Attack) -> None:
         # As any client does: what is not acknowledged is sent again, as it was sent last.
@@ -203,6 +211,7 @@ class ProvingGround:
         for one in attack.connections:
             place = (one.acknowledged - one.isn - 1) % (1 << 32) if one.established else one.here
             one.stray(flags=RST, at=place)
+        attack.relieve()
         self._link.connections.clear()
 
 

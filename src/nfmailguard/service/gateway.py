@@ -126,6 +126,7 @@ class Lane:
             can_hold=own,
             records=config.log.eve is not None or config.syslog.target is not None,
             told=TOLD,
+            offload=own and config.queue.offload,
         )
         self.driver: QueueDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
         self.writer: EveWriter | None = None

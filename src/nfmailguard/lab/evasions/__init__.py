@@ -7,10 +7,13 @@ from nfmailguard.lab.evasions.commands import COMMANDS
 from nfmailguard.lab.evasions.extensions import EXTENSIONS
 from nfmailguard.lab.evasions.handshake import HANDSHAKE
 from nfmailguard.lab.evasions.headers import HEADERS
+from nfmailguard.lab.evasions.identity import IDENTITY
+from nfmailguard.lab.evasions.long_lines import LONG_LINES
 from nfmailguard.lab.evasions.multipath import MULTIPATH
 from nfmailguard.lab.evasions.order import ORDER
 from nfmailguard.lab.evasions.packets import PACKETS
 from nfmailguard.lab.evasions.replies import REPLIES
+from nfmailguard.lab.evasions.reuse import CONFUSION, REUSE
 from nfmailguard.lab.evasions.technique import Technique
 from nfmailguard.lab.evasions.text import TEXT
 
@@ -21,10 +24,14 @@ TECHNIQUES: tuple[Technique, ...] = (
     *ORDER,
     *HEADERS,
     *HANDSHAKE,
+    *IDENTITY,
+    *REUSE,
+    *CONFUSION,
     *PACKETS,
     *MULTIPATH,
     *BESIDE,
     *COMMANDS,
+    *LONG_LINES,
     *EXTENSIONS,
     *TEXT,
     *REPLIES,

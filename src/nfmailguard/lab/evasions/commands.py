@@ -35,22 +35,22 @@ def said(*segments: bytes, pause: float = 0.0) -> Callable[[Attack], None]:
 
 
 technique("verb-plain", "the forbidden command, as it is")(said(EVIL))
-technique("verb-cut", "EX|PN (S-113423)")(said(EVIL[:2], EVIL[2:]))
+technique("verb-cut", "TU|RN (S-113423)")(said(EVIL[:2], EVIL[2:]))
 technique("verb-cut-allowed", "HEL|P: the first segment could still be HELO")(said(b"HEL", b"P\r\n"))
-technique("verb-cut-late", "EXPN| root, the verb whole in one segment, its end in the next")(said(EVIL[:4], EVIL[4:]))
+technique("verb-cut-late", "TURN| root, the verb whole in one segment, its end in the next")(said(EVIL[:4], EVIL[4:]))
 technique("verb-cut-crlf", "the line's CR and LF in segments of their own")(said(EVIL[:-2], b"\r", b"\n"))
-technique("verb-cut-slow", "EX|PN, the rest only after a pause")(said(EVIL[:2], EVIL[2:], pause=0.1))
+technique("verb-cut-slow", "TU|RN, the rest only after a pause")(said(EVIL[:2], EVIL[2:], pause=0.1))
 technique("leading-space", "spaces before the verb, which servers skip")(said(b"   " + EVIL))
 technique("leading-tab", "tabs before the verb")(said(b"\t\t" + EVIL))
 technique("leading-nul", "NULs before the verb, which servers drop")(said(b"\0\0" + EVIL))
 technique("leading-control", "VT, FF, BS and DEL before the verb")(said(b"\x0b\x0c\x08" + EVIL, b"\x7f" + EVIL))
 technique("leading-cut", "a space before the verb, in a segment of its own")(said(b" ", EVIL))
-technique("nul-inside", "a NUL inside the verb, which servers drop")(said(b"EX\0PN root\r\n"))
+technique("nul-inside", "a NUL inside the verb, which servers drop")(said(b"TU\0RN root\r\n"))
 technique("high-bit", "the verb with its eighth bits set: a 7-bit server clears them")(
     said(bytes(octet | 0x80 for octet in EVIL[:4]) + EVIL[4:])
 )
-technique("tab-behind", "a tab behind the verb in place of the space")(said(b"EXPN\troot\r\n"))
-technique("lower-case", "the verb in mixed case (RFC 5321 2.4)")(said(b"eXpN root\r\n"))
+technique("tab-behind", "a tab behind the verb in place of the space")(said(b"TURN\troot\r\n"))
+technique("lower-case", "the verb in mixed case (RFC 5321 2.4)")(said(b"tUrN root\r\n"))
 technique("bare-lf", "a bare LF ends the line before (RFC 5321 2.3.8)")(said(b"NOOP\n" + EVIL))
 technique("bare-lf-cut", "the bare LF is a segment's last octet")(said(b"NOOP\n", EVIL))
 technique("bare-cr", "a bare CR ends the line before", server=ANY_END)(said(b"NOOP\r" + EVIL))
@@ -175,10 +175,10 @@ def prefix_data_cut(attack: Attack) -> None:
     connection.put(b"hello\r\n.\r\n" + EVIL)
 
 
-@technique("prefix-expnx", "EXPNX and EXPN-cut-X, to a server that looks at four letters", server=PREFIXES)
-def prefix_expnx(attack: Attack) -> None:
+@technique("prefix-turnx", "TURNX and TURN-cut-X, to a server that looks at four letters", server=PREFIXES)
+def prefix_turnx(attack: Attack) -> None:
     connection = attack.session()
-    connection.put(b"EXPNX root\r\nEXPN")
+    connection.put(b"TURNX root\r\nTURN")
     connection.put(b"X root\r\n")
 
 

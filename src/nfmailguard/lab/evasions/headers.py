@@ -158,22 +158,22 @@ def timestamp_none(attack: Attack) -> None:
 @technique("urgent-in-verb", "an urgent octet inside the verb is taken out of the stream (RFC 6093; Ptacek-Newsham)")
 def urgent_in_verb(attack: Attack) -> None:
     connection = attack.session()
-    connection.put(b"EXAPN root\r\n", flags=PSH | ACK | URG, urgptr=3)
+    connection.put(b"TUARN root\r\n", flags=PSH | ACK | URG, urgptr=3)
 
 
 @technique("urgent-ahead", "the urgent pointer comes first, in a segment of its own, the octet later")
 def urgent_ahead(attack: Attack) -> None:
     connection = attack.session()
     connection.put(flags=ACK | URG, urgptr=3)
-    connection.put(b"EX")
-    connection.put(b"APN root\r\n")
+    connection.put(b"TU")
+    connection.put(b"ARN root\r\n")
 
 
 @technique("urgent-across", "the urgent pointer of one segment points into the next; each end of the verb in one")
 def urgent_across(attack: Attack) -> None:
     connection = attack.session()
-    connection.put(b"EX", flags=PSH | ACK | URG, urgptr=3)
-    connection.put(b"APN root\r\n", flags=PSH | ACK | URG, urgptr=0xFFFF)
+    connection.put(b"TU", flags=PSH | ACK | URG, urgptr=3)
+    connection.put(b"ARN root\r\n", flags=PSH | ACK | URG, urgptr=0xFFFF)
     attack.wait(0.02)
     connection.put(EVIL, flags=PSH | ACK | URG, urgptr=0)
 
@@ -191,5 +191,5 @@ def urgent_in_text(attack: Attack) -> None:
 def urgent_conflict(attack: Attack) -> None:
     connection = attack.session()
     start = connection.here
-    connection.put(b"EXAPN root\r\n", start, PSH | ACK | URG, urgptr=3, ttl=LOST)
+    connection.put(b"TUARN root\r\n", start, PSH | ACK | URG, urgptr=3, ttl=LOST)
     connection.put(EVIL, start)

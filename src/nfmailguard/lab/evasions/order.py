@@ -324,7 +324,7 @@ def keep_alive(attack: Attack) -> None:
 def zero_window(attack: Attack) -> None:
     connection = attack.text()
     start = connection.here
-    line, evil = b"some text\r\n", b".\r\nEXPN r\r\n"
+    line, evil = b"some text\r\n", b".\r\nTURN r\r\n"
     assert len(line) == len(evil)
     for _ in range(70):
         connection.put(line * 127)

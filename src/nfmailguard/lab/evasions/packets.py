@@ -71,7 +71,7 @@ def fragments_backwards(attack: Attack) -> None:
     send_pieces(connection, pieces(octets, 8, 24)[::-1], len(octets))
 
 
-@technique("fragments-overlap", "two fragments overlap: one says NOOP there, one EXPN (Ptacek-Newsham; RFC 5722)")
+@technique("fragments-overlap", "two fragments overlap: one says NOOP there, one TURN (Ptacek-Newsham; RFC 5722)")
 def fragments_overlap(attack: Attack) -> None:
     connection = attack.session()
     octets = tcp_octets(connection, b"    " + EVIL)

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from nfmailguard.lab.bulk import segment
 from nfmailguard.lab.permissive import Personality
-from nfmailguard.lab.rawtcp import ACK, PSH, Ends, Link, RawTcp, build
+from nfmailguard.lab.rawtcp import ACK, PSH, RST, SYN, Ends, Link, RawTcp, build
 from nfmailguard.policy.model import Policy
 
 __all__ = ["EVIL", "HARMLESS", "LOST", "Attack", "NotTried", "Table", "Technique"]
 
 #: A denied verb of every profile and an allowed one, in lines of the same length.
-EVIL = b"EXPN root\r\n"
+EVIL = b"TURN root\r\n"
 HARMLESS = b"NOOP root\r\n"
 #: A TTL that ends between the gateway and the server.
 LOST = 5
@@ -26,6 +27,10 @@ PORTS_EACH = 40
 #: Seconds for an answer that has to come, on a machine with other things to do.
 PATIENCE = 4.0
 ORDINARY = Personality()
+#: SYNs that fill a server's queue of half-open connections, so that it answers with cookies; from ports that no
+#: technique has.
+PRESSURE = range(1_100, 1_400)
+PRESSING_ISN = 0x25000000
 
 
 class NotTried(Exception):  # noqa: N818, an outcome
@@ -50,7 +55,12 @@ class Attack:
     #: Patterns that the server must not receive, or the client not hear, besides what is always forbidden.
     forbidden: list[bytes] = field(default_factory=list)
     forbidden_to_client: list[bytes] = field(default_factory=list)
+    #: net.ipv4.tcp_syncookies of the server: never, under pressure, always.
+    cookies: int = 1
+    #: What the technique has to tell of how it went.
+    notes: list[str] = field(default_factory=list)
     _ports: int = 0
+    _pressing: bool = False
 
     @property
     def family(self) -> int:
@@ -66,6 +76,58 @@ class Attack:
         """Every port that is this technique's."""
         taken = (one.ends.port for one in self.connections)
         return frozenset(range(self.first_port, self.first_port + PORTS_EACH)).union(taken)
+
+    def press(self) -> None:
+        """Where the server gives cookies under pressure alone: half-open connections until it does."""
+        if self.cookies == 1:
+            self._flood(SYN, PRESSING_ISN)
+            self._pressing = True
+
+    def relieve(self) -> None:
+        """Ends the pressure: a server forgets a half-open connection at an exact RST."""
+        if self._pressing:
+            self._flood(RST, PRESSING_ISN + 1)
+            self._pressing = False
+
+    def _flood(self, flags: int, seq: int) -> None:
+        for number, port in enumerate(PRESSURE):
+            self.link.send(segment(Ends(self.source, self.server, port), flags, seq, tag=self.link.next_tag()))
+            if number % 32 == 31:  # no more at once than the gateway's queue takes
+                self.link.dispatch(0.001)
+
+    def again(self, old: RawTcp, isn: int | None = None, *, timeout: float = 0.3, **fields: Any) -> RawTcp:
+        """A connection from the port of one that the server has lost, by default with the same ISN.
+
+        With SYN cookies the server's is the same again, within the minute.
+        """
+        old.reset = True  # what it has not been acknowledged is not sent again
+        self.press()
+        new = self.tcp(old.ends.port, isn=old.isn if isn is None else isn % (1 << 32), **fields)
+        new.connect(timeout=timeout)
+        self.compare(old, new)
+        return new
+
+    def without_syn(self, old: RawTcp, isn: int | None = None, **fields: Any) -> RawTcp:
+        """A connection that begins with an ACK of the cookie that ``old`` was given.
+
+        Linux' cookies grow with the client's ISN, so the one for another ISN is known, too.
+        """
+        old.reset = True
+        new = self.tcp(old.ends.port, isn=old.isn if isn is None else isn % (1 << 32), **fields)
+        new.peer_isn = (old.peer_isn + new.isn - old.isn) % (1 << 32)
+        new.peer_next = (new.peer_isn + 1) % (1 << 32)
+        new.acknowledged, new.established = (new.isn + 1) % (1 << 32), True
+        new.put(flags=ACK)
+        return new
+
+    def compare(self, old: RawTcp, new: RawTcp) -> None:
+        """Notes whether the server's number came again as the client's did."""
+        if not new.established:
+            self.notes.append("no second connection")
+        elif (new.peer_isn - old.peer_isn - new.isn + old.isn) % (1 << 32):
+            self.notes.append("the server chose another ISN")
+        else:
+            self.notes.append("the server's ISN followed the client's")
 
     def tcp(self, port: int | None = None, server: str | None = None, **fields: Any) -> RawTcp:
         """A connection that has sent nothing yet."""

@@ -1,0 +1,226 @@
+"""One connection after another over the same ports, and which of them a packet is of (docs/streams.md).
+
+The kernels these tests think of: Linux with SYN cookies gives the same number to the same addresses, ports and
+client's number within a minute, finishes a handshake by the client's ACK alone, and its cookies go along with the
+client's number (net/ipv4/syncookies.c, secure_tcp_syn_cookie); it forgets FIN-WAIT-2 after 60 s without a word.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from nfmailguard.policy.model import Policy
+from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
+from tests.support.wire import ACK, FIN, RST, SYN
+
+families = pytest.mark.parametrize("family", [4, 6])
+SCALE_7 = b"\x01\x03\x03\x07"
+
+
+def again(connection: Connection, isn: tuple[int, int] = (1000, 5000)) -> None:
+    """The next connection over the same ports: SYN, SYN and ACK, ACK, greeting."""
+    connection.begin(isn)
+    assert connection.send(True, SYN) == [ACCEPT]
+    connection.sent[True] += 1
+    assert connection.send(False, SYN | ACK) == [ACCEPT]
+    connection.sent[False] += 1
+    assert connection.send(True, ACK) == [ACCEPT]
+    assert connection.server(b"220 mail ESMTP\r\n") == [REPLACE]
+    assert connection.client_reads == b"220 **********\r\n"
+
+
+@families
+@pytest.mark.parametrize("isn", [(1000, 5000), (1000, 6000), (2000, 5000), (1020, 5020)])
+def test_another_connection_has_maybe_the_same_numbers(family: int, isn: tuple[int, int]) -> None:
+    connection = Connection(family=family).in_text()
+    connection.send(True, payload=b"text that never arrives\r\n", lost=True)
+    again(connection, isn)
+    assert connection.gateway.count("flows_opened") == 2
+    assert connection.client(b"EXPN a\r\n") == [REPLACE]
+    assert connection.server_reads == b"XXXX a\r\n"
+
+
+@families
+def test_another_connection_follows_one_that_is_not_looked_at_any_more(family: int) -> None:
+    connection = Connection(Gateway("asa-tls"), family).greeted()
+    for to_server, payload in ((True, b"EHLO a\r\n"), (False, b"250 STARTTLS\r\n"), (True, b"STARTTLS\r\n")):
+        connection.say(to_server, payload)
+    connection.server(b"220 go\r\n")
+    assert connection.client(b"\x16\x03\x01hello") == [ACCEPT]
+    assert connection.send(False, ACK) == [ACCEPT]
+    assert connection.gateway.count("flows_passed") == 1
+    assert connection.send(True, payload=b"x", at=100_000_000, lost=True) == [ACCEPT]  # far out of any window
+    assert connection.send(True, RST) == [ACCEPT]
+    again(connection)
+    assert connection.client(b"EXPN a\r\n") == [REPLACE]
+    assert connection.server_reads == b"XXXX a\r\n"
+
+
+@families
+def test_another_connection_needs_a_syn_since_the_server_has_spoken(family: int) -> None:
+    connection = Connection(family=family)
+    assert connection.send(True, SYN, seq=1000) == [ACCEPT]
+    assert connection.send(False, SYN | ACK, seq=5000, ack=1001) == [ACCEPT]  # it may not have got the ACK
+    connection.greeted()
+    assert connection.send(False, SYN | ACK, seq=5000, ack=1001) == [DROP]
+    assert connection.gateway.count("drop.syn_ack") == 1
+    connection.client(b"NOOP\r\n")
+    acknowledged = Connection(connection.gateway, family, port=40001)
+    acknowledged.client(b"HELO a\r\n")  # before the greeting
+    acknowledged.send(False, ACK)
+    assert acknowledged.send(False, SYN | ACK, seq=5000, ack=1001) == [DROP]
+    assert acknowledged.gateway.count("flows_opened") == 2
+
+
+@families
+def test_another_connection_is_the_one_that_was_agreed_by_its_own_syns(family: int) -> None:
+    connection = Connection(family=family, window=1000, options=SCALE_7).greeted()
+    # A SYN that only challenges changes nothing of what was agreed.
+    assert connection.send(True, SYN, seq=77_000, options=b"\x01\x03\x03\x00") == [ACCEPT]
+    connection.send(True, ACK, window=2000)
+    assert connection.send(False, payload=b"250 x\r\n", at=20 + (2000 << 7) - 100) == []
+    connection.begin((77_000, 88_000))
+    connection.sent[True] += 1
+    assert connection.send(False, SYN | ACK, options=SCALE_7) == [DROP, ACCEPT]  # and what was held goes nowhere
+    connection.sent[False] += 1
+    assert connection.send(True, ACK, window=1000) == [ACCEPT]
+    assert connection.send(False, payload=b"220 x\r\n", at=1001) == [DROP]
+
+
+@families
+@pytest.mark.parametrize("payload", [b"221 bye\r\n", b""])
+def test_server_closed_hears_nothing_more(family: int, payload: bytes) -> None:
+    connection = Connection(family=family).in_text()
+    connection.send(True, payload=b"text\r\n", lost=True)
+    assert connection.send(False, FIN | ACK, payload, ack=connection.sent[True]) in ([ACCEPT], RESET)
+    connection.sent[False] += len(payload) + 1
+    if payload:
+        return  # an early reply ends the flow
+    # A cookie of old would do for another handshake; what is said behind it reaches nobody.
+    assert connection.send(True, ACK, ack=connection.isn[False] + 1) == [ACCEPT]
+    assert connection.send(True, payload=b"EXPN\r\n") == RESET
+    assert connection.send(True, payload=b"EXPN\r\n") == [DROP, EMIT]
+    assert connection.gateway.count("drop.closed") == 1
+    assert connection.server_reads == b"DATA\r\n"
+
+
+@families
+def test_server_closed_hears_nothing_that_it_has_not_acknowledged(family: int) -> None:
+    connection = Connection(family=family).in_text()
+    place = connection.mark
+    connection.client(b"EXPN\r\n")
+    connection.send(False, FIN | ACK, ack=connection.sent[True] - 6)
+    assert connection.send(True, payload=b"EXPN\r\n", at=place) == RESET
+
+
+@families
+def test_server_closed_and_what_it_had_is_blank(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    connection.client(b"QUIT\r\n")
+    connection.send(False, FIN | ACK, b"221 bye\r\n")
+    connection.sent[False] += 10
+    assert connection.send(True, payload=b"QUIT\r\n", at=0) == [REPLACE]
+    assert connection.last.payload == bytes(6)
+    assert connection.send(True, FIN | ACK, ack=connection.sent[False]) == [ACCEPT]
+
+
+def test_server_closed_lets_nothing_go_that_was_held() -> None:
+    connection = Connection().greeted()
+    connection.client(b"DATA\r\n")
+    assert connection.send(True, payload=b"NOOP\r\n") == []
+    assert connection.send(False, FIN | ACK, b"421 no\r\n") == [ACCEPT]
+    assert connection.gateway.wait(120) == [DROP]
+    assert connection.server_reads == b"DATA\r\n"
+
+
+@families
+def test_server_closed_is_no_matter_of_inspection(family: int) -> None:
+    connection = Connection(Gateway(Policy("all")), family).greeted()
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    connection.client(b"\x16\x03\x01hello")
+    assert connection.gateway.count("flows_passed") == 1
+    assert connection.send(False, FIN | ACK) == [ACCEPT]
+    assert connection.send(True, ACK) == [ACCEPT]
+    assert connection.send(True, payload=b"EHLO a\r\n", seq=1001) == RESET
+    assert connection.send(True, payload=b"EHLO a\r\n") == [DROP, EMIT]
+
+
+def repeating(connection: Connection, seconds: int) -> list[int]:
+    """What becomes of the last of a server's repetitions of its latest bytes, one every five seconds."""
+    kinds: list[int] = []
+    for _ in range(0, seconds + 1, 5):
+        kinds = connection.send(False, payload=b"P\r\n", seq=connection.sent[False] - 3)
+        connection.gateway.wait(5)
+    return kinds
+
+
+@families
+def test_server_repeats_itself_and_nobody_knows_whether_it_is_still_there(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert repeating(connection, 40) == [REPLACE]  # acknowledged here, by what may not have got there
+    assert repeating(connection, 0) == RESET
+    assert connection.gateway.count("drop.closed") == 1
+
+
+@families
+def test_server_repeats_itself_as_it_may_after_three_minutes(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    connection.gateway.wait(180)
+    assert repeating(connection, 100) == [REPLACE]
+
+
+def test_server_repeats_itself_until_it_says_something_new() -> None:
+    connection = Connection().greeted()
+    for _ in range(4):
+        assert repeating(connection, 30) == [REPLACE]
+        connection.client(b"NOOP\r\n")
+        connection.send(False, ACK)
+
+
+def test_server_repeats_itself_in_a_flow_that_is_not_looked_at_too() -> None:
+    connection = Connection(Gateway(Policy("all"))).greeted()
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    connection.client(b"\x16\x03\x01hello")
+    assert connection.gateway.count("flows_passed") == 1
+    connection.send(False, ACK)
+    assert repeating(connection, 40) == [ACCEPT]
+    assert repeating(connection, 0) == RESET
+
+
+@families
+def test_early_talk_waits_for_the_greeting_but_for_its_first_bytes(family: int) -> None:
+    connection = Connection(family=family)
+    early = b"NOOP EHLO x\r\n"  # read from its sixth byte on, it is another command
+    assert connection.send(True, payload=early) == [REPLACE]
+    assert connection.last.payload == b"NOO"
+    assert connection.send(True, payload=early[3:], at=3) == [DROP]
+    assert connection.raw(True, connection.packet(True, payload=early), flags=GSO) == [DROP]
+    assert connection.gateway.count("drop.early") == 2
+    assert connection.server_reads == b"NOO"
+    connection.send(False, payload=b"220 mail\r\n")
+    connection.sent[False] += 10
+    assert connection.client(early) == [REPLACE]  # its first bytes are acknowledged, and blank
+    assert connection.server_reads == early
+
+
+@families
+def test_before_beginning_nothing_lies_and_nothing_is_acknowledged(family: int) -> None:
+    connection = Connection(family=family, isn=(1000, 5000))
+    for seq, ack in ((1000 - 20, 5001 - 20), (1001 - 20, 5001), (1001, 5000), (999, 5001)):
+        assert connection.send(True, ACK, seq=seq, ack=ack) == [DROP]
+        assert connection.send(True, payload=b"EXPN\r\n", seq=seq, ack=ack) == [DROP]
+    assert connection.send(True, ACK, seq=1000) == [ACCEPT]  # a keep-alive (RFC 1122 4.2.3.6)
+    # A server whose numbers began earlier is another connection's: its greeting must not be read from its middle.
+    assert connection.send(False, payload=b"220 mail ESMTP\r\n", seq=5001 - 4, ack=1001) == [DROP]
+    assert connection.send(False, payload=b"220 mail ESMTP\r\n", ack=990) == [DROP]
+    assert connection.server(b"220 mail ESMTP\r\n") == [REPLACE]
+    assert connection.client_reads == b"220 **********\r\n"
+
+
+def test_before_beginning_is_not_more_than_half_the_numbers_ago() -> None:
+    connection = Connection(isn=(2**32 - 3, 2**31 - 2)).greeted()
+    assert connection.client(b"NOOP\r\n") == [ACCEPT]
+    assert connection.send(True, payload=b"NOOP\r\n", at=0) == [ACCEPT]
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
