@@ -116,7 +116,7 @@ static inline void kernel_forget(struct kernel *kernel) {
     if (kernel->state > KERNEL_SYN_RECV)
         kernel->last_rcv_nxt = kernel->rcv_nxt;
     kernel->state = KERNEL_LISTEN;
-    kernel->early_length = 0;
+    kernel->early_length = kernel->fin_sent = 0;
 }
 
 /* cookie_hash: linear in the client's number, so that one cookie is one for every number of the client's. What a
@@ -156,8 +156,6 @@ static inline void kernel_push(struct kernel *kernel) {
         flags |= FLAG_FIN;
     if (!left && !(flags & FLAG_FIN))
         return;
-    if (kernel->snd_una == kernel->snd_nxt)
-        kernel->since = kernel->now;
     kernel_send(kernel, kernel->snd_nxt, kernel->rcv_nxt, flags, kernel->application.out + place, left);
     kernel->snd_nxt += left + !!(flags & FLAG_FIN);
     kernel->fin_sent = !!(flags & FLAG_FIN);
@@ -421,6 +419,7 @@ static inline void kernel_connected(struct kernel *kernel, const struct segment 
 
 /* A segment has arrived. */
 static inline void kernel_receive(struct kernel *kernel, const struct segment *segment) {
+    int idle = kernel->state >= KERNEL_ESTABLISHED && !kernel_outstanding(kernel);
     if (kernel->state == KERNEL_FIN_WAIT2 || kernel->state == KERNEL_TIME_WAIT) {
         kernel_waits(kernel, segment);             /* before any key is looked for */
         return;
@@ -436,6 +435,8 @@ static inline void kernel_receive(struct kernel *kernel, const struct segment *s
     if (kernel->state >= KERNEL_ESTABLISHED && kernel->state < KERNEL_FIN_WAIT2) {
         if (kernel->application.closes && (kernel->state == KERNEL_ESTABLISHED || kernel->state == KERNEL_CLOSE_WAIT))
             kernel_close(kernel);
+        if (idle && kernel_outstanding(kernel))
+            kernel->since = kernel->now;           /* the timer begins */
         kernel_push(kernel);
     }
 }

@@ -78,7 +78,7 @@ class Outcome:
 def world() -> Any:
     """The harness, built."""
     build_harness(environment={"CFLAGS": "-O2 -g1"}, folder="tests/exhaustive")
-    from tests.exhaustive import world as built  # noqa: PLC0415, it has only just been built
+    from tests.exhaustive import world as built
 
     return built
 

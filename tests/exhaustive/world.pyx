@@ -52,7 +52,7 @@ cdef extern from "digest.h" nogil:
 cdef extern from "kernel.h" nogil:
     enum: FLAG_FIN, FLAG_SYN, FLAG_RST, FLAG_PSH, FLAG_ACK
     enum: OPTION_NONE, OPTION_MD5, OPTION_AO
-    enum: SEGMENT_PAYLOAD, KERNEL_LISTEN, KERNEL_SYN_RECV, KERNEL_ESTABLISHED, KERNEL_CLOSE_WAIT, KERNEL_FIN_WAIT2, KERNEL_TIME_WAIT
+    enum: SEGMENT_PAYLOAD, KERNEL_LISTEN, KERNEL_SYN_RECV, KERNEL_ESTABLISHED, KERNEL_CLOSE_WAIT, KERNEL_FIN_WAIT2
     enum: ISN_FRESH, ISN_CLOCK, ISN_COOKIE, ISN_MODELS
     enum: COOKIE_ROUND
     const char *APPLICATION_SECRET
@@ -149,7 +149,7 @@ cdef enum Event:
     HANGS_UP                   # the server's application does
     ABORTS                     # it closes with bytes unread: a RST
     REPEATS                    # the server's timer: what is not acknowledged, and SYN and ACK
-    TICK                       # 51 seconds, four times between long waits: two of them and an orphan is gone, and a cookie still good
+    TICK                       # 51 seconds, four times between long waits: after two an orphan is gone, a cookie not
     LONG                       # as long as a server's clock takes to come round, 2^32 x 64 ns
     IDLE                       # longer than a flow is remembered
     EVENTS
@@ -409,7 +409,7 @@ cdef void client_gets(const segment *one) noexcept nogil:
     global found, cookie_known, cookie_isn, cookie_number
     cdef uint32_t i
     if one.flags & FLAG_SYN and kernel_makes_cookies(&server):
-        if not cookie_known or not kernel_cookie_valid(&server, cookie_isn, cookie_number):
+        if not cookie_good():
             cookie_known = True
             cookie_isn = one.ack - 1
             cookie_number = one.seq
@@ -428,7 +428,7 @@ cdef void server_answers() noexcept nogil:
 
 cdef void settle() noexcept nogil:
     """Until nothing is on its way any more."""
-    global waiting_first, waiting_count, found
+    global waiting_first, waiting_count, found, begun, cookie_known
     cdef segment one
     server_answers()
     while waiting_count:
@@ -442,6 +442,13 @@ cdef void settle() noexcept nogil:
             client_gets(&one)
     if server.application.fault and server.state >= KERNEL_ESTABLISHED:
         found = READ_DENIED
+    cookie_known = cookie_good()
+    if server.state == KERNEL_LISTEN and not cookie_known:
+        server.last_rcv_nxt = 0                    # without a cookie nobody has a use for it
+        if kernel_makes_cookies(&server) and flow_open() == NULL:
+            # No number is left that came from a cookie: which minute it is does not matter any more.
+            begun += server.now // (60 * SECOND) * (60 * SECOND)
+            server.now %= 60 * SECOND
 
 
 # What the client knows, and does.
@@ -454,6 +461,16 @@ cdef Flow *flow_now() noexcept nogil:
     return NULL
 
 
+cdef Flow *flow_open() noexcept nogil:
+    """The same, if the engine still lets anything of it through."""
+    cdef Flow *flow = flow_now()
+    return flow if flow != NULL and flow.fate <= FLOW_PASSED else NULL
+
+
+cdef inline bint cookie_good() noexcept nogil:
+    return cookie_known and kernel_cookie_valid(&server, cookie_isn, cookie_number)
+
+
 cdef inline uint32_t server_stopped() noexcept nogil:
     if server.state != KERNEL_LISTEN:
         return server.rcv_nxt
@@ -461,7 +478,9 @@ cdef inline uint32_t server_stopped() noexcept nogil:
 
 
 cdef inline uint32_t engine_expects(Flow *flow) noexcept nogil:
-    return flow.stream[1].next_seq if flow != NULL else server_stopped()
+    if flow != NULL:
+        return flow.stream[1].next_seq
+    return server.rcv_nxt if server.state != KERNEL_LISTEN else ISN + 1
 
 
 cdef uint32_t best_ack(Flow *flow) noexcept nogil:
@@ -469,7 +488,9 @@ cdef uint32_t best_ack(Flow *flow) noexcept nogil:
     cdef uint32_t followed
     cdef int32_t more
     if flow == NULL or not flow.stream[0].known:
-        return server.snd_nxt if server.state != KERNEL_LISTEN else cookie_number + 1
+        if server.state != KERNEL_LISTEN:
+            return server.snd_nxt
+        return cookie_number + 1 if cookie_good() else 0
     followed = flow.stream[0].next_seq + stream_ended(&flow.stream[0])
     if server.state == KERNEL_LISTEN:
         return followed
@@ -498,7 +519,7 @@ cdef void say(uint32_t seq, const uint8_t *octets, uint32_t length, uint8_t flag
 
 
 cdef inline void data(uint32_t seq, const char *text, uint8_t option, uint32_t timestamp, bint lost) noexcept nogil:
-    say(seq, <const uint8_t *> text, <uint32_t> strlen(text), FLAG_ACK | FLAG_PSH, best_ack(flow_now()), timestamp,
+    say(seq, <const uint8_t *> text, <uint32_t> strlen(text), FLAG_ACK | FLAG_PSH, best_ack(flow_open()), timestamp,
         option, lost)
 
 
@@ -509,7 +530,7 @@ cdef inline void plain(uint32_t seq, uint32_t ack, uint8_t flags) noexcept nogil
 cdef bint again(uint32_t ack) noexcept nogil:
     cdef uint32_t at = server.rcv_nxt, length
     cdef uint8_t octets[SEGMENT_PAYLOAD]
-    cdef Flow *flow = flow_now()
+    cdef Flow *flow = flow_open()
     if flow == NULL or server.state < KERNEL_ESTABLISHED:
         return False
     length = flow.stream[1].next_seq - at
@@ -521,17 +542,17 @@ cdef bint again(uint32_t ack) noexcept nogil:
 
 
 cdef bint cookie(uint32_t isn, bint evil) noexcept nogil:
-    if not kernel_makes_cookies(&server) or not cookie_known or server.state != KERNEL_LISTEN:
+    if not cookie_good() or server.state != KERNEL_LISTEN:
         return False
     if not kernel_cookie_valid(&server, isn, cookie_number + isn - cookie_isn):
         return False
-    say(isn + 1, <const uint8_t *> EVIL_TEXT, <uint32_t> strlen(EVIL_TEXT) if evil else 0, FLAG_ACK, cookie_number + isn - cookie_isn + 1, 1000, OPTION_NONE,
-        False)
+    say(isn + 1, <const uint8_t *> EVIL_TEXT, <uint32_t> strlen(EVIL_TEXT) if evil else 0, FLAG_ACK,
+        cookie_number + isn - cookie_isn + 1, 1000, OPTION_NONE, False)
     return True
 
 
 cdef bint shifted_cookie() noexcept nogil:
-    if not kernel_makes_cookies(&server) or not cookie_known or server.state != KERNEL_LISTEN:
+    if not cookie_good() or server.state != KERNEL_LISTEN:
         return False
     if not kernel_cookie_valid(&server, cookie_isn + 3, cookie_number):
         return False
@@ -546,9 +567,8 @@ cdef bint pass_time(uint64_t nanoseconds) noexcept nogil:
     if kernel_makes_cookies(&server) and (nanoseconds > minute or server.now // minute != ends // minute
                                           and server.now % minute != 51 * SECOND):
         nanoseconds += minute - 1 - (ends - 1) % minute
-    ends = server.now + nanoseconds
     for part in range(3):                          # as timers do, soon at first, then more and more seldom
-        kernel_wait(&server, SECOND if part == 0 else 25 * SECOND if part == 1 else ends - server.now)
+        kernel_wait(&server, SECOND if part == 0 else 25 * SECOND if part == 1 else nanoseconds - 26 * SECOND)
         operations.count = 0
         core_expire(core, begun + server.now, &operations)
         carry_out()
@@ -569,10 +589,9 @@ cdef inline void narrow_now(bint on) noexcept nogil:
 
 cdef bint act(int event) noexcept nogil:
     """One event, and all that it brings about; False where there is nothing to do."""
-    cdef Flow *flow = flow_now()
+    cdef Flow *flow = flow_open()
     cdef uint32_t at = engine_expects(flow), ack = best_ack(flow)
     cdef bint connected = server.state >= KERNEL_ESTABLISHED
-    cdef uint8_t ack_push = FLAG_ACK | FLAG_PSH
     if event == SAYS_MAIL:
         data(at, MAIL_TEXT, OPTION_NONE, 1000, False)
     elif event == SAYS_STARTTLS:
@@ -767,13 +786,8 @@ cdef digest state_digest() noexcept nogil:
         digest_number(&one, <uint32_t> (server.now // 64))
         digest_number(&one, server.connections)
     else:
-        # Which minute it is matters to the numbers of this connection and the next, where there are any.
-        if flow != NULL or server.state != KERNEL_LISTEN or (
-                cookie_known and kernel_cookie_valid(&server, cookie_isn, cookie_number)):
-            digest_number(&one, server.now % (COOKIE_ROUND * 60 * SECOND))
-        else:
-            digest_number(&one, server.now % (60 * SECOND))
-        if cookie_known and kernel_cookie_valid(&server, cookie_isn, cookie_number):
+        digest_number(&one, server.now % (COOKIE_ROUND * 60 * SECOND))
+        if cookie_good():
             digest_number(&one, <uint64_t> cookie_isn << 32 | cookie_number)
             digest_number(&one, server.last_rcv_nxt)
     if server.state != KERNEL_LISTEN:
@@ -1020,6 +1034,26 @@ cdef class Explorer:
     def paths(self):
         """The events that lead to each state of this depth."""
         return [self.events(self.here[i]) for i in range(self.here_count)]
+
+    def differ(self, one, other):
+        """The events that make different states of two that were taken for one, by name."""
+        cdef digest a
+        cdef digest b
+        cdef uint64_t paths[2]
+        cdef int letter
+        paths[0] = sum(event << (BITS * i) for i, event in enumerate(one))
+        paths[1] = sum(event << (BITS * i) for i, event in enumerate(other))
+        out = []
+        for letter in range(self.letters):
+            run(&self.search, paths[0])
+            act(self.alphabet[letter])
+            a = state_digest()
+            run(&self.search, paths[1])
+            act(self.alphabet[letter])
+            b = state_digest()
+            if a.a != b.a:
+                out.append(NAMES[self.alphabet[letter]])
+        return out
 
     def tell(self, events):
         """The story of a course of events, opening and all: lines."""

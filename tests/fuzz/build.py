@@ -61,7 +61,11 @@ command.run()
 
 def _key(root: Path, own: str, flags: str) -> str:
     digest = hashlib.sha256(f"{sys.version} {flags}".encode())
-    for folder, patterns in (("cext", ("*.pxd", "*.h")), ("tests/fuzz/harness", ("*.h",)), (own, ("*.pyx", "*.pxd", "*.h"))):
+    for folder, patterns in (
+        ("cext", ("*.pxd", "*.h")),
+        ("tests/fuzz/harness", ("*.h",)),
+        (own, ("*.pyx", "*.pxd", "*.h")),
+    ):
         for path in sorted(path for pattern in patterns for path in (root / folder).glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()
