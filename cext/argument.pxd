@@ -1,4 +1,4 @@
-# Arguments of commands, octet by octet: addresses, chunk sizes, NULs.
+# Arguments of commands, octet by octet: addresses, chunk sizes, NULs, and how long lines are.
 from libc.stdint cimport uint8_t, uint64_t
 
 from nfmailguard.cext.smtp cimport Dialogue, Scene, note_change
@@ -22,6 +22,12 @@ cdef inline bint size_complete(Dialogue *dialogue) noexcept nogil:
 
 # The next octet of BDAT's argument.
 cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# An octet has made the line longer: where it is longer than it may be, all from here on is masked.
+cdef void measure_line(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t offset) noexcept nogil
+# One octet of a line behind AUTH.
+cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# AUTH's line, or one behind it, ends here; any other is left alone.
+cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil
 # A NUL anywhere in a command line.
 cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 

@@ -1,20 +1,27 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Arguments of commands: what addresses, chunk sizes and NULs become.
+"""Arguments of commands: what addresses, chunk sizes, NULs and lines that are too long become.
 
 Promises: an octet is decided from what stands before it in its line, so segmentation
 decides nothing. Does not know verbs, lines or streams.
 """
 
-from libc.stdint cimport INT32_MAX
+from libc.stdint cimport INT32_MAX, uint32_t
+from libc.string cimport memmove
 
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
+    ACTION_PASS,
+    ACTION_RESET,
     ADDRESS_ILLEGAL_CHARACTER,
     ADDRESS_TOO_LONG,
+    ARGUMENT_SECRET,
     BDAT_SIZE_INVALID,
+    COMMAND_LINE_CUT,
     COMMAND_NUL,
+    COMMAND_TOO_LONG,
     PHASE_ARGUMENT,
+    PHASE_SASL,
     VERB_BDAT,
     VERB_MAIL,
     report,
@@ -26,9 +33,11 @@ cdef enum:
     CLOSING_BRACKET = 62
 
 cdef enum Reported:
+    REPORTED_LENGTH = 1
     REPORTED_CHARACTER = 2
     REPORTED_ADDRESS = 4
     REPORTED_NUL = 8
+    REPORTED_CUT = 16
 
 cdef enum AddressPhase:
     ADDRESS_BEFORE = 0
@@ -119,3 +128,85 @@ cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offs
     # In a verb it stays what it is: such a verb is none, and is masked.
     if scene.ruling.apply and scene.ruling.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase >= PHASE_ARGUMENT:
         put(scene, at, SPACE)
+
+
+cdef inline bint is_base64(uint8_t octet) noexcept nogil:
+    return (c"a" <= octet <= c"z" or c"A" <= octet <= c"Z" or c"0" <= octet <= c"9" or octet == c"+"
+            or octet == c"/" or octet == c"=")
+
+
+cdef inline bint with_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    return dialogue.phase == PHASE_SASL or (
+        dialogue.phase == PHASE_ARGUMENT and scene.grammar.argument[dialogue.verb] == ARGUMENT_SECRET)
+
+
+cdef inline bint out_of_reach(Scene *scene, Dialogue *dialogue, uint8_t octet) noexcept nogil:
+    # Whether some servers take the octet that makes the line `line_length` long for another line's, and may find
+    # a verb there. In base64 none is followed by anything: the line's end tells (end_secret).
+    if scene.ruling.longest_line == 0:
+        return False
+    if with_secret(scene, dialogue):
+        return dialogue.line_length > scene.ruling.longest_secret or (
+            dialogue.line_length > scene.ruling.longest_line and not is_base64(octet))
+    if dialogue.line_length <= scene.ruling.longest_line:
+        return False
+    if dialogue.phase == PHASE_ARGUMENT and scene.grammar.long_line[dialogue.verb]:
+        return dialogue.line_length > scene.ruling.longest_parameters
+    return True
+
+
+cdef void measure_line(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t offset) noexcept nogil:
+    # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
+    if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
+            and not dialogue.reported & REPORTED_LENGTH and dialogue.phase != PHASE_SASL):
+        dialogue.reported |= REPORTED_LENGTH
+        if scene.ruling.action[COMMAND_TOO_LONG] == ACTION_MASK:
+            dialogue.reported |= REPORTED_CUT
+        if report(scene, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+            dialogue.mask_rest = 1
+        if scene.verdict != ACTION_PASS:
+            return
+    if not dialogue.reported & REPORTED_CUT and out_of_reach(scene, dialogue, octet):
+        dialogue.reported |= REPORTED_CUT
+        if report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+            dialogue.mask_rest = 1
+    if with_secret(scene, dialogue):
+        memmove(dialogue.tail, dialogue.tail + 1, sizeof(dialogue.tail) - 1)
+        dialogue.tail[sizeof(dialogue.tail) - 1] = upper(octet)
+
+
+cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    """One octet of a line behind AUTH (RFC 4954 4)."""
+    cdef uint8_t octet = at[0]
+    dialogue.line_length += 1
+    if octet == 0:
+        nul_octet(scene, dialogue, at, offset)
+    if scene.verdict == ACTION_PASS:
+        measure_line(scene, dialogue, octet, offset)
+    if dialogue.mask_rest:
+        put(scene, at, scene.ruling.letter)
+
+
+cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
+    cdef uint32_t verb, i, length
+    cdef const uint8_t *name
+    if (not with_secret(scene, dialogue) or dialogue.reported & REPORTED_CUT or scene.ruling.longest_line == 0
+            or dialogue.line_length <= scene.ruling.longest_line):
+        return
+    for verb in range(1, scene.grammar.verb_count):
+        length = scene.grammar.verbs[verb].length
+        name = scene.grammar.verbs[verb].octets
+        if length == 0 or length > sizeof(dialogue.tail):
+            continue
+        if dialogue.line_length - length < scene.ruling.longest_line - 2:
+            continue                               # no server gives a line up before
+        i = 0
+        while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
+            i += 1
+        if i == length:
+            report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+            # Its letters have left: only its end can still be kept.
+            if scene.ruling.hold and scene.verdict == ACTION_PASS:
+                scene.verdict = ACTION_RESET
+            return

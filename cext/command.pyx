@@ -15,20 +15,22 @@ from nfmailguard.cext.argument cimport (
     SIZE_INVALID,
     SIZE_LAST,
     address_octet,
+    end_secret,
+    measure_line,
     nul_octet,
     put,
+    sasl_octet,
     size_complete,
     size_octet,
 )
 from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
 from nfmailguard.cext.restore cimport report_damage, restore_command, verb_masked
-from nfmailguard.cext.secret cimport note_secret, secret_at
+from nfmailguard.cext.secret cimport hide_secrets, in_secret, note_secret, shown_of_verb, shown_of_line, shows_argument
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
     ACTION_PASS,
-    ACTION_RESET,
     ARGUMENT_CHUNK_SIZE,
     ARGUMENT_RECIPIENT,
     ARGUMENT_SECRET,
@@ -38,7 +40,6 @@ from nfmailguard.cext.smtp cimport (
     COMMAND_BARE_CR,
     COMMAND_BARE_LF,
     COMMAND_DENIED,
-    COMMAND_TOO_LONG,
     FORM_NOOP,
     FORM_OK,
     FORM_XALL,
@@ -52,12 +53,9 @@ from nfmailguard.cext.smtp cimport (
     PHASE_START,
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
-    SECRET_BEGUN,
     UPSTREAM_COMMAND_MASKED,
     VERB_BDAT,
     VERB_DATA,
-    VERB_EHLO,
-    VERB_HELO,
     VERB_MAIL,
     VERB_NOOP,
     VERB_RCPT,
@@ -65,12 +63,14 @@ from nfmailguard.cext.smtp cimport (
     VERB_UNKNOWN,
     Line,
     begin_message,
+    begins_anew,
     expect_reply,
     give_line,
     lend_line,
     line_add,
     name_begins,
     name_is,
+    note_asked,
     out_of_memory,
     report,
 )
@@ -80,7 +80,6 @@ cdef enum:
     LF = 10
     SPACE = 32
     DOT = 46
-    SASL_OCTETS = 12288                # of a line behind AUTH, its CRLF too
     EXCERPT = 48                       # octets of a line a finding shows
 
 cdef enum Fate:                        # of the verb being read
@@ -88,9 +87,6 @@ cdef enum Fate:                        # of the verb being read
     FATE_OPEN = 1                      # cut by the segment's end: decided by prefix
     FATE_LETTER = 2
     FATE_NOOP = 3
-
-cdef enum Reported:
-    REPORTED_LENGTH = 1                # the others are argument's
 
 cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     cdef uint32_t i
@@ -216,18 +212,15 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
     cdef uint32_t sent = line.sent if line.sent < size else size
     cdef uint32_t more = 0
     cdef const char *noop = b"NOOP"
-    cdef uint32_t auth = secret_at(scene, line.octets, size, verb)
-    if verb == VERB_UNKNOWN and scene.session.secret & SECRET_BEGUN:
-        size = sent = 0
-    elif auth:
-        size = auth
-        sent = sent if sent < size else size
-    else:
+    size = shown_of_verb(scene, line.octets, size, verb)
+    sent = sent if sent < size else size
+    if shows_argument(scene, verb):
         while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF and (
                 rest[more] > SPACE or more == 0):
             more += 1
     memcpy(before, line.octets, size)
     memcpy(before + size, rest, more)
+    hide_secrets(before, size + more)
     memcpy(after, before, size + more)
     if scene.ruling.action[finding] != ACTION_MASK:
         return report(scene, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
@@ -260,7 +253,7 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
         report_damage(scene, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
                       line.octets, line.length)
     finding = refusal(scene, dialogue, verb, dialogue.verb_length)
-    if not finding and dialogue.fate == FATE_LETTER:
+    if not finding and dialogue.fate == FATE_LETTER and scene.ruling.faithful:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
     if finding and report_verb(scene, dialogue, finding, verb, at, length) == ACTION_MASK:
         dialogue.denied = 1
@@ -287,23 +280,10 @@ cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
     dialogue.leading = 1
 
 
-cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
-    dialogue.line_length += 1
-    if at[0] == 0:
-        nul_octet(scene, dialogue, at, offset)
-    if dialogue.line_length > SASL_OCTETS and scene.verdict == ACTION_PASS and (
-            not dialogue.reported & REPORTED_LENGTH):
-        # RFC 4954 4.  Exim reads what does not fit its buffer as the next command.
-        dialogue.reported |= REPORTED_LENGTH
-        report(scene, COMMAND_TOO_LONG, True, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
-        if scene.ruling.hold and scene.verdict == ACTION_PASS:
-            scene.verdict = ACTION_RESET
-
-
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
-    cdef uint8_t kind
+    cdef uint8_t kind, masked
     cdef uint32_t mechanism
     if dialogue.phase == PHASE_SASL:
         sasl_octet(scene, dialogue, at, offset)
@@ -323,19 +303,18 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         nul_octet(scene, dialogue, at, offset)
         if scene.verdict != ACTION_PASS:
             return
-    if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
-            and not dialogue.reported & REPORTED_LENGTH):
-        dialogue.reported |= REPORTED_LENGTH
-        if report(scene, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
-            # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
-            dialogue.mask_rest = 1
-            dialogue.fate = FATE_LETTER
-        if scene.verdict != ACTION_PASS:
-            return
+    masked = dialogue.mask_rest
+    measure_line(scene, dialogue, at[0], offset)
+    if dialogue.mask_rest and not masked:
+        dialogue.fate = FATE_LETTER
+    if scene.verdict != ACTION_PASS:
+        return
     if dialogue.phase == PHASE_VERB:
         if at[0] == SPACE and not dialogue.leading:
             end_verb(scene, dialogue, at, length, offset)
             line_add(dialogue.command, SPACE)
+            if dialogue.mask_rest and scene.ruling.apply:
+                put(scene, at, scene.ruling.letter)
         else:
             verb_octet(scene, dialogue, at)
         return
@@ -369,14 +348,17 @@ cdef void end_body_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexc
 cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
     """The line is complete; ``at`` is its LF."""
     cdef uint8_t verb
+    cdef uint8_t text[LINE_OCTETS]
     cdef Record *record
     if dialogue.phase == PHASE_SASL:
+        end_secret(scene, dialogue, offset)
         dialogue.phase = PHASE_START
         dialogue.input = INPUT_COMMANDS
         dialogue.waiting = dialogue.count
         return
     if dialogue.phase == PHASE_START:
         if not dialogue.body_as_commands:
+            note_asked(scene.session, dialogue, VERB_UNKNOWN)
             expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
         return
     if dialogue.phase == PHASE_VERB:
@@ -391,6 +373,9 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     if dialogue.body_as_commands:
         end_body_line(scene, dialogue, offset)
         return
+    end_secret(scene, dialogue, offset)
+    if scene.verdict != ACTION_PASS:
+        return
     verb = dialogue.verb
     if dialogue.denied:
         verb = scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
@@ -404,17 +389,15 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         record.a = dialogue.line_offset
         record.b = dialogue.denied
         if dialogue.verb != VERB_UNKNOWN:
-            record_text(record, dialogue.command.octets, dialogue.command.length, False)
+            record_text(record, text, shown_of_line(scene, dialogue, text), False)
         ring_push(scene.ring)
     note_secret(scene, dialogue)
-    if verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO or (
-            verb == VERB_MAIL and not scene.grammar.in_mail[scene.session.state]):
-        scene.session.recipients = 0               # a MAIL within a mail begins none (RFC 5321 4.1.4)
+    if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
         dialogue.message_octets = 0                # of chunks that no LAST followed
     scene.session.noop_seen |= verb == VERB_NOOP
-    scene.session.ehlo_sent |= verb == VERB_EHLO
-    if verb == VERB_HELO or verb == VERB_EHLO:
-        scene.session.offered_chunking = 0              # until this one's reply offers it (RFC 5321 4.1.1.1)
+    note_asked(scene.session, dialogue, verb)
+    if begins_anew(verb):
+        scene.session.offered_chunking = 0              # until this one's reply offers it
     if verb == VERB_DATA and scene.ruling.bug_data_bypass and scene.ruling.apply:
         expect_reply(scene, dialogue, verb, offset)
         give_line(scene.lender, &dialogue.command)
@@ -453,7 +436,7 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
             if octet == LF:
                 ended = 1
             elif report(scene, COMMAND_BARE_CR, True, dialogue.verb, offset + at,
-                        &octet, 1, &line_feed, 1) == ACTION_BLANK:
+                        &octet, not in_secret(scene, dialogue), &line_feed, 1) == ACTION_BLANK:
                 # The CR has left, maybe in an earlier segment: make it the line end it looks like.
                 put(scene, octets + at, LF)
                 ended = 1

@@ -34,6 +34,7 @@ from nfmailguard.cext.smtp cimport (
     give_line,
     lend_line,
     line_add,
+    may_answer_ehlo,
     name_begins,
     name_is,
     note_change,
@@ -124,19 +125,22 @@ cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept 
     cdef uint32_t i, length = line.length if line.length < 120 else 120
     for i in range(length):
         after[i] = ok_octet(i, line.octets[i])
-    report(scene, REPLY_TURNED_OK, False, 0, offset, line.octets, length, after, length)
+    report(scene, REPLY_TURNED_OK, False, 0, offset, line.octets, 0 if scene.session.secret else length, after, length)
 
 
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    # Whatever the count of replies says: a server that skips a command, or answers one twice, must not
-    # make this the reply to another one.
-    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.code == 250 and (
-        scene.session.ehlo_restored if scene.ruling.hide else scene.session.ehlo_sent)
+    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.answers_ehlo and (
+        scene.session.ehlo_restored or not scene.ruling.hide)
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
     # S-PGT against S-NMAPC: the n-th masked line of a reply ends in the n-th letter.
     return <uint8_t> (c"A" + dialogue.masked_lines % 26)
+
+
+cdef inline bint too_long(Scene *scene, uint32_t length) noexcept nogil:
+    # RFC 5321 4.5.3.1.5: some clients take what is behind for another line, and so for a keyword.
+    return length > scene.ruling.longest_line != 0
 
 
 cdef void begin_keyword(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -177,7 +181,10 @@ cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last
             memcpy(name, line.octets + 4, length)
             if not keyword_possible(scene, name, length + 1):
                 dialogue.keyword_fate = KEYWORD_MASK
-    if dialogue.keyword_fate == KEYWORD_MASK and scene.ruling.action[REPLY_KEYWORD_MASKED] == ACTION_MASK:
+    if too_long(scene, dialogue.reply_column + 1) and dialogue.keyword_fate != KEYWORD_MASK:
+        if scene.ruling.action[REPLY_KEYWORD_MASKED] == ACTION_MASK:
+            put(scene, at, c"X")
+    elif dialogue.keyword_fate == KEYWORD_MASK and scene.ruling.action[REPLY_KEYWORD_MASKED] == ACTION_MASK:
         put(scene, at, letter(dialogue) if last else c"X")
     else:
         line.sent += 1
@@ -186,11 +193,12 @@ cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last
 cdef void report_banner(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     cdef Line *line = dialogue.reply
     cdef uint8_t after[LINE_OCTETS]
-    cdef uint32_t i
-    for i in range(line.length):
+    cdef uint32_t i, length = line.length if line.length < 120 else 120
+    for i in range(length):
         after[i] = banner_octet(scene, i, line.octets[i])
-    report(scene, BANNER_MASKED, False, 0, offset, line.octets, line.length if line.length < 120 else 120,
-           after, line.length if line.length < 120 else 120)
+    if scene.session.secret:
+        length = 0
+    report(scene, BANNER_MASKED, False, 0, offset, line.octets, length, after, length)
 
 
 cdef void report_keyword(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -204,6 +212,8 @@ cdef void report_keyword(Scene *scene, Dialogue *dialogue, uint64_t offset) noex
     if 4 + sent < length:
         memset(after + 4 + sent, c"X", length - 4 - sent)
         after[length - 1] = letter(dialogue)
+    if scene.session.secret:
+        length = 0                                 # nor what of it has left
     report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, length, after, length)
     dialogue.masked_lines += 1
 
@@ -222,6 +232,8 @@ cdef void note_chunking(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef Name chunking
     memcpy(chunking.octets, b"CHUNKING", 8)
     chunking.length = 8
+    if dialogue.greetings > 1:
+        return                                     # and the session has begun anew since
     if dialogue.reply_line == 0:
         scene.session.offered_chunking = 0
     elif line.length == 12 and name_is(&chunking, line.octets + 4, 8):
@@ -263,6 +275,9 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
             report_ok(scene, dialogue, start)
         if keyword_denied(scene, dialogue):
             report_keyword(scene, dialogue, start)
+        elif dialogue.keyword_fate != KEYWORD_NONE and too_long(scene, dialogue.reply_column):
+            report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, start, line.octets,
+                   0 if scene.session.secret else 120, NULL, 0)
         if dialogue.code == 250 and expected_verb(dialogue) == VERB_EHLO and (
                 dialogue.keyword_fate == KEYWORD_NONE or line.sent + 4 >= line.length):
             note_chunking(scene, dialogue)
@@ -311,7 +326,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     elif column > 3:
         # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
         if column == 4:
-            dialogue.answers_ehlo = dialogue.code == 250 and scene.session.ehlo_sent
+            dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
             if masking_keywords(scene, dialogue):
                 begin_keyword(scene, dialogue, at, length)
         if dialogue.keyword_fate != KEYWORD_NONE:
@@ -360,7 +375,8 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
         at += 1
         if dialogue.malformed and scene.session.state == scene.grammar.state_connect and not scene.not_smtp:
             scene.not_smtp = 1                     # RFC 5321 3.1: a server speaks first, with a reply code
-            report(scene, FLOW_NOT_SMTP, False, 0, offset, octets, length if length < 48 else 48, NULL, 0)
+            report(scene, FLOW_NOT_SMTP, False, 0, offset, octets,
+                   0 if scene.session.secret else length if length < 48 else 48, NULL, 0)
             return length
         if scene.verdict == ACTION_PASS and whole_line_passes(scene, dialogue):
             end = <uint8_t *> memchr(octets + at, LF, length - at)

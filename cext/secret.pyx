@@ -1,56 +1,155 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Secrets: AUTH in any spelling, and the lines that may belong to it.
+"""Secrets: AUTH in any spelling, what other protocols' clients say, and the lines that may belong to it.
 
 Promises: of what a client says to prove who it is, nothing but the mechanism's name
 reaches a record: not where AUTH is allowed, not where it was masked, here or upstream,
-and the client goes on with its secrets all the same. Does not decide about octets.
+and the client goes on with its secrets all the same, nor where it speaks POP3, IMAP or
+HTTP. Does not decide about octets.
 """
 
-from nfmailguard.cext.smtp cimport ARGUMENT_SECRET, SECRET_BEGUN, SECRET_SAID, VERB_UNKNOWN, Line, upper
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.smtp cimport (
+    ARGUMENT_IGNORED,
+    ARGUMENT_SECRET,
+    PHASE_SASL,
+    SECRET_BEGUN,
+    SECRET_SAID,
+    VERB_UNKNOWN,
+    Line,
+    upper,
+)
 
 cdef enum:
     SPACE = 32
+    WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
+
+#: SASL mechanisms (IANA registry), whole.
+cdef const char *MECHANISMS = (
+    b"PLAIN LOGIN CRAM-MD5 DIGEST-MD5 NTLM GSSAPI GSS-SPNEGO GS2-KRB5 GS2-KRB5-PLUS SCRAM-SHA-1 SCRAM-SHA-1-PLUS "
+    b"SCRAM-SHA-256 SCRAM-SHA-256-PLUS SCRAM-SHA-512 SCRAM-SHA-512-PLUS XOAUTH XOAUTH2 OAUTHBEARER EXTERNAL ANONYMOUS ")
+#: Behind a verb nobody knows: an AUTH that was masked upstream, or IMAP's (RFC 9051 6.2). As beginnings.
+cdef const char *BEHIND_A_TAG = (
+    b"PLAIN LOGIN CRAM- DIGEST- NTLM GSSAPI GSS- GS2- SCRAM- XOAUTH OAUTHBEARER EXTERNAL AUTHENTICATE ")
+#: POP3 (RFC 1939), FTP and HTTP (RFC 9110 9.3): what follows them, in this line or another, may be a secret. As
+#: beginnings.
+cdef const char *STRANGERS = (
+    b"PASS USER LOGIN APOP ACCT GET POST PUT HEAD CONNECT OPTIONS DELETE TRACE PATCH PROPFIND COOKIE SET-COOKIE ")
 
 
-cdef uint32_t secret_at(Scene *scene, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil:
-    cdef uint32_t i, j
-    cdef const char *auth = b"AUTH"
-    if scene.grammar.argument[number] == ARGUMENT_SECRET:
-        return length
+cdef uint32_t word_in(const char *words, const uint8_t *octets, uint32_t length, bint whole) noexcept nogil:
+    """The octets of the word that these are, or begin with; 0 where they are none."""
+    cdef const char *word = words
+    cdef uint32_t i
+    while word[0]:
+        i = 0
+        while word[i] != SPACE and i < length and upper(octets[i]) == <uint8_t> word[i]:
+            i += 1
+        if word[i] == SPACE and (not whole or i == length or octets[i] <= SPACE):
+            return i
+        while word[0] != SPACE:
+            word += 1
+        word += 1
+    return 0
+
+
+cdef uint32_t behind_auth(const uint8_t *verb, uint32_t length) noexcept nogil:
+    # Where a verb that has AUTH in it, in any case, goes on; 0 where it has not.
+    cdef uint32_t i
     for i in range(4, length + 1):
-        j = 0
-        while j < 4 and upper(verb[i - 4 + j]) == <uint8_t> auth[j]:
-            j += 1
-        if j == 4:
+        if word_in(b"AUTH ", verb + i - 4, 4, True):
             return i
     return 0
 
 
-cdef bint names_mechanism(const uint8_t *octets, uint32_t length) noexcept nogil:
-    """Whether a word is a SASL mechanism's name (IANA registry): an AUTH that was masked upstream."""
-    cdef const char *names = b"PLAIN LOGIN CRAM-MD5 DIGEST-MD5 NTLM GSSAPI GS2- SCRAM- XOAUTH OAUTHBEARER EXTERNAL "
-    cdef const char *name = names
-    cdef uint32_t i
-    while name[0]:
-        i = 0
-        while name[i] != SPACE and i < length and upper(octets[i]) == <uint8_t> name[i]:
+cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil:
+    cdef uint32_t i, begin = 0
+    if number == scene.grammar.verb_dot:
+        return 1
+    if number != VERB_UNKNOWN:
+        return length
+    if scene.session.secret & SECRET_BEGUN:
+        return 0
+    i = behind_auth(verb, length)
+    if i:
+        return i
+    while begin < length and verb[begin] <= SPACE:
+        begin += 1
+    i = word_in(STRANGERS, verb + begin, length - begin, False)
+    if i:
+        return begin + i
+    # A name and nothing else is no secret; what may be base64, or a form's field, is none.
+    i = begin
+    while i < length and i - begin <= WORD and (c"A" <= upper(verb[i]) <= c"Z" or c"0" <= verb[i] <= c"9"
+                                                or verb[i] == c"-" or verb[i] < SPACE):
+        i += 1
+    if i - begin > WORD or (i < length and (verb[i] == c"=" or verb[i] == c"+" or verb[i] == c"/")):
+        return 0
+    return i
+
+
+cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
+    return number != VERB_UNKNOWN and number != scene.grammar.verb_dot and (
+        scene.grammar.argument[number] != ARGUMENT_IGNORED and scene.grammar.argument[number] != ARGUMENT_SECRET)
+
+
+cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
+    # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
+    cdef uint32_t i = 0, end
+    while i + 6 < length:
+        end = 0
+        if text[i] <= SPACE and word_in(b"AUTH= ", text + i + 1, length - i - 1, False):
+            i += 6
+            end = i
+            while end < length and text[end] > SPACE:
+                end += 1
+        elif text[i] == c":" and text[i + 1] == c"/" and text[i + 2] == c"/":
+            i += 3
+            end = i
+            while end < length and text[end] > SPACE and text[end] != c"@":
+                end += 1
+            if end < length and text[end] != c"@":
+                end = 0
+        if end > i:
+            memset(text + i, c"*", end - i)
+            i = end
+        else:
             i += 1
-        if name[i] == SPACE:
-            return True
-        while name[0] != SPACE:
-            name += 1
-        name += 1
-    return False
+
+
+cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil:
+    cdef Line *line = dialogue.command
+    cdef uint32_t verb = dialogue.verb_length if dialogue.verb_length < line.length else line.length
+    cdef uint32_t size = shown_of_verb(scene, line.octets, verb, dialogue.verb)
+    cdef uint32_t mechanism
+    if shows_argument(scene, dialogue.verb):
+        size = line.length
+    elif scene.grammar.argument[dialogue.verb] == ARGUMENT_SECRET and verb < line.length:
+        mechanism = word_in(MECHANISMS, line.octets + verb + 1, line.length - verb - 1, True)
+        size = verb + 1 + mechanism if mechanism else verb
+    memcpy(out, line.octets, size)
+    hide_secrets(out, size)
+    return size
+
+
+cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    return dialogue.phase == PHASE_SASL or scene.session.secret & SECRET_BEGUN or (
+        not shows_argument(scene, dialogue.verb))
 
 
 cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
     """Behind AUTH, lines that are no command may be parts of it (RFC 4954 4), whatever became of AUTH."""
     cdef Line *line = dialogue.command
-    cdef uint32_t at = dialogue.verb_length + 1
-    if (secret_at(scene, line.octets, dialogue.verb_length if dialogue.verb_length < line.length else line.length,
-                  dialogue.verb)
-            or (dialogue.verb == VERB_UNKNOWN and at < line.length
-                and names_mechanism(line.octets + at, line.length - at))):
+    cdef uint32_t verb = dialogue.verb_length if dialogue.verb_length < line.length else line.length
+    cdef uint32_t at = verb + 1, begin = 0
+    cdef bint begun = scene.grammar.argument[dialogue.verb] == ARGUMENT_SECRET
+    if dialogue.verb == VERB_UNKNOWN:
+        while begin < verb and line.octets[begin] <= SPACE:
+            begin += 1
+        begun = behind_auth(line.octets, verb) or word_in(STRANGERS, line.octets + begin, verb - begin, False)
+    if not begun and at < line.length and scene.grammar.argument[dialogue.verb] == ARGUMENT_IGNORED:
+        begun = word_in(BEHIND_A_TAG, line.octets + at, line.length - at, False)
+    if begun:
         scene.session.secret = SECRET_BEGUN | SECRET_SAID
     elif dialogue.verb != VERB_UNKNOWN:
         scene.session.secret &= SECRET_SAID

@@ -24,6 +24,7 @@ cdef enum:  # VerbNumber
     VERB_RSET = 6
     VERB_NOOP = 10
     VERB_BDAT = 14
+    VERB_XCLIENT = 23
 
 cdef enum:  # Input: smtp.verbs.Input
     INPUT_COMMANDS = 0
@@ -53,6 +54,7 @@ cdef enum:  # Argument: smtp.verbs.Argument
     ARGUMENT_RECIPIENT = 2
     ARGUMENT_CHUNK_SIZE = 3
     ARGUMENT_SECRET = 4
+    ARGUMENT_SHOWN = 5
 
 cdef enum:  # Action: policy.model.Action
     ACTION_PASS = 0
@@ -123,6 +125,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     MIME_FILENAME_TOO_LONG
     RESTORE_NOT_RECOVERABLE
     STREAM_END_KEPT
+    COMMAND_LINE_CUT
 
 cdef enum:  # BannerRule: policy.model.BannerRule
     BANNER_NONE = 0
@@ -152,6 +155,7 @@ cdef struct Grammar:
     uint8_t waits[MOST_VERBS]
     uint8_t reads[MOST_VERBS]
     uint16_t continues[MOST_VERBS]
+    uint8_t long_line[MOST_VERBS]
     uint8_t told[MOST_VERBS]   # its commands and replies are recorded
     uint8_t next_state[16][MOST_VERBS][6]
     uint32_t verb_count
@@ -163,7 +167,6 @@ cdef struct Grammar:
     uint8_t state_connect
     uint8_t state_greeted
     uint8_t state_ready
-    uint8_t in_mail[16]        # by state: MAIL has been accepted
 
 # A line of an EHLO reply that the firewall upstream masks.
 cdef struct Candidate:
@@ -209,6 +212,9 @@ cdef struct Ruling:
     uint8_t internal_error     # Action
     uint8_t midstream_at_start  # Action
     uint32_t line_length       # 0: no limit, as below
+    uint32_t longest_line      # what every server reads as one
+    uint32_t longest_parameters  # the same where extensions may lengthen it
+    uint32_t longest_secret    # of AUTH's line, and of one behind it
     uint32_t sender_length
     uint32_t recipients
     uint32_t header_line_length
@@ -236,9 +242,16 @@ cdef struct Lender:
     Shelf dialogues
     Pool *pool                 # for the outstanding commands, where they are many
 
+cdef enum:  # Asked: whether a reply may be the one to an EHLO
+    ASKED_NOTHING = 0          # the client has not spoken yet
+    ASKED_OTHER = 1            # it has, and no EHLO has passed
+    ASKED_EHLO = 2             # EHLO was the first thing said, and is not answered
+    ASKED_TOLD = 3             # and its reply has been read: there is no other, whatever the count of replies
+    ASKED_DOUBT = 4            # any may be
+
 cdef enum:  # Secret: bits of Session.secret
     SECRET_BEGUN = 1           # AUTH was begun: what is no command may be a part of it
-    SECRET_SAID = 2            # and has been since the last time nothing was outstanding
+    SECRET_SAID = 2            # ever: a server may repeat it in any reply
 
 # What a session has come to, in few octets: all that is left between two lines with nothing outstanding.
 cdef struct Session:
@@ -248,7 +261,7 @@ cdef struct Session:
     uint8_t greeted            # the greeting is not outstanding any more
     uint8_t secret             # Secret
     uint8_t ehlo_restored      # ever
-    uint8_t ehlo_sent          # ever: what may be the reply to it is masked as one
+    uint8_t asked              # Asked
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
     uint8_t offered_chunking
     uint8_t hypothetical
@@ -273,6 +286,8 @@ cdef struct Dialogue:
     uint16_t count
     uint16_t capacity          # of `more`
     uint16_t waiting           # replies to come before the client may go on
+    uint16_t greetings         # of the outstanding commands, those that begin the session anew
+    uint16_t recipients        # and those that add one
     uint16_t code
     uint16_t reply_column
     uint16_t verb_length
@@ -302,6 +317,7 @@ cdef struct Dialogue:
     uint8_t mime_reported      # in this field
     uint8_t mime_name_length
     uint8_t mime_name[8]
+    uint8_t tail[8]            # the last octets of a line with a secret, upper case
     uint8_t tls_checked
     uint8_t impatient          # the client did not wait; reported
     uint8_t body_as_commands   # the message is read as lines of commands
@@ -352,6 +368,11 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
 # The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
 cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil
+# A command line has ended, before its reply is expected: which replies may now be one to an EHLO.
+# `verb`: as it passed; the line's own octets tell what a server may read.
+cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil
+# Whether a reply that has begun, of several lines, may be the one to an EHLO.
+cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil
 # A reply is complete: matches it and moves the session by the table.
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil
 # Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
@@ -376,6 +397,10 @@ cdef inline void line_add(Line *line, uint8_t octet) noexcept nogil:
     if line.length < LINE_OCTETS:
         line.octets[line.length] = octet
         line.length += 1
+
+cdef inline bint begins_anew(uint8_t verb) noexcept nogil:
+    # RFC 5321 4.1.1.1; Postfix, XCLIENT_README. What EHLO offered holds no more.
+    return verb == VERB_HELO or verb == VERB_EHLO or verb == VERB_XCLIENT
 
 cdef inline uint8_t upper(uint8_t octet) noexcept nogil:
     return octet - 32 if 97 <= octet <= 122 else octet

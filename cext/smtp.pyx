@@ -15,6 +15,7 @@ from nfmailguard.cext.pool cimport pool_give, pool_take, shelf_close, shelf_give
 
 cdef enum:
     CR = 13
+    SPACE = 32
 
 
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -169,6 +170,8 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
         ring = larger
     ring[(dialogue.first + dialogue.count) % size] = verb
     dialogue.count += 1
+    dialogue.greetings += begins_anew(verb)
+    dialogue.recipients += verb == VERB_RCPT
     return True
 
 
@@ -186,9 +189,12 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
 
 cdef void answer_oldest(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint32_t size
+    cdef uint8_t verb = expected_verb(dialogue)
     slots(dialogue, &size)
     if dialogue.count == 0:
         return
+    dialogue.greetings -= begins_anew(verb)
+    dialogue.recipients -= verb == VERB_RCPT
     dialogue.first = <uint16_t> ((dialogue.first + 1) % size)
     dialogue.count -= 1
     if dialogue.waiting:
@@ -199,10 +205,8 @@ cdef void answer_oldest(Scene *scene, Dialogue *dialogue) noexcept nogil:
 
 
 cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    dialogue.count = dialogue.first = dialogue.waiting = 0
+    dialogue.count = dialogue.first = dialogue.waiting = dialogue.greetings = dialogue.recipients = 0
     dialogue.impatient = 0
-    if not scene.session.secret & SECRET_BEGUN:
-        scene.session.secret = 0
     pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
     dialogue.capacity = 0
@@ -228,6 +232,50 @@ cdef void ambiguous(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t off
         scene.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
 
 
+cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
+    # Some servers skip space and control octets, or know a verb by its first letters.
+    cdef const Line *line = dialogue.command
+    cdef const char *ehlo = b"EHLO"
+    cdef uint32_t i, found = 0
+    if line == NULL:
+        return False
+    for i in range(line.length if line.length < dialogue.verb_length else dialogue.verb_length):
+        if line.octets[i] > SPACE:
+            if upper(line.octets[i]) != <uint8_t> ehlo[found]:
+                return False
+            found += 1
+            if found == 4:
+                return True
+    return False
+
+
+cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Only where nothing was said before it, and the server owes nothing, it is certain which reply is EHLO's: a
+    # server that skips a blank line, or answers one twice, shifts the count.
+    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.count == 0 and dialogue.reply_line == 0
+                       and not dialogue.reply_cr and dialogue.reply_column == 0)
+    if verb == VERB_EHLO:
+        session.asked = ASKED_EHLO if first else ASKED_DOUBT
+    elif spells_ehlo(dialogue):
+        session.asked = ASKED_DOUBT
+    elif session.asked == ASKED_NOTHING:
+        session.asked = ASKED_OTHER
+
+
+cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil:
+    return session.asked == ASKED_EHLO or session.asked == ASKED_DOUBT or (
+        session.asked == ASKED_TOLD and dialogue.count == 0)
+
+
+cdef void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
+    if session.asked == ASKED_EHLO:
+        # RFC 5321 4.1.1.1; one of a single line may be another command's, answered twice.
+        session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
+            expected_verb(dialogue) == VERB_EHLO) else ASKED_DOUBT
+    elif dialogue.count == 0:
+        session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
+
+
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = scene.grammar
     cdef uint16_t code = dialogue.code
@@ -237,7 +285,9 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
     cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
-    if scene.session.secret:
+    note_answered(scene.session, dialogue)
+    if scene.session.secret and (
+            scene.session.secret & SECRET_BEGUN or (verb != grammar.verb_end_of_data and verb != VERB_BDAT)):
         length = 0                                 # some servers repeat what they do not understand
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code
@@ -280,9 +330,13 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
             report(scene, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
             if scene.verdict != ACTION_PASS:
                 return
-    elif (verb == VERB_MAIL or verb == VERB_RSET or verb == VERB_HELO or verb == VERB_EHLO
-            or verb == grammar.verb_end_of_data):
+    elif verb == grammar.verb_end_of_data:
         scene.session.invalid_recipients = 0            # the mail they were of is over
+    elif code // 100 == 2 and (verb == VERB_MAIL or verb == VERB_RSET or begins_anew(verb)):
+        # So it is for the server, and for no one before it says so: of the others those behind it count.
+        scene.session.invalid_recipients = 0
+        scene.session.recipients = dialogue.recipients + (
+            dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
     if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS
@@ -309,6 +363,7 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         dialogue.phase = PHASE_SASL
         dialogue.line_length = 0
         dialogue.reported = 0
+        dialogue.mask_rest = 0
         return
     # The server reads everything behind the command as message text, or as TLS.
     answer_all(scene, dialogue)

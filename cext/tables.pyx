@@ -17,6 +17,7 @@ from nfmailguard.cext.smtp cimport (
     ADDRESS_ILLEGAL_CHARACTER,
     BANNER_BASA,
     COMMAND_DENIED,
+    COMMAND_LINE_CUT,
     DATA_NUL,
     FORM_OK,
     INPUT_OPAQUE,
@@ -36,6 +37,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_NOOP,
     VERB_RCPT,
     VERB_RSET,
+    VERB_XCLIENT,
     Grammar,
     Listing,
     Name,
@@ -49,7 +51,8 @@ NUMBERS = {
     "data.nul": DATA_NUL, "packet.wrong_interface": PACKET_WRONG_INTERFACE,
     "restore.not_recoverable": RESTORE_NOT_RECOVERABLE, "restore commands": RESTORE_COMMANDS,
     "restore replies": RESTORE_REPLIES, "reset": ACTION_RESET, "ok": FORM_OK,
-    "NOOP": VERB_NOOP,
+    "NOOP": VERB_NOOP, "XCLIENT": VERB_XCLIENT,
+    "command.line_cut": COMMAND_LINE_CUT,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
 
@@ -65,17 +68,18 @@ cdef int set_name(Name *name, str text) except -1:
 
 cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     cdef int state, verb, digit
-    verbs = tables["verbs"]                        # (name, argument, waits, reads, continues)
+    verbs = tables["verbs"]                        # (name, argument, waits, reads, continues, long)
     if len(verbs) > MOST_VERBS:
         raise ValueError(f"{len(verbs)} verbs; the core holds {MOST_VERBS}")
     grammar.verb_count = len(verbs)
-    for verb, (name, argument, waits, reads, continues) in enumerate(verbs):
+    for verb, (name, argument, waits, reads, continues, long_line) in enumerate(verbs):
         if name and not name.startswith("<"):
             set_name(&grammar.verbs[verb], name)
         grammar.argument[verb] = argument
         grammar.waits[verb] = waits
         grammar.reads[verb] = reads
         grammar.continues[verb] = continues
+        grammar.long_line[verb] = long_line
         grammar.told[verb] = tables["told"][verb]
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
@@ -85,8 +89,6 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.state_connect = tables["connect"]
     grammar.state_greeted = tables["greeted"]
     grammar.state_ready = tables["ready"]
-    for state in tables["in_mail"]:
-        grammar.in_mail[state] = 1
     for state, by_verb in enumerate(tables["next_state"]):
         for verb, by_digit in enumerate(by_verb):
             for digit, after in enumerate(by_digit):
@@ -149,6 +151,9 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.internal_error = table["internal_error"]
     ruling.midstream_at_start = table["midstream_at_start"]
     ruling.line_length = table["line_length"]
+    ruling.longest_line = table["longest_line"]
+    ruling.longest_parameters = table["longest_parameters"]
+    ruling.longest_secret = table["longest_secret"]
     ruling.sender_length = table["sender_length"]
     ruling.recipients = table["recipients"]
     ruling.header_line_length = table["header_line_length"]

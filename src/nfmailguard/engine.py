@@ -33,7 +33,7 @@ from nfmailguard.policy.model import (
 )
 from nfmailguard.policy.restoring import Recovery, recovery
 from nfmailguard.smtp.states import State, next_state
-from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
+from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Input
 
 __all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
 
@@ -115,6 +115,10 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
         "line_length": commands.line_length or 0,
+        # Who restores refuses nothing. Without EHLO there are no extensions, and so no parameters.
+        "longest_line": 0 if restoring else LONGEST_LINE,
+        "longest_parameters": LONGEST_PARAMETERS if everything or "EHLO" in allowed else LONGEST_LINE,
+        "longest_secret": commands.secret_length,
         "sender_length": address.sender_length or 0,
         "recipients": address.recipients or 0,
         "header_line_length": data.header_line_length or 0,
@@ -181,8 +185,8 @@ def _tables(
     offload: bool,
 ) -> dict[str, object]:
     verbs = _verb_names(rules)
-    grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues) for v in VERBS]
-    grammar += [(name, 0, False, int(Input.COMMANDS), 0) for name in verbs[len(VERBS) :]]
+    grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues, v.long) for v in VERBS]
+    grammar += [(name, 0, False, int(Input.COMMANDS), 0, False) for name in verbs[len(VERBS) :]]
     numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
     numbers |= {"reset": ACTIONS.index(Action.RESET), "ok": _FORMS.index(UnknownCommand.OK)}
     numbers |= {"restore commands": _COMMANDS, "restore replies": _REPLIES}
@@ -198,7 +202,6 @@ def _tables(
         "connect": int(State.CONNECT),
         "greeted": int(State.GREETED),
         "ready": int(State.READY),
-        "in_mail": [int(State.MAIL), int(State.RCPT)],
         "told": [told is None or name in told for name in verbs],
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],

@@ -6,6 +6,7 @@ import pytest
 
 from nfmailguard.policy.model import (
     Action,
+    AddressPolicy,
     CommandPolicy,
     EhloMask,
     Limits,
@@ -124,6 +125,89 @@ def test_bdat_is_masked_after_a_helo(answered: bool) -> None:
 
 
 @families
+@pytest.mark.parametrize("newer", [b"HELO b\r\n", b"EHLO b\r\n", b"NOOP\r\nHELO b\r\n"])
+def test_superseded_ehlo_offers_nothing(family: int, newer: bytes) -> None:
+    connection = Connection(Gateway(EXTENDED), family).greeted()
+    connection.client(b"EHLO a\r\n" + newer)
+    connection.server(OFFER)
+    assert connection.client(b"BDAT 6\r\nEXPN\r\n") == [REPLACE]
+    connection.server(b"250 mx\r\n" * newer.count(b"\n"))
+    connection.client(b"BDAT 6\r\nEXPN\r\n")
+    assert connection.server_reads.endswith(b"XXXX 6\r\nXXXX\r\nXXXX 6\r\nXXXX\r\n")
+    assert connection.names.count("bdat.not_offered") == 2
+
+
+def test_superseded_ehlo_is_so_by_xclient_too() -> None:
+    connection = Connection(Gateway(ALL)).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(OFFER)
+    connection.client(b"XCLIENT ADDR=1.2.3.4\r\n")  # the session begins anew (Postfix, XCLIENT_README)
+    connection.server(b"220 mail ESMTP\r\n")
+    assert connection.client(b"BDAT 6\r\nEXPN\r\n") == [REPLACE]
+    assert connection.names == ["bdat.not_offered"]
+
+
+def test_superseded_ehlo_gives_way_to_the_offer_of_the_last_one() -> None:
+    connection = Connection(Gateway(EXTENDED)).greeted()
+    connection.client(b"HELO a\r\nEHLO b\r\n")
+    connection.server(b"250 mx\r\n" + OFFER)
+    assert connection.client(b"BDAT 6 LAST\r\nEXPN\r\n") == [ACCEPT]
+
+
+LIMITED = Policy("limited", address=AddressPolicy(recipients=3))
+PATIENT = Policy("patient", address=AddressPolicy(invalid_recipients=3))
+RECIPIENTS = b"RCPT TO:<a@b>\r\n" * 3
+
+
+@families
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (b"MAIL FROM:<x@y>\r\n", b"503 nested\r\n"),
+        (b"EHLO\r\n", b"501 name?\r\n"),
+        (b"HELO\r\n", b"501 name?\r\n"),
+        (b"RSET x\r\n", b"501 no arguments\r\n"),
+    ],
+)
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_superseded_counts_begin_anew_only_where_the_server_does(
+    family: int, command: bytes, reply: bytes, pipelined: bool
+) -> None:
+    for policy, answer, finding in (
+        (LIMITED, b"250 ok\r\n", "recipients.too_many"),
+        (PATIENT, b"550 no\r\n", "recipients.invalid_too_many"),
+    ):
+        connection = Connection(Gateway(policy), family).greeted()
+        turns = [
+            (b"MAIL FROM:<x@y>\r\n", b"250 ok\r\n"),
+            (RECIPIENTS, answer * 3),
+            (command, reply),
+            (RECIPIENTS, answer * 3),
+        ]
+        if pipelined:
+            turns = [(b"".join(said for said, _ in turns), b"".join(replies for _, replies in turns))]
+        for said, replies in turns:
+            connection.client(said)
+            connection.server(replies)
+        assert finding in connection.names
+
+
+@pytest.mark.parametrize("command", [b"MAIL FROM:<x@y>\r\n", b"EHLO a\r\n", b"RSET\r\n"])
+def test_superseded_counts_leave_those_behind_the_command(command: bytes) -> None:
+    connection = Connection(Gateway(LIMITED)).greeted()
+    connection.client(RECIPIENTS[:15])
+    connection.server(b"503 MAIL first\r\n")
+    connection.client(command + b"RCPT TO:<a@b>\r\nRCPT TO:<")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"a@b>\r\n")
+    connection.server(b"250 ok\r\n" * 2)
+    connection.client(b"RCPT TO:<a@b>\r\n")
+    assert "recipients.too_many" not in connection.names
+    connection.client(b"RCPT TO:<a@b>\r\n")
+    assert connection.names[-1] == "recipients.too_many"
+
+
+@families
 @pytest.mark.parametrize(
     "argument",
     [
@@ -188,6 +272,84 @@ def test_keywords_under_drift_are_those_whose_line_has_not_begun(family: int, at
     connection.server(reply[at - 1 :])
     line = b"250-XXXXA\r\n250 XXB\r\n" if masked else b"250-XEXCH\r\n250 XXA\r\n"
     assert connection.client_reads.endswith(b"250-mx\r\n" + line)
+
+
+LISTING = b"250-STARTTLS <a@b>\r\n250 XEXCH50\r\n"
+
+
+@families
+@pytest.mark.parametrize("name", ["ios-esmtp", "asa", "pix70"])
+@pytest.mark.parametrize("command", [b"MAIL FROM:<a@b>\r\n", b"EXPN list\r\n", b"VRFY x\r\n", b"RSET\r\n", b"NOOP\r\n"])
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_keywords_under_drift_are_no_other_reply_s_where_there_is_none(
+    family: int, name: str, command: bytes, pipelined: bool
+) -> None:
+    connection = Connection(Gateway(name), family).greeted()
+    offer = b"250-mx\r\n250-SIZE 1\r\n250 STARTTLS\r\n"
+    connection.client(b"EHLO a\r\n" + (command if pipelined else b""))
+    connection.server(offer)
+    if not pipelined:
+        connection.client(command)
+    assert connection.client_reads.endswith(b"250 XXXXXXXA\r\n")
+    assert connection.server(LISTING) == [ACCEPT]
+    assert connection.client_reads.endswith(LISTING)
+
+
+def test_keywords_under_drift_are_no_other_reply_s_to_a_chunk() -> None:
+    connection = extended()
+    connection.client(b"BDAT 3 LAST\r\nabc")
+    assert connection.server(b"250- 3 byte chunk, total 3\r\n250 OK id=1\r\n") == [ACCEPT]
+
+
+#: What comes before a reply to EHLO that nobody may take for another's, and what the server has said to it.
+DRIFTING = {
+    "another command first": (b"NOOP\r\n", b"250 ok\r\n", b"EHLO a\r\n"),
+    "before the greeting": (b"", b"", b"EHLO a\r\n"),
+    "something unasked": (b"", b"250 what\r\n", b"EHLO a\r\n"),
+    "another EHLO": (b"EHLO a\r\n", OFFER, b"EHLO b\r\n"),
+    "a blank line": (b"\r\n", b"", b"EHLO a\r\n"),
+    "a denied one": (b"XYZZY\r\n", b"500 what\r\n", b"EHLO a\r\n"),
+    "an answer of one line": (b"", b"", b"EHLO a\r\n|250 mx\r\n"),
+    "a refusal": (b"", b"", b"EHLO a\r\n|501 name?\r\n"),
+    "none of it": (b"", b"", b"EHLO a\r\n"),
+    "another spelling": (b"EHLO a\r\n", OFFER, b" EHLO b\r\n"),
+    "another spelling, longer": (b"EHLO a\r\n", OFFER, b"\0eHLOX b\r\n"),
+}
+
+
+@families
+@pytest.mark.parametrize("behind", [b"", b"MAIL FROM:<a@b>\r\n", b"NOOP\r\nNOOP\r\n", b"EXPN x\r\n"])
+@pytest.mark.parametrize("kind", DRIFTING)
+@pytest.mark.parametrize("allow", [EXTENDED.commands.allow, ("*",)], ids=["extended", "all"])
+def test_keywords_under_drift_are_masked_whatever_they_seem_to_answer(
+    family: int, behind: bytes, kind: str, allow: tuple[str, ...]
+) -> None:
+    policy = Policy("drifting", commands=CommandPolicy(allow=allow), replies=EXTENDED.replies)
+    connection = Connection(Gateway(policy), family)
+    if kind != "before the greeting":
+        connection.greeted()
+    first, answer, then = DRIFTING[kind]
+    if first:
+        connection.client(first)
+    if answer:
+        connection.server(answer)
+    asked, _, early = then.partition(b"|")
+    connection.client(asked)
+    if kind == "before the greeting":
+        connection.greeted()
+    if early:
+        connection.server(early)
+    if behind:
+        connection.client(behind)
+    connection.server(b"250-mx\r\n250-XEXCH50\r\n250 DSN\r\n")
+    assert b"XEXCH50" not in connection.client_reads
+    assert b"DSN" not in connection.client_reads
+
+
+def test_keywords_under_drift_are_those_of_a_reply_that_answers_nothing() -> None:
+    connection = extended()
+    connection.server(LISTING)
+    assert b"XEXCH50" not in connection.client_reads
 
 
 @families

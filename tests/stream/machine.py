@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nfmailguard.policy.model import Mode
+from nfmailguard.policy.model import EhloMask, Mode
 from tests.stream.adversary import Adversary
 from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
 from tests.stream.judge import Judge
 from tests.stream.network import Network
 from tests.stream.packets import ACK, FIN, SYN, TIMESTAMPS, Track
-from tests.stream.peers import KNOWN, TEXT, Below, DisagreementError
+from tests.stream.peers import HIDDEN, KNOWN, TEXT, Below, DisagreementError
 from tests.stream.setting import NAMES, POLICIES, TOTALS, Setting, engine_for, forget_engines
 
 ISNS = (1000, 2**32 - 3, 2**32 - 20, 2**31 - 5, 2**32 - 1, 2**32 - 400, 2**31 - 300)
@@ -173,6 +173,13 @@ class Run:
             for verbs, line in self.network.server.log:
                 if denied := [verb for verb in verbs if verb in KNOWN and verb not in allowed]:
                     raise Violation(2, f"a server understands {denied} in {line!r}")
+        told = bytes(self.network.ends[True].first.stream)
+        if (
+            POLICIES[self.name].replies.ehlo is EhloMask.E1
+            and not self.network.contradicted
+            and HIDDEN.encode() in told
+        ):
+            raise Violation(2, f"a keyword is readable in {told!r}")
         if behind := self.network.server.behind(self.network.ends[False].first.stream):
             raise Violation(2, f"{behind} has not read all of the lines that others have")
 

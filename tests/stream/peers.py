@@ -18,6 +18,8 @@ from tests.flows import grammar
 Below = Callable[[int], int]
 
 COMMANDS, TEXT, CHUNK, SASL, DEAF = range(5)
+#: A keyword that no policy lets through, and nobody says but a server in its reply to EHLO.
+HIDDEN = "X-HIDDEN"
 KNOWN = {verb.name for verb in VERBS if verb.name[:1].isalpha()} | {"XEXCH50"}
 _WORD = re.compile(rb"[\0-\x20]*([A-Za-z][A-Za-z0-9-]*)")
 _REPLY = re.compile(rb"\d\d\d(?: |\r|$)")
@@ -97,6 +99,9 @@ class Server:
         self.eager = below(4) == 3  # 354 without a recipient
         self.moody = below(3) == 2
         self.keywords = [grammar.KEYWORDS[below(len(grammar.KEYWORDS))] for _ in range(below(5))]
+        self.keywords += [HIDDEN] * below(2)
+        self.chatty = below(4) == 3  # in several lines
+        self.twice = below(8) == 7  # an answer, at times
         self.log: list[tuple[list[str], bytes]] = []
         self.events: list[tuple[tuple[int, bytes], int, int]] = []
         self.recipients = 0
@@ -146,7 +151,13 @@ class Server:
         verbs = understood(line)
         self.log.append((verbs, line))
         verb = verbs[self.matching] if verbs[self.matching] in KNOWN else verbs[0]
-        return self.obey(verb, line)
+        said, mode, left = self.obey(verb, line)
+        if mode == COMMANDS and said.startswith(b"250 ") and self.chatty:
+            said = b"250-and more\r\n" + said
+        if mode == COMMANDS and verb != "EHLO" and self.twice and self.below(3) == 2:
+            self.skipped = True
+            said *= 2
+        return said, mode, left
 
     def obey(self, verb: str, line: bytes) -> tuple[bytes, int, int]:
         if self.moody and self.below(6) == 5:

@@ -124,10 +124,11 @@ def test_secrets_never_reach_an_event(tmp_path: Path) -> None:
 def test_what_is_not_printable_is_escaped(tmp_path: Path) -> None:
     dialogue = Dialogue.under(load_profile("pix63"))
     dialogue.server(b"220 x\r\n")
-    dialogue.client(b"\x00EH\x1bLO \xff[31m\\ and more\r\n")
-    _, nul, finding = of_type("mailguard", events(dialogue, tmp_path / "eve.json"))
+    dialogue.client(b"\x00EH\x1bLO and more\r\nEHLO \xff[31m\\ and more\r\n")
+    _, nul, verb, argument = of_type("mailguard", events(dialogue, tmp_path / "eve.json"))
     assert nul["mailguard"]["finding"] == "command.nul"
-    assert finding["mailguard"]["before"] == "\\x00EH\\x1bLO \\xff[31m\\x5c"
+    assert verb["mailguard"]["before"] == "\\x00EH\\x1bLO"
+    assert argument["mailguard"]["before"] == "EHLO \\xff[31m\\x5c"
 
 
 def test_community_id_is_that_of_the_specification() -> None:

@@ -38,6 +38,7 @@ SIGNATURES: Mapping[str, int] = {
                 "data.too_long",
                 "recipients.invalid_too_many",
                 "stream.end_kept",
+                "command.line_cut",
             ),
         ),
         start=1,

@@ -200,6 +200,12 @@ FINDINGS: tuple[FindingSpec, ...] = (
         Action.LOG,
         (Action.LOG,),
     ),
+    FindingSpec(
+        "command.line_cut",
+        "a command line, or one behind AUTH, that some servers do not read as one: they take its rest for another",
+        Action.MASK,
+        (Action.MASK, Action.DROP_CONNECTION, Action.RESET),
+    ),
 )
 
 FINDING_INDEX: Mapping[str, int] = {spec.name: index for index, spec in enumerate(FINDINGS)}

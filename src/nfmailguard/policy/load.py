@@ -110,6 +110,7 @@ def _problem_of_words(policy: Policy) -> str | None:
 def _problem_of_limits(policy: Policy) -> str | None:
     limits = {
         "commands.line_length": policy.commands.line_length,
+        "commands.secret_length": policy.commands.secret_length,
         "address.sender_length": policy.address.sender_length,
         "address.recipients": policy.address.recipients,
         "data.header_line_length": policy.data.header_line_length,

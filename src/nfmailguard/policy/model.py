@@ -113,6 +113,8 @@ class CommandPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     letter: str = "X"
     #: Octets of a command line without CRLF; longer is ``command.too_long``; None: no limit.
     line_length: int | None = None
+    #: Of AUTH's line and of those behind it: ``command.line_cut``. RFC 4954 4: 12288 with the CRLF.
+    secret_length: int = 12286
     partial_lines: PartialLines = PartialLines.PREFIX
 
 

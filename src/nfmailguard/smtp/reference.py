@@ -16,15 +16,15 @@ from nfmailguard.policy.restoring import recovery
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
-from nfmailguard.smtp.session import CR, LF, SPACE, UNKNOWN, Ended, Octet
-from nfmailguard.smtp.states import State
+from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
 from nfmailguard.smtp.turns import Result, Turn
-from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Argument, Input, Verb
+from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
 __all__ = ["translate"]
 
 _LARGEST_CHUNK = 2**31 - 1
-_LONGEST_SASL = 12288
+_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+_TAIL = 8  # octets of a secret's end that are looked at
 
 
 class _Dialogue(Replies):
@@ -67,9 +67,13 @@ class _Dialogue(Replies):
         if before and octet.value != LF:
             if self.report("command.bare_cr", True, octet.offset) is Action.BLANK:
                 octet.become(LF)
+            elif self.input is Input.SASL:
+                self.sasl_octet(self.line[-1])
         elif not before and octet.value == LF and self.report("command.bare_lf", True, octet.offset) is Action.BLANK:
             octet.become(SPACE)
             self.line.append(octet)
+            if self.input is Input.SASL:
+                self.sasl_octet(octet)
             return rest
         if octet.value == LF:
             line, self.line = self.line, []
@@ -77,6 +81,7 @@ class _Dialogue(Replies):
                 line.pop()
             if self.input is Input.SASL:
                 self.odd.discard("nul")
+                self.end_secret(bytes(other.value for other in line), octet.offset)
                 self.input = Input.COMMANDS
                 self.waiting = len(self.outstanding)
             else:
@@ -89,15 +94,30 @@ class _Dialogue(Replies):
         return rest
 
     def sasl_octet(self, octet: Octet) -> None:
-        """RFC 4954 4: a line of at most 12288 octets, without NUL; what is longer some servers take for a command."""
+        """RFC 4954 4: base64; what is longer some servers take for a command."""
         if octet.value == 0:
-            if b"\0" not in bytes(other.value for other in self.line[:-1]) and "nul" not in self.odd:
+            if "nul" not in self.odd:
                 self.report("command.nul", True, octet.offset)
                 self.odd.add("nul")
             if self.apply and self.policy.action("command.nul") is Action.BLANK:
                 octet.become(SPACE)
-        if len(self.line) == _LONGEST_SASL + 1:
-            self.report("command.too_long", True, octet.offset)
+        place = len(self.line) - 1
+        word = place >= LONGEST_LINE and octet.value not in _BASE64
+        if (place >= self.policy.commands.secret_length or word) and not self.recovery and not self.cut_told:
+            self.cut_told = True
+            self.masking = self.report("command.line_cut", True, octet.offset) is Action.MASK
+        if self.masking and octet.value != CR:
+            octet.become(ord(self.policy.commands.letter))
+
+    def end_secret(self, line: bytes, end: int) -> None:
+        """The end of a long secret may be a command to a server that has read the rest as another line."""
+        told, self.cut_told, self.masking = self.cut_told, False, False
+        if told or self.recovery or len(line) <= LONGEST_LINE:
+            return
+        tail = line[-_TAIL:].upper()
+        verbs = [verb.name.encode() for verb in VERBS if 0 < len(verb.name) <= _TAIL and verb.name[0] != "<"]
+        if any(tail.endswith(verb) and len(line) - len(verb) >= LONGEST_LINE - 2 for verb in verbs):
+            self.report("command.line_cut", True, end)
             if self.holds:
                 self.result.ended = Action.RESET
                 raise Ended
@@ -105,9 +125,11 @@ class _Dialogue(Replies):
     def command(self, line: list[Octet], end: Octet) -> None:
         """One command line, without its CRLF."""
         if not line:
+            self.ask(UNKNOWN, b"")
             self.outstanding.append(VERBS[VERB_INDEX["<empty>"]])
             return
         octets, size, verb = self.verb(line)
+        self.masked_from, self.cut_told = len(line), False
         if self.body_as_commands:
             self.body_line(line, octets, size, verb)
             return
@@ -120,14 +142,19 @@ class _Dialogue(Replies):
         if self.apply and self.policy.action("command.nul") is Action.BLANK:
             for octet in line[size:]:
                 octet.become(octet.value or SPACE)
-        chunk = None if denied else self.argument(verb, line[size + 1 :], line[0].offset + size, end)
+        self.hide(line)
+        chunk = None
+        if not denied:
+            chunk = self.argument(verb, line[size + 1 : self.masked_from], line[0].offset + size, end)
+        if verb.argument is Argument.SECRET:
+            self.end_secret(octets, end.offset)
         denied = denied or (verb.argument is Argument.CHUNK_SIZE and chunk is None and self.apply)
         if denied:
             hidden = self.policy.commands.unknown is UnknownCommand.OK and self.apply
             verb = VERBS[VERB_INDEX["<masked>"]] if hidden else UNKNOWN
         self.noop_seen |= verb.name == "NOOP"
-        self.ehlo_sent |= verb.name == "EHLO"
-        self.chunking = self.chunking and verb.name not in ("HELO", "EHLO")
+        self.ask(verb, octets[:size])
+        self.chunking = self.chunking and verb.name not in GREETINGS
         self.outstanding.append(verb)
         if verb.name == "DATA" and self.policy.bugs.data_bypass and self.apply:
             self.begin_message()
@@ -137,6 +164,16 @@ class _Dialogue(Replies):
             self.waiting = len(self.outstanding)
         if chunk:
             self.input, self.chunk_left = Input.CHUNK, chunk
+
+    def ask(self, verb: Verb, said: bytes) -> None:
+        """A command: which replies may now be one to EHLO."""
+        first = self.asked is Asked.NOTHING and not self.outstanding and self.reply == [[]]
+        if verb.name == "EHLO":
+            self.asked = Asked.EHLO if first else Asked.DOUBT
+        elif said.translate(None, bytes(range(33))).upper().startswith(b"EHLO"):
+            self.asked = Asked.DOUBT  # to a server that skips what is in front, or knows a verb by its first letters
+        else:
+            self.asked = max(self.asked, Asked.OTHER)
 
     def body_line(self, line: list[Octet], octets: bytes, size: int, verb: Verb) -> None:
         """CSCdk46673: a line of a message that is taken for a command; no server answers it."""
@@ -149,11 +186,13 @@ class _Dialogue(Replies):
         self.oddities(line, octets, 0, size, name)
         self.refuse(name, verb, line, size)
         self.oddities(line, octets, size, len(octets), name)
+        self.hide(line)
 
     def cut_off(self, line: list[Octet]) -> None:
         if self.after_cr:
             line = line[:-1]
         octets, size, verb = self.verb(line)
+        self.masked_from, self.cut_told = len(line), False
         name = octets[:size].decode("latin-1").upper()
         self.oddities(line, octets, 0, size, name)
         if not line or (size == len(octets) and not self.after_cr):
@@ -162,18 +201,38 @@ class _Dialogue(Replies):
             self.damaged("command_masked", True, line[0].offset)
         denied = self.refuse(name, verb, line, size)
         self.oddities(line, octets, size, len(octets), name)
+        self.hide(line)
         if not denied:
-            self.argument(verb, line[size + 1 :], line[0].offset + size, None)
+            self.argument(verb, line[size + 1 : self.masked_from], line[0].offset + size, None)
 
     def oddities(self, line: list[Octet], octets: bytes, begin: int, end: int, name: str) -> None:
         """What is wrong with a part of a line, whatever its verb."""
-        nul = octets.find(0)
         limit = self.policy.commands.line_length or len(octets)
-        if begin <= nul < end:
-            self.report("command.nul", True, line[nul].offset, name)
-        if begin <= limit < end and self.report("command.too_long", True, line[limit].offset, name) is Action.MASK:
-            for octet in line[limit:]:
-                octet.become(ord(self.policy.commands.letter))
+        reach = len(octets) if self.recovery else self.reach(octets, begin, name)
+        cut = "command.line_cut"
+        for place, _, finding in sorted(
+            [(octets.find(0), 0, "command.nul"), (limit, 1, "command.too_long"), (reach, 2, cut)]
+        ):
+            if not begin <= place < end or (finding == cut and self.cut_told):
+                continue
+            action = self.report(finding, True, line[place].offset, name)
+            if finding != "command.nul":
+                self.cut_told |= finding == cut or self.policy.action(finding) is Action.MASK
+                self.masked_from = min(self.masked_from, place if action is Action.MASK else len(line))
+
+    def reach(self, octets: bytes, begin: int, name: str) -> int:
+        """How many octets of a line, from its verb or from behind it, every server reads as one."""
+        verb = VERBS[VERB_INDEX[name]] if begin and name in VERB_INDEX else UNKNOWN
+        if verb.argument is Argument.SECRET:
+            words = (place for place, octet in enumerate(octets) if place >= LONGEST_LINE and octet not in _BASE64)
+            return min(next(words, len(octets)), self.policy.commands.secret_length)
+        allowed = {verb.upper() for verb in self.policy.commands.allow}
+        return LONGEST_PARAMETERS if verb.long and allowed & {"EHLO", "*"} else LONGEST_LINE
+
+    def hide(self, line: list[Octet]) -> None:
+        """What stands behind what a server reads as one line."""
+        for octet in line[self.masked_from :]:
+            octet.become(ord(self.policy.commands.letter))
 
     def argument(self, verb: Verb, argument: list[Octet], behind: int, end: Octet | None) -> int | None:
         """The argument of a verb that passed; a chunk's size. ``behind``: the offset behind the verb."""
@@ -183,9 +242,6 @@ class _Dialogue(Replies):
                 self.report("recipients.too_many", True, behind, verb.name)
         if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
             self.address(verb, argument)
-        begins = verb.name == "MAIL" and self.state not in (State.MAIL, State.RCPT)
-        if begins or verb.name in ("RSET", "HELO", "EHLO"):
-            self.recipients = 0
         return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
     def verb(self, line: list[Octet]) -> tuple[bytes, int, Verb]:

@@ -11,9 +11,9 @@ from abc import abstractmethod
 from nfmailguard.policy.model import Action, BannerRule, EhloMask
 from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
 from nfmailguard.smtp.restore import Restoring, banner_masked, keyword_masked
-from nfmailguard.smtp.session import CR, LF, UNKNOWN, Ended, Octet
+from nfmailguard.smtp.session import CR, GREETINGS, LF, UNKNOWN, Asked, Ended, Octet
 from nfmailguard.smtp.states import State, next_state
-from nfmailguard.smtp.verbs import Input, Verb
+from nfmailguard.smtp.verbs import LONGEST_LINE, Input, Verb
 
 __all__ = ["Replies"]
 
@@ -42,10 +42,11 @@ class Replies(Restoring):
             self.reply[-1].append(octet)
             line = self.reply[-1]
             if len(line) == (6 if len(line) > 4 and line[4].value == CR else 5):
-                self.may_offer, self.may_hide = (
-                    self.ehlo_sent,
-                    self.ehlo_restored,
-                )  # of the whole line: an EHLO in its middle is not what it answers
+                # Of the whole line: an EHLO in its middle is not what it answers.
+                self.may_offer = self.asked in (Asked.EHLO, Asked.DOUBT) or (
+                    self.asked is Asked.TOLD and not self.outstanding
+                )
+                self.may_hide = self.ehlo_restored
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
             digit = 48 <= octet.value <= 57 or octet.value in (CR, LF)
             if self.state is State.CONNECT and ((len(line) <= 3 and not digit) or (len(line) <= 4 and bare)):
@@ -66,8 +67,18 @@ class Replies(Restoring):
             self.reply.append([])
             return
         self.mask(int(text[:3]), line, len(text))
+        self.answered(int(text[:3]), of_several=len(self.reply) > 1)
         self.reply = [[]]
         self.settle(int(text[:3]), line[0].offset)
+
+    def answered(self, code: int, *, of_several: bool) -> None:
+        """A reply is complete: whether it was EHLO's, for certain."""
+        verb = self.outstanding[0] if self.outstanding else UNKNOWN
+        if self.asked is Asked.EHLO:
+            told = verb.name == "EHLO" and code == 250 and of_several
+            self.asked = Asked.TOLD if told else Asked.DOUBT
+        elif not self.outstanding:
+            self.asked = Asked.DOUBT if self.asked >= Asked.EHLO else Asked.OTHER
 
     def mask(self, code: int, line: list[Octet], size: int) -> None:
         """What a line of the greeting, or of the reply to EHLO, becomes."""
@@ -93,7 +104,8 @@ class Replies(Restoring):
             if keyword_masked(came, self.came_masked):
                 self.came_masked = came[-1] - ord("A") + 1
                 self.damaged("keyword_masked", False, line[0].offset, "EHLO")
-            self.keyword(line[4:size], line[0].offset, offers=verb.name == "EHLO")
+            newer = any(other.name in GREETINGS for other in self.outstanding[1:])
+            self.keyword(line[4:size], line[0].offset, offers=verb.name == "EHLO" and not newer)
 
     @staticmethod
     def text(octets: list[Octet]) -> bytes:
@@ -119,6 +131,11 @@ class Replies(Restoring):
                     octet.become(value)
                 shown = b""
             self.masked += 1
+        elif (replies.ehlo is EhloMask.E1 and not self.recovery and len(text) + 4 > LONGEST_LINE) and self.report(
+            "reply.keyword_masked", False, offset, "EHLO"
+        ) is Action.MASK:
+            for octet in text[LONGEST_LINE - 4 :]:
+                octet.become(ord("X"))
         self.chunking |= offers and shown == b"CHUNKING"
 
     def settle(self, code: int, offset: int) -> None:
@@ -133,13 +150,7 @@ class Replies(Restoring):
         verb = self.explained(code, offset)
         if self.ignored:
             return
-        if verb.name == "RCPT" and code // 100 == 5:
-            self.invalid_recipients += 1
-            most = self.policy.address.invalid_recipients
-            if most and self.invalid_recipients > most:
-                self.report("recipients.invalid_too_many", False, offset, verb.name)
-        elif verb.name in ("MAIL", "RSET", "HELO", "EHLO", "<end of data>"):
-            self.invalid_recipients = 0  # the mail they were of is over
+        self.count(verb, code, offset)
         self.state = next_state(self.state, verb.name, code)
         begun = verb.name == "DATA" and self.input is Input.DATA
         if begun and (not code or verb.continues != code):
@@ -154,6 +165,20 @@ class Replies(Restoring):
             self.go_over(verb, offset)
         if not self.holds:
             self.go_on()  # nothing was held: this is what the next reply may answer
+
+    def count(self, verb: Verb, code: int, offset: int) -> None:
+        """Recipients of a mail, and those that were refused."""
+        if verb.name == "RCPT" and code // 100 == 5:
+            self.invalid_recipients += 1
+            most = self.policy.address.invalid_recipients
+            if most and self.invalid_recipients > most:
+                self.report("recipients.invalid_too_many", False, offset, verb.name)
+        elif verb.name == "<end of data>":
+            self.invalid_recipients = 0  # the mail they were of is over
+        elif code // 100 == 2 and verb.name in ("MAIL", "RSET", *GREETINGS):
+            # So it is for the server; those behind it count.
+            self.invalid_recipients = 0
+            self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
 
     def explained(self, code: int, offset: int) -> Verb:
         """The command a reply answers; one that it cannot answer is told."""

@@ -7,6 +7,7 @@ how either direction is read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
@@ -15,10 +16,12 @@ from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
-__all__ = ["CR", "LF", "SPACE", "UNKNOWN", "Ended", "Octet", "Session"]
+__all__ = ["CR", "GREETINGS", "LF", "SPACE", "UNKNOWN", "Asked", "Ended", "Octet", "Session"]
 
 CR, LF, SPACE = 13, 10, 32
 UNKNOWN = VERBS[0]
+#: They begin the session anew (RFC 5321 4.1.1.1; Postfix, XCLIENT_README).
+GREETINGS = ("HELO", "EHLO", "XCLIENT")
 _ENDING = (Action.DROP_CONNECTION, Action.RESET)
 
 
@@ -36,6 +39,16 @@ class Octet:
 
     def become(self, value: int) -> None:
         self.output[self.index] = value
+
+
+class Asked(IntEnum):
+    """Whether a reply may be the one to an EHLO."""
+
+    NOTHING = 0  #: the client has not spoken yet
+    OTHER = 1  #: it has, and no EHLO has passed
+    EHLO = 2  #: EHLO was the first thing said, and is not answered
+    TOLD = 3  #: and its reply has been read: there is no other
+    DOUBT = 4  #: any may be: a server that skips a line, or answers one twice, shifts the count
 
 
 class Ended(Exception):  # noqa: N818, no error: an ending
@@ -61,6 +74,8 @@ class Session:
         self.noop_seen = False
         self.body_as_commands = False  # CSCdk46673
         self.after_cr = False
+        self.masked_from = 0  # of the command line: what stands behind is masked
+        self.cut_told = self.masking = False  # of a line that is too long
         self.reply: list[list[Octet]] = [[]]
         self.tail = b""  # what of the message has been let through, at least its last octets
         self.came = 0  # the last octet of the message as it came
@@ -75,7 +90,7 @@ class Session:
         self.recipients = 0
         self.chunk_left = 0
         self.chunking = False
-        self.ehlo_sent = False  # ever
+        self.asked = Asked.NOTHING
         self.may_offer = self.may_hide = False  # the reply line that is being read
         self.masked = 0  # keywords of the reply that is coming in
         self.came_masked = 0  # the letter that the next one masked upstream has at least
@@ -90,7 +105,16 @@ class Session:
         if action is Action.PASS:
             return action
         self.result.findings.append(
-            ModelFinding(name, action, to_server, verb, self.state.name.lower(), offset, self.hypothetical)
+            # A verb that nobody knows may be a secret.
+            ModelFinding(
+                name,
+                action,
+                to_server,
+                verb if verb in VERB_INDEX else "",
+                self.state.name.lower(),
+                offset,
+                self.hypothetical,
+            )
         )
         if name == "reply.ambiguous" and self.recovery:
             self.ignored = True  # what cannot be told from a message is left alone
