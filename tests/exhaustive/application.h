@@ -18,6 +18,7 @@ enum { APPLICATION_LINE = 16, APPLICATION_SAID = 1024 };
 
 struct application {
     uint16_t said;                 /* bytes at `out` */
+    uint16_t messages;             /* received */
     uint8_t mode;
     uint8_t length;                /* of the line so far, as much as it keeps */
     uint8_t after_cr;
@@ -89,6 +90,7 @@ static inline void application_read(struct application *application, uint8_t byt
             application->dots = byte == '\r';
         if (application->dots == 5) {
             application->mode = APPLICATION_COMMANDS;
+            application->messages++;
             application_say(application, "250 queued\r\n");
         }
     } else if (application->mode == APPLICATION_COMMANDS) {

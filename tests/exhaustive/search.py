@@ -3,7 +3,7 @@
 Promises: no finding means that none of the courses it went through ends in one. Equal states are merged, and
 of the merged ones a sample is compared by what every event makes of them. Does not know what a state is.
 
-    python -m tests.exhaustive.search [--depth 8] [--only WORD]... [--sample 2000]
+    python -m tests.exhaustive.search [--depth 8] [--only WORD]... [--sample 2000] [--first]
 
 Exits 1 with a finding, told as the shortest course of events that leads to it.
 """
@@ -11,18 +11,20 @@ Exits 1 with a finding, told as the shortest course of events that leads to it.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from tests.fuzz.build import build_harness
 
-__all__ = ["COURSES", "Course", "Outcome", "explore", "world"]
+__all__ = ["COURSES", "Course", "Outcome", "explore", "harness", "world"]
 
 SERVERS = ("fresh numbers", "numbers from a clock", "SYN cookies", "SYN cookies near each other")
 FRESH, CLOCK, COOKIES, NEAR = range(4)
@@ -75,12 +77,23 @@ class Outcome:
     stories: list[list[str]] = field(default_factory=list)
 
 
-def world() -> Any:
+class Harness(NamedTuple):
+    """Its extensions."""
+
+    peer: Any
+    world: Any
+
+
+@cache
+def harness() -> Harness:
     """The harness, built."""
     build_harness(environment={"CFLAGS": "-O2 -g1"}, folder="tests/exhaustive")
-    from tests.exhaustive import world as built
+    return Harness(*(importlib.import_module(f"tests.exhaustive.{name}") for name in Harness._fields))
 
-    return built
+
+def world() -> Any:
+    """The part that searches."""
+    return harness().world
 
 
 def engine_for(profile: str) -> Engine:
@@ -109,10 +122,14 @@ def explore(course: Course, depth: int, *, sampled: int = 0, first: bool = False
     return outcome
 
 
-def outcomes(depth: int, words: list[str], sampled: int) -> Iterator[Outcome]:
+def outcomes(depth: int, words: list[str], sampled: int, *, first: bool = False) -> Iterator[Outcome]:
+    """Of all courses with these words in their names; ``first``: until there is a finding."""
     for course in COURSES:
         if all(word in course.name for word in words):
-            yield explore(course, depth, sampled=sampled)
+            outcome = explore(course, depth, sampled=sampled, first=first)
+            yield outcome
+            if first and outcome.findings:
+                return
 
 
 def _say(text: str = "") -> None:
@@ -124,11 +141,12 @@ def main() -> int:
     parser.add_argument("--depth", type=int, default=8, help="events behind the opening (default: %(default)s)")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="courses with this in their name")
     parser.add_argument("--sample", type=int, default=2000, help="of so many merged states one is compared")
+    parser.add_argument("--first", action="store_true", help="until there is a finding")
     options = parser.parse_args()
     bad = states = transitions = compared = 0
     began = time.monotonic()
     _say(f"{'depth':>5} {'states':>10} {'transitions':>12} {'compared':>8} {'seconds':>8} {'findings':>8}  course")
-    for outcome in outcomes(options.depth, options.only, options.sample):
+    for outcome in outcomes(options.depth, options.only, options.sample, first=options.first):
         _say(
             f"{outcome.depth:5} {outcome.states:10,} {outcome.transitions:12,} {outcome.compared:8,}"
             f" {outcome.seconds:8.1f} {len(outcome.findings):8}  {outcome.course.name}"

@@ -58,6 +58,7 @@ cdef extern from "kernel.h" nogil:
     const char *APPLICATION_SECRET
     struct application:
         uint16_t said
+        uint16_t messages
         uint8_t mode
         uint8_t fault
         uint8_t out[1024]

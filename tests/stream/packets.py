@@ -31,6 +31,30 @@ class Segment(NamedTuple):
     payload: bytes
 
 
+def options_of(packet: bytes, at: int) -> tuple[int, int | None]:
+    """What a receiver makes of a TCP header's options: 1 for MD5, 2 for AO, else 0; and the timestamp, if any.
+
+    As tcp_parse_options and tcp_parse_auth_options do: nothing is read behind a length that cannot be right.
+    """
+    place, end = at + 20, at + (packet[at + 12] >> 4) * 4
+    option, stamp = 0, None
+    while place < end and (kind := packet[place]):
+        if kind == 1:
+            place += 1
+            continue
+        size = packet[place + 1] if place + 1 < end else 0
+        if size < 2 or place + size > end:
+            break
+        if kind == 8 and size == 10:
+            stamp = int.from_bytes(packet[place + 2 : place + 6])
+        elif kind == 19 and size == 18:
+            option = 1
+        elif kind == 29 and size >= 4:
+            option = 2
+        place += size
+    return option, stamp
+
+
 class Track:
     """One direction: the packets between these two ends, all with the same addresses and ports."""
 
