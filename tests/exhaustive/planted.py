@@ -107,7 +107,8 @@ def main() -> int:
     options = parser.parse_args()
     chosen = plants(options.plants)
     prepare(fresh=False)
-    return 0 if all([check(plant, options.depth, options.deliveries) for plant in chosen]) else 1
+    missed = [plant.name for plant in chosen if not check(plant, options.depth, options.deliveries)]
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

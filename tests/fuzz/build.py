@@ -45,7 +45,7 @@ extensions = [
     Extension(
         f"{folder}/{name}".replace("/", "."),
         [f"{folder}/{name}.pyx"],
-        include_dirs=[folder, "tests/fuzz/harness", "src/nfmailguard/cext"],
+        include_dirs=[folder, "tests/fuzz/harness", "tests/exhaustive", "src/nfmailguard/cext"],
         libraries=["pcap"] if name == "captures" else [],
     )
     for name in names
@@ -64,6 +64,7 @@ def _key(root: Path, own: str, flags: str) -> str:
     for folder, patterns in (
         ("cext", ("*.pxd", "*.h")),
         ("tests/fuzz/harness", ("*.h",)),
+        ("tests/exhaustive", ("*.h",)),
         (own, ("*.pyx", "*.pxd", "*.h")),
     ):
         for path in sorted(path for pattern in patterns for path in (root / folder).glob(pattern)):
