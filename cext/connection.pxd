@@ -18,6 +18,8 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
                        Operations *out) noexcept nogil
 # The action for the packet, as far as the interface it came in on tells; a wrong one is reported.
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+# The handshake of a flow is complete: over its source's share it ends.
+cdef void opens(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil
 # Reports the flow's end and takes it out of the table; held packets are dropped.
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil
 

@@ -7,6 +7,7 @@ its middle; a RST or FIN never makes a flow unknown. Does not know streams or SM
 
 from libc.stdint cimport int32_t
 
+from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
@@ -24,6 +25,7 @@ from nfmailguard.cext.ending cimport (
     answer_by,
     drop_held,
     emit_refusal,
+    emit_reset,
     end_flow,
     flow_let_go,
     refuse,
@@ -33,13 +35,17 @@ from nfmailguard.cext.ending cimport (
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
-    AGE_OPEN,
+    AGE_GREETED,
+    AGE_UNCONFIRMED,
     FLOW_INSPECTED,
     FLOW_PASSED,
     FLOW_RESET,
     flow_add,
+    flow_client,
     flow_closed,
     flow_find,
+    flow_gives_way,
+    flow_has_share,
     flow_remove,
     flow_touch,
 )
@@ -61,6 +67,7 @@ from nfmailguard.cext.record cimport (
     END_RST,
     END_TIMEOUT,
     RECORD_FLOW,
+    Identity,
     Record,
     ring_push,
     ring_reserve,
@@ -101,20 +108,63 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
         record.e = flow.octets[0]
         ring_push(&core.ring)
     flow_let_go(core, flow)
+    settle(core, flow, now)
     flow_remove(&core.flows, &core.pool, flow)
 
 
-cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A new flow with its ruling, or NULL when the table is full of open ones."""
-    cdef Flow *flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
-    # Ended flows give way first: nothing is lost but a second RST. Then those that never opened.
-    cdef Flow *least = core.flows.oldest[AGE_CLOSING]
-    if least == NULL:
-        least = core.flows.oldest[AGE_EMBRYONIC]
-    if flow == NULL and least != NULL:
-        core.counters.flows_evicted += 1
+cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil:
+    """Takes a flow out of a full table; both sides of a connection are told."""
+    core.counters.flows_evicted += 1
+    if flow.age == AGE_CLOSING:
+        core.counters.flows_evicted_ended += 1
+    elif flow.age == AGE_EMBRYONIC:
+        core.counters.flows_evicted_embryonic += 1
+    elif flow.age == AGE_UNCONFIRMED:
+        core.counters.flows_evicted_unconfirmed += 1
+    else:
+        core.counters.flows_evicted_greeted += 1
+    if flow.fate != FLOW_PASSED:                   # that one may as well be let through again
         core.forgot = 1                            # its next packet must not look like one that was open before us
-        forget_flow(core, least, END_EVICTED, now, out)
+    if flow.fate == FLOW_INSPECTED and flow.syn_ack and flow.answered and not flow_closed(flow) and flow.ruling.apply:
+        emit_reset(core, flow, True, out)
+        emit_reset(core, flow, False, out)
+    forget_flow(core, flow, END_EVICTED, now, out)
+
+
+cdef void opens(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """A handshake is complete: within its source's share the flow stays, else it ends.
+
+    Only now the source is known: the shares of who stands in a SYN are nobody's to use up.
+    """
+    if flow_has_share(&core.flows, &flow.identity):
+        return
+    core.counters.flows_refused += 1
+    core.counters.flows_refused_share += 1
+    if report_condition(core, flow, FLOW_LIMIT, to_server, now) > ACTION_LOG:
+        end_flow(core, flow, ACTION_RESET, now, out)
+
+
+cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """A new flow with its ruling, or NULL when the table is full and none gives way, or its source has its share."""
+    cdef bint begins = packet.flags & TCP_SYN != 0
+    cdef Flow *flow
+    cdef Flow *least
+    cdef Identity client
+    flow_client(packet, to_server, &client)
+    if begins and not flow_has_share(&core.flows, &client):
+        core.counters.flows_refused_share += 1
+        return NULL
+    flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
+    if flow == NULL:
+        # For what only seems to go on, nothing that goes on gives way; for what was open before us, its like.
+        least = flow_gives_way(&core.flows, not begins)
+        if least == NULL and starting_up(core, now):
+            least = core.flows.oldest[AGE_GREETED]
+            if least != NULL and least.fate != FLOW_PASSED:
+                least = NULL
+        if least == NULL:
+            return NULL
+        evict(core, least, now, out)
         flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
     if flow == NULL:
         return NULL
@@ -178,7 +228,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     if action <= ACTION_LOG:
         flow.fate = FLOW_PASSED
         core.counters.flows_passed += 1
-        flow_touch(&core.flows, flow, AGE_OPEN, now)
+        flow_touch(&core.flows, flow, AGE_GREETED, now)
         accept(core, packet.queued.id, out)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
@@ -389,6 +439,7 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
     if apply:
         drop_held(core, flow, out)
         flow_let_go(core, flow)
+        settle(core, flow, now)
         flow.fate = FLOW_RESET
 
 

@@ -1,7 +1,7 @@
 # The core's whole state: tables, flows, memory, counters. Declarations only.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from nfmailguard.cext.flow cimport AGES, SOURCES, FlowTable
+from nfmailguard.cext.flow cimport AGES, FlowTable
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 from nfmailguard.cext.pool cimport Pool
@@ -40,6 +40,7 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_RST                   # at a number its receiver does not expect
     DROP_CLOSED                # the server has closed, or seems to
     DROP_EARLY                 # before the greeting
+    DROP_MEMORY                # none to keep it in at the moment: its sender repeats it
     DROP_REASONS
 
 # One FlowRule: which flows, and how they are ruled.
@@ -76,11 +77,17 @@ cdef struct Counters:
     uint64_t windows_narrowed
     uint64_t flows_opened
     uint64_t flows_midstream
-    uint64_t flows_evicted
+    uint64_t flows_evicted     # and of them, by what they had come to:
+    uint64_t flows_evicted_ended
+    uint64_t flows_evicted_embryonic
+    uint64_t flows_evicted_unconfirmed
+    uint64_t flows_evicted_greeted
     uint64_t flows_refused
+    uint64_t flows_refused_share    # of them, for what their source has
     uint64_t flows_passed
     uint64_t flows_dropped
     uint64_t flows_reset
+    uint64_t flows_stalled     # ended for others, as their receivers took nothing
     uint64_t internal_errors
 
 cdef struct Core:
@@ -96,6 +103,9 @@ cdef struct Core:
     uint64_t started           # nanoseconds, of the first packet; 0 before
     uint64_t timeout[AGES]     # by FlowAge, nanoseconds
     uint64_t held_timeout
+    uint64_t stalled_timeout
+    uint64_t settled           # of the streams' memory, what the flows had when they were last asked
+    uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
     uint32_t rule_count
     uint32_t held_limit        # of all flows
@@ -112,6 +122,5 @@ cdef struct Core:
     Held *held_oldest          # by arrival, of all flows
     Held *held_newest
     Held *released             # answered in the last call; their memory goes with the next
-    uint32_t held_by_source[SOURCES]
     uint8_t came[MOST_PAYLOAD]  # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

@@ -6,14 +6,16 @@ front of it closes; and invariant 6: who holds too much is refused. Does not kno
 octets are decided.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
+from nfmailguard.cext.account cimport dialogue_of, memory_is_plenty
 from nfmailguard.cext.admission cimport let_go
 from nfmailguard.cext.core cimport DROP_CONDITION, DROP_REPEATED
 from nfmailguard.cext.ending cimport conflicting, end_flow, list_held, refuse
-from nfmailguard.cext.flow cimport source_of
 from nfmailguard.cext.packet cimport nm_seq_diff
 from nfmailguard.cext.pool cimport pool_is_short
+from nfmailguard.cext.scarce cimport memory_for
+from nfmailguard.cext.share cimport Source, held_of, source_of
 from nfmailguard.cext.smtp cimport (
     ACTION_DROP,
     ACTION_PASS,
@@ -56,6 +58,10 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
             return
+    if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, length)
+                                               or memory_for(core, flow, to_server, length, now, out)):
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
     if stream_ahead_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
     elif stream_go_ahead(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
@@ -64,19 +70,29 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
         let_go(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
 
 
+cdef bint may_hold(Core *core, Flow *flow, Source source) noexcept nogil:
+    # A sender as many as it leaves free: no few of them fill the queue.
+    cdef uint32_t have = held_of(&core.flows.shares, source)
+    cdef uint32_t left = core.held_limit - <uint32_t> core.counters.held_now
+    return (core.counters.held_now < core.held_limit and have < core.held_source_limit and (have < left or have == 0)
+            and stream_held_count(&flow.stream[0]) + stream_held_count(&flow.stream[1]) < core.held_flow_limit)
+
+
 cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                Operations *out) noexcept nogil:
     """Keeps a packet in the queue until its turn has come."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef uint16_t source = source_of(&core.flows, packet)
+    cdef Source source = source_of(&core.flows.shares, packet.family, packet.source)
     cdef Held *held
     if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
         # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
         drop(core, DROP_REPEATED, packet.queued.id, out)
         return
-    if (pool_is_short(&core.pool) or core.counters.held_now >= core.held_limit
-            or core.held_by_source[source] >= core.held_source_limit
-            or stream_held_count(&flow.stream[0]) + stream_held_count(&flow.stream[1]) >= core.held_flow_limit):
+    if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, packet.length)
+                                               or memory_for(core, flow, to_server, packet.length, now, out)):
+        refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    if pool_is_short(&core.pool) or not may_hold(core, flow, source):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
     held = stream_hold(stream, &core.pool, packet, now)

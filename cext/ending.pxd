@@ -21,7 +21,7 @@ cdef void list_held(Core *core, Held *held) noexcept nogil
 # The first held packet of the stream, out of every list and count, or NULL; `answered` frees it.
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil
 # Drops the packet that has been held longest.
-cdef void drop_oldest_held(Core *core, Operations *out) noexcept nogil
+cdef void drop_oldest_held(Core *core, uint64_t now, Operations *out) noexcept nogil
 # The packet has been answered; its octets may be in an operation until the next call.
 cdef void answered(Core *core, Held *held) noexcept nogil
 # Answers every held packet of the flow with a drop; what went ahead stays remembered.
@@ -35,7 +35,7 @@ cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Pack
 cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet, uint64_t now,
                  Operations *out) noexcept nogil
 # Lets the flow go on without being looked at.
-cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil
+cdef void stop_following(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil
 # A RST to one side, with the sequence number that side expects (RFC 9293 3.5.2).
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil
 # A RST to the sender of a packet that belongs to no flow.

@@ -9,12 +9,15 @@ receiver expects. Does not know segments or dialogues.
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
+from nfmailguard.cext.account cimport close_dialogue, rest, settle
 from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMITTED
 from nfmailguard.cext.flow cimport AGE_CLOSING, FLOW_DROPPED, FLOW_INSPECTED, FLOW_PASSED, FLOW_RESET, flow_touch
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
+from nfmailguard.cext.pool cimport memory_cost
 from nfmailguard.cext.record cimport END_DROPPED, Identity
 from nfmailguard.cext.rule cimport choose_rule
+from nfmailguard.cext.share cimport add_held
 from nfmailguard.cext.smtp cimport (
     ACTION_DROP,
     ACTION_LOG,
@@ -22,7 +25,6 @@ from nfmailguard.cext.smtp cimport (
     ACTION_RESET,
     STREAM_CONFLICTING_RETRANSMISSION,
     Session,
-    dialogue_close,
     report,
 )
 from nfmailguard.cext.stream cimport held_free, stream_close, stream_held, stream_release
@@ -126,7 +128,7 @@ cdef void list_held(Core *core, Held *held) noexcept nogil:
     else:
         core.held_oldest = held
     core.held_newest = held
-    core.held_by_source[held.source] += 1
+    add_held(&core.flows.shares, held.source, 1)
     core.counters.held += 1
     core.counters.held_now += 1
 
@@ -142,7 +144,7 @@ cdef void unhold(Core *core, Stream *stream, Held *held) noexcept nogil:
     else:
         core.held_newest = held.older
     core.counters.held_now -= 1
-    core.held_by_source[held.source] -= 1
+    add_held(&core.flows.shares, held.source, <uint32_t> -1)
 
 
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
@@ -152,17 +154,23 @@ cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
     return held
 
 
-cdef void drop_oldest_held(Core *core, Operations *out) noexcept nogil:
+cdef void drop_oldest_held(Core *core, uint64_t now, Operations *out) noexcept nogil:
     # What went ahead stays remembered: forgotten, it could be read undecided.
     cdef Held *held = core.held_oldest
-    unhold(core, &(<Flow *> held.flow).stream[held.to_server], held)
+    cdef Flow *flow = <Flow *> held.flow
+    unhold(core, &flow.stream[held.to_server], held)
     drop(core, DROP_HELD_TOO_LONG, held.queued.id, out)
     held_free(&core.pool, held)
+    settle(core, flow, now)
+    if flow.dialogue != NULL:
+        rest(core, flow)
+        settle(core, flow, now)
 
 
 cdef void answered(Core *core, Held *held) noexcept nogil:
     held.next = core.released
     core.released = held
+    core.released_bytes += memory_cost(sizeof(Held) + held.size)
 
 
 cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
@@ -179,7 +187,7 @@ cdef void drop_held(Core *core, Flow *flow, Operations *out) noexcept nogil:
 cdef void flow_let_go(Core *core, Flow *flow) noexcept nogil:
     stream_close(&flow.stream[0], &core.pool)
     stream_close(&flow.stream[1], &core.pool)
-    dialogue_close(&core.lender, &flow.dialogue)
+    close_dialogue(core, flow)
 
 
 cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operations *out) noexcept nogil:
@@ -193,6 +201,7 @@ cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operati
     else:
         core.counters.flows_dropped += 1
     flow_let_go(core, flow)
+    settle(core, flow, now)
     flow_touch(&core.flows, flow, AGE_CLOSING, now)
 
 
@@ -211,11 +220,12 @@ cdef void refuse(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_
     cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
     answer_by(core, flow, action, reason, packet, now, out)
     if action <= ACTION_LOG:
-        stop_following(core, flow, out)            # what went by unread leaves nothing to go on from
+        stop_following(core, flow, now, out)       # what went by unread leaves nothing to go on from
 
 
-cdef void stop_following(Core *core, Flow *flow, Operations *out) noexcept nogil:
+cdef void stop_following(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil:
     drop_held(core, flow, out)
     flow.fate = FLOW_PASSED
     core.counters.flows_passed += 1
     flow_let_go(core, flow)
+    settle(core, flow, now)

@@ -10,6 +10,7 @@ peer sends raises. No sockets, no clock, no Python object a packet.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
+from nfmailguard.cext.account cimport note_progress, settle
 from nfmailguard.cext.admission cimport let_go, odd_flags, refused, repeats_too_long
 from nfmailguard.cext.connection cimport (
     count_packet,
@@ -17,6 +18,7 @@ from nfmailguard.cext.connection cimport (
     forget_flow,
     handshake,
     inspected_port,
+    opens,
     pin_interface,
     reset_packet,
     starting_up,
@@ -44,7 +46,9 @@ from nfmailguard.cext.ending cimport (
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
     AGE_EMBRYONIC,
+    AGE_GREETED,
     AGE_OPEN,
+    AGE_UNCONFIRMED,
     AGES,
     FLOW_PASSED,
     FLOW_RESET,
@@ -84,11 +88,11 @@ FLOW_OCTETS = memory_cost(sizeof(Flow))
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
-    "flow_ended", "end_kept", "internal", "option", "timestamp", "rst", "closed", "early",
+    "flow_ended", "end_kept", "internal", "option", "timestamp", "rst", "closed", "early", "memory",
 )
 
 cdef enum:
-    MOST_HERE = 16             # operations of one packet besides those it releases
+    MOST_HERE = 48             # operations of one packet besides those it releases
     WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
 
 
@@ -97,6 +101,7 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
     while core.released != NULL:
         held = core.released
         core.released = held.next
+        core.released_bytes -= memory_cost(sizeof(Held) + held.size)
         held_free(&core.pool, held)
     core.emitted_now = 0
     core.first_operation = out.count
@@ -136,6 +141,16 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
         accept(core, packet.queued.id, out)            # its end is to be seen
     else:
         accept_settled(core, packet.queued.id, out)
+
+
+cdef inline uint8_t age_of(Core *core, Flow *flow) noexcept nogil:
+    if flow_closed(flow) or flow.fate > FLOW_PASSED:
+        return AGE_CLOSING
+    if flow.age == AGE_OPEN or flow.session.state >= core.grammar.state_ready:
+        return AGE_OPEN                            # a command was accepted, once
+    if flow.confirmed or flow.fate == FLOW_PASSED:
+        return AGE_GREETED
+    return AGE_UNCONFIRMED if flow.answered else AGE_EMBRYONIC
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -210,8 +225,15 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         pass_packet(core, flow, to_server, &packet, now, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
-    age = AGE_OPEN if flow.answered or flow.fate == FLOW_PASSED else AGE_EMBRYONIC
-    flow_touch(&core.flows, flow, AGE_CLOSING if flow_closed(flow) or flow.fate > FLOW_PASSED else age, now)
+        settle(core, flow, now)
+        if core.pool.taken:
+            note_progress(core, flow, now)
+            core.pool.taken = 0
+    age = age_of(core, flow)
+    if flow.age == AGE_EMBRYONIC and AGE_EMBRYONIC < age < AGE_CLOSING:
+        opens(core, flow, to_server, now, out)
+        age = age_of(core, flow)
+    flow_touch(&core.flows, flow, age, now)
 
 
 cdef void core_foresee(Core *core, QueuedPacket *queued) noexcept nogil:
@@ -243,7 +265,7 @@ cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
         return
     while core.held_oldest != NULL and now >= core.held_oldest.arrived + core.held_timeout:
         core.counters.held_expired += 1
-        drop_oldest_held(core, out)
+        drop_oldest_held(core, now, out)
     for age in range(AGES):
         while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
             forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
@@ -286,6 +308,7 @@ cdef class Engine:
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
+        self.core.flows.source_limit = tables["flows_per_source"]
         lender_open(&self.core.lender, &self.core.pool)
         self.core.ring.kinds = tables["record_kinds"]
 
@@ -380,6 +403,7 @@ cdef class Engine:
             out["drop." + DROP_NAMES[reason]] = self.core.drops[reason]
         out["flows_now"] = self.core.flows.count
         out["memory_now"] = self.core.pool.used
+        out["flows_opened_now"] = self.core.flows.opened
         out["table_octets"] = self.core.flows.bucket_count * sizeof(Flow *)
         out["records_lost"] = self.core.ring.lost
         return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from nfmailguard.cext.packet cimport Packet
 from nfmailguard.cext.pool cimport Pool
 from nfmailguard.cext.record cimport END_FIN, END_RST, Identity
+from nfmailguard.cext.share cimport Shares, Source, source_of
 from nfmailguard.cext.smtp cimport Dialogue, Ruling, Session
 from nfmailguard.cext.stream cimport Stream
 
@@ -13,10 +14,12 @@ cdef extern from "bytes.h" nogil:
     void nm_prefetch(const void *p) noexcept
 
 cdef enum:  # FlowAge: which time-out a flow is under; each has its list, oldest first
-    AGE_EMBRYONIC = 0          # no data from either side yet
-    AGE_OPEN = 1
-    AGE_CLOSING = 2
-    AGES = 3
+    AGE_EMBRYONIC = 0          # the client has not answered the server yet
+    AGE_UNCONFIRMED = 1        # it says so; of the server nothing shows that it has the connection
+    AGE_GREETED = 2            # it has; none of the client's commands has been accepted
+    AGE_OPEN = 3
+    AGE_CLOSING = 4
+    AGES = 5
 
 cdef enum:  # FlowFate: what becomes of its packets
     FLOW_INSPECTED = 0
@@ -50,18 +53,19 @@ cdef struct Flow:
     Flow *older
     Flow *newer
 
-cdef enum:
-    SOURCES = 4096             # counts of held packets, by the sender's address
-
 cdef struct FlowTable:
     Flow **buckets
     Flow *oldest[AGES]
     Flow *newest[AGES]
+    uint32_t ages[AGES]        # how many of each
+    Shares shares
     uint64_t key[2]
     uint64_t next_id
     uint32_t bucket_count      # a power of two
     uint32_t count
     uint32_t limit
+    uint32_t opened            # those a source is counted for
+    uint32_t source_limit      # of one source; 0: as many as it leaves free
 
 cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil
 cdef void flows_close(FlowTable *table) noexcept nogil
@@ -75,8 +79,15 @@ cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept 
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil
 cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil
-# Where the held packets of the packet's sender are counted: strangers may share a place.
-cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil
+# Of a full table the flow that gives way to another, or NULL; `ended`: only one that has ended.
+cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil
+# Whether one more flow of the client's source may open.
+cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil
+# The client of the packet's flow alone, as flow_has_share reads it.
+cdef void flow_client(Packet *packet, bint to_server, Identity *identity) noexcept nogil
+
+cdef inline Source flow_source(const FlowTable *table, const Flow *flow) noexcept nogil:
+    return source_of(&table.shares, flow.identity.family, flow.identity.client)
 
 # Both FINs have been seen, or a RST.
 cdef inline bint flow_closed(const Flow *flow) noexcept nogil:

@@ -1,18 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The flow table: keyed hash, three lists by age, a cap.
+"""The flow table: keyed hash, a list for each age, a cap, a share for each source.
 
 Keeps invariant 6 (bounded): no more flows than the limit, a keyed hash so that no
-peer can fill one bucket, work per packet that does not grow with the table. Does
-not know what a flow's streams or dialogue mean.
+peer can fill one bucket, work per packet that does not grow with the table, and no
+few sources that leave no place for others (Choudhury and Hahne 1998, as the pool has
+it for memory). Does not know what a flow's streams or dialogue mean.
 """
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from nfmailguard.cext.pool cimport pool_give_flow, pool_take_flow
+from nfmailguard.cext.share cimport add_flows, flows_of, shares_close, shares_open
 
 cdef enum:
     LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second
+    LEFT_TO_THE_YOUNG = 8      # of the table, one part is left to flows that open, and one to those that wait
+    MOST_CROWDED = 4096        # so many sources' share nobody is refused
 
 
 cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil:
@@ -25,13 +29,14 @@ cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexce
     table.buckets = <Flow **> calloc(buckets, sizeof(Flow *))
     table.bucket_count = buckets
     table.limit = limit
-    return 0 if table.buckets != NULL else -1
+    return 0 if table.buckets != NULL and shares_open(&table.shares, key) == 0 else -1
 
 
 cdef void flows_close(FlowTable *table) noexcept nogil:
     """Frees the table; its flows must have been removed."""
     free(table.buckets)
     table.buckets = NULL
+    shares_close(&table.shares)
 
 
 cdef inline void identify(Packet *packet, bint to_server, Identity *identity) noexcept nogil:
@@ -97,6 +102,7 @@ cdef inline void unlist(FlowTable *table, Flow *flow) noexcept nogil:
     else:
         table.newest[flow.age] = flow.older
     flow.older = flow.newer = NULL
+    table.ages[flow.age] -= 1
 
 
 cdef inline void enlist(FlowTable *table, Flow *flow) noexcept nogil:
@@ -107,6 +113,21 @@ cdef inline void enlist(FlowTable *table, Flow *flow) noexcept nogil:
     else:
         table.oldest[flow.age] = flow
     table.newest[flow.age] = flow
+    table.ages[flow.age] += 1
+
+
+cdef inline bint counts(const Flow *flow, uint8_t age) noexcept nogil:
+    # Who has answered a server is who he says; anybody's address may stand in a SYN, or in a packet of a flow
+    # that was open before us.
+    return AGE_EMBRYONIC < age < AGE_CLOSING and flow.stream[1].known
+
+
+cdef void count_flow(FlowTable *table, Flow *flow, uint8_t age) noexcept nogil:
+    """The flow's source has one more, or one less, when it becomes of ``age``."""
+    cdef bint before = counts(flow, flow.age), after = counts(flow, age)
+    if before != after:
+        table.opened += 1 if after else <uint32_t> -1
+        add_flows(&table.shares, flow_source(table, flow), 1 if after else <uint32_t> -1)
 
 
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil:
@@ -136,6 +157,7 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
     while place[0] != flow:
         place = &place[0].bucket_next
     place[0] = flow.bucket_next
+    count_flow(table, flow, AGE_CLOSING)
     unlist(table, flow)
     table.count -= 1
     pool_give_flow(pool, flow, sizeof(Flow))
@@ -143,16 +165,41 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
 
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil:
     """The flow was seen ``now`` and is of ``age``."""
-    if age != flow.age or now - flow.seen > LISTED_LATE:
+    # What the client sends does not make it younger while it waits for a server to show itself.
+    if age != flow.age or (now - flow.seen > LISTED_LATE and age != AGE_UNCONFIRMED):
         unlist(table, flow)
+        if age != flow.age:
+            count_flow(table, flow, age)
         flow.age = age
         enlist(table, flow)
         flow.seen = now
 
 
-cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil:
-    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1).
-    cdef uint8_t octets[8]
-    memset(octets, 0, 8)
-    memcpy(octets, packet.source, 4 if packet.family == 4 else 8)
-    return <uint16_t> (nm_siphash(table.key, octets, 8) & (SOURCES - 1))
+cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
+    """The least: of what has ended, has never opened, waits for its server, has had nothing accepted, the oldest.
+
+    Those that open, and those that wait for their server, keep a part of the table: with the rest full, each
+    newcomer would push out the one before it, and none would live to be greeted.
+    """
+    cdef uint32_t left = table.limit // LEFT_TO_THE_YOUNG
+    cdef int age
+    if ended or table.oldest[AGE_CLOSING] != NULL:
+        return table.oldest[AGE_CLOSING]
+    for age in range(AGE_EMBRYONIC, AGE_GREETED):
+        if table.ages[age] > left:
+            return table.oldest[age]
+    if table.oldest[AGE_GREETED] != NULL:
+        return table.oldest[AGE_GREETED]
+    return table.oldest[AGE_EMBRYONIC] if table.oldest[AGE_EMBRYONIC] != NULL else table.oldest[AGE_UNCONFIRMED]
+
+
+cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil:
+    """As many as the source leaves free: one alone has half of the table, of n each one part of n + 1."""
+    cdef uint32_t have = flows_of(&table.shares, source_of(&table.shares, identity.family, identity.client))
+    if table.source_limit:
+        return have < table.source_limit
+    return have < table.limit - table.opened or have <= table.limit // MOST_CROWDED
+
+
+cdef void flow_client(Packet *packet, bint to_server, Identity *identity) noexcept nogil:
+    identify(packet, to_server, identity)

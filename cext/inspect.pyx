@@ -10,6 +10,7 @@ came and only followed. Does not know how a flow is found, begun or aged.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
+from nfmailguard.cext.account cimport dialogue_of, memory_is_plenty, rest
 from nfmailguard.cext.admission cimport (
     STANDING_BEYOND,
     STANDING_OLD,
@@ -50,6 +51,7 @@ from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
 from nfmailguard.cext.record cimport END_FIN
 from nfmailguard.cext.reply cimport server_octets
+from nfmailguard.cext.scarce cimport room_for
 from nfmailguard.cext.smtp cimport (
     ACTION_DROP,
     ACTION_LOG,
@@ -63,8 +65,6 @@ from nfmailguard.cext.smtp cimport (
     STREAM_MEMORY_LIMIT,
     Dialogue,
     Scene,
-    dialogue_lend,
-    dialogue_rest,
     out_of_memory,
 )
 from nfmailguard.cext.store cimport store_span
@@ -92,7 +92,7 @@ cdef enum:
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
     # A verdict other than ACTION_PASS; ACTION_LOG: not to be looked at any more.
     if verdict == ACTION_LOG:
-        stop_following(core, flow, out)
+        stop_following(core, flow, now, out)
     elif verdict != ACTION_DROP:                   # that packet alone
         end_flow(core, flow, verdict, now, out)
 
@@ -113,9 +113,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
     scene.length = length
     scene.came = core.came
     scene.gone = gone
-    if flow.dialogue == NULL:
-        flow.dialogue = dialogue_lend(&core.lender, &flow.session, &core.grammar)
-    if flow.dialogue == NULL:
+    if dialogue_of(core, flow) == NULL:
         out_of_memory(&scene, to_server, stream.octets)
     elif to_server:
         decided = client_octets(&scene, flow.dialogue, octets, length, stream.octets)
@@ -381,6 +379,9 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
             drop(core, DROP_FINDING, packet.queued.id, out)
             return
+    if fresh and not memory_is_plenty(core, packet.payload_length) and not room_for(
+            core, flow, to_server, packet, now, out):
+        return
     decided = decide_packet(core, flow, to_server, packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
         drop(core, DROP_FINDING, packet.queued.id, out)
@@ -438,6 +439,6 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if (flow.dialogue.input == INPUT_OPAQUE and flow.dialogue.tls_checked
             and stream_ahead(&flow.stream[0]) == NULL and stream_ahead(&flow.stream[1]) == NULL
             and stream_held(&flow.stream[0]) == NULL and stream_held(&flow.stream[1]) == NULL):
-        stop_following(core, flow, out)            # every octet of the plain dialogue has been delivered
+        stop_following(core, flow, now, out)            # every octet of the plain dialogue has been delivered
     else:
-        dialogue_rest(&core.lender, &flow.session, &flow.dialogue)
+        rest(core, flow)

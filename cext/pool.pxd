@@ -12,6 +12,7 @@ cdef struct Pool:
     uint64_t spare             # octets that are kept for the next to ask: free pages, what lies on shelves
     uint64_t flows             # of those used, the flow table's
     uint64_t limit
+    uint64_t taken             # bytes that receivers have acknowledged, since it was last zero
 
 # Things of one size that are lent for a short time: those given back lie here for the next to ask.
 cdef struct Shelf:

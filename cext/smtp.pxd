@@ -236,11 +236,15 @@ cdef struct Line:
     uint16_t sent              # of a verb or keyword cut over segments: octets let through
     uint8_t octets[LINE_OCTETS]
 
+cdef struct Dialogue
+
 # Where memory for what is being said comes from.
 cdef struct Lender:
     Shelf lines
     Shelf dialogues
     Pool *pool                 # for the outstanding commands, where they are many
+    Dialogue *oldest           # of flows with a page or more of memory, by `since`
+    Dialogue *newest
 
 cdef enum:  # Asked: whether a reply may be the one to an EHLO
     ASKED_NOTHING = 0          # the client has not spoken yet
@@ -268,6 +272,13 @@ cdef struct Session:
 
 # What is being said: lent while a line is open, a reply outstanding or a message on its way.
 cdef struct Dialogue:
+    Dialogue *older            # of those that are listed
+    Dialogue *newer
+    void *flow                 # whose it is
+    uint64_t since             # nanoseconds: since then its flow's receivers have taken little
+    uint64_t taken             # bytes, that little
+    uint64_t bytes             # of memory that its flow has, this dialogue counted
+    uint64_t charged           # of them, those on its source's account
     Line *command              # NULL between lines
     Line *reply
     uint8_t *more              # the outstanding commands when they are more than `few` holds
@@ -332,6 +343,7 @@ cdef struct Dialogue:
     uint8_t came_masked        # the letter, from 0, that the next line masked upstream has at least
     uint8_t keyword_fate
     uint8_t answers_ehlo       # the reply line being read may
+    uint8_t listed
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.
 cdef struct Scene:
@@ -357,6 +369,9 @@ cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil
 cdef void lender_close(Lender *lender) noexcept nogil
 # A dialogue for a session that has none, or NULL without memory.
 cdef Dialogue *dialogue_lend(Lender *lender, Session *session, Grammar *grammar) noexcept nogil
+# Lists it as the newest; takes it out of the list.
+cdef void dialogue_list(Lender *lender, Dialogue *dialogue) noexcept nogil
+cdef void dialogue_unlist(Lender *lender, Dialogue *dialogue) noexcept nogil
 # Gives it back where nothing is being said, or anyway.
 cdef void dialogue_rest(Lender *lender, Session *session, Dialogue **dialogue) noexcept nogil
 cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil

@@ -89,9 +89,34 @@ cdef void dialogue_rest(Lender *lender, Session *session, Dialogue **dialogue) n
         dialogue_close(lender, dialogue)
 
 
+cdef void dialogue_list(Lender *lender, Dialogue *dialogue) noexcept nogil:
+    dialogue.listed = 1
+    dialogue.newer = NULL
+    dialogue.older = lender.newest
+    if dialogue.older != NULL:
+        dialogue.older.newer = dialogue
+    else:
+        lender.oldest = dialogue
+    lender.newest = dialogue
+
+
+cdef void dialogue_unlist(Lender *lender, Dialogue *dialogue) noexcept nogil:
+    dialogue.listed = 0
+    if dialogue.older != NULL:
+        dialogue.older.newer = dialogue.newer
+    else:
+        lender.oldest = dialogue.newer
+    if dialogue.newer != NULL:
+        dialogue.newer.older = dialogue.older
+    else:
+        lender.newest = dialogue.older
+
+
 cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil:
     if dialogue[0] == NULL:
         return
+    if dialogue[0].listed:
+        dialogue_unlist(lender, dialogue[0])
     give_line(lender, &dialogue[0].command)
     give_line(lender, &dialogue[0].reply)
     pool_give(lender.pool, dialogue[0].more, dialogue[0].capacity)

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfmailguard.cext.packet cimport Packet, QueuedPacket, nm_seq_diff
 from nfmailguard.cext.pool cimport Pool
+from nfmailguard.cext.share cimport Source
 from nfmailguard.cext.store cimport Store
 
 # Octets that went ahead of a gap: the receiver may have them, and cannot read them yet.
@@ -23,7 +24,7 @@ cdef struct Held:
     uint32_t payload_at        # offset of the payload in the packet
     uint32_t payload_length
     uint32_t size              # octets of the packet
-    uint16_t source            # where its sender's held packets are counted
+    Source source              # its sender
     uint8_t cleared            # its header has been changed
     uint8_t to_server
 
@@ -106,6 +107,10 @@ cdef inline uint32_t stream_ahead_count(const Stream *stream) noexcept nogil:
 
 cdef inline uint32_t stream_held_count(const Stream *stream) noexcept nogil:
     return stream.aside.held_count if stream.aside != NULL else 0
+
+# Whether it keeps or remembers nothing.
+cdef inline bint stream_is_empty(const Stream *stream) noexcept nogil:
+    return stream.kept.length == 0 and stream.aside == NULL
 
 cdef inline uint32_t ahead_end(const Ahead *ahead) noexcept nogil:
     return ahead.seq + ahead.octets.length

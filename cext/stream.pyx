@@ -10,6 +10,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.pool cimport PAGE_OCTETS, pool_give, pool_take
+from nfmailguard.cext.share cimport Source
 from nfmailguard.cext.store cimport store_append, store_compare, store_drop, store_span
 
 
@@ -84,6 +85,7 @@ cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
 
 
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
+    pool.taken += ack - stream.kept_seq
     store_drop(&stream.kept, pool, ack - stream.kept_seq)
     stream.kept_seq = ack
     if stream.aside != NULL and stream.aside.edits != NULL:
@@ -266,7 +268,7 @@ cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now)
     held.seq = packet.seq
     held.payload_at = <uint32_t> (packet.payload - packet.ip)
     held.payload_length = packet.payload_length
-    held.source = 0
+    memset(&held.source, 0, sizeof(Source))
     held.cleared = 0
     while place[0] != NULL and nm_seq_diff(place[0].seq, packet.seq) <= 0:
         place = &place[0].next

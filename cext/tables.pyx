@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.core cimport MOST_RULES, Core, Rule
+from nfmailguard.cext.flow cimport AGES
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.smtp cimport (
     ACTION_RESET,
@@ -227,9 +228,10 @@ cdef int load_tables(Core *core, dict tables) except -1:
         load_rule(&core.rules[i], table)
     for port in tables["ports"]:
         core.ports[<uint32_t> port >> 3] |= 1 << (<uint32_t> port & 7)
-    for i in range(3):
+    for i in range(AGES):
         core.timeout[i] = tables["timeouts"][i]
     core.held_timeout = tables["held_timeout"]
+    core.stalled_timeout = tables["stalled_timeout"]
     core.startup = tables["startup"]
     core.held_limit = tables["held_limit"]
     core.held_flow_limit = tables["held_flow_limit"]

@@ -211,6 +211,7 @@ def _address_problems(config: Config) -> list[str]:
 #: The largest value of each of [limits]; what the core counts in, and no time beyond thirty years.
 _MOST: Mapping[str, float] = {
     "flows": 50_000_000,
+    "flows_per_source": 50_000_000,
     "memory": 2**62,
     "pending_segments": 65_535,
     "held_packets": 2**31,
@@ -225,7 +226,7 @@ def _limit_problems(config: Config) -> list[str]:
     problems = []
     for name, value in msgspec.structs.asdict(config.limits).items():
         most = _MOST.get(name, _MOST_SECONDS)
-        if not 0 < value <= most:  # so that nan is refused, too
+        if value is not None and not 0 < value <= most:  # so that nan is refused, too
             problems.append(f"limits.{name}: {value}; more than 0, at most {most}")
     for name, action in msgspec.structs.asdict(config.on).items():
         legal = CONDITIONS[name].actions

@@ -206,8 +206,11 @@ def _tables(
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
         "ports": sorted(set(ports) | {port for rule in rules for port in rule.ports}),
-        "timeouts": [int(s * _NANOSECONDS) for s in (limits.embryonic, limits.idle, limits.closing)],
+        "timeouts": [  # by FlowAge
+            int(s * _NANOSECONDS) for s in (limits.embryonic, limits.greeting, limits.idle, limits.idle, limits.closing)
+        ],
         "held_timeout": int(limits.held * _NANOSECONDS),
+        "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,
@@ -217,6 +220,7 @@ def _tables(
         "offload": offload,
         "memory": limits.memory,
         "flows": flows_at_once(limits),
+        "flows_per_source": limits.flows_per_source or 0,
         "ring": _RING_RECORDS,
         "record_kinds": sum(1 << kind for kind in (range(8) if records is True else records or ())),
         "key": secrets.token_bytes(16),

@@ -24,18 +24,106 @@ def opening(gateway: Gateway, count: int, first: int = 1024, family: int = 4) ->
     return connections
 
 
+def accepted(connection: Connection) -> Connection:
+    """With a command of its client's accepted."""
+    connection.greeted()
+    assert connection.client(b"HELO a.example\r\n") == [ACCEPT]
+    assert connection.server(b"250 ok\r\n") == [ACCEPT]
+    assert connection.send(True, ACK) == [ACCEPT]
+    return connection
+
+
+def address(number: int, family: int = 4) -> str:
+    """Of a client that shares its source with none of another number."""
+    return f"10.7.{number >> 8}.{number & 255}" if family == 4 else f"fd00:7:{number:x}::9"
+
+
 @families
-def test_embryonic_first_when_the_table_is_full_and_never_one_that_is_open(family: int) -> None:
-    gateway = Gateway(limits=Limits(flows=4))
-    opened = [Connection(gateway, family, port=40000 + n).greeted() for n in range(2)]
+def test_embryonic_first_when_the_table_is_full_and_never_one_with_an_accepted_command(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=4, flows_per_source=4))
+    opened = [accepted(Connection(gateway, family, port=40000 + n)) for n in range(2)]
     embryos = opening(gateway, 2, family=family)
     flood = opening(gateway, 50, first=2000, family=family)
     assert gateway.count("flows_now") == 4
-    assert gateway.count("flows_evicted") == 50
+    assert gateway.count("flows_evicted") == gateway.count("flows_evicted_embryonic") == 50
     assert all(connection.client(b"EXPN\r\n") == [REPLACE] for connection in opened)
     # The oldest went first.
     assert flood[-1].send(False, SYN | ACK) == [ACCEPT]
     assert embryos[0].send(False, SYN | ACK) != [ACCEPT]
+
+
+@families
+def test_embryonic_first_then_who_waits_for_a_server_then_who_had_nothing_accepted(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=5, flows_per_source=100))
+    had = accepted(Connection(gateway, family, port=40000))
+    greeted = Connection(gateway, family, port=40001).greeted()
+    waits = Connection(gateway, family, port=40002)
+    embryo = opening(gateway, 1, family=family)[0]
+    Connection(gateway, family, port=40003).greeted().close()
+    for number, (reason, victim) in enumerate(
+        [("ended", None), ("embryonic", embryo), ("unconfirmed", waits), ("greeted", greeted)]
+    ):
+        newcomer = Connection(gateway, family, port=50000 + number, shake=False)
+        connection = victim in (waits, greeted)
+        assert newcomer.send(True, SYN) == ([EMIT, EMIT, ACCEPT] if connection else [ACCEPT])
+        assert gateway.count(f"flows_evicted_{reason}") == 1
+        if victim is not None and connection:
+            to_server, to_client = newcomer.emitted
+            assert (to_server.source, to_server.flags) == (victim.client_end, RST | ACK)
+            assert (to_client.destination, to_client.flags) == (victim.client_end, RST | ACK)
+            assert to_server.seq == victim.sent[True]
+        newcomer.sent[True] += 1
+        assert newcomer.send(False, SYN | ACK) == [ACCEPT]
+        newcomer.sent[False] += 1
+        assert newcomer.send(True, ACK) == [ACCEPT]
+        accepted(newcomer)
+    assert gateway.count("flows_evicted") == 4
+    assert Connection(gateway, family, port=51000, shake=False).send(True, SYN) == [DROP]
+    assert had.client(b"EXPN\r\n") == [REPLACE]
+    # What was pushed out goes nowhere uninspected.
+    assert greeted.client(b"EXPN\r\n") != [ACCEPT]
+    assert b"EXPN" not in greeted.server_reads
+
+
+@families
+def test_embryonic_first_and_of_those_without_an_accepted_command_the_one_not_heard_of_for_longest(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=2, flows_per_source=9))
+    first, second = (Connection(gateway, family, port=40000 + n).greeted() for n in range(2))
+    gateway.wait(5)
+    assert first.client(b"EXPN\r\n") == [REPLACE]
+    Connection(gateway, family, port=50000, shake=False).send(True, SYN)
+    assert first.server(b"500 no\r\n") == [ACCEPT]
+    assert second.client(b"NOOP\r\n") != [ACCEPT]
+
+
+@families
+@pytest.mark.parametrize("to_server", [True, False])
+def test_embryonic_first_but_nothing_that_goes_on_for_what_was_not_seen_to_begin(family: int, to_server: bool) -> None:
+    gateway = Gateway(limits=Limits(flows=4, flows_per_source=4, startup=1))
+    for number in range(4):
+        Connection(gateway, family, port=40000 + number).greeted()
+    gateway.wait(2)
+    for number in range(20):
+        stranger = Connection(gateway, family, client=address(number, family), shake=False)
+        assert stranger.send(to_server, ACK) == [DROP]
+    assert gateway.count("flows_evicted") == 0
+
+
+@families
+def test_embryonic_first_but_what_was_open_before_us_takes_the_place_of_its_like(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=4, startup=60))
+    for number in range(40):
+        stranger = Connection(gateway, family, client=address(number, family), shake=False)
+        assert stranger.send(True, ACK) == [ACCEPT]
+    assert gateway.count("flows_now") == 4
+    assert gateway.count("flows_evicted_greeted") == 36
+    # One that begins takes the place of one of them, and no other of them that of one that has begun.
+    connection = Connection(gateway, family).greeted()
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+    for number in range(2000, 2010):
+        kinds = Connection(gateway, family, client=address(number, family), shake=False).send(True, ACK)
+        assert kinds == ([ACCEPT] if number < 2003 else [DROP])
+    assert connection.server(b"500 no\r\n") == [ACCEPT]
 
 
 def test_embryonic_first_and_the_oldest_of_them() -> None:
@@ -61,8 +149,8 @@ def test_embryonic_first_but_for_those_that_have_ended(family: int) -> None:
     [(None, [DROP]), (Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, [DROP, EMIT])],
 )
 def test_embryonic_first_and_without_one_what_on_flow_limit_says(action: Action | None, kinds: list[int]) -> None:
-    gateway = Gateway(limits=Limits(flows=2), on=On(flow_limit=action))
-    opened = [Connection(gateway, port=40000 + n).greeted() for n in range(2)]
+    gateway = Gateway(limits=Limits(flows=2, flows_per_source=9), on=On(flow_limit=action))
+    opened = [accepted(Connection(gateway, port=40000 + n)) for n in range(2)]
     late = Connection(gateway, port=50000, shake=False)
     assert late.send(True, SYN) == kinds
     assert gateway.names[-1] == "flow.limit"
@@ -79,6 +167,130 @@ def test_embryonic_first_by_time_too() -> None:
     opened.close()
     gateway.wait(21)
     assert gateway.count("flows_now") == 0
+
+
+@families
+def test_server_confirms_a_flow_and_a_client_does_not(family: int) -> None:
+    gateway = Gateway(limits=Limits(startup=1, greeting=300))
+    silent = Connection(gateway, family, port=40000)
+    spoken = Connection(gateway, family, port=40001).greeted()
+    took = Connection(gateway, family, port=40002)
+    took.client(b"HELO a.example\r\n")
+    assert took.send(False, ACK) == [ACCEPT]
+    for _ in range(29):
+        gateway.wait(10)
+        assert silent.send(True, ACK) == [ACCEPT]
+        assert silent.send(False, ACK) == [ACCEPT]  # of nothing but the SYN
+    assert gateway.count("flows_now") == 3
+    gateway.wait(11)
+    assert gateway.count("flows_now") == 2
+    assert spoken.client(b"EXPN\r\n") == [REPLACE]
+    assert took.server(b"220 late\r\n") in ([ACCEPT], [REPLACE])
+    assert silent.client(b"EXPN\r\n") == RESET
+
+
+@families
+def test_young_flows_live_although_all_others_keep_the_table_full(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64, embryonic=1e6, greeting=1e6))
+    for number in range(64):
+        Connection(gateway, family, client=address(number, family)).greeted()
+    young = [Connection(gateway, family, client=address(100 + n, family), shake=False) for n in range(8)]
+    for connection in young:  # each pushes out one that had nothing accepted, not the one before it
+        assert connection.send(True, SYN) == [EMIT, EMIT, ACCEPT]
+        connection.sent[True] += 1
+    for connection in young:
+        assert connection.send(False, SYN | ACK) == [ACCEPT]
+        connection.sent[False] += 1
+        assert connection.send(True, ACK) == [ACCEPT]
+    # Their servers take their time; others come, and are greeted at once.
+    for number in range(200, 230):
+        other = Connection(gateway, family, client=address(number, family), shake=False)
+        assert other.send(True, SYN) == [EMIT, EMIT, ACCEPT]
+        other.sent[True] += 1
+        other.send(False, SYN | ACK)
+        other.sent[False] += 1
+        other.send(True, ACK)
+        other.greeted()
+    assert [other.server(b"220 late\r\n") for other in young] == [[REPLACE]] * 8
+    # Above its part a kind gives way to its own.
+    flood = [Connection(gateway, family, port=1024 + n, shake=False) for n in range(100)]
+    assert [flooding.send(True, SYN)[-1] for flooding in flood] == [ACCEPT] * 100
+    assert gateway.count("flows_evicted_embryonic") >= 90
+    flood[-8].sent[True] += 1
+    assert flood[-8].send(False, SYN | ACK) == [ACCEPT]
+
+
+def shaken(gateway: Gateway, client: str, port: int, family: int) -> bool:
+    """Whether a connection of the client's opens."""
+    connection = Connection(gateway, family, client=client, port=port, shake=False)
+    if connection.send(True, SYN) != [ACCEPT]:
+        return False
+    connection.sent[True] += 1
+    assert connection.send(False, SYN | ACK) == [ACCEPT]
+    connection.sent[False] += 1
+    return connection.send(True, ACK) == [ACCEPT]
+
+
+@families
+def test_flow_share_of_a_source_is_what_it_leaves_free(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64))
+    got = [sum(shaken(gateway, address(n, family), port, family) for port in range(1024, 1124)) for n in range(3)]
+    assert got == [32, 16, 8]
+    assert gateway.count("flows_evicted") == 0
+    assert gateway.names.count("flow.limit") == gateway.count("flows_refused_share") == 300 - 56
+    assert [shaken(gateway, address(n, family), 2000, family) for n in range(10, 14)] == [True] * 4
+
+
+@families
+def test_flow_share_does_not_count_what_has_ended(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64))
+    for port in range(1024, 1224):
+        connection = Connection(gateway, family, port=port)
+        accepted(connection).close()
+    assert gateway.count("flows_opened") == 200
+    assert gateway.count("flows_opened_now") == gateway.count("flows_refused") == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "same", "other"), [(4, "10.7.0.1", "10.7.0.2"), (6, "fd00:7::1:2:3:4", "fd00:7:0:1::1")]
+)
+def test_flow_share_is_of_an_address_or_an_ipv6_network(family: int, same: str, other: str) -> None:
+    gateway = Gateway(limits=Limits(flows=64, flows_per_source=5))
+    clients = ["10.7.0.1"] if family == 4 else [f"fd00:7::{n}" for n in range(1, 6)]
+    for port in range(5):
+        assert shaken(gateway, clients[port % len(clients)], 3000 + port, family)
+    assert not shaken(gateway, same, 4000, family)
+    assert shaken(gateway, other, 4000, family)
+
+
+@families
+def test_flow_share_holds_where_all_open_at_once(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64))
+    connections = opening(gateway, 60, family=family)
+    for connection in connections:
+        assert connection.send(False, SYN | ACK) == [ACCEPT]
+        connection.sent[False] += 1
+    kinds = [connection.send(True, ACK) for connection in connections]
+    assert kinds == [[ACCEPT]] * 32 + [[ACCEPT, EMIT, EMIT]] * 28
+    assert connections[0].server(b"220 mx\r\n") == [REPLACE]
+    assert connections[-1].server(b"220 mx\r\n")[0] == DROP
+
+
+@families
+def test_flow_share_is_not_used_up_by_who_writes_anothers_address(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64, startup=60, embryonic=1e6))
+    for port in range(1024, 1056):
+        assert Connection(gateway, family, port=port, shake=False).send(True, ACK) == [ACCEPT]
+    opening(gateway, 60, first=2000, family=family)
+    assert gateway.count("flows_opened_now") == 0
+    assert Connection(gateway, family, port=5000).greeted().client(b"EXPN\r\n") == [REPLACE]
+
+
+def test_flow_share_is_not_taken_by_strangers_who_meet_it_in_one_row() -> None:
+    gateway = Gateway(limits=Limits(flows=131_072, flows_per_source=1))
+    refused = sum(not shaken(gateway, f"10.{64 + (n >> 14)}.{n >> 7 & 127}.{n & 127}", 1024, 4) for n in range(6000))
+    # Of 6,000 others some have one of its places each, with a chance of 1 in 11; both, with 1 in 130.
+    assert refused < 40
 
 
 @families

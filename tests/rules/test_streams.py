@@ -141,6 +141,15 @@ def test_hold_limits_count_what_a_sender_holds(family: int, same: str, others: s
     assert connections[2].send(True, payload=b"NOOP\r\n", at=6) == []
 
 
+def test_hold_limits_leave_as_much_to_others_as_a_sender_has() -> None:
+    gateway = Gateway(limits=Limits(held_packets=8))
+    one = [Connection(gateway, port=40000 + n).greeted() for n in range(6)]
+    kinds = [connection.send(True, payload=b"NOOP\r\n", at=6) for connection in one]
+    assert kinds == [[]] * 4 + [[DROP]] * 2
+    others = [Connection(gateway, client=f"10.7.0.{n}").greeted() for n in range(4)]
+    assert [other.send(True, payload=b"NOOP\r\n", at=6) for other in others] == [[]] * 4
+
+
 def test_hold_limits_count_what_all_hold() -> None:
     gateway = Gateway(limits=Limits(held_packets=2))
     connections = [Connection(gateway, client=f"10.0.1.{n}").greeted() for n in (2, 3, 4)]
@@ -331,8 +340,9 @@ def test_pending_limit_is_reached_as_memory_runs_short(family: int, text: bool) 
     gateway = Gateway(limits=Limits(memory=128 * 1024))
     connection = Connection(gateway, family)
     connection.in_text() if text else connection.greeted()
-    for port in range(40001, 40008):
-        other = Connection(gateway, family, port=port).in_text()
+    for number in range(6):
+        client = f"10.7.0.{number}" if family == 4 else f"fd00:7:{number}::9"
+        other = Connection(gateway, family, client=client).in_text()
         other.send(True, payload=b"x" * 7000, lost=True)
     assert connection.send(True, payload=b"later.", at=connection.mark + 6) == [DROP]
     assert gateway.names[-1] == "stream.pending_limit"

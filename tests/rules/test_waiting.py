@@ -6,7 +6,7 @@ import pytest
 
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
-from tests.rules.gateway import ACCEPT, DROP, GSO, REPLACE, RESET, Connection, Gateway
+from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, FIN, PSH, SYN
 
 families = pytest.mark.parametrize("family", [4, 6])
@@ -98,7 +98,10 @@ def test_memory_of_a_flow_has_a_cap_and_above_it_the_flow_is_reset(family: int) 
         sent += 1000
         assert connection.gateway.memory() <= 64 * 1024
         assert sent < 32 * 1024  # the other half is for flows
-    assert kinds == RESET
+    assert kinds == [DROP]  # its receiver may take something yet
+    assert (connection.names.count("stream.memory_limit"), connection.gateway.count("drop.memory")) == (0, 1)
+    connection.gateway.wait(6)
+    assert connection.send(True, payload=b"x" * 1000, at=connection.mark + sent - 1000) == RESET
     assert connection.names[-1] == "stream.memory_limit"
     assert connection.gateway.memory() < 4 * 1024  # all of it is back but the flow itself
 
@@ -158,6 +161,121 @@ def test_memory_comes_back_when_octets_are_acknowledged(family: int) -> None:
         assert connection.client(b"x" * 10_000) == [ACCEPT]
         connection.send(False, ACK)
     assert connection.gateway.memory() == before
+
+
+def source(number: int, family: int) -> str:
+    return f"10.7.0.{number}" if family == 4 else f"fd00:7:{number}::9"
+
+
+def keeps(connection: Connection, size: int) -> int:
+    """How much of message text, in segments that the server does not acknowledge, gets through before one is not."""
+    sent = 0
+    while sent < size and connection.send(True, payload=b"x" * 60 + b"\r\n", lost=True)[-1] == ACCEPT:
+        connection.sent[True] += 62
+        sent += 62
+    return sent
+
+
+@families
+def test_streams_share_of_a_source_is_what_it_leaves_free(family: int) -> None:
+    gateway = limited(512)
+    one = [Connection(gateway, family, port=40000 + n).in_text() for n in range(20)]
+    got = sum(keeps(connection, 10**6) for connection in one)
+    assert 80_000 < got < 128 * 1024  # half of the streams' half
+    other = Connection(gateway, family, client=source(1, family)).in_text()
+    assert 30_000 < keeps(other, 10**6) < 64 * 1024
+    # What is given back may be had again.
+    for connection in one:
+        connection.send(False, ACK, ack=connection.sent[True])
+    assert sum(keeps(connection, 10_000) for connection in one[:7]) > 65_000
+
+
+@families
+def test_streams_share_of_a_flow_leaves_something_to_those_of_its_source(family: int) -> None:
+    gateway = limited(256)
+    first = Connection(gateway, family).in_text()
+    assert 35_000 < keeps(first, 10**6) < 45_000  # a third of the half
+    assert keeps(Connection(gateway, family, port=40001).in_text(), 10**6) > 10_000
+
+
+@families
+def test_paced_is_who_goes_on_and_not_reset(family: int) -> None:
+    connection = Connection(limited(128), family).in_text()
+    keeps(connection, 10**6)
+    assert connection.send(True, payload=b"x" * 900) == [DROP]
+    assert connection.gateway.names.count("stream.memory_limit") == 0
+    connection.send(False, ACK, ack=connection.sent[True])
+    assert connection.send(True, payload=b"x" * 900) == [ACCEPT]
+    assert connection.last.payload == b"x" * 900
+
+
+@families
+@pytest.mark.parametrize(("action", "kinds"), [(None, RESET), (Action.DROP, [DROP]), (Action.PASS, [ACCEPT])])
+def test_paced_is_not_who_has_stalled(family: int, action: Action | None, kinds: list[int]) -> None:
+    connection = Connection(limited(128, on=On(memory_limit=action)), family).in_text()
+    keeps(connection, 10**6)
+    connection.gateway.wait(6)
+    assert connection.send(True, payload=b"x" * 900) == kinds
+    assert connection.names[-1] == "stream.memory_limit"
+
+
+def crowd(gateway: Gateway, family: int) -> list[Connection]:
+    """As many flows of as many sources as memory lets have 3,000 bytes."""
+    connections = []
+    while gateway.memory() < 70_000 and len(connections) < 40:
+        connections.append(Connection(gateway, family, client=source(len(connections), family)).in_text())
+        keeps(connections[-1], 3000)
+    assert len(connections) > 10
+    return connections
+
+
+@families
+def test_stalled_give_way_longest_first_and_a_few_at_once(family: int) -> None:
+    gateway = limited(160)
+    stalled = crowd(gateway, family)
+    late = Connection(gateway, family, client=source(200, family)).in_text()
+    gateway.wait(4)
+    before = gateway.count("flows_reset")
+    keeps(late, 3000)
+    assert gateway.count("flows_reset") == before == 0
+    gateway.wait(1.5)
+    assert late.send(True, payload=b"x" * 60)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") - before == gateway.count("flows_reset") == 8
+    ended = [n for n, one in enumerate(stalled) if one.send(True, payload=b"y") == [DROP, EMIT]]
+    assert ended == list(range(ended[0], ended[0] + 8))
+    assert ended[0] < 4  # what is taken while there is plenty is on no account
+
+
+@families
+def test_stalled_give_way_but_not_who_takes_a_good_part(family: int) -> None:
+    gateway = limited(160)
+    stalled = crowd(gateway, family)
+    late = Connection(gateway, family, client=source(200, family)).in_text()
+    gateway.wait(4)
+    honest, dripping = stalled[4], stalled[5]
+    honest.send(False, ACK, ack=honest.sent[True] - 1500)
+    dripping.send(False, ACK, ack=dripping.sent[True] - 2990)
+    gateway.wait(1.5)
+    keeps(late, 1000)
+    assert gateway.count("flows_stalled") > 0
+    assert honest.send(True, payload=b"y") == [ACCEPT]
+    assert dripping.send(True, payload=b"y") == [DROP, EMIT]
+
+
+@families
+def test_stalled_give_way_of_the_source_alone_where_only_it_is_short(family: int) -> None:
+    gateway = limited(512)
+    other = Connection(gateway, family, client=source(1, family)).in_text()
+    keeps(other, 20_000)
+    one = [Connection(gateway, family, port=40000 + n).in_text() for n in range(11)]
+    for connection in one:
+        keeps(connection, 10_000)
+    gateway.wait(6)
+    assert gateway.memory() < 512 * 1024 // 2 * 3 // 4
+    late = Connection(gateway, family, port=50000).in_text()
+    assert keeps(late, 20_000) > 10_000
+    assert gateway.count("flows_stalled") > 0
+    assert other.send(True, payload=b"y") == [ACCEPT]
 
 
 ROOM = 160_000

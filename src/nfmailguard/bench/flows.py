@@ -38,7 +38,7 @@ def flows(rounds: int, tell: Callable[[str], object], counts: Sequence[int] = CO
         repeat = max(1, 30_000 // count)
         group = f"{count:,} flows"
         # With no more room than for these flows, and for what they have on the way.
-        limits = Limits(flows=count, memory=2 * (count * 400 + BLOCK * 4096))
+        limits = Limits(flows=count, flows_per_source=count, memory=2 * (count * 400 + BLOCK * 4096))
         engine = Engine([FlowRule(Mode.ENFORCE, load_profile("pix63"))], limits=limits, records=False)
         Drill(engine, opening).spread(count, OPENING)
         Drill(engine, turns[0]).spread(count, BLOCK)  # what is first touched now is the kernel's to find

@@ -292,6 +292,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: sizes in octets or counts, times in seconds."""
 
     flows: int = 131_072
+    #: Open ones of one client: an IPv4 address or an IPv6 /64; None: as many as it leaves free.
+    flows_per_source: int | None = None
     #: Cap of all that peers can make a queue keep: half for flows, half for streams, held packets and lines.
     memory: int = 256 * 1024 * 1024
     #: Out-of-order segments remembered for one direction of one flow.
@@ -303,9 +305,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_per_source: int = 256
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
+    #: Seconds in which a flow's receivers take less than a quarter of what it has in memory, after which it gives
+    #: way to others when memory is short.
+    stalled: float = 5.0
     outstanding_commands: int = 2000
-    #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed.
+    #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed. ``greeting``:
+    #: seconds a server has to show that it knows of a connection (RFC 5321 4.5.3.2.1: five minutes for its 220).
     embryonic: float = 30.0
+    greeting: float = 300.0
     idle: float = 3600.0
     closing: float = 30.0
     #: Seconds after the start in which an unknown flow counts as ``midstream_at_start``.
