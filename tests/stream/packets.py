@@ -14,7 +14,14 @@ FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 ADDRESSES = {4: ("10.0.1.2", "10.0.2.2"), 6: ("fd00:1::2", "fd00:2::2")}
 CLIENT_PORT, SERVER_PORT = 40000, 25
 #: NOP, NOP, timestamps: what most real segments carry.
-TIMESTAMPS = bytes([1, 1, 8, 10]) + struct.pack("!II", 0x01020304, 0x05060708)
+STAMP = 0x01020304
+TIMESTAMPS = bytes([1, 1, 8, 10]) + struct.pack("!II", STAMP, STAMP)
+#: The same of long ago, and what a receiver refuses that knows no key (RFC 2385, RFC 5925).
+OLD_TIMESTAMPS = bytes([1, 1, 8, 10]) + struct.pack("!II", STAMP - 5000, STAMP)
+MD5 = bytes([1, 1, 19, 18]) + bytes(16)
+AUTHENTICATION = bytes([29, 16]) + bytes(14)
+#: Of a kind nobody knows, and of lengths that cannot be right: Linux takes what carries them.
+ODD_OPTIONS = (bytes([253, 4, 0, 0]), bytes([1, 1, 254, 40]), bytes([1, 1, 254, 0]))
 
 _V4 = struct.Struct("!2sH6sH8sHHIIHHHH")
 _V6 = struct.Struct("!4sH2s32sHHIIHHHH")
@@ -29,6 +36,8 @@ class Segment(NamedTuple):
     flags: int
     window: int
     payload: bytes
+    option: int = 0  #: 1: MD5, 2: authentication
+    stamp: int | None = None
 
 
 def options_of(packet: bytes, at: int) -> tuple[int, int | None]:
@@ -125,4 +134,5 @@ class Track:
         """The segment in a packet of this direction; nothing is checked."""
         at = self.at
         _, _, seq, ack, head, window, _, _ = _TCP.unpack_from(packet, at)
-        return Segment(seq, ack, head & 0xFF, window, packet[at + (head >> 12) * 4 :])
+        option, stamp = options_of(packet, at) if head >> 12 > 5 and len(packet) >= at + (head >> 12) * 4 else (0, None)
+        return Segment(seq, ack, head & 0xFF, window, packet[at + (head >> 12) * 4 :], option, stamp)
