@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from tests.stream.ports import PORT_TOTALS
 from tests.stream.setting import TOTALS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if PORT_TOTALS.runs:
+        terminalreporter.write_line(
+            f"connections over the same ports: {PORT_TOTALS.deliveries:,} deliveries"
+            f" ({PORT_TOTALS.runs:,} runs, {PORT_TOTALS.connections:,} connections)"
+        )
     if not TOTALS.runs:
         return
     terminalreporter.write_line(
