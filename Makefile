@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory mutants exhaustive fuzz test-lossy bench bench-loss annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -39,6 +39,12 @@ exhaustive: build ## every course of events between an adversary and a server's 
 
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000
+
+test-crowd: setup ## 140,000 tricked flows, 20,000 idle ones, 31,000 greedy ones: is honest mail served? As root
+	python -m tests.memory.crowd
+
+evade: setup ## every way round, live: six profiles, both families, SYN cookies, real servers; some forty minutes
+	python -m tests.live.evade_matrix
 
 fuzz: ## coverage-guided fuzzing under the sanitizers, FUZZ_SECONDS=120
 	@deploy/setup fuzz

@@ -44,6 +44,13 @@ def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
     show_default=True,
     help="The server's tcp_syncookies: never, under a flood (of ours), always.",
 )
+@click.option(
+    "--server",
+    type=click.Choice(("recorder", "postfix", "exim", "opensmtpd", "sendmail")),
+    default="recorder",
+    show_default=True,
+    help="Who is attacked; a real one tells by its own log what it read.",
+)
 @click.option("--list", "as_list", is_flag=True, help="List the techniques and run none.")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
@@ -57,6 +64,7 @@ def lab_evade(
     only: tuple[str, ...],
     like: str,
     cookies: int,
+    server: str,
     as_list: bool,
     record: Path | None,
     ipv6: bool,
@@ -79,7 +87,7 @@ def lab_evade(
 
         evade.show_list(Console())
         return
-    choice = evade.Choice(mode, profile, overrides, only, 6 if ipv6 else 4, cookies, like)
+    choice = evade.Choice(mode, profile, overrides, only, 6 if ipv6 else 4, cookies, like, server)
     context.exit(evade.main(choice, record, as_json=as_json))
 
 

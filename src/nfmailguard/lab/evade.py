@@ -28,6 +28,7 @@ from nfmailguard.errors import ConfigError
 from nfmailguard.lab.evasions import TECHNIQUES
 from nfmailguard.lab.evasions.technique import Technique
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
+from nfmailguard.lab.readers import SERVERS
 from nfmailguard.lab.servers import Gateway
 from nfmailguard.lab.topology import Topology
 from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
@@ -36,6 +37,8 @@ from nfmailguard.policy.model import Policy
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
+#: As it is shown.
+CRLF = "\\r\\n"
 #: Letters of a command line or an answer that are kept.
 LONGEST = 160
 #: Ranges at once; a technique mostly waits, for what must not come.
@@ -43,6 +46,14 @@ LANES = 3
 #: Techniques that follow each other through one gateway.
 GROUP = 30
 STYLES = {GOT_PAST: "bold red", NOT_TRIED: "bold yellow", NO_EFFECT: "dim"}
+#: How: a real server's own record, and the recorder's.
+JUDGED = {
+    False: "Got past is what the server's own log has as a command line and the profile denies, or what the client was"
+    " not to hear. `read`: its last command line; `said`: its answer. An honest mail had to arrive beside each.",
+    True: "Got past is a denied verb that any server could read in the octets its kernel delivered where it read"
+    " commands, an end of data that only some see, or what the client was not to hear. `read`: the last command line;"
+    " `said`: the answer. An honest mail had to arrive beside each, octet for octet both ways.",
+}
 OUTCOMES = (GOT_PAST, RESET, MASKED, HELD, DROPPED, NO_EFFECT, NOT_TRIED)
 
 
@@ -58,6 +69,8 @@ class Choice(NamedTuple):
     cookies: int = 1
     #: Names with this in them, and no others.
     like: str = ""
+    #: One of lab/readers.py's.
+    server: str = SERVERS[0]
 
     def options(self) -> list[str]:
         """As ``nfmailguard run`` takes them."""
@@ -100,6 +113,7 @@ def chosen(choice: Choice) -> list[Technique]:
         if choice.family in technique.families
         and (not choice.only or technique.name in choice.only)
         and choice.like in technique.name
+        and (technique.kind != "multipath" or choice.server == SERVERS[0])  # real ones do not listen for it
     ]
 
 
@@ -108,7 +122,7 @@ def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Res
     techniques = chosen(choice)
     place = {technique.name: number for number, technique in enumerate(techniques)}
     work = Work(choice, techniques, progress)
-    lanes = min(LANES, len(work.groups))
+    lanes = min(LANES if choice.server == SERVERS[0] else 2, len(work.groups))
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, ThreadPoolExecutor(lanes) as pool:
         running = [pool.submit(work.lane, Path(scratch), number) for number in range(lanes)]
         try:
@@ -140,7 +154,7 @@ class Work:
         results: list[Result] = []
         with (
             Topology(f"{number}-") as topology,
-            ProvingGround(topology, self.choice.family, self.choice.cookies) as ground,
+            self._ground(topology, scratch / f"server-{number}") as ground,
         ):
             while not self.stopped.is_set():
                 with self._lock:
@@ -149,6 +163,10 @@ class Work:
                     group = self._left.popleft()
                 results += self._play(topology, ground, group, scratch / group[0].name)
         return results
+
+    def _ground(self, topology: Topology, scratch: Path) -> ProvingGround:
+        choice = self.choice
+        return ProvingGround(topology, choice.family, choice.cookies, choice.server, scratch)
 
     def _play(
         self, topology: Topology, ground: ProvingGround, group: list[Technique], directory: Path
@@ -215,6 +233,14 @@ def shown(octets: str) -> str:
     return octets if len(octets) <= SHOWN else "…" + octets[1 - SHOWN :]
 
 
+def last_exchange(result: Result) -> Iterator[tuple[str, str]]:
+    """The command the server read last, of all connections, and its answer."""
+    for dialogue in reversed(result.dialogues):
+        if dialogue:
+            yield dialogue[-1]
+            return
+
+
 def table(results: Sequence[Result]) -> Table:
     """One row a technique."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -233,6 +259,8 @@ def table(results: Sequence[Result]) -> Table:
         name.append(f"\n{result.why}", style="dim not bold")
         outcome = Text(result.outcome, style=STYLES.get(result.outcome, "green"))
         received = Text(shown(result.received))
+        for line, answer in last_exchange(result):
+            received.append(f"\nread: {shown(line)}\nsaid: {shown(answer.removesuffix(CRLF))}", style="dim")
         if result.faults:
             received.append(f"\n{result.faults[0]}", style="red")
         honest = Text(result.honest, style="green" if result.honest == "ok" else "bold red")
@@ -261,8 +289,8 @@ def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
     """The table, and what it comes to."""
     console.print(
         "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
-        f"{' '.join(choice.options())}` over IPv{choice.family}.\nJudged by the octets that the server's kernel"
-        " delivered; an honest mail went through beside each.",
+        f"{' '.join(choice.options())}` over IPv{choice.family}, the server {choice.server} with tcp_syncookies"
+        f" {choice.cookies}.\n{JUDGED[choice.server == SERVERS[0]]}",
         highlight=False,
     )
     console.print(table(results))

@@ -13,7 +13,7 @@ import time
 
 from nfmailguard.errors import LabError
 from nfmailguard.lab.clients import Client
-from nfmailguard.lab.recorder import Recorder
+from nfmailguard.lab.readers import Server
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
 
 __all__ = ["HonestMail"]
@@ -37,8 +37,8 @@ def letter(seed: int) -> bytes:
 class HonestMail:
     """One mail, sent by a real kernel's TCP. ``result`` is complete after ``join``."""
 
-    def __init__(self, topology: Topology, recorder: Recorder, family: int, seed: int) -> None:
-        self._recorder = recorder
+    def __init__(self, topology: Topology, server: Server, family: int, seed: int) -> None:
+        self._server = server
         self._mail = letter(seed)
         self._seen: list[bytes] = []
         self._sent: list[bytes] = []
@@ -87,15 +87,4 @@ class HonestMail:
             return "not sent in time"
         if self._error:
             return self._error
-        records = self._recorder.conversations(self._address, self._port)
-        if not records:
-            return "the server knows nothing of it"
-        record = records[-1]
-        if bytes(record.received) != b"".join(self._sent):
-            return "other octets arrived"
-        replies, greeting = b"".join(self._seen[1:]), self._seen[0]
-        if len(greeting) + len(replies) != len(record.sent) or greeting[:3] != record.sent[:3]:
-            return "another greeting came"
-        if replies != record.sent[len(greeting) :]:
-            return "other replies came"
-        return "ok" if [reply[:3] for reply in self._seen[-2:]] == [b"250", b"221"] else "the mail was refused"
+        return self._server.compare(self._address, self._port, b"".join(self._sent), self._seen, self._mail)

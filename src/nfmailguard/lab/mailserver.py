@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import shutil
 import ssl
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+
+from nfmailguard.lab.certificate import certify
 
 __all__ = ["main"]
 
@@ -85,15 +85,11 @@ class _Server(SMTP):
 
 def _certificate(directory: Path) -> ssl.SSLContext | None:
     # Without a certificate there is no STARTTLS: announcing one that fails would be a lie.
-    openssl = shutil.which("openssl")
-    if openssl is None:
+    pair = certify(directory)
+    if pair is None:
         return None
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    subject = ["-subj", "/CN=mail.example.com", "-days", "2"]
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*pair)
     return context
 
 

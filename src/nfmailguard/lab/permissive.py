@@ -54,6 +54,8 @@ class Conversation:
     peer: tuple[str, int]
     personality: Personality
     received: bytearray = field(default_factory=bytearray)
+    #: Whether ``received`` is all that came, or only what a real server tells.
+    octets: bool = True
     #: (kind, octets) in order; together they are what has been read of ``received``.
     spans: list[tuple[str, bytes]] = field(default_factory=list)
     #: Command lines as this server read them.

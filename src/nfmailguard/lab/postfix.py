@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from nfmailguard.errors import LabError
+from nfmailguard.lab.certificate import certify
 from nfmailguard.lab.topology import Topology
 
 __all__ = ["Postfix", "installed"]
@@ -53,7 +54,7 @@ _SERVICES = (
     "virtual",
 )
 _MASTER = """\
-{listen} inet n - n - - smtpd
+{listen} inet n - n - - smtpd{options}
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 bounce unix - - n - 0 bounce
@@ -61,6 +62,7 @@ defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 qmgr unix n - n 300 1 qmgr
 postlog unix-dgram n - n - 1 postlogd
+tlsmgr unix - - n 1000? 1 tlsmgr
 """
 
 
@@ -73,7 +75,8 @@ class Postfix:
     """One running instance; ends with its context.
 
     ``relay`` makes it a client of that address; otherwise it listens on ``addresses``
-    and takes mail for example.com. Raises LabError with Postfix's own words.
+    and takes mail for example.com. ``settings`` come behind its own; where they want a certificate, there is
+    one. ``verbose``: each command and reply is in its log. Raises LabError with Postfix's own words.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class Postfix:
         *,
         relay: str | None = None,
         addresses: tuple[str, ...] = (),
+        settings: str = "",
+        verbose: bool = False,
     ) -> None:
         if not installed():
             raise LabError("lab: no Postfix here; apt-get install postfix")
@@ -105,11 +110,13 @@ class Postfix:
             uid=owner.st_uid,
             gid=owner.st_gid,
         )
-        (directory / "config/main.cf").write_text(main)
+        (directory / "config/main.cf").write_text(main + settings.format(directory=directory))
+        if "certificate.pem" in settings:
+            certify(directory)
         services = (service.partition(":")[::2] for service in _SERVICES)
         lines = [f"{name} unix - n n - - {program or name}\n" for name, program in services]
         (directory / "config/master.cf").write_text(
-            _MASTER.format(listen="25" if addresses else "2525") + "".join(lines)
+            _MASTER.format(listen="25" if addresses else "2525", options=" -v" if verbose else "") + "".join(lines)
         )
         self._start()
 

@@ -14,7 +14,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +81,23 @@ class Recorder:
             raise LabError(f"lab: the recording server has ended: {self.failure!r}")
         with self._lock:
             return [one for one in self._conversations if one.peer[0] == address and port in (None, one.peer[1])]
+
+    def compare(self, address: str, port: int, sent: bytes, seen: Sequence[bytes], mail: bytes) -> str:
+        """Whether an honest connection from there was carried octet for octet both ways; what else."""
+        records = self.conversations(address, port)
+        if not records:
+            return "the server knows nothing of it"
+        record = records[-1]
+        if bytes(record.received) != sent:
+            return "other octets arrived"
+        replies, greeting = b"".join(seen[1:]), seen[0]
+        if len(greeting) + len(replies) != len(record.sent) or greeting[:3] != record.sent[:3]:
+            return "another greeting came"
+        if replies != record.sent[len(greeting) :]:
+            return "other replies came"
+        if [reply[:3] for reply in seen[-2:]] != [b"250", b"221"]:
+            return "the mail was refused"
+        return "ok"
 
     def __enter__(self) -> Self:
         try:

@@ -21,6 +21,7 @@ from nfmailguard.lab.evasions.technique import LOST, PORTS_EACH, Attack, NotTrie
 from nfmailguard.lab.honest import HonestMail
 from nfmailguard.lab.permissive import Conversation
 from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen, Sent
+from nfmailguard.lab.readers import SERVERS, Reader, Server
 from nfmailguard.lab.recorder import Recorder
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.policy.model import Policy
@@ -68,8 +69,11 @@ class Trial(NamedTuple):
 class ProvingGround:
     """One topology, made ready. A context manager."""
 
-    def __init__(self, topology: Topology, family: int, cookies: int = 1) -> None:
+    def __init__(
+        self, topology: Topology, family: int, cookies: int = 1, server: str = SERVERS[0], scratch: Path | None = None
+    ) -> None:
         self._topology, self._family, self._cookies = topology, family, cookies
+        self._kind, self._scratch = server, scratch
         self._stack = ExitStack()
         self._tried = 0
 
@@ -105,7 +109,12 @@ class ProvingGround:
         done = topology.run(SERVER, ["nft", "-f", "-"], input=HOP, text=True, capture_output=True)
         if done.returncode:
             raise LabError(f"lab: cannot lose packets behind the gateway (nft): {done.stderr.strip()}")
-        self._recorder = self._stack.enter_context(Recorder(topology, multipath=MULTIPATH.values()))
+        self._server: Server
+        if self._kind == SERVERS[0]:
+            self._server = self._stack.enter_context(Recorder(topology, multipath=MULTIPATH.values()))
+        else:
+            assert self._scratch is not None
+            self._server = self._stack.enter_context(Reader(topology, self._scratch, self._kind))
         with topology.enter(CLIENT):
             self._link = Link("net0", router)
         self._stack.callback(self._link.close)
@@ -134,12 +143,13 @@ class ProvingGround:
         """The means for ``technique`` against a gateway of ``policy``; its server is as the technique wants it."""
         source = ATTACKER[self._family]
         server = self._topology.address(SERVER, family=self._family)
-        multipath = MULTIPATH[self._family] if self._recorder.multipath else None
+        multipath = MULTIPATH[self._family] if self._server.multipath else None
         port = FIRST_PORT + PORTS_EACH * (self._tried % 1000)
         attack = Attack(self._link, source, server, multipath, port, policy, cookies=self._cookies)
         self._tried += 1
+        attack.before_it = len(self._server.conversations(source))
         for port in attack.ports():
-            self._recorder.expect(source, port, technique.server)
+            self._server.expect(source, port, technique.server)
         return attack
 
     def _held(self) -> int:
@@ -158,7 +168,9 @@ class ProvingGround:
         """Runs one technique, an honest mail beside it, and judges."""
         held = self._held()
         list(self._tap.read())
-        honest = HonestMail(self._topology, self._recorder, self._family, self._tried)
+        if attack.early is None:  # others may have been played since it was made
+            attack.before_it = len(self._server.conversations(attack.source))
+        honest = HonestMail(self._topology, self._server, self._family, self._tried)
         honest.start()
         failure = ""
         try:
@@ -169,7 +181,8 @@ class ProvingGround:
         self._settle(attack)
         told = honest.result()
         left = [seen for seen in self._tap.read() if seen.ends.port in attack.ports() and not seen.outgoing]
-        conversations = [one for one in self._recorder.conversations(attack.source) if one.peer[1] in attack.ports()]
+        conversations = self._server.conversations(attack.source)[attack.before_it :]
+        conversations = [one for one in conversations if one.peer[1] in attack.ports() or not one.peer[1]]
         heard = [octets for one in attack.connections for octets in (bytes(one.heard), bytes(one.heard_last.values()))]
         faults = judge.faults(
             conversations, judge.denied_verbs(attack.policy), attack.forbidden, heard, attack.forbidden_to_client
@@ -178,6 +191,8 @@ class ProvingGround:
         if outcome in (NO_EFFECT, DROPPED) and attack.forbidden_to_client:
             said, came = b"".join(bytes(one.sent) for one in conversations), b"".join(heard[::2])
             outcome = MASKED if said != came else NO_EFFECT
+        if not conversations and any(one.heard for one in attack.connections):
+            failure = "the server tells nothing of what it answered"
         if faults:
             outcome = GOT_PAST
         elif failure:
@@ -203,7 +218,7 @@ class ProvingGround:
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline:
             self._link.dispatch(0.01)
-            ours = self._recorder.conversations(attack.source)
+            ours = self._server.conversations(attack.source)
             if all(time.monotonic() - one.changed > QUIET for one in ours[-3:]):
                 return
 
@@ -260,5 +275,5 @@ def _not_as_said(connection: RawTcp, conversations: Sequence[Conversation]) -> b
     for sent in connection.sent.values():
         for place, octet in enumerate(sent.payload, sent.place):
             said.setdefault(place, set()).add(octet)
-    same = [one for one in conversations if one.peer[1] == connection.ends.port]
+    same = [one for one in conversations if one.peer[1] == connection.ends.port and one.octets]
     return len(same) == 1 and any(octet not in said.get(place, {octet}) for place, octet in enumerate(same[0].received))

