@@ -67,12 +67,13 @@ def options_of(packet: bytes, at: int) -> tuple[int, int | None]:
 class Track:
     """One direction: the packets between these two ends, all with the same addresses and ports."""
 
-    def __init__(self, family: int, to_server: bool) -> None:
-        client, server = (ipaddress.ip_address(address).packed for address in ADDRESSES[family])
+    def __init__(self, family: int, to_server: bool, *, client: str = "", port: int = CLIENT_PORT) -> None:
+        ends = client or ADDRESSES[family][0], ADDRESSES[family][1]
+        here, there = (ipaddress.ip_address(address).packed for address in ends)
         self.family = family
         self.at = 20 if family == 4 else 40
-        self.ports = (CLIENT_PORT, SERVER_PORT) if to_server else (SERVER_PORT, CLIENT_PORT)
-        self.addresses = client + server if to_server else server + client
+        self.ports = (port, SERVER_PORT) if to_server else (SERVER_PORT, port)
+        self.addresses = here + there if to_server else there + here
         # One's complement sums are sums modulo 65535 (RFC 1071): long numbers do them at once.
         self._pseudo = int.from_bytes(self.addresses) + 6
         self._base = self._pseudo + sum(self.ports)
