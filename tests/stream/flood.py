@@ -274,7 +274,8 @@ class Flood:
         client = self.stranger()
         if not self.opens(client):
             return None
-        self.give(client, True, client.isn + 1, client.seen or 0, ACK, options=timestamps(NEW))
+        for _ in range(2):  # the handshake's, and that of the greeting
+            self.give(client, True, client.isn + 1, client.seen or 0, ACK, options=timestamps(NEW))
         return client
 
     def busy(self) -> None:
@@ -285,6 +286,7 @@ class Flood:
         if client and client.heard:
             self.accepted += 1
             self.give(client, True, client.isn + 1, client.seen or 0, ACK | PSH, HELO, options=timestamps(NEW))
+            self.give(client, True, client.isn + 1 + len(HELO), client.seen or 0, ACK, options=timestamps(NEW))
 
     def stalled(self) -> None:
         """Octets that the server never gets."""
