@@ -176,6 +176,7 @@ ALPHABET = tuple(range(<int> SYN, <int> EVENTS))
 OPENINGS = {
     "nothing yet": (),
     "greeted": (SYN, ACKS),
+    "asked again and again, message begun": (SYN, TICK, TICK, SYN, TICK, SYN, ACKS, SAYS_MAIL, ACKS),
     "message begun": (SYN, ACKS, SAYS_MAIL, ACKS),
     "message, a line of it lost": (SYN, ACKS, SAYS_MAIL, ACKS, EVIL_LOST),
     "message, server gone": (SYN, ACKS, SAYS_MAIL, ACKS, HANGS_UP),
@@ -830,7 +831,7 @@ cdef struct Search:
     uint8_t model
     uint8_t denies_ehlo
     uint8_t opening_length
-    uint8_t opening[8]
+    uint8_t opening[16]
 
 
 cdef void run(const Search *search, uint64_t path) noexcept nogil:
@@ -839,6 +840,7 @@ cdef void run(const Search *search, uint64_t path) noexcept nogil:
     begin(search.model, search.denies_ehlo)
     for i in range(search.opening_length):
         act(search.opening[i])
+    ticks_are(0)
     while path:
         act(path & ((1 << BITS) - 1))
         path >>= BITS

@@ -28,7 +28,8 @@ class Endpoint:
         self.shift = self.peer_shift = 0  #: RFC 7323 2.2, of the windows it offers and reads
         self.first = Receiver(last_wins=False, edge=window)
         self.last = Receiver(last_wins=True, edge=window)
-        self.agreed: int | None = None  #: the peer's timestamp it has noted, where both sent one in their SYN
+        self.offered: int | None = None  #: the timestamp in the other end's SYN
+        self.agreed: int | None = None  #: the same, where both have sent one
         self.dead = False
         self.owes_ack = False
 
@@ -63,6 +64,8 @@ class Endpoint:
             self.dead = start == self.have + self.first.ended
             self.owes_ack = not self.dead and self.have < start < self.first.edge
             return False
+        if flags & SYN and seq == (self.peer_base - 1) % 2**32:
+            self.offered = stamp
         if flags & SYN or not flags & ACK:
             self.owes_ack |= bool(flags & SYN)
             return False

@@ -53,8 +53,6 @@ class Run:
         self.scale(((), (), (2, 7), (7, None))[below(4)])
         if self.network.options and below(2):
             self.network.offers = tuple(TIMESTAMPS + offer for offer in self.network.offers)
-            for end in ends:
-                end.agreed = STAMP
         try:
             self.play()
         except DisagreementError as error:
@@ -123,6 +121,8 @@ class Run:
                 believable=False,
                 options=network.offers[to_server],
             )
+        if all(end.offered == STAMP for end in network.ends):  # as they came through the gateway
+            client.agreed = server.agreed = STAMP
         network.send(True, 0, flags=ACK)
         server.said += network.server.greet()
 
