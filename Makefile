@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory test-crowd evade mutants fuzz test-lossy bench bench-loss annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -23,7 +23,7 @@ lint: build ## formatting, ruff, mypy, cython-lint
 	ruff format --check
 	ruff check
 	mypy
-	cython-lint cext/*.pyx cext/*.pxd tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd
+	cython-lint cext/*.pyx cext/*.pxd tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/exhaustive/*.pyx
 
 test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh
@@ -33,6 +33,9 @@ test-deep: build ## the searching tests with many more examples
 
 mutants: build ## takes each rule out of the core; a test has to notice (half an hour the first time)
 	nice -n 10 python -m tests.mutants.run --write
+
+exhaustive: build ## every course of events between an adversary and a server's kernel, to a depth of 8 (ten minutes)
+	nice -n 10 python -m tests.exhaustive.search
 
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000

@@ -40,14 +40,15 @@ _SETUP = """
 import sys
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension
+folder, *names = sys.argv[1:]
 extensions = [
     Extension(
-        f"tests.fuzz.harness.{name}",
-        [f"tests/fuzz/harness/{name}.pyx"],
-        include_dirs=["tests/fuzz/harness", "src/nfmailguard/cext"],
+        f"{folder}/{name}".replace("/", "."),
+        [f"{folder}/{name}.pyx"],
+        include_dirs=[folder, "tests/fuzz/harness", "tests/exhaustive", "src/nfmailguard/cext"],
         libraries=["pcap"] if name == "captures" else [],
     )
-    for name in sys.argv[1:]
+    for name in names
 ]
 # A distribution of its own: that of pyproject.toml is the product.
 distribution = Distribution({"ext_modules": cythonize(extensions, include_path=["src", "."], quiet=True, nthreads=2)})
@@ -58,25 +59,32 @@ command.run()
 """
 
 
-def _key(root: Path, flags: str) -> str:
+def _key(root: Path, own: str, flags: str) -> str:
     digest = hashlib.sha256(f"{sys.version} {flags}".encode())
-    for folder, patterns in (("cext", ("*.pxd", "*.h")), ("tests/fuzz/harness", ("*.pyx", "*.pxd", "*.h"))):
+    for folder, patterns in (
+        ("cext", ("*.pxd", "*.h")),
+        ("tests/fuzz/harness", ("*.h",)),
+        ("tests/exhaustive", ("*.h",)),
+        (own, ("*.pyx", "*.pxd", "*.h")),
+    ):
         for path in sorted(path for pattern in patterns for path in (root / folder).glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def build_harness(root: Path = ROOT, environment: dict[str, str] | None = None) -> None:
-    """The harness's extensions in place under ``root``; seconds the first time, nothing after that."""
+def build_harness(
+    root: Path = ROOT, environment: dict[str, str] | None = None, folder: str = "tests/fuzz/harness"
+) -> None:
+    """A harness's extensions in place under ``root``; seconds the first time, nothing after that."""
     environment = environment or {"CFLAGS": "-O0 -g0"}  # a replay is short: built sooner, not run faster
-    built = root / "tests" / "fuzz" / "harness" / "built"
-    key = _key(root, str(environment))
+    built = root / folder / "built"
+    key = _key(root, folder, str(environment))
     if built.exists() and built.read_text() == key:
         return
     for stale in [*built.parent.glob("*.c"), *built.parent.glob("*.so")]:
         stale.unlink()
     names = sorted(path.stem for path in built.parent.glob("*.pyx"))
-    command = [sys.executable, "-W", "ignore", "-c", _SETUP, *names]
+    command = [sys.executable, "-W", "ignore", "-c", _SETUP, folder, *names]
     done = subprocess.run(
         command, cwd=root, env={**os.environ, **environment}, check=False, capture_output=True, text=True
     )

@@ -78,6 +78,32 @@ def attacks() -> Iterator[list[int]]:
     yield [0, SPLITS, EHLO, 2, SPLITS, STARTTLS, 5, CLIENT_SAYS, 35, CLIENT_SAYS, 36]
 
 
+#: Kinds of actions, and tokens (harness/ports.pyx).
+P_SAYS, P_ACKS, P_SYN, P_CONNECTS, P_RESETS, P_FINISHES, P_COOKIE, P_TIME, P_SERVER, P_WINDOW, P_AGAIN, P_SPEAKS = (
+    range(12)
+)
+P_EVIL, P_MAIL, P_END, P_STARTTLS, P_TLS = 2, 10, 11, 14, 15
+
+
+def ports() -> Iterator[bytes]:
+    """Beginnings, and the ways in which one connection may be taken for another; each before every server."""
+    connects, mail, tls = [P_CONNECTS, 0], [P_SPEAKS, P_MAIL], [P_SPEAKS, P_STARTTLS, P_SPEAKS, P_TLS]
+    dies = {
+        "reset": [P_SAYS, 0, 1, P_EVIL, P_RESETS, 1, 0],
+        "closed": [P_SERVER, 0, P_ACKS, 0, 0, 2, P_TIME, 5],
+        "given up": [P_WINDOW, 2, P_SERVER, 0, P_TIME, 4, P_TIME, 4],
+        "finished": [P_FINISHES, 0, 0, P_ACKS, 0, 0, 2],
+    }
+    comes_back = ([*connects, P_AGAIN, 128 | P_EVIL], [P_COOKIE, 0, 0, 128 | P_EVIL], [P_COOKIE, 1, 0, 0, P_AGAIN, 128])
+    for server in range(8):
+        for setting in (0, 1, len(SETTINGS)):
+            yield bytes([setting, server, *connects, *mail, P_SPEAKS, 16, P_SPEAKS, P_END])
+            for end in dies.values():
+                for again in comes_back:
+                    said = tls if setting == len(SETTINGS) else mail
+                    yield bytes([setting, server, *connects, *said, *end, *again, P_SPEAKS, P_EVIL])
+
+
 def captures() -> Iterator[bytes]:
     for setting in range(5):
         for family, ethertype in ((4, b"\x08\0"), (6, b"\x86\xdd")):
@@ -109,7 +135,14 @@ def cisco() -> Iterator[bytes]:
     yield from (written(load_profile(name)).text.encode() for name in profile_names())
 
 
-_MAKERS = {"packets": packets, "streams": streams, "captures": captures, "config": config, "cisco": cisco}
+_MAKERS = {
+    "packets": packets,
+    "streams": streams,
+    "ports": ports,
+    "captures": captures,
+    "config": config,
+    "cisco": cisco,
+}
 
 
 def write(folder: Path, targets: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from nfmailguard.policy.model import (
 )
 from nfmailguard.smtp.verbs import VERBS
 
-__all__ = ["NOTHING_DENIED", "PROFILES", "SETTINGS", "Setting", "denied_verbs"]
+__all__ = ["NOTHING_DENIED", "PASSES", "PROFILES", "SETTINGS", "Setting", "denied_verbs"]
 
 NOTHING_DENIED = ""
 #: By number: whose denied verbs an honest server must not read.
@@ -100,7 +100,8 @@ class Setting:
     @property
     def denies(self) -> int:
         """The number of the profile whose denied verbs do not get through."""
-        return PROFILES.index(self.profile if self.changes and self.guards else NOTHING_DENIED)
+        profile = self.profile.removesuffix("-tls")  # of those that are listed, the one with the same commands
+        return PROFILES.index(profile if self.changes and self.guards else NOTHING_DENIED)
 
     def engine(self) -> Engine:
         policy = override(load_profile(self.profile), dict(self.overrides))
@@ -152,6 +153,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("asa", Mode.RESTORE, on=_CLOSED, guards=False, inspects_all=False),
     Setting("asa", overrides=(("data.filename_length", "7"),)),
 )
+
+#: Beside them, where connections follow one another: flows behind STARTTLS are not looked at any more.
+PASSES = Setting("asa-tls", inspects_all=False)
 
 
 def denied_verbs(profile: str) -> list[str]:

@@ -86,6 +86,15 @@ def _streams(_fuzzing: bool) -> Ready:
     return _compiled(streams.TARGET)
 
 
+def _ports(_fuzzing: bool) -> Ready:
+    from tests.fuzz.harness import gate, ports
+    from tests.fuzz.settings import PASSES
+
+    _open_gate()
+    gate.add_setting(PASSES.engine(), PASSES.denies, PASSES.changes, PASSES.holds, PASSES.inspects_all)
+    return _compiled(ports.TARGET)
+
+
 def _captures(_fuzzing: bool) -> Ready:
     from tests.fuzz.harness import captures
     from tests.fuzz.settings import SETTINGS
@@ -141,7 +150,8 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("packets", 26, 640, "smtp.dict", True, _packets),
-        Target("streams", 56, 112, "smtp.dict", True, _streams),
+        Target("streams", 44, 112, "smtp.dict", True, _streams),
+        Target("ports", 12, 96, "ports.dict", True, _ports),
         Target("captures", 10, 1536, "capture.dict", True, _captures),
         Target("config", 8, 1024, "config.dict", False, partial(_python, "tests.fuzz.configuration", _CONFIG)),
         Target("cisco", 4, 1024, "cisco.dict", False, partial(_python, "tests.fuzz.cisco", ["nfmailguard.policy"])),

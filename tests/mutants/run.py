@@ -72,7 +72,8 @@ def tree_digest(parts: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def run_in_tree(*command: str) -> subprocess.CompletedProcess[str]:
+    """Python, with what it is to run, in the tree and its build."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=TREE,
@@ -86,7 +87,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def build() -> None:
     """Builds what has changed in the tree; RuntimeError with the compiler's words."""
-    done = _run("-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q", "build_ext", "--inplace")
+    done = run_in_tree("-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q", "build_ext", "--inplace")
     if done.returncode:
         raise RuntimeError(f"does not compile:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
 
@@ -148,7 +149,7 @@ def failing_test(tests: list[str]) -> str:
     """The first test that fails; "" when none does."""
     options = ["-m", "not live and not sources", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=no"]
     try:
-        done = _run("-m", "pytest", *options, *tests)
+        done = run_in_tree("-m", "pytest", *options, *tests)
     except subprocess.TimeoutExpired:
         return "(no test ends)"
     if done.returncode == 0:

@@ -12,7 +12,19 @@ from collections.abc import Callable
 from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
 from tests.stream.network import FAIR, SECOND, Action, Network
-from tests.stream.packets import ACK, FIN, PSH, RST, SYN, URG, Segment
+from tests.stream.packets import (
+    ACK,
+    AUTHENTICATION,
+    FIN,
+    MD5,
+    ODD_OPTIONS,
+    OLD_TIMESTAMPS,
+    PSH,
+    RST,
+    SYN,
+    URG,
+    Segment,
+)
 from tests.stream.peers import Below
 
 EVIL = {
@@ -116,6 +128,27 @@ class Adversary(Network):
 
     # Headers.
 
+    def refused(self) -> None:
+        """What its receiver drops unread: a key nobody agreed on, or a timestamp of long ago."""
+        to_server = self.side()
+        start, size = self.span(to_server)
+        text = self.forged(to_server, start, size) if self.below(2) else b""
+        flags = (ACK | PSH, ACK | PSH, ACK | PSH, FIN | ACK, RST, SYN | ACK * (not to_server))[self.below(6)]
+        options = (MD5, AUTHENTICATION)[self.below(2)]
+        if self.ends[to_server].agreed is not None and not flags & (RST | SYN) and self.below(2):
+            options = OLD_TIMESTAMPS
+        elif self.options and self.below(2):
+            options = self.options + options
+        self.send(to_server, start, text, flags=flags, believable=False, options=options)
+
+    def odd_option(self) -> None:
+        """The next octets with an option nobody knows, or of a length that cannot be right."""
+        to_server = self.side()
+        end = self.ends[to_server]
+        text = bytes(end.said[end.sent : min(end.sent + 1 + self.below(60), end.edge)])
+        odd = ODD_OPTIONS[self.below(len(ODD_OPTIONS))]
+        self.send(to_server, end.sent, text, options=self.options + odd)
+
     def probe(self) -> None:
         """One octet into a window that is closed."""
         to_server = self.side()
@@ -178,6 +211,15 @@ class Adversary(Network):
             self.wedged |= start > self.ends[not to_server].have  # delayed behind the gateway, it may be taken yet
             text = EVIL[to_server][0] * self.below(2)
             self.send(to_server, start, text, flags=RST | ACK, believable=False)
+
+    def own_reset(self) -> None:
+        """A RST that its receiver takes: at its own number, which need not be the gateway's."""
+        if self.below(4) < 3:
+            return
+        to_server = self.side()
+        receiver = self.ends[not to_server]
+        self.wedged = True
+        self.send(to_server, receiver.have + receiver.first.ended, flags=RST | ACK * self.below(2), believable=False)
 
     def lost_reset(self, to_server: bool) -> None:
         """A RST that would end the connection, did it not die behind the gateway."""
@@ -260,6 +302,8 @@ FOUL: tuple[tuple[Callable[[Adversary], object], int], ...] = (
     (Adversary.overshoot, 2),
     (Adversary.corrupt, 3),
     (Adversary.mangle, 3),
+    (Adversary.refused, 4),
+    (Adversary.odd_option, 2),
     (Adversary.probe, 2),
     (Adversary.lie, 1),
     (Adversary.finish_early, 1),
@@ -267,6 +311,7 @@ FOUL: tuple[tuple[Callable[[Adversary], object], int], ...] = (
     (Adversary.urge, 3),
     (Adversary.synchronise, 2),
     (Adversary.blind_reset, 2),
+    (Adversary.own_reset, 2),
     (Adversary.begin_again, 1),
     (Adversary.sneak_in, 3),
     (Adversary.murmur, 2),

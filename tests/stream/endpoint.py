@@ -3,6 +3,9 @@
 Promises: what it acknowledges both its receivers have; it takes what RFC 9293 3.10.7.4
 lets it take, and a RST only at exactly the next octet (RFC 5961 3.2). Does not know
 SMTP, the gateway or the network.
+
+What it refuses unread: a key it does not know (tcp_inbound_hash), and a timestamp older than the one
+it has noted, where both agreed on them (RFC 7323 5.2); not a RST for its timestamp.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ class Endpoint:
         self.shift = self.peer_shift = 0  #: RFC 7323 2.2, of the windows it offers and reads
         self.first = Receiver(last_wins=False, edge=window)
         self.last = Receiver(last_wins=True, edge=window)
+        self.offered: int | None = None  #: the timestamp in the other end's SYN
+        self.agreed: int | None = None  #: the same, where both have sent one
         self.dead = False
         self.owes_ack = False
 
@@ -48,14 +53,19 @@ class Endpoint:
 
     def receive(self, segment: Segment) -> bool:
         """A segment has arrived; whether the application has something new to read."""
-        seq, ack, flags, window, payload = segment
-        if self.dead:
+        seq, ack, flags, window, payload, option, stamp = segment
+        if self.dead or option:
+            return False
+        if self.agreed is not None and stamp is not None and stamp < self.agreed and not flags & RST:
+            self.owes_ack = True
             return False
         start = (seq - self.peer_base - self.have + 2**31) % 2**32 - 2**31 + self.have
         if flags & RST:
             self.dead = start == self.have + self.first.ended
             self.owes_ack = not self.dead and self.have < start < self.first.edge
             return False
+        if flags & SYN and seq == (self.peer_base - 1) % 2**32:
+            self.offered = stamp
         if flags & SYN or not flags & ACK:
             self.owes_ack |= bool(flags & SYN)
             return False

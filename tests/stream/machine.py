@@ -17,7 +17,7 @@ from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
 from tests.stream.judge import Judge
 from tests.stream.network import Network
-from tests.stream.packets import ACK, FIN, SYN, TIMESTAMPS, Track
+from tests.stream.packets import ACK, FIN, STAMP, SYN, TIMESTAMPS, Track
 from tests.stream.peers import HIDDEN, KNOWN, TEXT, Below, DisagreementError
 from tests.stream.setting import NAMES, POLICIES, TOTALS, Setting, engine_for, forget_engines
 
@@ -51,6 +51,8 @@ class Run:
             self.network.server.others.clear()  # what servers read otherwise is told, and left
         self.network.options = TIMESTAMPS if below(4) == 3 else b""
         self.scale(((), (), (2, 7), (7, None))[below(4)])
+        if self.network.options and below(2):
+            self.network.offers = tuple(TIMESTAMPS + offer for offer in self.network.offers)
         try:
             self.play()
         except DisagreementError as error:
@@ -119,6 +121,8 @@ class Run:
                 believable=False,
                 options=network.offers[to_server],
             )
+        if all(end.offered == STAMP for end in network.ends):  # as they came through the gateway
+            client.agreed = server.agreed = STAMP
         network.send(True, 0, flags=ACK)
         server.said += network.server.greet()
 

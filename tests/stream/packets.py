@@ -14,7 +14,14 @@ FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 ADDRESSES = {4: ("10.0.1.2", "10.0.2.2"), 6: ("fd00:1::2", "fd00:2::2")}
 CLIENT_PORT, SERVER_PORT = 40000, 25
 #: NOP, NOP, timestamps: what most real segments carry.
-TIMESTAMPS = bytes([1, 1, 8, 10]) + struct.pack("!II", 0x01020304, 0x05060708)
+STAMP = 0x01020304
+TIMESTAMPS = bytes([1, 1, 8, 10]) + struct.pack("!II", STAMP, STAMP)
+#: The same of long ago, and what a receiver refuses that knows no key (RFC 2385, RFC 5925).
+OLD_TIMESTAMPS = bytes([1, 1, 8, 10]) + struct.pack("!II", STAMP - 5000, STAMP)
+MD5 = bytes([1, 1, 19, 18]) + bytes(16)
+AUTHENTICATION = bytes([29, 16]) + bytes(14)
+#: Of a kind nobody knows, and of lengths that cannot be right: Linux takes what carries them.
+ODD_OPTIONS = (bytes([253, 4, 0, 0]), bytes([1, 1, 254, 40]), bytes([1, 1, 254, 0]))
 
 _V4 = struct.Struct("!2sH6sH8sHHIIHHHH")
 _V6 = struct.Struct("!4sH2s32sHHIIHHHH")
@@ -29,17 +36,44 @@ class Segment(NamedTuple):
     flags: int
     window: int
     payload: bytes
+    option: int = 0  #: 1: MD5, 2: authentication
+    stamp: int | None = None
+
+
+def options_of(packet: bytes, at: int) -> tuple[int, int | None]:
+    """What a receiver makes of a TCP header's options: 1 for MD5, 2 for AO, else 0; and the timestamp, if any.
+
+    As tcp_parse_options and tcp_parse_auth_options do: nothing is read behind a length that cannot be right.
+    """
+    place, end = at + 20, at + (packet[at + 12] >> 4) * 4
+    option, stamp = 0, None
+    while place < end and (kind := packet[place]):
+        if kind == 1:
+            place += 1
+            continue
+        size = packet[place + 1] if place + 1 < end else 0
+        if size < 2 or place + size > end:
+            break
+        if kind == 8 and size == 10:
+            stamp = int.from_bytes(packet[place + 2 : place + 6])
+        elif kind == 19 and size == 18:
+            option = 1
+        elif kind == 29 and size >= 4:
+            option = 2
+        place += size
+    return option, stamp
 
 
 class Track:
     """One direction: the packets between these two ends, all with the same addresses and ports."""
 
-    def __init__(self, family: int, to_server: bool) -> None:
-        client, server = (ipaddress.ip_address(address).packed for address in ADDRESSES[family])
+    def __init__(self, family: int, to_server: bool, *, client: str = "", port: int = CLIENT_PORT) -> None:
+        ends = client or ADDRESSES[family][0], ADDRESSES[family][1]
+        here, there = (ipaddress.ip_address(address).packed for address in ends)
         self.family = family
         self.at = 20 if family == 4 else 40
-        self.ports = (CLIENT_PORT, SERVER_PORT) if to_server else (SERVER_PORT, CLIENT_PORT)
-        self.addresses = client + server if to_server else server + client
+        self.ports = (port, SERVER_PORT) if to_server else (SERVER_PORT, port)
+        self.addresses = here + there if to_server else there + here
         # One's complement sums are sums modulo 65535 (RFC 1071): long numbers do them at once.
         self._pseudo = int.from_bytes(self.addresses) + 6
         self._base = self._pseudo + sum(self.ports)
@@ -101,4 +135,5 @@ class Track:
         """The segment in a packet of this direction; nothing is checked."""
         at = self.at
         _, _, seq, ack, head, window, _, _ = _TCP.unpack_from(packet, at)
-        return Segment(seq, ack, head & 0xFF, window, packet[at + (head >> 12) * 4 :])
+        option, stamp = options_of(packet, at) if head >> 12 > 5 and len(packet) >= at + (head >> 12) * 4 else (0, None)
+        return Segment(seq, ack, head & 0xFF, window, packet[at + (head >> 12) * 4 :], option, stamp)
