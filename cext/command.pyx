@@ -403,6 +403,8 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         record.verb = dialogue.verb
         record.a = dialogue.line_offset
         record.b = dialogue.denied
+        record.c = scene.session.found
+        scene.session.found = 0
         if dialogue.verb != VERB_UNKNOWN:
             record_text(record, dialogue.command.octets, dialogue.command.length, False)
         ring_push(scene.ring)

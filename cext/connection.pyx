@@ -25,6 +25,7 @@ from nfmailguard.cext.ending cimport (
     refuse,
     report_condition,
     report_stranger,
+    set_scene,
 )
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
@@ -73,9 +74,12 @@ from nfmailguard.cext.smtp cimport (
     PACKET_ODD_FLAGS,
     PACKET_SYN_DATA,
     Ruling,
+    Scene,
+    report_repeated,
     session_open,
 )
 from nfmailguard.cext.stream cimport Stream, stream_ended
+from nfmailguard.cext.tally cimport tally_close
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 cdef enum:
@@ -85,7 +89,11 @@ cdef enum:
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
     cdef Record *record
+    cdef Scene scene
     drop_held(core, flow, out)
+    if flow.session.tally.word:
+        set_scene(core, flow, &scene, now)
+        report_repeated(&scene)
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
@@ -98,6 +106,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
         record.e = flow.octets[0]
         ring_push(&core.ring)
     flow_let_go(core, flow)
+    tally_close(&flow.session.tally, &core.pool)
     flow_remove(&core.flows, &core.pool, flow)
 
 

@@ -79,6 +79,9 @@ DROP_NAMES = (
     "flow_ended", "end_kept", "internal",
 )
 
+#: By RecordKind, from 1 on.
+RECORD_NAMES = ("finding", "command", "reply", "message", "flow", "repeated")
+
 cdef enum:
     MOST_HERE = 16             # operations of one packet besides those it releases
     WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
@@ -349,5 +352,7 @@ cdef class Engine:
         out["flows_now"] = self.core.flows.count
         out["memory_now"] = self.core.pool.used
         out["table_octets"] = self.core.flows.bucket_count * sizeof(Flow *)
-        out["records_lost"] = self.core.ring.lost
+        out["records_lost"] = sum(self.core.ring.lost)
+        for kind, name in enumerate(RECORD_NAMES, start=1):
+            out["records_lost." + name] = self.core.ring.lost[kind]
         return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

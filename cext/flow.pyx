@@ -122,6 +122,7 @@ cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server
     bucket = bucket_of(table, &flow.identity)
     table.next_id += 1
     flow.identity.flow_id = table.next_id
+    flow.identity.source = source_at(table, flow.identity.client, flow.identity.family)
     flow.started = flow.seen = now
     flow.bucket_next = table.buckets[bucket]
     table.buckets[bucket] = flow
@@ -150,9 +151,13 @@ cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) no
         flow.seen = now
 
 
-cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil:
+cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil:
     # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1).
     cdef uint8_t octets[8]
     memset(octets, 0, 8)
-    memcpy(octets, packet.source, 4 if packet.family == 4 else 8)
+    memcpy(octets, address, 4 if family == 4 else 8)
     return <uint16_t> (nm_siphash(table.key, octets, 8) & (SOURCES - 1))
+
+
+cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil:
+    return source_at(table, packet.source, packet.family)

@@ -288,6 +288,8 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
         record.to_server = 1
         record.state = scene.session.state
         record.a = dialogue.message_octets - 3     # without the dot and its CRLF
+        record.c = scene.session.found
+        scene.session.found = 0
         ring_push(scene.ring)
     dialogue.message_octets = 0
     dialogue.input = INPUT_COMMANDS
@@ -333,6 +335,8 @@ cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
         record.to_server = 1
         record.state = scene.session.state
         record.a = dialogue.message_octets
+        record.c = scene.session.found
+        scene.session.found = 0
         ring_push(scene.ring)
     dialogue.message_octets = 0
     dialogue.last_chunk = 0

@@ -3,8 +3,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from nfmailguard.cext.network cimport Network
-from nfmailguard.cext.record cimport Identity, Ring
+from nfmailguard.cext.record cimport RECORD_FINDING, Identity, Ring
 from nfmailguard.cext.pool cimport Pool, Shelf
+from nfmailguard.cext.tally cimport Tally, is_told, tally_count
 
 cdef enum:
     MOST_VERBS = 64
@@ -219,6 +220,7 @@ cdef struct Ruling:
     uint32_t to_fields
     uint32_t invalid_recipients
     uint32_t outstanding_commands
+    uint32_t findings_told
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]
     uint32_t listing_count
@@ -242,6 +244,8 @@ cdef enum:  # Secret: bits of Session.secret
 
 # What a session has come to, in few octets: all that is left between two lines with nothing outstanding.
 cdef struct Session:
+    Tally tally                # of its findings
+    uint64_t found             # bits of the findings in what the client has said since its last record
     uint32_t recipients
     uint32_t invalid_recipients
     uint8_t state              # smtp.states.State
@@ -326,10 +330,12 @@ cdef struct Scene:
     Identity *identity
     Session *session
     uint64_t *finding_counts
+    uint64_t *repeated         # counts the findings that are not told
     uint64_t now
     const uint8_t *octets      # the `length` octets to decide
     uint8_t *came              # room for them as they came; filled when the first is changed
     uint32_t length
+    uint32_t number            # of the finding to be reported, where no flow has a tally; or TALLY_NONE
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
@@ -359,12 +365,19 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
 cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil
+# At a flow's end: of each kind of which there were more than has been told, how many.
+cdef void report_repeated(Scene *scene) noexcept nogil
 # The client's next octets are a message's.
 cdef void begin_message(Dialogue *dialogue) noexcept nogil
 cdef Line *lend_line(Lender *lender) noexcept nogil
 cdef void give_line(Lender *lender, Line **line) noexcept nogil
 cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
 cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+
+# Whether the next finding of a kind will be told: else nobody need make up what it would say.
+cdef inline bint will_tell(Scene *scene, uint8_t finding) noexcept nogil:
+    return (scene.ring.kinds & 1 << RECORD_FINDING
+            and is_told(tally_count(&scene.session.tally, finding) + 1, scene.ruling.findings_told))
 
 # Before an octet is changed.
 cdef inline void note_change(Scene *scene) noexcept nogil:

@@ -10,8 +10,17 @@ does not apply). Does not know how lines are read, nor packets.
 from libc.stdint cimport UINT16_MAX
 from libc.string cimport memset
 
-from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.record cimport (
+    RECORD_FINDING,
+    RECORD_REPEATED,
+    RECORD_REPLY,
+    Record,
+    record_text,
+    ring_push,
+    ring_reserve,
+)
 from nfmailguard.cext.pool cimport pool_give, pool_take, shelf_close, shelf_give, shelf_lend, shelf_open
+from nfmailguard.cext.tally cimport TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count
 
 cdef enum:
     CR = 13
@@ -98,27 +107,46 @@ cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil:
     dialogue[0] = NULL
 
 
+cdef void tell(Scene *scene, uint8_t finding, uint32_t number, bint to_server, uint8_t verb, uint64_t offset,
+               const uint8_t *before, uint32_t before_length,
+               const uint8_t *after, uint32_t after_length) noexcept nogil:
+    cdef Record *record = ring_reserve(scene.ring, RECORD_FINDING, scene.identity, scene.now)
+    if record == NULL:
+        return
+    record.to_server = to_server
+    record.state = scene.session.state
+    record.verb = verb
+    record.finding = finding
+    record.action = scene.ruling.action[finding]
+    record.hypothetical = scene.session.hypothetical
+    record.applied = scene.ruling.apply
+    record.a = offset
+    record.b = number
+    record_text(record, before, before_length, False)
+    record_text(record, after, after_length, True)
+    ring_push(scene.ring)
+
+
 cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil:
     cdef uint8_t action = scene.ruling.action[finding]
-    cdef Record *record
+    cdef uint32_t number = scene.number
     if action == ACTION_PASS:
         return ACTION_PASS
     scene.finding_counts[finding] += 1
-    record = ring_reserve(scene.ring, RECORD_FINDING, scene.identity, scene.now)
-    if record != NULL:
-        record.to_server = to_server
-        record.state = scene.session.state
-        record.verb = verb
-        record.finding = finding
-        record.action = action
-        record.hypothetical = scene.session.hypothetical
-        record.applied = scene.ruling.apply
-        record.a = offset
-        record_text(record, before, before_length, False)
-        record_text(record, after, after_length, True)
-        ring_push(scene.ring)
+    if to_server:
+        scene.session.found |= <uint64_t> 1 << finding
+    if number == TALLY_NONE:
+        number = tally_add(&scene.session.tally, scene.lender.pool, finding)
+        if is_told(number, scene.ruling.findings_told):
+            tell(scene, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+        else:
+            scene.repeated[0] += 1
+    elif number == TALLY_UNTOLD:
+        scene.repeated[0] += 1
+    else:
+        tell(scene, finding, number, to_server, verb, offset, before, before_length, after, after_length)
     if not scene.ruling.apply:
         # What enforce would have done sends the dialogue another way from here on.
         if action != ACTION_LOG:
@@ -127,6 +155,27 @@ cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb,
     if action >= ACTION_DROP_CONNECTION:
         scene.verdict = action
     return action
+
+
+cdef void report_repeated(Scene *scene) noexcept nogil:
+    cdef Record *record
+    cdef uint32_t count
+    cdef uint8_t finding
+    for finding in range(1, TALLY_KINDS):
+        count = tally_count(&scene.session.tally, finding)
+        if count == last_told(count, scene.ruling.findings_told):
+            continue
+        record = ring_reserve(scene.ring, RECORD_REPEATED, scene.identity, scene.now)
+        if record == NULL:
+            continue
+        record.to_server = 1
+        record.state = scene.session.state
+        record.finding = finding
+        record.action = scene.ruling.action[finding]
+        record.hypothetical = scene.session.hypothetical
+        record.applied = scene.ruling.apply
+        record.b = count
+        ring_push(scene.ring)
 
 
 cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept nogil:

@@ -159,6 +159,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.to_fields = table["to_fields"]
     ruling.invalid_recipients = table["invalid_recipients"]
     ruling.outstanding_commands = table["outstanding_commands"]
+    ruling.findings_told = table["findings_told"]
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")
     ruling.keyword_count = len(table["keywords"])

@@ -217,6 +217,7 @@ _MOST: Mapping[str, float] = {
     "held_per_flow": 65_535,
     "held_per_source": 2**31,
     "outstanding_commands": 60_000,
+    "findings_told": 1_000_000,
 }
 _MOST_SECONDS = 1_000_000_000
 

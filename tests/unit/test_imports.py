@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("smtp",),
     ("cext.bytes", "cext.scan"),
     ("cext.record", "cext.packet", "cext.pool", "cext.network"),
-    ("cext.operation", "cext.store"),
+    ("cext.operation", "cext.store", "cext.tally"),
     ("cext.stream",),
     ("cext.smtp",),
     ("cext.argument", "cext.secret", "cext.restore", "cext.mime", "cext.part"),

@@ -94,6 +94,8 @@ class CiscoWriter:
         style = self._styles[record.rule]
         if record.kind == RecordKind.FINDING:
             texts = self._finding(record, self._policies[record.rule])
+        elif record.kind == RecordKind.REPEATED:
+            return []  # a box has no such line
         elif record.kind == RecordKind.FLOW:
             self._declared.pop(record.flow_id, None)
             return []

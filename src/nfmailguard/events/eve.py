@@ -75,7 +75,7 @@ class EveWriter:
         lines = []
         for drained in records:
             record = Record.of(drained)
-            if record.kind == RecordKind.FINDING:
+            if record.kind in (RecordKind.FINDING, RecordKind.REPEATED):
                 lines.append(self._line(record, "mailguard", self._finding(record)))
                 if self._alerts:
                     name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
@@ -128,8 +128,12 @@ class EveWriter:
             "action": str(ACTIONS[record.action]),
             "applied": record.applied,
             "state": State(record.state).name.lower(),
-            "offset": record.numbers[0],
         }
+        if record.numbers[1] > 1:
+            body["count"] = record.numbers[1]
+        if record.kind == RecordKind.REPEATED:
+            return body | {"repeated": True}
+        body["offset"] = record.numbers[0]
         if body["finding"] == "reply.keyword_masked":
             body["keyword"] = text(record.before[4:].partition(b" ")[0])
         elif verb:

@@ -302,6 +302,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
     outstanding_commands: int = 2000
+    #: Findings of a kind in a flow that are told; then one each time their number has doubled.
+    findings_told: int = 16
     #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed.
     embryonic: float = 30.0
     idle: float = 3600.0

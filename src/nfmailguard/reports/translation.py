@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nfmailguard.policy.model import Policy, Restore
+from nfmailguard.policy.model import Limits, Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import Row, rows, shown
 from nfmailguard.smtp.turns import Turn
@@ -55,10 +55,14 @@ def render(
                 console.print(f"{side}> {shown(row.seen)}", markup=False, highlight=False, soft_wrap=True)
     for finding in result.findings:
         note = " (hypothetical)" if finding.hypothetical else ""
+        note += f" (the {finding.number}th)" if finding.number > Limits().findings_told else ""
         verb = f" {finding.verb}" if finding.verb else ""
         line = f"{finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}"
         console.print(
             f"# {line}", style="dim" if console.is_terminal else None, markup=False, highlight=False, soft_wrap=True
         )
+    for name, count in result.counts.items():
+        if count > max((finding.number for finding in result.findings if finding.name == name), default=0):
+            console.print(f"# {name}: {count} in all", markup=False, highlight=False, soft_wrap=True)
     if result.ended is not None:
         console.print(f"# the connection ends: {result.ended}", markup=False, highlight=False)

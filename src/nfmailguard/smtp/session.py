@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
+from nfmailguard.policy.model import CONDITION_OF, Action, Limits, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
 from nfmailguard.smtp.mime import FileNames
 from nfmailguard.smtp.states import State
@@ -36,6 +36,12 @@ class Octet:
 
     def become(self, value: int) -> None:
         self.output[self.index] = value
+
+
+def is_told(number: int) -> bool:
+    """Whether the finding of its kind with this number is told: the first ones, then each time it has doubled."""
+    first = Limits().findings_told
+    return number <= first or number in (first << doubled for doubled in range(1, 32))
 
 
 class Ended(Exception):  # noqa: N818, no error: an ending
@@ -89,9 +95,13 @@ class Session:
         action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
             return action
-        self.result.findings.append(
-            ModelFinding(name, action, to_server, verb, self.state.name.lower(), offset, self.hypothetical)
-        )
+        self.result.counts[name] += 1
+        number = self.result.counts[name]
+        if is_told(number):
+            state = self.state.name.lower()
+            self.result.findings.append(
+                ModelFinding(name, action, to_server, verb, state, offset, self.hypothetical, number)
+            )
         if name == "reply.ambiguous" and self.recovery:
             self.ignored = True  # what cannot be told from a message is left alone
         if not self.apply:
