@@ -14,6 +14,9 @@ cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_LAST = 7
     SIZE_INVALID = 8
 
+cdef enum:                             # bits of Dialogue.reported; the others are command's and argument's own
+    REPORTED_NUL = 8
+
 # The next octet of MAIL's or RCPT's argument.
 cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 # Whether BDAT's argument may end here.

@@ -25,10 +25,9 @@ cdef enum:
     SPACE = 32
     CLOSING_BRACKET = 62
 
-cdef enum Reported:
+cdef enum:                             # of Dialogue.reported
     REPORTED_CHARACTER = 2
     REPORTED_ADDRESS = 4
-    REPORTED_NUL = 8
 
 cdef enum AddressPhase:
     ADDRESS_BEFORE = 0

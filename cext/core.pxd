@@ -75,7 +75,7 @@ cdef struct Counters:
     uint64_t flows_passed
     uint64_t flows_dropped
     uint64_t flows_reset
-    uint64_t findings_repeated # counted, and not told
+    uint64_t findings_repeated  # counted, and not told
     uint64_t internal_errors
 
 # Findings of a kind about packets of no flow, for whose telling there is only time to go by.

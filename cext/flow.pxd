@@ -75,7 +75,7 @@ cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept 
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil
 cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t age, uint64_t now) noexcept nogil
-# The place of an address among counts: strangers may share one.
+# A keyed hash of an address, of IPv6 of its /64.
 cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil
 # Where the held packets of the packet's sender are counted.
 cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil

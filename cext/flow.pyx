@@ -156,8 +156,8 @@ cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family
     cdef uint8_t octets[8]
     memset(octets, 0, 8)
     memcpy(octets, address, 4 if family == 4 else 8)
-    return <uint16_t> (nm_siphash(table.key, octets, 8) & (SOURCES - 1))
+    return <uint16_t> nm_siphash(table.key, octets, 8)
 
 
 cdef uint16_t source_of(FlowTable *table, Packet *packet) noexcept nogil:
-    return source_at(table, packet.source, packet.family)
+    return source_at(table, packet.source, packet.family) & (SOURCES - 1)

@@ -62,6 +62,7 @@ from nfmailguard.cext.smtp cimport (
     Scene,
     dialogue_lend,
     dialogue_rest,
+    lender_settle,
     out_of_memory,
 )
 from nfmailguard.cext.store cimport store_span
@@ -120,6 +121,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
                                      stream.octets + decided)
             if decided < length and stream_ahead(&flow.stream[1]) != NULL:
                 pump(core, flow, True, now, out)       # followed only: what the client said before the next reply
+    lender_settle(&core.lender)
     changed[0] = scene.edits if flow.ruling.apply else 0
     verdict[0] = scene.verdict
     if scene.verdict != ACTION_PASS or flow.fate != FLOW_INSPECTED:

@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     RECORD_TEXT = 288          # octets of text a record holds, `before` and `after` together
     RECORD_KINDS = 8
-    RING_SHARES = 4096         # counts of what flows, and sources, have in the ring; strangers may share one
+    RING_FLOWS = 4096          # counts of what flows have in the ring; strangers may share one
+    RING_SOURCES = 65536       # and of what sources have: two for each, which are rarely shared both
 
 cdef enum:  # RecordKind
     RECORD_FINDING = 1         # finding, action, verb, state; a = stream offset, b = its number in the flow
@@ -31,7 +32,7 @@ cdef struct Identity:
     uint16_t server_port
     uint8_t family             # 4 or 6
     uint8_t rule               # index of the FlowRule
-    uint16_t source            # the place of its client's address among counts: strangers may share one
+    uint16_t source            # a keyed hash of its client's address (of IPv6, the /64)
     uint8_t client[16]         # IPv4 in the first four octets
     uint8_t server[16]
 
@@ -64,10 +65,10 @@ cdef struct Ring:
     uint64_t tail              # next to read; the reader's
     uint64_t lost[RECORD_KINDS]    # records that found no place
     # How many each source, and each flow, has ever pushed, and how many of them have been read.
-    uint32_t pushed_by_source[RING_SHARES]
-    uint32_t pushed_by_flow[RING_SHARES]
-    uint32_t read_by_source[RING_SHARES]
-    uint32_t read_by_flow[RING_SHARES]
+    uint32_t pushed_by_source[2][RING_SOURCES]
+    uint32_t read_by_source[2][RING_SOURCES]
+    uint32_t pushed_by_flow[RING_FLOWS]
+    uint32_t read_by_flow[RING_FLOWS]
 
 cdef int ring_open(Ring *ring, uint32_t size) noexcept nogil
 cdef void ring_close(Ring *ring) noexcept nogil

@@ -3,8 +3,8 @@
 
 Promises: a full ring loses the newest record, counts it and never waits. Half of it is kept for
 sources that have few records in it; of the other half a source may have as many as it leaves free,
-a flow half as many (Choudhury and Hahne 1998): however many some make, there is room for the rest. Does not know what a record means to anybody;
-``events.records`` does.
+a flow half as many (Choudhury and Hahne 1998): however many some make, there is room for the rest.
+Does not know what a record means to anybody; ``events.records`` does.
 """
 
 from libc.stdlib cimport calloc, free
@@ -40,11 +40,25 @@ cdef enum:
 
 
 cdef inline uint32_t flow_share(const Identity *identity) noexcept nogil:
-    return <uint32_t> identity.flow_id & (RING_SHARES - 1)
+    return <uint32_t> identity.flow_id & (RING_FLOWS - 1)
 
 
-cdef inline uint32_t source_share(const Identity *identity) noexcept nogil:
-    return identity.source & (RING_SHARES - 1)
+cdef inline uint32_t second_share(const Identity *identity) noexcept nogil:
+    # Of the same address: who collides with somebody here does not in the keyed one.
+    cdef uint64_t network
+    memcpy(&network, identity.client, 8)           # of IPv4, zeros behind
+    return <uint32_t> ((network * 0x9e3779b97f4a7c15ULL) >> 48)
+
+
+cdef inline uint32_t waiting_of_source(Ring *ring, const Identity *identity) noexcept nogil:
+    cdef uint32_t first = identity.source, second = second_share(identity)
+    first = ring.pushed_by_source[0][first] - nm_load_relaxed(&ring.read_by_source[0][first])
+    second = ring.pushed_by_source[1][second] - nm_load_relaxed(&ring.read_by_source[1][second])
+    return first if first < second else second
+
+
+cdef inline void count_read(uint32_t *count) noexcept nogil:
+    nm_store_relaxed(count, count[0] + 1)
 
 
 cdef bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
@@ -52,8 +66,7 @@ cdef bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
     cdef uint32_t source, flow
     if used < ring.size // 6:                      # nobody can have his share yet
         return True
-    source = source_share(identity)
-    source = ring.pushed_by_source[source] - nm_load_relaxed(&ring.read_by_source[source])
+    source = waiting_of_source(ring, identity)
     if source < QUIET:
         return used < ring.size
     flow = flow_share(identity)
@@ -92,7 +105,8 @@ cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bi
 
 cdef void ring_push(Ring *ring) noexcept nogil:
     cdef const Identity *identity = &ring.records[ring.head & (ring.size - 1)].identity
-    ring.pushed_by_source[source_share(identity)] += 1
+    ring.pushed_by_source[0][identity.source] += 1
+    ring.pushed_by_source[1][second_share(identity)] += 1
     ring.pushed_by_flow[flow_share(identity)] += 1
     nm_store_release(&ring.head, ring.head + 1)
 
@@ -115,9 +129,8 @@ cdef list ring_drain(Ring *ring, int most):
             (<const char *> r.text)[:r.before_length],
             (<const char *> r.text)[r.before_length:r.before_length + r.after_length],
         ))
-        size = source_share(&r.identity)
-        nm_store_relaxed(&ring.read_by_source[size], ring.read_by_source[size] + 1)
-        size = flow_share(&r.identity)
-        nm_store_relaxed(&ring.read_by_flow[size], ring.read_by_flow[size] + 1)
+        count_read(&ring.read_by_source[0][r.identity.source])
+        count_read(&ring.read_by_source[1][second_share(&r.identity)])
+        count_read(&ring.read_by_flow[flow_share(&r.identity)])
         nm_store_release(&ring.tail, ring.tail + 1)
     return out

@@ -26,37 +26,6 @@ cdef enum:
     CR = 13
 
 
-cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
-    """Whether ``octets`` spell the name in any case (RFC 5321 2.4)."""
-    return length == name.length and name_begins(name, octets, length)
-
-
-cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
-    """Whether the name begins with ``octets``, in any case."""
-    cdef uint32_t i
-    if length > name.length:
-        return False
-    for i in range(length):
-        if upper(octets[i]) != name.octets[i]:
-            return False
-    return True
-
-
-cdef Line *lend_line(Lender *lender) noexcept nogil:
-    """An empty line, or NULL without memory; every line lent is given back at its end."""
-    cdef Line *line = <Line *> shelf_lend(&lender.lines)
-    if line != NULL:
-        line.length = 0
-        line.sent = 0
-    return line
-
-
-cdef void give_line(Lender *lender, Line **line) noexcept nogil:
-    if line[0] != NULL:
-        shelf_give(&lender.lines, line[0])
-        line[0] = NULL
-
-
 cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil:
     shelf_open(&lender.lines, pool, sizeof(Line))
     shelf_open(&lender.dialogues, pool, sizeof(Dialogue))
@@ -102,6 +71,7 @@ cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil:
         return
     give_line(lender, &dialogue[0].command)
     give_line(lender, &dialogue[0].reply)
+    lender_settle(lender)
     pool_give(lender.pool, dialogue[0].more, dialogue[0].capacity)
     shelf_give(&lender.dialogues, dialogue[0])
     dialogue[0] = NULL
@@ -147,14 +117,7 @@ cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb,
         scene.repeated[0] += 1
     else:
         tell(scene, finding, number, to_server, verb, offset, before, before_length, after, after_length)
-    if not scene.ruling.apply:
-        # What enforce would have done sends the dialogue another way from here on.
-        if action != ACTION_LOG:
-            scene.session.hypothetical = 1
-        return ACTION_PASS
-    if action >= ACTION_DROP_CONNECTION:
-        scene.verdict = action
-    return action
+    return carried_out(scene, action)
 
 
 cdef void report_repeated(Scene *scene) noexcept nogil:
@@ -219,12 +182,6 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
     ring[(dialogue.first + dialogue.count) % size] = verb
     dialogue.count += 1
     return True
-
-
-cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil:
-    cdef uint32_t size
-    cdef uint8_t *ring = slots(dialogue, &size)
-    return ring[dialogue.first] if dialogue.count else VERB_UNKNOWN
 
 
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
@@ -301,7 +258,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         # up reads what follows as commands.
         ambiguous(scene, dialogue, verb, offset, text, length)
     elif not expected:
-        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
+        # RFC 5321 3.8: a server may close with 421 at any time.
+        if code != 421 and again(scene, REPLY_UNSOLICITED, False) == NOT_AGAIN:
             report(scene, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
     elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers

@@ -77,6 +77,10 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
         grammar.reads[verb] = reads
         grammar.continues[verb] = continues
         grammar.told[verb] = tables["told"][verb]
+    for verb in range(<int> grammar.verb_count - 1, 0, -1):
+        if grammar.verbs[verb].length:
+            grammar.next_verb[verb] = grammar.first_verb[grammar.verbs[verb].octets[0]]
+            grammar.first_verb[grammar.verbs[verb].octets[0]] = <uint8_t> verb
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
     grammar.verb_greeting = tables["greeting"]

@@ -1,5 +1,5 @@
 # How often each kind of finding has been met in a flow, and which of them are told.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from nfmailguard.cext.pool cimport Pool
 
@@ -27,3 +27,14 @@ cdef inline bint is_told(uint32_t number, uint32_t first) noexcept nogil:
     while number > first and not number & 1:
         number >>= 1
     return number == first
+
+# Counts one more of a kind, if it is one that is not told and the counts are not in the word.
+cdef inline bint tally_repeats(Tally *tally, uint8_t kind, uint32_t first) noexcept nogil:
+    cdef uint32_t *counts
+    if tally.word == 0 or tally.word & 1:
+        return False
+    counts = <uint32_t *> <uintptr_t> tally.word
+    if counts[kind] >= UINT32_MAX - 1 or is_told(counts[kind] + 1, first):
+        return False
+    counts[kind] += 1
+    return True

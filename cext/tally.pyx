@@ -15,7 +15,8 @@ cdef enum:
     FEW = 3                            # kinds in the word
     BITS = 21                          # of each: 15 of its count, 6 of its kind
     COUNT_BITS = 15
-    FEW_MOST = 32767
+    FEW_MOST = 63                      # beyond, a flow repeats itself, and counting has to be quick
+    COUNT_MASK = 32767
     OCTETS = TALLY_KINDS * 4
 
 
@@ -44,7 +45,7 @@ cdef uint32_t *spread(Tally *tally, Pool *pool) noexcept nogil:
     memset(counts, 0, OCTETS)
     for i in range(FEW):
         one = <uint32_t> (tally.word >> (1 + BITS * i)) & ((1 << BITS) - 1)
-        counts[one >> COUNT_BITS] = one & FEW_MOST
+        counts[one >> COUNT_BITS] = one & COUNT_MASK
     tally.word = <uint64_t> <uintptr_t> counts
     return counts
 
@@ -55,7 +56,7 @@ cdef uint32_t tally_add(Tally *tally, Pool *pool, uint8_t kind) noexcept nogil:
     cdef uint32_t count
     if tally.word & 1 or tally.word == 0:
         place = place_of(tally, kind)
-        count = <uint32_t> (tally.word >> (1 + BITS * place)) & FEW_MOST if place < FEW else FEW_MOST
+        count = <uint32_t> (tally.word >> (1 + BITS * place)) & COUNT_MASK if place < FEW else FEW_MOST
         if count < FEW_MOST:
             if count == 0:
                 tally.word |= 1 | <uint64_t> kind << (1 + BITS * place + COUNT_BITS)
@@ -78,7 +79,7 @@ cdef uint32_t tally_count(const Tally *tally, uint8_t kind) noexcept nogil:
     if not tally.word & 1:
         return counts_of(tally)[kind]
     place = place_of(tally, kind)
-    return <uint32_t> (tally.word >> (1 + BITS * place)) & FEW_MOST if place < FEW else 0
+    return <uint32_t> (tally.word >> (1 + BITS * place)) & COUNT_MASK if place < FEW else 0
 
 
 cdef void tally_close(Tally *tally, Pool *pool) noexcept nogil:

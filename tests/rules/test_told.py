@@ -181,6 +181,20 @@ def test_ring_share_of_a_flow_leaves_room_for_the_others_of_its_address() -> Non
     assert {one.client_port - 50_000 for one in records if one.client_port >= 50_000} == set(range(20))
 
 
+def test_ring_share_of_an_address_leaves_room_for_more_than_few_of_another() -> None:
+    gateway = Gateway(limits=Limits(findings_told=1_000_000, outstanding_commands=60_000))
+    loud = [Connection(gateway, client="10.66.0.1", port=1024 + port).greeted() for port in range(300)]
+    other = Connection(gateway, client="10.7.0.1", port=50_000).greeted()
+    gateway.engine.drain()
+    for connection in loud:
+        unread(gateway, connection, b"\n" * 400)
+    unread(gateway, other, b"\n" * 400)
+    records: list[tuple] = []  # type: ignore[type-arg]
+    while drained := gateway.engine.drain():
+        records += drained
+    assert sum(Record.of(record).client_port == 50_000 for record in records) == 400
+
+
 def test_ring_share_is_had_again_when_records_have_been_read() -> None:
     gateway = Gateway(limits=Limits(findings_told=1_000_000, outstanding_commands=60_000))
     connection = Connection(gateway).greeted()
