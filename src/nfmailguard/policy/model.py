@@ -304,6 +304,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outstanding_commands: int = 2000
     #: Findings of a kind in a flow that are told; then one each time their number has doubled.
     findings_told: int = 16
+    #: What the events' side keeps of flows to put mails together; octets of events it writes in a second.
+    event_memory: int = 64 * 1024 * 1024
+    log_rate: int = 8 * 1024 * 1024
     #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed.
     embryonic: float = 30.0
     idle: float = 3600.0

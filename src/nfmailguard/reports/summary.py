@@ -28,6 +28,9 @@ LOSSES = {
     "flows_refused": "flows refused: limits.flows",
     "flows_evicted": "flows forgotten early: limits.flows",
     "records_lost": "events lost: written too slowly",
+    "events_withheld": "events withheld: limits.log_rate",
+    "log_lines_withheld": "log lines withheld: limits.log_rate",
+    "event_flows_forgotten": "flows forgotten by the log: limits.event_memory",
     "internal_errors": "internal errors (please report)",
 }
 
