@@ -83,16 +83,6 @@ class _Session:
         self.octets = _FLOW_OCTETS
         self.source = source
 
-    def measured(self) -> int:
-        """What it takes as it is now."""
-        mails = [mail for mail in (*self.mails, self.mail) if mail is not None]
-        if self.spoken is not None and not any(mail is self.spoken for mail in mails):
-            mails.append(self.spoken)
-        texts = [self.helo, self.pending_hello, *self.recipients]
-        for mail in mails:
-            texts += [mail.mail_from, *mail.rcpt_to]
-        return _FLOW_OCTETS + _MAIL_OCTETS * len(mails) + sum(_TEXT_OCTETS + 8 + len(one) for one in texts if one)
-
 
 def text(octets: bytes) -> str:
     """Octets for people: what is not printable ASCII as \\xNN."""
@@ -101,6 +91,14 @@ def text(octets: bytes) -> str:
         if plain.isprintable() and "\\" not in plain:
             return plain
     return "".join(chr(o) if 32 <= o < 127 and o != 92 else f"\\x{o:02x}" for o in octets)
+
+
+def _cost(text: str) -> int:
+    return _TEXT_OCTETS + len(text)
+
+
+def _cost_of_mail(mail: Mail) -> int:
+    return _MAIL_OCTETS + len(mail.mail_from) + sum(map(_cost, mail.rcpt_to))
 
 
 def path(line: str) -> str:
@@ -156,6 +154,10 @@ class Transactions:
         self._add(session, _FLOW_OCTETS)
         return session
 
+    def _charge(self, session: _Session, octets: int) -> None:
+        session.octets += octets
+        self._add(session, octets)
+
     def _add(self, session: _Session, octets: int) -> None:
         self.octets += octets
         self._source_octets[session.source] = self._source_octets.get(session.source, 0) + octets
@@ -178,10 +180,7 @@ class Transactions:
         return [*([session.mail] if session.mail is not None else []), *session.mails]
 
     def _settle(self, flow_id: int, session: _Session) -> None:
-        """Books what the flow takes now; makes room."""
-        octets = session.measured()
-        self._add(session, octets - session.octets)
-        session.octets = octets
+        """The flow has been heard; who gives way to what it takes now."""
         self._sessions.move_to_end(flow_id)
         self._by_source[session.source].move_to_end(flow_id)
         while self.octets > self._memory and len(self._sessions) > 1:
@@ -205,10 +204,11 @@ class Transactions:
             return
         line = text(record.before)
         if record.verb in _HELLO:
-            session.pending_hello = line.partition(" ")[2]
+            before, session.pending_hello = session.pending_hello, line.partition(" ")[2]
+            self._charge(session, len(session.pending_hello) - len(before))
         elif record.verb == _MAIL:
             mail = Mail(helo=session.helo, mail_from=path(line), tls=session.tls, auth=session.auth)
-            cost = _MAIL_OCTETS + len(mail.mail_from)
+            cost = _cost_of_mail(mail)
             full = len(session.mails) >= _MOST_PENDING_MAILS or not self._may_keep(session, cost)
             if session.more_mails or full:  # behind one that is only counted the others are, too
                 session.more_mails += 1
@@ -217,15 +217,17 @@ class Transactions:
             else:
                 session.spoken = mail
                 session.mails.append(mail)
+                self._charge(session, cost)
         elif record.verb == _RCPT:
             recipient = path(line)
             full = len(session.recipients) >= _MOST_PENDING_RECIPIENTS
-            full = full or not self._may_keep(session, _TEXT_OCTETS + len(recipient))
+            full = full or not self._may_keep(session, _cost(recipient))
             if session.more_recipients or full:
                 session.more_recipients += 1
                 self.omitted += 1
             else:
                 session.recipients.append(recipient)
+                self._charge(session, _cost(recipient))
 
     def _changed(self, mail: Mail, found: int) -> None:
         """``found``: bits of findings, by number."""
@@ -242,35 +244,44 @@ class Transactions:
                 return
             session.more_recipients -= 1
         mail = session.mail
-        if mail is None or not accepted:
-            return
-        if recipient is not None and len(mail.rcpt_to) < _MOST_RECIPIENTS:
-            mail.rcpt_to.append(recipient)
-        else:
+        if mail is not None and accepted:
+            if recipient is not None and len(mail.rcpt_to) < _MOST_RECIPIENTS:
+                mail.rcpt_to.append(recipient)
+                return  # it takes what it took
             mail.rcpt_omitted += 1
+        if recipient is not None:
+            self._charge(session, -_cost(recipient))
+
+    def _set_mail(self, session: _Session, mail: Mail | None) -> None:
+        if session.mail is not None:
+            self._charge(session, -_cost_of_mail(session.mail))
+        session.mail = mail
 
     def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
         accepted = 200 <= record.code < 300
         mail = session.mail
         if record.verb in _HELLO and accepted:
+            self._charge(session, len(session.pending_hello) - len(session.helo))
             session.helo = session.pending_hello
-            session.mail = None
+            self._set_mail(session, None)
         elif record.verb == _STARTTLS and record.code == 220:
             session.tls = True
         elif record.verb == _AUTH and accepted:
             session.auth = True
         elif record.verb == _RSET and accepted:
-            session.mail = None
+            self._set_mail(session, None)
         elif record.verb == _MAIL:
             asked = session.mails.pop(0) if session.mails else None
             session.more_mails -= asked is None and session.more_mails > 0
             if accepted and asked is not None:
-                session.mail = asked
+                self._set_mail(session, asked)
+            elif asked is not None:
+                self._charge(session, -_cost_of_mail(asked))
         elif record.verb == _RCPT:
             self._answered_recipient(session, accepted=accepted)
         elif mail is not None and (record.verb == _END_OF_DATA or (record.verb == _BDAT and mail.bytes)):
+            self._set_mail(session, None)
             mail.reply = f"{record.code} {text(record.before)}".rstrip()
             mail.complete = True
-            session.mail = None
             return (mail,)
         return ()
