@@ -1,7 +1,7 @@
 # Arguments of commands, octet by octet: addresses, chunk sizes, NULs.
 from libc.stdint cimport uint8_t, uint64_t
 
-from nfmailguard.cext.smtp cimport Dialogue, Scene, note_change
+from nfmailguard.cext.smtp cimport NOT_AGAIN, Dialogue, Scene, again, note_change, report
 
 cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_FIRST = 0
@@ -27,6 +27,14 @@ cdef inline bint size_complete(Dialogue *dialogue) noexcept nogil:
 cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 # A NUL anywhere in a command line.
 cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+
+# Reports an octet of a command line that has no place there, and what it becomes.
+cdef inline uint8_t report_octet(Scene *scene, uint8_t finding, uint8_t verb, uint64_t offset, uint8_t octet,
+                                 uint8_t becomes) noexcept nogil:
+    cdef uint8_t action = again(scene, finding, True)
+    if action == NOT_AGAIN:
+        action = report(scene, finding, True, verb, offset, &octet, 1, &becomes, 1)
+    return action
 
 cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
     if at[0] != octet:

@@ -18,6 +18,7 @@ from nfmailguard.cext.argument cimport (
     address_octet,
     nul_octet,
     put,
+    report_octet,
     size_complete,
     size_octet,
 )
@@ -415,8 +416,6 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
                              uint64_t offset) noexcept nogil:
     """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
     cdef uint8_t carriage_return = CR
-    cdef uint8_t line_feed = LF
-    cdef uint8_t blank = SPACE
     cdef uint8_t octet
     cdef bint blank_cr = scene.ruling.apply and scene.ruling.action[COMMAND_BARE_CR] == ACTION_BLANK
     cdef bint ended = 0
@@ -442,8 +441,7 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
             dialogue.after_cr = 0
             if octet == LF:
                 ended = 1
-            elif report(scene, COMMAND_BARE_CR, True, dialogue.verb, offset + at,
-                        &octet, 1, &line_feed, 1) == ACTION_BLANK:
+            elif report_octet(scene, COMMAND_BARE_CR, dialogue.verb, offset + at, octet, LF) == ACTION_BLANK:
                 # The CR has left, maybe in an earlier segment: make it the line end it looks like.
                 put(scene, octets + at, LF)
                 ended = 1
@@ -458,8 +456,7 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
                 end_verb(scene, dialogue, octets + at, length - at, offset + at)
             dialogue.after_cr = 1
         elif octet == LF:
-            if report(scene, COMMAND_BARE_LF, True, dialogue.verb, offset + at,
-                      &octet, 1, &blank, 1) == ACTION_BLANK:
+            if report_octet(scene, COMMAND_BARE_LF, dialogue.verb, offset + at, octet, SPACE) == ACTION_BLANK:
                 put(scene, octets + at, SPACE)
                 ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
             elif scene.verdict == ACTION_PASS:

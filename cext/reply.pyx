@@ -396,7 +396,11 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 scene.edits = edits
         if dialogue.reply_column == 0:
             dialogue.reply_offset = offset + at
-            at += whole_line(scene, dialogue, octets + at, length - at)
+            if octets[at] > CR:
+                at += whole_line(scene, dialogue, octets + at, length - at)
+            elif octets[at] == LF and again(scene, REPLY_MALFORMED, False) != NOT_AGAIN:
+                at += 1                            # a line of nothing
+                continue
         if octets[at] == LF:
             waiting = dialogue.waiting
             end_reply_line(scene, dialogue)

@@ -6,6 +6,8 @@ reaches a record: not where AUTH is allowed, not where it was masked, here or up
 and the client goes on with its secrets all the same. Does not decide about octets.
 """
 
+from libc.string cimport memchr
+
 from nfmailguard.cext.smtp cimport ARGUMENT_SECRET, SECRET_BEGUN, SECRET_SAID, VERB_UNKNOWN, Line, upper
 
 cdef enum:
@@ -31,6 +33,8 @@ cdef bint names_mechanism(const uint8_t *octets, uint32_t length) noexcept nogil
     cdef const char *names = b"PLAIN LOGIN CRAM-MD5 DIGEST-MD5 NTLM GSSAPI GS2- SCRAM- XOAUTH OAUTHBEARER EXTERNAL "
     cdef const char *name = names
     cdef uint32_t i
+    if length == 0 or memchr(b"PLCDNGSXOE", upper(octets[0]), 10) == NULL:
+        return False                               # none begins with it
     while name[0]:
         i = 0
         while name[i] != SPACE and i < length and upper(octets[i]) == <uint8_t> name[i]:
