@@ -61,6 +61,7 @@ cdef struct Ring:
     Record *records            # `size` of them, a power of two
     uint32_t size
     uint32_t kinds             # bit 1 << kind: somebody wants these; 0 costs nothing
+    uint8_t unshared           # nobody has a share: whoever makes records waits until they are read
     uint64_t head              # next to write; the packet thread's
     uint64_t tail              # next to read; the reader's
     uint64_t lost[RECORD_KINDS]    # records that found no place

@@ -64,8 +64,8 @@ cdef inline void count_read(uint32_t *count) noexcept nogil:
 cdef bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
     cdef uint32_t used = <uint32_t> (ring.head - nm_load_acquire(&ring.tail))
     cdef uint32_t source, flow
-    if used < ring.size // 6:                      # nobody can have his share yet
-        return True
+    if used < ring.size // 6 or ring.unshared:     # nobody can have his share yet
+        return used < ring.size
     source = waiting_of_source(ring, identity)
     if source < QUIET:
         return used < ring.size

@@ -195,19 +195,20 @@ def test_ring_share_of_an_address_leaves_room_for_more_than_few_of_another() -> 
     assert sum(Record.of(record).client_port == 50_000 for record in records) == 400
 
 
-def test_ring_share_is_had_again_when_records_have_been_read() -> None:
+@pytest.mark.parametrize(("flows", "share"), [(1, RING // 6), (300, RING // 4)])
+def test_ring_share_is_had_again_when_records_have_been_read(flows: int, share: int) -> None:
     gateway = Gateway(limits=Limits(findings_told=1_000_000, outstanding_commands=60_000))
-    connection = Connection(gateway).greeted()
+    connections = [Connection(gateway, port=1024 + port).greeted() for port in range(flows)]
     gateway.engine.drain()
     for _ in range(3):
         lost, before = gateway.count("records_lost"), found(gateway)
-        for _ in range(60):
-            unread(gateway, connection, b"\n" * 400)
+        for turn in range(max(60, flows)):
+            unread(gateway, connections[turn % flows], b"\n" * 400)
         kept = 0
         while drained := gateway.engine.drain():
             kept += len(drained)
         assert found(gateway) - before - kept == gateway.count("records_lost") - lost > 0
-        assert RING // 6 <= kept <= RING // 6 + 2
+        assert share <= kept <= share + 2
 
 
 def test_strangers_pace_is_so_many_a_second_and_what_was_left_out_is_counted() -> None:
