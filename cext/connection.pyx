@@ -32,6 +32,7 @@ from nfmailguard.cext.ending cimport (
     refuse,
     report_condition,
     report_stranger,
+    set_scene,
 )
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
@@ -87,16 +88,23 @@ from nfmailguard.cext.smtp cimport (
     PACKET_ODD_FLAGS,
     PACKET_SYN_DATA,
     Ruling,
+    Scene,
+    report_repeated,
     session_open,
 )
 from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
+from nfmailguard.cext.tally cimport tally_close
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
     cdef Record *record
+    cdef Scene scene
     drop_held(core, flow, out)
+    if flow.session.tally.word:
+        set_scene(core, flow, &scene, now)
+        report_repeated(&scene)
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
@@ -109,6 +117,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
         record.e = flow.octets[0]
         ring_push(&core.ring)
     flow_let_go(core, flow)
+    tally_close(&flow.session.tally, &core.pool)
     settle(core, flow, now)
     flow_remove(&core.flows, &core.pool, flow)
 

@@ -88,7 +88,14 @@ cdef struct Counters:
     uint64_t flows_dropped
     uint64_t flows_reset
     uint64_t flows_stalled     # ended for others, as their receivers took nothing
+    uint64_t findings_repeated  # counted, and not told
     uint64_t internal_errors
+
+# Findings of a kind about packets of no flow, for whose telling there is only time to go by.
+cdef struct Strangers:
+    uint64_t second
+    uint32_t count             # in that second
+    uint32_t untold            # since the last one that was told
 
 cdef struct Core:
     FlowTable flows
@@ -100,6 +107,7 @@ cdef struct Core:
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
     uint64_t drops[DROP_REASONS]
+    Strangers strangers[MOST_FINDINGS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
     uint64_t timeout[AGES]     # by FlowAge, nanoseconds
     uint64_t held_timeout

@@ -93,6 +93,9 @@ DROP_NAMES = (
     "flow_ended", "end_kept", "internal", "option", "rst", "closed", "cookie", "early", "memory",
 )
 
+#: By RecordKind, from 1 on.
+RECORD_NAMES = ("finding", "command", "reply", "message", "flow", "repeated")
+
 cdef enum:
     MOST_HERE = 48             # operations of one packet besides those it releases
     WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
@@ -412,5 +415,7 @@ cdef class Engine:
         out["memory_now"] = self.core.pool.used
         out["flows_opened_now"] = self.core.flows.opened
         out["table_octets"] = self.core.flows.bucket_count * sizeof(Flow *)
-        out["records_lost"] = self.core.ring.lost
+        out["records_lost"] = sum(self.core.ring.lost)
+        for kind, name in enumerate(RECORD_NAMES, start=1):
+            out["records_lost." + name] = self.core.ring.lost[kind]
         return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

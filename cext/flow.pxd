@@ -91,6 +91,8 @@ cdef inline Source flow_source(const FlowTable *table, const Flow *flow) noexcep
 # Both FINs have been seen, or a RST.
 cdef inline bint flow_closed(const Flow *flow) noexcept nogil:
     return flow.end == END_FIN or flow.end == END_RST
+# A keyed hash of an address, of IPv6 of its /64.
+cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil
 
 # Whether the client has to wait for a reply.
 cdef inline bint flow_waiting(const Flow *flow) noexcept nogil:

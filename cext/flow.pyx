@@ -143,6 +143,7 @@ cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server
     bucket = bucket_of(table, &flow.identity)
     table.next_id += 1
     flow.identity.flow_id = table.next_id
+    flow.identity.source = source_at(table, flow.identity.client, flow.identity.family)
     flow.started = flow.seen = now
     flow.bucket_next = table.buckets[bucket]
     table.buckets[bucket] = flow
@@ -206,3 +207,11 @@ cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept no
 
 cdef void flow_client(Packet *packet, bint to_server, Identity *identity) noexcept nogil:
     identify(packet, to_server, identity)
+
+
+cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil:
+    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1).
+    cdef uint8_t octets[8]
+    memset(octets, 0, 8)
+    memcpy(octets, address, 4 if family == 4 else 8)
+    return <uint16_t> nm_siphash(table.key, octets, 8)

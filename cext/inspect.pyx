@@ -64,6 +64,7 @@ from nfmailguard.cext.smtp cimport (
     STREAM_MEMORY_LIMIT,
     Dialogue,
     Scene,
+    lender_settle,
     out_of_memory,
 )
 from nfmailguard.cext.store cimport store_span
@@ -122,6 +123,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
                                      stream.octets + decided)
             if decided < length and stream_ahead(&flow.stream[1]) != NULL:
                 pump(core, flow, True, now, out)       # followed only: what the client said before the next reply
+    lender_settle(&core.lender)
     changed[0] = scene.edits if flow.ruling.apply else 0
     verdict[0] = scene.verdict
     if scene.verdict != ACTION_PASS or flow.fate != FLOW_INSPECTED:

@@ -131,6 +131,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "to_fields": data.to_fields or 0,
         "invalid_recipients": address.invalid_recipients or 0,
         "outstanding_commands": limits.outstanding_commands,
+        "findings_told": limits.findings_told,
     }
 
 

@@ -161,6 +161,7 @@ class _Tally:
         self.capture: CaptureFile | None = None
         self.findings: Counter[tuple[int, int, bool]] = Counter()
         self.mails = 0
+        self._told: dict[int, dict[int, int]] = {}  # by flow: the last number of each finding
         self._engine = engine
         self._progress = progress
 
@@ -171,11 +172,20 @@ class _Tally:
                 action, applied = self._engine.action(spec.name)
                 self.findings[number, ACTIONS.index(action), applied] = times
 
+    def _add(self, record: Record) -> None:
+        # A record stands for all of its kind since the last one that was told.
+        told = self._told.setdefault(record.flow_id, {}) if record.flow_id else {}
+        number = record.numbers[1]
+        self.findings[record.finding, record.action, record.applied] += number - told.get(record.finding, 0)
+        told[record.finding] = number
+
     def drain(self) -> None:
         while records := self._engine.drain():
             for record in map(Record.of, records):
-                if record.kind == RecordKind.FINDING:
-                    self.findings[record.finding, record.action, record.applied] += 1
+                if record.kind in (RecordKind.FINDING, RecordKind.REPEATED):
+                    self._add(record)
+                elif record.kind == RecordKind.FLOW:
+                    self._told.pop(record.flow_id, None)
                 elif record.kind == RecordKind.MESSAGE:
                     self.mails += 1
             for writer in self.writers:

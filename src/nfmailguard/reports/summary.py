@@ -31,6 +31,9 @@ LOSSES = {
     "records_lost": "events lost: written too slowly",
     "events_lost": "events that could not be written",
     "log_lines_lost": "log lines that could not be sent",
+    "events_withheld": "events withheld: limits.log_rate",
+    "log_lines_withheld": "log lines withheld: limits.log_rate",
+    "event_flows_forgotten": "flows forgotten by the log: limits.event_memory",
     "internal_errors": "internal errors (please report)",
 }
 

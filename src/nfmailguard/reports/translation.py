@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nfmailguard.plain import printable
-from nfmailguard.policy.model import Policy, Restore
+from nfmailguard.policy.model import Limits, Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import Row, rows, shown
 from nfmailguard.smtp.turns import Turn
@@ -64,7 +64,11 @@ def render(
                 line(f"{side}> {shown(row.seen)}")
     for finding in result.findings:
         note = " (hypothetical)" if finding.hypothetical else ""
+        note += f" (the {finding.number}th)" if finding.number > Limits().findings_told else ""
         verb = f" {finding.verb}" if finding.verb else ""
         line(f"# {finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}")
+    for name, count in result.counts.items():
+        if count > max((finding.number for finding in result.findings if finding.name == name), default=0):
+            line(f"# {name}: {count} in all")
     if result.ended is not None:
         line(f"# the connection ends: {result.ended}")

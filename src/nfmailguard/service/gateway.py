@@ -278,7 +278,9 @@ class Gateway:
             total.update(lane.engine.counters())
             total.update({f"queue.{name}": value for name, value in lane.driver.counters().items()})
             if lane.writer:
-                total["events_written"] += lane.writer.written
+                total.update(lane.writer.counters())
+            if lane.cisco:
+                total["log_lines_withheld"] += lane.cisco.withheld
         if self._sink:
             total["events_lost"] = self._sink.lost
         if self._syslog:
@@ -345,7 +347,13 @@ class Gateway:
         self._syslog = open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
         stack.callback(self._syslog.close)
         for lane in self._lanes:
-            lane.cisco = CiscoWriter(lane.engine.rules, self._syslog, interfaces=ours.names(), style=str(ours.style))
+            lane.cisco = CiscoWriter(
+                lane.engine.rules,
+                self._syslog,
+                interfaces=ours.names(),
+                style=str(ours.style),
+                rate=self._config.limits.log_rate,
+            )
 
     def _open_sink(self, stack: ExitStack) -> None:
         if self._config.log.eve is None:
@@ -353,7 +361,13 @@ class Gateway:
         self._sink = sink = open_sink(self._config.log.eve)
         stack.callback(sink.close)
         for lane in self._lanes:
-            lane.writer = EveWriter(lane.engine.rules, sink, engine=lane.number, alerts=self._config.log.alerts)
+            lane.writer = EveWriter(
+                lane.engine.rules,
+                sink,
+                engine=lane.number,
+                alerts=self._config.log.alerts,
+                limits=self._config.limits,
+            )
 
     def _reopen_logs(self) -> None:
         for log in (self._sink, self._syslog):

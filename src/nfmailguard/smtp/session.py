@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
+from nfmailguard.policy.model import CONDITION_OF, Action, Limits, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
 from nfmailguard.smtp.measured import Part
 from nfmailguard.smtp.mime import FileNames
@@ -50,6 +50,12 @@ class Asked(IntEnum):
     EHLO = 2  #: EHLO was the first thing said, and is not answered
     TOLD = 3  #: and its reply has been read: there is no other
     DOUBT = 4  #: any may be: a server that skips a line, or answers one twice, shifts the count
+
+
+def is_told(number: int) -> bool:
+    """Whether the finding of its kind with this number is told: the first ones, then each time it has doubled."""
+    first = Limits().findings_told
+    return number <= first or number in (first << doubled for doubled in range(1, 32))
 
 
 class Ended(Exception):  # noqa: N818, no error: an ending
@@ -105,18 +111,22 @@ class Session:
         action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
             return action
-        self.result.findings.append(
-            # A verb that nobody knows may be a secret.
-            ModelFinding(
-                name,
-                action,
-                to_server,
-                verb if verb in VERB_INDEX else "",
-                self.state.name.lower(),
-                offset,
-                self.hypothetical,
+        self.result.counts[name] += 1
+        number = self.result.counts[name]
+        if is_told(number):
+            self.result.findings.append(
+                # A verb that nobody knows may be a secret.
+                ModelFinding(
+                    name,
+                    action,
+                    to_server,
+                    verb if verb in VERB_INDEX else "",
+                    self.state.name.lower(),
+                    offset,
+                    self.hypothetical,
+                    number,
+                )
             )
-        )
         if name == "reply.ambiguous" and self.recovery:
             self.ignored = True  # what cannot be told from a message is left alone
         if not self.apply:

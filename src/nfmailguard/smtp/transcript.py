@@ -128,7 +128,9 @@ def as_json(policy: Policy, turns: Sequence[Turn], *, apply: bool, restore: Rest
                 "state": finding.state,
                 "offset": finding.offset,
                 "hypothetical": finding.hypothetical,
+                "count": finding.number,
             }
             for finding in result.findings
         ],
+        "counts": dict(result.counts),
     }
