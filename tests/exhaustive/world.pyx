@@ -76,6 +76,7 @@ cdef extern from "kernel.h" nogil:
     struct kernel:
         uint64_t now
         uint64_t since
+        uint64_t issued
         uint64_t connections
         uint32_t irs
         uint32_t rcv_nxt
@@ -452,6 +453,7 @@ cdef void settle() noexcept nogil:
             # No number is left that came from a cookie: which minute it is does not matter any more.
             begun += server.now // (60 * SECOND) * (60 * SECOND)
             server.now %= 60 * SECOND
+            server.issued = 0
 
 
 # What the client knows, and does.
@@ -796,6 +798,9 @@ cdef digest state_digest() noexcept nogil:
         digest_number(&one, server.connections)
     else:
         digest_number(&one, server.now % (COOKIE_ROUND * 60 * SECOND))
+        place = <uint32_t> (server.now // (60 * SECOND) % COOKIE_ROUND)
+        digest_number(&one, server.issued >> place & 1 | (server.issued >> (place - 1) & 1) << 1 if place else
+                      server.issued & 1)
         if cookie_good():
             digest_number(&one, <uint64_t> cookie_isn << 32 | cookie_number)
             digest_number(&one, server.last_rcv_nxt)
