@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -60,6 +60,9 @@ bench: ## all benchmarks, with each target's figure and yes or no, as root: buil
 
 bench-loss: setup ## bulk mail under loss beside accept-all, as root; some ten minutes
 	python benchmarks/loss.py --json build/loss.json
+
+bench-hostile: build ## what hostile octets cost beside honest text, in instructions; needs valgrind
+	python benchmarks/hostile.py
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate

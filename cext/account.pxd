@@ -5,15 +5,20 @@ from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow cimport Flow
 from nfmailguard.cext.pool cimport Pool
 from nfmailguard.cext.smtp cimport Dialogue
+from nfmailguard.cext.stream cimport stream_is_empty
 
 # The flow's dialogue, lent when it has none; NULL without memory. Who has memory has a dialogue.
 cdef Dialogue *dialogue_of(Core *core, Flow *flow) noexcept nogil
 # Gives the dialogue back where nothing is being said, nor kept; or anyway.
-cdef void rest(Core *core, Flow *flow) noexcept nogil
+cdef void rest_if_at_rest(Core *core, Flow *flow) noexcept nogil
+cdef inline void rest(Core *core, Flow *flow) noexcept nogil:
+    if stream_is_empty(&flow.stream[0]) and stream_is_empty(&flow.stream[1]):
+        rest_if_at_rest(core, flow)
+
 cdef void close_dialogue(Core *core, Flow *flow) noexcept nogil
 # Puts what the flow has on its source's account, and the flow in its place in the list.
 cdef void account(Core *core, Flow *flow, uint64_t now) noexcept nogil
-# What its receivers have taken makes a flow younger among those that have memory.
+# What its receivers have taken makes a flow that is listed younger.
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil
 # Whether `need` more bytes are within the shares of the flow and its source.
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil

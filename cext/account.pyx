@@ -10,7 +10,6 @@ from nfmailguard.cext.flow cimport flow_source
 from nfmailguard.cext.pool cimport PAGE_OCTETS
 from nfmailguard.cext.share cimport add_bytes, bytes_of
 from nfmailguard.cext.smtp cimport dialogue_close, dialogue_lend, dialogue_list, dialogue_rest, dialogue_unlist
-from nfmailguard.cext.stream cimport stream_is_empty
 
 cdef enum:
     A_GOOD_PART = 4            # of what a flow has, one part in so many
@@ -44,10 +43,8 @@ cdef inline void discharge(Core *core, Flow *flow, uint64_t charged) noexcept no
         add_bytes(&core.flows.shares, flow_source(&core.flows, flow), 0 - charged)
 
 
-cdef void rest(Core *core, Flow *flow) noexcept nogil:
+cdef void rest_if_at_rest(Core *core, Flow *flow) noexcept nogil:
     cdef uint64_t charged = flow.dialogue.charged
-    if not stream_is_empty(&flow.stream[0]) or not stream_is_empty(&flow.stream[1]):
-        return
     dialogue_rest(&core.lender, &flow.session, &flow.dialogue)
     if flow.dialogue == NULL:
         discharge(core, flow, charged)
@@ -62,8 +59,6 @@ cdef void close_dialogue(Core *core, Flow *flow) noexcept nogil:
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     # Not of single bytes, nor of one direction while the other one takes nothing.
     cdef Dialogue *dialogue = flow.dialogue
-    if dialogue == NULL or not dialogue.listed:
-        return
     dialogue.taken += core.pool.taken
     if dialogue.taken >= dialogue.bytes // A_GOOD_PART and now - dialogue.since >= LISTED_LATE:
         dialogue_unlist(&core.lender, dialogue)

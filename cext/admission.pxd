@@ -4,7 +4,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow cimport Flow
 from nfmailguard.cext.operation cimport Operations
-from nfmailguard.cext.options cimport OPTION_TIMESTAMPS
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Packet
 
 cdef enum Standing:            # of a segment, by the receiver's window
@@ -17,8 +16,6 @@ cdef Standing segment_standing(Flow *flow, bint to_server, Packet *packet) noexc
 # Takes the ACK and the window for the other direction's stream; False when the packet has been answered.
 cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                                Operations *out) noexcept nogil
-# A young flow whose server has not been heard of anything new for too long ends: True when the packet was answered.
-cdef bint repeats_too_long(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil
 # Makes urgent data plain data; `cleared`: the header was changed. False when the packet has been answered.
 cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
                       Operations *out) noexcept nogil
@@ -33,9 +30,9 @@ cdef inline bint agreed(const Flow *flow, uint8_t option) noexcept nogil:
     return flow.stream[0].offers & flow.stream[1].offers & option != 0
 
 # Whether the segment's receiver may drop it unread for what its header says: the reason, a DropReason, or 0.
-# Takes its timestamp; where the ruling applies, options that were not agreed become NOPs.
+# Where the ruling applies, options that were not agreed become NOPs.
 cdef inline uint8_t refused(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    if packet.payload == packet.tcp + 20 and not packet.extended and not agreed(flow, OPTION_TIMESTAMPS):
+    if packet.payload == packet.tcp + 20 and not packet.extended:
         return 0                                   # a bare header
     return refused_by_header(core, flow, to_server, packet)
 

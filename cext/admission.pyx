@@ -9,17 +9,16 @@ has made no room for. Does not know payloads.
 
 from libc.stdint cimport int32_t, uint16_t
 
-from nfmailguard.cext.core cimport DROP_CLOSED, DROP_FINDING, DROP_GAP, DROP_OPTION, DROP_TIMESTAMP
-from nfmailguard.cext.ending cimport answer_by, end_flow, refuse, report_condition
+from nfmailguard.cext.core cimport DROP_FINDING, DROP_GAP, DROP_OPTION
+from nfmailguard.cext.ending cimport answer_by, refuse, report_condition
 from nfmailguard.cext.options cimport (
     OPTION_SACK,
     OPTION_SACK_PERMITTED,
     OPTION_SCALE,
-    OPTION_TIMESTAMPS,
     options_read,
 )
 from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff, packet_blank_ip_options, packet_fix_checksums
-from nfmailguard.cext.smtp cimport ACTION_LOG, ACTION_RESET, STREAM_GAP, STREAM_URGENT
+from nfmailguard.cext.smtp cimport ACTION_LOG, STREAM_GAP, STREAM_URGENT
 from nfmailguard.cext.stream cimport (
     Ahead,
     Stream,
@@ -30,41 +29,24 @@ from nfmailguard.cext.stream cimport (
     stream_ended,
     stream_isn,
 )
-from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
+from nfmailguard.cext.verdict cimport accept, drop_if, replace
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
     FEWEST_SHARES = 4          # flows may begin to send before the others' windows are lowered for them
     LEAST_SHARE = 4096         # octets: below two segments a sender waits for time-outs
-    YOUNG = 180                # seconds; a SYN cookie lives for two minutes (MAX_SYNCOOKIE_AGE), more or less
-    MOST_REPEATING = 45        # seconds
 
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    cdef Stream *stream = &flow.stream[to_server]
     cdef bint apply = flow.ruling.apply
-    cdef bint shaken = stream.known and flow.stream[not to_server].known
-    cdef uint8_t allowed = OPTION_SACK | OPTION_TIMESTAMPS
+    cdef bint shaken = flow.stream[0].known and flow.stream[1].known
     if packet.extended and apply:
         if packet.family == 6:
             return DROP_OPTION                     # RFC 8200 4.2: some options a host must refuse, and mail needs none
         packet_blank_ip_options(packet)
-    if shaken:
-        allowed = (OPTION_SACK if agreed(flow, OPTION_SACK_PERMITTED) else 0) | (
-            OPTION_TIMESTAMPS if agreed(flow, OPTION_TIMESTAMPS) else 0)
-    options_read(packet, allowed, apply and shaken)
+    options_read(packet, OPTION_SACK if agreed(flow, OPTION_SACK_PERMITTED) else 0, apply and shaken)
     core.counters.options_blanked += packet.changed
-    if packet.options.refused:
-        return DROP_OPTION
-    if not shaken or not allowed & OPTION_TIMESTAMPS or packet.flags & TCP_RST:
-        return 0                                   # RFC 7323 3.2: a RST need not carry them
-    if not packet.options.present & OPTION_TIMESTAMPS:
-        return DROP_TIMESTAMP if apply else 0      # RFC 7323 3.2: its receiver may drop it; many do not
-    if nm_seq_diff(stream.timestamp, packet.options.timestamp) > 0:
-        return DROP_TIMESTAMP
-    if nm_seq_diff(packet.seq, stream.next_seq) <= 0 and nm_seq_diff(packet.seq, stream.kept_seq) >= 0:
-        stream.timestamp = packet.options.timestamp
-    return 0
+    return DROP_OPTION if packet.options.refused else 0
 
 
 cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -132,7 +114,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
         if nm_seq_diff(packet.ack, last) > 0:
             # Octets have been acknowledged that did not come through us. Who only guesses does not know
             # the very place; a true one says it again there.
-            if to_server and packet.seq != flow.stream[to_server].next_seq:
+            if packet.seq != flow.stream[to_server].next_seq:
                 drop_if(core, flow.ruling.apply, DROP_GAP, packet.queued.id, out)
             else:
                 refuse(core, flow, not to_server, STREAM_GAP, DROP_GAP, packet, now, out)
@@ -144,33 +126,6 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
     elif not to_server and packet.ack != stream_isn(stream) + 1:
         flow.confirmed = 1
     take_window(flow, to_server, packet)
-    return True
-
-
-cdef bint repeats_too_long(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    """Whether the server has only been repeating itself, for longer than a young flow may: the flow ends.
-
-    A server whose client does not answer forgets the connection without a word, in Linux after 102 s where its
-    program has closed (tcp_orphan_retries), and within the two minutes of a SYN cookie's life the client's ACK
-    alone would open another one, which this flow would be taken for. What the client seems to acknowledge proves
-    nothing: it may die on the way.
-    """
-    cdef Stream *stream = &flow.stream[0]
-    cdef uint64_t age
-    if (nm_seq_diff(packet.seq, stream.next_seq) >= 0 or nm_seq_diff(packet.seq + packet.payload_length,
-                                                                     stream.next_seq) > 0
-            or (packet.flags & TCP_ACK and nm_seq_diff(packet.ack, flow.stream[1].kept_seq) > 0)):
-        flow.repeats_since = 0
-        return False
-    age = (now - flow.started) // 1_000_000_000
-    if not stream.known or not flow.confirmed or age >= YOUNG or not flow.ruling.apply:
-        return False
-    if flow.repeats_since == 0:
-        flow.repeats_since = <uint8_t> age + 1
-    if age + 1 - flow.repeats_since < MOST_REPEATING:
-        return False
-    drop(core, DROP_CLOSED, packet.queued.id, out)
-    end_flow(core, flow, ACTION_RESET, now, out)
     return True
 
 

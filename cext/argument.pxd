@@ -1,7 +1,7 @@
 # Arguments of commands, octet by octet: addresses, chunk sizes, NULs, and how long lines are.
 from libc.stdint cimport uint8_t, uint64_t
 
-from nfmailguard.cext.smtp cimport Dialogue, Scene, note_change
+from nfmailguard.cext.smtp cimport NOT_AGAIN, Dialogue, Scene, again, note_change, report
 
 cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_FIRST = 0
@@ -13,6 +13,9 @@ cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_LAS = 6
     SIZE_LAST = 7
     SIZE_INVALID = 8
+
+cdef enum:                             # bits of Dialogue.reported; the others are command's and argument's own
+    REPORTED_NUL = 8
 
 # The next octet of MAIL's or RCPT's argument.
 cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
@@ -30,6 +33,14 @@ cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
 cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil
 # A NUL anywhere in a command line.
 cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+
+# Reports an octet of a command line that has no place there, and what it becomes; `shown`: it is no secret's.
+cdef inline uint8_t report_octet(Scene *scene, uint8_t finding, uint8_t verb, uint64_t offset, uint8_t octet,
+                                 uint8_t becomes, bint shown) noexcept nogil:
+    cdef uint8_t action = again(scene, finding, True)
+    if action == NOT_AGAIN:
+        action = report(scene, finding, True, verb, offset, &octet, shown, &becomes, 1)
+    return action
 
 cdef inline void put(Scene *scene, uint8_t *at, uint8_t octet) noexcept nogil:
     if at[0] != octet:

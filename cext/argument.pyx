@@ -32,11 +32,10 @@ cdef enum:
     SPACE = 32
     CLOSING_BRACKET = 62
 
-cdef enum Reported:
+cdef enum:                             # of Dialogue.reported; NUL's is in argument.pxd
     REPORTED_LENGTH = 1
     REPORTED_CHARACTER = 2
     REPORTED_ADDRESS = 4
-    REPORTED_NUL = 8
     REPORTED_CUT = 16
 
 cdef enum AddressPhase:
@@ -73,7 +72,6 @@ cdef void measure_address(Scene *scene, Dialogue *dialogue, uint8_t octet, uint6
 
 cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
     cdef uint8_t octet = at[0]
-    cdef uint8_t blank = SPACE
     cdef bint illegal = scene.ruling.illegal[octet]
     if scene.ruling.brackets:                      # S-ASDM: "> must be preceded by <"
         if octet == c"<":
@@ -85,7 +83,7 @@ cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t 
     if illegal:
         if not dialogue.reported & REPORTED_CHARACTER:
             dialogue.reported |= REPORTED_CHARACTER
-            report(scene, ADDRESS_ILLEGAL_CHARACTER, True, dialogue.verb, offset, &octet, 1, &blank, 1)
+            report_octet(scene, ADDRESS_ILLEGAL_CHARACTER, dialogue.verb, offset, octet, SPACE, True)
         if scene.ruling.apply and scene.ruling.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
             put(scene, at, SPACE)
     if dialogue.verb == VERB_MAIL and scene.ruling.sender_length:
@@ -120,11 +118,9 @@ cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
 
 cdef void nul_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
     # RFC 5321 2.4, 4.1.2: never in a command; some servers leave it out, some end the line there.
-    cdef uint8_t octet = 0
-    cdef uint8_t blank = SPACE
     if not dialogue.reported & REPORTED_NUL:
         dialogue.reported |= REPORTED_NUL
-        report(scene, COMMAND_NUL, True, dialogue.verb, offset, &octet, 1, &blank, 1)
+        report_octet(scene, COMMAND_NUL, dialogue.verb, offset, 0, SPACE, True)
     # In a verb it stays what it is: such a verb is none, and is masked.
     if scene.ruling.apply and scene.ruling.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase >= PHASE_ARGUMENT:
         put(scene, at, SPACE)

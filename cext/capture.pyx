@@ -36,6 +36,8 @@ cdef class CaptureLoop:
     def __cinit__(self, Engine engine):
         self.engine = engine
         self.core = NULL if engine is None else engine.core
+        if self.core != NULL:
+            self.core.ring.unshared = 1                # a file waits for whoever reads the records
 
     def __dealloc__(self):
         release(self)

@@ -9,7 +9,8 @@ and no partial line is held. What leaves ends its lines with CRLF and nothing el
 (where bare CR and LF are blanked), so no server can see another line than we do.
 """
 
-from libc.string cimport memchr, memcpy, memset
+from libc.stdint cimport uint16_t
+from libc.string cimport memchr, memcpy
 
 from nfmailguard.cext.argument cimport (
     SIZE_INVALID,
@@ -19,6 +20,7 @@ from nfmailguard.cext.argument cimport (
     measure_line,
     nul_octet,
     put,
+    report_octet,
     sasl_octet,
     size_complete,
     size_octet,
@@ -26,7 +28,16 @@ from nfmailguard.cext.argument cimport (
 from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
 from nfmailguard.cext.restore cimport report_damage, restore_command, verb_masked
-from nfmailguard.cext.secret cimport hide_secrets, in_secret, note_secret, shown_of_verb, shown_of_line, shows_argument
+from nfmailguard.cext.run cimport (
+    FATE_LETTER,
+    FATE_NOOP,
+    FATE_OPEN,
+    FATE_PASS,
+    Manner,
+    line_run,
+    manner_of,
+)
+from nfmailguard.cext.secret cimport in_secret, note_secret, shown_of_line
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -35,7 +46,6 @@ from nfmailguard.cext.smtp cimport (
     ARGUMENT_RECIPIENT,
     ARGUMENT_SECRET,
     ARGUMENT_SENDER,
-    BDAT_NOT_OFFERED,
     BDAT_SIZE_INVALID,
     COMMAND_BARE_CR,
     COMMAND_BARE_LF,
@@ -48,6 +58,7 @@ from nfmailguard.cext.smtp cimport (
     INPUT_DATA,
     LINE_OCTETS,
     NAME_OCTETS,
+    NOT_AGAIN,
     PHASE_ARGUMENT,
     PHASE_SASL,
     PHASE_START,
@@ -62,73 +73,23 @@ from nfmailguard.cext.smtp cimport (
     VERB_RSET,
     VERB_UNKNOWN,
     Line,
+    again,
     begin_message,
     begins_anew,
     expect_reply,
     give_line,
     lend_line,
     line_add,
-    name_begins,
-    name_is,
     note_asked,
     out_of_memory,
     report,
 )
+from nfmailguard.cext.verb cimport find_verb, refusal, report_verb, spelled_out, verb_possible
 
 cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
-    DOT = 46
-    EXCERPT = 48                       # octets of a line a finding shows
-
-cdef enum Fate:                        # of the verb being read
-    FATE_PASS = 0
-    FATE_OPEN = 1                      # cut by the segment's end: decided by prefix
-    FATE_LETTER = 2
-    FATE_NOOP = 3
-
-cdef uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
-    cdef uint32_t i
-    if length and octets[0] == DOT:
-        return scene.grammar.verb_dot
-    if length > NAME_OCTETS:
-        return VERB_UNKNOWN
-    for i in range(1, scene.grammar.verb_count):
-        if name_is(&scene.grammar.verbs[i], octets, length):
-            return <uint8_t> i
-    return VERB_UNKNOWN
-
-
-cdef bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
-    cdef uint32_t i
-    if length == 1 and octets[0] == DOT:
-        return dialogue.body_as_commands
-    if scene.ruling.allow[VERB_UNKNOWN]:
-        return True
-    for i in range(1, scene.grammar.verb_count):
-        if scene.ruling.allow[i] and name_begins(&scene.grammar.verbs[i], octets, length):
-            return True
-    return False
-
-
-cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb, uint32_t length) noexcept nogil:
-    # The finding that keeps a verb of `length` octets from passing, or 0. What begins with a dot is none
-    # but where a message is taken for commands, and ends it there.
-    if verb == scene.grammar.verb_dot:
-        return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
-    if not scene.ruling.allow[verb]:
-        return COMMAND_DENIED
-    if verb == VERB_BDAT and scene.ruling.hold and not scene.session.offered_chunking:
-        return BDAT_NOT_OFFERED
-    return 0
-
-
-cdef bint spelled_out(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
-    # Whether the octets are a whole verb that passes.
-    cdef uint8_t verb = find_verb(scene, octets, length)
-    return verb != VERB_UNKNOWN and scene.ruling.allow[verb]
 
 
 cdef uint8_t choose_fate(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -202,47 +163,16 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
         line.sent += 1
 
 
-cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
-                         uint32_t length) noexcept nogil:
-    # `rest`: what follows the verb in this segment; its first word is shown, and never a secret.
-    cdef Line *line = dialogue.command
-    cdef uint8_t before[LINE_OCTETS + EXCERPT]
-    cdef uint8_t after[LINE_OCTETS + EXCERPT]
-    cdef uint32_t size = line.length if line.length < EXCERPT else EXCERPT
-    cdef uint32_t sent = line.sent if line.sent < size else size
-    cdef uint32_t more = 0
-    cdef const char *noop = b"NOOP"
-    size = shown_of_verb(scene, line.octets, size, verb)
-    sent = sent if sent < size else size
-    if shows_argument(scene, verb):
-        while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF and (
-                rest[more] > SPACE or more == 0):
-            more += 1
-    memcpy(before, line.octets, size)
-    memcpy(before + size, rest, more)
-    hide_secrets(before, size + more)
-    memcpy(after, before, size + more)
-    if scene.ruling.action[finding] != ACTION_MASK:
-        return report(scene, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
-    if scene.ruling.unknown == FORM_NOOP and dialogue.fate != FATE_LETTER and size >= 4:
-        memset(after, SPACE, size)
-        memcpy(after, noop, 4)
-    else:
-        if not scene.ruling.apply:
-            sent = 0
-        memset(after + sent, scene.ruling.letter, size - sent)
-    if scene.ruling.unknown == FORM_XALL:
-        memset(after + size, scene.ruling.letter, more)
-    return report(scene, finding, True, verb, dialogue.line_offset,
-                  before, size + more, after, size + more)
-
-
-cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length, uint64_t offset) noexcept nogil:
+cdef inline void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
+                          uint64_t offset) noexcept nogil:
     """The verb is complete; ``at`` is the octet that ends it, ``length`` octets from there are in this segment."""
+    settle_verb(scene, dialogue, find_verb(scene, dialogue.command.octets, dialogue.verb_length), at, length, offset)
+
+
+cdef void settle_verb(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t *at, uint32_t length,
+                      uint64_t offset) noexcept nogil:
     cdef Line *line = dialogue.command
-    cdef uint8_t verb = VERB_UNKNOWN
-    cdef uint8_t finding
-    verb = find_verb(scene, line.octets, dialogue.verb_length)
+    cdef uint8_t finding, action = ACTION_PASS
     dialogue.phase = PHASE_ARGUMENT
     dialogue.verb = verb
     dialogue.address_phase = 0
@@ -255,7 +185,11 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
     finding = refusal(scene, dialogue, verb, dialogue.verb_length)
     if not finding and dialogue.fate == FATE_LETTER and scene.ruling.faithful:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
-    if finding and report_verb(scene, dialogue, finding, verb, at, length) == ACTION_MASK:
+    if finding:
+        action = again(scene, finding, True)
+        if action == NOT_AGAIN:
+            action = report_verb(scene, dialogue, finding, verb, at, length)
+    if action == ACTION_MASK:
         dialogue.denied = 1
         dialogue.mask_rest |= scene.ruling.unknown == FORM_XALL
         # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
@@ -267,6 +201,14 @@ cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t lengt
         scene.session.recipients += 1
         if scene.ruling.recipients and scene.session.recipients > scene.ruling.recipients:
             report(scene, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
+
+
+cdef inline void end_of_verb(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nogil:
+    """The space behind a verb."""
+    note_secret(scene, dialogue)                   # a server may answer before the line has ended
+    line_add(dialogue.command, SPACE)
+    if dialogue.mask_rest:
+        put(scene, at, scene.ruling.letter)
 
 
 cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -303,18 +245,17 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         nul_octet(scene, dialogue, at, offset)
         if scene.verdict != ACTION_PASS:
             return
-    masked = dialogue.mask_rest
-    measure_line(scene, dialogue, at[0], offset)
-    if dialogue.mask_rest and not masked:
-        dialogue.fate = FATE_LETTER
-    if scene.verdict != ACTION_PASS:
-        return
+    if dialogue.line_length > scene.ruling.near_length:
+        masked = dialogue.mask_rest
+        measure_line(scene, dialogue, at[0], offset)
+        if dialogue.mask_rest and not masked:
+            dialogue.fate = FATE_LETTER
+        if scene.verdict != ACTION_PASS:
+            return
     if dialogue.phase == PHASE_VERB:
         if at[0] == SPACE and not dialogue.leading:
             end_verb(scene, dialogue, at, length, offset)
-            line_add(dialogue.command, SPACE)
-            if dialogue.mask_rest and scene.ruling.apply:
-                put(scene, at, scene.ruling.letter)
+            end_of_verb(scene, dialogue, at)
         else:
             verb_octet(scene, dialogue, at)
         return
@@ -388,6 +329,8 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         record.verb = dialogue.verb
         record.a = dialogue.line_offset
         record.b = dialogue.denied
+        record.c = scene.session.found
+        scene.session.found = 0
         if dialogue.verb != VERB_UNKNOWN:
             record_text(record, text, shown_of_line(scene, dialogue, text), False)
         ring_push(scene.ring)
@@ -419,24 +362,83 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     dialogue.verb = VERB_UNKNOWN
 
 
+cdef uint32_t whole_verb(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length, bint blank_cr,
+                         uint64_t offset) noexcept nogil:
+    """Reads a line's verb without anything odd, and the octet or CRLF behind it: as octet by octet, and quicker.
+
+    How many octets that are; 0: it is not for us.
+    """
+    cdef uint32_t end = 0, i
+    cdef uint8_t verb, finding, fate = FATE_PASS
+    cdef const char *noop = b"NOOP"
+    cdef Line *line
+    while end < length and octets[end] > SPACE:
+        end += 1
+    if (end == length or (octets[end] != SPACE and (octets[end] != CR or end + 1 == length or octets[end + 1] != LF))
+            or end >= LINE_OCTETS or end >= scene.ruling.near_length
+            or scene.ruling.restore or scene.ruling.faithful):
+        return 0
+    line = lend_line(scene.lender)
+    if line == NULL:
+        return 0
+    begin_line(scene, dialogue, offset)
+    dialogue.command = line
+    dialogue.line_length = dialogue.verb_length = line.length = <uint16_t> end
+    dialogue.leading = 0
+    memcpy(line.octets, octets, end)
+    verb = find_verb(scene, octets, end)
+    finding = refusal(scene, dialogue, verb, end)
+    if finding and scene.ruling.apply and scene.ruling.action[finding] == ACTION_MASK:
+        fate = FATE_NOOP if scene.ruling.unknown == FORM_NOOP and end >= 4 else FATE_LETTER
+        for i in range(end):
+            put(scene, octets + i, scene.ruling.letter if fate == FATE_LETTER else noop[i] if i < 4 else SPACE)
+    else:
+        line.sent = <uint16_t> end
+    dialogue.fate = fate
+    dialogue.phase = PHASE_VERB
+    if octets[end] == SPACE:
+        dialogue.line_length += 1
+        settle_verb(scene, dialogue, verb, octets + end, length - end, offset + end)
+        end_of_verb(scene, dialogue, octets + end)
+        return end + 1
+    settle_verb(scene, dialogue, verb, octets + end + (not blank_cr), length - end if blank_cr else 0,
+                offset + end + (not blank_cr))
+    if scene.verdict == ACTION_PASS:
+        end_line(scene, dialogue, octets + end + 1, offset + end + 1)
+    return end + 2
+
+
 cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
                              uint64_t offset) noexcept nogil:
     """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
     cdef uint8_t carriage_return = CR
-    cdef uint8_t line_feed = LF
-    cdef uint8_t blank = SPACE
     cdef uint8_t octet
     cdef bint blank_cr = scene.ruling.apply and scene.ruling.action[COMMAND_BARE_CR] == ACTION_BLANK
-    cdef bint ended
+    cdef bint ended = 0
+    cdef uint32_t run
+    cdef Manner manner
+    manner_of(scene, &manner)
     while at < length and scene.verdict == ACTION_PASS:
         octet = octets[at]
+        if dialogue.phase != PHASE_START and octet != CR and not dialogue.after_cr:
+            run = line_run(scene, dialogue, &manner, octets, at, length, offset)
+            if run:
+                at += run
+                continue
+        elif octet > SPACE and dialogue.phase == PHASE_START and not dialogue.after_cr:
+            run = whole_verb(scene, dialogue, octets + at, length - at, blank_cr, offset + at)
+            at += run
+            if run and dialogue.phase == PHASE_START and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
+                break
+            if run:
+                continue
         ended = 0
         if dialogue.after_cr:
             dialogue.after_cr = 0
             if octet == LF:
                 ended = 1
-            elif report(scene, COMMAND_BARE_CR, True, dialogue.verb, offset + at,
-                        &octet, not in_secret(scene, dialogue), &line_feed, 1) == ACTION_BLANK:
+            elif report_octet(scene, COMMAND_BARE_CR, dialogue.verb, offset + at, octet, LF,
+                              not in_secret(scene, dialogue)) == ACTION_BLANK:
                 # The CR has left, maybe in an earlier segment: make it the line end it looks like.
                 put(scene, octets + at, LF)
                 ended = 1
@@ -451,8 +453,8 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
                 end_verb(scene, dialogue, octets + at, length - at, offset + at)
             dialogue.after_cr = 1
         elif octet == LF:
-            if report(scene, COMMAND_BARE_LF, True, dialogue.verb, offset + at,
-                      &octet, 1, &blank, 1) == ACTION_BLANK:
+            if report_octet(scene, COMMAND_BARE_LF, dialogue.verb, offset + at, octet, SPACE,
+                            not in_secret(scene, dialogue)) == ACTION_BLANK:
                 put(scene, octets + at, SPACE)
                 ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
             elif scene.verdict == ACTION_PASS:

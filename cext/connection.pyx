@@ -5,10 +5,11 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint32_t
 
 from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
+from nfmailguard.cext.cookie cimport earlier_of, note_earlier
 from nfmailguard.cext.core cimport (
     DROP_FLAGS,
     DROP_FLOW_ENDED,
@@ -31,6 +32,7 @@ from nfmailguard.cext.ending cimport (
     refuse,
     report_condition,
     report_stranger,
+    set_scene,
 )
 from nfmailguard.cext.flow cimport (
     AGE_CLOSING,
@@ -86,16 +88,23 @@ from nfmailguard.cext.smtp cimport (
     PACKET_ODD_FLAGS,
     PACKET_SYN_DATA,
     Ruling,
+    Scene,
+    report_repeated,
     session_open,
 )
 from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
+from nfmailguard.cext.tally cimport tally_close
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
 
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
     cdef Record *record
+    cdef Scene scene
     drop_held(core, flow, out)
+    if flow.session.tally.word:
+        set_scene(core, flow, &scene, now)
+        report_repeated(&scene)
     record = ring_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
     if record != NULL:
         record.to_server = 1
@@ -108,6 +117,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
         record.e = flow.octets[0]
         ring_push(&core.ring)
     flow_let_go(core, flow)
+    tally_close(&flow.session.tally, &core.pool)
     settle(core, flow, now)
     flow_remove(&core.flows, &core.pool, flow)
 
@@ -195,9 +205,9 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     cdef Flow *flow
     cdef uint8_t action = ACTION_PASS
     cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
-    if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not to_server:
+    if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and (not to_server or inspected_port(core, packet.source_port)):
         drop_if(core, report_stranger(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
-                packet.queued.id, out)             # no mail server opens a connection from its port
+                packet.queued.id, out)             # no connection is opened from a mail server's port
         return
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
         flow = open_flow(core, packet, True, now, out)
@@ -246,9 +256,6 @@ cdef void note_offer(Flow *flow, bint to_server, bint other, Packet *packet) noe
     stream.offers = packet.options.present | (stream.offers if to_server else 0)
     if packet.options.present & OPTION_SCALE:
         stream.scale = packet.options.scale
-    stream.timestamp = packet.options.timestamp
-    if not to_server:
-        flow.stream[1].timestamp = packet.options.echo     # the client's that the server has noted
 
 
 cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
@@ -313,13 +320,18 @@ cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packe
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    cdef uint32_t earlier[2]
     if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
             and not flow_closed(flow) and not flow.confirmed and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, False, packet, now, out)
     elif flow_closed(flow) or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
         # The ports are used again: another connection, inspected from its beginning.
+        earlier_of(flow, earlier)
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
+        flow = flow_find(&core.flows, packet, True)
+        if flow != NULL:
+            note_earlier(flow, earlier[0], earlier[1])
     else:
         # Only the server knows whether it still has the old connection (RFC 9293 3.10.7.4); its
         # SYN and ACK to this one would begin another flow, be the numbers the old ones or not.
@@ -336,6 +348,7 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
     SYN cookies are (RFC 4987 3.6).
     """
     cdef Stream *stream = &flow.stream[0]
+    cdef uint32_t earlier[2]
     if flow.other_syn_seen and packet.ack == flow.other_syn + 1:
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
@@ -346,9 +359,13 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
             and packet.ack == stream_isn(&flow.stream[1]) + 1):
         if not flow.answered:
             # The latest one until the client has answered: SYN cookies change.
+            if flow.syn_ack and packet.seq != stream_isn(stream):
+                earlier_of(flow, earlier)
+                note_earlier(flow, earlier[0], earlier[1])
             pin(flow, False, packet)
             begin_stream(flow, False, packet.seq)
             flow.syn_ack = 1
+            flow.started = now                     # a cookie is as old as the answer it stands in
         if packet.seq == stream_isn(stream):
             take_acknowledgement(core, flow, False, packet, now, out)
             syn_packet(core, flow, False, False, packet, now, out)
@@ -375,6 +392,8 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     """The flow that the server's answer to ``other_syn`` begins, in place of ``flow``; NULL without memory."""
     cdef Flow old = flow[0]
+    cdef uint32_t earlier[2]
+    earlier_of(flow, earlier)
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
@@ -382,6 +401,7 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
     flow.identity.rule = old.identity.rule
     flow.ruling = &core.rules[old.identity.rule].ruling
     begin_stream(flow, True, old.other_syn)
+    note_earlier(flow, earlier[0], earlier[1])
     flow.interface[1] = old.interface[1]
     flow.stream[1].interface_known = old.stream[1].interface_known
     flow.towards = old.towards
@@ -395,8 +415,7 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
     cdef Stream *stream = &flow.stream[to_server]
     cdef Ahead *ahead = stream_ahead(stream)
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
-    if flow.fate == FLOW_PASSED and core.offload:
-        return True                                # the numbers have gone by unseen; conntrack has checked them
+    cdef int32_t widest = <int32_t> stream.widest
     if not flow.syn_ack and flow.fate == FLOW_INSPECTED:
         # A refusal acknowledges the SYN; and the client may end what it has only begun.
         return behind == 0 if to_server else packet.flags & TCP_ACK and packet.ack == stream_isn(&flow.stream[1]) + 1
@@ -410,8 +429,8 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
         if packet.seq == ahead_end(ahead):
             return True                            # what its sender has sent farthest
     # A server without the connection answers with the number that it was asked for, one that gives it up with
-    # the end of a window that has shrunk, maybe: none sends a RST and goes on.
-    return not to_server
+    # the end of a window that has shrunk since, maybe.
+    return not to_server and -widest <= nm_seq_diff(packet.seq, stream.kept_seq) <= widest + 1
 
 
 cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
@@ -425,7 +444,12 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
     cdef bint apply = flow.ruling.apply
     if not ends_connection(core, flow, to_server, packet):
         # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
-        drop_if(core, apply and (flow.syn_ack or flow.fate == FLOW_PASSED), DROP_RST, packet.queued.id, out)
+        # Where packets go by unseen, its receiver knows the number, and we do not.
+        if flow.fate == FLOW_INSPECTED:
+            apply = apply and flow.syn_ack
+        elif core.offload:
+            apply = False
+        drop_if(core, apply, DROP_RST, packet.queued.id, out)
         return
     flow.end = END_RST
     if packet.payload_length and apply:

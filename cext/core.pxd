@@ -36,9 +36,9 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_END_KEPT              # the beginning of an end of data, which the sender repeats with the rest
     DROP_INTERNAL
     DROP_OPTION                # a header or an option its receiver may refuse the segment for
-    DROP_TIMESTAMP             # no agreed timestamp, or an old one (RFC 7323 5)
     DROP_RST                   # at a number its receiver does not expect
-    DROP_CLOSED                # the server has closed, or seems to
+    DROP_CLOSED                # the server has closed
+    DROP_COOKIE                # an ACK that could open another connection
     DROP_EARLY                 # before the greeting
     DROP_MEMORY                # none to keep it in at the moment: its sender repeats it
     DROP_REASONS
@@ -88,7 +88,14 @@ cdef struct Counters:
     uint64_t flows_dropped
     uint64_t flows_reset
     uint64_t flows_stalled     # ended for others, as their receivers took nothing
+    uint64_t findings_repeated  # counted, and not told
     uint64_t internal_errors
+
+# Findings of a kind about packets of no flow, for whose telling there is only time to go by.
+cdef struct Strangers:
+    uint64_t second
+    uint32_t count             # in that second
+    uint32_t untold            # since the last one that was told
 
 cdef struct Core:
     FlowTable flows
@@ -100,6 +107,7 @@ cdef struct Core:
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
     uint64_t drops[DROP_REASONS]
+    Strangers strangers[MOST_FINDINGS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
     uint64_t timeout[AGES]     # by FlowAge, nanoseconds
     uint64_t held_timeout
@@ -107,6 +115,7 @@ cdef struct Core:
     uint64_t settled           # of the streams' memory, what the flows had when they were last asked
     uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
+    uint64_t cookie_life       # nanoseconds a SYN cookie may be good for
     uint32_t rule_count
     uint32_t held_limit        # of all flows
     uint32_t held_flow_limit

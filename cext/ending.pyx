@@ -10,8 +10,16 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.account cimport close_dialogue, rest, settle
-from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMITTED
-from nfmailguard.cext.flow cimport AGE_CLOSING, FLOW_DROPPED, FLOW_INSPECTED, FLOW_PASSED, FLOW_RESET, flow_touch
+from nfmailguard.cext.core cimport DROP_FLOW_ENDED, DROP_HELD_TOO_LONG, MOST_EMITTED, Strangers
+from nfmailguard.cext.flow cimport (
+    AGE_CLOSING,
+    FLOW_DROPPED,
+    FLOW_INSPECTED,
+    FLOW_PASSED,
+    FLOW_RESET,
+    flow_touch,
+    source_at,
+)
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_RST, packet_build
 from nfmailguard.cext.pool cimport memory_cost
@@ -28,7 +36,11 @@ from nfmailguard.cext.smtp cimport (
     report,
 )
 from nfmailguard.cext.stream cimport held_free, stream_close, stream_held, stream_release
+from nfmailguard.cext.tally cimport TALLY_UNTOLD
 from nfmailguard.cext.verdict cimport accept, drop
+
+cdef enum:
+    SECOND = 1000000000                # ns
 
 
 cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept nogil:
@@ -40,6 +52,7 @@ cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept
     scene.identity = &flow.identity
     scene.session = &flow.session
     scene.finding_counts = core.finding_counts
+    scene.repeated = &core.counters.findings_repeated
     scene.now = now
 
 
@@ -55,6 +68,21 @@ cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) n
     return ACTION_PASS if action <= ACTION_LOG else action
 
 
+cdef uint32_t strangers_number(Strangers *strangers, uint32_t first, uint64_t now) noexcept nogil:
+    # So many a second are told; the next one's number says how many it stands for.
+    cdef uint32_t number
+    if now // SECOND != strangers.second:
+        strangers.second = now // SECOND
+        strangers.count = 0
+    if strangers.count >= first:
+        strangers.untold += 1
+        return TALLY_UNTOLD
+    strangers.count += 1
+    number = strangers.untold + 1
+    strangers.untold = 0
+    return number
+
+
 cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
     cdef Scene scene
     cdef Session session
@@ -66,6 +94,7 @@ cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint t
     identity.family = packet.family
     memcpy(identity.client, packet.source if to_server else packet.destination, size)
     memcpy(identity.server, packet.destination if to_server else packet.source, size)
+    identity.source = source_at(&core.flows, identity.client, identity.family)
     if packet.tcp != NULL:
         identity.client_port = packet.source_port if to_server else packet.destination_port
         identity.server_port = packet.destination_port if to_server else packet.source_port
@@ -78,6 +107,8 @@ cdef uint8_t report_stranger(Core *core, Packet *packet, uint8_t finding, bint t
     scene.identity = &identity
     scene.session = &session
     scene.finding_counts = core.finding_counts
+    scene.repeated = &core.counters.findings_repeated
+    scene.number = strangers_number(&core.strangers[finding], scene.ruling.findings_told, now)
     scene.now = now
     return report(&scene, finding, to_server, 0, 0, NULL, 0, NULL, 0)
 

@@ -7,11 +7,11 @@ later packet, by ``core_expire`` or by ``core_finish``. Keeps invariant 7: nothi
 peer sends raises. No sockets, no clock, no Python object a packet.
 """
 
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
+from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from nfmailguard.cext.account cimport note_progress, settle
-from nfmailguard.cext.admission cimport let_go, odd_flags, refused, repeats_too_long
+from nfmailguard.cext.admission cimport let_go, odd_flags, refused
 from nfmailguard.cext.connection cimport (
     count_packet,
     first_packet,
@@ -24,9 +24,11 @@ from nfmailguard.cext.connection cimport (
     starting_up,
     unparsed,
 )
+from nfmailguard.cext.cookie cimport hide_cookie
 from nfmailguard.cext.core cimport (
     DROP_CHECKSUM,
     DROP_CLOSED,
+    DROP_COOKIE,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
     DROP_INTERFACE,
@@ -88,8 +90,11 @@ FLOW_OCTETS = memory_cost(sizeof(Flow))
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
-    "flow_ended", "end_kept", "internal", "option", "timestamp", "rst", "closed", "early", "memory",
+    "flow_ended", "end_kept", "internal", "option", "rst", "closed", "cookie", "early", "memory",
 )
+
+#: By RecordKind, from 1 on.
+RECORD_NAMES = ("finding", "command", "reply", "message", "flow", "repeated")
 
 cdef enum:
     MOST_HERE = 48             # operations of one packet besides those it releases
@@ -113,32 +118,34 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
                       Operations *out) noexcept nogil:
     """A packet of a flow that is not looked at any more: only its end matters.
 
-    A server that has closed may forget the connection without a word (RFC 9293 3.6, FIN-WAIT-2), and take what
-    the client sends for another one's: there is nothing more for it to say.
+    A server that has closed may forget the connection without a word (RFC 9293 3.6, FIN-WAIT-2): what is said
+    after its FIN, by either side, is not of this connection.
     """
     cdef Stream *stream = &flow.stream[to_server]
     cdef Stream *other = &flow.stream[not to_server]
     cdef uint32_t end = packet.seq + packet.payload_length
-    if to_server and packet.payload_length and other.fin and flow.ruling.apply:
+    cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
+    if packet.payload_length and flow.ruling.apply and flow.stream[0].fin and nm_seq_diff(
+            end, stream.kept_seq if to_server else stream.fin_seq) > 0:
         drop(core, DROP_CLOSED, packet.queued.id, out)
-        end_flow(core, flow, ACTION_RESET, now, out)
+        if to_server:
+            end_flow(core, flow, ACTION_RESET, now, out)
         return
-    if not to_server and repeats_too_long(core, flow, packet, now, out):
-        return
-    if nm_seq_diff(end, stream.next_seq) > 0:
-        stream.octets += end - stream.next_seq
-        stream.next_seq = end
-    if packet.flags & TCP_ACK and nm_seq_diff(packet.ack, other.kept_seq) > 0:
-        other.kept_seq = packet.ack
-    if packet.flags & TCP_FIN:
-        stream.fin = 1
-        stream.fin_seq = end
-        if other.fin:
-            flow.end = END_FIN
+    if ahead <= <int32_t> stream.widest and -ahead <= <int32_t> stream.widest:   # who only guesses moves nothing
+        if nm_seq_diff(end, stream.next_seq) > 0:
+            stream.octets += end - stream.next_seq
+            stream.next_seq = end
+        if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.kept_seq) <= <int32_t> other.widest:
+            other.kept_seq = packet.ack
+        if packet.flags & TCP_FIN and ahead <= 0 and end == stream.next_seq:
+            stream.fin = 1
+            stream.fin_seq = end
+            if other.fin:
+                flow.end = END_FIN
     if packet.changed:
         let_go(core, flow, to_server, packet, True, out)
-    elif stream.fin or other.fin:
-        accept(core, packet.queued.id, out)            # its end is to be seen
+    elif stream.fin or other.fin or now - flow.started < core.cookie_life:
+        accept(core, packet.queued.id, out)            # the rest is to be seen
     else:
         accept_settled(core, packet.queued.id, out)
 
@@ -221,13 +228,16 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         drop_if(core, flow.ruling.apply, reason, queued.id, out)
     elif packet.flags & TCP_RST:
         reset_packet(core, flow, to_server, &packet, now, out)
+    elif to_server and flow.ruling.apply and not hide_cookie(core, flow, &packet, now):
+        drop(core, DROP_COOKIE, queued.id, out)
     elif flow.fate == FLOW_PASSED:
         pass_packet(core, flow, to_server, &packet, now, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
         settle(core, flow, now)
         if core.pool.taken:
-            note_progress(core, flow, now)
+            if flow.dialogue != NULL and flow.dialogue.listed:
+                note_progress(core, flow, now)
             core.pool.taken = 0
     age = age_of(core, flow)
     if flow.age == AGE_EMBRYONIC and AGE_EMBRYONIC < age < AGE_CLOSING:
@@ -405,5 +415,7 @@ cdef class Engine:
         out["memory_now"] = self.core.pool.used
         out["flows_opened_now"] = self.core.flows.opened
         out["table_octets"] = self.core.flows.bucket_count * sizeof(Flow *)
-        out["records_lost"] = self.core.ring.lost
+        out["records_lost"] = sum(self.core.ring.lost)
+        for kind, name in enumerate(RECORD_NAMES, start=1):
+            out["records_lost." + name] = self.core.ring.lost[kind]
         return out, [self.core.finding_counts[i] for i in range(MOST_FINDINGS)]

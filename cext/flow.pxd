@@ -34,7 +34,6 @@ cdef struct Flow:
     uint8_t age                # FlowAge
     uint8_t fate               # FlowFate
     uint8_t end                # FlowEnd, as it would be reported now: END_FIN and END_RST close
-    uint8_t repeats_since      # seconds of the flow's age, and 1: the server has said nothing new since; 0: it has
     uint8_t syn_ack            # the server answered
     uint8_t answered           # and the client acknowledged that
     uint8_t other_syn_seen
@@ -92,6 +91,8 @@ cdef inline Source flow_source(const FlowTable *table, const Flow *flow) noexcep
 # Both FINs have been seen, or a RST.
 cdef inline bint flow_closed(const Flow *flow) noexcept nogil:
     return flow.end == END_FIN or flow.end == END_RST
+# A keyed hash of an address, of IPv6 of its /64.
+cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil
 
 # Whether the client has to wait for a reply.
 cdef inline bint flow_waiting(const Flow *flow) noexcept nogil:

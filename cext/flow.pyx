@@ -143,6 +143,7 @@ cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server
     bucket = bucket_of(table, &flow.identity)
     table.next_id += 1
     flow.identity.flow_id = table.next_id
+    flow.identity.source = source_at(table, flow.identity.client, flow.identity.family)
     flow.started = flow.seen = now
     flow.bucket_next = table.buckets[bucket]
     table.buckets[bucket] = flow
@@ -195,7 +196,10 @@ cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
 
 cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil:
     """As many as the source leaves free: one alone has half of the table, of n each one part of n + 1."""
-    cdef uint32_t have = flows_of(&table.shares, source_of(&table.shares, identity.family, identity.client))
+    cdef uint32_t have
+    if not table.source_limit and table.opened < table.limit - table.opened:
+        return True                                # be they all of this one
+    have = flows_of(&table.shares, source_of(&table.shares, identity.family, identity.client))
     if table.source_limit:
         return have < table.source_limit
     return have < table.limit - table.opened or have <= table.limit // MOST_CROWDED
@@ -203,3 +207,11 @@ cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept no
 
 cdef void flow_client(Packet *packet, bint to_server, Identity *identity) noexcept nogil:
     identify(packet, to_server, identity)
+
+
+cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil:
+    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1).
+    cdef uint8_t octets[8]
+    memset(octets, 0, 8)
+    memcpy(octets, address, 4 if family == 4 else 8)
+    return <uint16_t> nm_siphash(table.key, octets, 8)

@@ -16,7 +16,6 @@ from nfmailguard.cext.admission cimport (
     STANDING_OLD,
     Standing,
     let_go,
-    repeats_too_long,
     segment_standing,
     take_acknowledgement,
     take_urgent,
@@ -65,6 +64,7 @@ from nfmailguard.cext.smtp cimport (
     STREAM_MEMORY_LIMIT,
     Dialogue,
     Scene,
+    lender_settle,
     out_of_memory,
 )
 from nfmailguard.cext.store cimport store_span
@@ -123,6 +123,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
                                      stream.octets + decided)
             if decided < length and stream_ahead(&flow.stream[1]) != NULL:
                 pump(core, flow, True, now, out)       # followed only: what the client said before the next reply
+    lender_settle(&core.lender)
     changed[0] = scene.edits if flow.ruling.apply else 0
     verdict[0] = scene.verdict
     if scene.verdict != ACTION_PASS or flow.fate != FLOW_INSPECTED:
@@ -411,8 +412,6 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if standing == STANDING_BEYOND:
         core.counters.beyond_window += 1
         drop_if(core, flow.ruling.apply, DROP_WINDOW, packet.queued.id, out)
-        return
-    if not to_server and repeats_too_long(core, flow, packet, now, out):
         return
     if (standing != STANDING_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):

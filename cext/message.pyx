@@ -32,6 +32,8 @@ from nfmailguard.cext.smtp cimport (
     HEADER_LINE_TOO_LONG,
     INPUT_COMMANDS,
     INPUT_DATA,
+    NOT_AGAIN,
+    again,
     expect_reply,
     note_change,
     report,
@@ -39,6 +41,7 @@ from nfmailguard.cext.smtp cimport (
 
 cdef extern from "scan.h" nogil:
     size_t nm_odd_octet(const uint8_t *p, size_t length, uint8_t before) noexcept
+    size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
     const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
     bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
 
@@ -69,36 +72,72 @@ cdef inline bint shape(Scene *scene, Dialogue *dialogue, uint8_t *octet, uint8_t
                        uint64_t offset) noexcept nogil:
     # Reports a non-standard end of data; whether `octet` was overwritten with `blank`.
     cdef uint8_t before = octet[0]
-    if report(scene, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1) != ACTION_BLANK:
+    cdef uint8_t action = again(scene, DATA_SMUGGLING_SHAPE, True)
+    if action == NOT_AGAIN:
+        action = report(scene, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1)
+    if action != ACTION_BLANK:
         return False
     note_change(scene)
     octet[0] = blank
     return True
 
 
+cdef inline uint32_t next_dot(const uint8_t *octets, uint32_t at, uint32_t length) noexcept nogil:
+    """The index of the next dot, or ``length``."""
+    cdef uint32_t near = at + 4 if length - at > 4 else length
+    cdef const uint8_t *dot
+    while at < near:                               # where dots are dense, a call costs more than the looking
+        if octets[at] == DOT:
+            return at
+        at += 1
+    dot = <const uint8_t *> memchr(octets + at, DOT, length - at)
+    return <uint32_t> (dot - octets) if dot != NULL else length
+
+
+cdef uint32_t first_nul(Scene *scene, const uint8_t *octets, uint32_t at, uint32_t length) noexcept nogil:
+    """The index of the first NUL to be blanked, or ``length``."""
+    cdef const uint8_t *nul = NULL
+    if scene.ruling.apply and scene.ruling.action[DATA_NUL] == ACTION_BLANK:
+        nul = <const uint8_t *> memchr(octets + at, 0, length - at)
+    return <uint32_t> (nul - octets) if nul != NULL else length
+
+
+cdef inline void blank_nuls(Scene *scene, uint8_t *octets, uint32_t length) noexcept nogil:
+    """There is one in what is read."""
+    if scene.edits == 0:
+        note_change(scene)
+        scene.edits = 0
+    scene.edits += <uint32_t> nm_blank_nuls(octets, length)
+
+
 cdef uint32_t find_end(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
                        uint64_t offset, bint *ended) noexcept nogil:
-    # The index behind CRLF.CRLF, or `length` when the message goes on.
+    # The index behind CRLF.CRLF, or `length` when the message goes on. Some servers leave NULs out before they
+    # look for the end of data: where they are blanked, none is left to.
     cdef uint8_t state = dialogue.data_state
     cdef uint32_t stop
-    cdef uint8_t *dot
+    cdef uint32_t nul = first_nul(scene, octets, at, length)
     cdef uint8_t octet
     ended[0] = 0
     while at < length and scene.verdict == ACTION_PASS:
-        octet = octets[at]
         if state < DATA_DOT:
-            dot = <uint8_t *> memchr(octets + at, DOT, length - at)
-            stop = <uint32_t> (dot - octets) if dot != NULL else length
+            stop = next_dot(octets, at, length)
+            if nul < stop:
+                blank_nuls(scene, octets + at, stop - at)
             # The two octets before a dot tell all there is to know.
             if stop - at >= 2:
                 state = step(step(DATA_TEXT, octets[stop - 2]), octets[stop - 1])
             elif stop - at == 1:
-                state = step(state, octet)
+                state = step(state, octets[at])
             at = stop
-            if dot != NULL:
+            if at < length:
                 at += 1
                 state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
-        elif state == DATA_DOT_CR:
+            continue
+        if octets[at] == 0 and nul < length:
+            blank_nuls(scene, octets + at, 1)
+        octet = octets[at]
+        if state == DATA_DOT_CR:
             if octet == LF:
                 ended[0] = 1
             elif shape(scene, dialogue, octets + at, LF, offset + at):
@@ -121,29 +160,6 @@ cdef uint32_t find_end(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32
             state = DATA_TEXT
             at += 1
     dialogue.data_state = state
-    return at
-
-
-cdef uint32_t find_end_behind_nuls(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
-                                   uint64_t offset, bint *ended) noexcept nogil:
-    # Some servers leave NULs out before they look for the end of data: where they are blanked, none is left to.
-    cdef bint blank = scene.ruling.apply and scene.ruling.action[DATA_NUL] == ACTION_BLANK
-    cdef uint8_t *nul = NULL
-    cdef uint32_t stop
-    ended[0] = 0
-    while at < length and not ended[0] and scene.verdict == ACTION_PASS:
-        if blank:
-            nul = <uint8_t *> memchr(octets + at, 0, length - at)
-        stop = <uint32_t> (nul - octets) if nul != NULL else length
-        at = find_end(scene, dialogue, octets, at, stop, offset, ended)
-        if nul != NULL and at == stop and not ended[0] and scene.verdict == ACTION_PASS:
-            note_change(scene)
-            octets[stop] = SPACE
-            stop += 1
-            # Behind ".<CR>" the very next octet may end the message, and what follows is a command.
-            while dialogue.data_state != DATA_DOT_CR and stop < length and octets[stop] == 0:
-                octets[stop] = SPACE
-                stop += 1
     return at
 
 
@@ -261,7 +277,7 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
         end = length
     else:
         find_odd(dialogue, octets, at, length, odd)    # as they came: find_end makes some of them spaces
-        end = find_end_behind_nuls(scene, dialogue, octets, at, length, offset, &ended)
+        end = find_end(scene, dialogue, octets, at, length, offset, &ended)
         report_odd(scene, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
         report_odd(scene, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
         report_odd(scene, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
@@ -288,6 +304,8 @@ cdef uint32_t message_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
         record.to_server = 1
         record.state = scene.session.state
         record.a = dialogue.message_octets - 3     # without the dot and its CRLF
+        record.c = scene.session.found
+        scene.session.found = 0
         ring_push(scene.ring)
     dialogue.message_octets = 0
     dialogue.input = INPUT_COMMANDS
@@ -333,6 +351,8 @@ cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
         record.to_server = 1
         record.state = scene.session.state
         record.a = dialogue.message_octets
+        record.c = scene.session.found
+        scene.session.found = 0
         ring_push(scene.ring)
     dialogue.message_octets = 0
     dialogue.last_chunk = 0

@@ -190,7 +190,7 @@ cdef void mime_octets(Scene *scene, Dialogue *dialogue, const uint8_t *octets, u
             dialogue.mime_line = LINE_START
         elif octet == CR:
             pass
-        elif dialogue.mime_line == LINE_REST and not dialogue.mime_header:
+        elif dialogue.mime_line == LINE_REST and (not dialogue.mime_header or dialogue.mime == MIME_NOTHING):
             end = <const uint8_t *> memchr(octets + at, LF, length - at)
             if end == NULL:
                 return

@@ -8,8 +8,7 @@ cdef enum:  # OptionBit: the options mail connections use
     OPTION_SCALE = 2           # RFC 7323 2, in a SYN
     OPTION_SACK_PERMITTED = 4  # RFC 2018 2, in a SYN
     OPTION_SACK = 8            # RFC 2018 3, never in a SYN
-    OPTION_TIMESTAMPS = 16     # RFC 7323 3
-    OPTIONS_OF_SYN = 1 | 2 | 4 | 16
+    OPTIONS_OF_SYN = 1 | 2 | 4
 
 # Fills packet.options. Where `write`, every option outside `allowed` (OptionBit), every second one of a
 # kind, and whatever follows a length that cannot be right become NOPs, which sets packet.changed.

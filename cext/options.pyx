@@ -3,13 +3,13 @@
 
 Promises: one pass over at most 40 bytes, every option read within its checked length. A
 receiver that knows an option which the handshake did not agree on may drop the segment
-unread (MD5, RFC 2385; AO, RFC 5925), so such options do not pass. Does not know flows.
+unread (MD5, RFC 2385; AO, RFC 5925), so such options do not pass. Nor do timestamps: one
+that is old, or missing, makes some receivers drop a segment (RFC 7323 3.2, 5), and mail
+needs none. Does not know flows.
 """
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
-
-from nfmailguard.cext.packet cimport nm_get32
 
 cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
     KIND_END = 0
@@ -18,20 +18,16 @@ cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
     KIND_SCALE = 3
     KIND_SACK_PERMITTED = 4
     KIND_SACK = 5
-    KIND_TIMESTAMPS = 8
     KIND_MD5 = 19
     KIND_AO = 29
     KIND_MULTIPATH = 30
 
 cdef enum:
     MOST_SCALE = 14                # RFC 7323 2.3
-    ONLY_TIMESTAMPS = 0x0101080a   # two NOPs and the timestamps, as RFC 7323 appendix A lays them out
 
 
 cdef inline uint8_t bit_of(const uint8_t *option) noexcept nogil:
     """The OptionBit of an option, or 0: of another kind, or not of its kind's length."""
-    if option[0] == KIND_TIMESTAMPS and option[1] == 10:
-        return OPTION_TIMESTAMPS
     if option[0] == KIND_SACK and option[1] >= 10 and (option[1] - 2) % 8 == 0:
         return OPTION_SACK
     if option[0] == KIND_SEGMENT_SIZE and option[1] == 4:
@@ -69,10 +65,7 @@ cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
             blank(packet, at, length, write)
         else:
             packet.options.present |= bit
-            if bit == OPTION_TIMESTAMPS:
-                packet.options.timestamp = nm_get32(at + 2)
-                packet.options.echo = nm_get32(at + 6)
-            elif bit == OPTION_SCALE:
+            if bit == OPTION_SCALE:
                 packet.options.scale = at[2] if at[2] < MOST_SCALE else MOST_SCALE
         at += length
 
@@ -80,11 +73,5 @@ cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
 cdef void options_read(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
     memset(&packet.options, 0, sizeof(packet.options))
     if packet.payload == packet.tcp + 20:
-        return
-    if (packet.payload == packet.tcp + 32 and allowed & OPTION_TIMESTAMPS
-            and nm_get32(packet.tcp + 20) == ONLY_TIMESTAMPS):
-        packet.options.present = OPTION_TIMESTAMPS
-        packet.options.timestamp = nm_get32(packet.tcp + 24)
-        packet.options.echo = nm_get32(packet.tcp + 28)
         return
     read_each(packet, allowed, write)

@@ -45,8 +45,6 @@ cdef enum ParseResult:
 
 # What a TCP header's options say; options_read fills it.
 cdef struct Options:
-    uint32_t timestamp         # TSval, where present has OPTION_TIMESTAMPS
-    uint32_t echo              # TSecr
     uint8_t present            # OptionBit
     uint8_t scale              # of windows, where present has OPTION_SCALE
     uint8_t refused            # an option that a receiver without its key drops the segment for

@@ -80,6 +80,9 @@ cdef void part_octets(Scene *scene, Dialogue *dialogue, const uint8_t *octets, u
                         return
                 dialogue.part_line += 1
                 at += 1
+                if dialogue.part_name == NO_NAME:
+                    dialogue.part_line += stop - at    # no other octet of the line matters
+                    break
         if end == NULL:
             return
         end_line(scene, dialogue, offset + stop)

@@ -3,14 +3,19 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     RECORD_TEXT = 288          # octets of text a record holds, `before` and `after` together
+    RECORD_KINDS = 8
+    RING_FLOWS = 4096          # counts of what flows have in the ring; strangers may share one
+    RING_SOURCES = 65536       # and of what sources have: two for each, which are rarely shared both
 
 cdef enum:  # RecordKind
-    RECORD_FINDING = 1         # finding, action, verb, state; a = stream offset
-    RECORD_COMMAND = 2         # a command line as it came; a = stream offset, b = 1 when denied
+    RECORD_FINDING = 1         # finding, action, verb, state; a = stream offset, b = its number in the flow
+    RECORD_COMMAND = 2         # a command line as it came; a = stream offset, b = 1 when denied, c = bits of
+                               # the findings in what the client has said since the last such record or message
     RECORD_REPLY = 3           # a complete reply; code; verb it answers; text of its last line
-    RECORD_MESSAGE = 4         # end of data; a = octets of the message
+    RECORD_MESSAGE = 4         # end of data; a = octets of the message, c as of a command
     RECORD_FLOW = 5            # a flow ended; a = start ns, b,c = packets, octets to the server,
                                # d,e = to the client; code = FlowEnd
+    RECORD_REPEATED = 6        # at a flow's end: finding, action; b = how many of it there were, more than were told
 
 cdef enum:  # FlowEnd
     END_TIMEOUT = 0
@@ -27,6 +32,7 @@ cdef struct Identity:
     uint16_t server_port
     uint8_t family             # 4 or 6
     uint8_t rule               # index of the FlowRule
+    uint16_t source            # a keyed hash of its client's address (of IPv6, the /64)
     uint8_t client[16]         # IPv4 in the first four octets
     uint8_t server[16]
 
@@ -55,14 +61,20 @@ cdef struct Ring:
     Record *records            # `size` of them, a power of two
     uint32_t size
     uint32_t kinds             # bit 1 << kind: somebody wants these; 0 costs nothing
+    uint8_t unshared           # nobody has a share: whoever makes records waits until they are read
     uint64_t head              # next to write; the packet thread's
     uint64_t tail              # next to read; the reader's
-    uint64_t lost              # records that found no place
+    uint64_t lost[RECORD_KINDS]    # records that found no place
+    # How many each source, and each flow, has ever pushed, and how many of them have been read.
+    uint32_t pushed_by_source[2][RING_SOURCES]
+    uint32_t read_by_source[2][RING_SOURCES]
+    uint32_t pushed_by_flow[RING_FLOWS]
+    uint32_t read_by_flow[RING_FLOWS]
 
 cdef int ring_open(Ring *ring, uint32_t size) noexcept nogil
 cdef void ring_close(Ring *ring) noexcept nogil
-# The next free record with its identity and kind, or NULL: nobody wants the kind, or the ring
-# is full (counted as lost). ring_push publishes it.
+# The next free record with its identity and kind, or NULL: nobody wants the kind, the ring is full,
+# or the flow or its source has its share of it (counted as lost). ring_push publishes it.
 cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil
 # Appends text to the reserved record, before or after, as much as fits.
 cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bint after) noexcept nogil

@@ -1,8 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The records ring: one writer (the packet thread), one reader (Python), no lock.
 
-Promises: a full ring loses the newest record, counts it and never waits. Does not
-know what a record means to anybody; ``events.records`` does.
+Promises: a full ring loses the newest record, counts it and never waits. Half of it is kept for
+sources that have few records in it; of the other half a source may have as many as it leaves free,
+a flow half as many (Choudhury and Hahne 1998): however many some make, there is room for the rest.
+Does not know what a record means to anybody; ``events.records`` does.
 """
 
 from libc.stdlib cimport calloc, free
@@ -12,9 +14,13 @@ cdef extern from *:
     """
     #define nm_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define nm_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    #define nm_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+    #define nm_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
     """
     uint64_t nm_load_acquire(uint64_t *p) noexcept nogil
     void nm_store_release(uint64_t *p, uint64_t v) noexcept nogil
+    uint32_t nm_load_relaxed(uint32_t *p) noexcept nogil
+    void nm_store_relaxed(uint32_t *p, uint32_t v) noexcept nogil
 
 
 cdef int ring_open(Ring *ring, uint32_t size) noexcept nogil:
@@ -29,12 +35,52 @@ cdef void ring_close(Ring *ring) noexcept nogil:
     ring.records = NULL
 
 
+cdef enum:
+    QUIET = 32                         # records of a source that may stand in the half that is kept for such
+
+
+cdef inline uint32_t flow_share(const Identity *identity) noexcept nogil:
+    return <uint32_t> identity.flow_id & (RING_FLOWS - 1)
+
+
+cdef inline uint32_t second_share(const Identity *identity) noexcept nogil:
+    # Of the same address: who collides with somebody here does not in the keyed one.
+    cdef uint64_t network
+    memcpy(&network, identity.client, 8)           # of IPv4, zeros behind
+    return <uint32_t> ((network * 0x9e3779b97f4a7c15ULL) >> 48)
+
+
+cdef inline uint32_t waiting_of_source(Ring *ring, const Identity *identity) noexcept nogil:
+    cdef uint32_t first = identity.source, second = second_share(identity)
+    first = ring.pushed_by_source[0][first] - nm_load_relaxed(&ring.read_by_source[0][first])
+    second = ring.pushed_by_source[1][second] - nm_load_relaxed(&ring.read_by_source[1][second])
+    return first if first < second else second
+
+
+cdef inline void count_read(uint32_t *count) noexcept nogil:
+    nm_store_relaxed(count, count[0] + 1)
+
+
+cdef bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
+    cdef uint32_t used = <uint32_t> (ring.head - nm_load_acquire(&ring.tail))
+    cdef uint32_t source, flow
+    if used < ring.size // 6 or ring.unshared:     # nobody can have his share yet
+        return used < ring.size
+    source = waiting_of_source(ring, identity)
+    if source < QUIET:
+        return used < ring.size
+    flow = flow_share(identity)
+    flow = ring.pushed_by_flow[flow] - nm_load_relaxed(&ring.read_by_flow[flow])
+    used += ring.size // 2
+    return used + source < ring.size and used + 2 * flow < ring.size
+
+
 cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil:
     cdef Record *record
     if not ring.kinds >> kind & 1:
         return NULL
-    if ring.head - nm_load_acquire(&ring.tail) >= ring.size:
-        ring.lost += 1
+    if not has_room(ring, identity):
+        ring.lost[kind] += 1
         return NULL
     record = &ring.records[ring.head & (ring.size - 1)]
     memset(record, 0, sizeof(Record) - RECORD_TEXT)
@@ -58,6 +104,10 @@ cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bi
 
 
 cdef void ring_push(Ring *ring) noexcept nogil:
+    cdef const Identity *identity = &ring.records[ring.head & (ring.size - 1)].identity
+    ring.pushed_by_source[0][identity.source] += 1
+    ring.pushed_by_source[1][second_share(identity)] += 1
+    ring.pushed_by_flow[flow_share(identity)] += 1
     nm_store_release(&ring.head, ring.head + 1)
 
 
@@ -79,5 +129,8 @@ cdef list ring_drain(Ring *ring, int most):
             (<const char *> r.text)[:r.before_length],
             (<const char *> r.text)[r.before_length:r.before_length + r.after_length],
         ))
+        count_read(&ring.read_by_source[0][r.identity.source])
+        count_read(&ring.read_by_source[1][second_share(&r.identity)])
+        count_read(&ring.read_by_flow[flow_share(&r.identity)])
         nm_store_release(&ring.tail, ring.tail + 1)
     return out

@@ -22,6 +22,7 @@ from nfmailguard.cext.smtp cimport (
     INPUT_OPAQUE,
     LINE_OCTETS,
     NAME_OCTETS,
+    NOT_AGAIN,
     REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED,
     REPLY_TURNED_OK,
@@ -30,6 +31,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_EHLO,
     Line,
     Name,
+    again,
     expected_verb,
     give_line,
     lend_line,
@@ -208,13 +210,14 @@ cdef void report_keyword(Scene *scene, Dialogue *dialogue, uint64_t offset) noex
     cdef uint32_t length = line.length if line.length < 120 else 120
     if length <= 4:
         return
-    memcpy(after, line.octets, length)
-    if 4 + sent < length:
-        memset(after + 4 + sent, c"X", length - 4 - sent)
-        after[length - 1] = letter(dialogue)
-    if scene.session.secret:
-        length = 0                                 # nor what of it has left
-    report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, length, after, length)
+    if again(scene, REPLY_KEYWORD_MASKED, False) == NOT_AGAIN:
+        memcpy(after, line.octets, length)
+        if 4 + sent < length:
+            memset(after + 4 + sent, c"X", length - 4 - sent)
+            after[length - 1] = letter(dialogue)
+        if scene.session.secret:
+            length = 0                             # nor what of it has left
+        report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, length, after, length)
     dialogue.masked_lines += 1
 
 
@@ -259,7 +262,9 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
     cdef uint64_t start = dialogue.reply_offset
     cdef bint more = line != NULL and line.length > 3 and line.octets[3] == DASH
     if dialogue.malformed or dialogue.reply_column < 3:
-        if line == NULL or scene.session.secret:
+        if again(scene, REPLY_MALFORMED, False) != NOT_AGAIN:
+            pass
+        elif line == NULL or scene.session.secret:
             report(scene, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
         else:
             report(scene, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
@@ -337,6 +342,52 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         dialogue.reply_column += 1
 
 
+cdef void keyword_line(Scene *scene, Dialogue *dialogue, uint8_t *text, uint32_t length) noexcept nogil:
+    """The text of a keyword line that lies in this segment whole, as ``keyword_octet`` takes each octet of it."""
+    cdef uint32_t i
+    if dialogue.keyword_fate != KEYWORD_MASK or scene.ruling.action[REPLY_KEYWORD_MASKED] != ACTION_MASK:
+        dialogue.reply.sent += <uint16_t> length
+        return
+    for i in range(length - 1):
+        put(scene, text + i, c"X")
+    put(scene, text + length - 1, letter(dialogue))
+
+
+cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length) noexcept nogil:
+    """Reads a line that begins here and ends in this segment, up to its LF; how many octets, 0: it is not for us."""
+    cdef uint8_t *end = <uint8_t *> memchr(octets, LF, length)
+    cdef uint32_t size, whole, i
+    if end == NULL or scene.ruling.restore:
+        return 0
+    whole = size = <uint32_t> (end - octets)
+    if size and octets[size - 1] == CR:
+        size -= 1
+    if size == 0 or size > LINE_OCTETS or turning_ok(scene, dialogue):
+        return 0                                   # a long one is measured
+    dialogue.code = 0
+    dialogue.malformed = size < 3
+    for i in range(3 if size > 3 else size):
+        dialogue.malformed |= not 48 <= octets[i] <= 57
+        dialogue.code = dialogue.code * 10 + (octets[i] - 48)
+    if (dialogue.malformed and scene.session.state == scene.grammar.state_connect) or masking_banner(scene, dialogue):
+        dialogue.malformed = 0
+        return 0
+    dialogue.reply = lend_line(scene.lender)
+    if dialogue.reply == NULL:
+        return 0                                   # as the first octet will find out
+    dialogue.reply.length = <uint16_t> size if size < LINE_OCTETS else LINE_OCTETS
+    memcpy(dialogue.reply.octets, octets, dialogue.reply.length)
+    dialogue.reply_column = <uint16_t> size if size < 0xffff else 0xffff
+    dialogue.keyword_fate = KEYWORD_NONE
+    dialogue.answers_ehlo = 0
+    if size > 4 and not dialogue.malformed:
+        dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
+        if masking_keywords(scene, dialogue):
+            begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
+            keyword_line(scene, dialogue, octets + 4, size - 4)
+    return whole
+
+
 cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # Behind the separator of a reply that is not altered, only the line's end matters.
     return (dialogue.reply_column > 3 and dialogue.reply.length >= 128 and not masking_banner(scene, dialogue)
@@ -360,6 +411,11 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 scene.edits = edits
         if dialogue.reply_column == 0:
             dialogue.reply_offset = offset + at
+            if octets[at] > CR:
+                at += whole_line(scene, dialogue, octets + at, length - at)
+            elif octets[at] == LF and again(scene, REPLY_MALFORMED, False) != NOT_AGAIN:
+                at += 1                            # a line of nothing
+                continue
         if octets[at] == LF:
             waiting = dialogue.waiting
             end_reply_line(scene, dialogue)

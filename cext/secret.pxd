@@ -13,5 +13,5 @@ cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noex
 cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil
 # Whether the octet that is being read may be a part of a secret.
 cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil
-# A command line is complete: whether the client's next lines may be secrets.
+# A verb, or a command line, is complete: whether what follows may be secret.
 cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil

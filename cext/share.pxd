@@ -16,7 +16,7 @@ cdef struct Source:
 
 cdef struct Shares:
     Share *rows[2]
-    uint64_t factors[2][3]     # of the rows' keyed hashes
+    uint64_t key[2]
 
 # `key`: 16 random bytes. -1 without memory.
 cdef int shares_open(Shares *shares, const uint8_t *key) noexcept nogil

@@ -8,22 +8,16 @@ improved data stream summary: the count-min sketch", 2005). Does not know what i
 """
 
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from "bytes.h" nogil:
-    uint32_t nm_get32(const uint8_t *p) noexcept
     uint64_t nm_siphash(const uint64_t *key, const uint8_t *p, size_t length) noexcept
 
 
 cdef int shares_open(Shares *shares, const uint8_t *key) noexcept nogil:
-    cdef uint64_t secret[2]
-    cdef uint64_t number = 0
-    cdef int row, i
-    memcpy(secret, key, 16)
+    cdef int row
+    memcpy(shares.key, key, 16)
     for row in range(2):
-        for i in range(3):
-            number += 1
-            shares.factors[row][i] = nm_siphash(secret, <const uint8_t *> &number, 8)
         shares.rows[row] = <Share *> calloc(PLACES, sizeof(Share))
         if shares.rows[row] == NULL:
             return -1
@@ -37,12 +31,14 @@ cdef void shares_close(Shares *shares) noexcept nogil:
 
 
 cdef Source source_of(const Shares *shares, uint8_t family, const uint8_t *address) noexcept nogil:
-    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1). Dietzfelbinger's multiply-shift of
-    # two words: any two sources meet in a row with a chance of 2 in PLACES, whoever chose them without the key.
-    cdef uint64_t first = nm_get32(address), second = nm_get32(address + 4) if family == 6 else 0
+    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1). The parts of one keyed hash are
+    # independent; of a cheaper one, a multiplication, whole networks meet at once under some keys.
+    cdef uint8_t octets[8]
+    cdef uint64_t hash
     cdef Source source
-    cdef int row
-    for row in range(2):
-        source.place[row] = <uint16_t> ((shares.factors[row][0] * first + shares.factors[row][1] * second
-                                         + shares.factors[row][2]) >> 48)
+    memset(octets, 0, 8)
+    memcpy(octets, address, 8 if family == 6 else 4)
+    hash = nm_siphash(shares.key, octets, 8)
+    source.place[0] = <uint16_t> hash
+    source.place[1] = <uint16_t> (hash >> 32)
     return source

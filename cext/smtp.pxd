@@ -4,7 +4,8 @@ from libc.string cimport memcpy
 
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.record cimport Identity, Ring
-from nfmailguard.cext.pool cimport Pool, Shelf
+from nfmailguard.cext.pool cimport Pool, Shelf, shelf_give, shelf_lend
+from nfmailguard.cext.tally cimport Tally, tally_repeats
 
 cdef enum:
     MOST_VERBS = 64
@@ -64,6 +65,7 @@ cdef enum:  # Action: policy.model.Action
     ACTION_DROP = 4
     ACTION_DROP_CONNECTION = 5
     ACTION_RESET = 6
+    NOT_AGAIN = 255            # none: what `again` says of a finding that is to be reported
 
 cdef enum:  # FindingNumber: policy.model.FINDINGS
     FINDING_NONE = 0
@@ -158,6 +160,8 @@ cdef struct Grammar:
     uint8_t long_line[MOST_VERBS]
     uint8_t told[MOST_VERBS]   # its commands and replies are recorded
     uint8_t next_state[16][MOST_VERBS][6]
+    uint8_t first_verb[256]    # by its first octet; 0: none begins with it
+    uint8_t next_verb[MOST_VERBS]
     uint32_t verb_count
     uint8_t verb_end_of_data
     uint8_t verb_empty
@@ -215,6 +219,7 @@ cdef struct Ruling:
     uint32_t longest_line      # what every server reads as one
     uint32_t longest_parameters  # the same where extensions may lengthen it
     uint32_t longest_secret    # of AUTH's line, and of one behind it
+    uint32_t near_length       # a line of so many octets has reached none of these, nor will its next few
     uint32_t sender_length
     uint32_t recipients
     uint32_t header_line_length
@@ -225,6 +230,7 @@ cdef struct Ruling:
     uint32_t to_fields
     uint32_t invalid_recipients
     uint32_t outstanding_commands
+    uint32_t findings_told
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]
     uint32_t listing_count
@@ -240,6 +246,7 @@ cdef struct Dialogue
 
 # Where memory for what is being said comes from.
 cdef struct Lender:
+    Line *spare                # the line last given back in this call: most are wanted again at once
     Shelf lines
     Shelf dialogues
     Pool *pool                 # for the outstanding commands, where they are many
@@ -259,6 +266,8 @@ cdef enum:  # Secret: bits of Session.secret
 
 # What a session has come to, in few octets: all that is left between two lines with nothing outstanding.
 cdef struct Session:
+    Tally tally                # of its findings
+    uint64_t found             # bits of the findings in what the client has said since its last record
     uint32_t recipients
     uint32_t invalid_recipients
     uint8_t state              # smtp.states.State
@@ -354,10 +363,12 @@ cdef struct Scene:
     Identity *identity
     Session *session
     uint64_t *finding_counts
+    uint64_t *repeated         # counts the findings that are not told
     uint64_t now
     const uint8_t *octets      # the `length` octets to decide
     uint8_t *came              # room for them as they came; filled when the first is changed
     uint32_t length
+    uint32_t number            # of the finding to be reported, where no flow has a tally; or TALLY_NONE
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
@@ -382,7 +393,11 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).
 cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
 # The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
-cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil
+cdef inline uint8_t expected_verb(const Dialogue *dialogue) noexcept nogil:
+    if dialogue.count == 0:
+        return VERB_UNKNOWN
+    return dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
+
 # A command line has ended, before its reply is expected: which replies may now be one to an EHLO.
 # `verb`: as it passed; the line's own octets tell what a server may read.
 cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil
@@ -395,12 +410,58 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
 cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil
+# At a flow's end: of each kind of which there were more than has been told, how many.
+cdef void report_repeated(Scene *scene) noexcept nogil
 # The client's next octets are a message's.
 cdef void begin_message(Dialogue *dialogue) noexcept nogil
-cdef Line *lend_line(Lender *lender) noexcept nogil
-cdef void give_line(Lender *lender, Line **line) noexcept nogil
-cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
-cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil
+# The call is over: nothing is left over but what a dialogue has.
+cdef inline void lender_settle(Lender *lender) noexcept nogil:
+    if lender.spare != NULL:
+        shelf_give(&lender.lines, lender.spare)
+        lender.spare = NULL
+
+# An empty line, or NULL without memory; every line lent is given back at its end.
+cdef inline Line *lend_line(Lender *lender) noexcept nogil:
+    cdef Line *line = lender.spare
+    if line != NULL:
+        lender.spare = NULL
+    else:
+        line = <Line *> shelf_lend(&lender.lines)
+    if line != NULL:
+        line.length = 0
+        line.sent = 0
+    return line
+
+cdef inline void give_line(Lender *lender, Line **line) noexcept nogil:
+    if line[0] != NULL:
+        lender_settle(lender)
+        lender.spare = line[0]
+        line[0] = NULL
+
+
+# What becomes of a finding's octets: ACTION_PASS when not applied. One that ends the flow is the verdict.
+cdef inline uint8_t carried_out(Scene *scene, uint8_t action) noexcept nogil:
+    if not scene.ruling.apply:
+        # What enforce would have done sends the dialogue another way from here on.
+        scene.session.hypothetical |= action != ACTION_LOG
+        return ACTION_PASS
+    if action >= ACTION_DROP_CONNECTION:
+        scene.verdict = action
+    return action
+
+# As `report`, for a finding that repeats and is not told: nobody need make up what it would say. Any
+# other it leaves alone, and is NOT_AGAIN.
+cdef inline uint8_t again(Scene *scene, uint8_t finding, bint to_server) noexcept nogil:
+    cdef uint8_t action = scene.ruling.action[finding]
+    if action == ACTION_PASS:
+        return ACTION_PASS
+    if not tally_repeats(&scene.session.tally, finding, scene.ruling.findings_told):
+        return NOT_AGAIN
+    scene.finding_counts[finding] += 1
+    scene.repeated[0] += 1
+    if to_server:
+        scene.session.found |= <uint64_t> 1 << finding
+    return carried_out(scene, action)
 
 # Before an octet is changed.
 cdef inline void note_change(Scene *scene) noexcept nogil:
@@ -419,3 +480,17 @@ cdef inline bint begins_anew(uint8_t verb) noexcept nogil:
 
 cdef inline uint8_t upper(uint8_t octet) noexcept nogil:
     return octet - 32 if 97 <= octet <= 122 else octet
+
+# Whether the name begins with `octets`, in any case.
+cdef inline bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    if length > name.length:
+        return False
+    for i in range(length):
+        if upper(octets[i]) != name.octets[i]:
+            return False
+    return True
+
+# Whether `octets` spell the name in any case (RFC 5321 2.4).
+cdef inline bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
+    return length == name.length and name_begins(name, octets, length)

@@ -10,43 +10,21 @@ does not apply). Does not know how lines are read, nor packets.
 from libc.stdint cimport UINT16_MAX
 from libc.string cimport memset
 
-from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPLY, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.record cimport (
+    RECORD_FINDING,
+    RECORD_REPEATED,
+    RECORD_REPLY,
+    Record,
+    record_text,
+    ring_push,
+    ring_reserve,
+)
 from nfmailguard.cext.pool cimport pool_give, pool_take, shelf_close, shelf_give, shelf_lend, shelf_open
+from nfmailguard.cext.tally cimport TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count
 
 cdef enum:
     CR = 13
     SPACE = 32
-
-
-cdef bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
-    """Whether ``octets`` spell the name in any case (RFC 5321 2.4)."""
-    return length == name.length and name_begins(name, octets, length)
-
-
-cdef bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
-    """Whether the name begins with ``octets``, in any case."""
-    cdef uint32_t i
-    if length > name.length:
-        return False
-    for i in range(length):
-        if upper(octets[i]) != name.octets[i]:
-            return False
-    return True
-
-
-cdef Line *lend_line(Lender *lender) noexcept nogil:
-    """An empty line, or NULL without memory; every line lent is given back at its end."""
-    cdef Line *line = <Line *> shelf_lend(&lender.lines)
-    if line != NULL:
-        line.length = 0
-        line.sent = 0
-    return line
-
-
-cdef void give_line(Lender *lender, Line **line) noexcept nogil:
-    if line[0] != NULL:
-        shelf_give(&lender.lines, line[0])
-        line[0] = NULL
 
 
 cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil:
@@ -119,40 +97,74 @@ cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil:
         dialogue_unlist(lender, dialogue[0])
     give_line(lender, &dialogue[0].command)
     give_line(lender, &dialogue[0].reply)
+    lender_settle(lender)
     pool_give(lender.pool, dialogue[0].more, dialogue[0].capacity)
     shelf_give(&lender.dialogues, dialogue[0])
     dialogue[0] = NULL
+
+
+cdef void tell(Scene *scene, uint8_t finding, uint32_t number, bint to_server, uint8_t verb, uint64_t offset,
+               const uint8_t *before, uint32_t before_length,
+               const uint8_t *after, uint32_t after_length) noexcept nogil:
+    cdef Record *record = ring_reserve(scene.ring, RECORD_FINDING, scene.identity, scene.now)
+    if record == NULL:
+        return
+    record.to_server = to_server
+    record.state = scene.session.state
+    record.verb = verb
+    record.finding = finding
+    record.action = scene.ruling.action[finding]
+    record.hypothetical = scene.session.hypothetical
+    record.applied = scene.ruling.apply
+    record.a = offset
+    record.b = number
+    record_text(record, before, before_length, False)
+    record_text(record, after, after_length, True)
+    ring_push(scene.ring)
 
 
 cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length,
                     const uint8_t *after, uint32_t after_length) noexcept nogil:
     cdef uint8_t action = scene.ruling.action[finding]
-    cdef Record *record
+    cdef uint32_t number = scene.number
     if action == ACTION_PASS:
         return ACTION_PASS
     scene.finding_counts[finding] += 1
-    record = ring_reserve(scene.ring, RECORD_FINDING, scene.identity, scene.now)
-    if record != NULL:
-        record.to_server = to_server
+    if to_server:
+        scene.session.found |= <uint64_t> 1 << finding
+    if number == TALLY_NONE:
+        number = tally_add(&scene.session.tally, scene.lender.pool, finding)
+        if is_told(number, scene.ruling.findings_told):
+            tell(scene, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+        else:
+            scene.repeated[0] += 1
+    elif number == TALLY_UNTOLD:
+        scene.repeated[0] += 1
+    else:
+        tell(scene, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+    return carried_out(scene, action)
+
+
+cdef void report_repeated(Scene *scene) noexcept nogil:
+    cdef Record *record
+    cdef uint32_t count
+    cdef uint8_t finding
+    for finding in range(1, TALLY_KINDS):
+        count = tally_count(&scene.session.tally, finding)
+        if count == last_told(count, scene.ruling.findings_told):
+            continue
+        record = ring_reserve(scene.ring, RECORD_REPEATED, scene.identity, scene.now)
+        if record == NULL:
+            continue
+        record.to_server = 1
         record.state = scene.session.state
-        record.verb = verb
         record.finding = finding
-        record.action = action
+        record.action = scene.ruling.action[finding]
         record.hypothetical = scene.session.hypothetical
         record.applied = scene.ruling.apply
-        record.a = offset
-        record_text(record, before, before_length, False)
-        record_text(record, after, after_length, True)
+        record.b = count
         ring_push(scene.ring)
-    if not scene.ruling.apply:
-        # What enforce would have done sends the dialogue another way from here on.
-        if action != ACTION_LOG:
-            scene.session.hypothetical = 1
-        return ACTION_PASS
-    if action >= ACTION_DROP_CONNECTION:
-        scene.verdict = action
-    return action
 
 
 cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept nogil:
@@ -198,12 +210,6 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
     dialogue.greetings += begins_anew(verb)
     dialogue.recipients += verb == VERB_RCPT
     return True
-
-
-cdef uint8_t expected_verb(Dialogue *dialogue) noexcept nogil:
-    cdef uint32_t size
-    cdef uint8_t *ring = slots(dialogue, &size)
-    return ring[dialogue.first] if dialogue.count else VERB_UNKNOWN
 
 
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
@@ -275,10 +281,10 @@ cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
 
 
 cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Only where nothing was said before it, and the server owes nothing, it is certain which reply is EHLO's: a
-    # server that skips a blank line, or answers one twice, shifts the count.
-    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.count == 0 and dialogue.reply_line == 0
-                       and not dialogue.reply_cr and dialogue.reply_column == 0)
+    # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
+    # or answers one twice, shifts the count.
+    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.reply_line == 0 and not dialogue.reply_cr
+                       and dialogue.reply_column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
     elif spells_ehlo(dialogue):
@@ -294,7 +300,7 @@ cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil:
 
 cdef void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
     if session.asked == ASKED_EHLO:
-        # RFC 5321 4.1.1.1; one of a single line may be another command's, answered twice.
+        # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
         session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
             expected_verb(dialogue) == VERB_EHLO) else ASKED_DOUBT
     elif dialogue.count == 0:
@@ -327,7 +333,8 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         # up reads what follows as commands.
         ambiguous(scene, dialogue, verb, offset, text, length)
     elif not expected:
-        if code != 421:                            # RFC 5321 3.8: a server may close with 421 at any time
+        # RFC 5321 3.8: a server may close with 421 at any time.
+        if code != 421 and again(scene, REPLY_UNSOLICITED, False) == NOT_AGAIN:
             report(scene, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
     elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers

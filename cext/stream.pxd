@@ -52,7 +52,7 @@ cdef struct Stream:
     Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
     Aside *aside
     uint64_t octets            # decided since the beginning
-    uint32_t timestamp         # the latest TSval its receiver can have noted (RFC 7323 4.3), see stream_agreed
+    uint32_t earlier           # what the initial numbers of a connection before differed by, see cookie
     uint32_t next_seq          # the first octet that is not decided
     uint32_t kept_seq          # the first octet that is not acknowledged
     uint32_t fin_seq           # where the stream ends, when fin

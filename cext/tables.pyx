@@ -82,6 +82,10 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
         grammar.continues[verb] = continues
         grammar.long_line[verb] = long_line
         grammar.told[verb] = tables["told"][verb]
+    for verb in range(<int> grammar.verb_count - 1, 0, -1):
+        if grammar.verbs[verb].length:
+            grammar.next_verb[verb] = grammar.first_verb[grammar.verbs[verb].octets[0]]
+            grammar.first_verb[grammar.verbs[verb].octets[0]] = <uint8_t> verb
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
     grammar.verb_greeting = tables["greeting"]
@@ -155,6 +159,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.longest_line = table["longest_line"]
     ruling.longest_parameters = table["longest_parameters"]
     ruling.longest_secret = table["longest_secret"]
+    ruling.near_length = table["near_length"]
     ruling.sender_length = table["sender_length"]
     ruling.recipients = table["recipients"]
     ruling.header_line_length = table["header_line_length"]
@@ -165,6 +170,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.to_fields = table["to_fields"]
     ruling.invalid_recipients = table["invalid_recipients"]
     ruling.outstanding_commands = table["outstanding_commands"]
+    ruling.findings_told = table["findings_told"]
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")
     ruling.keyword_count = len(table["keywords"])
@@ -233,6 +239,7 @@ cdef int load_tables(Core *core, dict tables) except -1:
     core.held_timeout = tables["held_timeout"]
     core.stalled_timeout = tables["stalled_timeout"]
     core.startup = tables["startup"]
+    core.cookie_life = tables["cookie_life"]
     core.held_limit = tables["held_limit"]
     core.held_flow_limit = tables["held_flow_limit"]
     core.held_source_limit = tables["held_source_limit"]

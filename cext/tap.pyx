@@ -201,8 +201,8 @@ cdef int open_file(TapFile *file, path) except -1:
     file.buffer = <uint8_t *> malloc(FILE_BUFFER)
     if file.buffer == NULL:
         raise MemoryError
-    # Mail is private: nobody else reads it.
-    file.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Mail is private: nobody else reads it. A pipe's reader is waited for neither here nor with a packet in hand.
+    file.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     header.magic = PCAP_MAGIC
     header.major = 2
     header.minor = 4

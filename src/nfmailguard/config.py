@@ -7,10 +7,9 @@ a Config that came out of ``load`` can be run. Does not touch the system.
 from __future__ import annotations
 
 import difflib
-import ipaddress
+import functools
 import os
 import re
-import tomllib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,10 @@ from nfmailguard.errors import ConfigError
 from nfmailguard.events import targets
 from nfmailguard.policy.load import parse_value
 from nfmailguard.policy.model import CONDITIONS
-from nfmailguard.settings import Config, Driver, Gateway, Hook, Log, Queue, RestoreServer, Restoring, Rule
+from nfmailguard.reading import toml_of
+from nfmailguard.settings import Config, Driver, Gateway, Hook, Log, Queue, RestoreServer, Restoring, Rule, network
+
+_MOST_PROBLEMS = 50  # that are told
 
 __all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "load"]
 
@@ -43,7 +45,7 @@ def load(
     Raises ConfigError with every problem, a line each.
     """
     where = str(path) if path is not None else "configuration"
-    table = _read(path) if path is not None else {}
+    table = toml_of(path) if path is not None else {}
     flags: dict[str, dict[str, Any]] = {
         "gateway": {"mode": mode, "profile": profile},
         "queue": {"numbers": queue, "driver": driver},
@@ -58,23 +60,13 @@ def load(
     if config is not None:
         problems += _problems(config)
     if problems or config is None:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+        told = [f"{where}: {problem}" for problem in problems[:_MOST_PROBLEMS]]
+        more = len(problems) - len(told)
+        raise ConfigError(*told, *([f"{where}: and {more} more"] if more else []))
     return config
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply") from error
-
-
+@functools.cache
 def _fields(kind: Any) -> dict[str, Any]:
     """Field names as they stand in the file, with their types."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
@@ -103,7 +95,7 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
 
 
 def _meant(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:80], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(known)}"
 
 
@@ -197,9 +189,9 @@ def _address_problems(config: Config) -> list[str]:
     ]:
         for text in texts:
             try:
-                ipaddress.ip_network(text, strict=False)
-            except ValueError:
-                problems.append(f"{where}: {text!r} is no address or network")
+                network(text)
+            except ValueError as error:
+                problems.append(f"{where}: {error}")
     problems += [f"ports: {port}; 1 to 65535" for port in config.ports() if not 1 <= port <= 65535]
     if not config.gateway.ports:
         problems.append("gateway.ports: no port, nothing to inspect")
@@ -218,6 +210,9 @@ _MOST: Mapping[str, float] = {
     "held_per_flow": 65_535,
     "held_per_source": 2**31,
     "outstanding_commands": 60_000,
+    "findings_told": 1_000_000,
+    "event_memory": 2**62,
+    "log_rate": 2**40,
 }
 _MOST_SECONDS = 1_000_000_000
 

@@ -119,6 +119,8 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "longest_line": 0 if restoring else LONGEST_LINE,
         "longest_parameters": LONGEST_PARAMETERS if everything or "EHLO" in allowed else LONGEST_LINE,
         "longest_secret": commands.secret_length,
+        # 16 octets before: of a secret the last ones are kept.
+        "near_length": min(commands.line_length or LONGEST_LINE, commands.secret_length, LONGEST_LINE - 16),
         "sender_length": address.sender_length or 0,
         "recipients": address.recipients or 0,
         "header_line_length": data.header_line_length or 0,
@@ -129,6 +131,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "to_fields": data.to_fields or 0,
         "invalid_recipients": address.invalid_recipients or 0,
         "outstanding_commands": limits.outstanding_commands,
+        "findings_told": limits.findings_told,
     }
 
 
@@ -212,6 +215,7 @@ def _tables(
         "held_timeout": int(limits.held * _NANOSECONDS),
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
+        "cookie_life": int(limits.cookies * _NANOSECONDS),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,
         "held_source_limit": limits.held_per_source,

@@ -1,16 +1,23 @@
 """What the operator is told: one line that says what is wrong, where, and what to do.
 
 A peer's bytes never end here; they become findings. Anything that is not an
-``NfmailguardError`` is a bug.
+``NfmailguardError`` is a bug. File names, keys and what other programs said do: what is
+not printable in a line is escaped here, once for all.
 """
+
+from nfmailguard.plain import line
 
 __all__ = ["BenchError", "CaptureError", "ConfigError", "LabError", "NfmailguardError", "QueueError", "RulesetError"]
 
 
 class NfmailguardError(Exception):
-    """Base of every error meant for the operator; ``str()`` of it is the line to print."""
+    """Base of every error meant for the operator; ``str()`` of it is the line to print, or ``lines`` are."""
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = tuple(map(line, lines))
+        super().__init__("\n".join(self.lines))
 
 
 class ConfigError(NfmailguardError):

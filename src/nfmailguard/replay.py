@@ -27,6 +27,7 @@ from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.events.sinks import open_sink
 from nfmailguard.events.syslog import open_syslog
 from nfmailguard.events.transactions import TOLD
+from nfmailguard.plain import json_safe, printable
 from nfmailguard.policy.model import FINDINGS, FlowRule
 from nfmailguard.queues.capture import CaptureFile
 
@@ -131,7 +132,7 @@ def replay(
         stack.callback(capture.close)
         capture.open()
         if events is not None:
-            sink = open_sink(events)
+            sink = open_sink(events, patient=True)
             stack.callback(sink.close)
             tally.writers.append(writer := EveWriter(rules, sink, alerts=config.log.alerts))
         ours = config.syslog
@@ -160,6 +161,7 @@ class _Tally:
         self.capture: CaptureFile | None = None
         self.findings: Counter[tuple[int, int, bool]] = Counter()
         self.mails = 0
+        self._told: dict[int, dict[int, int]] = {}  # by flow: the last number of each finding
         self._engine = engine
         self._progress = progress
 
@@ -170,11 +172,20 @@ class _Tally:
                 action, applied = self._engine.action(spec.name)
                 self.findings[number, ACTIONS.index(action), applied] = times
 
+    def _add(self, record: Record) -> None:
+        # A record stands for all of its kind since the last one that was told.
+        told = self._told.setdefault(record.flow_id, {}) if record.flow_id else {}
+        number = record.numbers[1]
+        self.findings[record.finding, record.action, record.applied] += number - told.get(record.finding, 0)
+        told[record.finding] = number
+
     def drain(self) -> None:
         while records := self._engine.drain():
             for record in map(Record.of, records):
-                if record.kind == RecordKind.FINDING:
-                    self.findings[record.finding, record.action, record.applied] += 1
+                if record.kind in (RecordKind.FINDING, RecordKind.REPEATED):
+                    self._add(record)
+                elif record.kind == RecordKind.FLOW:
+                    self._told.pop(record.flow_id, None)
                 elif record.kind == RecordKind.MESSAGE:
                     self.mails += 1
             for writer in self.writers:
@@ -191,8 +202,8 @@ def _summary(
     # Both count what they see of these; the driver sees every frame.
     remarks["truncated"] = counters["queue.truncated"]
     return Summary(
-        input=capture.in_path,
-        output=capture.out_path,
+        input=printable(capture.in_path),
+        output=None if capture.out_path is None else printable(capture.out_path),
         mode=str(rule.mode),
         profile=rule.policy.name,
         packets=counters["queue.packets"],
@@ -217,7 +228,7 @@ def _summary(
 
 def encode(summary: Summary) -> bytes:
     """One JSON object on a line: the fields of ``Summary``."""
-    return msgspec.json.encode(summary) + b"\n"
+    return json_safe(msgspec.json.encode(summary)) + b"\n"
 
 
 def render(summary: Summary, console: Console) -> None:

@@ -10,8 +10,10 @@ cannot be done is a RulesetError of one line. Does not know who listens on the q
 
 Every packet is queued at one place, ``inspect``, so that its counter is what the queue
 should have seen. The chains stand behind the usual filter (priority 0): what another
-table drops is never inspected. ``ct state`` is what makes conntrack, and with it the
-reassembly of fragments, run before us: a rule on ports never sees a later fragment.
+table drops is never inspected. A ``ct`` expression is what makes conntrack, and with it the
+joining of fragments, run before us, for everything in the network namespace. Where flows may be
+changed that has to be, for a rule on ports never sees a later fragment; where they are only watched
+there is none, and fragments go past the queue: its first part alone would be overtaken by the others.
 """
 
 from __future__ import annotations
@@ -44,12 +46,14 @@ Value = int | bytes | dict[str, Any]
 # linux/netfilter/nf_tables.h
 NFT_REG_1 = 1
 META_MARK, META_IIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 15, 16
+NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
+IPPROTO_FRAGMENT = 44
 CT_STATE, CT_MARK, CT_STATE_INVALID = 0, 3, 1
 TCP_FIN, TCP_SYN, TCP_RST = 0x01, 0x02, 0x04
 TCP_FLAGS_AT = 13
 PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
 CMP_EQ, CMP_NEQ = 0, 1
-DROP, ACCEPT, JUMP, GOTO = 0, 1, -3, -4
+ACCEPT, JUMP, GOTO = 1, -3, -4
 NFPROTO_INET = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
@@ -86,6 +90,10 @@ def _masked(mask: bytes, other: bytes) -> tuple[str, dict[str, Value]]:
     return "bitwise", {"sreg": NFT_REG_1, "dreg": NFT_REG_1, "len": len(mask), **values}
 
 
+def _family(number: int) -> tuple[tuple[str, dict[str, Value]], ...]:
+    return _load("meta", key=META_NFPROTO), _compare(bytes([number]))
+
+
 def _verdict(text: str, code: int, chain: str | None = None) -> Statement:
     attributes: list[tuple[str, Any]] = [("NFTA_VERDICT_CODE", code)]
     if chain is not None:
@@ -105,7 +113,9 @@ def _port(field: str, port: int) -> Statement:
 
 
 def _address(field: str, network: Network) -> Statement:
-    family, keyword, source, size = (2, "ip", 12, 4) if network.version == 4 else (10, "ip6", 8, 16)
+    family, keyword, source, size = (
+        (NFPROTO_IPV4, "ip", 12, 4) if network.version == 4 else (NFPROTO_IPV6, "ip6", 8, 16)
+    )
     where = _load("payload", base=PAYLOAD_NETWORK, offset=source + size * (field == "daddr"), len=size)
     whole = network.prefixlen == network.max_prefixlen
     mask = () if whole else (_masked(network.netmask.packed, bytes(size)),)
@@ -113,8 +123,7 @@ def _address(field: str, network: Network) -> Statement:
     return Statement(
         text,
         (
-            _load("meta", key=META_NFPROTO),
-            _compare(bytes([family])),
+            *_family(family),
             where,
             *mask,
             _compare(network.network_address.packed),
@@ -128,7 +137,6 @@ def _mark(mark: int) -> Statement:
 
 _FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
 _ACCEPT = _verdict("accept", ACCEPT)
-_DROP = _verdict("drop", DROP)
 _COUNTER = Statement("counter", (("counter", {}),))
 _OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
 _NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
@@ -152,7 +160,6 @@ def _flags(text: str, mask: int, value: int, operator: int = CMP_EQ) -> Statemen
 _ENDS = TCP_FIN | TCP_SYN | TCP_RST
 _IN_BETWEEN = _flags("(fin | syn | rst) == 0", _ENDS, 0)
 _BEGINS_OR_ENDS = _flags("(fin | syn | rst) != 0", _ENDS, 0, CMP_NEQ)
-_RST = _flags("rst == rst", TCP_RST, TCP_RST)
 _CONNECTION_OFFLOADED = Statement(
     f"ct mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
     (_load("ct", key=CT_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
@@ -172,6 +179,27 @@ _UNMARK_PACKET = Statement(
     f"meta mark set meta mark & 0x{OFFLOAD_MARK ^ 0xFFFFFFFF:08x}",
     (_load("meta", key=META_MARK), _CLEAR, _store("meta", META_MARK)),
 )
+#: Of packets whose ports are known: the first part of one that was cut (RFC 791 3.1, RFC 8200 4.5).
+_FIRST_PARTS = (
+    Statement(
+        "ip frag-off & 16383 != 0",
+        (
+            *_family(NFPROTO_IPV4),
+            _load("payload", base=PAYLOAD_NETWORK, offset=6, len=2),
+            _masked(b"\x3f\xff", bytes(2)),
+            _compare(bytes(2), CMP_NEQ),
+        ),
+    ),
+    Statement(
+        "frag more-fragments 1",
+        (
+            *_family(NFPROTO_IPV6),
+            _load("exthdr", type=IPPROTO_FRAGMENT, offset=3, len=1),
+            _masked(b"\x01", bytes(1)),
+            _compare(b"\x01"),
+        ),
+    ),
+)
 _INVALID = Statement(
     "ct state invalid",
     (
@@ -183,11 +211,15 @@ _INVALID = Statement(
 
 
 class Installed(NamedTuple):
-    """The table in the kernel: its queues, and the packets that came to their rule since it is there."""
+    """The table in the kernel: its queues, and since it is there the packets that came to their rule.
+
+    ``fragments``: packets of ours in parts that went past the queue; each is counted by its first part.
+    """
 
     queue_first: int
     queue_last: int
     packets: int
+    fragments: int = 0
 
 
 class Ruleset:
@@ -196,11 +228,11 @@ class Ruleset:
     ``hooks``: of HOOKS. ``bypass``: packets pass when nobody listens on the queue.
     ``mark``: packets that carry it are never queued. ``addresses``: the protected
     servers' networks; none means all. With both ``input`` and ``output``, what the
-    machine sends to itself is queued on output alone: it would be seen twice. ``offload``:
-    a connection is not queued any more once a packet of it has come back with OFFLOAD_MARK,
+    machine sends to itself is queued on output alone: it would be seen twice. ``conntrack``
+    False: nothing in the table makes conntrack run, and what comes in parts is not queued. ``offload``,
+    which needs it: a connection is not queued any more once a packet of it has come back with OFFLOAD_MARK,
     until one begins or ends it, or may: the engine sees every SYN, FIN and RST, and says again
-    whether the rest can go by. A RST that conntrack does not take is dropped: the engine has not
-    seen the numbers.
+    whether the rest can go by.
     """
 
     def __init__(
@@ -213,6 +245,7 @@ class Ruleset:
         bypass: bool = False,
         mark: int = INJECT_MARK,
         addresses: Sequence[Network] = (),
+        conntrack: bool = True,
         offload: bool = False,
     ) -> None:
         if not (0 <= queue_first <= queue_last <= 0xFFFF):
@@ -225,6 +258,7 @@ class Ruleset:
         self.bypass = bypass
         self.mark = mark
         self.addresses = tuple(dict.fromkeys(addresses))
+        self.conntrack = conntrack or offload
         self.offload = offload
 
     def apply(self) -> None:
@@ -273,14 +307,14 @@ class Ruleset:
         """Those that are jumped to first: a transaction is read in order."""
         past = (
             (
-                (_INVALID, _RST, _COUNTER, _DROP),
                 (_BEGINS_OR_ENDS, _INSPECT_CONNECTION),
                 (_IN_BETWEEN, _CONNECTION_OFFLOADED, _COUNTER, _ACCEPT),
             )
             if self.offload
             else ()
         )
-        yield Chain(QUEUEING, None, (*past, (_INVALID, _COUNTER), (_COUNTER, queue)))
+        before = ((_INVALID, _COUNTER),) if self.conntrack else [(part, _COUNTER, _ACCEPT) for part in _FIRST_PARTS]
+        yield Chain(QUEUEING, None, (*past, *before, (_COUNTER, queue)))
         for name, field in (("to_server", "daddr"), ("to_client", "saddr")):
             protected = tuple((_address(field, network), _goto(QUEUEING)) for network in self.addresses)
             yield Chain(name, None, protected or ((_goto(QUEUEING),),))
@@ -302,7 +336,9 @@ class Ruleset:
             )
             if self.offload:
                 # A verdict ends the chain that queued: the mark it carries is seen at a later priority.
-                rules = ((_PACKET_OFFLOADS, _OFFLOAD_CONNECTION, _UNMARK_PACKET),)
+                # The bit may be somebody else's on packets that are not ours.
+                mark = (_PACKET_OFFLOADS, _OFFLOAD_CONNECTION, _UNMARK_PACKET)
+                rules = tuple((_port(field, port), *mark) for port, field in product(self.ports, ("dport", "sport")))
                 yield Chain(f"{hook}_offload", hook, rules, PRIORITY + 1)
 
 
@@ -368,19 +404,24 @@ class _Nftables:
 
         request = nft_rule_msg()
         request["attrs"] = [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", QUEUEING)]
-        packets, found = 0, None
+        packets, fragments, found = 0, 0, None
         for rule in self._asked(self._socket.request_get, request, NFT_MSG_GETRULE):
+            expressions: list[str] = []
             for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ():
                 name, data = expression.get_attr("NFTA_EXPR_NAME"), expression.get_attr("NFTA_EXPR_DATA")
+                expressions.append(name)
                 if name == "counter":
                     packets = data.get_attr("NFTA_COUNTER_PACKETS")
+                    # The rules that let first parts pass: they alone look into headers and at no flags.
+                    if "ct" not in expressions and {"payload", "exthdr"} & set(expressions):
+                        fragments += packets
                 elif name == "queue":
                     first, total = data.get_attr("NFTA_QUEUE_NUM"), data.get_attr("NFTA_QUEUE_TOTAL")
-                    found = Installed(first, first + total - 1, packets)
+                    found = Installed(first, first + total - 1, packets, fragments)
                 elif name == "target":
                     info = bytes.fromhex(data.get_attr("NFTA_TARGET_INFO").replace(":", ""))
                     first, total = struct.unpack_from("=HH", info)
-                    found = Installed(first, first + total - 1, packets)
+                    found = Installed(first, first + total - 1, packets, fragments)
         return found
 
     def _probe(self) -> None:

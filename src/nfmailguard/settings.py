@@ -30,7 +30,7 @@ from nfmailguard.policy.model import (
     RestoreSide,
 )
 
-__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule"]
+__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "network"]
 
 
 class Hook(StrEnum):
@@ -215,6 +215,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         enforcing = Mode.ENFORCE in modes and not self.gateway.dry_run
         return self.on.action(condition, Mode.ENFORCE if enforcing else Mode.MONITOR)
 
+    def needs_conntrack(self) -> bool:
+        """Where a byte may be changed, packets in parts have to be joined before us; offload marks connections."""
+        watched = self.gateway.dry_run or all(rule.mode is Mode.MONITOR for rule in self.flow_rules())
+        return self.queue.offload or not watched
+
     def engine_limits(self) -> Limits:
         """Held packets stay under a quarter of the queue, so that they never fill it."""
         return msgspec.structs.replace(
@@ -229,8 +234,28 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return policy
 
 
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def network(text: str) -> Network:
+    """An address or a network; ValueError says what else it is. Of an IPv4-mapped one (RFC 4291 2.5.5.2), IPv4's.
+
+    That is how packets carry them, wherever in a configuration they stand.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone, which no packet tells; write it without, and `in` for the interface")
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network") from None
+    if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
+        packed = found.network_address.packed[12:]
+        return ipaddress.IPv4Network((packed, found.prefixlen - _MAPPED.prefixlen))
+    return found
+
+
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+    return tuple(map(network, texts))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -242,7 +267,5 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif isinstance(value, list | tuple):
             flat[prefix + key] = ",".join(str(item) for item in value)
         else:
-            flat[prefix + key] = (
-                {True: "yes", False: "no"}.get(value, str(value)) if value in (True, False) else str(value)
-            )
+            flat[prefix + key] = ("yes" if value else "no") if isinstance(value, bool) else str(value)
     return flat

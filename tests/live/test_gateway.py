@@ -203,15 +203,6 @@ def test_a_dry_run_changes_nothing(router: Router) -> None:
         assert "command.denied 1" in gateway.end()[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_and_nothing_is_left(router: Router, number: int) -> None:
-    with Gateway(router, "--queue", "0-2") as gateway:
-        assert gateway.end(number)[0] == 0
-    assert tables(router) == ""
-    with Gateway(router, "--queue", "0-2") as again:
-        assert "ready" in again.first_line
-
-
 def test_after_a_crash_the_table_goes_with_the_next_start_or_remove(router: Router) -> None:
     remove = [sys.executable, "-m", "nfmailguard", "rules", "remove"]
     with Gateway(router, "--mode", "enforce") as gateway:

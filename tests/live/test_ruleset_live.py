@@ -94,7 +94,7 @@ def test_whatever_was_there_the_table_is_the_wanted_one(router: Router) -> None:
 def test_what_is_installed_can_be_asked(router: Router) -> None:
     assert router.run(router.gateway, ruleset.installed) is None
     router.run(router.gateway, Ruleset(4, 6, (25,), ("input",)).apply)
-    assert router.run(router.gateway, ruleset.installed) == (4, 6, 0)
+    assert router.run(router.gateway, ruleset.installed) == (4, 6, 0, 0)
 
 
 def test_nothing_of_anybody_else_is_touched(router: Router) -> None:

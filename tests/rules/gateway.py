@@ -11,7 +11,7 @@ from functools import cache
 
 from nfmailguard.engine import Engine, OperationKind
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import FlowRule, Mode, Policy
+from nfmailguard.policy.model import FlowRule, Limits, Mode, Policy
 from tests.stream.receiver import Receiver
 from tests.support.dialogue import CLIENTS, SERVERS, Dialogue, Finding, findings
 from tests.support.wire import ACK, PSH, SYN, End, Segment, build, parse
@@ -36,6 +36,8 @@ class Gateway:
     """The engines, one clock and the packets they have not answered yet."""
 
     def __init__(self, policy: Policy | str = "pix63", **options: object) -> None:
+        # In streams as short as these an ACK's numbers often are a cookie's by chance: only its own tests hide them.
+        options.setdefault("limits", Limits(cookies=0))
         rule = FlowRule(Mode.ENFORCE, profile(policy) if isinstance(policy, str) else policy)
         watching = FlowRule(Mode.MONITOR, rule.policy)
         self.engine = Engine([rule], **options)  # type: ignore[arg-type]
@@ -230,13 +232,6 @@ class Connection(Dialogue):
         """With the server's greeting received and acknowledged."""
         assert self.server(b"220 mail ESMTP\r\n") in ([ACCEPT], [REPLACE])
         assert self.send(True, ACK) == [ACCEPT]
-        return self
-
-    def greeted_with(self, options: bytes) -> Connection:
-        """The same where every segment carries ``options``."""
-        assert self.send(False, payload=b"220 ***\r\n", options=options) == [ACCEPT]
-        self.sent[False] += 9
-        assert self.send(True, ACK, options=options) == [ACCEPT]
         return self
 
     def in_text(self) -> Connection:

@@ -349,6 +349,35 @@ def test_keywords_under_drift_are_masked_whatever_they_seem_to_answer(
     assert b"DSN" not in connection.client_reads
 
 
+AGAIN = b"250-one\r\n250 two\r\n"
+#: What is said before a reply of several lines that looks as if it answered EHLO, and is another's.
+TAKEN = {
+    "another command first": ((True, b"EXPN x\r\n"), (False, b"220 mail\r\n" + AGAIN), (True, b"EHLO a\r\n")),
+    "a blank line": ((False, b"220 mail\r\n"), (True, b"\r\n"), (False, b"500 what\r\n"), (True, b"EHLO a\r\n")),
+    "before the greeting": ((True, b"EHLO a\r\n"), (False, b"220 mail\r\n")),
+    "something unasked": ((False, b"220 mail\r\n" + AGAIN), (True, b"EHLO a\r\n")),
+    "in the midst of a line": ((False, b"220 mail\r\n25"), (True, b"EHLO a\r\n"), (False, b"0-x\r\n")),
+    "in the midst of a reply": ((False, b"220 mail\r\n250-x\r\n"), (True, b"EHLO a\r\n")),
+    "another EHLO": ((False, b"220 mail\r\n"), (True, b"EHLO a\r\n"), (False, OFFER), (True, b"EHLO b\r\n")),
+    "one it may read as EHLO": (
+        *((False, b"220 mail\r\n"), (True, b"EHLO a\r\n"), (False, OFFER)),
+        (True, b"\tehlo b\r\n"),
+    ),
+}
+
+
+@families
+@pytest.mark.parametrize("kind", TAKEN)
+def test_keywords_under_drift_are_masked_where_another_reply_was_taken_for_it(family: int, kind: str) -> None:
+    connection = Connection(Gateway(Policy("any", replies=EXTENDED.replies)), family)
+    for to_server, octets in TAKEN[kind]:
+        connection.say(to_server, octets)
+    connection.server(AGAIN)
+    connection.client(b"MAIL FROM:<a@b>\r\n")
+    connection.server(b"250-mx\r\n250-XEXCH50\r\n250 DSN\r\n")
+    assert connection.client_reads.endswith(b"250-mx\r\n250-XXXXXXA\r\n250 XXB\r\n")
+
+
 def test_keywords_under_drift_are_those_of_a_reply_that_answers_nothing() -> None:
     connection = extended()
     connection.server(LISTING)
@@ -473,7 +502,7 @@ def test_lone_dot_is_denied_anywhere_and_a_dot_within_a_verb_is_not_one() -> Non
 @families
 @pytest.mark.parametrize(("limit", "kinds"), [(10, RESET), (16, RESET), (100, RESET)])
 def test_outstanding_commands_have_a_limit(family: int, limit: int, kinds: list[int]) -> None:
-    connection = Connection(Gateway(ALL, limits=Limits(outstanding_commands=limit)), family).greeted()
+    connection = Connection(Gateway(ALL, limits=Limits(outstanding_commands=limit, cookies=0)), family).greeted()
     for _ in range(limit):
         assert connection.client(b"NOOP\r\n") == [ACCEPT]
     assert connection.client(b"NOOP\r\n") == kinds

@@ -86,6 +86,20 @@ def test_embryonic_first_then_who_waits_for_a_server_then_who_had_nothing_accept
 
 
 @families
+def test_embryonic_first_then_who_waits_for_a_server_be_they_few(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64))
+    for number in range(62):
+        accepted(Connection(gateway, family, client=address(number, family)))
+    for number in range(62, 64):
+        Connection(gateway, family, client=address(number, family))
+    for number in range(100, 102):
+        newcomer = Connection(gateway, family, client=address(number, family), shake=False)
+        assert newcomer.send(True, SYN)[-1] == ACCEPT
+    assert gateway.count("flows_evicted_unconfirmed") == 1
+    assert gateway.count("flows_evicted_embryonic") == 1
+
+
+@families
 def test_embryonic_first_and_of_those_without_an_accepted_command_the_one_not_heard_of_for_longest(family: int) -> None:
     gateway = Gateway(limits=Limits(flows=2, flows_per_source=9))
     first, second = (Connection(gateway, family, port=40000 + n).greeted() for n in range(2))
@@ -360,10 +374,22 @@ def test_passed_flows_end_by_a_rst_at_what_the_server_has_acknowledged() -> None
     assert connection.client(b"tls tls") == [DROP, EMIT]
 
 
-def test_passed_flows_end_by_any_rst_where_their_packets_go_by_unseen() -> None:
+def test_passed_flows_end_by_no_rst_where_their_packets_go_by_unseen() -> None:
     gateway = Gateway(Policy("all"), offload=True)
     connection = passed(gateway)
-    assert connection.send(True, RST, seq=connection.sent[True] + 100_000) == [ACCEPT]  # conntrack has checked it
+    assert connection.send(True, RST, seq=connection.sent[True] + 100_000) == [ACCEPT]  # its receiver knows the number
+    assert connection.client(b"tls tls") == [ACCEPT]
+
+
+def test_passed_flows_end_by_nothing_that_is_guessed() -> None:
+    gateway = Gateway(Policy("all"))
+    connection = passed(gateway)
+    for wrong in (70_000, -70_000, 2**30):
+        assert connection.send(False, FIN | ACK, seq=connection.sent[False] + wrong) == [ACCEPT]
+        assert connection.send(False, ACK, ack=connection.sent[True] + abs(wrong)) == [ACCEPT]
+    connection.send(False, FIN | ACK, seq=connection.sent[False] + 100)  # not in its turn
+    assert connection.client(b"tls tls") == [ACCEPT]
+    assert connection.send(True, RST) == [ACCEPT]
     assert connection.client(b"tls tls") == [DROP, EMIT]
 
 

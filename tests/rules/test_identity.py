@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.policy.model import Policy
+from nfmailguard.policy.model import Limits, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
-from tests.support.wire import ACK, FIN, RST, SYN
+from tests.support.wire import ACK, FIN, RST, SYN, parse
 
 families = pytest.mark.parametrize("family", [4, 6])
 SCALE_7 = b"\x01\x03\x03\x07"
@@ -142,51 +142,141 @@ def test_server_closed_is_no_matter_of_inspection(family: int) -> None:
     assert connection.gateway.count("flows_passed") == 1
     assert connection.send(False, FIN | ACK) == [ACCEPT]
     assert connection.send(True, ACK) == [ACCEPT]
-    assert connection.send(True, payload=b"EHLO a\r\n", seq=1001) == RESET
+    assert connection.send(False, payload=b"220 mail ESMTP\r\n") == [DROP]  # of another connection, as it seems
+    assert connection.send(True, payload=b"EHLO a\r\n") == RESET
     assert connection.send(True, payload=b"EHLO a\r\n") == [DROP, EMIT]
 
 
-def repeating(connection: Connection, seconds: int) -> list[int]:
-    """What becomes of the last of a server's repetitions of its latest bytes, one every five seconds."""
-    kinds: list[int] = []
-    for _ in range(0, seconds + 1, 5):
-        kinds = connection.send(False, payload=b"P\r\n", seq=connection.sent[False] - 3)
-        connection.gateway.wait(5)
-    return kinds
+Numbers = tuple[int, int]
+
+
+def handshakes(connection: Connection, *, own: Numbers = (1000, 5000)) -> list[Numbers]:
+    """The numbers of all that has left for the server and would end a handshake of these initial ones, or like them."""
+    client, server = own
+    left = (parse(packet) for packet in connection.left)
+    return [
+        (segment.seq, segment.ack)
+        for segment in left
+        if segment.destination == connection.server_end
+        and segment.flags & ACK
+        and (segment.ack - segment.seq - (server - client) + 3) % 2**32 <= 6
+    ]
+
+
+def poked(connection: Connection, own: Numbers = (1000, 5000)) -> list[Numbers]:
+    """The client sends every ACK that might be one, with and without payload; those that leave and are."""
+    connection.left.clear()
+    client, server = own
+    for apart in range(-3, 4):
+        for place in range(0, 60, 3):
+            seq, ack = client + 1 + place, server + 1 + place + apart
+            connection.send(True, ACK, seq=seq, ack=ack, lost=True)
+            connection.send(True, payload=b"EXPN x\r\n", seq=seq, ack=ack, lost=True)
+    return handshakes(connection, own=own)
 
 
 @families
-def test_server_repeats_itself_and_nobody_knows_whether_it_is_still_there(family: int) -> None:
-    connection = Connection(family=family).greeted()
-    assert repeating(connection, 40) == [REPLACE]  # acknowledged here, by what may not have got there
-    assert repeating(connection, 0) == RESET
-    assert connection.gateway.count("drop.closed") == 1
+def test_cookie_is_no_ack_of_an_open_flow(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).in_text()
+    assert poked(connection) == []
+    assert len(connection.left) > 100  # nearly all of them left, and acknowledge a little less
+    assert connection.send(True, payload=b"text\r\n", at=connection.mark) in ([ACCEPT], [REPLACE])
 
 
 @families
-def test_server_repeats_itself_as_it_may_after_three_minutes(family: int) -> None:
-    connection = Connection(family=family).greeted()
-    connection.gateway.wait(180)
-    assert repeating(connection, 100) == [REPLACE]
+def test_cookie_hides_without_loss_where_nothing_else_is_said(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).greeted()
+    connection.client(b"NOOP abcdefghi\r\n")  # now both have said sixteen bytes
+    connection.server(b"250 ok\r\n")
+    connection.send(True, ACK, ack=connection.sent[False] - 8)
+    assert connection.last.ack == 5017
+    assert connection.last.seq == 1017 + 4  # in the server's window: it is acknowledged as it was
+    assert connection.send(True, payload=b"NOOP\r\n", ack=connection.sent[False] - 8) == [REPLACE]
+    assert (connection.last.seq, connection.last.ack) == (1017, 5017 - 4)
 
 
-def test_server_repeats_itself_until_it_says_something_new() -> None:
-    connection = Connection().greeted()
-    for _ in range(4):
-        assert repeating(connection, 30) == [REPLACE]
-        connection.client(b"NOOP\r\n")
-        connection.send(False, ACK)
+@families
+def test_cookie_is_as_old_as_the_answer_it_stands_in(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family, shake=False)
+    for _ in range(3):
+        connection.send(True, SYN)
+        connection.gateway.wait(100)
+    connection.shake()
+    connection.in_text()
+    assert poked(connection) == []
 
 
-def test_server_repeats_itself_in_a_flow_that_is_not_looked_at_too() -> None:
-    connection = Connection(Gateway(Policy("all"))).greeted()
+@families
+def test_cookie_is_dropped_where_there_is_nothing_less_to_acknowledge(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family)
+    connection.send(False, payload=b"2")
+    connection.sent[False] += 1
+    connection.left.clear()
+    assert connection.send(True, payload=b"NOOP\r\n", ack=5001) == [DROP]
+    assert connection.send(True, payload=b"NOOP\r\n", ack=5002) == [DROP]
+    assert connection.send(True, ACK, at=-1, ack=5002) == [DROP]
+    assert connection.gateway.count("drop.cookie") == 3
+    assert handshakes(connection) == []
+
+
+@families
+def test_cookie_of_the_handshake_is_its_own(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family)
+    connection.left.clear()
+    assert connection.send(True, ACK) == [ACCEPT]  # its ACK again: the server may have lost it
+    assert connection.send(True, payload=b"NOO") == [ACCEPT]
+    connection.left.clear()
+    for place in (1, 2, 3):
+        assert connection.send(True, ACK, at=place) == [DROP]
+    assert handshakes(connection) == []
+
+
+@families
+@pytest.mark.parametrize("how", ["a syn on open", "closed", "another answer"])
+def test_cookie_of_an_earlier_connection_over_the_same_ports(family: int, how: str) -> None:
+    connection = Connection(Gateway(limits=Limits()), family, shake=how != "another answer")
+    if how == "a syn on open":
+        connection.greeted()
+    elif how == "closed":
+        connection.greeted().send(True, RST)
+    else:
+        connection.send(True, SYN)
+        connection.send(False, SYN | ACK, ack=1001)  # that of the minute before
+    connection.begin((1000, 5000 + 30))
+    connection.shake()
+    connection.in_text()
+    assert poked(connection, (1000, 5000)) == []
+    assert poked(connection, (1000, 5030)) == []
+
+
+@families
+def test_cookie_of_the_minute_before_outlives_those_of_one_minute(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).greeted()
+    for server in (5030, 5031, 5029):
+        connection.send(True, RST)
+        connection.begin((1000, server))
+        connection.shake()
+        connection.greeted()
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go on\r\n")
+    assert poked(connection, (1000, 5000)) == []
+
+
+@families
+def test_cookie_is_nobodys_matter_when_it_has_expired(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).in_text()
+    connection.gateway.wait(181)
+    assert poked(connection) != []
+
+
+@families
+def test_cookie_hides_in_a_flow_that_is_not_looked_at_too(family: int) -> None:
+    connection = Connection(Gateway(Policy("all"), limits=Limits()), family).greeted()
     connection.client(b"STARTTLS\r\n")
     connection.server(b"220 go\r\n")
     connection.client(b"\x16\x03\x01hello")
     assert connection.gateway.count("flows_passed") == 1
-    connection.send(False, ACK)
-    assert repeating(connection, 40) == [ACCEPT]
-    assert repeating(connection, 0) == RESET
+    assert poked(connection) == []
 
 
 @families
@@ -197,7 +287,7 @@ def test_early_talk_waits_for_the_greeting_but_for_its_first_bytes(family: int) 
     assert connection.last.payload == b"NOO"
     assert connection.send(True, payload=early[3:], at=3) == [DROP]
     assert connection.raw(True, connection.packet(True, payload=early), flags=GSO) == [DROP]
-    assert connection.gateway.count("drop.early") == 2
+    assert connection.gateway.count("drop.early") + connection.gateway.count("drop.cookie") == 2
     assert connection.server_reads == b"NOO"
     connection.send(False, payload=b"220 mail\r\n")
     connection.sent[False] += 10
@@ -211,12 +301,12 @@ def test_before_beginning_nothing_lies_and_nothing_is_acknowledged(family: int) 
     for seq, ack in ((1000 - 20, 5001 - 20), (1001 - 20, 5001), (1001, 5000), (999, 5001)):
         assert connection.send(True, ACK, seq=seq, ack=ack) == [DROP]
         assert connection.send(True, payload=b"EXPN\r\n", seq=seq, ack=ack) == [DROP]
-    assert connection.send(True, ACK, seq=1000) == [ACCEPT]  # a keep-alive (RFC 1122 4.2.3.6)
     # A server whose numbers began earlier is another connection's: its greeting must not be read from its middle.
     assert connection.send(False, payload=b"220 mail ESMTP\r\n", seq=5001 - 4, ack=1001) == [DROP]
     assert connection.send(False, payload=b"220 mail ESMTP\r\n", ack=990) == [DROP]
     assert connection.server(b"220 mail ESMTP\r\n") == [REPLACE]
     assert connection.client_reads == b"220 **********\r\n"
+    assert connection.send(True, ACK, seq=1000) == [ACCEPT]  # a keep-alive (RFC 1122 4.2.3.6)
 
 
 def test_before_beginning_is_not_more_than_half_the_numbers_ago() -> None:

@@ -251,10 +251,6 @@ MD5, AO = b"\x13\x12" + bytes(16) + b"\x01\x01", b"\x1d\x10" + bytes(14)
 STAMPS = b"\x01\x01" + struct.pack("!BBII", 8, 10, 5_000, 6_000)
 
 
-def stamped(value: int) -> bytes:
-    return b"\x01\x01" + struct.pack("!BBII", 8, 10, value % 2**32, 1)
-
-
 @families
 @pytest.mark.parametrize("option", [MD5, AO, STAMPS + MD5], ids=["md5", "ao", "both"])
 def test_refused_options_make_a_segment_that_is_not_believed(family: int, option: bytes) -> None:
@@ -287,13 +283,13 @@ def test_agreed_options_stay_and_all_others_become_nops(family: int) -> None:
     sack = b"\x05\x0a" + bytes(8)
     user_timeout, unknown, fast_open = b"\x1c\x04\x00\x01", b"\xfd\x08" + bytes(6), b"\x22\x04\x00\x01"
     connection = Connection(family=family, shake=False)
-    offered = maximum + sack_permitted + STAMPS + scale
-    assert connection.send(True, SYN, options=offered + unknown + fast_open + b"\x05\x02") == [REPLACE]
-    assert connection.last.options == offered + b"\x01" * 14
+    offered = maximum + sack_permitted + scale
+    assert connection.send(True, SYN, options=offered + STAMPS + unknown + fast_open + b"\x05\x02") == [REPLACE]
+    assert connection.last.options == offered + b"\x01" * 26
     connection.sent[True] += 1
     assert connection.send(False, SYN | ACK, options=maximum + sack_permitted + b"\x01\x01") == [ACCEPT]
     connection.sent[False] += 1
-    # Agreed: selective acknowledgements, and no timestamps.
+    # Agreed: selective acknowledgements, and never timestamps.
     assert connection.send(True, ACK, options=sack + user_timeout + b"\x01\x01") == [REPLACE]
     assert connection.last.options == sack + b"\x01" * 6
     assert connection.send(True, ACK, options=STAMPS) == [REPLACE]
@@ -315,54 +311,10 @@ def test_agreed_options_end_where_a_length_cannot_be_right(family: int, bad: byt
 
 @families
 def test_agreed_options_are_read_once_each(family: int) -> None:
-    connection = Connection(family=family, options=stamped(5000)).greeted_with(stamped(5001))
-    assert connection.send(True, ACK, options=stamped(5002) + stamped(9)) == [REPLACE]
-    assert connection.last.options == stamped(5002) + b"\x01" * 12
-
-
-@families
-def test_timestamps_that_are_old_or_missing_are_those_of_no_segment(family: int) -> None:
-    connection = Connection(family=family, options=stamped(5000)).greeted_with(stamped(5001))
-    assert connection.send(True, payload=b"NOOP\r\n", options=stamped(5010)) == [ACCEPT]
-    connection.sent[True] += 6
-    for late in (stamped(5009), stamped(1), stamped(5010 - 2**31 + 1), b"", STAMPS[:2] + b"\x01" * 10):
-        assert connection.send(True, payload=b"RSET\r\n", options=late) == [DROP]
-        assert connection.send(True, FIN | ACK, options=late) == [DROP]
-        assert connection.send(True, ACK, options=late) == [DROP]
-    assert connection.gateway.count("drop.timestamp") == 15
-    assert connection.send(True, payload=b"EXPN\r\n", options=stamped(5010)) == [REPLACE]
-    assert connection.server_reads == b"NOOP\r\nXXXX\r\n"
-    assert connection.send(True, RST, seq=connection.sent[True] + 6) == [ACCEPT]  # RFC 7323 3.2
-
-
-def test_timestamps_of_what_overtook_do_not_count_until_its_turn_has_come() -> None:
-    connection = Connection(options=stamped(5000)).greeted_with(stamped(5001))
-    assert connection.send(True, payload=b"RSET\r\n", at=6, options=stamped(5012)) == []
-    assert connection.send(True, payload=b"NOOP\r\n", options=stamped(5011)) == [ACCEPT, ACCEPT]
-    assert connection.server_reads == b"NOOP\r\nRSET\r\n"
-
-
-def test_timestamps_are_the_servers_word_where_the_client_has_sent_several_syns() -> None:
-    connection = Connection(shake=False)
-    connection.send(True, SYN, options=stamped(5000))
-    connection.send(True, SYN, options=stamped(9000))
-    connection.sent[True] += 1
-    answer = b"\x01\x01" + struct.pack("!BBII", 8, 10, 77, 5000)
-    assert connection.send(False, SYN | ACK, options=answer) == [ACCEPT]
-    connection.sent[False] += 1
-    assert connection.send(True, ACK, options=stamped(5001)) == [ACCEPT]
-
-
-@families
-def test_timestamps_are_none_of_our_business_where_they_were_not_agreed(family: int) -> None:
     connection = Connection(family=family, shake=False)
-    connection.send(True, SYN, options=stamped(5000))
-    connection.sent[True] += 1
-    connection.send(False, SYN | ACK)
-    connection.sent[False] += 1
-    assert connection.send(True, ACK) == [ACCEPT]
-    connection.greeted()
-    assert connection.client(b"NOOP\r\n") == [ACCEPT]
+    scale = b"\x01\x03\x03\x07"
+    assert connection.send(True, SYN, options=scale + b"\x01\x03\x03\x01") == [REPLACE]
+    assert connection.last.options == scale + b"\x01" * 4
 
 
 @families

@@ -191,6 +191,16 @@ def test_streams_share_of_a_source_is_what_it_leaves_free(family: int) -> None:
 
 
 @families
+def test_streams_share_of_a_source_is_free_again_when_its_flows_have_ended(family: int) -> None:
+    gateway = limited(512)
+    for round in range(4):
+        one = [Connection(gateway, family, port=40000 + 10 * round + n).in_text() for n in range(5)]
+        assert sum(keeps(connection, 10**6) for connection in one) > 80_000
+        for connection in one:
+            assert connection.send(False, ACK, ack=connection.sent[True] + 1) == [DROP, EMIT, EMIT]
+
+
+@families
 def test_streams_share_of_a_flow_leaves_something_to_those_of_its_source(family: int) -> None:
     gateway = limited(256)
     first = Connection(gateway, family).in_text()
@@ -266,13 +276,13 @@ def test_stalled_give_way_but_not_who_takes_a_good_part(family: int) -> None:
 def test_stalled_give_way_of_the_source_alone_where_only_it_is_short(family: int) -> None:
     gateway = limited(512)
     other = Connection(gateway, family, client=source(1, family)).in_text()
-    keeps(other, 20_000)
-    one = [Connection(gateway, family, port=40000 + n).in_text() for n in range(11)]
+    keeps(other, 50_000)
+    one = [Connection(gateway, family, port=40000 + n).in_text() for n in range(12)]
+    late = Connection(gateway, family, port=50000).in_text()
     for connection in one:
         keeps(connection, 10_000)
     gateway.wait(6)
     assert gateway.memory() < 512 * 1024 // 2 * 3 // 4
-    late = Connection(gateway, family, port=50000).in_text()
     assert keeps(late, 20_000) > 10_000
     assert gateway.count("flows_stalled") > 0
     assert other.send(True, payload=b"y") == [ACCEPT]

@@ -312,21 +312,21 @@ static struct addrinfo *named(const char *address, const char *port)
 
 static int hold(char **arguments)
 {
-    long count = atol(arguments[2]), greeted = 0;
+    long count = atol(arguments[2]), greeted = 0, refused = 0;
     struct addrinfo *there = named(arguments[0], arguments[1]);
     room();
-    for (long i = 0; i < count && !stopped; i++) {
+    for (long i = 0; i < count && refused < 3 && !stopped; i++) {   /* three in a row: it is full */
         char greeting[512];
-        struct timeval patience = {.tv_sec = 2};
+        struct timeval patience = {.tv_sec = 1};
         int one = socket(there->ai_family, SOCK_STREAM, 0);
         if (one < 0)
             die("socket");
         setsockopt(one, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
         setsockopt(one, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
         if (connect(one, there->ai_addr, there->ai_addrlen) < 0 || recv(one, greeting, sizeof greeting, 0) <= 0)
-            close(one);
+            close(one), refused++;
         else
-            greeted++;
+            greeted++, refused = 0;
     }
     printf("ready %ld\n", greeted);
     fflush(stdout);

@@ -86,6 +86,7 @@ class Crowd:
         finally:
             process.terminate()
             process.wait(30)
+            process.stdout.close()
 
     def honest(self, mail: bytes, *, family: int = 4, patience: float = 30.0) -> Honest:
         """One mail of a client that does nothing wrong."""

@@ -20,6 +20,7 @@ from nfmailguard.bench.report import page, plot, write_plots
 from nfmailguard.bench.results import Answer, Benchmark, Report, compare, load, save, spread
 from nfmailguard.bench.targets import TARGETS, answers
 from nfmailguard.cext.drill import Drill
+from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.cext.load import serve
 from nfmailguard.cli import cli
 from nfmailguard.engine import Engine
@@ -162,7 +163,7 @@ def test_a_drill_decides_as_packets_do_one_by_one_few_flows_or_so_many_that_they
 def test_flows_are_counted_as_large_as_the_core_says() -> None:
     bench = flows.flows(1, lambda _: None, counts=(1000,))
     (memory,) = bench.values("1,000 flows", "enforce pix63", "memory")
-    assert 304 <= memory <= 320
+    assert FLOW_OCTETS <= memory <= FLOW_OCTETS + 16
 
 
 @pytest.fixture

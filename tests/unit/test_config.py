@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from nfmailguard.config import Config, Driver, Hook, load
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.load import load_profile, override, profile_names
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, PartialLines, UnknownCommand
-from nfmailguard.service import gateway
+from nfmailguard.service import gateway, preflight
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -58,6 +59,31 @@ def test_the_kernel_does_one_thing_for_all_flows(
     assert config.on_queue(condition) is done
     if condition == "no_listener":
         assert gateway.ruleset(config).bypass is (done is Action.PASS)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule", "needed"),
+    [
+        ({"mode": "monitor"}, None, False),
+        ({"mode": "enforce"}, None, True),
+        ({"mode": "restore"}, None, True),
+        ({"mode": "enforce", "dry_run": True}, "restore", False),
+        ({"mode": "monitor"}, "monitor", False),
+        ({"mode": "monitor"}, "enforce", True),
+        ({"mode": "enforce"}, "monitor", True),
+    ],
+)
+def test_conntrack_runs_only_where_something_may_be_changed_or_offloaded(
+    tmp_path: Path, options: dict[str, Any], rule: str | None, needed: bool
+) -> None:
+    path = written(tmp_path, f'[[rule]]\nfrom = "192.0.2.1"\nmode = "{rule}"\n' if rule else "")
+    config = load(path, **options)
+    assert gateway.ruleset(config).conntrack is needed
+    assert preflight.conntrack(config).startswith("conntrack: runs," if needed else "conntrack: not needed;")
+    assert "conntrack" not in " ".join(gateway.warnings(config))
+    offloading = load(path, ["queue.offload=yes"], **options)
+    assert gateway.ruleset(offloading).conntrack
+    assert ("queue.offload: makes conntrack run" in " ".join(gateway.warnings(offloading))) is not needed
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

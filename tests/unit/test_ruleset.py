@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ RULESETS = {
     "one": Ruleset(0, 0, [25], ["forward"]),
     "bypass": Ruleset(7, 7, [25], ["forward"], bypass=True),
     "several queues": Ruleset(0, 3, [25, 587], ["input", "output", "forward"]),
+    "watched": Ruleset(0, 0, [25], ["forward"], conntrack=False),
+    "offload": Ruleset(0, 0, [25, 587], ["forward"], conntrack=False, offload=True),
     "protected": Ruleset(4, 5, [25], ["forward"], bypass=True, addresses=NETWORKS),
 }
 
@@ -81,6 +84,24 @@ def test_loopback_is_queued_on_one_hook() -> None:
 
 def test_conntrack_is_asked_for_so_that_fragments_are_put_together() -> None:
     assert any("ct state" in line for line in body(RULESETS["one"].render(), "inspect"))
+
+
+def test_where_flows_are_only_watched_conntrack_is_not_and_fragments_go_past() -> None:
+    text = RULESETS["watched"].render()
+    assert not re.search(r"\bct\b", text)
+    assert body(text, "inspect") == [
+        "ip frag-off & 16383 != 0 counter accept",
+        "frag more-fragments 1 counter accept",
+        "counter queue to 0",
+    ]
+
+
+def test_only_packets_of_ours_are_offloaded() -> None:
+    lines = body(RULESETS["offload"].render(), "forward_offload")[1:]
+    assert [line.split(" meta mark")[0] for line in lines] == [
+        f"tcp {field} {port}" for port in (25, 587) for field in ("dport", "sport")
+    ]
+    assert "ct state" in RULESETS["offload"].render()
 
 
 @pytest.mark.parametrize("name", RULESETS)

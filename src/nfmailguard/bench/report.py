@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from nfmailguard.bench.results import Answer, Benchmark, Report, spread
 from nfmailguard.errors import BenchError
+from nfmailguard.reports.console import Console
 
 __all__ = ["page", "plot", "show", "show_answers", "write_page", "write_plots"]
 

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nfmailguard.errors import BenchError
+from nfmailguard.errors import BenchError, ConfigError
+from nfmailguard.reading import octets_of
 
 __all__ = ["Answer", "Benchmark", "Report", "Spread", "load", "save", "spread"]
+
+_MOST = 64 << 20  # octets of a report
 
 
 class Spread(NamedTuple):
@@ -109,10 +112,10 @@ def save(report: Report, path: Path) -> None:
 def load(path: Path) -> Report:
     """Raises BenchError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
-    except OSError as error:
-        raise BenchError(f"{path}: cannot read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(octets_of(path, _MOST, f"{path}: cannot read"), type=Report)
+    except ConfigError as error:
+        raise BenchError(str(error)) from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BenchError(f"{path}: not a report of `nfmailguard bench --json`: {error}") from error
 
 

@@ -5,13 +5,15 @@ Promises: exit codes 0, 1, 2; a mistake is one line on standard error.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
 
 from nfmailguard.cli import bench, gateway, lab, offline, probe, profiles
-from nfmailguard.cli.common import cli
+from nfmailguard.cli.common import cli, echo, echo_text
 from nfmailguard.errors import NfmailguardError
+from nfmailguard.plain import printable
 
 __all__ = ["bench", "cli", "gateway", "lab", "main", "offline", "probe", "profiles"]
 
@@ -20,15 +22,20 @@ INTERRUPTED = 130
 
 def main() -> None:
     """The command ``nfmailguard``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's character set lacks
     try:
         code = cli.main(prog_name="nfmailguard", standalone_mode=False)
     except click.exceptions.Abort:
         code = INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        told, message = io.StringIO(), error.format_message()
+        error.show(told)
+        echo_text(told.getvalue().replace(message, printable(message)), err=True)
         code = error.exit_code
     except NfmailguardError as error:
-        for line in str(error).splitlines():
-            click.echo(f"nfmailguard: {line}", err=True)
+        for line in error.lines:
+            echo(f"nfmailguard: {line}", err=True)
         code = error.exit_code
     sys.exit(code or 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nfmailguard.cli.common import cli, options
+from nfmailguard.cli.common import cli, echo, options
 
 if TYPE_CHECKING:
     from nfmailguard.bench.results import Benchmark, Report
@@ -48,7 +48,7 @@ def bench() -> None:
 
 def tell(text: str) -> None:
     """Progress, beside the figures."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def gathered(found: list[Benchmark], *, judged: bool = False) -> Report:
@@ -74,10 +74,9 @@ def finish(
     old: Path | None,
 ) -> int:
     """Shows and writes what was found; the exit code."""
-    from rich.console import Console
-
     from nfmailguard.bench import report as shown
     from nfmailguard.bench.results import compare, load, save
+    from nfmailguard.reports.console import Console
 
     found = report.benchmarks
     console = Console()
@@ -95,9 +94,9 @@ def finish(
         shown.write_page(report, html_path)
     worse = compare(load(old), report, TOLERANCE) if old else []
     for line in worse:
-        click.echo(f"worse: {line}")
+        echo(f"worse: {line}")
     if old and not worse:
-        click.echo(f"no ratio is worse than in {old}")
+        echo(f"no ratio is worse than in {old}")
     return int(bool(worse))
 
 

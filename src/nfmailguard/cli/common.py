@@ -9,14 +9,50 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nfmailguard import __version__
+from nfmailguard.plain import block, json_safe, printable
 
 if TYPE_CHECKING:
     from nfmailguard.config import Config
 
-__all__ = ["cli", "configured", "file_option", "gateway_options", "json_option", "policy_options", "print_json"]
+__all__ = [
+    "Bold",
+    "cli",
+    "configured",
+    "echo",
+    "echo_text",
+    "file_option",
+    "gateway_options",
+    "json_option",
+    "policy_options",
+    "print_json",
+]
 
 DEFAULT_CONFIG = Path("/etc/nfmailguard/nfmailguard.toml")
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Bold(str):
+    """A part of a text that stands out on a terminal."""
+
+    __slots__ = ()
+
+
+def echo(*parts: str, err: bool = False) -> None:
+    """Prints a line, ``parts`` one behind the other: all we print comes from here, ``echo_text`` or our Console.
+
+    What is not printable is escaped, whoever wrote it.
+    """
+    shown = [printable(part) for part in parts]
+    styled = [
+        click.style(text, bold=True) if isinstance(part, Bold) else text
+        for part, text in zip(parts, shown, strict=True)
+    ]
+    click.echo("".join(styled), err=err)
+
+
+def echo_text(text: str, *, err: bool = False, tabs: bool = False) -> None:
+    """Prints whole lines; their ends, and with ``tabs`` their tabs, are kept."""
+    click.echo(block(text, tabs=tabs), err=err, nl=False)
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -67,7 +103,7 @@ def print_json(value: object) -> None:
     """One value, readable."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    echo_text(json_safe(msgspec.json.format(msgspec.json.encode(value), indent=2)).decode() + "\n")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nfmailguard.cli.common import cli, configured, gateway_options, json_option, print_json
+from nfmailguard.cli.common import cli, configured, echo, echo_text, gateway_options, json_option, print_json
 
 __all__: list[str] = []
 
@@ -16,20 +17,21 @@ __all__: list[str] = []
 @gateway_options
 @click.option("--no-rules", is_flag=True, help="Send no packets here: a ruleset of yours does.")
 @click.option("--tap", metavar="IN[,OUT]", help="Captures of what came in, and of what left, for `replay`.")
-def run(no_rules: bool, tap: str | None, **choices: Any) -> None:
+@click.pass_context
+def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: Any) -> None:
     """Inspect mail until interrupted (needs root or CAP_NET_ADMIN and CAP_NET_RAW).
 
     Binds the queue, then adds one nftables table (`rules show` prints it); takes it away
-    again first when it ends. Prints a line with "ready" when packets are inspected.
+    again first when it ends. Prints a line with "ready" when packets are inspected. SIGHUP
+    opens the log files anew.
 
     \b
       nfmailguard run --mode monitor --profile pix63 --set log.eve=-
       nfmailguard run -c /etc/nfmailguard/nfmailguard.toml --queue 0-3
       nfmailguard run --mode enforce --set banner.separator=no --set gateway.hook=input,output
     """
-    from rich.console import Console
-
     from nfmailguard.reports import summary
+    from nfmailguard.reports.console import Console
     from nfmailguard.service.gateway import Gateway
 
     config = configured(**choices)
@@ -37,8 +39,11 @@ def run(no_rules: bool, tap: str | None, **choices: Any) -> None:
     files = (Path(arrived), Path(left) if left else None) if arrived else None
     # Events on standard output are for a program to read.
     events = config.log.eve == "-"
-    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: click.echo(line, err=events))
-    summary.render(gateway.run(), Console(stderr=events))
+    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: echo(line, err=events))
+    counters = gateway.run()
+    with suppress(OSError, SystemExit):  # nobody reads it any more
+        summary.render(counters, Console(stderr=events))
+    context.exit(gateway.exit_code)
 
 
 @cli.command()
@@ -60,7 +65,7 @@ def check(as_json: bool, **choices: Any) -> None:
         told = {condition.name: condition._asdict() for condition in conditions}
         print_json({**found, "conditions": told, "ruleset": gateway.ruleset(config).render()})
         return
-    click.echo(gateway.summary(config))
+    echo(gateway.summary(config))
     for number, flow in enumerate(flows[:-1], 1):
         ends = [
             f"{word} {', '.join(map(str, networks))}"
@@ -68,15 +73,16 @@ def check(as_json: bool, **choices: Any) -> None:
             if networks
         ]
         ends += [f"in {flow.interface}"] if flow.interface else []
-        click.echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
-    click.echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
-    click.echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
-    click.echo(preflight.flow_room(config))
+        echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
+    echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
+    echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
+    echo(preflight.flow_room(config))
+    echo(preflight.conntrack(config))
     for condition in conditions:
-        click.echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
+        echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
     for line in gateway.warnings(config):
-        click.echo(f"warning: {line}")
-    click.echo(f"\n{gateway.ruleset(config).render()}", nl=False)
+        echo(f"warning: {line}")
+    echo_text(f"\n{gateway.ruleset(config).render()}", tabs=True)
 
 
 @cli.group()
@@ -90,7 +96,7 @@ def rules_show(**choices: Any) -> None:
     """Print the table as `nft -f` would load it, for a ruleset of your own (`run --no-rules`)."""
     from nfmailguard.service import gateway
 
-    click.echo(gateway.ruleset(configured(**choices)).render(), nl=False)
+    echo_text(gateway.ruleset(configured(**choices)).render(), tabs=True)
 
 
 @rules.command("apply")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nfmailguard.cli.common import cli, json_option
+from nfmailguard.cli.common import cli, echo, json_option
 
 __all__: list[str] = []
 
@@ -83,7 +83,7 @@ def lab_evade(
     from nfmailguard.lab import evade
 
     if as_list:
-        from rich.console import Console
+        from nfmailguard.reports.console import Console
 
         evade.show_list(Console())
         return
@@ -115,7 +115,7 @@ def lab_up() -> None:
     """Make the three hosts, to work in (needs root)."""
     from nfmailguard.lab import standing
 
-    click.echo("the lab stands" if standing.up() else "the lab stood already")
+    echo("the lab stands" if standing.up() else "the lab stood already")
 
 
 @lab.command("down")
@@ -123,7 +123,7 @@ def lab_down() -> None:
     """Remove them."""
     from nfmailguard.lab import standing
 
-    click.echo("the lab is gone" if standing.down() else "there was no lab")
+    echo("the lab is gone" if standing.down() else "there was no lab")
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nfmailguard.cli.common import cli, configured, json_option, policy_options, print_json
+from nfmailguard.cli.common import cli, configured, echo, echo_text, json_option, policy_options, print_json
 from nfmailguard.errors import ConfigError
 
 __all__: list[str] = []
@@ -35,11 +35,10 @@ def replay(
       nfmailguard replay in.pcap --profile asa                     what would an ASA do?
       nfmailguard replay in.pcap out.pcap --mode enforce --events -
     """
-    from rich.console import Console
-
     from nfmailguard import config
     from nfmailguard import replay as replaying
     from nfmailguard.errors import CaptureError
+    from nfmailguard.reports.console import Console
 
     # Events on standard output are for a program to read.
     aside = events == "-"
@@ -52,7 +51,7 @@ def replay(
             progress=lambda packets: status.update(f"{packets} packets"),
         )
     if as_json:
-        click.echo(replaying.encode(summary), nl=False, err=aside)
+        echo_text(replaying.encode(summary).decode(), err=aside)
     else:
         replaying.render(summary, Console(stderr=aside))
     if summary.fault:
@@ -60,7 +59,7 @@ def replay(
 
 
 @cli.command()
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Findings only.")
 @json_option
@@ -75,21 +74,23 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     """
     from nfmailguard import config
     from nfmailguard.policy.model import Mode
+    from nfmailguard.reading import at_most
     from nfmailguard.smtp import transcript
 
     rule = config.load(None, mode=mode or "enforce", **choices).flow_rules()[-1]
     restore = rule.restore if rule.mode is Mode.RESTORE else None
     applies = rule.mode is not Mode.MONITOR and not choices["dry_run"]
+    where = getattr(file, "name", "<stdin>")
     try:
-        turns = transcript.parse(file.read(), file.name)
+        text = at_most(file, transcript.MOST_TEXT * 4, where).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file.name}: not UTF-8 text") from error
+        raise ConfigError(f"{where}: not UTF-8 text") from error
+    turns = transcript.parse(text.replace("\r\n", "\n"), where)
     if as_json:
         print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
         return
-    from rich.console import Console
-
     from nfmailguard.reports import translation
+    from nfmailguard.reports.console import Console
 
     translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)
 
@@ -115,9 +116,9 @@ def counters(path: Path | None, events: Path | None, as_cisco: bool, profile: st
         raise ConfigError("log.eve: no file of events; name one with --events")
     found = last_stats(where)
     if as_cisco:
-        click.echo(service_policy.render(config.flow_rules()[-1].policy, found), nl=False)
+        echo_text(service_policy.render(config.flow_rules()[-1].policy, found))
     elif as_json:
         print_json(found)
     else:
         for name, count in found.items():
-            click.echo(f"{count:>16} {name}")
+            echo(f"{count:>16} {name}")

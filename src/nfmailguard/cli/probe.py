@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nfmailguard.cli.common import cli, json_option, print_json
+from nfmailguard.cli.common import cli, echo_text, json_option, print_json
 
 __all__: list[str] = []
 
@@ -45,17 +45,16 @@ def probe(context: click.Context, where: str, timeout: float, learn: bool, messa
 
     host, port = _ends(where)
     if learn:
-        click.echo(verdict.learned(host, port, timeout), nl=False)
+        echo_text(verdict.learned(host, port, timeout))
         return
     found = verdict.examine(host, port, timeout)
     if as_json:
         print_json(verdict.as_json(found))
     elif message:
-        click.echo(verdict.remedy(found), nl=False)
+        echo_text(verdict.remedy(found))
     else:
-        from rich.console import Console
-
         from nfmailguard.reports import probed
+        from nfmailguard.reports.console import Console
 
         probed.render(found, verdict.remedy(found), Console())
     context.exit(found.exit_code)
@@ -80,9 +79,8 @@ def diagnose(context: click.Context, file: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
         from nfmailguard.reports import probed
+        from nfmailguard.reports.console import Console
 
         probed.render_traces(found, Console())
     context.exit(found.exit_code)

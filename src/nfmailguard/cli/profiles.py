@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nfmailguard.cli.common import cli, json_option, print_json
+from nfmailguard.cli.common import Bold, cli, echo, echo_text, json_option, print_json
 
 __all__: list[str] = []
 
@@ -27,7 +27,7 @@ def profile_list(as_json: bool) -> None:
     if as_json:
         print_json({name: profiles.row(policy) for name, policy in policies.items()})
         return
-    from rich.console import Console
+    from nfmailguard.reports.console import Console
 
     profiles.render(policies, Console())
 
@@ -52,14 +52,14 @@ def profile_show(context: click.Context, name: str, as_json: bool, as_cisco: boo
         from nfmailguard.policy.cisco_write import write
 
         written = write(policy)
-        click.echo(written.text, nl=False)
+        echo_text(written.text)
         for line in written.lost:
-            click.echo(f"{name}: {line}", err=True)
+            echo(f"{name}: {line}", err=True)
         context.exit(1 if written.lost else 0)
     elif as_json:
         print_json(policy)
     else:
-        click.echo(profile_text(name), nl=False)
+        echo_text(profile_text(name), tabs=True)
 
 
 @profile.command("import")
@@ -78,17 +78,18 @@ def profile_import(context: click.Context, file: Any, name: str | None, as_json:
       nfmailguard profile import running-config.txt > mine.toml
       nfmailguard profile import running-config.txt --json
     """
+    from nfmailguard.reading import at_most
     from nfmailguard.reports import imported
 
     where = getattr(file, "name", "<stdin>")
-    found = imported.read(file.read(), where)
+    found = imported.read(at_most(file, imported.MOST_OCTETS, where), where)
     if as_json:
         print_json(found)
     else:
-        click.echo(imported.toml(found, name, where), nl=False)
+        echo_text(imported.toml(found, name, where))
     refused = imported.refused(found, where)
     for line in refused:
-        click.echo(line, err=True)
+        echo(line, err=True)
     context.exit(1 if refused else 0)
 
 
@@ -110,10 +111,10 @@ def profile_findings(as_json: bool) -> None:
         return
     width = max(len(finding.name) for finding in known)
     for finding in known:
-        click.echo(f"{finding.name:{width}}  {finding.meaning}")
+        echo(f"{finding.name:{width}}  {finding.meaning}")
         if finding.name in CONDITION_OF:
             setting = CONDITION_OF[finding.name]
-            click.echo(f"{'':{width}}  decided by on.{setting.name}: {', '.join(setting.actions)}")
+            echo(f"{'':{width}}  decided by on.{setting.name}: {', '.join(setting.actions)}")
             continue
         others = ", ".join(action for action in finding.actions if action is not finding.default)
-        click.echo(f"{'':{width}}  {click.style(finding.default, bold=True)}{f' (or {others})' if others else ''}")
+        echo(f"{'':{width}}  ", Bold(finding.default), f" (or {others})" if others else "")

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from nfmailguard.engine import ACTIONS
+from nfmailguard.events.allowance import Allowance, source_of
 from nfmailguard.events.records import Record, RecordKind, address_text
 from nfmailguard.events.targets import Interfaces
+from nfmailguard.plain import octets
 from nfmailguard.policy.model import FINDINGS, Action, BannerRule, FlowRule, Policy
 from nfmailguard.smtp.verbs import VERBS
 
@@ -34,7 +36,7 @@ _NUMBERS = {name: (number, written) for number, (name, written) in enumerate(CLA
 _DEEDS = {Action.DROP_CONNECTION: "Dropped connection for", Action.RESET: "Reset connection for"}
 _PIX = (BannerRule.B40, BannerRule.B44, BannerRule.B51)
 _MAIL = {place for place, verb in enumerate(VERBS) if verb.name == "MAIL"}
-_MOST_FLOWS = 65_536
+_MOST_FLOWS = 8_192
 
 
 class Message(NamedTuple):
@@ -58,23 +60,36 @@ class Messages(Protocol):
     def send(self, messages: Sequence[tuple[int, Message]]) -> None: ...
 
 
-def shown(octets: bytes) -> str:
-    """A peer's octets on one line."""
-    return "".join(chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets)
-
-
 class CiscoWriter:
-    """Writes what an Engine recorded. ``rules`` are the engine's; ``style``: "pix", "asa" or by the profile."""
+    """Writes what an Engine recorded. ``rules`` are the engine's; ``style``: "pix", "asa" or by the profile.
+
+    ``rate``: octets of messages a second; None: all.
+    """
 
     def __init__(
-        self, rules: Sequence[FlowRule], sink: Messages, *, interfaces: Interfaces | None = None, style: str = "auto"
+        self,
+        rules: Sequence[FlowRule],
+        sink: Messages,
+        *,
+        interfaces: Interfaces | None = None,
+        style: str = "auto",
+        rate: int | None = None,
     ) -> None:
+        self._allowance = Allowance(rate)
         self._policies = [rule.policy for rule in rules]
         self._styles = [self._style(rule.policy, style) for rule in rules]
         self._sink = sink
         self._interfaces = interfaces or Interfaces()
         self._declared: dict[int, int] = {}  # SIZE of the mail under way, by flow
         self.written = 0
+
+    def _takes(self, record: Record, message: Message) -> bool:
+        return self._allowance.takes(source_of(record.client), len(str(message)), "line", record.now)
+
+    @property
+    def withheld(self) -> int:
+        """Messages that were not sent: there were too many."""
+        return self._allowance.withheld.total()
 
     @staticmethod
     def _style(policy: Policy, style: str) -> str:
@@ -85,7 +100,7 @@ class CiscoWriter:
         found = []
         for drained in records:
             record = Record.of(drained)
-            found += [(record.now, message) for message in self._messages(record)]
+            found += [(record.now, message) for message in self._messages(record) if self._takes(record, message)]
         if found:
             self._sink.send(found)
             self.written += len(found)
@@ -94,6 +109,8 @@ class CiscoWriter:
         style = self._styles[record.rule]
         if record.kind == RecordKind.FINDING:
             texts = self._finding(record, self._policies[record.rule])
+        elif record.kind == RecordKind.REPEATED:
+            return []  # a box has no such line
         elif record.kind == RecordKind.FLOW:
             self._declared.pop(record.flow_id, None)
             return []
@@ -134,13 +151,13 @@ class CiscoWriter:
 
     def _address(self, record: Record, action: Action, source: str, target: str) -> list[tuple[int, str]]:
         if action is Action.BLANK:
-            out, inside = (address_text(record.family, octets) for octets in (record.client, record.server))
-            return [(108002, f"SMTP replaced string: out {out} in {inside} data: {shown(record.before)}")]
+            out, inside = (address_text(record.family, end) for end in (record.client, record.server))
+            return [(108002, f"SMTP replaced string: out {out} in {inside} data: {octets(record.before)}")]
         if action not in _DEEDS:
             return []
         text = (
             "Terminating ESMTP connection; malicious pattern detected in the mail address from"
-            f" {source} to {target}. Mail Address:{shown(record.before)}"
+            f" {source} to {target}. Mail Address:{octets(record.before)}"
         )
         return [(108003, text), _terminated(source, target)]
 
@@ -150,7 +167,7 @@ class CiscoWriter:
             self._declared.pop(record.flow_id, None)
             if declared is not None:
                 if len(self._declared) >= _MOST_FLOWS:
-                    self._declared.clear()
+                    del self._declared[next(iter(self._declared))]  # the one that was begun first
                 self._declared[record.flow_id] = declared
         elif record.kind == RecordKind.MESSAGE:
             declared, actual = self._declared.pop(record.flow_id, None), record.numbers[0]

@@ -17,16 +17,17 @@ import msgspec
 
 from nfmailguard.engine import ACTIONS
 from nfmailguard.events.alerts import alert
+from nfmailguard.events.allowance import Allowance, source_of
 from nfmailguard.events.records import FlowEnd, Record, RecordKind, address_text
 from nfmailguard.events.sinks import Sink
 from nfmailguard.events.transactions import Mail, Transactions, text
-from nfmailguard.policy.model import FINDINGS, FlowRule
+from nfmailguard.policy.model import FINDINGS, FlowRule, Limits
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.verbs import VERBS
 
 __all__ = ["EveWriter", "community_id", "timestamp"]
 
-_MOST_COMMUNITIES = 65_536
+_MOST_COMMUNITIES = 8_192
 _FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
 _FLOW_REASON = {FlowEnd.TIMEOUT: "timeout", FlowEnd.FINISHED: "shutdown", FlowEnd.EVICTED: "forced"}
 
@@ -57,42 +58,84 @@ class EveWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's: they name mode and profile.
 
     ``engine`` tells the flows of several queues apart: their ids are counted by each.
-    ``alerts``: each finding a second time, as an alert.
+    ``alerts``: each finding a second time, as an alert. ``limits``: how much is kept, and written
+    in a second; None: all of it is written.
     """
 
-    def __init__(self, rules: Sequence[FlowRule], sink: Sink, *, engine: int = 0, alerts: bool = False) -> None:
+    def __init__(
+        self,
+        rules: Sequence[FlowRule],
+        sink: Sink,
+        *,
+        engine: int = 0,
+        alerts: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
         self._names = [(str(rule.mode), rule.policy.name) for rule in rules]
         self._sink = sink
         self._engine = engine
         self._alerts = alerts
-        self._transactions = Transactions()
+        self._transactions = Transactions((limits or Limits()).event_memory)
+        self._allowance = Allowance(limits.log_rate if limits else None)
         self._encode = msgspec.json.Encoder().encode
         self._communities: dict[int, str] = {}
         self.written = 0
 
     def write(self, records: list[tuple[Any, ...]]) -> None:
         """Writes drained records, in order."""
-        lines = []
+        lines: list[bytes] = []
         for drained in records:
             record = Record.of(drained)
-            if record.kind == RecordKind.FINDING:
-                lines.append(self._line(record, "mailguard", self._finding(record)))
-                if self._alerts:
-                    name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
-                    lines.append(self._line(record, "alert", alert(name, action, applied=record.applied)))
-            lines += [self._line(record, "smtp", mail) for mail in self._transactions.feed(record)]
-            if record.kind == RecordKind.FLOW:
-                lines.append(self._line(record, "flow", self._flow(record)))
-                self._communities.pop(record.flow_id, None)
+            self._told(record, lines)
+            if withheld := self._allowance.report(record.now):
+                lines.append(self._withheld(record.now, withheld))
         if lines:
             self._sink.write(lines)
             self.written += len(lines)
 
+    def counters(self) -> dict[str, int]:
+        """What was written, kept and left out."""
+        mails, withheld = self._transactions, self._allowance.withheld
+        return {
+            "events_written": self.written,
+            "events_withheld": withheld.total(),
+            **{f"events_withheld.{kind}": withheld[kind] for kind in ("mailguard", "alert", "smtp", "flow")},
+            "event_memory_now": mails.octets,
+            "event_flows_forgotten": mails.forgotten,
+            "event_commands_omitted": mails.omitted,
+        }
+
+    def _told(self, record: Record, lines: list[bytes]) -> None:
+        """Appends what is written of a record."""
+
+        def tell(kind: str, body: dict[str, Any] | Mail) -> None:
+            line = self._line(record, kind, body)
+            if self._allowance.takes(source_of(record.client), len(line), kind, record.now):
+                lines.append(line)
+
+        if record.kind in (RecordKind.FINDING, RecordKind.REPEATED):
+            tell("mailguard", self._finding(record))
+            if self._alerts:
+                name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
+                tell("alert", alert(name, action, applied=record.applied))
+        for mail in self._transactions.feed(record):
+            tell("smtp", mail)
+        if record.kind == RecordKind.FLOW:
+            tell("flow", self._flow(record))
+            self._communities.pop(record.flow_id, None)
+
+    def _withheld(self, now: int, withheld: dict[str, int]) -> bytes:
+        event = {"timestamp": timestamp(now), "event_type": "withheld", "withheld": withheld}
+        return self._encode(event) + b"\n"
+
     def stats(self, now: int, counters: dict[str, int]) -> None:
         """Writes the counters as a ``stats`` event."""
         event = {"timestamp": timestamp(now), "event_type": "stats", "stats": counters}
-        self._sink.write([self._encode(event) + b"\n"])
-        self.written += 1
+        lines = [self._encode(event) + b"\n"]
+        if withheld := self._allowance.last_report(now):
+            lines.insert(0, self._withheld(now, withheld))
+        self._sink.write(lines)
+        self.written += len(lines)
 
     def _line(self, record: Record, kind: str, body: dict[str, Any] | Mail) -> bytes:
         community = self._communities.get(record.flow_id)
@@ -128,8 +171,12 @@ class EveWriter:
             "action": str(ACTIONS[record.action]),
             "applied": record.applied,
             "state": State(record.state).name.lower(),
-            "offset": record.numbers[0],
         }
+        if record.numbers[1] > 1:
+            body["count"] = record.numbers[1]
+        if record.kind == RecordKind.REPEATED:
+            return body | {"repeated": True}
+        body["offset"] = record.numbers[0]
         if body["finding"] == "reply.keyword_masked":
             body["keyword"] = text(record.before[4:].partition(b" ")[0])
         elif verb:

@@ -22,6 +22,7 @@ class RecordKind(IntEnum):
     REPLY = 3
     MESSAGE = 4
     FLOW = 5
+    REPEATED = 6
 
 
 class FlowEnd(IntEnum):

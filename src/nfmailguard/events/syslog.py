@@ -7,9 +7,12 @@ first failure is kept for the operator. RFC 3164, RFC 5424 with RFC 5426 (UDP) a
 
 from __future__ import annotations
 
+import queue
 import socket
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +27,7 @@ __all__ = ["Syslog", "open_syslog"]
 _JOURNAL = Path("/run/systemd/journal/socket")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _RETRY_SECONDS = 5.0
+_PATIENCE = 1.0
 _MOST_OCTETS = 2048  # of a datagram; RFC 5424 6.1
 _SECOND = 1_000_000_000
 
@@ -41,6 +45,7 @@ class Syslog:
         self._form = form
         self._socket: socket.socket | None = None
         self._file: Sink | None = None
+        self._asking: threading.Thread | None = None  # for a name or a connection
         self._again = 0.0  # when the next connection may be tried
         self._pending = b""  # of a line that a TCP connection has taken in part
         url = urlsplit(target)
@@ -108,17 +113,38 @@ class Syslog:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._reach(link, self._path)
         else:
-            stream = socket.SOCK_STREAM if self._kind == "tcp" else socket.SOCK_DGRAM
-            family, kind, protocol, _, address = socket.getaddrinfo(*self._end, type=stream)[0]
-            link = socket.socket(family, kind, protocol)
-            self._reach(link, address)
+            link = self._connected()
         self._socket = link
         return link
+
+    def _connected(self) -> socket.socket:
+        """Asking for a name may take minutes; what has not come in a moment is not waited for."""
+        found: queue.SimpleQueue[socket.socket | OSError] = queue.SimpleQueue()
+
+        def connect() -> None:
+            try:
+                stream = socket.SOCK_STREAM if self._kind == "tcp" else socket.SOCK_DGRAM
+                family, kind, protocol, _, address = socket.getaddrinfo(*self._end, type=stream)[0]
+                link = socket.socket(family, kind, protocol)
+                self._reach(link, address)
+                found.put(link)
+            except OSError as error:
+                found.put(error)
+
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=connect, daemon=True)
+            self._asking.start()
+            with suppress(queue.Empty):
+                answer = found.get(timeout=_PATIENCE)
+                if isinstance(answer, OSError):
+                    raise answer
+                return answer
+        raise TimeoutError(110, "no answer yet")
 
     @staticmethod
     def _reach(link: socket.socket, address: str | tuple[object, ...]) -> None:
         try:
-            link.settimeout(1.0)
+            link.settimeout(_PATIENCE)
             link.connect(address)
             link.setblocking(False)
         except OSError:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +27,7 @@ from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
 from nfmailguard.policy.load import load_profile, profile_names
 from nfmailguard.policy.model import Offer, Policy, Restore, RestoreScope, RestoreSide
+from nfmailguard.reports.console import Console
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Turn
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rich import box
 from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +24,7 @@ from nfmailguard.lab.clients import Client, Exchange
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+from nfmailguard.reports.console import Console
 
 __all__ = ["main"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich import box
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -32,7 +32,9 @@ from nfmailguard.lab.readers import SERVERS
 from nfmailguard.lab.servers import Gateway
 from nfmailguard.lab.topology import Topology
 from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
+from nfmailguard.plain import json_safe
 from nfmailguard.policy.model import Policy
+from nfmailguard.reports.console import Console
 
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
@@ -104,9 +106,7 @@ def chosen(choice: Choice) -> list[Technique]:
     names = {technique.name for technique in TECHNIQUES}
     unknown = [name for name in choice.only if name not in names]
     if unknown:
-        raise ConfigError(
-            "\n".join(f"--only {name}: no such technique; `lab evade --list` has them" for name in unknown)
-        )
+        raise ConfigError(*(f"--only {name}: no such technique; `lab evade --list` has them" for name in unknown))
     return [
         technique
         for technique in TECHNIQUES
@@ -289,7 +289,7 @@ def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
     """The table, and what it comes to."""
     console.print(
         "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
-        f"{' '.join(choice.options())}` over IPv{choice.family}, the server {choice.server} with tcp_syncookies"
+        f"{escape(' '.join(choice.options()))}` over IPv{choice.family}, the server {choice.server} with tcp_syncookies"
         f" {choice.cookies}.\n{JUDGED[choice.server == SERVERS[0]]}",
         highlight=False,
     )
@@ -356,7 +356,7 @@ def main(choice: Choice, record: Path | None = None, *, as_json: bool = False) -
         import msgspec
 
         rows = [result._asdict() for result in results]
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+        sys.stdout.write(json_safe(msgspec.json.format(msgspec.json.encode(rows), indent=2)).decode() + "\n")
     if not as_json or record is not None:
         console = Console(record=record is not None, quiet=as_json)
         show(console, choice, results)

@@ -15,10 +15,12 @@ from enum import StrEnum
 import msgspec
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.plain import printable
 
 __all__ = ["Ledger", "Line", "Section", "Statement", "Status", "sections", "statements"]
 
 _LARGEST = 64 * 1024 * 1024
+_MOST_LINES = 1_000_000
 _PROMPT = re.compile(r"[\w./-]{1,80}(?:\((config[\w-]{0,40})\))?[#>][ \t]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SHOWN = 160
@@ -64,7 +66,7 @@ class Line(msgspec.Struct, frozen=True):
     what: str
 
     def __str__(self) -> str:
-        text = "".join(c if c.isprintable() else "?" for c in self.text[:_SHOWN])
+        text = printable(self.text[:_SHOWN])
         more = "..." if len(self.text) > _SHOWN else ""
         return f"line {self.number}: {text}{more}: {self.status}: {self.what}"
 
@@ -129,6 +131,8 @@ def statements(text: str) -> list[Statement]:
     """The lines that are neither empty nor comments; ConfigError when this is no text."""
     if len(text) > _LARGEST:
         raise ConfigError(f"{len(text)} characters: no configuration is longer than {_LARGEST}")
+    if text.count("\n") + text.count("\r") > 2 * _MOST_LINES:
+        raise ConfigError(f"no configuration has more than {_MOST_LINES} lines")
     if "\0" in text:
         number = len(_LINE_END.findall(text[: text.index("\0")])) + 1
         raise ConfigError(

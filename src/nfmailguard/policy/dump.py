@@ -78,16 +78,17 @@ def _value(value: Any) -> str:
 
 
 def _string(text: str) -> str:
-    """A basic string (TOML 1.0): quotation mark, backslash and control characters are escaped."""
-    escaped = "".join(
-        f"\\{character}"
-        if character in '"\\'
-        else f"\\u{ord(character):04x}"
-        if ord(character) < 0x20 or ord(character) == 0x7F
-        else character
-        for character in text
-    )
-    return f'"{escaped}"'
+    """A basic string (TOML 1.0): quotation mark, backslash and what is not printable are escaped."""
+
+    def escaped(character: str) -> str:
+        if character in '"\\':
+            return f"\\{character}"
+        number = ord(character)
+        if 0xD800 <= number < 0xE000:
+            return "?"  # half of a pair: TOML has no way to say it
+        return character if character.isprintable() else f"\\U{number:08x}" if number > 0xFFFF else f"\\u{number:04x}"
+
+    return f'"{"".join(map(escaped, text))}"'
 
 
 def _printable(text: str) -> str:

@@ -6,7 +6,6 @@ the key and what is legal. Does not know configurations or flows.
 
 from __future__ import annotations
 
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -18,7 +17,9 @@ from typing import Any
 import msgspec
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.plain import printable
 from nfmailguard.policy.model import CONDITION_OF, FINDING_INDEX, FINDINGS, Action, Policy
+from nfmailguard.reading import text_of, toml
 
 __all__ = ["load_profile", "override", "parse_value", "profile_names", "profile_text"]
 
@@ -38,14 +39,7 @@ def profile_names() -> list[str]:
 def profile_text(name: str) -> str:
     """The TOML text of a profile by name, or by the path of a file; ConfigError when there is none."""
     if "/" in name or name.endswith(".toml"):
-        try:
-            return Path(name).read_text()
-        except OSError as error:
-            raise ConfigError(f"profile {name}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"profile {name}: not UTF-8 text") from error
-        except ValueError as error:
-            raise ConfigError(f"profile {name!r}: {error}") from error  # a NUL in the path
+        return text_of(name, f"profile {name}")
     if name not in profile_names():
         raise ConfigError(
             f"profile {name!r}: unknown; one of {', '.join(profile_names())}, or the path of a .toml file"
@@ -56,13 +50,8 @@ def profile_text(name: str) -> str:
 
 def load_profile(name: str) -> Policy:
     """The policy of a profile; ConfigError names the profile and the key that is wrong."""
-    try:
-        table = tomllib.loads(profile_text(name))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"profile {name}: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"profile {name}: nested too deeply") from error
-    return _policy({**table, "name": Path(name).stem if "/" in name else name}, f"profile {name}")
+    table = toml(profile_text(name), f"profile {name}")
+    return _policy({**table, "name": printable(Path(name).stem if "/" in name else name)}, f"profile {name}")
 
 
 def _policy(table: dict[str, Any], where: str) -> Policy:

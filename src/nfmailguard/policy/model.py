@@ -309,12 +309,19 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: way to others when memory is short.
     stalled: float = 5.0
     outstanding_commands: int = 2000
+    #: Findings of a kind in a flow that are told; then one each time their number has doubled.
+    findings_told: int = 16
+    #: What the events' side keeps of flows to put mails together; octets of events it writes in a second.
+    event_memory: int = 64 * 1024 * 1024
+    log_rate: int = 8 * 1024 * 1024
     #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed. ``greeting``:
     #: seconds a server has to show that it knows of a connection (RFC 5321 4.5.3.2.1: five minutes for its 220).
-    embryonic: float = 30.0
+    embryonic: float = 130.0
     greeting: float = 300.0
     idle: float = 3600.0
-    closing: float = 30.0
+    closing: float = 130.0
+    #: Seconds a server's SYN cookie may be good for (Linux: two minutes, more or less); 0: no server uses any.
+    cookies: float = 180.0
     #: Seconds after the start in which an unknown flow counts as ``midstream_at_start``.
     startup: float = 60.0
 

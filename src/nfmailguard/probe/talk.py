@@ -7,6 +7,7 @@ address tried. Does not know what an answer means.
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -57,6 +58,7 @@ class Session:
             raise ProbeError(f"{host} port {port}: {error.strerror or error}") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._where = f"{host} port {port}"
+        self._timeout = timeout
         self._buffer = b""
         self._closed = False
         self.greeting = self._read()
@@ -70,6 +72,7 @@ class Session:
         if self._closed:
             return Answer(())
         octets = command.encode("ascii") + b"\r\n"
+        self._socket.settimeout(self._timeout)
         try:
             if cut:
                 self._socket.sendall(octets[:cut])
@@ -84,16 +87,17 @@ class Session:
 
     @staticmethod
     def _pause() -> None:
-        import time
-
         time.sleep(0.1)  # so that two segments do not leave as one
 
     def _read(self) -> Answer:
         lines: list[str] = []
         size = 0
+        until = time.monotonic() + self._timeout
         while True:
             while b"\n" not in self._buffer:
                 try:
+                    # Of the whole reply: a server that says an octet now and then is none to wait for.
+                    self._socket.settimeout(max(0.001, until - time.monotonic()))
                     octets = self._socket.recv(4096)
                 except OSError as error:
                     raise ProbeError(f"{self._where}: no whole reply: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nfmailguard.plain import printable
 from nfmailguard.policy.load import load_profile, profile_names
 from nfmailguard.policy.model import EhloMask, Policy
 from nfmailguard.probe.features import MASKED, NOOP, OK, Features, contradictions, observe
@@ -105,7 +106,8 @@ def examine(host: str, port: int = 25, timeout: float = 30.0) -> Verdict:
     candidates = [name for name, policy in policies.items() if not contradictions(seen, policy)]
     dialogue = tuple((command, answer.lines) for command, answer in said)
     if talk.greeting.code != 220:
-        return Verdict(host, port, None, "", (), "low", (f"refused: {talk.greeting}",), (), "", (), dialogue)
+        said_no = (f"refused: {printable(' '.join(talk.greeting.lines))}",)
+        return Verdict(host, port, None, "", (), "low", said_no, (), "", (), dialogue)
     if not seen.positive:
         ehlo_refused = seen.ehlo is None and "HELO" in talk.answers
         found = None if ehlo_refused else False
@@ -145,7 +147,7 @@ def remedy(verdict: Verdict) -> str:
         if command.split(" ")[0] in ("", "EHLO", NONSENSE) and command not in told:
             told.add(command)
             shown += [f"    C: {command}"] if command else []
-            shown += [f"    S: {line}" for line in lines[:16]]
+            shown += [f"    S: {printable(line)}" for line in lines[:16]]
     text = [
         f"Mail to {verdict.host} port {verdict.port} goes through a firewall that changes SMTP: {verdict.family}.",
         "",
@@ -176,9 +178,12 @@ def learned(host: str, port: int = 25, timeout: float = 30.0) -> str:
         raise ProbeError(f"{host} port {port}: {what}; ask it from where nothing is masked")
     import json
 
-    keywords = ",\n".join(f"  {json.dumps(text)}" for text in ehlo.texts[1:])
+    def written(text: str) -> str:
+        return json.dumps(printable(text))
+
+    keywords = ",\n".join(f"  {written(text)}" for text in ehlo.texts[1:])
     return (
-        f'[[restore.server]]\naddresses = ["{host}"]\nbanner = {json.dumps(talk.greeting.texts[-1])}\n'
+        f"[[restore.server]]\naddresses = [{written(host)}]\nbanner = {written(talk.greeting.texts[-1])}\n"
         f"keywords = [\n{keywords},\n]\n"
     )
 

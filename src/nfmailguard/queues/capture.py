@@ -8,8 +8,10 @@ The loop itself is ``cext.capture``. Does not know SMTP.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import shutil
 import stat
 import tempfile
 import zlib
@@ -27,6 +29,12 @@ __all__ = ["CaptureFile"]
 #: Frames between two looks at ``stop``, signals and the records.
 _BATCH = 65_536
 _GZIP = b"\x1f\x8b"
+#: What a capture that has to be copied begins with: from an endless device nothing is.
+_KNOWN = (
+    *(_GZIP, b"\x0a\x0d\x0d\x0a", b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"),
+    *(b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1"),
+)
+_LOOK, _ROOM = 1 << 26, 1 << 28  # octets between two looks at the disk, and octets that are left free there
 #: Classic pcap files in microseconds; all others are read and written in nanoseconds.
 _MICROSECONDS = frozenset({b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"})
 
@@ -126,9 +134,20 @@ class CaptureFile:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             # read1: what comes before the damage is given, not lost with the error.
+            size = 0
             while octets := source.read1(1 << 16):
+                if not size and not any(octets[: len(known)] == known[: len(octets)] for known in _KNOWN):
+                    raise ValueError("it begins as neither pcap nor pcapng")
+                if not size % _LOOK and shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
+                    raise OSError(errno.ENOSPC, f"no room to unpack it in {tempfile.gettempdir()} (TMPDIR)")
                 spool.write(octets)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                size += len(octets)
+        except (ValueError, OSError) as error:
+            if not isinstance(error, gzip.BadGzipFile):
+                spool.close()
+                raise
+            self._cut = f"the compressed data is damaged ({error})"
+        except (EOFError, zlib.error) as error:
             self._cut = f"the compressed data is damaged ({error})"
         spool.flush()
         spool.seek(0)

@@ -6,12 +6,15 @@ Does not read configurations; says what ``policy.cisco`` found in one.
 from __future__ import annotations
 
 from nfmailguard.errors import ConfigError, NfmailguardError
+from nfmailguard.plain import printable
 from nfmailguard.policy import cisco, dump
 from nfmailguard.policy.cisco import Import, Imported
 from nfmailguard.policy.cisco_text import Status
 from nfmailguard.policy.load import profile_text
 
-__all__ = ["read", "refused", "toml"]
+__all__ = ["MOST_OCTETS", "read", "refused", "toml"]
+
+MOST_OCTETS = 64 << 20
 
 
 def read(octets: bytes, where: str) -> Import:
@@ -26,7 +29,7 @@ def read(octets: bytes, where: str) -> Import:
         raise ConfigError(f"{where}: {error}") from error
     wrong = found.of(Status.ERROR)
     if wrong:
-        raise ConfigError("\n".join(f"{where}: {line}" for line in wrong))
+        raise ConfigError(*(f"{where}: {line}" for line in wrong))
     return found
 
 
@@ -66,5 +69,5 @@ def toml(found: Import, name: str | None, where: str) -> str:
         f"It is applied to port {', '.join(one.ports)} (gateway.ports)." if one.ports else "No line there applies it.",
     ]
     if one.profile is not None:
-        return "".join(f"# {line}\n" for line in head) + profile_text(one.profile)
+        return "".join(f"# {printable(line)}\n" for line in head) + profile_text(one.profile)
     return dump.render(one.policy, one.sources, head)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nfmailguard.plain import block, printable
 from nfmailguard.probe.traces import Traces
 from nfmailguard.probe.verdict import Verdict
 
@@ -17,12 +18,12 @@ def render(verdict: Verdict, message: str, console: Console) -> None:
     """The verdict in a line, why, what it means, and the message to its owner."""
     where = f"{verdict.host} port {verdict.port}"
     if verdict.found is None:
-        console.print(f"[bold yellow]{where}: could not tell[/]", highlight=False)
+        console.print(Text(f"{where}: could not tell", style="bold yellow"))
     elif not verdict.found:
-        console.print(f"[bold green]{where}: nothing found[/]", highlight=False)
+        console.print(Text(f"{where}: nothing found", style="bold green"))
         return
     else:
-        console.print(f"[bold red]{where}: {verdict.family}[/], surety {verdict.sure}", highlight=False)
+        console.print(Text(f"{where}: {verdict.family}", style="bold red") + Text(f", surety {verdict.sure}"))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -34,7 +35,7 @@ def render(verdict: Verdict, message: str, console: Console) -> None:
     }
     for name, value in rows.items():
         if value:
-            table.add_row(name, Text(value))
+            table.add_row(name, Text(block(value)))
     console.print(table)
     if message:
         console.print("\nTo the owner of that firewall:\n", style="bold")
@@ -51,7 +52,7 @@ def render_traces(found: Traces, console: Console) -> None:
     for title in ("trace", "times", "first", "there"):
         table.add_column(title, overflow="fold")
     for trace in found.traces:
-        table.add_row(Text(trace.meaning), str(trace.count), Text(trace.first), Text(trace.shown))
+        table.add_row(*(Text(printable(text)) for text in (trace.meaning, str(trace.count), trace.first, trace.shown)))
     console.print(table)
     if found.exit_code == 3:
         console.print("This can have other causes; `nfmailguard probe HOST` asks the path itself.", highlight=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.text import Text
 
 __all__ = ["render"]
 
@@ -28,6 +29,11 @@ LOSSES = {
     "flows_refused": "flows refused: limits.flows",
     "flows_evicted": "flows forgotten early: limits.flows",
     "records_lost": "events lost: written too slowly",
+    "events_lost": "events that could not be written",
+    "log_lines_lost": "log lines that could not be sent",
+    "events_withheld": "events withheld: limits.log_rate",
+    "log_lines_withheld": "log lines withheld: limits.log_rate",
+    "event_flows_forgotten": "flows forgotten by the log: limits.event_memory",
     "internal_errors": "internal errors (please report)",
 }
 
@@ -46,4 +52,4 @@ def render(counters: Mapping[str, int], console: Console) -> None:
     for title, line in lines.items():
         if line:
             style = "bold yellow" if title == "losses" else "bold"
-            console.print(f"nfmailguard: [{style}]{title}:[/] {line}", highlight=False, soft_wrap=True)
+            console.print(Text.assemble("nfmailguard: ", (f"{title}:", style), f" {line}"), soft_wrap=True)

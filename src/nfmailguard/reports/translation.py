@@ -6,13 +6,15 @@ Does not decide anything; shows what ``smtp.reference`` said.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nfmailguard.policy.model import Policy, Restore
+from nfmailguard.plain import printable
+from nfmailguard.policy.model import Limits, Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import Row, rows, shown
 from nfmailguard.smtp.turns import Turn
@@ -27,8 +29,8 @@ def _marked(row: Row) -> Text:
     if row.seen is None or len(seen) != len(sent):
         return Text(seen, style=style if row.changed else "")
     text = Text()
-    for came, left in zip(sent, seen, strict=True):
-        text.append(left, style=style if came != left else "")
+    for changed, pairs in groupby(zip(sent, seen, strict=True), key=lambda pair: pair[0] != pair[1]):
+        text.append("".join(left for _, left in pairs), style=style if changed else "")
     return text
 
 
@@ -37,6 +39,13 @@ def render(
 ) -> None:
     """Client on the left, server on the right; findings below. Plain lines where there is no terminal."""
     result = translate(policy, turns, apply=apply, restore=restore)
+
+    def line(text: str) -> None:
+        if console.is_terminal:
+            console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+        else:
+            console.file.write(printable(text) + "\n")  # a dialogue may have many
+
     if console.is_terminal:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in ("client", "", "server"):
@@ -50,15 +59,16 @@ def render(
     else:
         for row in rows(turns, result):
             side = "C" if row.to_server else "S"
-            console.print(f"{side}: {shown(row.sent)}", markup=False, highlight=False, soft_wrap=True)
+            line(f"{side}: {shown(row.sent)}")
             if row.changed:
-                console.print(f"{side}> {shown(row.seen)}", markup=False, highlight=False, soft_wrap=True)
+                line(f"{side}> {shown(row.seen)}")
     for finding in result.findings:
         note = " (hypothetical)" if finding.hypothetical else ""
+        note += f" (the {finding.number}th)" if finding.number > Limits().findings_told else ""
         verb = f" {finding.verb}" if finding.verb else ""
-        line = f"{finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}"
-        console.print(
-            f"# {line}", style="dim" if console.is_terminal else None, markup=False, highlight=False, soft_wrap=True
-        )
+        line(f"# {finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}")
+    for name, count in result.counts.items():
+        if count > max((finding.number for finding in result.findings if finding.name == name), default=0):
+            line(f"# {name}: {count} in all")
     if result.ended is not None:
-        console.print(f"# the connection ends: {result.ended}", markup=False, highlight=False)
+        line(f"# the connection ends: {result.ended}")

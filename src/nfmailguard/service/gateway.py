@@ -8,17 +8,14 @@ know what is inspected, nor how.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -30,12 +27,15 @@ from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.sinks import Sink, open_sink
 from nfmailguard.events.syslog import Syslog, open_syslog
 from nfmailguard.events.transactions import TOLD
+from nfmailguard.plain import printable
 from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import OFFLOAD_MARK, Installed, Ruleset, installed
-from nfmailguard.service.preflight import limit_warnings, long_packets, restore_warnings
+from nfmailguard.service.preflight import conntrack_warnings, limit_warnings, long_packets, restore_warnings
+from nfmailguard.service.signals import Signals, masked
+from nfmailguard.settings import network
 
 __all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
 
@@ -43,7 +43,6 @@ DRAIN_SECONDS = 0.05
 #: How much nicer the thread is that writes events.
 EVENTS_NICE = 19
 LONGEST_COMMON_PACKET = 1500
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Where a tap writes what came in, and what left, if that is wanted.
 TapFiles = tuple[Path, Path | None]
@@ -57,8 +56,9 @@ def ruleset(config: Config) -> Ruleset:
         config.ports(),
         config.hooks(),
         bypass=config.on_queue("no_listener") is Action.PASS,
+        conntrack=config.needs_conntrack(),
         offload=config.queue.offload,
-        addresses=[ipaddress.ip_network(text, strict=False) for text in config.gateway.addresses],
+        addresses=[network(text) for text in config.gateway.addresses],
     )
 
 
@@ -94,6 +94,7 @@ def warnings(config: Config) -> list[str]:
         )
     elif queue.copy_range < LONGEST_COMMON_PACKET:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
+    found += conntrack_warnings(config)
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     return [*found, *limit_warnings(config), *restore_warnings(config)]
@@ -181,6 +182,7 @@ class Lane:
                     writer.write(records)
 
     def _run(self) -> None:
+        masked()
         try:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})  # of this thread alone
@@ -219,24 +221,33 @@ class Gateway:
             raise ConfigError(f"configuration: {error}") from error
         self._config = config
         self._ruleset = ruleset(config) if rules else None
-        self._tell = tell
+        self._say = tell
         self._queues = (first, last)
-        self._stopping = False
+        self._signals = Signals()
         self._in_place = False
         self._started = time.monotonic()
         self._counters: dict[str, int] = {}
+        self._sink: Sink | None = None
         self._syslog: Syslog | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """What the signal that ended ``run`` makes of it."""
+        return self._signals.exit_code
+
     def run(self) -> dict[str, int]:
-        """Until SIGINT, SIGTERM or SIGHUP; the last counters. Raises what a step or a queue failed with."""
+        """Until a signal ends it (``service.signals``); the last counters. Raises what a step or a queue failed with.
+
+        SIGHUP opens the log files anew.
+        """
         with ExitStack() as stack:
-            stack.enter_context(self._signals())
-            sink = self._open_sink(stack)
+            stack.enter_context(self._signals.caught())
+            self._open_sink(stack)
             self._open_syslog(stack)
             for lane in self._lanes:
                 lane.driver.open()
                 stack.callback(lane.driver.close)
-            stack.callback(self._finish, sink)
+            stack.callback(self._finish)
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
@@ -254,7 +265,11 @@ class Gateway:
 
     def stop(self) -> None:
         """Ends ``run`` soon; from any thread."""
-        self._stopping = True
+        self._signals.stopping = True
+
+    def _tell(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # whoever listened has gone, a closed terminal or pipe; mail goes on
+            self._say(printable(line))
 
     def counters(self) -> dict[str, int]:
         """Of all queues together: the core's by name, the drivers' as ``queue.NAME``."""
@@ -263,7 +278,13 @@ class Gateway:
             total.update(lane.engine.counters())
             total.update({f"queue.{name}": value for name, value in lane.driver.counters().items()})
             if lane.writer:
-                total["events_written"] += lane.writer.written
+                total.update(lane.writer.counters())
+            if lane.cisco:
+                total["log_lines_withheld"] += lane.cisco.withheld
+        if self._sink:
+            total["events_lost"] = self._sink.lost
+        if self._syslog:
+            total["log_lines_lost"] = self._syslog.lost
         return {"uptime": int(time.monotonic() - self._started), **total, **self._passed_by()}
 
     def _passed_by(self) -> dict[str, int]:
@@ -273,10 +294,11 @@ class Gateway:
         table = installed() if self._ruleset else None
         self._tell_of_lost_rules(table)
         queues = [lane.driver.counters() for lane in self._lanes]
+        parts = {"queue.fragments_unseen": table.fragments} if table and not self._config.needs_conntrack() else {}
         if not (table and self._config.queue.gso) or any("kernel_id_sequence" not in queue for queue in queues):
-            return {}
+            return parts
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
-        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen)}
+        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen), **parts}
 
     @staticmethod
     def _give_way(stack: ExitStack) -> None:
@@ -296,7 +318,7 @@ class Gateway:
         # `rules remove` is a way out of the path, so they are not put back; but a reloaded firewall
         # ("flush ruleset") takes them along as well.
         lost = self._in_place and (table is None or (table.queue_first, table.queue_last) != self._queues)
-        if lost and not self._stopping:
+        if lost and not self._signals.stopping:
             self._in_place = False
             self._tell("nfmailguard: our rules are gone, nothing is inspected; `nfmailguard rules apply` or a restart")
 
@@ -318,18 +340,6 @@ class Gateway:
         self._ruleset.apply()
         self._in_place = True
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stopping = True
-
-        before = {number: signal.signal(number, stop) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, action in before.items():
-                signal.signal(number, action)
-
     def _open_syslog(self, stack: ExitStack) -> None:
         ours = self._config.syslog
         if ours.target is None:
@@ -337,38 +347,57 @@ class Gateway:
         self._syslog = open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
         stack.callback(self._syslog.close)
         for lane in self._lanes:
-            lane.cisco = CiscoWriter(lane.engine.rules, self._syslog, interfaces=ours.names(), style=str(ours.style))
+            lane.cisco = CiscoWriter(
+                lane.engine.rules,
+                self._syslog,
+                interfaces=ours.names(),
+                style=str(ours.style),
+                rate=self._config.limits.log_rate,
+            )
 
-    def _open_sink(self, stack: ExitStack) -> Sink | None:
+    def _open_sink(self, stack: ExitStack) -> None:
         if self._config.log.eve is None:
-            return None
-        sink = open_sink(self._config.log.eve)
+            return
+        self._sink = sink = open_sink(self._config.log.eve)
         stack.callback(sink.close)
         for lane in self._lanes:
-            lane.writer = EveWriter(lane.engine.rules, sink, engine=lane.number, alerts=self._config.log.alerts)
-        return sink
+            lane.writer = EveWriter(
+                lane.engine.rules,
+                sink,
+                engine=lane.number,
+                alerts=self._config.log.alerts,
+                limits=self._config.limits,
+            )
+
+    def _reopen_logs(self) -> None:
+        for log in (self._sink, self._syslog):
+            if log is not None:
+                log.reopen()
+        self._tell("nfmailguard: SIGHUP: log files opened anew; the configuration is read at a start")
 
     def _watch(self) -> None:
         period = self._config.log.stats
         due = time.monotonic() + period
-        while not self._stopping and all(lane.alive for lane in self._lanes):
+        while not self._signals.stopping and all(lane.alive for lane in self._lanes):
             time.sleep(DRAIN_SECONDS)
             for lane in self._lanes:
                 lane.drain()
+            if self._signals.take_reopen():
+                self._reopen_logs()
             if period and time.monotonic() >= due:
                 due += period
                 self._write_stats(self.counters())
         self._counters = self.counters()  # while the table and the queues can still be asked
         self._in_place = False
 
-    def _finish(self, sink: Sink | None) -> None:
+    def _finish(self) -> None:
         for lane in self._lanes:
             lane.drain()
         last = self.counters()
         self._counters = {**self._counters, **{name: value for name, value in last.items() if value}}
         self._write_stats(self._counters)
-        if sink and sink.lost:
-            self._tell(f"nfmailguard: {sink.lost} events could not be written to {self._config.log.eve}")
+        if self._sink and self._sink.lost:
+            self._tell(f"nfmailguard: {self._sink.lost} events could not be written to {self._config.log.eve}")
         if self._syslog and self._syslog.lost:
             self._tell(f"nfmailguard: {self._syslog.lost} log lines could not be sent: {self._syslog.failure}")
 

@@ -14,7 +14,16 @@ from nfmailguard.config import Config
 from nfmailguard.engine import flows_at_once
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
 
-__all__ = ["Condition", "conditions", "flow_room", "limit_warnings", "long_packets", "restore_warnings"]
+__all__ = [
+    "Condition",
+    "conditions",
+    "conntrack",
+    "conntrack_warnings",
+    "flow_room",
+    "limit_warnings",
+    "long_packets",
+    "restore_warnings",
+]
 
 #: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
 LONGEST_PACKET = 0xFFFF + 1
@@ -74,6 +83,23 @@ def limit_warnings(config: Config) -> Iterator[str]:
             f"limits.flows: lowered from {asked.flows} to {room}, what fits into half of limits.memory;"
             f" {2 * FLOW_OCTETS * asked.flows} octets would hold them all"
         )
+
+
+def conntrack(config: Config) -> str:
+    """Whether our table makes conntrack run, and what that is to others."""
+    if not config.needs_conntrack():
+        return "conntrack: not needed; packets in parts go past the queue, unseen (queue.fragments_unseen)"
+    return (
+        "conntrack: runs, for the whole network namespace: fragments of every protocol are joined first, one that"
+        " stays alone never leaves, and a full nf_conntrack_max drops new connections of others, too"
+    )
+
+
+def conntrack_warnings(config: Config) -> Iterator[str]:
+    """Where nothing may be changed, and others' packets are all the same."""
+    modes = {rule.mode for rule in config.flow_rules()}
+    if config.queue.offload and (config.gateway.dry_run or modes == {Mode.MONITOR}):
+        yield "queue.offload: makes conntrack run, which joins others' fragments; without it nothing would be changed"
 
 
 def restore_warnings(config: Config) -> Iterator[str]:

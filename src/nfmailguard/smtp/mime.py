@@ -1,16 +1,20 @@
-"""The obvious model's eye for file names: a header's fields, unfolded, parsed again at each octet.
+"""The obvious model's eye for file names: a header's fields, unfolded, an octet at a time.
 
-Promises: the number of octets of the file name that is being read (RFC 2183 2.3, RFC 2231 3).
-Does not know where a message begins or what becomes of it.
+Promises: the number of octets of the file name that is being read (RFC 2183 2.3, RFC 2231 3), in time
+linear in the message. Does not know where a message begins or what becomes of it.
 """
 
 from __future__ import annotations
 
 import re
+from enum import Enum, auto
 
 __all__ = ["FileNames"]
 
 _FIELD = re.compile(rb"content-(?:type|disposition)[ \t]*:", re.IGNORECASE)
+_BLANKS = b" \t"
+#: Longer, a field that is none of ours will never be one.
+_LONGEST_NAME = 64
 
 
 class FileNames:
@@ -19,8 +23,9 @@ class FileNames:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._header = True
-        self._line = b""
-        self._field = b""
+        self._line = b""  # its first octets
+        self._field = b""  # its name, blanks behind it as one
+        self._parameters: _Parameters | None = None  # of a field of ours
         self._told = False
 
     def too_long(self, octet: int) -> bool:
@@ -31,52 +36,92 @@ class FileNames:
             return False
         if octet == 13:
             return False
-        self._line += bytes([octet])
-        if self._header and len(self._line) == 1 and self._line not in (b" ", b"\t"):
-            self._field, self._told = b"", False
-        if self._line == b"--":
-            self._header, self._field = True, b"-"
+        if len(self._line) < 3:
+            self._line += bytes([octet])
+            self._begin()
         if not self._header:
             return False
-        if len(self._line) == 1 and self._line in (b" ", b"\t") and b":" not in self._field:
-            self._field += b"\n"  # a name does not go on in another line
-        self._field += bytes([octet])
-        begun = _FIELD.match(self._field)
-        if begun and not self._told and _count(self._field[begun.end() :]) > self._limit:
+        if self._parameters is None:
+            self._name(octet)
+            return False
+        if self._parameters.next(octet) > self._limit and not self._told:
             self._told = True
             return True
         return False
 
+    def _begin(self) -> None:
+        """What the first octets of a line say."""
+        if self._header and len(self._line) == 1 and self._line not in (b" ", b"\t"):
+            self._field, self._told, self._parameters = b"", False, None
+        if self._line == b"--":
+            self._header, self._field, self._parameters = True, b"-", None
+        if self._header and self._line in (b" ", b"\t") and b":" not in self._field:
+            self._field += b"\n"  # a name does not go on in another line
 
-def _quoted(text: bytes, at: int) -> int:
-    """The place of the quote that ends what begins at ``at``, or the text's end."""
-    while at < len(text) and text[at] != ord('"'):
-        at += 2 if text[at] == ord("\\") else 1
-    return min(at, len(text))
+    def _name(self, octet: int) -> None:
+        blank = octet in _BLANKS and self._field[-1:] in (b" ", b"\t")
+        if not blank and len(self._field) < _LONGEST_NAME:
+            self._field += bytes([octet])
+        if _FIELD.fullmatch(self._field):
+            self._parameters = _Parameters()
 
 
-def _count(text: bytes) -> int:
-    """Octets of the last file name among a field's parameters, as far as it has been read."""
-    count = at = 0
-    while True:
-        while at < len(text) and text[at] != ord(";"):
-            at = _quoted(text, at + 1) + 1 if text[at] == ord('"') else at + 1
-        at += 1
-        found = re.compile(rb"[; \t]*([^=;\t ]*)[ \t]*(=?)[ \t]*").match(text, at)
-        if at >= len(text) or found is None:
-            return count
-        at = found.end()
-        if not found[1] or not found[2]:
-            at -= text[at - 1 : at] == b";"
-            continue
-        name, star, _ = found[1].lower().partition(b"*")
-        ours = name in (b"filename", b"name")
-        count = 0 if ours and not star else count
-        if text[at : at + 1] == b'"':
-            end = _quoted(text, at + 1)
-            value, at = text[at + 1 : end], end + 1
-        else:
-            token = re.compile(rb"[^; \t]*").match(text, at)
-            assert token is not None
-            value, at = token[0], token.end()
-        count += len(value) * ours
+class _At(Enum):
+    """Where in a field's parameters one is."""
+
+    ELSEWHERE = auto()  # until the next semicolon
+    ASIDE = auto()  # inside of quotes there
+    START = auto()
+    NAME = auto()
+    BEHIND_NAME = auto()
+    VALUE = auto()
+    TOKEN = auto()
+    QUOTED = auto()
+
+
+class _Parameters:
+    """What stands behind a field's colon."""
+
+    def __init__(self) -> None:
+        self._at = _At.ELSEWHERE
+        self._name = b""
+        self._ours = False
+        self._escaped = False
+        self._count = 0
+
+    def next(self, octet: int) -> int:
+        """Octets of the last file name, as far as it has been read."""
+        before, self._at = self._at, self._step(chr(octet))
+        if before is not self._at:
+            self._escaped = False
+            if self._at is _At.START:
+                self._name = b""
+            elif self._at is _At.VALUE:
+                name, star, _ = self._name.lower().partition(b"*")
+                self._ours = name in (b"filename", b"name")
+                self._count = 0 if self._ours and not star else self._count
+        if self._at is _At.NAME and len(self._name) <= _LONGEST_NAME:
+            self._name += bytes([octet])
+        counts = self._at is _At.TOKEN or (self._at is _At.QUOTED and before is _At.QUOTED)
+        self._count += counts and self._ours
+        return self._count
+
+    def _step(self, octet: str) -> _At:
+        at = self._at
+        if at in (_At.ASIDE, _At.QUOTED):
+            escaped, self._escaped = self._escaped, octet == "\\" and not self._escaped
+            return _At.ELSEWHERE if octet == '"' and not escaped else at
+        if octet == ";":
+            return _At.START
+        blank = octet in " \t"
+        if at is _At.ELSEWHERE:
+            return _At.ASIDE if octet == '"' else at
+        if at is _At.START:
+            return at if blank else _At.ELSEWHERE if octet == "=" else _At.NAME
+        if at is _At.NAME:
+            return _At.VALUE if octet == "=" else _At.BEHIND_NAME if blank else at
+        if at is _At.BEHIND_NAME:
+            return at if blank else _At.VALUE if octet == "=" else _At.ASIDE if octet == '"' else _At.ELSEWHERE
+        if at is _At.VALUE:
+            return at if blank else _At.QUOTED if octet == '"' else _At.TOKEN
+        return _At.ELSEWHERE if blank else at  # a token

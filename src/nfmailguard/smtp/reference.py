@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from nfmailguard.policy.model import Action, Policy, Restore, UnknownCommand
 from nfmailguard.policy.restoring import recovery
 from nfmailguard.smtp.masks import masked_command
+from nfmailguard.smtp.measured import Part, Rest
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
@@ -167,7 +168,7 @@ class _Dialogue(Replies):
 
     def ask(self, verb: Verb, said: bytes) -> None:
         """A command: which replies may now be one to EHLO."""
-        first = self.asked is Asked.NOTHING and not self.outstanding and self.reply == [[]]
+        first = self.asked is Asked.NOTHING and self.reply == [[]]
         if verb.name == "EHLO":
             self.asked = Asked.EHLO if first else Asked.DOUBT
         elif said.translate(None, bytes(range(33))).upper().startswith(b"EHLO"):
@@ -350,25 +351,28 @@ class _Dialogue(Replies):
         return []
 
     def weigh(self, octet: Octet, *, ended: bool) -> None:
-        """Header and body as each of their lines ends; To fields as they begin. All of it is read anew each time."""
-        rules = self.policy.data
+        """Header and body as each of their lines ends; To fields as they begin."""
+        rules, part = self.policy.data, self.part
         if not (rules.header_length or rules.body_length or rules.to_fields):
             return
-        self.body_text += bytes([octet.value])
-        lines = self.body_text.split(b"\n")
-        empty = next((place for place, line in enumerate(lines[:-1]) if line in (b"", b"\r")), len(lines))
-        if empty >= len(lines) - 1 and len(lines[-1]) == 3 and lines[-1].upper() == b"TO:":
-            fields = sum(line[:3].upper() == b"TO:" for line in lines[:empty])
-            if rules.to_fields and fields == rules.to_fields + 1:
-                self.report("header.to_fields_too_many", True, octet.offset)
-        if octet.value != LF or ended:
+        if octet.value != LF:
+            if len(part.line) < 3:
+                part.line += bytes([octet.value]).upper()
+                part.fields += part.header and part.line == b"TO:"
+                if rules.to_fields and part.line == b"TO:" and part.header and part.fields == rules.to_fields + 1:
+                    self.report("header.to_fields_too_many", True, octet.offset)
+            part.size += 1
             return
-        inside = len(lines) - 2 <= empty  # the line that has just ended is the header's
-        size = sum(len(line) + 1 for line in (lines[:-1] if inside else lines[empty + 1 : -1]))
-        last = len(lines[-2]) + 1
-        limit = rules.header_length if inside else rules.body_length
-        if limit and size > limit >= size - last:
-            self.report("header.too_long" if inside else "data.too_long", True, octet.offset)
+        part.size += 1
+        if ended:
+            return
+        limit = rules.header_length if part.header else rules.body_length
+        if limit and part.size > limit >= part.before:
+            self.report("header.too_long" if part.header else "data.too_long", True, octet.offset)
+        part.before = part.size
+        if part.header and part.line in (b"", b"\r"):
+            self.part = Part(header=False)
+        part.line = b""
 
     def end_is_cut(self, octets: list[Octet]) -> bool:
         """CSCds90792: whether a packet is lost because it goes on with an end of data another one began."""
@@ -447,7 +451,7 @@ def translate(
         if session.result.ended is not None or session.ignored:
             continue
         start = offsets[turn.to_server]
-        octets = [Octet(output, index, start + index) for index in range(len(output))]
+        octets = Rest([Octet(output, index, start + index) for index in range(len(output))]).as_list()
         offsets[turn.to_server] += len(output)
         try:
             if not turn.to_server:

@@ -7,9 +7,10 @@ as a whole is restored. Does not know how a dialogue goes on.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from nfmailguard.policy.restoring import offer_for
-from nfmailguard.smtp.session import Octet, Session
+from nfmailguard.smtp.session import LF, Octet, Session
 from nfmailguard.smtp.states import State
 
 __all__ = ["Restoring", "banner_masked", "keyword_masked", "verb_masked"]
@@ -38,6 +39,14 @@ def keyword_masked(text: bytes, least: int) -> bool:
     return 3 <= len(text) < _KEPT - 4 and not text[:-1].strip(b"X") and ord("A") + least <= text[-1] <= ord("Z")
 
 
+def up_to_lf(octets: Sequence[Octet]) -> Iterator[Octet]:
+    """The octets of the line that begins here, or what there is of it."""
+    for octet in octets:
+        yield octet
+        if octet.value == LF:
+            return
+
+
 class Restoring(Session):
     """A dialogue whose damage is recognised, and undone where a Recovery says so."""
 
@@ -52,10 +61,12 @@ class Restoring(Session):
 
     def restore_command(self, octets: list[Octet]) -> None:
         """The command line that begins here, if all of it is here."""
-        line = bytes(octet.value for octet in octets).partition(b"\n")
-        if not self.recovery or not self.recovery.commands or self.gone or not line[1] or not line[0].endswith(b"\r"):
+        if not self.recovery or not self.recovery.commands or self.gone:
             return
-        text = line[0][:-1]
+        line = bytes(octet.value for octet in up_to_lf(octets))
+        if not line.endswith(b"\r\n"):
+            return
+        text = line[:-2]
         verb = self._unmasked(text)
         if verb and self.apply:
             for octet, value in zip(octets, verb, strict=False):
@@ -84,6 +95,8 @@ class Restoring(Session):
     def restore_reply(self, octets: list[Octet]) -> None:
         """The reply that begins here, if all of it is here."""
         if not self.recovery or not self.recovery.replies or not self.outstanding:
+            return
+        if bytes(octet.value for octet in octets[:3]) not in (b"220", b"250"):
             return
         text = bytes(octet.value for octet in octets)
         offer = offer_for(self.recovery.offers, self.server_address)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from nfmailguard.policy.model import CONDITION_OF, Action, Mode, On, Policy
+from nfmailguard.policy.model import CONDITION_OF, Action, Limits, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
+from nfmailguard.smtp.measured import Part
 from nfmailguard.smtp.mime import FileNames
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
@@ -51,6 +52,12 @@ class Asked(IntEnum):
     DOUBT = 4  #: any may be: a server that skips a line, or answers one twice, shifts the count
 
 
+def is_told(number: int) -> bool:
+    """Whether the finding of its kind with this number is told: the first ones, then each time it has doubled."""
+    first = Limits().findings_told
+    return number <= first or number in (first << doubled for doubled in range(1, 32))
+
+
 class Ended(Exception):  # noqa: N818, no error: an ending
     """The flow has been dropped or reset."""
 
@@ -85,7 +92,7 @@ class Session:
         self.header = True
         self.reported_line = False
         self.file_names = FileNames(0)
-        self.body_text = b""  # of the message, as it came out, where its parts are measured
+        self.part = Part()  # of the message, where its parts are measured
         self.invalid_recipients = 0
         self.recipients = 0
         self.chunk_left = 0
@@ -104,18 +111,22 @@ class Session:
         action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
             return action
-        self.result.findings.append(
-            # A verb that nobody knows may be a secret.
-            ModelFinding(
-                name,
-                action,
-                to_server,
-                verb if verb in VERB_INDEX else "",
-                self.state.name.lower(),
-                offset,
-                self.hypothetical,
+        self.result.counts[name] += 1
+        number = self.result.counts[name]
+        if is_told(number):
+            self.result.findings.append(
+                # A verb that nobody knows may be a secret.
+                ModelFinding(
+                    name,
+                    action,
+                    to_server,
+                    verb if verb in VERB_INDEX else "",
+                    self.state.name.lower(),
+                    offset,
+                    self.hypothetical,
+                    number,
+                )
             )
-        )
         if name == "reply.ambiguous" and self.recovery:
             self.ignored = True  # what cannot be told from a message is left alone
         if not self.apply:
@@ -137,7 +148,7 @@ class Session:
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.after_cr = False
         self.line = []
-        self.body_text = b""
+        self.part = Part()
         self.file_names = FileNames(self.policy.data.filename_length or 0)
         self.data_line, self.data_cr, self.header, self.reported_line = 0, False, True, False
         self.first_opaque = True

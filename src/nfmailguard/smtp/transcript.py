@@ -18,12 +18,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nfmailguard.errors import ConfigError
+from nfmailguard.plain import octets
 from nfmailguard.policy.model import Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Result, Turn
 
-__all__ = ["Row", "as_json", "parse", "rows"]
+__all__ = ["MOST_TEXT", "Row", "as_json", "parse", "rows"]
 
+#: Characters of a transcript.
+MOST_TEXT = 1 << 18
+_LONGEST_PACKET = 65_495  # of TCP over IPv4, with the shortest headers
 _LINE = re.compile(r"(?P<side>[CScs])(?P<how>[:|]) ?(?P<text>.*)")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)|\\$")
 _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "t": "\t", "\\": "\\"}
@@ -31,19 +35,24 @@ _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "t": "\t", "\\": "\\"}
 
 def parse(text: str, where: str = "transcript") -> list[Turn]:
     """The turns of a transcript. ``where`` names it in errors."""
+    if len(text) > MOST_TEXT:
+        raise ConfigError(f"{where}: longer than {MOST_TEXT} characters; a dialogue of people's is short")
     turns: list[Turn] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip("\r\n"))
         if match is None:
             raise ConfigError(f'{where}:{number}: {line.strip()[:40]!r}; a line begins with "C: " or "S: "')
         to_server = match["side"] in "Cc"
-        octets = _octets(match["text"], f"{where}:{number}")
+        said = _octets(match["text"], f"{where}:{number}")
+        going_on = match["how"] == "|" and turns
+        if len(said) + (len(turns[-1].data) if going_on else 0) > _LONGEST_PACKET:
+            raise ConfigError(f"{where}:{number}: no packet has more than {_LONGEST_PACKET} octets; cut it with \\c")
         if match["how"] == ":":
-            turns.append(Turn(to_server, octets))
+            turns.append(Turn(to_server, said))
         elif turns and turns[-1].to_server is to_server:
-            turns[-1] = Turn(to_server, turns[-1].data + octets)
+            turns[-1] = Turn(to_server, turns[-1].data + said)
         else:
             raise ConfigError(f"{where}:{number}: {match['side']}| goes on where no packet of that side is")
     return turns
@@ -61,8 +70,8 @@ def _octets(text: str, where: str) -> bytes:
             raise ConfigError(f"{where}: \\{escape} is no escape; \\r \\n \\0 \\t \\\\ \\xNN, and \\c at the end")
         return _PLAIN[escape]
 
-    octets = _ESCAPE.sub(plain, whole).encode("utf-8" if not whole.isascii() else "latin-1")
-    return octets if cut or octets.endswith(b"\n") else octets + b"\r\n"
+    said = _ESCAPE.sub(plain, whole).encode("utf-8" if not whole.isascii() else "latin-1")
+    return said if cut or said.endswith(b"\n") else said + b"\r\n"
 
 
 class Row:
@@ -89,12 +98,9 @@ def rows(turns: Sequence[Turn], result: Result) -> Iterator[Row]:
             at += len(line)
 
 
-def shown(octets: bytes | None) -> str:
+def shown(line: bytes | None) -> str:
     """Octets as text; a CRLF at the end is not shown, anything else unprintable is escaped."""
-    if octets is None:
-        return "(not delivered)"
-    body = octets.removesuffix(b"\r\n")
-    return "".join(chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in body)
+    return "(not delivered)" if line is None else octets(line.removesuffix(b"\r\n"))
 
 
 def as_json(policy: Policy, turns: Sequence[Turn], *, apply: bool, restore: Restore | None = None) -> dict[str, Any]:
@@ -122,7 +128,9 @@ def as_json(policy: Policy, turns: Sequence[Turn], *, apply: bool, restore: Rest
                 "state": finding.state,
                 "offset": finding.offset,
                 "hypothetical": finding.hypothetical,
+                "count": finding.number,
             }
             for finding in result.findings
         ],
+        "counts": dict(result.counts),
     }

@@ -5,6 +5,7 @@ Promises: data only.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from nfmailguard.policy.model import Action
@@ -31,13 +32,17 @@ class ModelFinding:
     state: str
     offset: int
     hypothetical: bool
+    #: How many of its name there have been with it.
+    number: int = 1
 
 
 @dataclass
 class Result:
-    """What came of a dialogue: the turns as delivered (empty where dropped), and the findings."""
+    """What came of a dialogue: the turns as delivered (empty where dropped), and the findings that are told."""
 
     turns: list[Turn] = field(default_factory=list)
     findings: list[ModelFinding] = field(default_factory=list)
+    #: How many there were, told or not, by name.
+    counts: Counter[str] = field(default_factory=Counter)
     #: The action that ended the flow, or None.
     ended: Action | None = None

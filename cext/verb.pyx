@@ -1,0 +1,59 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Verbs that do not pass: what is told of them.
+
+Promises: of what follows a verb one word is shown, and never a secret. Does not decide about octets.
+"""
+
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.run cimport FATE_LETTER
+from nfmailguard.cext.secret cimport hide_secrets, shown_of_verb, shows_argument
+from nfmailguard.cext.smtp cimport (
+    ACTION_MASK,
+    FORM_NOOP,
+    FORM_XALL,
+    LINE_OCTETS,
+    Line,
+    report,
+)
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+    EXCERPT = 48                       # octets of a line a finding shows
+
+
+cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
+                         uint32_t length) noexcept nogil:
+    # `rest`: what follows the verb in this segment; its first word is shown, and never a secret.
+    cdef Line *line = dialogue.command
+    cdef uint8_t before[LINE_OCTETS + EXCERPT]
+    cdef uint8_t after[LINE_OCTETS + EXCERPT]
+    cdef uint32_t size = line.length if line.length < EXCERPT else EXCERPT
+    cdef uint32_t sent = line.sent if line.sent < size else size
+    cdef uint32_t more = 0
+    cdef const char *noop = b"NOOP"
+    size = shown_of_verb(scene, line.octets, size, verb)
+    sent = sent if sent < size else size
+    if shows_argument(scene, verb):
+        while more < length and more < EXCERPT and rest[more] != CR and rest[more] != LF and (
+                rest[more] > SPACE or more == 0):
+            more += 1
+    memcpy(before, line.octets, size)
+    memcpy(before + size, rest, more)
+    hide_secrets(before, size + more)
+    memcpy(after, before, size + more)
+    if scene.ruling.action[finding] != ACTION_MASK:
+        return report(scene, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
+    if scene.ruling.unknown == FORM_NOOP and dialogue.fate != FATE_LETTER and size >= 4:
+        memset(after, SPACE, size)
+        memcpy(after, noop, 4)
+    else:
+        if not scene.ruling.apply:
+            sent = 0
+        memset(after + sent, scene.ruling.letter, size - sent)
+    if scene.ruling.unknown == FORM_XALL:
+        memset(after + size, scene.ruling.letter, more)
+    return report(scene, finding, True, verb, dialogue.line_offset,
+                  before, size + more, after, size + more)

@@ -1,0 +1,72 @@
+"""What each signal means to a gateway that runs.
+
+Promises: none that can be caught ends the process with the rules left behind, but those of a
+crash, which stay the kernel's. Handlers only note; the main thread acts. Does not know what is noted for.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["CRASHES", "ENDING", "Signals", "masked"]
+
+#: Those that end a gateway, with its exit code. What an operator ends cleanly is a success; of the
+#: others a shell's code (128 and the number) says that it was not meant to end.
+ENDING: dict[int, int] = {
+    signal.SIGTERM: 0,
+    signal.SIGINT: 0,
+    signal.SIGQUIT: 128 + signal.SIGQUIT,
+    signal.SIGABRT: 128 + signal.SIGABRT,
+    signal.SIGXCPU: 128 + signal.SIGXCPU,
+}
+#: A fault of the machine code: caught, it would come again at once. Like SIGKILL they leave the rules.
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS})
+#: To be left as they are: not to be caught, harmless, or a child's end.
+_LEFT = CRASHES | {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
+
+
+class Signals:
+    """What has been asked for since ``caught`` began."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._exit_code = 0
+        self._reopen = False
+
+    @property
+    def exit_code(self) -> int:
+        """Of the signal that ended it; 0 where none did."""
+        return self._exit_code
+
+    def take_reopen(self) -> bool:
+        """Whether log files are to be opened anew; asked once."""
+        asked, self._reopen = self._reopen, False
+        return asked
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Every signal is ours inside. What would stop us (a terminal's Ctrl-Z) is ignored: mail would wait."""
+        handlers: dict[int, Any] = dict.fromkeys(signal.valid_signals() - _LEFT, signal.SIG_IGN)
+        handlers |= dict.fromkeys((signal.SIGHUP, *ENDING), self._note)
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, action in before.items():
+                signal.signal(number, signal.SIG_DFL if action is None else action)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reopen = True
+        elif not self.stopping:
+            self.stopping = True
+            self._exit_code = ENDING[number]
+
+
+def masked() -> None:
+    """Of a thread that works on packets: signals are for the main thread, whose waiting they end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - CRASHES)

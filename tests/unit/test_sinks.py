@@ -1,0 +1,150 @@
+"""Log sinks when nobody reads, the disk is full, or what they write to has gone: counted, and never waited for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nfmailguard.cext.tap import TapWriter
+from nfmailguard.errors import ConfigError
+from nfmailguard.events import sinks
+from nfmailguard.events.sinks import FileSink, open_sink
+from nfmailguard.events.syslog import open_syslog
+from nfmailguard.events.targets import Format
+
+LINES = [b"%05d" % number + b"x" * 94 + b"\n" for number in range(2000)]
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def reader(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def all_read(fd: int) -> bytes:
+    found = b""
+    while True:
+        try:
+            octets = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return found
+        if not octets:
+            return found
+        found += octets
+
+
+def test_a_pipe_without_a_reader_is_opened_and_tried_again(fifo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "_AGAIN", 0.0)
+    sink = FileSink(fifo)
+    sink.write(LINES[:3])
+    assert (sink.lost, sink.failure) == (3, f"log.eve: {fifo}: it is gone, or nobody reads it")
+    fd = reader(fifo)
+    sink.write(LINES[3:5])
+    assert (all_read(fd), sink.lost) == (b"".join(LINES[3:5]), 3)
+    os.close(fd)
+    sink.write(LINES[5:7])
+    assert sink.lost == 5
+    fd = reader(fifo)
+    sink.write(LINES[7:8])
+    assert (all_read(fd), sink.lost) == (LINES[7], 5)
+    os.close(fd)
+    sink.close()
+
+
+def test_a_reader_that_does_not_read_is_waited_for_once_and_loses_whole_lines(fifo: Path) -> None:
+    fd = reader(fifo)
+    sink = FileSink(fifo)
+    began = time.monotonic()
+    for _ in range(20):
+        sink.write(LINES)
+    assert time.monotonic() - began < 3
+    read = all_read(fd)
+    sink.write(LINES[:10])
+    read += all_read(fd)
+    whole = [line for line in read.split(b"\n") if len(line) == 99]
+    assert len(whole) + sink.lost == 20 * len(LINES) + 10
+    assert read.endswith(b"".join(LINES[:10]))
+    assert all(len(line) <= 99 for line in read.split(b"\n"))
+    os.close(fd)
+    sink.close()
+
+
+def test_a_full_disk_is_counted() -> None:
+    sink = FileSink(Path("/dev/full"))
+    sink.write(LINES[:7])
+    assert (sink.lost, sink.failure) == (7, "log.eve: /dev/full: No space left on device")
+    sink.close()
+
+
+def test_a_file_that_was_removed_is_made_anew_and_without_its_folder_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "_AGAIN", 0.0)
+    path = tmp_path / "log" / "eve.json"
+    path.parent.mkdir()
+    sink = FileSink(path)
+    path.unlink()
+    sink.write(LINES[:2])
+    assert (path.read_bytes(), sink.lost) == (b"".join(LINES[:2]), 0)
+    path.unlink()
+    path.parent.rmdir()
+    sink.write(LINES[:4])
+    assert sink.lost == 4
+    path.parent.mkdir()
+    sink.write(LINES[4:5])
+    assert (path.read_bytes(), sink.lost) == (LINES[4], 4)
+    sink.close()
+
+
+def test_an_unfinished_line_ends_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    program = (
+        "import resource, signal, sys; from pathlib import Path; from nfmailguard.events.sinks import FileSink\n"
+        "sink = FileSink(Path(sys.argv[1])); resource.setrlimit(resource.RLIMIT_FSIZE, (250, 1000))\n"
+        "sink.write([b'x' * 99 + b'\\n'] * 4)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); sink.write([b'y\\n']); print(sink.lost)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True)
+    assert done.stdout == "2\n"
+    assert path.read_bytes().split(b"\n") == [b"x" * 99, b"x" * 99, b"x" * 50, b"y", b""]
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/eve", "a\0b"])
+def test_what_is_no_file_is_told_at_the_start(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"log\.eve: "):
+        open_sink(str(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"syslog\.target: "):
+        open_syslog(str(tmp_path / name), facility="local4", host="", form=Format.RFC3164)
+
+
+def test_a_tap_waits_for_no_reader(fifo: Path) -> None:
+    with pytest.raises(OSError, match="No such device or address"):
+        TapWriter(str(fifo), None)
+
+
+def test_a_standard_output_that_nobody_reads_holds_nothing_up() -> None:
+    program = (
+        "import time; from nfmailguard.events.sinks import StandardOutput\n"
+        "sink = StandardOutput(); began = time.monotonic()\n"
+        "for _ in range(10): sink.write([b'x' * 999 + b'\\n'] * 500)\n"
+        "import sys; print(sink.lost, time.monotonic() - began, file=sys.stderr)\n"
+    )
+    came, goes = os.pipe()
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, stdout=goes, stderr=subprocess.PIPE, text=True, timeout=30
+    )
+    lost, took = done.stderr.split()
+    assert int(lost) > 4900
+    assert float(took) < 5
+    os.close(came)
+    os.close(goes)
