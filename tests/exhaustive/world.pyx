@@ -738,6 +738,9 @@ cdef void digest_dialogue(digest *at, Dialogue *dialogue) noexcept nogil:
     cdef Dialogue copy = dialogue[0]
     copy.command = copy.reply = NULL
     copy.more = NULL
+    copy.older = copy.newer = NULL
+    copy.flow = NULL
+    copy.since = min(begun + server.now - dialogue.since, ROUND)
     digest_bytes(at, &copy, sizeof(copy))
     if dialogue.command != NULL:
         digest_number(at, dialogue.command.sent + 1)
@@ -761,6 +764,8 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
     copy.seen = min(now - flow.seen, ROUND)
     copy.ruling = NULL
     copy.dialogue = NULL
+    memset(&copy.session.tally, 0, sizeof(copy.session.tally))
+    copy.session.found = 0
     if flow.fate > FLOW_PASSED:
         # It has ended: it drops what comes, and answers with the packet's own numbers, until a SYN. Of its streams
         # where they are and began is left, and whatever else is noted there.
