@@ -56,6 +56,7 @@ enum { NEAR = 5 };                 /* how close together: as few bytes as the se
 
 struct kernel {
     uint64_t now, since;           /* nanoseconds; `since`: the last time the peer moved anything */
+    uint64_t issued;               /* bits of the minutes in which cookies were given: nobody knows others */
     uint64_t connections;          /* begun, ever; of a clock's, since the last long wait: each a moment later */
     uint32_t irs, rcv_nxt, iss, snd_una, snd_nxt, snd_wnd, ts_recent;
     uint32_t last_rcv_nxt;         /* of the connection before, for who wants to know */
@@ -130,7 +131,8 @@ static inline uint32_t kernel_cookie(const struct kernel *kernel, uint32_t isn, 
 static inline int kernel_cookie_valid(const struct kernel *kernel, uint32_t isn, uint32_t cookie) {
     uint64_t minute = kernel->now / COOKIE_MINUTE, age;
     for (age = 0; age < COOKIE_AGES && age <= minute; age++)
-        if (cookie - kernel_cookie(kernel, isn, minute - age, 0) < COOKIE_SIZES)
+        if (kernel->issued >> ((minute - age) % COOKIE_ROUND) & 1 &&
+            cookie - kernel_cookie(kernel, isn, minute - age, 0) < COOKIE_SIZES)
             return 1;
     return 0;
 }
@@ -189,6 +191,7 @@ static inline void kernel_syn(struct kernel *kernel, const struct segment *segme
     kernel->snd_wnd = segment->window;
     if (!isn && kernel_makes_cookies(kernel)) {
         isn = kernel_cookie(kernel, segment->seq, kernel->now / COOKIE_MINUTE, COOKIE_SIZES - 1);
+        kernel->issued |= 1ull << kernel->now / COOKIE_MINUTE % COOKIE_ROUND;
         kernel_send(kernel, isn, kernel->rcv_nxt, FLAG_SYN | FLAG_ACK, NULL, 0);
         return;
     }

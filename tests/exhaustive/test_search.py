@@ -20,7 +20,7 @@ POINTERS = {
     "Stream": {"aside"},
     "Aside": {"edits", "last_edit", "ahead", "farthest", "held"},
     "Store": {"memory"},
-    "Dialogue": {"command", "reply", "more"},
+    "Dialogue": {"older", "newer", "flow", "command", "reply", "more"},
     "Session": set[str](),
     "Line": set[str](),
 }

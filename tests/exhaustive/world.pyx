@@ -76,6 +76,7 @@ cdef extern from "kernel.h" nogil:
     struct kernel:
         uint64_t now
         uint64_t since
+        uint64_t issued
         uint64_t connections
         uint32_t irs
         uint32_t rcv_nxt
@@ -452,6 +453,7 @@ cdef void settle() noexcept nogil:
             # No number is left that came from a cookie: which minute it is does not matter any more.
             begun += server.now // (60 * SECOND) * (60 * SECOND)
             server.now %= 60 * SECOND
+            server.issued = 0
 
 
 # What the client knows, and does.
@@ -736,6 +738,9 @@ cdef void digest_dialogue(digest *at, Dialogue *dialogue) noexcept nogil:
     cdef Dialogue copy = dialogue[0]
     copy.command = copy.reply = NULL
     copy.more = NULL
+    copy.older = copy.newer = NULL
+    copy.flow = NULL
+    copy.since = min(begun + server.now - dialogue.since, ROUND)
     digest_bytes(at, &copy, sizeof(copy))
     if dialogue.command != NULL:
         digest_number(at, dialogue.command.sent + 1)
@@ -759,6 +764,8 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
     copy.seen = min(now - flow.seen, ROUND)
     copy.ruling = NULL
     copy.dialogue = NULL
+    memset(&copy.session.tally, 0, sizeof(copy.session.tally))
+    copy.session.found = 0
     if flow.fate > FLOW_PASSED:
         # It has ended: it drops what comes, and answers with the packet's own numbers, until a SYN. Of its streams
         # where they are and began is left, and whatever else is noted there.
@@ -796,6 +803,9 @@ cdef digest state_digest() noexcept nogil:
         digest_number(&one, server.connections)
     else:
         digest_number(&one, server.now % (COOKIE_ROUND * 60 * SECOND))
+        place = <uint32_t> (server.now // (60 * SECOND) % COOKIE_ROUND)
+        digest_number(&one, server.issued >> place & 1 | (server.issued >> (place - 1) & 1) << 1 if place else
+                      server.issued & 1)
         if cookie_good():
             digest_number(&one, <uint64_t> cookie_isn << 32 | cookie_number)
             digest_number(&one, server.last_rcv_nxt)

@@ -14,7 +14,6 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from tests.fuzz.harness.fuzzer cimport violation
 from tests.fuzz.harness.gate cimport (
-    SECOND,
     Sent,
     gate_changes,
     gate_close,
@@ -104,7 +103,9 @@ tokens[:] = [
     b"EHLO x\r\nSTARTTLS\r\n", b"\x16\x03\x01", b"x",
 ]
 cdef uint64_t durations[8]
-durations[:] = [SECOND // 10, SECOND, 5 * SECOND, 31 * SECOND, 51 * SECOND, 61 * SECOND, 274877906944, 3700 * SECOND]
+durations[:] = [100000000, 1000000000, 5000000000, 31000000000, 51000000000, 61000000000, 274877906944, 3700000000000]
+
+cdef uint64_t SHORT = 5000000000, LONGEST = 200000000000
 
 cdef kernel server
 cdef segment waiting[MOST_WAITING]
@@ -332,6 +333,7 @@ cdef int act(uint8_t action, const uint8_t *operand) noexcept nogil:
     cdef bint lost = action & LOST
     cdef uint8_t kind = action & 15
     cdef uint32_t at, length
+    cdef uint64_t left, part
     if kind == SAYS:
         return say(place(operand[0]), FLAG_ACK | FLAG_PSH, client_acks(), tokens[operand[2] % TOKENS], operand[1], 0,
                    lost)
@@ -354,9 +356,16 @@ cdef int act(uint8_t action, const uint8_t *operand) noexcept nogil:
         return say(at, FLAG_ACK, cookie_number + at - cookie_isn + (operand[1] >> 6), behind(operand[2]),
                    operand[1] & 63, 0, lost)
     if kind == TIME:
-        kernel_wait(&server, durations[operand[0] & 7])
-        gate_wait(durations[operand[0] & 7])
-        return settle()
+        # Timers go off in between, soon at first.
+        left = durations[operand[0] & 7]
+        while left:
+            part = left if left <= SHORT or left > LONGEST else left // 2
+            left -= part
+            kernel_wait(&server, part)
+            gate_wait(part)
+            if settle() < 0:
+                return -1
+        return 0
     if kind == SERVER_ACTS:
         if operand[0] % 3 == 0:
             kernel_hang_up(&server)
