@@ -38,7 +38,7 @@ cdef enum:
 
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    cdef bint apply = flow.ruling.apply
+    cdef bint apply = flow.ruling.hold
     cdef bint shaken = flow.stream[0].known and flow.stream[1].known
     if packet.extended and apply:
         if packet.family == 6:

@@ -13,9 +13,6 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
 # A packet with SYN on a known flow: answered; False where the packet has no SYN.
 cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                     Operations *out) noexcept nogil
-# A RST on a known flow: answered.
-cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
-                       Operations *out) noexcept nogil
 # The action for the packet, as far as the interface it came in on tells; a wrong one is reported.
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
 # The handshake of a flow is complete: over its source's share it ends.

@@ -5,8 +5,6 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from libc.stdint cimport int32_t, uint32_t
-
 from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
 from nfmailguard.cext.cookie cimport earlier_of, note_earlier
@@ -18,7 +16,6 @@ from nfmailguard.cext.core cimport (
     DROP_MALFORMED,
     DROP_MIDSTREAM,
     DROP_OPTION,
-    DROP_RST,
     DROP_SYN_ACK,
     DROP_TRUNCATED,
 )
@@ -41,7 +38,6 @@ from nfmailguard.cext.flow cimport (
     AGE_UNCONFIRMED,
     FLOW_INSPECTED,
     FLOW_PASSED,
-    FLOW_RESET,
     flow_add,
     flow_client,
     flow_closed,
@@ -66,7 +62,6 @@ from nfmailguard.cext.packet cimport (
 )
 from nfmailguard.cext.record cimport (
     END_EVICTED,
-    END_RST,
     END_TIMEOUT,
     RECORD_FLOW,
     Identity,
@@ -92,7 +87,7 @@ from nfmailguard.cext.smtp cimport (
     report_repeated,
     session_open,
 )
-from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
+from nfmailguard.cext.stream cimport Stream, stream_isn
 from nfmailguard.cext.tally cimport tally_close
 from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
 
@@ -263,12 +258,15 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
     """Lets a SYN go on, without what would carry data past the stream."""
     cdef bint apply = flow.ruling.apply
     cdef bint changed = 0
-    options_read(packet, OPTIONS_OF_SYN, apply)
+    options_read(packet, OPTIONS_OF_SYN, flow.ruling.hold)
+    if packet.options.multipath and apply:
+        options_read(packet, OPTIONS_OF_SYN, True)
+        packet.options.multipath = 1
     core.counters.options_blanked += packet.changed
-    if apply and (packet.options.refused or (packet.extended and packet.family == 6)):
+    if flow.ruling.hold and (packet.options.refused or (packet.extended and packet.family == 6)):
         drop(core, DROP_OPTION, packet.queued.id, out)
         return
-    if packet.extended and packet.family == 4 and apply:
+    if packet.extended and packet.family == 4 and flow.ruling.hold:
         packet_blank_ip_options(packet)
     note_offer(flow, to_server, other, packet)
     if packet.payload_length:
@@ -314,7 +312,7 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
     if on_its_interface(flow, to_server, packet):
         return ACTION_PASS
-    if to_server and packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not flow.syn_ack:
+    if to_server and packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and not flow.answered:
         return ACTION_PASS                         # no connection yet: this SYN begins it anew
     return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now)
 
@@ -324,7 +322,8 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
     if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
             and not flow_closed(flow) and not flow.confirmed and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, False, packet, now, out)
-    elif flow_closed(flow) or flow.fate > FLOW_PASSED or (not flow.syn_ack and flow.fate == FLOW_INSPECTED):
+    elif flow_closed(flow) or flow.fate > FLOW_PASSED or (flow.fate == FLOW_INSPECTED and (
+            not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
         # The ports are used again: another connection, inspected from its beginning.
         earlier_of(flow, earlier)
         forget_flow(core, flow, END_TIMEOUT, now, out)
@@ -408,63 +407,6 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
     flow.stream[1].offers = old.stream[1].other_offers
     flow.stream[1].scale = old.stream[1].other_scale
     return flow
-
-
-cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    """Whether a RST's receiver may take it: at a number it may expect (RFC 9293 3.10.7.4, RFC 5961 3.2)."""
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef Ahead *ahead = stream_ahead(stream)
-    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
-    cdef int32_t widest = <int32_t> stream.widest
-    if not flow.syn_ack and flow.fate == FLOW_INSPECTED:
-        # A refusal acknowledges the SYN; and the client may end what it has only begun.
-        return behind == 0 if to_server else packet.flags & TCP_ACK and packet.ack == stream_isn(&flow.stream[1]) + 1
-    if behind == 0 or packet.seq == stream.kept_seq:
-        return True
-    if stream.fin and packet.seq == stream.fin_seq + 1:
-        return True                                # a FIN counts (RFC 9293 3.4)
-    if ahead != NULL:
-        while ahead.next != NULL:
-            ahead = ahead.next
-        if packet.seq == ahead_end(ahead):
-            return True                            # what its sender has sent farthest
-    # A server without the connection answers with the number that it was asked for, one that gives it up with
-    # the end of a window that has shrunk since, maybe.
-    return not to_server and -widest <= nm_seq_diff(packet.seq, stream.kept_seq) <= widest + 1
-
-
-cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
-                       Operations *out) noexcept nogil:
-    """A RST: the flow ends with it, or it goes nowhere.
-
-    Whoever does not get it is told again by what becomes of the flow: nothing passes any more but another SYN.
-    Let through without an end, it would end the connection at its receiver alone, and the next one over the
-    same ports, with the same numbers maybe, would be taken for this one.
-    """
-    cdef bint apply = flow.ruling.apply
-    if not ends_connection(core, flow, to_server, packet):
-        # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
-        # Where packets go by unseen, its receiver knows the number, and we do not.
-        if flow.fate == FLOW_INSPECTED:
-            apply = apply and flow.syn_ack
-        elif core.offload:
-            apply = False
-        drop_if(core, apply, DROP_RST, packet.queued.id, out)
-        return
-    flow.end = END_RST
-    if packet.payload_length and apply:
-        packet_trim(packet, 0)                     # RFC 9293 3.5.3 allows text; it is no part of a stream
-        packet.changed = 1
-    if packet.changed and apply:
-        packet_fix_checksums(packet)
-        replace(core, packet.queued.id, packet.ip, packet.length, out)
-    else:
-        accept(core, packet.queued.id, out)
-    if apply:
-        drop_held(core, flow, out)
-        flow_let_go(core, flow)
-        settle(core, flow, now)
-        flow.fate = FLOW_RESET
 
 
 cdef void unparsed(Core *core, ParseResult result, Packet *packet, uint64_t now, Operations *out) noexcept nogil:

@@ -20,7 +20,6 @@ from nfmailguard.cext.connection cimport (
     inspected_port,
     opens,
     pin_interface,
-    reset_packet,
     starting_up,
     unparsed,
 )
@@ -77,6 +76,7 @@ from nfmailguard.cext.packet cimport (
     packet_parse,
 )
 from nfmailguard.cext.pool cimport memory_cost, pool_close
+from nfmailguard.cext.reset cimport reset_packet
 from nfmailguard.cext.record cimport END_FIN, END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
 from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, ACTION_RESET, PACKET_ODD_FLAGS, lender_close, lender_open
 from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
@@ -98,6 +98,8 @@ RECORD_NAMES = ("finding", "command", "reply", "message", "flow", "repeated")
 
 cdef enum:
     MOST_HERE = 48             # operations of one packet besides those it releases
+    MANY_PACKETS = 1024        # of one side of a flow: no sender repeats so much
+    ONE_IN = 64
     WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
 
 
@@ -125,7 +127,7 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     cdef Stream *other = &flow.stream[not to_server]
     cdef uint32_t end = packet.seq + packet.payload_length
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
-    if packet.payload_length and flow.ruling.apply and flow.stream[0].fin and nm_seq_diff(
+    if packet.payload_length and flow.ruling.hold and flow.stream[0].fin and nm_seq_diff(
             end, stream.kept_seq if to_server else stream.fin_seq) > 0:
         drop(core, DROP_CLOSED, packet.queued.id, out)
         if to_server:
@@ -220,15 +222,17 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     reason = refused(core, flow, to_server, &packet) if flow.fate <= FLOW_PASSED else 0
     if flow.fate > FLOW_PASSED:
         drop(core, DROP_FLOW_ENDED, queued.id, out)
-        if flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK:
-            # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects.
+        if (flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK
+                and (flow.packets[to_server] < MANY_PACKETS or flow.packets[to_server] % ONE_IN == 0)):
+            # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects; of a
+            # flood few, for each costs as much as a packet.
             flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
             emit_reset(core, flow, not to_server, out)
     elif reason:
-        drop_if(core, flow.ruling.apply, reason, queued.id, out)
+        drop_if(core, flow.ruling.hold, reason, queued.id, out)
     elif packet.flags & TCP_RST:
         reset_packet(core, flow, to_server, &packet, now, out)
-    elif to_server and flow.ruling.apply and not hide_cookie(core, flow, &packet, now):
+    elif to_server and flow.ruling.hold and not hide_cookie(core, flow, &packet, now):
         drop(core, DROP_COOKIE, queued.id, out)
     elif flow.fate == FLOW_PASSED:
         pass_packet(core, flow, to_server, &packet, now, out)

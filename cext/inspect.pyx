@@ -31,6 +31,7 @@ from nfmailguard.cext.core cimport (
     DROP_FINDING,
     DROP_INTERNAL,
     DROP_SUPER_PACKET,
+    DROP_SYN_ACK,
     DROP_WINDOW,
 )
 from nfmailguard.cext.early cimport go_ahead, too_early
@@ -339,7 +340,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     cdef uint32_t changed, decided
     cdef uint8_t verdict
     cdef bint conflict
-    if (to_server and apply and stream_ended(&flow.stream[0])
+    if (to_server and flow.ruling.hold and stream_ended(&flow.stream[0])
             and nm_seq_diff(packet.seq + packet.payload_length, stream.kept_seq) > 0):
         # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
         # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
@@ -400,7 +401,7 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
     if flow.fate == FLOW_INSPECTED and (stream_ahead(stream) != NULL or stream_held(stream) != NULL):
         pump(core, flow, to_server, now, out)
     if not to_server and flow.fate == FLOW_INSPECTED and not flow_waiting(flow) and (
-            not apply or not stream_ended(stream)) and (
+            not flow.ruling.hold or not stream_ended(stream)) and (
             stream_ahead(&flow.stream[1]) != NULL or stream_held(&flow.stream[1]) != NULL):
         pump(core, flow, True, now, out)           # the reply that was waited for
 
@@ -418,6 +419,11 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
         return
     if packet.payload_length and not to_server and flow.syn_ack:
         flow.answered = flow.confirmed = 1         # a server that speaks has got the client's ACK
+    if packet.payload_length and flow.ruling.hold and not flow.syn_ack and (
+            not to_server or packet.seq != flow.stream[1].next_seq):
+        # Of the connection before, over the same ports, come late: no reason to end this one.
+        drop(core, DROP_SYN_ACK, packet.queued.id, out)
+        return
     if packet.payload_length and not flow.answered:
         if to_server and not flow.stream[0].known:
             flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST

@@ -200,6 +200,10 @@ def test_pinned_is_a_flow_only_once_it_stands() -> None:
     connection.send(True, SYN, in_interface=ELSEWHERE)  # anybody may have sent this one
     assert connection.send(True, SYN, seq=2000, in_interface=INSIDE, out_interface=OUTSIDE) == [ACCEPT]
     assert connection.send(False, SYN | ACK, ack=2001, in_interface=OUTSIDE) == [ACCEPT]
+    assert connection.send(True, SYN, seq=2500, in_interface=ELSEWHERE) == [ACCEPT]  # nor has anybody answered yet
+    assert connection.send(True, SYN, seq=2000, in_interface=INSIDE, out_interface=OUTSIDE) == [ACCEPT]
+    connection.send(False, SYN | ACK, ack=2001, in_interface=OUTSIDE)
+    connection.send(True, ACK, seq=2001, ack=5001, in_interface=INSIDE)
     assert connection.send(True, SYN, seq=3000, in_interface=ELSEWHERE) == [DROP]
 
 
@@ -406,6 +410,10 @@ def test_no_answer_yet_and_payload_is_reset(family: int, to_server: bool) -> Non
     connection = Connection(family=family, shake=False)
     connection.send(True, SYN)
     connection.sent[True] += 1
+    if not to_server:  # of the connection before, come late
+        assert connection.send(False, payload=b"250 ok\r\n", ack=1001) == [DROP]
+        assert connection.send(True, payload=b"NOOP\r\n", at=99, ack=5001) == [DROP]
+        return
     assert connection.send(to_server, payload=b"NOOP\r\n", ack=5001 if to_server else 1001) == RESET
     assert connection.names == ["flow.asymmetric"]
     assert connection.server_reads == b""
