@@ -31,8 +31,9 @@ cdef inline bint is_near(uint32_t difference, uint32_t cookie) noexcept nogil:
 
 
 cdef inline bint is_cookie(const Flow *flow, uint32_t difference) noexcept nogil:
-    return (is_near(difference, difference_of(flow)) or is_near(difference, flow.stream[0].earlier)
-            or is_near(difference, flow.stream[1].earlier))
+    return (is_near(difference, difference_of(flow))
+            or (flow.stream[0].earlier and is_near(difference, flow.stream[0].earlier))
+            or (flow.stream[1].earlier and is_near(difference, flow.stream[1].earlier)))
 
 
 cdef void earlier_of(const Flow *flow, uint32_t *earlier) noexcept nogil:

@@ -130,8 +130,7 @@ def test_made_up_connections_are_whole_and_their_checksums_right(name: str) -> N
 def test_what_is_refused_is_refused_and_what_is_allowed_is_not() -> None:
     captures = dialogues.captures()
     for name, masked in (("allowed in every packet", 0), ("denied in every packet", 40)):
-        one = engine.made((Mode.ENFORCE, "pix63"))
-        assert one is not None
+        one = Engine([FlowRule(Mode.ENFORCE, load_profile("pix63"))], limits=Limits(cookies=0))
         drill = Drill(one, captures[name])
         assert engine.timed(drill, one, len(captures[name])) > 0
         sessions = sum(packet[33] == SYN for packet, _ in captures[name])

@@ -14,7 +14,7 @@ from rich.console import Console
 from nfmailguard.cli import cli
 from nfmailguard.config import Config, Rule, load
 from nfmailguard.errors import CaptureError, ConfigError
-from nfmailguard.policy.model import Mode
+from nfmailguard.policy.model import Limits, Mode
 from nfmailguard.replay import FindingCount, Summary, encode, render, replay
 from tests.support.captures import RAW, Frame, framed, mail, pcap
 
@@ -33,8 +33,13 @@ def shown(summary: Summary, *, terminal: bool = False) -> str:
     return console.file.getvalue()
 
 
+def exactly(config: Config) -> Config:
+    """In streams as short as these an ACK's numbers often are a SYN cookie's by chance, and are changed."""
+    return msgspec.structs.replace(config, limits=Limits(cookies=0))
+
+
 def test_enforce_is_summed_up(capture: Path, tmp_path: Path) -> None:
-    summary = replay(load(mode="enforce", profile="pix63"), capture, tmp_path / "out.pcap")
+    summary = replay(exactly(load(mode="enforce", profile="pix63")), capture, tmp_path / "out.pcap")
     packets = len(mail().packets)
     assert (summary.packets, summary.accepted, summary.changed, summary.dropped) == (packets, packets - 2, 2, 0)
     assert (summary.flows, summary.flows_reset, summary.mails, summary.fault) == (1, 0, 1, None)
@@ -91,7 +96,7 @@ def test_the_policy_of_the_configuration_decides(capture: Path, tmp_path: Path) 
 
 def test_a_rule_for_an_interface_is_left_out_and_told(capture: Path) -> None:
     rule = Rule(interface="no-such-interface0", mode=Mode.MONITOR)
-    summary = replay(msgspec.structs.replace(load(mode="enforce"), rule=(rule,)), capture)
+    summary = replay(exactly(msgspec.structs.replace(load(mode="enforce"), rule=(rule,))), capture)
     assert summary.rules_skipped == 1
     assert summary.changed == 2
     assert "1 rules left out" in shown(summary)
