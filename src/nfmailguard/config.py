@@ -211,7 +211,7 @@ _MOST: Mapping[str, float] = {
     "held_per_source": 2**31,
     "outstanding_commands": 60_000,
     "findings_told": 1_000_000,
-    "event_memory": 2**62,
+    "event_memory": 2**32 - 1,
     "log_rate": 2**40,
 }
 _MOST_SECONDS = 1_000_000_000
