@@ -212,7 +212,7 @@ _MOST: Mapping[str, float] = {
     "outstanding_commands": 60_000,
     "findings_told": 1_000_000,
     "event_memory": 2**32 - 1,
-    "log_rate": 2**40,
+    "log_rate": 2**32 - 1,
 }
 _MOST_SECONDS = 1_000_000_000
 
@@ -221,8 +221,9 @@ def _limit_problems(config: Config) -> list[str]:
     problems = []
     for name, value in msgspec.structs.asdict(config.limits).items():
         most = _MOST.get(name, _MOST_SECONDS)
-        if value is not None and not 0 < value <= most:  # so that nan is refused, too
-            problems.append(f"limits.{name}: {value}; more than 0, at most {most}")
+        least = "0 or more" if name == "cookies" else "more than 0"
+        if value is not None and not (0 < value <= most or (value == 0 and name == "cookies")):  # nor is it nan
+            problems.append(f"limits.{name}: {value}; {least}, at most {most}")
     for name, action in msgspec.structs.asdict(config.on).items():
         legal = CONDITIONS[name].actions
         if action is not None and action not in legal:

@@ -245,7 +245,9 @@ def test_a_number_out_of_range_is_refused_with_its_key(tmp_path: Path, key: str,
 def test_all_numbers_are_tried() -> None:
     known = [key for key, _ in numbers()]
     assert {"queue.length", "queue.cpus", "gateway.ports", "log.stats", "limits.flows", "limits.idle"} <= set(known)
-    assert len([key for key in known if key.startswith("limits.")]) == len(Limits.__struct_fields__) - 1  # flows_per_source may be left out
+    assert (
+        len([key for key in known if key.startswith("limits.")]) == len(Limits.__struct_fields__) - 1
+    )  # flows_per_source may be left out
     assert FLOW_OCTETS > 0
 
 
