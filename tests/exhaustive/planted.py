@@ -74,7 +74,7 @@ def _found(*command: str) -> bool:
     done = run_in_tree("-m", *command)
     for line in done.stdout.splitlines()[1:]:
         _say(f"    {line}")
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or "Traceback" in done.stderr:
         raise RuntimeError(f"{command[0]} said {done.returncode}:\n{done.stderr[-2000:]}")
     return done.returncode == 1
 
