@@ -10,7 +10,7 @@ and no partial line is held. What leaves ends its lines with CRLF and nothing el
 """
 
 from libc.stdint cimport uint16_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memcpy
 
 from nfmailguard.cext.argument cimport (
     SIZE_INVALID,
@@ -44,7 +44,6 @@ from nfmailguard.cext.smtp cimport (
     ACTION_PASS,
     ARGUMENT_CHUNK_SIZE,
     ARGUMENT_RECIPIENT,
-    ARGUMENT_SECRET,
     ARGUMENT_SENDER,
     BDAT_SIZE_INVALID,
     COMMAND_BARE_CR,
@@ -226,7 +225,6 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
                          uint64_t offset) noexcept nogil:
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint8_t kind, masked
-    cdef uint32_t mechanism
     if dialogue.phase == PHASE_SASL:
         sasl_octet(scene, dialogue, at, offset)
         return
@@ -260,12 +258,7 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
             verb_octet(scene, dialogue, at)
         return
     kind = scene.grammar.argument[dialogue.verb]
-    mechanism = dialogue.verb_length + 1           # where AUTH's first word begins; what follows is secret
-    if kind != ARGUMENT_SECRET or dialogue.command.length <= mechanism or at[0] > SPACE and memchr(
-            dialogue.command.octets + mechanism, SPACE, dialogue.command.length - mechanism) == NULL:
-        line_add(dialogue.command, at[0])
-    elif dialogue.command.length < LINE_OCTETS and dialogue.command.octets[dialogue.command.length - 1] != SPACE:
-        line_add(dialogue.command, SPACE)          # the mechanism has ended
+    line_add(dialogue.command, at[0])
     if dialogue.mask_rest:
         put(scene, at, scene.ruling.letter)
     elif dialogue.denied:

@@ -12,7 +12,6 @@ from nfmailguard.cext.smtp cimport (
     ACTION_PASS,
     ARGUMENT_CHUNK_SIZE,
     ARGUMENT_RECIPIENT,
-    ARGUMENT_SECRET,
     ARGUMENT_SENDER,
     COMMAND_BARE_LF,
     COMMAND_NUL,
@@ -89,19 +88,15 @@ cdef uint32_t argument_run(Scene *scene, Dialogue *dialogue, const Manner *manne
     cdef const uint8_t *illegal = scene.ruling.illegal
     cdef bint brackets = scene.ruling.brackets
     cdef bint masked = dialogue.mask_rest
-    cdef bint secret = kind == ARGUMENT_SECRET
     cdef bint address = (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT) and not masked and not dialogue.denied
     cdef bint measured = dialogue.verb == VERB_MAIL and scene.ruling.sender_length
-    if secret and (line.length <= dialogue.verb_length + 1 or line.octets[line.length - 1] != SPACE):
-        return 0                                   # the mechanism's name goes on
     if kind == ARGUMENT_CHUNK_SIZE and not masked and not dialogue.denied and dialogue.address_phase != SIZE_INVALID:
         return 0
     while at < stop:
         if octets[at] <= SPACE and not goes_on(scene, dialogue, manner, octets + at):
             break
         octet = octets[at]
-        if not secret:
-            line_add(line, octet)
+        line_add(line, octet)
         if masked:
             put(scene, octets + at, letter)
         elif address and (measured or illegal[octet] or (brackets and (octet == c"<" or octet == c">"))):

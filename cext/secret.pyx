@@ -89,8 +89,8 @@ cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, 
 
 
 cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
-    return number != VERB_UNKNOWN and number != scene.grammar.verb_dot and (
-        scene.grammar.argument[number] != ARGUMENT_IGNORED and scene.grammar.argument[number] != ARGUMENT_SECRET)
+    # Of a verb that nobody knows it is IGNORED.
+    return scene.grammar.argument[number] != ARGUMENT_IGNORED and scene.grammar.argument[number] != ARGUMENT_SECRET
 
 
 cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:

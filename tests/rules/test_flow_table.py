@@ -251,7 +251,7 @@ def test_flow_share_of_a_source_is_what_it_leaves_free(family: int) -> None:
     got = [sum(shaken(gateway, address(n, family), port, family) for port in range(1024, 1124)) for n in range(3)]
     assert got == [32, 16, 8]
     assert gateway.count("flows_evicted") == 0
-    assert gateway.names.count("flow.limit") == gateway.count("flows_refused_share") == 300 - 56
+    assert gateway.count("finding.flow.limit") == gateway.count("flows_refused_share") == 300 - 56
     assert [shaken(gateway, address(n, family), 2000, family) for n in range(10, 14)] == [True] * 4
 
 

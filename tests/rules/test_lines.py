@@ -329,6 +329,8 @@ AUTHENTICATION = {
     "a sender's": b"MAIL FROM:<> AUTH=hunter2@x",
     "a token": b"BURL imap://bob;urlauth=submit+x:internal:hunter2@host LAST",
     "a word of its own": PASSWORD,
+    "a short one": b"hunter2+/A=",
+    "glued to its verb": b"AUTHhunter2",
     "behind a dot": b".hunter2",
 }
 

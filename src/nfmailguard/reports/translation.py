@@ -5,7 +5,7 @@ Does not decide anything; shows what ``smtp.reference`` said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich import box
@@ -17,7 +17,7 @@ from nfmailguard.plain import printable
 from nfmailguard.policy.model import Limits, Policy, Restore
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import Row, rows, shown
-from nfmailguard.smtp.turns import Turn
+from nfmailguard.smtp.turns import Result, Turn
 
 __all__ = ["render"]
 
@@ -62,13 +62,18 @@ def render(
             line(f"{side}: {shown(row.sent)}")
             if row.changed:
                 line(f"{side}> {shown(row.seen)}")
+    for text in _found(result):
+        line(f"# {text}")
+
+
+def _found(result: Result) -> Iterator[str]:
     for finding in result.findings:
         note = " (hypothetical)" if finding.hypothetical else ""
         note += f" (the {finding.number}th)" if finding.number > Limits().findings_told else ""
         verb = f" {finding.verb}" if finding.verb else ""
-        line(f"# {finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}")
+        yield f"{finding.name}{verb}: {finding.action} at offset {finding.offset} in state {finding.state}{note}"
     for name, count in result.counts.items():
         if count > max((finding.number for finding in result.findings if finding.name == name), default=0):
-            line(f"# {name}: {count} in all")
+            yield f"{name}: {count} in all"
     if result.ended is not None:
-        line(f"# the connection ends: {result.ended}")
+        yield f"the connection ends: {result.ended}"
