@@ -27,6 +27,7 @@ PLANTED = {
             "rst: the number that was acknowledged",
             "another_connection: that numbers do not tell: the SYN",
             "another_connection: that numbers do not tell: the answer",
+            "cookie: the hiding",
         ),
     ),
     "connection identity, passed flows": (
@@ -35,6 +36,7 @@ PLANTED = {
             "rst: that others go nowhere",
             "rst: the number that was acknowledged",
             "rst: that nothing passes after it",
+            "cookie: the hiding",
         ),
     ),
 }
