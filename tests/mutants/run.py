@@ -31,6 +31,7 @@ WORK = ROOT / "build" / "mutants"
 TREE, BASE, RESULTS = WORK / "tree", WORK / "base", WORK / "results.json"
 PARTS = ("LICENSE", "README.md", "pyproject.toml", "docs", "cext", "deploy", "src", "tests")
 BUILT = (".so", ".c")
+STAMP = "built"  # of a harness: what it was built from, there
 #: What a rule's own tests depend on, and what all tests do.
 OWN = (
     *("pyproject.toml", "cext", "src/nfmailguard/engine.py", "src/nfmailguard/ruleset.py", "src/nfmailguard/policy"),
@@ -117,7 +118,7 @@ def prepare(*, fresh: bool) -> None:
     for part in PARTS:
         for path in [ROOT / part] if (ROOT / part).is_file() else _files(ROOT / part):
             place = TREE / path.relative_to(ROOT)
-            if path.suffix in BUILT or path.suffix == ".pyc":
+            if path.suffix in BUILT or path.suffix == ".pyc" or path.name == STAMP:
                 continue
             wanted.add(place)
             content = path.read_bytes()
@@ -129,7 +130,7 @@ def prepare(*, fresh: bool) -> None:
     if not link.is_symlink():
         link.symlink_to("../../cext")
     for path in list(_files(TREE)):
-        if path not in wanted and path.suffix not in BUILT:
+        if path not in wanted and path.suffix not in BUILT and path.name != STAMP:
             path.unlink()
     build()
     shutil.rmtree(BASE, ignore_errors=True)
