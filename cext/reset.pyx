@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t
 from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.core cimport DROP_RST
 from nfmailguard.cext.ending cimport drop_held, flow_let_go
-from nfmailguard.cext.flow cimport FLOW_INSPECTED, FLOW_PASSED, FLOW_RESET
+from nfmailguard.cext.flow cimport FLOW_INSPECTED, FLOW_RESET
 from nfmailguard.cext.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_trim
 from nfmailguard.cext.record cimport END_RST
 from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
