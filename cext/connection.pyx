@@ -55,7 +55,6 @@ from nfmailguard.cext.packet cimport (
     TCP_RST,
     TCP_SYN,
     TRUNCATED,
-    nm_seq_diff,
     packet_blank_ip_options,
     packet_fix_checksums,
     packet_trim,
