@@ -13,7 +13,7 @@ from nfmailguard.cext.flow cimport FLOW_INSPECTED, FLOW_RESET
 from nfmailguard.cext.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_trim
 from nfmailguard.cext.record cimport END_RST
 from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
-from nfmailguard.cext.verdict cimport accept, drop_if, replace
+from nfmailguard.cext.verdict cimport accept, drop, replace
 
 
 cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -47,17 +47,18 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
     Let through without an end, it would end the connection at its receiver alone, and the next one over the
     same ports, with the same numbers maybe, would be taken for this one.
     """
-    cdef bint apply = flow.ruling.hold             # restoring, we refuse nothing
-    if not ends_connection(core, flow, to_server, packet):
+    cdef bint refuse = flow.ruling.hold            # restoring, we refuse nothing
+    cdef bint ends = ends_connection(core, flow, to_server, packet)
+    if not ends:
         # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
         # Where packets go by unseen, its receiver knows the number, and we do not.
         if flow.fate == FLOW_INSPECTED:
-            apply = apply and flow.syn_ack
+            refuse = refuse and flow.syn_ack
         elif core.offload:
-            apply = False
-        drop_if(core, apply, DROP_RST, packet.queued.id, out)
-        return
-    flow.end = END_RST
+            refuse = False
+        if refuse:
+            drop(core, DROP_RST, packet.queued.id, out)
+            return
     if packet.payload_length and flow.ruling.apply:
         packet_trim(packet, 0)                     # RFC 9293 3.5.3 allows text; it is no part of a stream
         packet.changed = 1
@@ -66,7 +67,10 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
         replace(core, packet.queued.id, packet.ip, packet.length, out)
     else:
         accept(core, packet.queued.id, out)
-    if apply:
+    if not ends:
+        return
+    flow.end = END_RST
+    if refuse:
         drop_held(core, flow, out)
         flow_let_go(core, flow)
         settle(core, flow, now)

@@ -153,7 +153,7 @@ class Books:
         self.over |= self.passed
         for answered, segment in leaving:
             self.leave(answered, segment, ending=ends)
-        self.ended |= ends or (bool(told) and self.apply and not self.over)
+        self.ended |= ends or (bool(told) and self.holds and not self.over)
         self.cut_short |= ends and not closed and not self.over
         self.forgotten |= self.last["flows_now"] == 0
         self.over |= self.forgotten
