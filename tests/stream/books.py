@@ -234,6 +234,8 @@ class Books:
         if segment.flags & URG:
             raise Violation(2, f"urgent data leaves: {segment}")
         if not given.believable:
+            if not self.holds and segment.option:
+                return  # its receiver refuses it; who restores refuses nothing
             raise Violation(2, f"octets nobody should believe leave: {segment}")
         self.octets(to_server, given.start, segment.payload)
         if len(self.left[to_server]) > self.fins[to_server] and (self.holds or not to_server):
