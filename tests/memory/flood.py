@@ -94,7 +94,7 @@ class Load:
         self.flows = flows
         self.engine = Engine(
             [FlowRule(Mode.ENFORCE, load_profile("pix63"))],
-            limits=Limits(flows=flows, memory=memory, idle=1e6),
+            limits=Limits(cookies=0, flows=flows, memory=memory, idle=1e6),
             records=False,
         )
         self.now = 10**18

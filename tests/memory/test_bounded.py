@@ -17,7 +17,7 @@ MEMORY = 4_000_000
 
 def filled(hogs: int) -> tuple[Load, Group]:
     """Memory of which so many flows have taken what they could get, and a group of 10 others."""
-    load = Load(flows_at_once(Limits(flows=10**6, memory=MEMORY)), MEMORY)
+    load = Load(flows_at_once(Limits(cookies=0, flows=10**6, memory=MEMORY)), MEMORY)
     taking, others = Group(range(hogs)), Group(range(hogs, hogs + 10))
     assert load.open(range(hogs + 10)) == 0
     filling = load.fill(taking)
@@ -60,7 +60,7 @@ def test_streams_do_not_take_the_flows_half() -> None:
 
 def test_flows_do_not_take_the_streams_half() -> None:
     load = Load(10**6, MEMORY)
-    room = flows_at_once(Limits(flows=10**6, memory=MEMORY))
+    room = flows_at_once(Limits(cookies=0, flows=10**6, memory=MEMORY))
     assert load.open(range(room)) == 0
     assert load.flood(100) == (0, 100)
     assert load.exchange(every := Group(range(room))) == 0
