@@ -191,7 +191,10 @@ def pending_flood(attack: Attack) -> None:
 
 @technique("source-port-25", "both ports are 25: which end is the server? A SYN in the server's name comes on top")
 def source_port_25(attack: Attack) -> None:
-    connection = attack.session(port=25)
+    try:
+        connection = attack.session(port=25)
+    except NotTried:
+        return  # a SYN from a mail server's port begins nothing: nobody to speak for
     attack.forge(connection, flags=SYN, seq=55_000_000)
     attack.wait(0.02)
     connection.put(EVIL)
