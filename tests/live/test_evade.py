@@ -69,7 +69,9 @@ RESIDUAL = {"long-sasl-2048", "long-sasl-4096", "long-sasl-8192"}
 @pytest.mark.parametrize("name", [one.name for one in evade.chosen(evade.Choice())])
 def test_nothing_gets_past(name: str) -> None:
     if name in RESIDUAL:
-        pytest.xfail("base64 of more than 512 bytes, to a server that cuts lines and knows verbs by their first letters")
+        pytest.xfail(
+            "base64 of more than 512 bytes, to a server that cuts lines and knows verbs by their first letters"
+        )
     held(ran().rows[name])
 
 
@@ -98,7 +100,9 @@ def test_what_a_watching_gateway_lets_through_is_seen(name: str) -> None:
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_nothing_gets_past_with_cookies_and_another_profile(name: str) -> None:
     if name in RESIDUAL:
-        pytest.xfail("base64 of more than 512 bytes, to a server that cuts lines and knows verbs by their first letters")
+        pytest.xfail(
+            "base64 of more than 512 bytes, to a server that cuts lines and knows verbs by their first letters"
+        )
     held(ran("-6", "--profile", "ios-esmtp", "--cookies", "2", *only(ELSEWHERE)).rows[name])
 
 
