@@ -30,7 +30,7 @@ from nfmailguard.reports.console import Console
 from nfmailguard.settings import Config, network
 from nfmailguard.smtp import transcript
 
-SECONDS = 12.0  # on a busy machine; what was wrong took minutes, or for ever
+SECONDS = 60.0  # on a busy machine, under the sanitizers too; what was wrong took minutes, or for ever
 
 
 def translated(path: Path) -> object:
