@@ -12,14 +12,13 @@ from nfmailguard.cext.ending cimport drop_held, flow_let_go
 from nfmailguard.cext.flow cimport FLOW_INSPECTED, FLOW_RESET
 from nfmailguard.cext.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_trim
 from nfmailguard.cext.record cimport END_RST
-from nfmailguard.cext.stream cimport Ahead, Stream, ahead_end, stream_ahead, stream_isn
+from nfmailguard.cext.stream cimport Stream, ahead_end, stream_ahead, stream_isn
 from nfmailguard.cext.verdict cimport accept, drop, replace
 
 
 cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     """Whether a RST's receiver may take it: at a number it may expect (RFC 9293 3.10.7.4, RFC 5961 3.2)."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef Ahead *ahead = stream_ahead(stream)
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
     cdef int32_t widest = <int32_t> stream.widest
     if not flow.syn_ack and flow.fate == FLOW_INSPECTED:
@@ -29,11 +28,8 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
         return True
     if stream.fin and packet.seq == stream.fin_seq + 1:
         return True                                # a FIN counts (RFC 9293 3.4)
-    if ahead != NULL:
-        while ahead.next != NULL:
-            ahead = ahead.next
-        if packet.seq == ahead_end(ahead):
-            return True                            # what its sender has sent farthest
+    if stream_ahead(stream) != NULL and packet.seq == ahead_end(stream.aside.farthest):
+        return True                                # what its sender has sent farthest
     # A server without the connection answers with the number that it was asked for, one that gives it up with
     # the end of a window that has shrunk since, maybe.
     return not to_server and -widest <= nm_seq_diff(packet.seq, stream.kept_seq) <= widest + 1
