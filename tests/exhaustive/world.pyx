@@ -775,7 +775,6 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
             copy.stream[side].fin = copy.stream[side].windowed = 0
         memset(&copy.session, 0, sizeof(copy.session))
         copy.end = copy.answered = copy.other_syn_seen = 0
-        copy.other_syn = 0
     for side in range(2):
         copy.octets[side] = 0
         copy.packets[side] = 0
