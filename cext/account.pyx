@@ -72,3 +72,13 @@ cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
     cdef uint64_t flow_has = flow.dialogue.bytes if flow.dialogue != NULL else 0
     return streams_have(&core.pool) + need + flow_has + need + bytes_of(
         &core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2
+
+
+cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil:
+    """As many bytes as the flow may have on their way: for each, two more are left free, and one for what pages waste."""
+    cdef Dialogue *dialogue = flow.dialogue
+    cdef uint64_t own = dialogue.bytes if dialogue != NULL else 0
+    cdef uint64_t charged = dialogue.charged if dialogue != NULL else 0
+    cdef uint64_t others = streams_have(&core.pool) - own + bytes_of(
+        &core.flows.shares, flow_source(&core.flows, flow)) - charged
+    return (core.pool.limit // 2 - others) // 4 if others < core.pool.limit // 2 else 0

@@ -59,7 +59,7 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
                 end_flow(core, flow, action, now, out)
             return
     if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, length) or memory_for(
-            core, flow, cost_to_go_ahead(flow, stream, length), now, out)):
+            core, flow, to_server, cost_to_go_ahead(flow, stream, length), now, out)):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
     if stream_ahead_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
@@ -89,7 +89,7 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         drop(core, DROP_REPEATED, packet.queued.id, out)
         return
     if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, packet.length) or memory_for(
-            core, flow, cost_to_hold(flow, stream, packet.length), now, out)):
+            core, flow, to_server, cost_to_hold(flow, stream, packet.length), now, out)):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
     if pool_is_short(&core.pool) or not may_hold(core, flow, source):

@@ -12,7 +12,8 @@ cdef uint64_t cost_to_keep(const Flow *flow, bint to_server, uint32_t length) no
 cdef uint64_t cost_to_go_ahead(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil
 cdef uint64_t cost_to_hold(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil
 # Whether the flow may have memory for `need` bytes more, when those have given way whose receivers take nothing.
-cdef bint memory_for(Core *core, Flow *flow, uint64_t need, uint64_t now, Operations *out) noexcept nogil
+cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint64_t need, uint64_t now,
+                     Operations *out) noexcept nogil
 # The same for a packet's next bytes; False: it has been answered. A flow whose receiver takes what is sent is only
 # made to wait: its sender repeats the packet.
 cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,

@@ -9,12 +9,12 @@ come again. Does not know how bytes are decided.
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from nfmailguard.cext.account cimport settle, within_shares
+from nfmailguard.cext.account cimport settle, streams_have, within_shares
 from nfmailguard.cext.core cimport DROP_CONDITION, DROP_MEMORY
 from nfmailguard.cext.ending cimport end_flow, refuse, report_condition, stop_following
 from nfmailguard.cext.flow cimport FLOW_INSPECTED, flow_source
 from nfmailguard.cext.packet cimport nm_seq_diff
-from nfmailguard.cext.pool cimport PAGE_OCTETS, memory_cost, pool_is_short
+from nfmailguard.cext.pool cimport PAGE_OCTETS, Pool, memory_cost, pool_is_short
 from nfmailguard.cext.share cimport Source, bytes_of
 from nfmailguard.cext.smtp cimport ACTION_LOG, INPUT_COMMANDS, STREAM_MEMORY_LIMIT, Dialogue, Line
 from nfmailguard.cext.store cimport Store, store_cost
@@ -93,30 +93,38 @@ cdef bint same_source(Core *core, Flow *one, Flow *other) noexcept nogil:
     return a.place[0] == b.place[0] and a.place[1] == b.place[1]
 
 
-cdef inline bint stands_still(Flow *flow, uint64_t patience, uint64_t now) noexcept nogil:
-    return flow.dialogue != NULL and flow.dialogue.listed and now - flow.dialogue.since >= patience
+cdef inline bint stands_still(Flow *flow, bint to_server, uint64_t patience, uint64_t now) noexcept nogil:
+    # What waits for a gap to close is not its receiver's to take.
+    return (flow.dialogue != NULL and flow.dialogue.listed and flow.stream[to_server].kept.length != 0
+            and now - flow.dialogue.since >= patience)
 
 
-cdef bint may_press(Core *core, Flow *flow, uint64_t now) noexcept nogil:
-    """Whether others give way to a flow sooner: it goes on, its source has little, and memory is short for all.
+cdef inline bint is_nearly_used_up(const Pool *pool) noexcept nogil:
+    return pool.limit // 2 - streams_have(pool) < pool.limit // 2 // A_SMALL_PART
+
+
+cdef bint may_press(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
+    """Whether others give way to a flow sooner: it goes on, and its source has little.
 
     However little each of many sources has, together they have it all; whoever comes then needs a page, and cannot
     wait for one as long as those who have stalled may.
     """
-    return (pool_is_short(&core.pool) and not stands_still(flow, core.stalled_timeout // SOONER, now)
+    return (not stands_still(flow, to_server, core.stalled_timeout // SOONER, now)
             and bytes_of(&core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2 // A_SMALL_PART)
 
 
-cdef bint memory_for(Core *core, Flow *flow, uint64_t need, uint64_t now, Operations *out) noexcept nogil:
+cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint64_t need, uint64_t now,
+                     Operations *out) noexcept nogil:
     cdef bint fits = within_shares(core, flow, need)
-    if fits and not pool_is_short(&core.pool):
+    cdef bint short = pool_is_short(&core.pool)
+    cdef uint64_t patience = core.stalled_timeout
+    if fits and not short:
         return True
-    stalled_give_way(core, flow, core.stalled_timeout, now, out)
-    if fits or within_shares(core, flow, need):
-        return True
-    if may_press(core, flow, now):
-        stalled_give_way(core, flow, core.stalled_timeout // SOONER, now, out)
-    return within_shares(core, flow, need)
+    # Not only when this one finds none: a sender whose packets get lost again and again hardly goes on.
+    if short and (not fits or is_nearly_used_up(&core.pool)) and may_press(core, flow, to_server, now):
+        patience //= SOONER
+    stalled_give_way(core, flow, patience, now, out)
+    return fits or within_shares(core, flow, need)
 
 
 cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
@@ -124,9 +132,9 @@ cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint6
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t length = <uint32_t> nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq)
     cdef uint64_t need = cost_to_keep(flow, to_server, length)
-    if memory_for(core, flow, need, now, out) or not flow.ruling.apply:
+    if memory_for(core, flow, to_server, need, now, out) or not flow.ruling.apply:
         return True                                # who only follows forgets what he cannot keep
-    if 2 * need > core.pool.limit // 2 or stands_still(flow, core.stalled_timeout, now):
+    if 2 * need > core.pool.limit // 2 or stands_still(flow, to_server, core.stalled_timeout, now):
         refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
     else:
         drop(core, DROP_MEMORY, packet.queued.id, out)
