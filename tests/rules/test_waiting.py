@@ -7,7 +7,7 @@ import pytest
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
-from tests.support.wire import ACK, FIN, PSH, SYN
+from tests.support.wire import ACK, FIN, PSH, RST, SYN
 
 families = pytest.mark.parametrize("family", [4, 6])
 REPLY = 3  # RECORD_REPLY
@@ -229,11 +229,16 @@ def test_paced_is_not_who_has_stalled(family: int, action: Action | None, kinds:
     assert connection.names[-1] == "stream.memory_limit"
 
 
+def newcomer(gateway: Gateway, family: int, number: int) -> Connection:
+    """A flow of a source of its own in message text, with a window that is never lowered."""
+    return Connection(gateway, family, client=source(number, family), window=4096).in_text()
+
+
 def crowd(gateway: Gateway, family: int) -> list[Connection]:
     """As many flows of as many sources as memory lets have 3,000 bytes."""
     connections = []
     while gateway.memory() < 70_000 and len(connections) < 40:
-        connections.append(Connection(gateway, family, client=source(len(connections), family)).in_text())
+        connections.append(newcomer(gateway, family, len(connections)))
         keeps(connections[-1], 3000)
     assert len(connections) > 10
     return connections
@@ -243,7 +248,7 @@ def crowd(gateway: Gateway, family: int) -> list[Connection]:
 def test_stalled_give_way_longest_first_and_a_few_at_once(family: int) -> None:
     gateway = limited(160)
     stalled = crowd(gateway, family)
-    late = Connection(gateway, family, client=source(200, family)).in_text()
+    late = newcomer(gateway, family, 200)
     gateway.wait(4)
     before = gateway.count("flows_reset")
     keeps(late, 3000)
@@ -260,7 +265,7 @@ def test_stalled_give_way_longest_first_and_a_few_at_once(family: int) -> None:
 def test_stalled_give_way_but_not_who_takes_a_good_part(family: int) -> None:
     gateway = limited(160)
     stalled = crowd(gateway, family)
-    late = Connection(gateway, family, client=source(200, family)).in_text()
+    late = newcomer(gateway, family, 200)
     gateway.wait(4)
     honest, dripping = stalled[4], stalled[5]
     honest.send(False, ACK, ack=honest.sent[True] - 1500)
@@ -286,6 +291,100 @@ def test_stalled_give_way_of_the_source_alone_where_only_it_is_short(family: int
     assert keeps(late, 20_000) > 10_000
     assert gateway.count("flows_stalled") > 0
     assert other.send(True, payload=b"y") == [ACCEPT]
+
+
+def full(gateway: Gateway, family: int, first: int = 0, most: int = 200) -> list[Connection]:
+    """As many flows of as many sources as fit, each with a page or two that nobody takes."""
+    connections: list[Connection] = []
+    while len(connections) < most:
+        one = Connection(gateway, family, client=source(first + len(connections), family), window=4096)
+        if DROP in one.server(b"220 mail ESMTP\r\n") or one.send(True, ACK) != [ACCEPT]:
+            break
+        connections.append(one)
+        if one.send(True, payload=b"NOOP\r\n" * 200, lost=True) == [ACCEPT]:
+            one.sent[True] += 1200
+    return connections
+
+
+@families
+def test_stalled_give_way_sooner_to_who_finds_no_memory(family: int) -> None:
+    gateway = limited(160)
+    late = newcomer(gateway, family, 200)
+    stalled = full(gateway, family)
+    gateway.wait(0.8)
+    assert late.send(True, payload=b"x" * 3000) == [DROP]
+    assert gateway.count("flows_stalled") == 0
+    gateway.wait(0.3)
+    assert late.send(True, payload=b"x" * 3000)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+    ended = [n for n, one in enumerate(stalled) if one.send(True, payload=b"y") == [DROP, EMIT]]
+    assert ended == list(range(ended[0], ended[0] + 8))
+
+
+@families
+def test_stalled_give_way_sooner_before_there_is_none(family: int) -> None:
+    # Who finds what he needs makes room for what he sends next.
+    gateway = limited(160)
+    late = newcomer(gateway, family, 200)
+    full(gateway, family)
+    gateway.wait(1.1)
+    assert late.send(True, payload=b"x" * 60)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+def test_stalled_give_way_sooner_to_nobody_who_stands_still_himself(family: int) -> None:
+    gateway = limited(160)
+    one = full(gateway, family)[12]
+    gateway.wait(1.1)
+    assert one.send(True, payload=b"NOOP\r\n" * 500) == [DROP]
+    assert gateway.count("flows_stalled") == 0
+    one.send(False, ACK, ack=one.sent[True])
+    assert one.send(True, payload=b"NOOP\r\n" * 500)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+def test_stalled_give_way_sooner_to_who_has_only_octets_ahead_of_a_gap(family: int) -> None:
+    gateway = limited(160)
+    late = newcomer(gateway, family, 200)
+    assert late.send(True, payload=b"x" * 2000, at=late.mark + 900) == [ACCEPT]
+    full(gateway, family)
+    gateway.wait(1.1)
+    assert ACCEPT in late.send(True, payload=b"x" * 3000)
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+def test_stalled_give_way_sooner_to_no_source_that_has_much(family: int) -> None:
+    gateway = limited(160)
+    late = Connection(gateway, family, window=4096).in_text()
+    honest = newcomer(gateway, family, 200)
+    full(gateway, family, 1, 8)
+    for port in range(50_000, 50_005):
+        keeps(Connection(gateway, family, port=port, window=4096).in_text(), 1800)
+    full(gateway, family, 20)
+    gateway.wait(1.1)
+    assert late.send(True, payload=b"x" * 3000) == [DROP]
+    assert gateway.count("flows_stalled") == 0
+    assert honest.send(True, payload=b"x" * 3000)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+@pytest.mark.parametrize("size", [1400, 9000, 30_000])
+def test_paced_is_who_goes_on_whatever_a_packet_takes(family: int, size: int) -> None:
+    # What a packet takes, its pages' list and all, is known before anything of it is decided.
+    for kilobytes in range(160, 420, 40):
+        gateway = limited(kilobytes)
+        late = newcomer(gateway, family, 200)
+        late.window[False] = 65_535
+        full(gateway, family)
+        late.send(False, ACK)
+        for at in (size, 3 * size, 0):
+            kinds = late.send(True, payload=b"x" * size, at=late.mark + at, lost=True)
+            assert kinds[0] in (ACCEPT, DROP), (kilobytes, at)
+        assert gateway.count("flows_reset") == 0, kilobytes
 
 
 ROOM = 160_000
@@ -331,6 +430,24 @@ def test_narrow_window_is_the_narrower_the_more_flows_are_busy_and_never_too_nar
     assert windows[-1] == 4096
     bound(gateway, 0)
     assert connections[0].send(False, ACK) == [ACCEPT]
+
+
+@families
+def test_narrow_window_to_what_memory_has_room_for(family: int) -> None:
+    # Who keeps to it loses nothing, whatever the others have.
+    for others in range(2, 36, 3):
+        gateway = limited(256)
+        honest = Connection(gateway, family, client=source(200, family), window=65_535).in_text()
+        full(gateway, family, 0, others)
+        short = gateway.memory() - gateway.count("flows_now") * FLOW_OCTETS > 96 * 1024
+        kinds = honest.send(False, ACK)
+        assert kinds == [REPLACE if short else ACCEPT]
+        if not short:
+            continue
+        window = honest.last.window
+        assert 4096 <= window < 12_000
+        for at in range(0, window, 1024):
+            assert honest.send(True, payload=b"x" * 1024, at=honest.mark + at, lost=True) == [ACCEPT], (others, at)
 
 
 def test_rest_costs_no_more_than_the_flow() -> None:
