@@ -75,7 +75,7 @@ cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
 
 
 cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil:
-    """As many bytes as the flow may have on their way: for each, two more are left free, and one for what pages waste."""
+    """As many bytes as the flow may have on their way: each leaves free two more, and one for what pages waste."""
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint64_t own = dialogue.bytes if dialogue != NULL else 0
     cdef uint64_t charged = dialogue.charged if dialogue != NULL else 0

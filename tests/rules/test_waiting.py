@@ -7,7 +7,7 @@ import pytest
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
-from tests.support.wire import ACK, FIN, PSH, RST, SYN
+from tests.support.wire import ACK, FIN, PSH, SYN
 
 families = pytest.mark.parametrize("family", [4, 6])
 REPLY = 3  # RECORD_REPLY
