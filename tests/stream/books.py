@@ -202,7 +202,7 @@ class Books:
             raise Violation(3, f"{wrong} of {data.hex()}")
         segment = track.read(data)
         at = track.at
-        # What could be a SYN cookie of the client's lies a little aside: an ACK with nothing else is ahead, others less.
+        # What could be a SYN cookie of the client's lies a little aside: a bare ACK is ahead, others are less.
         ahead = (segment.seq - given.segment.seq) % 2**32
         less = (given.segment.ack - segment.ack) % 2**32
         if data[at : at + 4] != given.packet[at : at + 4] or len(data) > len(given.packet):

@@ -236,7 +236,7 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
                 outcomes.append(compare(topology, name, Path(scratch, str(number)), family))
     if as_json:
         rows = [asdict(outcome) | {"good": outcome.good} for outcome in outcomes]
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+        sys.stdout.write(json_safe(msgspec.json.format(msgspec.json.encode(rows), indent=2)).decode() + "\n")
     else:
         show(console, outcomes)
     if record is not None:
