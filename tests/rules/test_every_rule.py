@@ -46,12 +46,12 @@ def test_every_mutation_finds_its_text_once(mutant: Mutant) -> None:
 
 #: What outlives a packet, of a flow, a stream, a session or a dialogue.
 FIELDS = (
-    "next_seq kept_seq known fin fin_seq end fate age answered confirmed syn_ack widest window_end other_syn interface"
-    " towards started earlier offers scale state input waiting offered_chunking tls_checked greeted body_as_commands"
-    " chunk_left last_chunk asked"
-).split()
+    "next_seq|kept_seq|known|fin|fin_seq|end|fate|age|answered|confirmed|syn_ack|widest|window_end|other_syn|interface"
+    "|towards|started|earlier|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted|body_as_commands"
+    "|chunk_left|last_chunk|asked"
+)
 OWNER = r"(?:\bflow|\bstream|\bother|\bsession|\bdialogue|\.stream\[[^\]]+\])"
-WRITE = re.compile(rf"{OWNER}\.({'|'.join(FIELDS)})(?:\[[^\]]+\])? (?:[-+|&]?=) (?!=)")
+WRITE = re.compile(rf"{OWNER}\.({FIELDS})(?:\[[^\]]+\])? (?:[-+|&]?=) (?!=)")
 FUNCTION = re.compile(r"^(?:cdef|def) .*?(\w+)\(")
 #: Of a verb that is being read, not of a flow.
 OF_A_VERB = re.compile(r"dialogue\.fate = ")

@@ -106,6 +106,17 @@ def test_memory_of_a_flow_has_a_cap_and_above_it_the_flow_is_reset(family: int) 
     assert connection.gateway.memory() < 4 * 1024  # all of it is back but the flow itself
 
 
+@families
+def test_memory_has_its_cap_where_nothing_has_to_wait(family: int) -> None:
+    # Who only watches is asked for no room beforehand: what he cannot keep he forgets.
+    gateway = limited(64)
+    connection = Connection(gateway, family).in_text()
+    for place in range(0, 60_000, 1000):
+        connection.send(True, payload=b"x" * 1000, at=connection.mark + place, lost=True)
+        assert gateway.watching.counters()["memory_now"] <= 32 * 1024 + FLOW_OCTETS
+    assert gateway.watched_names.count("stream.memory_limit") > 0
+
+
 @pytest.mark.parametrize(
     ("action", "kinds", "then"), [(Action.PASS, [ACCEPT], [ACCEPT]), (Action.DROP, [DROP], [DROP])]
 )

@@ -25,6 +25,7 @@ from nfmailguard.lab.demo import pair
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+from nfmailguard.plain import json_safe
 from nfmailguard.policy.load import load_profile, profile_names
 from nfmailguard.policy.model import Offer, Policy, Restore, RestoreScope, RestoreSide
 from nfmailguard.reports.console import Console
