@@ -81,3 +81,23 @@ def test_every_place_where_a_flows_state_moves_is_listed() -> None:
     # Of places that stand in one row each has all of its fields, or one of them.
     assert sorted({place for place, _ in listed} - {place for place, _ in found}) == []
     assert sorted({field for _, field in listed} - {field for _, field in found}) == []
+
+
+def test_each_attack_is_held_by_tests_that_are_there() -> None:
+    page = (
+        (ROOT / "docs" / "testing.md").read_text().partition("## What each attack is held by")[2].partition("\n## ")[0]
+    )
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) == 14
+    for attack, named, without in rows:
+        file = ""
+        for place, name in re.findall(r"`([\w/]*(?:\.py)?)(?:::(\w+\*?))?`", named):
+            file = place or file
+            assert file.endswith(".py"), attack
+            tests = TEST.findall((ROOT / "tests" / file).read_text())
+            assert [test for test in tests if test == name or test.startswith(name.removesuffix("*"))], (
+                f"{file}: {name}"
+            )
+        assert file, attack
+        for rule in re.findall(r"`(\w+)`", without.partition("(")[0]):
+            assert rule in rules() or rule == "ct", rule

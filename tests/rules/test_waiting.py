@@ -337,7 +337,8 @@ def test_stalled_give_way_sooner_before_there_is_none(family: int) -> None:
     # Who finds what he needs makes room for what he sends next.
     gateway = limited(160)
     late = newcomer(gateway, family, 200)
-    full(gateway, family)
+    one = full(gateway, family)[12]
+    one.send(False, ACK, ack=one.sent[True])
     gateway.wait(1.1)
     assert late.send(True, payload=b"x" * 60)[-1] == ACCEPT
     assert gateway.count("flows_stalled") == 8
@@ -358,9 +359,10 @@ def test_stalled_give_way_sooner_to_nobody_who_stands_still_himself(family: int)
 @families
 def test_stalled_give_way_sooner_to_who_has_only_octets_ahead_of_a_gap(family: int) -> None:
     gateway = limited(160)
+    full(gateway, family, 0, 8)
     late = newcomer(gateway, family, 200)
     assert late.send(True, payload=b"x" * 2000, at=late.mark + 900) == [ACCEPT]
-    full(gateway, family)
+    full(gateway, family, 20)
     gateway.wait(1.1)
     assert ACCEPT in late.send(True, payload=b"x" * 3000)
     assert gateway.count("flows_stalled") == 8
