@@ -469,7 +469,7 @@ def test_narrow_window_to_what_memory_has_room_for(family: int) -> None:
         for at in range(0, window, 1024):
             assert honest.send(True, payload=b"x" * 1024, at=honest.mark + at, lost=True) == [ACCEPT], (others, at)
         lowered += 1
-    assert lowered > 3
+    assert lowered > 2
 
 
 def test_rest_costs_no_more_than_the_flow() -> None:
