@@ -405,6 +405,15 @@ def test_passed_flows_end_by_nothing_that_is_guessed() -> None:
     assert connection.client(b"tls tls") == [DROP, EMIT]
 
 
+def test_passed_flows_end_by_nothing_that_is_guessed_as_far_away_as_can_be() -> None:
+    # Of -2^31 there is no positive number: it is not within a window.
+    connection = passed(Gateway(Policy("all")))
+    guess = connection.sent[True] + 5
+    assert connection.send(False, ACK, seq=(connection.sent[False] + 2**31) % 2**32, ack=guess) == [ACCEPT]
+    assert connection.send(True, RST, seq=guess) == [DROP]
+    assert connection.client(b"tls tls") == [ACCEPT]
+
+
 @families
 def test_passed_flows_end_by_no_syn(family: int) -> None:
     gateway = Gateway(Policy("all"))
