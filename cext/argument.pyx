@@ -32,11 +32,9 @@ cdef enum:
     SPACE = 32
     CLOSING_BRACKET = 62
 
-cdef enum:                             # of Dialogue.reported; NUL's is in argument.pxd
-    REPORTED_LENGTH = 1
+cdef enum:                             # of Dialogue.reported; the others are in argument.pxd
     REPORTED_CHARACTER = 2
     REPORTED_ADDRESS = 4
-    REPORTED_CUT = 16
 
 cdef enum AddressPhase:
     ADDRESS_BEFORE = 0
