@@ -15,17 +15,18 @@ from nfmailguard.cext.smtp cimport (
     INPUT_COMMANDS,
     LINE_OCTETS,
     REPLY_MALFORMED,
-    VERB_EHLO,
     VERB_RCPT,
     begins_anew,
     note_reply,
     repeat,
     shown_of_reply,
+    tell_reply,
 )
 from nfmailguard.cext.tally cimport tally_untold
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
+    uint32_t nm_code(const uint8_t *p) noexcept
 
 cdef enum:
     CR = 13
@@ -58,34 +59,35 @@ cdef uint32_t bad_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
     return at
 
 
-cdef inline bint is_answer(Scene *scene, uint8_t verb, uint16_t code) noexcept nogil:
-    """Whether a reply of one line is but an answer to ``verb``."""
-    return (code < 1000 and scene.grammar.continues[verb] == 0 and verb != VERB_EHLO
-            and verb != scene.grammar.verb_greeting and code != 354 and code != 334 and code != 421)
+cdef inline uint32_t number_of(uint32_t code) noexcept nogil:
+    return (code >> 16 & 15) * 100 + (code >> 8 & 15) * 10 + (code & 15)
 
 
 cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
     """Replies of one line that are but answers, while more are awaited: their octets."""
     cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
-    cdef uint32_t at = 0, end
-    cdef uint8_t one, two, three, verb
+    cdef uint32_t at = 0, end, shown
+    cdef uint8_t one, verb
+    cdef uint32_t code
     while dialogue.count > 1 and at + 4 < length and scene.verdict == ACTION_PASS:
         verb = dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
-        one, two, three = octets[at] - 48, octets[at + 1] - 48, octets[at + 2] - 48
-        dialogue.code = one * 100 + two * 10 + three if one <= 9 and two <= 9 and three <= 9 else 1000
-        if octets[at + 3] == DASH or not is_answer(scene, verb, dialogue.code):
+        code = nm_code(octets + at)
+        if code == 0 or not scene.grammar.answered[verb] or octets[at + 3] == DASH:
             break
         end = at + 3 + nm_next_lf(octets + at + 3, length - at - 3)
         if end == length or end - at > LINE_OCTETS:
             break
-        if scene.grammar.dull[verb] and not scene.grammar.told[verb]:
-            scene.session.state = scene.grammar.next_state[scene.session.state][verb][one if one < 6 else 0]
-        else:
-            note_reply(scene, dialogue, verb, octets + at,
-                       shown_of_reply(scene, verb, end - at - (octets[end - 1] == CR)), offset + at)
-            dialogue.greetings -= begins_anew(verb)
-            dialogue.recipients -= verb == VERB_RCPT
+        one = octets[at] - 48
+        scene.session.state = scene.grammar.next_state[scene.session.state][verb][one if one < 6 else 0]
+        if scene.grammar.told[verb] or not scene.grammar.dull[verb]:
+            shown = shown_of_reply(scene, verb, end - at - (octets[end - 1] == CR))
+            if scene.grammar.told[verb]:
+                tell_reply(scene, verb, <uint16_t> number_of(code), octets + at, shown, offset + at)
+            if not scene.grammar.dull[verb]:
+                note_reply(scene, dialogue, verb, one, octets + at, shown, offset + at)
+                dialogue.greetings -= begins_anew(verb)
+                dialogue.recipients -= verb == VERB_RCPT
         dialogue.first = dialogue.first + 1 if dialogue.first + <uint32_t> 1 < size else 0
         dialogue.count -= 1
         at = end + 1

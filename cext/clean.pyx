@@ -8,6 +8,7 @@ another segment.
 """
 
 from libc.stdint cimport uint16_t
+from libc.string cimport memcpy
 
 from nfmailguard.cext.argument cimport put
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, ring_push, ring_reserve
@@ -21,7 +22,6 @@ from nfmailguard.cext.run cimport (
     KIND_UPSTREAM,
     fill,
     found,
-    settle_counts,
     untold,
 )
 from nfmailguard.cext.secret cimport note_words, shown_of_words
@@ -48,6 +48,7 @@ from nfmailguard.cext.smtp cimport (
     Ruling,
     add_reply,
     begins_anew,
+    expect_one_more,
     expect_reply,
     note_asked,
     upper,
@@ -67,6 +68,8 @@ cdef struct Clean:
     uint32_t end               # where the line's CR or, alone, LF stands
     uint32_t lfs               # that become spaces
     uint32_t nuls
+    uint32_t first             # LF, and NUL behind the verb
+    uint32_t last
     uint32_t illegal           # octets of an address
     uint8_t number             # the verb's
     uint8_t finding            # that keeps it from passing, or 0
@@ -97,31 +100,53 @@ cdef inline uint32_t leading(Clean *line, const Manner *manner, const uint8_t *o
             if not manner.blank_lf:
                 return stop
             line.lfs += 1
+            line.last = at
         line.nuls += octets[at] == 0
         at += 1
     return at
+
+
+cdef inline bint plain_end(Clean *line, const uint8_t *octets, uint32_t verb, uint32_t stop) noexcept nogil:
+    """Whether the line, whose verb is ordinary, ends here with CRLF and has nothing odd in it."""
+    cdef uint32_t end = verb
+    if octets[end] == SPACE:
+        end += 1
+        end += nm_line_stop(octets + end, stop - end, True)
+    if end + 1 >= stop or octets[end] != CR or octets[end + 1] != LF:
+        return False
+    line.verb = verb
+    line.end = end
+    line.lfs = line.nuls = line.illegal = 0
+    line.bare = False
+    return True
 
 
 cdef inline bint find_end(Clean *line, const Manner *manner, const uint8_t *octets, uint32_t at,
                           uint32_t stop) noexcept nogil:
     """Whether the line ends here, and where; its first ``at`` octets are ordinary."""
     line.lfs = line.nuls = line.illegal = 0
+    line.last = 0
     if at == 0:
         at = leading(line, manner, octets, stop)
+    line.first = 0 if line.lfs else at
     line.verb = at = verb_end(line, manner, octets, at, stop)
     while at < stop:
         if octets[at] == CR:
             line.end = at
-            line.bare = at + 1 < stop and octets[at + 1] != LF
-            return at + 1 < stop and (manner.blank_cr or not line.bare)
+            if at + 1 == stop:
+                return False
+            line.bare = octets[at + 1] != LF
+            return not line.bare or manner.blank_cr
         if octets[at] == LF:
             if not manner.blank_lf:
                 line.end = at
                 line.bare = True
                 return True
             line.lfs += 1
+            line.last = at
         elif octets[at] == 0:
             line.nuls += 1
+            line.last = at
         at += 1
         at += nm_line_stop(octets + at, stop - at, True)
     return False
@@ -149,17 +174,20 @@ cdef inline bint is_address(Scene *scene, const Clean *line) noexcept nogil:
     return not line.denied and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT)
 
 
-cdef inline bint is_ours(Scene *scene, Dialogue *dialogue, const Manner *manner, Clean *line,
-                         const uint8_t *octets) noexcept nogil:
-    """Which verb it is; whether its line can be read here."""
+cdef inline bint is_ours(Scene *scene, Dialogue *dialogue, const Manner *manner, Clean *line, const uint8_t *octets,
+                         bint named) noexcept nogil:
+    """Which verb it is, unless it is known; whether its line can be read here."""
     cdef const Ruling *ruling = scene.ruling
     cdef uint8_t number
     cdef uint32_t i
     cdef bint bracket = False
-    line.number = number = find_verb(scene, octets, line.verb) if octets[0] > SPACE else VERB_UNKNOWN
+    if not named:
+        line.number = find_verb(scene, octets, line.verb) if octets[0] > SPACE else VERB_UNKNOWN
+    number = line.number
     line.finding = refusal(scene, dialogue, number, line.verb)
     line.denied = line.finding and ruling.apply and ruling.action[line.finding] == ACTION_MASK
-    line.masked_upstream = number == VERB_UNKNOWN and upper(octets[0]) == c"X" and verb_masked(octets, line.verb)
+    line.masked_upstream = (line.verb > 3 and number == VERB_UNKNOWN and upper(octets[0]) == c"X"
+                            and verb_masked(octets, line.verb))
     if line.denied or scene.grammar.dull[number]:
         return True
     if number == VERB_RCPT:
@@ -192,34 +220,49 @@ cdef inline bint is_quiet(Scene *scene, Manner *manner, const Clean *line, const
 cdef inline void count_odd(Scene *scene, Manner *manner, const Clean *line, uint8_t *octets) noexcept nogil:
     """What is odd about octets is counted, and LFs and NULs become spaces."""
     cdef uint32_t i
-    found(manner, KIND_NUL, line.nuls != 0)
-    found(manner, KIND_LF, line.lfs)
+    if line.nuls:
+        found(manner, KIND_NUL, 1)
+    if line.lfs:
+        found(manner, KIND_LF, line.lfs)
     if line.bare:
         found(manner, KIND_CR if octets[line.end] == CR else KIND_LF, 1)
-    found(manner, KIND_ILLEGAL, line.illegal != 0)
-    if line.nuls or line.lfs:
-        for i in range(line.end):
+    if line.illegal:
+        found(manner, KIND_ILLEGAL, 1)
+    if line.last:
+        for i in range(line.first, line.last + 1):
             if octets[i] == LF or (octets[i] == 0 and i > line.verb and manner.blank_nul):
                 put(scene, octets + i, SPACE)
     if line.bare and octets[line.end] == CR:
         put(scene, octets + line.end + 1, LF)
 
 
-cdef void tell(Scene *scene, const Clean *line, const uint8_t *octets, uint64_t offset) noexcept nogil:
+cdef void tell(Scene *scene, uint8_t number, bint denied, const uint8_t *octets, uint32_t verb, uint32_t end,
+               uint64_t offset) noexcept nogil:
     cdef Record *record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record == NULL:
         return
     record.to_server = 1
     record.state = scene.session.state
-    record.verb = line.number
+    record.verb = number
     record.a = offset
-    record.b = line.denied
+    record.b = denied
     record.c = scene.session.found
     scene.session.found = 0
-    if line.number != VERB_UNKNOWN:
-        record.before_length = <uint16_t> shown_of_words(
-            scene, line.number, octets, line.verb, line.end, record.text)
+    if end == 4 and verb == 4 and number != scene.grammar.verb_dot and number != VERB_UNKNOWN:
+        record.before_length = 4                   # as nearly all that are a verb and nothing else
+        memcpy(record.text, octets, 4)
+    elif number != VERB_UNKNOWN:
+        record.before_length = <uint16_t> shown_of_words(scene, number, octets, verb, end, record.text)
     ring_push(scene.ring)
+
+
+cdef inline void mask_few(Scene *scene, uint8_t *octets, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    if length > 4:
+        fill(scene, octets, length, scene.ruling.letter)
+        return
+    for i in range(length):
+        put(scene, octets + i, scene.ruling.letter)
 
 
 cdef inline void mask(Scene *scene, const Clean *line, uint8_t *octets) noexcept nogil:
@@ -230,17 +273,17 @@ cdef inline void mask(Scene *scene, const Clean *line, uint8_t *octets) noexcept
         for i in range(line.verb):
             put(scene, octets + i, noop[i] if i < 4 else SPACE)
     else:
-        fill(scene, octets, line.verb, scene.ruling.letter)
+        mask_few(scene, octets, line.verb)
     if scene.ruling.unknown == FORM_XALL and line.end > line.verb:
         fill(scene, octets + line.verb, line.end - line.verb, scene.ruling.letter)
 
 
-cdef void blank_illegal(Scene *scene, const Manner *manner, const Clean *line, uint8_t *octets) noexcept nogil:
+cdef void blank_illegal(Scene *scene, const Manner *manner, uint8_t *octets, uint32_t at, uint32_t end) noexcept nogil:
     cdef uint32_t i
     cdef bint bracket = False
     if not scene.ruling.apply or scene.ruling.action[ADDRESS_ILLEGAL_CHARACTER] != ACTION_BLANK:
         return
-    for i in range(line.verb + 1, line.end):
+    for i in range(at, end):
         if is_illegal(scene.ruling, manner, octets[i], &bracket):
             put(scene, octets + i, SPACE)
 
@@ -249,18 +292,13 @@ cdef inline void note_said(Scene *scene, const Clean *line, const uint8_t *octet
     """As at any line's end: whether what follows may be secret."""
     cdef uint8_t kind = scene.grammar.argument[line.number]
     if line.number == VERB_UNKNOWN:
-        if line.end >= 3:                          # no word that tells of secrets is shorter
+        # No verb that tells of secrets is shorter than 3 octets, and no mechanism than 4.
+        if line.verb > 2 or line.end > line.verb + 4:
             note_words(scene, line.number, octets, line.verb, line.end)
-    elif kind == ARGUMENT_SECRET or (kind == ARGUMENT_IGNORED and line.end > line.verb + 1):
+    elif kind == ARGUMENT_SECRET or (kind == ARGUMENT_IGNORED and line.end > line.verb + 4):
         note_words(scene, line.number, octets, line.verb, line.end)
     else:
         scene.session.secret &= SECRET_SAID
-
-
-cdef inline uint8_t passed_verb(Scene *scene, const Clean *line) noexcept nogil:
-    if not line.denied:
-        return line.number
-    return scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
 
 
 cdef inline void note_session(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
@@ -272,34 +310,52 @@ cdef inline void note_session(Scene *scene, Dialogue *dialogue, uint8_t verb) no
         scene.session.offered_chunking = 0         # until this one's reply offers it
 
 
-cdef uint32_t odd_line(Scene *scene, Dialogue *dialogue, Manner *manner, uint8_t *octets, uint32_t ordinary,
-                       uint32_t length, uint64_t offset) noexcept nogil:
-    """Any line that can be read here; its first ``ordinary`` octets are no space, CR or LF."""
+cdef inline uint32_t any_line(Scene *scene, Dialogue *dialogue, Manner *manner, uint8_t *octets, uint32_t ordinary,
+                              uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
+    """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
     cdef uint8_t verb
+    cdef uint32_t end, size
     cdef Clean line
-    if not find_end(&line, manner, octets, ordinary, length) or line.verb == 0:
+    line.number = number
+    if not (0 < ordinary and ordinary + 1 < stop and plain_end(&line, octets, ordinary, stop)):
+        if not find_end(&line, manner, octets, ordinary, stop) or line.verb == 0:
+            return 0
+    if not is_ours(scene, dialogue, manner, &line, octets, line.verb == ordinary):
         return 0
-    if not is_ours(scene, dialogue, manner, &line, octets) or not is_quiet(scene, manner, &line, octets):
+    if not is_quiet(scene, manner, &line, octets):
         return 0
     if line.nuls + line.lfs + line.bare + line.illegal:
         count_odd(scene, manner, &line, octets)
-    found(manner, KIND_UPSTREAM, line.masked_upstream)
-    found(manner, KIND_DENIED, line.finding != 0)
+    if line.masked_upstream:
+        found(manner, KIND_UPSTREAM, 1)
+    if line.finding:
+        found(manner, KIND_DENIED, 1)
     if scene.grammar.told[line.number]:
-        settle_counts(scene, manner)
-        tell(scene, &line, octets, offset)
-    verb = passed_verb(scene, &line)
+        scene.session.found |= manner.found
+        manner.found = 0
+        tell(scene, line.number, line.denied, octets, line.verb, line.end, offset)
     note_said(scene, &line, octets)
+    verb = line.number
+    if line.denied:
+        verb = scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
     note_asked(scene.session, dialogue, verb, octets, line.verb)
+    end = line.end + (octets[line.end] == CR)
     if line.denied:
         mask(scene, &line, octets)
+    elif verb == VERB_NOOP:
+        scene.session.noop_seen = 1
     elif not scene.grammar.dull[verb]:
         if line.illegal:
-            blank_illegal(scene, manner, &line, octets)
+            blank_illegal(scene, manner, octets, line.verb + 1, line.end)
         note_session(scene, dialogue, verb)
-    scene.session.noop_seen |= verb == VERB_NOOP
-    expect_reply(scene, dialogue, verb, offset + line.end + (octets[line.end] == CR))
-    return line.end + 1 + (octets[line.end] == CR)
+        expect_reply(scene, dialogue, verb, offset + end)
+        return end + 1
+    size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
+    if dialogue.count == size or dialogue.count >= scene.ruling.outstanding_commands:
+        expect_one_more(scene, dialogue, verb, offset + end)
+    else:
+        add_reply(dialogue, size, verb)
+    return end + 1
 
 
 cdef inline bint is_dull(Scene *scene, Dialogue *dialogue, Manner *manner, uint8_t number, const uint8_t *octets,
@@ -319,19 +375,18 @@ cdef inline bint is_dull(Scene *scene, Dialogue *dialogue, Manner *manner, uint8
         if not untold(scene, manner, KIND_UPSTREAM, 1):
             return False
         found(manner, KIND_UPSTREAM, 1)
-    found(manner, KIND_DENIED, denied[0])
+    if denied[0]:
+        found(manner, KIND_DENIED, 1)
     return True
 
 
 cdef inline bint dull_line(Scene *scene, Dialogue *dialogue, Manner *manner, uint8_t *octets,
-                           uint32_t verb) noexcept nogil:
+                           uint32_t verb, uint8_t number) noexcept nogil:
     """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
-    cdef uint8_t number
     cdef bint denied
     cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
     if dialogue.count >= size or dialogue.count >= scene.ruling.outstanding_commands:
         return False
-    number = find_verb(scene, octets, verb)
     if not is_dull(scene, dialogue, manner, number, octets, verb, &denied):
         return False
     if number != VERB_UNKNOWN:
@@ -339,7 +394,7 @@ cdef inline bint dull_line(Scene *scene, Dialogue *dialogue, Manner *manner, uin
     elif verb >= 3:
         note_words(scene, number, octets, verb, verb)
     if denied:
-        fill(scene, octets, verb, scene.ruling.letter)
+        mask_few(scene, octets, verb)
         number = VERB_UNKNOWN
     scene.session.noop_seen |= number == VERB_NOOP
     add_reply(dialogue, size, number)
@@ -359,6 +414,7 @@ cdef inline bint empty_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
 cdef uint32_t clean_lines(Scene *scene, Dialogue *dialogue, Manner *manner, uint8_t *octets, uint32_t length,
                           uint64_t offset) noexcept nogil:
     cdef uint32_t at = 0, run, verb, stop
+    cdef uint8_t number
     cdef bint simple = scene.ruling.unknown <= FORM_XALL and scene.session.asked != ASKED_NOTHING
     if dialogue.body_as_commands or dialogue.waiting:
         return 0
@@ -367,14 +423,17 @@ cdef uint32_t clean_lines(Scene *scene, Dialogue *dialogue, Manner *manner, uint
         verb = 0
         while verb < stop and octets[at + verb] > SPACE:
             verb += 1
-        if simple and 0 < verb < stop - 1 and octets[at + verb] == CR and octets[at + verb + 1] == LF and (
-                dull_line(scene, dialogue, manner, octets + at, verb)):
-            at += verb + 2
-            continue
-        if octets[at] == CR and length - at > 1 and octets[at + 1] == LF and empty_line(scene, dialogue):
+        number = VERB_UNKNOWN
+        if 0 < verb and verb + 1 < stop:
+            number = find_verb(scene, octets + at, verb)
+            if simple and octets[at + verb] == CR and octets[at + verb + 1] == LF and (
+                    not scene.grammar.told[number] and dull_line(scene, dialogue, manner, octets + at, verb, number)):
+                at += verb + 2
+                continue
+        elif octets[at] == CR and length - at > 1 and octets[at + 1] == LF and empty_line(scene, dialogue):
             at += 2
             continue
-        run = odd_line(scene, dialogue, manner, octets + at, verb, stop, offset + at)
+        run = any_line(scene, dialogue, manner, octets + at, verb, number, stop, offset + at)
         if run == 0:
             break
         at += run

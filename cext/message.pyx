@@ -120,6 +120,10 @@ cdef uint32_t find_end(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32
     cdef uint8_t octet
     ended[0] = 0
     while at < length and scene.verdict == ACTION_PASS:
+        if state < DATA_DOT and at + 1 < length and octets[at + 1] == DOT and (octets[at] == LF or octets[at] == CR):
+            state = DATA_DOT if octets[at] == LF and state == DATA_CR else DATA_BARE_DOT
+            at += 2                                # where they are dense, the general way costs more
+            continue
         if state < DATA_DOT:
             stop = next_dot(octets, at, length)
             if nul < stop:

@@ -1,4 +1,4 @@
-# Numbers of verbs, actions and findings.
+# Numbers of verbs, actions, findings and forms.
 # Indexes the tables and the code share; checked against the Python tables when they are loaded.
 cdef enum:  # VerbNumber
     VERB_UNKNOWN = 0
@@ -83,3 +83,16 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_NOT_RECOVERABLE
     STREAM_END_KEPT
     COMMAND_LINE_CUT
+
+cdef enum:  # BannerRule: policy.model.BannerRule
+    BANNER_NONE = 0
+    BANNER_B40 = 1
+    BANNER_B44 = 2
+    BANNER_B51 = 3
+    BANNER_BASA = 4
+
+cdef enum:  # UnknownForm: policy.model.UnknownCommand
+    FORM_XVERB = 0
+    FORM_XALL = 1
+    FORM_NOOP = 2
+    FORM_OK = 3

@@ -61,11 +61,15 @@ cdef inline void count_read(uint32_t *count) noexcept nogil:
     nm_store_relaxed(count, count[0] + 1)
 
 
-cdef bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
+cdef inline bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
     cdef uint32_t used = <uint32_t> (ring.head - nm_load_acquire(&ring.tail))
-    cdef uint32_t source, flow
-    if used < ring.size // 6 or ring.unshared:     # nobody can have his share yet
+    if used < ring.size >> 3 or ring.unshared:     # nobody can have his share yet
         return used < ring.size
+    return has_share(ring, identity, used)
+
+
+cdef bint has_share(Ring *ring, const Identity *identity, uint32_t used) noexcept nogil:
+    cdef uint32_t source, flow
     source = waiting_of_source(ring, identity)
     if source < QUIET:
         return used < ring.size
@@ -83,10 +87,13 @@ cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, ui
         ring.lost[kind] += 1
         return NULL
     record = &ring.records[ring.head & (ring.size - 1)]
-    memset(record, 0, sizeof(Record) - RECORD_TEXT)
-    record.kind = kind
-    record.identity = identity[0]
     record.now = now
+    record.a = record.b = record.c = record.d = record.e = 0
+    record.identity = identity[0]
+    record.code = record.before_length = record.after_length = 0
+    record.kind = kind
+    record.to_server = record.state = record.verb = record.finding = 0
+    record.action = record.hypothetical = record.applied = 0
     return record
 
 

@@ -25,6 +25,8 @@ cdef struct Manner:                    # how odd octets are taken
     uint32_t whole                     # octets of a verb, or a line, that may be read at once
     uint32_t left[KINDS]               # how many more of a kind would not be told, as far as it is known
     uint32_t counted                   # of all kinds
+    uint64_t found                     # bits of those that are to be in Session.found, and are not
+    uint64_t bit[KINDS]                # of each kind; 0 where nothing is made of it
     uint32_t count[KINDS]              # of them, those that are yet to be counted in the tally
 
 # Counts in the tally what has been found; before anything else may look there, or at Session.found.
@@ -44,6 +46,7 @@ cdef inline void found(Manner *manner, Kind kind, uint32_t number) noexcept nogi
     manner.left[<int> kind] -= number
     manner.count[<int> kind] += number
     manner.counted += number
+    manner.found |= manner.bit[<int> kind]
 
 # Makes all of them `octet`.
 cdef void fill(Scene *scene, uint8_t *octets, uint32_t length, uint8_t octet) noexcept nogil

@@ -53,6 +53,7 @@ cdef void manner_of(Scene *scene, Manner *manner) noexcept nogil:
     manner.blank_nul = ruling.apply and ruling.action[COMMAND_NUL] == ACTION_BLANK
     manner.blank_cr = ruling.apply and ruling.action[COMMAND_BARE_CR] == ACTION_BLANK
     manner.whole = manner.counted = 0
+    manner.found = 0
     memset(manner.left, 0, sizeof(manner.left))
     memset(manner.count, 0, sizeof(manner.count))
     if not ruling.restore and not ruling.faithful:
@@ -75,17 +76,20 @@ cdef void settle_each(Scene *scene, Manner *manner) noexcept nogil:
     cdef int kind
     for kind in range(KINDS):
         if manner.count[kind]:
-            repeat(scene, finding_of(kind), manner.count[kind], True)
+            repeat(scene, finding_of(kind), manner.count[kind], False)
             manner.count[kind] = 0
     manner.counted = 0
+    scene.session.found |= manner.found
+    manner.found = 0
 
 
 cdef bint more_untold(Scene *scene, Manner *manner, Kind kind, uint32_t number) noexcept nogil:
     cdef uint8_t finding = finding_of(kind)
     cdef uint8_t action = scene.ruling.action[finding]
     if manner.count[<int> kind]:
-        repeat(scene, finding, manner.count[<int> kind], True)
+        repeat(scene, finding, manner.count[<int> kind], False)
         manner.count[<int> kind] = 0
+    manner.bit[<int> kind] = <uint64_t> 1 << finding if action != ACTION_PASS else 0
     if action == ACTION_PASS:
         manner.left[<int> kind] = UINT32_MAX
     elif action < ACTION_DROP:

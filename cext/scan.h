@@ -111,6 +111,28 @@ static inline uint32_t nm_next_lf(const uint8_t *p, uint32_t length) {
     return end ? (uint32_t)(end - p) : length;
 }
 
+/* A reply's code as three octets, or 0: it is none, or one of those that are more than an answer. */
+static inline uint32_t nm_code(const uint8_t *p) {
+    uint32_t code = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+    if (((code + 0x464646) | (code - 0x303030) | code) & 0x808080)
+        return 0;
+    return code == 0x333534 || code == 0x333334 || code == 0x343231 ? 0 : code;
+}
+
+/* Whether one of two octets is among them. */
+static inline int nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) {
+    uint32_t at = 0;
+    for (; at + 8 <= length; at += 8) {
+        uint64_t word = nm_eight(p + at);
+        if (nm_zeros(word ^ one * NM_ONES) | nm_zeros(word ^ other * NM_ONES))
+            return 1;
+    }
+    for (; at < length; at++)
+        if (p[at] == one || p[at] == other)
+            return 1;
+    return 0;
+}
+
 /* Whether one of them is not `octet`. */
 static inline int nm_differs(const uint8_t *p, uint32_t length, uint8_t octet) {
     uint32_t i;

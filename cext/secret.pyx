@@ -20,6 +20,9 @@ from nfmailguard.cext.smtp cimport (
     upper,
 )
 
+cdef extern from "scan.h" nogil:
+    bint nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) noexcept
+
 cdef enum:
     SPACE = 32
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
@@ -183,6 +186,8 @@ cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
 cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
     # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
     cdef uint32_t i = 0, end
+    if not nm_holds(text, length, c"=", c"/"):
+        return                                     # as nearly all
     while i + 6 < length:
         end = 0
         if text[i] <= SPACE and word_in(b"AUTH= ", text + i + 1, length - i - 1, False):
@@ -219,7 +224,8 @@ cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets
                 mechanism = word_in(words, octets + verb + 1, length - verb - 1, True)
                 size = verb + 1 + mechanism if mechanism else verb
     memcpy(out, octets, size)
-    hide_secrets(out, size)
+    if size > verb and size > 6:                   # a verb alone has none, nor has so little
+        hide_secrets(out, size)
     return size
 
 

@@ -47,19 +47,6 @@ cdef enum:  # Argument: smtp.verbs.Argument
     ARGUMENT_SECRET = 4
     ARGUMENT_SHOWN = 5
 
-cdef enum:  # BannerRule: policy.model.BannerRule
-    BANNER_NONE = 0
-    BANNER_B40 = 1
-    BANNER_B44 = 2
-    BANNER_B51 = 3
-    BANNER_BASA = 4
-
-cdef enum:  # UnknownForm: policy.model.UnknownCommand
-    FORM_XVERB = 0
-    FORM_XALL = 1
-    FORM_NOOP = 2
-    FORM_OK = 3
-
 cdef enum:  # bits of Ruling.restore: on which side of the firewall the gateway stands
     RESTORE_COMMANDS = 1       # the server's
     RESTORE_REPLIES = 2        # the client's
@@ -84,6 +71,7 @@ cdef struct Grammar:
     uint8_t next_of[MOST_VERBS]
     uint32_t first_four[MOST_VERBS]    # its first octets, and what of a line's is compared with them
     uint32_t first_mask[MOST_VERBS]
+    uint8_t answered[MOST_VERBS]   # a reply of one line is but an answer, if it is not 354, 334 or 421
     uint8_t dull[MOST_VERBS]   # the command and its reply do nothing but move the session by the table
     uint32_t verb_count
     uint8_t verb_end_of_data
@@ -385,9 +373,12 @@ cdef inline uint32_t shown_of_reply(Scene *scene, uint8_t verb, uint32_t length)
         return 0
     return length
 
-# A reply to `verb` that is but an answer: moves the session by the table, and tells; `length` of its text.
-cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
+# A reply to a verb of which replies are told; `length` of its text.
+cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil
+# The session's state is what a reply has made of it: what else follows from it, where the verb is not dull.
+cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t digit, const uint8_t *text,
+                     uint32_t length, uint64_t offset) noexcept nogil
 # A reply is complete, `text` its last line: matches it and moves the session by the table.
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, uint32_t length,
                        uint64_t offset) noexcept nogil

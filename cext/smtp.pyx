@@ -286,20 +286,14 @@ cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *t
     record.verb = verb
     record.state = scene.session.state
     record.a = offset
-    record_text(record, text + 4, length - 4 if length > 4 else 0, False)
+    if length > 4:
+        record_text(record, text + 4, length - 4, False)
     ring_push(scene.ring)
 
 
-cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
-                     uint64_t offset) noexcept nogil:
+cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t digit, const uint8_t *text,
+                     uint32_t length, uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = scene.grammar
-    cdef uint16_t code = dialogue.code
-    cdef uint16_t digit = code // 100
-    scene.session.state = grammar.next_state[scene.session.state][verb][digit if digit < 6 else 0]
-    if grammar.told[verb]:
-        tell_reply(scene, verb, code, text, length, offset)
-    if grammar.dull[verb]:
-        return
     if verb == VERB_RCPT and digit == 5:
         scene.session.invalid_recipients += 1
         if scene.ruling.invalid_recipients and scene.session.invalid_recipients > scene.ruling.invalid_recipients:
@@ -343,13 +337,16 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, ui
         ambiguous(scene, dialogue, verb, offset, text, length)
     if scene.verdict != ACTION_PASS:
         return
+    if expected:
+        scene.session.state = grammar.next_state[scene.session.state][verb][code // 100 if code < 600 else 0]
+    if grammar.told[verb]:
+        tell_reply(scene, verb, code, text, length, offset)
     if not expected:
-        if grammar.told[verb]:
-            tell_reply(scene, verb, code, text, length, offset)
         return
-    note_reply(scene, dialogue, verb, text, length, offset)
-    if scene.verdict != ACTION_PASS:
-        return
+    if not grammar.dull[verb]:
+        note_reply(scene, dialogue, verb, <uint8_t> (code // 100), text, length, offset)
+        if scene.verdict != ACTION_PASS:
+            return
     if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS

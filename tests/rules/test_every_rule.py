@@ -60,7 +60,7 @@ OF_A_VERB = re.compile(r"dialogue\.fate = ")
 def places_in_the_core() -> set[tuple[str, str]]:
     """Each function that writes one of these, and which."""
     found = set()
-    for path in (ROOT / "cext").glob("*.pyx"):
+    for path in (ROOT / "cext").glob("*.p[yx][xd]"):
         function = ""
         for line in path.read_text().splitlines():
             head = FUNCTION.match(line)
