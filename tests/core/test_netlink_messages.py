@@ -145,7 +145,7 @@ def verdicts(octets: bytes) -> list[tuple[int, int, bytes | None, int]]:
     while octets:
         length, kind, flags, seq, port = struct.unpack_from("=IHHII", octets)
         assert (kind, flags, seq, port) == (VERDICT, 1, 0, 0), "a single verdict, to which nobody answers"
-        attributes, left = {}, octets[20:length]
+        attributes, left = {}, octets[20 : length + -length % 4]
         while left:
             size, number = struct.unpack_from("=HH", left)
             assert number not in attributes
@@ -177,6 +177,17 @@ def test_a_verdict_is_written_whole_or_not_at_all(wanted: list[tuple[int, int, b
             written.append(one)
             left -= need
     assert verdicts(octets) == written
+
+
+@pytest.mark.parametrize("length", range(9))
+@pytest.mark.parametrize("less", range(5))
+def test_padding_needs_its_room_too(length: int, less: int) -> None:
+    one, other = (1, 1, None, 0), (2, 1, bytes(length), 0)
+    need = 36 + length + -length % 4
+    told, octets = rooms().write_verdicts(32 + need - less, [one, other])
+    assert told == ["put", "full" if less else "put"]
+    assert verdicts(octets) == ([one] if less else [one, other])
+    assert rooms().write_verdicts(need - less, [other])[0] == ["too long" if less else "put"]
 
 
 @pytest.mark.parametrize(("length", "what"), [(65531, "put"), (65532, "too long"), (2**17, "too long")])

@@ -24,7 +24,11 @@ def waiting(*, text: bool, mode: Mode = Mode.ENFORCE, on: Any = None, can_hold: 
     engine = Engine(
         [FlowRule(mode, load_profile("asa"))], limits=Limits(**limits), on=on, can_hold=can_hold, records=False
     )
-    return reordering().Waiting(engine, build(CLIENT, SERVER, ISN, 5000, SYN), text)
+    return begun(engine, text)
+
+
+def begun(engine: Engine, text: bool, client: End = CLIENT) -> Any:
+    return reordering().Waiting(engine, build(client, SERVER, ISN, 5000, SYN), text)
 
 
 def segment(place: int, payload: bytes) -> bytes:
@@ -128,6 +132,20 @@ def test_where_memory_is_short_nothing_more_waits(text: bool) -> None:
     assert count(room, "memory_now") <= 1 << 19
     assert room.fate == 0
     assert all(answer == [(DROPPED, number, None)] for number, answer in enumerate(told, 1) if answer not in taken)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_quarter_of_the_streams_memory_is_left_for_what_must_be_kept(text: bool) -> None:
+    limits = {"memory": 1 << 20, "flows": 8, "held_per_flow": 1000, "held_per_source": 1000, "held_packets": 3000}
+    rooms = [waiting(text=text, on=On(pending_limit=Action.DROP), pending_segments=1000, **limits)]
+    rooms += [begun(rooms[0].engine, text, End(f"192.0.2.{host}", 40000)) for host in range(2, 7)]
+    for room in rooms:
+        for number in range(1, 300):
+            room.give(segment(1500 * number, bytes(1000)), number)
+    streams, packet = 1 << 19, 4096
+    assert streams // 2 < count(rooms[0], "memory_now") <= streams * 3 // 4 + packet
+    assert all(room.held() or room.ahead() for room in rooms[:2])
+    assert not any(room.held() or room.ahead() for room in rooms[4:])
 
 
 SEGMENTS = st.lists(st.tuples(st.integers(1, 60), st.binary(min_size=1, max_size=25)), min_size=1, max_size=25)
