@@ -146,6 +146,10 @@ def test_a_queues_thread_stays_on_its_cpu_polls_and_the_events_thread_gives_way(
     with Gateway(router, *options) as gateway:
         client, _ = dialogue(router, b"HELO me\r\n")
         assert client[1:] == [b"250 ok\r\n"]
+        deadline = time.monotonic() + 60
+        while os.getpriority(os.PRIO_PROCESS, gateway.process.pid) != 19:  # soon after it has said that it is ready
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         tasks = {}
         for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
             nice = int((task / "stat").read_text().rpartition(")")[2].split()[16])
