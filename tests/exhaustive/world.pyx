@@ -179,6 +179,7 @@ cdef enum Found:
 
 cdef uint32_t ISN = 0x10000000
 cdef uint64_t SECOND = 1000000000
+cdef uint64_t DATES = 16 * NOTE_SPAN
 cdef uint64_t ROUND = 274877906944
 #: A denied command in the argument of an allowed one, which only who reads from its middle takes for one; and one.
 cdef const char *EVIL_TEXT = b"NOOP EXPN root\r\nEXPN root\r\n"
@@ -201,7 +202,7 @@ cdef kernel server
 cdef Sent packets[MOST_PACKETS]
 cdef uint32_t packet_count
 cdef uint64_t first_id = 1
-cdef uint64_t begun = 1000000000           # the engine's clock as this course began
+cdef uint64_t begun = DATES                # the engine's clock as this course began, where dates of notes begin again
 cdef segment waiting[MOST_WAITING]
 cdef uint32_t waiting_first, waiting_count
 cdef uint8_t found
@@ -809,7 +810,7 @@ cdef void begin(uint8_t model, bint denies_ehlo) noexcept nogil:
     global packet_count, waiting_first, waiting_count, found, cookie_known, cookie_isn, cookie_number, begun, first_id
     operations.count = 0
     core_finish(core, begun + server.now, &operations, False)
-    begun += server.now + SECOND
+    begun = (begun + server.now) // DATES * DATES + DATES
     first_id += packet_count
     packet_count = waiting_first = waiting_count = 0
     core.ring.head = core.ring.tail = 0            # nobody reads the records
