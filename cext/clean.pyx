@@ -68,8 +68,8 @@ cdef struct Clean:
     uint32_t end               # where the line's CR or, alone, LF stands
     uint32_t lfs               # that become spaces
     uint32_t nuls
-    uint32_t first             # LF, and NUL behind the verb
-    uint32_t last
+    uint32_t first             # LF that becomes a space, or NUL behind the verb, or before it
+    uint32_t last              # behind the last of them; 0: there is none
     uint32_t illegal           # octets of an address
     uint8_t number             # the verb's
     uint8_t finding            # that keeps it from passing, or 0
@@ -100,7 +100,7 @@ cdef inline uint32_t leading(Clean *line, const Manner *manner, const uint8_t *o
             if not manner.blank_lf:
                 return stop
             line.lfs += 1
-            line.last = at
+            line.last = at + 1
         line.nuls += octets[at] == 0
         at += 1
     return at
@@ -116,7 +116,7 @@ cdef inline bint plain_end(Clean *line, const uint8_t *octets, uint32_t verb, ui
         return False
     line.verb = verb
     line.end = end
-    line.lfs = line.nuls = line.illegal = 0
+    line.lfs = line.nuls = line.illegal = line.first = line.last = 0
     line.bare = False
     return True
 
@@ -143,10 +143,10 @@ cdef inline bint find_end(Clean *line, const Manner *manner, const uint8_t *octe
                 line.bare = True
                 return True
             line.lfs += 1
-            line.last = at
+            line.last = at + 1
         elif octets[at] == 0:
             line.nuls += 1
-            line.last = at
+            line.last = at + 1
         at += 1
         at += nm_line_stop(octets + at, stop - at, True)
     return False
@@ -193,7 +193,8 @@ cdef inline bint is_ours(Scene *scene, Dialogue *dialogue, const Manner *manner,
     if number == VERB_RCPT:
         if ruling.recipients and scene.session.recipients >= ruling.recipients:
             return False
-    elif number != VERB_MAIL and number != VERB_RSET and not begins_anew(number):
+    elif scene.grammar.waits[number] or (
+            number != VERB_MAIL and number != VERB_RSET and not begins_anew(number)):
         return False                               # how the client is read changes
     if is_address(scene, line):
         if number == VERB_MAIL and ruling.sender_length and line.end - line.verb > ruling.sender_length:
@@ -229,7 +230,7 @@ cdef inline void count_odd(Scene *scene, Manner *manner, const Clean *line, uint
     if line.illegal:
         found(manner, KIND_ILLEGAL, 1)
     if line.last:
-        for i in range(line.first, line.last + 1):
+        for i in range(line.first, line.last):
             if octets[i] == LF or (octets[i] == 0 and i > line.verb and manner.blank_nul):
                 put(scene, octets + i, SPACE)
     if line.bare and octets[line.end] == CR:
@@ -424,9 +425,9 @@ cdef uint32_t clean_lines(Scene *scene, Dialogue *dialogue, Manner *manner, uint
         while verb < stop and octets[at + verb] > SPACE:
             verb += 1
         number = VERB_UNKNOWN
-        if 0 < verb and verb + 1 < stop:
+        if 0 < verb < stop:
             number = find_verb(scene, octets + at, verb)
-            if simple and octets[at + verb] == CR and octets[at + verb + 1] == LF and (
+            if simple and verb + 1 < stop and octets[at + verb] == CR and octets[at + verb + 1] == LF and (
                     not scene.grammar.told[number] and dull_line(scene, dialogue, manner, octets + at, verb, number)):
                 at += verb + 2
                 continue
