@@ -17,6 +17,7 @@ from nfmailguard.cext.argument cimport (
     SIZE_LAST,
     address_octet,
     end_secret,
+    invalid_size,
     measure_line,
     nul_octet,
     put,
@@ -25,7 +26,7 @@ from nfmailguard.cext.argument cimport (
     size_complete,
     size_octet,
 )
-from nfmailguard.cext.message cimport end_chunk
+from nfmailguard.cext.message cimport chunk_waits, end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
 from nfmailguard.cext.restore cimport report_damage, restore_command, verb_masked
 from nfmailguard.cext.run cimport (
@@ -37,7 +38,7 @@ from nfmailguard.cext.run cimport (
     line_run,
     manner_of,
 )
-from nfmailguard.cext.secret cimport in_secret, note_secret, shown_of_line
+from nfmailguard.cext.secret cimport cut_short, in_secret, note_glued, note_secret, shown_of_line
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -45,7 +46,6 @@ from nfmailguard.cext.smtp cimport (
     ARGUMENT_CHUNK_SIZE,
     ARGUMENT_RECIPIENT,
     ARGUMENT_SENDER,
-    BDAT_SIZE_INVALID,
     COMMAND_BARE_CR,
     COMMAND_BARE_LF,
     COMMAND_DENIED,
@@ -63,6 +63,7 @@ from nfmailguard.cext.smtp cimport (
     PHASE_START,
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
+    SECRET_SAID,
     UPSTREAM_COMMAND_MASKED,
     VERB_BDAT,
     VERB_DATA,
@@ -224,7 +225,7 @@ cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
-    cdef uint8_t kind, masked
+    cdef uint8_t kind, masked, came = at[0]
     if dialogue.phase == PHASE_SASL:
         sasl_octet(scene, dialogue, at, offset)
         return
@@ -239,7 +240,8 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         dialogue.phase = PHASE_VERB
         dialogue.fate = choose_fate(scene, dialogue, at, length)
     dialogue.line_length += 1
-    if at[0] == 0:
+    if came == 0:
+        scene.session.secret |= SECRET_SAID        # what follows may be another line, as behind a bare LF
         nul_octet(scene, dialogue, at, offset)
         if scene.verdict != ACTION_PASS:
             return
@@ -258,7 +260,7 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
             verb_octet(scene, dialogue, at)
         return
     kind = scene.grammar.argument[dialogue.verb]
-    line_add(dialogue.command, at[0])
+    line_add(dialogue.command, came)
     if dialogue.mask_rest:
         put(scene, at, scene.ruling.letter)
     elif dialogue.denied:
@@ -300,8 +302,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
-        report(scene, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
-        dialogue.address_phase = SIZE_INVALID
+        invalid_size(scene, dialogue, NULL, 0, offset)
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.body_as_commands:
@@ -321,7 +322,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         record.state = scene.session.state
         record.verb = dialogue.verb
         record.a = dialogue.line_offset
-        record.b = dialogue.denied
+        record.b = dialogue.denied | cut_short(dialogue) << 1
         record.c = scene.session.found
         scene.session.found = 0
         if dialogue.verb != VERB_UNKNOWN:
@@ -413,6 +414,8 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
     manner_of(scene, &manner)
     while at < length and scene.verdict == ACTION_PASS:
         octet = octets[at]
+        if octet | SPACE == c"b" and chunk_waits(scene.ruling, scene.session, dialogue, octets + at, length - at):
+            break
         if dialogue.phase != PHASE_START and octet != CR and not dialogue.after_cr:
             run = line_run(scene, dialogue, &manner, octets, at, length, offset)
             if run:
@@ -450,6 +453,7 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
                             not in_secret(scene, dialogue)) == ACTION_BLANK:
                 put(scene, octets + at, SPACE)
                 ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
+                note_glued(scene, dialogue)
             elif scene.verdict == ACTION_PASS:
                 end_line(scene, dialogue, octets + at, offset + at)
                 ended = 1

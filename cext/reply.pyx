@@ -52,6 +52,11 @@ cdef enum:
     DASH = 45
     STAR = 42
 
+cdef enum Answers:             # whether the line being read may be one of a reply to EHLO
+    ANSWERS_OTHER = 0
+    ANSWERS_BY_CODE = 1        # where its code is 250
+    ANSWERS_ANYHOW = 2         # whatever it begins with, where it is not the first
+
 cdef enum KeywordFate:
     KEYWORD_NONE = 0           # not a line of a reply to EHLO
     KEYWORD_PASS = 1
@@ -130,9 +135,41 @@ cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept 
     report(scene, REPLY_TURNED_OK, False, 0, offset, line.octets, 0 if scene.session.secret else length, after, length)
 
 
+cdef inline uint8_t answers(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # A client takes what comes while it waits for EHLO's reply for that; and then it waits for nothing else.
+    if not may_answer_ehlo(scene.session, dialogue):
+        return ANSWERS_OTHER
+    return ANSWERS_ANYHOW if dialogue.count == 0 or expected_verb(dialogue) == VERB_EHLO else ANSWERS_BY_CODE
+
+
+cdef inline bint is_behind(const Dialogue *dialogue) noexcept nogil:
+    return dialogue.reply_line > 0 or dialogue.reply_junk
+
+
+cdef inline bint is_refusal(const Dialogue *dialogue) noexcept nogil:
+    # Its lines are text for people, as long as they all say so: a client goes by the last one's code, or the first's.
+    return 400 <= (dialogue.first_code if dialogue.reply_line else dialogue.code) < 600
+
+
+cdef inline bint no_reply_s(const Dialogue *dialogue, uint32_t column, uint8_t octet) noexcept nogil:
+    # Whether an octet of the code makes a line none of the reply's, which clients read all the same (Postfix).
+    if not 48 <= octet <= 57:
+        return True
+    return (dialogue.answers_ehlo == ANSWERS_ANYHOW and dialogue.reply_line > 0 and is_refusal(dialogue)
+            and octet - 48 != dialogue.first_code // (100 if column == 0 else 10 if column == 1 else 1) % 10)
+
+
+cdef inline bint masking_junk(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    return (scene.ruling.mask_ehlo and not scene.ruling.hide and dialogue.answers_ehlo == ANSWERS_ANYHOW
+            and is_behind(dialogue))
+
+
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.answers_ehlo and (
-        scene.session.ehlo_restored or not scene.ruling.hide)
+    if not scene.ruling.mask_ehlo or not is_behind(dialogue) or not dialogue.answers_ehlo:
+        return False
+    if scene.ruling.hide:
+        return scene.session.ehlo_restored and dialogue.code == 250
+    return dialogue.code == 250 or (dialogue.answers_ehlo == ANSWERS_ANYHOW and not is_refusal(dialogue))
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -159,22 +196,19 @@ cdef void begin_keyword(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
     while stop < end and not scene.ruling.keyword_end[octets[stop]]:
         stop += 1
     dialogue.keyword_fate = KEYWORD_PASS if end == 0 or keyword_allowed(scene, octets, stop) else KEYWORD_MASK
+    if not scene.ruling.hide and memchr(octets, CR, end) != NULL:
+        dialogue.keyword_fate = KEYWORD_MASK
 
 
 cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last) noexcept nogil:
     """One octet of the text; ``last``: the line's end is next and in this segment."""
     cdef Line *line = dialogue.reply
     cdef uint8_t name[NAME_OCTETS + 1]
-    cdef uint32_t i
     cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # the text so far, this octet not in it
     if length > NAME_OCTETS:
         length = NAME_OCTETS                       # no keyword is that long: too long stays too long
-    if at[0] == CR and dialogue.keyword_fate == KEYWORD_PASS and not scene.ruling.keyword_end[CR]:
-        for i in range(length):                    # it seemed to be the line's end, and is a part of the keyword
-            if scene.ruling.keyword_end[line.octets[4 + i]]:
-                break
-        else:
-            dialogue.keyword_fate = KEYWORD_MASK
+    if at[0] == CR and not scene.ruling.hide:      # it seemed to be the line's end, and is to some clients
+        dialogue.keyword_fate = KEYWORD_MASK
     if dialogue.keyword_fate == KEYWORD_OPEN:
         if scene.ruling.keyword_end[at[0]]:
             dialogue.keyword_fate = KEYWORD_PASS if keyword_allowed(scene, line.octets + 4, length) else KEYWORD_MASK
@@ -252,7 +286,7 @@ cdef void report_upstream(Scene *scene, Dialogue *dialogue, uint64_t offset) noe
         if dialogue.code == 220 and expected_verb(dialogue) == scene.grammar.verb_greeting and (
                 banner_masked(line.octets + 4, length)):
             report_damage(scene, UPSTREAM_BANNER_MASKED, False, 0, offset, line.octets, line.length)
-    elif dialogue.answers_ehlo and keyword_masked(line.octets + 4, length, dialogue.came_masked):
+    elif dialogue.answers_ehlo and dialogue.code == 250 and keyword_masked(line.octets + 4, length, dialogue.came_masked):
         dialogue.came_masked = line.octets[line.length - 1] - c"A" + 1
         report_damage(scene, UPSTREAM_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, line.length)
 
@@ -268,6 +302,10 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
             report(scene, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
         else:
             report(scene, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
+        if dialogue.malformed and masking_junk(scene, dialogue) and line != NULL:
+            report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, start, line.octets,
+                   0 if scene.session.secret else line.length, NULL, 0)
+        dialogue.reply_junk |= dialogue.reply_column != 0
         give_line(scene.lender, &dialogue.reply)
         dialogue.reply_column = 0
         dialogue.malformed = 0
@@ -287,6 +325,8 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
                 dialogue.keyword_fate == KEYWORD_NONE or line.sent + 4 >= line.length):
             note_chunking(scene, dialogue)
     if more:
+        if dialogue.reply_line == 0:
+            dialogue.first_code = dialogue.code
         if dialogue.reply_line < 255:
             dialogue.reply_line += 1
     elif scene.verdict == ACTION_PASS:
@@ -306,7 +346,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         dialogue.reply = lend_line(scene.lender)
         dialogue.code = 0
         dialogue.keyword_fate = KEYWORD_NONE
-        dialogue.answers_ehlo = 0
+        dialogue.answers_ehlo = answers(scene, dialogue)
         if scene.ruling.restore and dialogue.reply_line == 0:
             restore_reply(scene, dialogue, at, length, dialogue.reply_offset)
             octet = at[0]
@@ -314,15 +354,14 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
             out_of_memory(scene, False, dialogue.reply_offset)
             return
     hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
-    if column < 3:
-        if 48 <= octet <= 57:
-            dialogue.code = dialogue.code * 10 + (octet - 48)
-        else:
-            dialogue.malformed = 1
-        if hide_denial and not dialogue.malformed:
+    if column < 3 and not dialogue.malformed and not no_reply_s(dialogue, column, octet):
+        dialogue.code = dialogue.code * 10 + (octet - 48)
+        if hide_denial:
             put(scene, at, ok_octet(column, octet))
-    elif dialogue.malformed:
-        pass
+    elif column < 3 or dialogue.malformed:
+        dialogue.malformed = 1
+        if masking_junk(scene, dialogue) and scene.ruling.action[REPLY_KEYWORD_MASKED] == ACTION_MASK:
+            put(scene, at, c"X")
     elif hide_denial:
         put(scene, at, ok_octet(column, octet))
     elif masking_banner(scene, dialogue):
@@ -331,7 +370,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     elif column > 3:
         # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
         if column == 4:
-            dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
+            dialogue.answers_ehlo = answers(scene, dialogue)
             if masking_keywords(scene, dialogue):
                 begin_keyword(scene, dialogue, at, length)
         if dialogue.keyword_fate != KEYWORD_NONE:
@@ -366,10 +405,12 @@ cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint
         return 0                                   # a long one is measured
     dialogue.code = 0
     dialogue.malformed = size < 3
+    dialogue.answers_ehlo = answers(scene, dialogue)
     for i in range(3 if size > 3 else size):
-        dialogue.malformed |= not 48 <= octets[i] <= 57
+        dialogue.malformed |= no_reply_s(dialogue, i, octets[i])
         dialogue.code = dialogue.code * 10 + (octets[i] - 48)
-    if (dialogue.malformed and scene.session.state == scene.grammar.state_connect) or masking_banner(scene, dialogue):
+    if masking_banner(scene, dialogue) or (dialogue.malformed and (
+            scene.session.state == scene.grammar.state_connect or masking_junk(scene, dialogue))):
         dialogue.malformed = 0
         return 0
     dialogue.reply = lend_line(scene.lender)
@@ -379,12 +420,9 @@ cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint
     memcpy(dialogue.reply.octets, octets, dialogue.reply.length)
     dialogue.reply_column = <uint16_t> size if size < 0xffff else 0xffff
     dialogue.keyword_fate = KEYWORD_NONE
-    dialogue.answers_ehlo = 0
-    if size > 4 and not dialogue.malformed:
-        dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
-        if masking_keywords(scene, dialogue):
-            begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
-            keyword_line(scene, dialogue, octets + 4, size - 4)
+    if size > 4 and not dialogue.malformed and masking_keywords(scene, dialogue):
+        begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
+        keyword_line(scene, dialogue, octets + 4, size - 4)
     return whole
 
 

@@ -17,6 +17,7 @@ from nfmailguard.cext.smtp cimport (
     COMMAND_NUL,
     PHASE_SASL,
     PHASE_VERB,
+    SECRET_SAID,
     VERB_MAIL,
     Line,
     again,
@@ -40,6 +41,7 @@ cdef inline bint goes_on(Scene *scene, Dialogue *dialogue, const Manner *manner,
         if not manner.blank_lf or again(scene, COMMAND_BARE_LF, True) != ACTION_BLANK:
             return False
         put(scene, at, SPACE)
+        scene.session.secret |= SECRET_SAID        # what follows was to be another line, maybe AUTH's
     elif at[0] == 0:
         if not dialogue.reported & REPORTED_NUL:
             return False
@@ -84,7 +86,7 @@ cdef uint32_t argument_run(Scene *scene, Dialogue *dialogue, const Manner *manne
     cdef uint32_t at = 0
     cdef uint8_t kind = scene.grammar.argument[dialogue.verb]
     cdef uint8_t letter = scene.ruling.letter
-    cdef uint8_t octet
+    cdef uint8_t octet, came
     cdef const uint8_t *illegal = scene.ruling.illegal
     cdef bint brackets = scene.ruling.brackets
     cdef bint masked = dialogue.mask_rest
@@ -93,10 +95,11 @@ cdef uint32_t argument_run(Scene *scene, Dialogue *dialogue, const Manner *manne
     if kind == ARGUMENT_CHUNK_SIZE and not masked and not dialogue.denied and dialogue.address_phase != SIZE_INVALID:
         return 0
     while at < stop:
-        if octets[at] <= SPACE and not goes_on(scene, dialogue, manner, octets + at):
+        came = octets[at]
+        if came <= SPACE and not goes_on(scene, dialogue, manner, octets + at):
             break
         octet = octets[at]
-        line_add(line, octet)
+        line_add(line, came)
         if masked:
             put(scene, octets + at, letter)
         elif address and (measured or illegal[octet] or (brackets and (octet == c"<" or octet == c">"))):

@@ -9,6 +9,10 @@ cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, 
 cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil
 # Puts what of the dialogue's command line an event may show into `out`, which holds a line; how many octets.
 cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil
+# Whether an event shows less of the command line's argument than the client said.
+cdef bint cut_short(Dialogue *dialogue) noexcept nogil
+# A bare LF in a command line has become a space.
+cdef void note_glued(Scene *scene, Dialogue *dialogue) noexcept nogil
 # Makes stars of what is secret in a text whose verb shows its argument.
 cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil
 # Whether the octet that is being read may be a part of a secret.

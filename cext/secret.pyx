@@ -21,6 +21,7 @@ from nfmailguard.cext.smtp cimport (
 )
 
 cdef enum:
+    LF = 10
     SPACE = 32
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
 
@@ -95,7 +96,7 @@ cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
 
 cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
     # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
-    cdef uint32_t i = 0, end
+    cdef uint32_t i = 0, end, at
     while i + 6 < length:
         end = 0
         if text[i] <= SPACE and word_in(b"AUTH= ", text + i + 1, length - i - 1, False):
@@ -104,17 +105,39 @@ cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
             while end < length and text[end] > SPACE:
                 end += 1
         elif text[i] == c":" and text[i + 1] == c"/" and text[i + 2] == c"/":
+            # Up to the last @, in practice.
             i += 3
-            end = i
-            while end < length and text[end] > SPACE and text[end] != c"@":
-                end += 1
-            if end < length and text[end] != c"@":
-                end = 0
+            at = i
+            while at < length and text[at] > SPACE:
+                if text[at] == c"@":
+                    end = at
+                at += 1
+            if at == length:
+                end = at                           # cut: it may be in what is not here
         if end > i:
             memset(text + i, c"*", end - i)
             i = end
         else:
             i += 1
+
+
+cdef inline uint32_t one_line(const Line *line) noexcept nogil:
+    # Behind a bare LF, or a NUL, is what some servers take for another line.
+    cdef uint32_t i = 0
+    while i < line.length and line.octets[i] != LF and line.octets[i] != 0:
+        i += 1
+    return i
+
+
+cdef bint cut_short(Dialogue *dialogue) noexcept nogil:
+    return dialogue.line_length > one_line(dialogue.command)
+
+
+cdef void note_glued(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    cdef Line *line = dialogue.command
+    scene.session.secret |= SECRET_SAID            # a server may repeat what was to be another line, maybe AUTH's
+    if line != NULL and line.length == dialogue.line_length:
+        line.octets[line.length - 1] = LF          # as it came
 
 
 cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil:
@@ -123,7 +146,8 @@ cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noex
     cdef uint32_t size = shown_of_verb(scene, line.octets, verb, dialogue.verb)
     cdef uint32_t mechanism
     if shows_argument(scene, dialogue.verb):
-        size = line.length
+        size = one_line(line)
+        size = size if size > verb else verb
     elif scene.grammar.argument[dialogue.verb] == ARGUMENT_SECRET and verb < line.length:
         mechanism = word_in(MECHANISMS, line.octets + verb + 1, line.length - verb - 1, True)
         size = verb + 1 + mechanism if mechanism else verb

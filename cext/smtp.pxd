@@ -160,6 +160,7 @@ cdef struct Grammar:
     uint8_t long_line[MOST_VERBS]
     uint8_t told[MOST_VERBS]   # its commands and replies are recorded
     uint8_t next_state[16][MOST_VERBS][6]
+    uint8_t takes_chunk[16]    # by state: a server reads one
     uint8_t first_verb[256]    # by its first octet; 0: none begins with it
     uint8_t next_verb[MOST_VERBS]
     uint32_t verb_count
@@ -276,7 +277,7 @@ cdef struct Session:
     uint8_t ehlo_restored      # ever
     uint8_t asked              # Asked
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
-    uint8_t offered_chunking
+    uint8_t offered_chunking   # CHUNK_REFUSED: and the last reply refused one
     uint8_t hypothetical
 
 # What is being said: lent while a line is open, a reply outstanding or a message on its way.
@@ -309,6 +310,7 @@ cdef struct Dialogue:
     uint16_t greetings         # of the outstanding commands, those that begin the session anew
     uint16_t recipients        # and those that add one
     uint16_t code
+    uint16_t first_code        # of the reply that is coming in
     uint16_t reply_column
     uint16_t verb_length
     uint8_t few[16]
@@ -347,11 +349,12 @@ cdef struct Dialogue:
     uint8_t last_chunk
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
+    uint8_t reply_junk         # a line has come that is no reply's, and clients may count as the reply's first
     uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
     uint8_t came_masked        # the letter, from 0, that the next line masked upstream has at least
     uint8_t keyword_fate
-    uint8_t answers_ehlo       # the reply line being read may
+    uint8_t answers_ehlo       # Answers: the reply line being read may
     uint8_t listed
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.

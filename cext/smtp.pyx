@@ -25,6 +25,8 @@ from nfmailguard.cext.tally cimport TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_to
 cdef enum:
     CR = 13
     SPACE = 32
+    CHUNK_OFFERED = 1
+    CHUNK_REFUSED = 2
 
 
 cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil:
@@ -58,6 +60,7 @@ cdef inline bint at_rest(const Dialogue *dialogue) noexcept nogil:
     # Whatever else a dialogue holds is set anew where a line, a reply or a message begins.
     return (dialogue.count == 0 and dialogue.phase == PHASE_START and not dialogue.after_cr
             and dialogue.input == INPUT_COMMANDS and not dialogue.body_as_commands and dialogue.message_octets == 0
+            and not dialogue.reply_junk
             and dialogue.reply_column == 0 and not dialogue.reply_cr and dialogue.reply_line == 0)
 
 
@@ -243,13 +246,28 @@ cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
     dialogue.capacity = 0
 
 
-cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
+cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, uint64_t offset, const uint8_t *text,
+                     uint32_t length) noexcept nogil:
+    cdef Record *record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
+    if record == NULL:
+        return
+    record.code = code
+    record.verb = verb
+    record.state = scene.session.state
+    record.a = offset
+    record_text(record, text, length, False)
+    ring_push(scene.ring)
+
+
+cdef bint resynchronise(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     # Watching only: the reply tells which command the server answers, so skip to that one.
     cdef uint32_t i, size
     cdef uint8_t *ring = slots(dialogue, &size)
     for i in range(dialogue.count):
         if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
             while i:
+                if scene.grammar.told[expected_verb(dialogue)]:
+                    tell_reply(scene, expected_verb(dialogue), 0, offset, NULL, 0)     # there will be none
                 answer_oldest(scene, dialogue)
                 i -= 1
             return True
@@ -283,8 +301,8 @@ cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
 cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
     # or answers one twice, shifts the count.
-    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.reply_line == 0 and not dialogue.reply_cr
-                       and dialogue.reply_column == 0)
+    cdef bint first = (session.asked == ASKED_NOTHING and not dialogue.reply_junk
+                       and dialogue.reply_line == 0 and not dialogue.reply_cr and dialogue.reply_column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
     elif spells_ehlo(dialogue):
@@ -298,13 +316,26 @@ cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil:
         session.asked == ASKED_TOLD and dialogue.count == 0)
 
 
+cdef inline bint ends_oddly(const Dialogue *dialogue) noexcept nogil:
+    # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
+    return dialogue.reply != NULL and dialogue.reply.length > 3 and dialogue.reply.octets[3] != SPACE
+
+
 cdef void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
     if session.asked == ASKED_EHLO:
         # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
         session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
-            expected_verb(dialogue) == VERB_EHLO) else ASKED_DOUBT
+            expected_verb(dialogue) == VERB_EHLO) and not ends_oddly(dialogue) else ASKED_DOUBT
     elif dialogue.count == 0:
         session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
+
+
+cdef void note_chunk(Scene *scene, Dialogue *dialogue, uint8_t verb, uint16_t code) noexcept nogil:
+    # A command has been answered: what that means for BDAT.
+    if verb == VERB_BDAT and code // 100 == 2 and dialogue.last_chunk:
+        scene.session.state = scene.grammar.state_ready
+    if scene.session.offered_chunking:
+        scene.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
 
 
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -312,11 +343,11 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
     cdef uint16_t code = dialogue.code
     cdef uint8_t verb = expected_verb(dialogue)
     cdef uint8_t state = scene.session.state
-    cdef Record *record
     cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
     cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
     note_answered(scene.session, dialogue)
+    dialogue.reply_junk = ends_oddly(dialogue)
     if scene.session.secret and (
             scene.session.secret & SECRET_BEGUN or (verb != grammar.verb_end_of_data and verb != VERB_BDAT)):
         length = 0                                 # some servers repeat what they do not understand
@@ -325,17 +356,22 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
             # 334 asks for one line, and what stands behind AUTH may be taken for it.
             or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
         ambiguous(scene, dialogue, verb, offset, text, length)
-        if not scene.ruling.hold and resynchronise(scene, dialogue):
+        if not scene.ruling.hold and resynchronise(scene, dialogue, offset):
             verb = expected_verb(dialogue)
     elif code != 421 and (dialogue.input == INPUT_SASL or (
             dialogue.input == INPUT_DATA and not expected and not scene.ruling.bug_data_bypass)):
         # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
         # up reads what follows as commands.
         ambiguous(scene, dialogue, verb, offset, text, length)
+    elif not expected and code != 421 and scene.session.offered_chunking == CHUNK_REFUSED and scene.ruling.hold:
+        # It has refused a chunk and reads it as commands.
+        ambiguous(scene, dialogue, verb, offset, text, length)
     elif not expected:
         # RFC 5321 3.8: a server may close with 421 at any time.
         if code != 421 and again(scene, REPLY_UNSOLICITED, False) == NOT_AGAIN:
             report(scene, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+        if code != 421:
+            scene.session.offered_chunking = 0     # which command a reply is to is not certain any more
     elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
         # before they have come may take them for commands.
@@ -344,16 +380,10 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         return
     if expected:
         scene.session.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
-    record = NULL
-    if grammar.told[verb]:
-        record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
-    if record != NULL:
-        record.code = code
-        record.verb = verb
-        record.state = scene.session.state
-        record.a = offset
-        record_text(record, text + 4, length - 4 if length > 4 else 0, False)
-        ring_push(scene.ring)
+        note_chunk(scene, dialogue, verb, code)
+    # DATA's 354 is told as well: what was said behind it is no command.
+    if grammar.told[verb] or (code == 354 and verb == VERB_DATA and grammar.told[VERB_MAIL]):
+        tell_reply(scene, verb, code, offset, text + 4, length - 4 if length > 4 else 0)
     if not expected:
         return
     if verb == VERB_RCPT and code // 100 == 5:

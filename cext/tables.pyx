@@ -94,6 +94,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.state_connect = tables["connect"]
     grammar.state_greeted = tables["greeted"]
     grammar.state_ready = tables["ready"]
+    for state in tables["takes_chunk"]:
+        grammar.takes_chunk[<int> state] = 1
     for state, by_verb in enumerate(tables["next_state"]):
         for verb, by_digit in enumerate(by_verb):
             for digit, after in enumerate(by_digit):

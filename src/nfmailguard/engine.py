@@ -32,7 +32,7 @@ from nfmailguard.policy.model import (
     UnknownCommand,
 )
 from nfmailguard.policy.restoring import Recovery, recovery
-from nfmailguard.smtp.states import State, next_state
+from nfmailguard.smtp.states import TAKES_CHUNK, State, next_state
 from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Input
 
 __all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
@@ -205,6 +205,7 @@ def _tables(
         "connect": int(State.CONNECT),
         "greeted": int(State.GREETED),
         "ready": int(State.READY),
+        "takes_chunk": [int(state) for state in TAKES_CHUNK],
         "told": [told is None or name in told for name in verbs],
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],

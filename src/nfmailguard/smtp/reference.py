@@ -18,6 +18,7 @@ from nfmailguard.smtp.measured import Part, Rest
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
+from nfmailguard.smtp.states import TAKES_CHUNK
 from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
@@ -52,7 +53,21 @@ class _Dialogue(Replies):
                 return
             else:
                 self.wait(octets)
+                if self.chunk_waits(octets):
+                    self.waiting, self.impatient = len(self.outstanding), True
+                    self.held.insert(0, octets)
+                    return
                 octets = self.command_octet(octets)
+
+    def chunk_waits(self, octets: list[Octet]) -> bool:
+        """Whether a line may be a BDAT before its turn: all that was said in front of it has to be answered."""
+        begins = self.input is Input.COMMANDS and not self.line and not self.after_cr
+        if not (begins and self.outstanding and self.holds and self.chunking):
+            return False
+        if not {verb.upper() for verb in self.policy.commands.allow} & {"BDAT", "*"}:
+            return False
+        word = bytes(octet.value for octet in octets[:5]).upper()
+        return b"BDAT".startswith(word[:4]) and word[4:] <= b" "
 
     def wait(self, octets: list[Octet]) -> None:
         """The client has gone on; where it should have waited for a reply, that is told once."""
@@ -163,6 +178,8 @@ class _Dialogue(Replies):
             return
         if verb.waits:
             self.waiting = len(self.outstanding)
+        if chunk is not None:
+            self.last_chunk = bytes(octet.value for octet in line).upper().endswith(b" LAST")
         if chunk:
             self.input, self.chunk_left = Input.CHUNK, chunk
 
@@ -264,7 +281,7 @@ class _Dialogue(Replies):
         # A dot may be the end of a message to a server that reads what stands behind DATA as one.
         if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
-        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.chunking:
+        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not (self.chunking and self.state in TAKES_CHUNK):
             finding = "bdat.not_offered"
         else:
             return False
@@ -317,15 +334,23 @@ class _Dialogue(Replies):
         while fits < len(text) and rest[: fits + 1 - len(number)] == behind[: fits + 1 - len(number)]:
             fits += 1
         if fits < len(text):
-            if self.report("bdat.size_invalid", True, argument[fits].offset, "BDAT") is Action.MASK:
+            if self.invalid_size(argument[fits].offset, passed=fits > 0) is Action.MASK:
                 for masked in argument[fits:]:
                     masked.become(ord(self.policy.commands.letter))
             return None
         if not number or text[len(number) :] not in (b"", behind):
             if end is not None:
-                self.report("bdat.size_invalid", True, end.offset, "BDAT")
+                self.invalid_size(end.offset, passed=fits > 0)
             return None
         return int(number)
+
+    def invalid_size(self, offset: int, *, passed: bool) -> Action:
+        """Of the digits that have passed some servers take what they like, whatever stands behind."""
+        action = self.report("bdat.size_invalid", True, offset, "BDAT")
+        if passed and self.holds and action is Action.MASK:
+            self.result.ended = Action.RESET
+            raise Ended
+        return action
 
     def message(self, octets: list[Octet]) -> list[Octet]:
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
@@ -467,6 +492,6 @@ def translate(
         except Ended:
             output.clear()
     for octets in session.held if session.holds else ():
-        octets[0].output.clear()  # never released
+        del octets[0].output[octets[0].index :]  # never released
     session.result.turns = [Turn(turn.to_server, bytes(out)) for turn, out in zip(turns, outputs, strict=True)]
     return session.result
