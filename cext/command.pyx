@@ -302,7 +302,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
-        invalid_size(scene, dialogue, NULL, 0, offset)
+        dialogue.denied = invalid_size(scene, dialogue, NULL, 0, offset)
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.body_as_commands:

@@ -286,7 +286,8 @@ cdef void report_upstream(Scene *scene, Dialogue *dialogue, uint64_t offset) noe
         if dialogue.code == 220 and expected_verb(dialogue) == scene.grammar.verb_greeting and (
                 banner_masked(line.octets + 4, length)):
             report_damage(scene, UPSTREAM_BANNER_MASKED, False, 0, offset, line.octets, line.length)
-    elif dialogue.answers_ehlo and dialogue.code == 250 and keyword_masked(line.octets + 4, length, dialogue.came_masked):
+    elif dialogue.answers_ehlo and dialogue.code == 250 and (
+            keyword_masked(line.octets + 4, length, dialogue.came_masked)):
         dialogue.came_masked = line.octets[line.length - 1] - c"A" + 1
         report_damage(scene, UPSTREAM_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, line.length)
 

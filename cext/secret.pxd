@@ -13,8 +13,8 @@ cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noex
 cdef bint cut_short(Dialogue *dialogue) noexcept nogil
 # A bare LF in a command line has become a space.
 cdef void note_glued(Scene *scene, Dialogue *dialogue) noexcept nogil
-# Makes stars of what is secret in a text whose verb shows its argument.
-cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil
+# Makes stars of what is secret in a text whose verb shows its argument; `cut`: it went on.
+cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil
 # Whether the octet that is being read may be a part of a secret.
 cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil
 # A verb, or a command line, is complete: whether what follows may be secret.

@@ -94,7 +94,7 @@ cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
     return scene.grammar.argument[number] != ARGUMENT_IGNORED and scene.grammar.argument[number] != ARGUMENT_SECRET
 
 
-cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
+cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
     # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
     cdef uint32_t i = 0, end, at
     while i + 6 < length:
@@ -112,8 +112,8 @@ cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
                 if text[at] == c"@":
                     end = at
                 at += 1
-            if at == length:
-                end = at                           # cut: it may be in what is not here
+            if at == length and (cut or end == 0):
+                end = at                           # it may be in what is not here
         if end > i:
             memset(text + i, c"*", end - i)
             i = end
@@ -152,7 +152,7 @@ cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noex
         mechanism = word_in(MECHANISMS, line.octets + verb + 1, line.length - verb - 1, True)
         size = verb + 1 + mechanism if mechanism else verb
     memcpy(out, line.octets, size)
-    hide_secrets(out, size)
+    hide_secrets(out, size, cut_short(dialogue))
     return size
 
 

@@ -387,6 +387,39 @@ def test_secrets_are_in_no_record_of_a_reply_before_the_line_has_ended(
     in_no_record(known, family, (True, said), (False, ECHO + said[:400] + b"\r\n"), (True, b"\r\n"))
 
 
+GLUED = {
+    "EHLO": b"EHLO x",
+    "MAIL": b"MAIL FROM:<a@b>",
+    "VRFY": b"VRFY root",
+    "a line that is long": b"EHLO " + b"x" * 240,
+    "one behind a verb": b"NOOP\nEHLO",
+}
+
+
+@families
+@pytest.mark.parametrize("policy", [ALL, DENYING, "pix63", "asa", "ios-esmtp"], ids=name_of)
+@pytest.mark.parametrize("first", GLUED)
+@pytest.mark.parametrize("glue", [b"\n", b"\0", b"\n\n", b"\n \0"])
+@pytest.mark.parametrize("kind", ["as it is", "POP3's", "masked upstream"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_secrets_are_in_no_record_of_a_line_they_were_glued_to(
+    family: int, policy: Policy | str, first: str, glue: bytes, kind: str, cut: bool
+) -> None:
+    known = profile(policy) if isinstance(policy, str) else policy
+    line = GLUED[first] + glue + AUTHENTICATION[kind] + b"\r\n"
+    pieces = [line[:20], line[20:]] if cut else [line]
+    answer = (
+        False,
+        b"250-mx you said " + line.replace(b"\n", b" ").strip() + b"\r\n250 " + AUTHENTICATION[kind] + b"\r\n",
+    )
+    in_no_record(known, family, *((True, piece) for piece in pieces), answer, answer, (True, b"NOOP\r\n"))
+
+
+def test_secrets_are_in_no_record_of_a_url_up_to_its_last_at() -> None:
+    for said in (b"imap://al:hunter@hunter2@host/", b"imap://al:x/hunter2@host", b"http://a@hunter2@host"):
+        assert b"HOST" in in_no_record(ALL, 4, (True, b"VRFY " + said + b"\r\n"))
+
+
 def test_secrets_leave_the_reply_to_a_message_to_be_seen() -> None:
     dialogue = [
         (True, b"AUTH PLAIN " + PASSWORD + b"\r\n"),

@@ -178,8 +178,6 @@ class _Dialogue(Replies):
             return
         if verb.waits:
             self.waiting = len(self.outstanding)
-        if chunk is not None:
-            self.last_chunk = bytes(octet.value for octet in line).upper().endswith(b" LAST")
         if chunk:
             self.input, self.chunk_left = Input.CHUNK, chunk
 
@@ -342,6 +340,7 @@ class _Dialogue(Replies):
             if end is not None:
                 self.invalid_size(end.offset, passed=fits > 0)
             return None
+        self.last_chunk = text.endswith(behind)
         return int(number)
 
     def invalid_size(self, offset: int, *, passed: bool) -> Action:

@@ -84,19 +84,21 @@ class Replies(Restoring):
     def malformed(self, line: list[Octet], text: bytes) -> None:
         """A line that is no reply's; clients that wait for EHLO's may read it all the same."""
         self.report("reply.malformed", False, line[0 if text else -1].offset)
-        first = f"{self.first_code:03}".encode() if self.refused(0) and len(self.reply) > 1 else b""
+        anyhow = self.answers is Answers.ANYHOW
+        first = f"{self.first_code:03}".encode() if anyhow and len(self.reply) > 1 and self.refused(0) else b""
         good = 0
         while (
             good < min(len(text), 3)
-            and text[good : good + 1].isdigit()
-            and (not (first and self.answers is Answers.ANYHOW) or text[good] == first[good])
+            and chr(text[good]).isdigit()
+            and first[good : good + 1] in (b"", text[good : good + 1])
         ):
             good += 1
-        hidden = self.policy.replies.ehlo is EhloMask.E1 and not self.recovery and self.answers is Answers.ANYHOW
-        if good < min(len(text), 3) and hidden and (len(self.reply) > 1 or self.junk):
-            if self.report("reply.keyword_masked", False, line[0].offset, "EHLO") is Action.MASK:
-                for octet in line[good : len(text)]:
-                    octet.become(ord("X"))
+        hidden = self.policy.replies.ehlo is EhloMask.E1 and not self.recovery and (len(self.reply) > 1 or self.junk)
+        if not (anyhow and hidden and good < min(len(text), 3)):
+            pass
+        elif self.report("reply.keyword_masked", False, line[0].offset, "EHLO") is Action.MASK:
+            for octet in line[good : len(text)]:
+                octet.become(ord("X"))
         self.junk |= bool(text)
 
     def refused(self, code: int) -> bool:
