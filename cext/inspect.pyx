@@ -8,6 +8,7 @@ Keeps invariant 5: where the ruling does not apply, everything is accepted as it
 came and only followed. Does not know how a flow is found, begun or aged.
 """
 
+from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from nfmailguard.cext.account cimport dialogue_of, memory_is_plenty, rest
@@ -84,6 +85,9 @@ from nfmailguard.cext.stream cimport (
     stream_put_back,
 )
 from nfmailguard.cext.verdict cimport drop, drop_if
+
+cdef extern from "scan.h" nogil:
+    bint nm_clear_eighth(uint8_t *p, size_t length) noexcept
 
 cdef enum:
     MOST_KEPT = 3
@@ -457,6 +461,10 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
         return
     cleared |= packet.changed
+    if packet.payload_length and to_server and flow.ruling.seven_bits and flow.ruling.apply and not (
+            flow.dialogue != NULL and flow.dialogue.input == INPUT_OPAQUE):
+        # The server does the same, before it looks for anything.
+        cleared |= nm_clear_eighth(packet.payload, packet.payload_length)
     if packet.payload_length:
         arrive(core, flow, to_server, packet, cleared, now, out)
     else:

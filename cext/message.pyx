@@ -349,7 +349,7 @@ cdef bint chunk_waits(const Ruling *ruling, const Session *session, Dialogue *di
     cdef const char *bdat = b"BDAT"
     cdef uint32_t i = 0
     if (dialogue.count == 0 or dialogue.input != INPUT_COMMANDS or dialogue.phase != PHASE_START or dialogue.after_cr
-            or not ruling.hold or not ruling.allow[VERB_BDAT] or not session.offered_chunking):
+            or not ruling.hold or not ruling.allow[VERB_BDAT] or not session.offered_chunking or ruling.seven_bits):
         return False
     while i < length and i < 4:
         if upper(octets[i]) != <uint8_t> bdat[i]:

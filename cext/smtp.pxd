@@ -211,6 +211,7 @@ cdef struct Ruling:
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]
     uint8_t brackets
+    uint8_t seven_bits         # the client's octets lose their eighth bit
     uint8_t bug_dot_crlf
     uint8_t bug_data_bypass
     uint8_t bug_noop_body

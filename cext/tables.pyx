@@ -152,6 +152,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     for octet in table["keyword_end"]:
         ruling.keyword_end[<uint8_t> octet] = 1
     ruling.brackets = table["brackets"]
+    ruling.seven_bits = table["seven_bits"]
     ruling.bug_dot_crlf = table["bug_dot_crlf"]
     ruling.bug_data_bypass = table["bug_data_bypass"]
     ruling.bug_noop_body = table["bug_noop_body"]

@@ -126,6 +126,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "header_line_length": data.header_line_length or 0,
         "body_line_length": data.body_line_length or 0,
         "filename_length": data.filename_length or 0,
+        "seven_bits": data.seven_bits,
         "header_length": data.header_length or 0,
         "body_length": data.body_length or 0,
         "to_fields": data.to_fields or 0,

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from nfmailguard.policy.model import Action, CommandPolicy, DataPolicy, Policy, UnknownCommand
+from nfmailguard.policy.model import Action, AddressPolicy, CommandPolicy, DataPolicy, Policy, UnknownCommand
 from tests.rules.gateway import ACCEPT, DROP, RESET, Connection, Gateway, profile
 
 families = pytest.mark.parametrize("family", [4, 6])
@@ -439,3 +439,49 @@ def test_secrets_are_not_what_other_commands_say() -> None:
     told = in_no_record(DENYING, 4, (True, b"EHLO me.example\r\nEXPN root\r\nXYZZY me\r\nVRFY <a@b>\r\n"))
     for text in (b"EHLO ME.EXAMPLE", b"EXPN ROOT", b"XYZZY", b"VRFY <A@B>"):
         assert text in told
+
+
+SEVEN = Policy("seven", commands=ALL.commands, data=DataPolicy(seven_bits=True), address=AddressPolicy(characters="|"))
+
+
+@families
+@pytest.mark.parametrize(
+    "end", [b"\r\n\xae\r\n", b"\x8d\x8a\xae\x8d\x8a", b"\r\n.\x8d\x8a", b"\x8a\xae\x8a", b"\r\x8a.\r\n"]
+)
+@pytest.mark.parametrize("early", [False, True])
+def test_seven_bits_are_all_that_a_server_gets(family: int, end: bytes, early: bool) -> None:
+    policy = Policy("seven", commands=CommandPolicy(allow=("DATA",)), data=DataPolicy(seven_bits=True))
+    connection = Connection(Gateway(policy), family).in_text()
+    text = b"Subject: \xd1\x8a\r\n\r\nhello" + end + b"EXPN root\r\n"
+    at = connection.mark
+    if early:
+        connection.send(True, payload=text[9:], at=at + 9)
+        connection.send(True, payload=text[:9], at=at)
+    else:
+        connection.client(text)
+    read = connection.server_reads
+    assert max(read) < 128
+    assert b"\nEXPN" not in read
+    assert early or {"data.smuggling_shape", "command.denied"} & set(connection.names)
+
+
+@families
+def test_seven_bits_of_addresses_and_lines_are_what_is_decided(family: int) -> None:
+    connection = Connection(Gateway(SEVEN), family).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(b"250-mx\r\n250 CHUNKING\r\n")
+    connection.client(b"MAIL FROM:<\xfcprog>\r\nRCPT TO:<a>\r\n")
+    connection.server(b"250 ok\r\n250 ok\r\n")
+    assert connection.server_reads.endswith(b"MAIL FROM:< prog>\r\nRCPT TO:<a>\r\n")
+    connection.client(b"BDAT 3\r\nNOOP\x8a\r\n")
+    assert connection.server_reads.endswith(b"XXXX 3\r\nNOOP \r\n")
+    connection.server(b"500 no\r\n250 ok\r\n")
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    connection.client(b"\x16\x83\x81")
+    assert connection.server_reads.endswith(b"\x16\x83\x81")
+
+
+def test_seven_bits_are_not_the_default() -> None:
+    connection = Connection(Gateway(Policy("eight"))).in_text()
+    assert connection.client("э.\r\n".encode()) == [ACCEPT]

@@ -18,7 +18,6 @@ from nfmailguard.smtp.measured import Part, Rest
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
-from nfmailguard.smtp.states import TAKES_CHUNK
 from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
@@ -62,7 +61,7 @@ class _Dialogue(Replies):
     def chunk_waits(self, octets: list[Octet]) -> bool:
         """Whether a line may be a BDAT before its turn: all that was said in front of it has to be answered."""
         begins = self.input is Input.COMMANDS and not self.line and not self.after_cr
-        if not (begins and self.outstanding and self.holds and self.chunking):
+        if not (begins and self.outstanding and self.holds and self.chunking) or self.policy.data.seven_bits:
             return False
         if not {verb.upper() for verb in self.policy.commands.allow} & {"BDAT", "*"}:
             return False
@@ -279,7 +278,7 @@ class _Dialogue(Replies):
         # A dot may be the end of a message to a server that reads what stands behind DATA as one.
         if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
-        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not (self.chunking and self.state in TAKES_CHUNK):
+        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.takes_chunk():
             finding = "bdat.not_offered"
         else:
             return False
@@ -469,6 +468,8 @@ def translate(
     outputs = []
     for turn in turns:
         output = bytearray(turn.data)
+        if turn.to_server and session.policy.data.seven_bits and apply and session.input is not Input.OPAQUE:
+            output = bytearray(octet & 0x7F for octet in output)
         outputs.append(output)
         if session.result.ended is not None:
             output.clear()
