@@ -153,7 +153,7 @@ cdef inline bint is_refusal(const Dialogue *dialogue) noexcept nogil:
 
 cdef inline bint no_reply_s(const Dialogue *dialogue, uint32_t column, uint8_t octet) noexcept nogil:
     # Whether an octet of the code makes a line none of the reply's, which clients read all the same (Postfix).
-    if not 48 <= octet <= 57:
+    if not 48 <= octet <= 57 or (column == 0 and not c"2" <= octet <= c"5"):     # RFC 5321 4.2.1; sendmail's 050
         return True
     return (dialogue.answers_ehlo == ANSWERS_ANYHOW and dialogue.reply_line > 0 and is_refusal(dialogue)
             and octet - 48 != dialogue.first_code // (100 if column == 0 else 10 if column == 1 else 1) % 10)

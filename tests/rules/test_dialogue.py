@@ -615,3 +615,17 @@ def test_keywords_of_any_code_are_no_text_for_people(family: int, said: bytes, r
     connection.client(said)
     assert connection.server(reply) == [ACCEPT]
     assert connection.client_reads.endswith(reply)
+
+
+@families
+@pytest.mark.parametrize("line", [b"050 <a@b>... Connecting\r\n", b"150 what\r\n", b"650 what\r\n", b"950-what\r\n"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_reply_code_is_from_2_to_5(family: int, line: bytes, cut: bool) -> None:
+    connection = Connection(family=family).greeted()
+    connection.client(b"NOOP\r\n")
+    for piece in [line[:1], line[1:]] if cut else [line]:
+        assert connection.server(piece) == [ACCEPT]
+    connection.client(b"DATA\r\n")
+    connection.server(OK)
+    assert connection.server(b"354 go on\r\n") == [ACCEPT]
+    assert connection.names == ["reply.malformed"]

@@ -234,3 +234,64 @@ def test_chunks_pipelined_have_each_its_reply() -> None:
         mode=Mode.MONITOR,
     )
     assert (mail.reply, mail.complete) == ("550 spam", True)
+
+
+OFFERED = ((True, b"EHLO c.example\r\n"), (False, b"250-mx\r\n250 CHUNKING\r\n"))
+
+
+def test_a_refused_chunk_is_not_the_end_of_a_mail_that_goes_on() -> None:
+    said = (
+        *OFFERED,
+        (True, b"MAIL FROM:<a@b>\r\n"),
+        (False, OK),
+        (True, b"BDAT 5 LAST\r\nhello"),
+        (False, b"503 valid RCPT command must precede BDAT\r\n"),
+        (True, b"RCPT TO:<v@d>\r\n"),
+        (False, OK),
+    )
+    for more, reply in (
+        (((True, b"BDAT 5 LAST\r\nhello"), (False, b"250 OK id=1\r\n")), "250 OK id=1"),
+        (MESSAGE, "250 queued"),
+    ):
+        (mail,) = mails(*said, *more, policy=CHUNKED, mode=Mode.MONITOR)
+        assert (mail.mail_from, mail.rcpt_to, mail.reply) == ("a@b", ["v@d"], reply)
+
+
+def test_a_mail_whose_last_chunk_was_refused_is_told_when_the_next_begins() -> None:
+    said = (
+        *OFFERED,
+        (True, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"),
+        (False, OK * 2),
+        (True, b"BDAT 5 LAST\r\nhello"),
+        (False, b"550 spam\r\n"),
+    )
+    for next_one in (b"MAIL FROM:<e@f>\r\n", b"RSET\r\n", b"HELO x\r\n"):
+        (mail,) = mails(*said, (True, next_one), (False, OK), policy=CHUNKED, ended=False)
+        assert (mail.mail_from, mail.rcpt_to, mail.reply) == ("a@b", ["c@d"], "550 spam")
+
+
+def test_a_mail_that_another_one_did_not_take_the_place_of_has_its_event() -> None:
+    (mail,) = mails(
+        *OFFERED,
+        (True, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"),
+        (False, OK * 2),
+        (True, b"MAIL FROM:<e@f>\r\n"),
+        (False, b"503 nested\r\n"),
+        (True, b"BDAT 5 LAST\r\nhello"),
+        (False, b"250 queued\r\n"),
+        policy=CHUNKED,
+        mode=Mode.MONITOR,
+    )
+    assert (mail.mail_from, mail.rcpt_to, mail.bytes, mail.reply) == ("a@b", ["c@d"], 5, "250 queued")
+
+
+def test_what_a_verbose_server_says_on_the_way_is_no_reply() -> None:
+    (mail,) = mails(
+        (True, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"),
+        (False, OK * 2),
+        (True, b"DATA\r\n"),
+        (False, b"354 go\r\n"),
+        (True, b"hello\r\n.\r\n"),
+        (False, b"050 <c@d>... Connecting\r\n050 <c@d>... Deferred\r\n250 2.0.0 accepted\r\n"),
+    )
+    assert mail.reply == "250 2.0.0 accepted"

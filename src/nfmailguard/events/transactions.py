@@ -100,7 +100,7 @@ def _cost(one: str | Address) -> int:
 
 
 def _cost_of_mail(mail: Mail) -> int:
-    return _MAIL_OCTETS + len(mail.mail_from) + sum(map(_cost, mail.rcpt_to))
+    return _MAIL_OCTETS + len(mail.mail_from) + len(mail.reply) + sum(map(_cost, mail.rcpt_to))
 
 
 class Transactions:
@@ -313,17 +313,42 @@ class Transactions:
             self._charge(session, -_cost_of_mail(session.mail))
         session.mail = mail
 
-    @staticmethod
-    def _ends(session: _Session, record: Record) -> bool:
-        """Whether a reply to a chunk is the last word on its message (RFC 3030 4.2)."""
-        if record.verb != _BDAT:
-            return False
+    def _answered_chunk(self, session: _Session, record: Record) -> Sequence[Mail]:
+        """A refusal is the last word only if no other follows: some servers go on with the mail."""
         last, session.chunks = session.chunks[:1] == (True,), session.chunks[1:]
-        return record.code >= 400 or (last and record.code > 0)
+        mail = session.mail
+        if mail is None or not record.code:
+            return ()
+        if last and record.code < 300:
+            return self._told(session, mail, record)
+        if record.code >= 400:
+            self._charge(session, -_cost_of_mail(mail))
+            self._answer(mail, record)
+            self._charge(session, _cost_of_mail(mail))
+        return ()
+
+    @staticmethod
+    def _answer(mail: Mail, record: Record) -> None:
+        mail.reply = f"{record.code} {text(record.before)}".rstrip()
+        mail.complete = True
+
+    def _told(self, session: _Session, mail: Mail, record: Record) -> Sequence[Mail]:
+        session.spoken = None if session.spoken is mail else session.spoken
+        self._set_mail(session, None)
+        self._answer(mail, record)
+        return (mail,)
 
     def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
-        accepted = 200 <= record.code < 300
         mail = session.mail
+        if record.verb == _BDAT:
+            return self._answered_chunk(session, record)
+        if record.verb == _END_OF_DATA:
+            return () if mail is None else self._told(session, mail, record)
+        self._moved(session, record)
+        return (mail,) if mail is not None and mail is not session.mail and mail.reply else ()
+
+    def _moved(self, session: _Session, record: Record) -> None:
+        accepted = 200 <= record.code < 300
         if record.verb in _HELLO:
             self._answered_hello(session, accepted=accepted)
         elif record.verb == _DATA:
@@ -338,10 +363,3 @@ class Transactions:
             self._answered_mail(session, accepted=accepted)
         elif record.verb == _RCPT:
             self._answered_recipient(session, accepted=accepted)
-        elif mail is not None and (record.verb == _END_OF_DATA or self._ends(session, record)):
-            session.spoken = None if session.spoken is mail else session.spoken
-            self._set_mail(session, None)
-            mail.reply = f"{record.code} {text(record.before)}".rstrip()
-            mail.complete = True
-            return (mail,)
-        return ()

@@ -17,6 +17,9 @@ from nfmailguard.smtp.verbs import LONGEST_LINE, Input, Verb
 
 __all__ = ["Replies"]
 
+#: RFC 5321 4.2.1: what a reply begins with. Behind its VERB sendmail says 050 of what it does.
+CODES = (b"2", b"3", b"4", b"5")
+
 
 class Replies(Restoring):
     """A dialogue whose server can be heard."""
@@ -48,7 +51,8 @@ class Replies(Restoring):
                 self.answers = self.may_answer()
                 self.may_hide = self.ehlo_restored
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
-            digit = 48 <= octet.value <= 57 or octet.value in (CR, LF)
+            digit = (48 if len(line) > 1 else 50) <= octet.value <= (57 if len(line) > 1 else 53)
+            digit |= octet.value in (CR, LF)
             if self.state is State.CONNECT and ((len(line) <= 3 and not digit) or (len(line) <= 4 and bare)):
                 self.report("flow.not_smtp", False, octets[0].offset)
                 self.ignored = True
@@ -76,7 +80,7 @@ class Replies(Restoring):
     def is_reply_s(self, line: list[Octet]) -> bool:
         """Whether a line is one of the reply that is coming in; in a refusal of EHLO all have the same code."""
         code = bytes(octet.value for octet in line[:3])
-        if not code.isdigit():
+        if not code.isdigit() or code[:1] not in CODES:
             return False
         refused = len(self.reply) > 1 and 400 <= self.first_code < 600
         return not (self.answers is Answers.ANYHOW and refused) or int(code) == self.first_code
@@ -89,7 +93,7 @@ class Replies(Restoring):
         good = 0
         while (
             good < min(len(text), 3)
-            and chr(text[good]).isdigit()
+            and (chr(text[good]).isdigit() if good else text[:1] in CODES)
             and first[good : good + 1] in (b"", text[good : good + 1])
         ):
             good += 1

@@ -156,7 +156,10 @@ for _name, _why, _offer in (
 
     def odd_offer(attack: Attack) -> None:
         attack.forbidden_to_client += [b"STARTTLS"]
-        attack.session(b"EHLO")
+        connection = attack.opened()
+        connection.put(b"EHLO evade.example\r\n")
+        connection.read()
+        attack.wait(0.05)
 
     technique(
         f"keyword-odd-{_name}", f"{_why} (Postfix, smtplib take it)", options=ASA, server=Personality(offer=_offer)
