@@ -21,6 +21,7 @@ from nfmailguard.cext.smtp cimport (
 )
 
 cdef enum:
+    TAB = 9
     LF = 10
     SPACE = 32
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
@@ -82,7 +83,7 @@ cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, 
     # A name and nothing else is no secret; what may be base64, or a form's field, is none.
     i = begin
     while i < length and i - begin <= WORD and (c"A" <= upper(verb[i]) <= c"Z" or c"0" <= verb[i] <= c"9"
-                                                or verb[i] == c"-" or verb[i] < SPACE):
+                                                or verb[i] == c"-" or (verb[i] < SPACE and verb[i] != TAB)):
         i += 1
     if i - begin > WORD or (i < length and (verb[i] == c"=" or verb[i] == c"+" or verb[i] == c"/")):
         return 0
@@ -171,6 +172,12 @@ cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
         while begin < verb and line.octets[begin] <= SPACE:
             begin += 1
         begun = behind_auth(line.octets, verb) or word_in(STRANGERS, line.octets + begin, verb - begin, False)
+        while begin < verb and not begun:          # with a tab, or what some servers leave out, between its words
+            if line.octets[begin] <= SPACE:
+                begun = word_in(BEHIND_A_TAG, line.octets + begin + 1, verb - begin - 1, False) != 0
+            begin += 1
+    while at < line.length and line.octets[at] <= SPACE:
+        at += 1
     if not begun and at < line.length and scene.grammar.argument[dialogue.verb] == ARGUMENT_IGNORED:
         begun = word_in(BEHIND_A_TAG, line.octets + at, line.length - at, False)
     if begun:

@@ -315,6 +315,9 @@ AUTHENTICATION = {
     "masked upstream as NOOP": b"NOOP PLAIN " + PASSWORD,
     "Exchange's": b"X-EXPS LOGIN " + PASSWORD,
     "in IMAP": b"a1 AUTHENTICATE PLAIN " + PASSWORD,
+    "masked upstream, two spaces": b"XXXX  PLAIN " + PASSWORD,
+    "with a NUL and two spaces": b"A\0UTH  GSSAPI " + PASSWORD,
+    "with tabs": b"X-EXPS\tLOGIN\t" + PASSWORD,
     "IMAP's own": b"a1 LOGIN bob hunter2",
     "POP3's": b"PASS hunter2",
     "POP3's, together": b"PASShunter2",
@@ -362,7 +365,13 @@ ANSWERS = {
 @families
 @pytest.mark.parametrize("policy", [ALL, DENYING, "pix40", "pix63", "asa", "ios-esmtp"], ids=name_of)
 @pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("kind", ["as it is", "masked upstream", "POP3's", "HTTP's", "IMAP's own"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("as it is", "masked upstream", "POP3's", "HTTP's", "IMAP's own"),
+        *("masked upstream, two spaces", "with a NUL and two spaces", "with tabs"),
+    ],
+)
 @pytest.mark.parametrize("begin", [b"", b"EHLO a\r\n", b"NOOP\r\nEHLO a\r\n"])
 def test_secrets_are_in_no_record_of_a_reply_that_repeats_them(
     family: int, policy: Policy | str, answer: str, kind: str, begin: bytes
@@ -418,6 +427,12 @@ def test_secrets_are_in_no_record_of_a_line_they_were_glued_to(
 def test_secrets_are_in_no_record_of_a_url_up_to_its_last_at() -> None:
     for said in (b"imap://al:hunter@hunter2@host/", b"imap://al:x/hunter2@host", b"http://a@hunter2@host"):
         assert b"HOST" in in_no_record(ALL, 4, (True, b"VRFY " + said + b"\r\n"))
+
+
+def test_secrets_are_in_no_record_of_a_short_verb_with_tabs() -> None:
+    told = in_no_record(DENYING, 4, (True, b"X-EXPS\tLOGIN\thu\r\n"))
+    assert b"LOGIN" not in told
+    assert b"X-EXPS" in told
 
 
 def test_secrets_leave_the_reply_to_a_message_to_be_seen() -> None:
