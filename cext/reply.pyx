@@ -10,6 +10,18 @@ the greeting and that to EHLO are never altered (Cisco: all traces).
 from libc.stdint cimport uint16_t
 from libc.string cimport memchr, memcpy, memset
 
+from nfmailguard.cext.answer cimport (
+    ANSWERS_ANYHOW,
+    answers,
+    is_behind,
+    is_plain,
+    is_refusal,
+    masking_junk,
+    no_reply_s,
+    quick_lines,
+    read_code,
+    settle_dull,
+)
 from nfmailguard.cext.restore cimport banner_masked, keyword_masked, report_damage, restore_reply
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
@@ -36,7 +48,6 @@ from nfmailguard.cext.smtp cimport (
     give_line,
     lend_line,
     line_add,
-    may_answer_ehlo,
     name_begins,
     name_is,
     note_change,
@@ -45,17 +56,15 @@ from nfmailguard.cext.smtp cimport (
     settle_reply,
 )
 
+cdef extern from "scan.h" nogil:
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
+
 cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
     DASH = 45
     STAR = 42
-
-cdef enum Answers:             # whether the line being read may be one of a reply to EHLO
-    ANSWERS_OTHER = 0
-    ANSWERS_BY_CODE = 1        # where its code is 250
-    ANSWERS_ANYHOW = 2         # whatever it begins with, where it is not the first
 
 cdef enum KeywordFate:
     KEYWORD_NONE = 0           # not a line of a reply to EHLO
@@ -133,35 +142,6 @@ cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept 
     for i in range(length):
         after[i] = ok_octet(i, line.octets[i])
     report(scene, REPLY_TURNED_OK, False, 0, offset, line.octets, 0 if scene.session.secret else length, after, length)
-
-
-cdef inline uint8_t answers(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    # A client takes what comes while it waits for EHLO's reply for that; and then it waits for nothing else.
-    if not may_answer_ehlo(scene.session, dialogue):
-        return ANSWERS_OTHER
-    return ANSWERS_ANYHOW if dialogue.count == 0 or expected_verb(dialogue) == VERB_EHLO else ANSWERS_BY_CODE
-
-
-cdef inline bint is_behind(const Dialogue *dialogue) noexcept nogil:
-    return dialogue.reply_line > 0 or dialogue.reply_junk
-
-
-cdef inline bint is_refusal(const Dialogue *dialogue) noexcept nogil:
-    # Its lines are text for people, as long as they all say so: a client goes by the last one's code, or the first's.
-    return 400 <= (dialogue.first_code if dialogue.reply_line else dialogue.code) < 600
-
-
-cdef inline bint no_reply_s(const Dialogue *dialogue, uint32_t column, uint8_t octet) noexcept nogil:
-    # Whether an octet of the code makes a line none of the reply's, which clients read all the same (Postfix).
-    if not 48 <= octet <= 57 or (column == 0 and not c"2" <= octet <= c"5"):     # RFC 5321 4.2.1; sendmail's 050
-        return True
-    return (dialogue.answers_ehlo == ANSWERS_ANYHOW and dialogue.reply_line > 0 and is_refusal(dialogue)
-            and octet - 48 != dialogue.first_code // (100 if column == 0 else 10 if column == 1 else 1) % 10)
-
-
-cdef inline bint masking_junk(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    return (scene.ruling.mask_ehlo and not scene.ruling.hide and dialogue.answers_ehlo == ANSWERS_ANYHOW
-            and is_behind(dialogue))
 
 
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -331,7 +311,7 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
         if dialogue.reply_line < 255:
             dialogue.reply_line += 1
     elif scene.verdict == ACTION_PASS:
-        settle_reply(scene, dialogue, start)
+        settle_reply(scene, dialogue, line.octets if line != NULL else NULL, line.length if line != NULL else 0, start)
         dialogue.reply_line = 0
         dialogue.masked_lines = 0
     give_line(scene.lender, &dialogue.reply)
@@ -394,34 +374,50 @@ cdef void keyword_line(Scene *scene, Dialogue *dialogue, uint8_t *text, uint32_t
 
 
 cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length) noexcept nogil:
-    """Reads a line that begins here and ends in this segment, up to its LF; how many octets, 0: it is not for us."""
-    cdef uint8_t *end = <uint8_t *> memchr(octets, LF, length)
-    cdef uint32_t size, whole, i
-    if end == NULL or scene.ruling.restore:
+    # Reads a line that begins here and ends in this segment, up to its LF, or, where it is plain, with it.
+    # How many octets; 0: it is not for us.
+    cdef uint32_t whole = nm_next_lf(octets, length)
+    cdef uint32_t size = whole
+    cdef uint8_t verb = expected_verb(dialogue)
+    if whole == length or scene.ruling.restore or (verb == scene.grammar.verb_masked and turning_ok(scene, dialogue)):
         return 0
-    whole = size = <uint32_t> (end - octets)
     if size and octets[size - 1] == CR:
         size -= 1
-    if size == 0 or size > LINE_OCTETS or turning_ok(scene, dialogue):
+    if size > LINE_OCTETS:
         return 0                                   # a long one is measured
-    dialogue.code = 0
-    dialogue.malformed = size < 3
-    dialogue.answers_ehlo = answers(scene, dialogue)
-    for i in range(3 if size > 3 else size):
-        dialogue.malformed |= no_reply_s(dialogue, i, octets[i])
-        dialogue.code = dialogue.code * 10 + (octets[i] - 48)
-    if masking_banner(scene, dialogue) or (dialogue.malformed and (
-            scene.session.state == scene.grammar.state_connect or masking_junk(scene, dialogue))):
-        dialogue.malformed = 0
+    dialogue.answers_ehlo = answers(scene, dialogue) if is_behind(dialogue) else 0
+    if not read_code(dialogue, octets, size):
+        if masking_junk(scene, dialogue):
+            return 0
+        if scene.session.state == scene.grammar.state_connect or again(scene, REPLY_MALFORMED, False) == NOT_AGAIN:
+            return 0
+        dialogue.reply_junk |= size != 0
+        return whole + 1
+    if is_plain(scene, dialogue, verb) and (size == 3 or octets[3] == SPACE or octets[3] == DASH):
+        if size > 3 and octets[3] == DASH:
+            if dialogue.reply_line == 0:
+                dialogue.came_masked = 0
+                dialogue.first_code = dialogue.code
+            if dialogue.reply_line < 255:
+                dialogue.reply_line += 1
+        else:
+            if not settle_dull(scene, dialogue, verb):
+                settle_reply(scene, dialogue, octets, size, dialogue.reply_offset)
+            dialogue.reply_line = 0
+            dialogue.masked_lines = 0
+        return whole + 1
+    if size <= 3 or masking_banner(scene, dialogue) or no_reply_s(dialogue, 0, octets[0]) or (
+            no_reply_s(dialogue, 1, octets[1]) or no_reply_s(dialogue, 2, octets[2])):
         return 0
     dialogue.reply = lend_line(scene.lender)
     if dialogue.reply == NULL:
         return 0                                   # as the first octet will find out
-    dialogue.reply.length = <uint16_t> size if size < LINE_OCTETS else LINE_OCTETS
-    memcpy(dialogue.reply.octets, octets, dialogue.reply.length)
-    dialogue.reply_column = <uint16_t> size if size < 0xffff else 0xffff
+    dialogue.reply.length = <uint16_t> size
+    memcpy(dialogue.reply.octets, octets, size)
+    dialogue.reply_column = <uint16_t> size
     dialogue.keyword_fate = KEYWORD_NONE
-    if size > 4 and not dialogue.malformed and masking_keywords(scene, dialogue):
+    dialogue.answers_ehlo = answers(scene, dialogue)
+    if size > 4 and masking_keywords(scene, dialogue):
         begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
         keyword_line(scene, dialogue, octets + 4, size - 4)
     return whole
@@ -435,7 +431,7 @@ cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept no
 
 cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    cdef uint32_t at = 0
+    cdef uint32_t at = 0, run
     cdef uint16_t waiting
     cdef uint8_t *end
     cdef uint8_t carriage_return
@@ -450,10 +446,14 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 scene.edits = edits
         if dialogue.reply_column == 0:
             dialogue.reply_offset = offset + at
-            if octets[at] > CR:
-                at += whole_line(scene, dialogue, octets + at, length - at)
-            elif octets[at] == LF and again(scene, REPLY_MALFORMED, False) != NOT_AGAIN:
-                at += 1                            # a line of nothing
+            waiting = dialogue.waiting
+            run = quick_lines(scene, dialogue, octets + at, length - at)
+            if run == 0:
+                run = whole_line(scene, dialogue, octets + at, length - at)
+            at += run
+            if run and octets[at - 1] == LF:
+                if waiting and not dialogue.waiting and not scene.ruling.hold:
+                    return at
                 continue
         if octets[at] == LF:
             waiting = dialogue.waiting

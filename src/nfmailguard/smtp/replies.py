@@ -12,7 +12,7 @@ from nfmailguard.policy.model import Action, BannerRule, EhloMask
 from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
 from nfmailguard.smtp.restore import Restoring, banner_masked, keyword_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, UNKNOWN, Answers, Asked, Ended, Octet
-from nfmailguard.smtp.states import TAKES_CHUNK, State, next_state
+from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import LONGEST_LINE, Input, Verb
 
 __all__ = ["Replies"]
@@ -104,10 +104,6 @@ class Replies(Restoring):
             for octet in line[good : len(text)]:
                 octet.become(ord("X"))
         self.junk |= bool(text)
-
-    def takes_chunk(self) -> bool:
-        """Whether the server reads what stands behind BDAT as a chunk."""
-        return self.chunking and self.state in TAKES_CHUNK and not self.policy.data.seven_bits
 
     def refused(self, code: int) -> bool:
         """Whether the reply that is coming in, which begins with this code or has begun, is a refusal."""
