@@ -185,10 +185,10 @@ cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
 cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
     # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
     cdef uint32_t i = 0, end, at
-    while i + 6 < length:
+    while i + 5 < length:
         end = 0
-        if text[i] <= SPACE and word_in(b"AUTH= ", text + i + 1, length - i - 1, False):
-            i += 6
+        if upper(text[i]) == c"A" and word_in(b"AUTH= ", text + i, length - i, False):
+            i += 5
             end = i
             while end < length and text[end] > SPACE:
                 end += 1

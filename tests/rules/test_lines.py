@@ -330,6 +330,7 @@ AUTHENTICATION = {
     "in a form": b"user=bob&password=hunter2",
     "XCLIENT's": b"XCLIENT LOGIN=hunter2",
     "a sender's": b"MAIL FROM:<> AUTH=hunter2@x",
+    "a sender's, without a space": b"MAIL FROM:<a@b>AUTH=hunter2@x",
     "a token": b"BURL imap://bob;urlauth=submit+x:internal:hunter2@host LAST",
     "a word of its own": PASSWORD,
     "a short one": b"hunter2+/A=",

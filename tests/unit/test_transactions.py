@@ -295,3 +295,18 @@ def test_what_a_verbose_server_says_on_the_way_is_no_reply() -> None:
         (False, b"050 <c@d>... Connecting\r\n050 <c@d>... Deferred\r\n250 2.0.0 accepted\r\n"),
     )
     assert mail.reply == "250 2.0.0 accepted"
+
+
+def test_a_mail_behind_many_that_came_to_nothing_has_its_event() -> None:
+    (mail,) = mails(
+        (True, b"MAIL FROM:<a@b>\r\nRSET\r\n" * 25 + b"MAIL FROM:<evil@b>\r\nRCPT TO:<victim@d>\r\n"),
+        (False, OK * 52),
+        *MESSAGE,
+    )
+    assert (mail.uncertain, mail.rcpt_to, mail.bytes, mail.reply, mail.complete) == (
+        True,
+        ["victim@d"],
+        7,
+        "250 queued",
+        True,
+    )

@@ -253,8 +253,15 @@ class Transactions:
 
     def _answered_mail(self, session: _Session, *, accepted: bool) -> None:
         asked = session.mails.pop(0) if session.mails else None
-        if asked is None:
-            session.more_mails -= session.more_mails > 0
+        if asked is None and session.more_mails:
+            session.more_mails -= 1
+            if accepted:  # it was only counted: who it is from is not known, but that it is there
+                asked = Mail(session.helo, uncertain=True, tls=session.tls, auth=session.auth)
+                self._charge(session, _cost_of_mail(asked))
+                self._set_mail(session, asked)
+                session.spoken = session.spoken or (None if session.more_mails else asked)
+        elif asked is None:
+            pass
         elif accepted:
             self._set_mail(session, asked)
         else:

@@ -38,8 +38,10 @@ class Replies(Restoring):
 
     def server(self, octets: list[Octet]) -> None:
         for place, octet in enumerate(octets):
-            if self.input is Input.OPAQUE or self.ignored:
+            if self.ignored:
                 return
+            if self.input is Input.OPAQUE:
+                break  # what the client said meanwhile is TLS
             if self.reply == [[]]:
                 self.restore_reply(octets[place:])
             self.reply[-1].append(octet)
