@@ -30,7 +30,8 @@ cdef extern from "scan.h" nogil:
 cdef enum:
     CR = 13
     LF = 10
-    DASH = 45
+    TAB = 9
+    SPACE = 32
 
 
 cdef uint32_t bad_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
@@ -51,6 +52,7 @@ cdef uint32_t bad_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
             end += nm_next_lf(octets + at, length - at)
             if end == length or end - at > LINE_OCTETS:
                 break
+        dialogue.reply_junk |= end - at > (octets[at] == CR)
         at = end + 1
         count += 1
     if count:
@@ -60,7 +62,7 @@ cdef uint32_t bad_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
 
 cdef inline bint is_answer(Scene *scene, uint8_t verb, uint16_t code) noexcept nogil:
     """Whether a reply of one line is but an answer to ``verb``."""
-    return (code < 1000 and scene.grammar.continues[verb] == 0 and verb != VERB_EHLO
+    return (200 <= code < 600 and scene.grammar.continues[verb] == 0 and verb != VERB_EHLO
             and verb != scene.grammar.verb_greeting and code != 354 and code != 334 and code != 421)
 
 
@@ -74,13 +76,14 @@ cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *oct
         verb = dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
         one, two, three = octets[at] - 48, octets[at + 1] - 48, octets[at + 2] - 48
         dialogue.code = one * 100 + two * 10 + three if one <= 9 and two <= 9 and three <= 9 else 1000
-        if octets[at + 3] == DASH or not is_answer(scene, verb, dialogue.code):
+        if octets[at + 3] > SPACE or octets[at + 3] == TAB or not is_answer(scene, verb, dialogue.code):
             break
         end = at + 3 + nm_next_lf(octets + at + 3, length - at - 3)
         if end == length or end - at > LINE_OCTETS:
             break
         if scene.grammar.dull[verb] and not scene.grammar.told[verb]:
             scene.session.state = scene.grammar.next_state[scene.session.state][verb][one if one < 6 else 0]
+            scene.session.offered_chunking = scene.session.offered_chunking != 0
         else:
             note_reply(scene, dialogue, verb, octets + at,
                        shown_of_reply(scene, verb, end - at - (octets[end - 1] == CR)), offset + at)
@@ -94,7 +97,7 @@ cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *oct
 
 cdef uint32_t quick_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
     if scene.ruling.restore or dialogue.reply_line or scene.session.state == scene.grammar.state_connect or (
-            scene.ruling.unknown == FORM_OK):
+            scene.ruling.unknown == FORM_OK) or dialogue.reply_junk:
         return 0
     if not 48 <= octets[0] <= 57:
         return bad_lines(scene, dialogue, octets, length)

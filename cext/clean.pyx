@@ -177,6 +177,8 @@ cdef inline bint is_ours(Scene *scene, Dialogue *dialogue, const Manner *manner,
 
 cdef inline bint is_quiet(Scene *scene, Manner *manner, const Clean *line, const uint8_t *octets) noexcept nogil:
     """Whether nobody is told of anything."""
+    if line.nuls + line.lfs and scene.grammar.told[line.number]:
+        return False                               # what may be told of it has to be found out
     if line.finding and (line.finding != COMMAND_DENIED or not untold(scene, manner, KIND_DENIED, 1)):
         return False
     if line.masked_upstream and not untold(scene, manner, KIND_UPSTREAM, 1):
@@ -198,6 +200,7 @@ cdef inline void count_odd(Scene *scene, Manner *manner, const Clean *line, uint
         found(manner, KIND_CR if octets[line.end] == CR else KIND_LF, 1)
     found(manner, KIND_ILLEGAL, line.illegal != 0)
     if line.nuls or line.lfs:
+        scene.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
         for i in range(line.end):
             if octets[i] == LF or (octets[i] == 0 and i > line.verb and manner.blank_nul):
                 put(scene, octets + i, SPACE)
@@ -218,7 +221,7 @@ cdef void tell(Scene *scene, const Clean *line, const uint8_t *octets, uint64_t 
     scene.session.found = 0
     if line.number != VERB_UNKNOWN:
         record.before_length = <uint16_t> shown_of_words(
-            scene, line.number, octets, line.verb, line.end, record.text)
+            scene, line.number, octets, line.verb, line.end, False, record.text)
     ring_push(scene.ring)
 
 

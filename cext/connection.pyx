@@ -5,13 +5,11 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from libc.stdint cimport uint16_t
 
 from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
-from nfmailguard.cext.cookie cimport NOTES, notes_of, old_number, take_notes
+from nfmailguard.cext.cookie cimport note_cookie, old_number
 from nfmailguard.cext.core cimport (
-    DROP_COOKIE,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
     DROP_FLOW_LIMIT,
@@ -333,7 +331,7 @@ cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) no
     if packet.extended:
         packet_blank_ip_options(packet)
     packet_trim(packet, 0)
-    nm_put32(packet.tcp + 4, old_number(flow))
+    nm_put32(packet.tcp + 4, old_number(core, flow))
     nm_put32(packet.tcp + 8, flow.stream[0].kept_seq)
     packet.tcp[12] &= 0xf0
     packet.tcp[13] = TCP_ACK
@@ -344,22 +342,15 @@ cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) no
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    cdef uint16_t notes[NOTES]
     if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
             and not flow_closed(flow) and not flow.answered and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, False, packet, now, out)
     elif flow_closed(flow) or flow.fate > FLOW_PASSED or (flow.fate == FLOW_INSPECTED and (
             not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
         # The ports are used again: another connection, inspected from its beginning.
-        if not notes_of(core, flow, now, notes):
-            drop(core, DROP_COOKIE, packet.queued.id, out)
-            return
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
-        flow = flow_find(&core.flows, packet, True)
-        if flow != NULL:
-            take_notes(flow, notes)
-        else:
+        if flow_find(&core.flows, packet, True) == NULL:
             core.forgot = 1                        # its next packet must not look like one that was open before us
     elif not flow.ruling.hold:
         flow.other_syn_seen = 1
@@ -376,7 +367,6 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
     numbers, as those of SYN cookies are (RFC 4987 3.6).
     """
     cdef Stream *stream = &flow.stream[0]
-    cdef uint16_t notes[NOTES]
     if flow.other_syn_seen and flow.answered:
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
@@ -387,15 +377,11 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
             and packet.ack == stream_isn(&flow.stream[1]) + 1):
         if not flow.answered:
             # The latest one until the client has answered: SYN cookies change.
-            if flow.syn_ack and packet.seq != stream_isn(stream):
-                if not notes_of(core, flow, now, notes):
-                    drop(core, DROP_COOKIE, packet.queued.id, out)
-                    return
-                take_notes(flow, notes)
             pin(flow, False, packet)
             begin_stream(flow, False, packet.seq)
             flow.syn_ack = 1
             flow.started = now                     # a cookie is as old as the answer it stands in
+            note_cookie(core, flow, now)
         if packet.seq == stream_isn(stream):
             take_acknowledgement(core, flow, False, packet, now, out)
             syn_packet(core, flow, False, False, packet, now, out)

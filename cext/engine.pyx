@@ -23,7 +23,7 @@ from nfmailguard.cext.connection cimport (
     starting_up,
     unparsed,
 )
-from nfmailguard.cext.cookie cimport hide_cookie
+from nfmailguard.cext.cookie cimport hide_cookie, notes_close, notes_open
 from nfmailguard.cext.core cimport (
     DROP_CHECKSUM,
     DROP_CLOSED,
@@ -322,6 +322,8 @@ cdef class Engine:
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
+        if self.core.cookie_life and notes_open(&self.core.cookies, tables["cookie_lines"]) < 0:
+            raise MemoryError
         self.core.flows.source_limit = tables["flows_per_source"]
         lender_open(&self.core.lender, &self.core.pool)
         self.core.ring.kinds = tables["record_kinds"]
@@ -334,6 +336,7 @@ cdef class Engine:
                 flows_close(&self.core.flows)
             lender_close(&self.core.lender)
             pool_close(&self.core.pool)
+            notes_close(&self.core.cookies)
             ring_close(&self.core.ring)
             free_tables(self.core)
             free(self.core)

@@ -83,3 +83,12 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_NOT_RECOVERABLE
     STREAM_END_KEPT
     COMMAND_LINE_CUT
+
+cdef enum:  # DataState: what the last octets of a message were
+    DATA_TEXT = 0
+    DATA_CR                    # CR
+    DATA_LINE                  # CRLF, or the beginning of the message
+    DATA_BARE                  # LF without CR
+    DATA_DOT                   # CRLF .
+    DATA_BARE_DOT              # CR . or LF .
+    DATA_DOT_CR                # CRLF . CR

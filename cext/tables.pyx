@@ -108,6 +108,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.state_connect = tables["connect"]
     grammar.state_greeted = tables["greeted"]
     grammar.state_ready = tables["ready"]
+    for state in tables["takes_chunk"]:
+        grammar.takes_chunk[<int> state] = 1
     for state, by_verb in enumerate(tables["next_state"]):
         for verb, by_digit in enumerate(by_verb):
             for digit, after in enumerate(by_digit):
@@ -164,6 +166,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     for octet in table["keyword_end"]:
         ruling.keyword_end[<uint8_t> octet] = 1
     ruling.brackets = table["brackets"]
+    ruling.seven_bits = table["seven_bits"]
     ruling.bug_dot_crlf = table["bug_dot_crlf"]
     ruling.bug_data_bypass = table["bug_data_bypass"]
     ruling.bug_noop_body = table["bug_noop_body"]
