@@ -130,6 +130,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_NOT_RECOVERABLE
     STREAM_END_KEPT
     COMMAND_LINE_CUT
+    PACKET_OTHER_CONNECTION
 
 cdef enum:  # BannerRule: policy.model.BannerRule
     BANNER_NONE = 0

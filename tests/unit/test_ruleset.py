@@ -23,6 +23,7 @@ RULESETS = {
     "several queues": Ruleset(0, 3, [25, 587], ["input", "output", "forward"]),
     "watched": Ruleset(0, 0, [25], ["forward"], conntrack=False),
     "offload": Ruleset(0, 0, [25, 587], ["forward"], conntrack=False, offload=True),
+    "translated": Ruleset(0, 0, [25], ["forward"], connections=True),
     "protected": Ruleset(4, 5, [25], ["forward"], bypass=True, addresses=NETWORKS),
 }
 
@@ -99,9 +100,31 @@ def test_where_flows_are_only_watched_conntrack_is_not_and_fragments_go_past() -
 def test_only_packets_of_ours_are_offloaded() -> None:
     lines = body(RULESETS["offload"].render(), "forward_offload")[1:]
     assert [line.split(" meta mark")[0] for line in lines] == [
-        f"tcp {field} {port}" for port in (25, 587) for field in ("dport", "sport")
+        f"tcp {field} {port}" for port in (25, 587) for field in ("dport", "sport") for _ in range(2)
     ]
     assert "ct state" in RULESETS["offload"].render()
+
+
+def test_only_connections_that_their_client_began_are_offloaded() -> None:
+    """One that conntrack picked up at the server's packet keeps its mark through the next handshake."""
+    text = RULESETS["offload"].render()
+    setting = [line for line in body(text, "forward_offload") if "ct mark set" in line]
+    passing = [line for line in body(text, "inspect") if "ct mark &" in line and line.endswith("accept")]
+    for lines in (setting, passing):
+        assert len(lines) == 4
+        for line in lines:
+            assert ("tcp dport" in line) == ("ct direction original" in line)
+            assert ("tcp sport" in line) == ("ct direction reply" in line)
+
+
+def test_translated_connections_are_told_apart_by_marks_of_packets_without_one() -> None:
+    lines = body(RULESETS["translated"].render(), "inspect")
+    midst, known, queue = lines[-3:]
+    assert all(line.startswith("meta mark 0x00000000 ct status & (snat | dnat) != 0 ") for line in (midst, known))
+    assert midst.endswith("ct state new tcp flags & syn == 0 meta mark set 0x60000000")
+    assert known.endswith("meta mark set ct id meta mark set meta mark & 0x0fffffff ^ 0x60000000")
+    assert queue == "counter queue to 0"
+    assert "meta mark set" not in RULESETS["one"].render()
 
 
 @pytest.mark.parametrize("name", RULESETS)

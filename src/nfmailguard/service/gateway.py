@@ -32,7 +32,7 @@ from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
-from nfmailguard.ruleset import OFFLOAD_MARK, Installed, Ruleset, installed
+from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK, Installed, Ruleset, installed
 from nfmailguard.service.preflight import conntrack_warnings, limit_warnings, long_packets, restore_warnings
 from nfmailguard.service.signals import Signals, masked
 from nfmailguard.settings import network
@@ -57,6 +57,7 @@ def ruleset(config: Config) -> Ruleset:
         config.hooks(),
         bypass=config.on_queue("no_listener") is Action.PASS,
         conntrack=config.needs_conntrack(),
+        connections=config.tells_connections_apart(),
         offload=config.queue.offload,
         addresses=[network(text) for text in config.gateway.addresses],
     )
@@ -148,13 +149,20 @@ class Lane:
             receive_buffer=queue.receive_buffer,
             busy_poll=queue.busy_poll,
             offload_mark=OFFLOAD_MARK if queue.offload else 0,
+            connection_mark=CONNECTION_MARK if config.tells_connections_apart() else 0,
             tap=tap,
         )
 
     def _package_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
         from nfmailguard.queues.netfilterqueue import PackageQueue
 
-        return PackageQueue(self.engine, self.number, length=config.queue.length, tap=tap)
+        return PackageQueue(
+            self.engine,
+            self.number,
+            length=config.queue.length,
+            connection_mark=CONNECTION_MARK if config.tells_connections_apart() else 0,
+            tap=tap,
+        )
 
     @property
     def notes(self) -> list[str]:
