@@ -9,6 +9,8 @@ from nfmailguard.cext.system cimport iovec, mmsghdr, mnl_socket
 from nfmailguard.cext.tap cimport TapState, TapWriter
 
 cdef enum:
+    CONNECTION_MARK_MASK = 0xf0000000
+    UNMARK = 1                 # bit of an id's upper half: the mark of our table goes when the packet does
     BATCH = 64                 # most datagrams a receive: enough to spread its cost, few enough to stay in a cache
 
 cdef struct Counters:

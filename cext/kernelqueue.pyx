@@ -48,8 +48,6 @@ cdef enum:
     SIGNAL_CHECK = 100000000   # ns: a busy main thread looks for signals this often
     LAST_WAIT = 10000000       # ns; so often
     LAST_WAITS = 200
-    CONNECTION_MARK_MASK = 0xf0000000
-    UNMARK = 1                 # bit of an id's upper half: our table's mark goes when the packet does
     FORESIGHT = 8              # packets ahead: the memory's latency over the time a packet takes
 
 cdef enum LoopEnd:
@@ -82,8 +80,7 @@ cdef class QueueLoop:
         self.fail_open = fail_open
         self.batch = min(max(batch, 1), <uint32_t> BATCH)
         self.busy_poll = busy_poll
-        self.offload_mark = offload_mark
-        self.connection_mark = connection_mark
+        self.offload_mark, self.connection_mark = offload_mark, connection_mark
         self.most_buffer = most_buffer if most_buffer else MOST_BUFFER
 
     def __dealloc__(self):
@@ -195,6 +192,7 @@ cdef class QueueLoop:
             raise RuntimeError("the queue is not open")
         # Only there does Python act on signals; any other thread never waits for the GIL.
         self.in_main_thread = threading.current_thread() is threading.main_thread()
+        self.expire_until(self.now())
         try:
             while end == LOOP_SIGNAL:
                 with nogil:
@@ -378,6 +376,8 @@ cdef class QueueLoop:
         if self.core == NULL:
             return
         deadline = core_next_deadline(self.core)
+        if self.core.started == 0:
+            deadline = now                             # limits.startup runs from here on, packets or none
         while deadline <= now:
             self.core_now = max(deadline, self.core_now)
             self.count.expired += 1

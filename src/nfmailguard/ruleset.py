@@ -55,6 +55,7 @@ from nfmailguard.statements import (
     address,
     goto,
     marked,
+    on_port,
     verdict,
 )
 
