@@ -60,7 +60,7 @@ CT_STATE_INVALID, CT_STATE_NEW = 1, 8
 ORIGINAL, REPLY = b"\0", b"\1"
 #: IPS_SRC_NAT and IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
 NAT_STATUS = 0x30
-TCP_FIN, TCP_SYN, TCP_RST = 0x01, 0x02, 0x04
+TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
 TCP_FLAGS_AT = 13
 PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
 CMP_EQ, CMP_NEQ = 0, 1
@@ -216,10 +216,10 @@ DIRECTIONS = {
     for field, name, value in (("dport", "original", ORIGINAL), ("sport", "reply", REPLY))
 }
 TRANSLATED = Statement(
-    "ct status & (snat | dnat) != 0",
+    "ct status snat,dnat",
     (_load("ct", key=CT_STATUS), _masked(struct.pack("=I", NAT_STATUS), bytes(4)), _compare(bytes(4), CMP_NEQ)),
 )
-NO_SYN = _flags("syn == 0", TCP_SYN, 0)
+NO_SYN = _flags("(syn | ack) != syn", TCP_SYN | TCP_ACK, TCP_SYN, CMP_NEQ)
 BEGINS_IN_ITS_MIDST = Statement(
     f"meta mark set 0x{CONNECTION_MARK:08x}",
     (
@@ -232,7 +232,7 @@ BEGINS_IN_ITS_MIDST = Statement(
 )
 MARK_BY_CONNECTION = Statement(
     "meta mark set ct id"
-    f" meta mark set meta mark & 0x{CONNECTION_MARK_MASK ^ 0xFFFFFFFF:08x} ^ 0x{CONNECTION_MARK:08x}",
+    f" meta mark set meta mark & 0x{CONNECTION_MARK_MASK ^ 0xFFFFFFFF | CONNECTION_MARK:08x} | 0x{CONNECTION_MARK:08x}",
     (
         _load("ct", key=CT_ID),
         _store("meta", META_MARK),

@@ -120,9 +120,9 @@ def test_only_connections_that_their_client_began_are_offloaded() -> None:
 def test_translated_connections_are_told_apart_by_marks_of_packets_without_one() -> None:
     lines = body(RULESETS["translated"].render(), "inspect")
     midst, known, queue = lines[-3:]
-    assert all(line.startswith("meta mark 0x00000000 ct status & (snat | dnat) != 0 ") for line in (midst, known))
-    assert midst.endswith("ct state new tcp flags & syn == 0 meta mark set 0x60000000")
-    assert known.endswith("meta mark set ct id meta mark set meta mark & 0x0fffffff ^ 0x60000000")
+    assert all(line.startswith("meta mark 0x00000000 ct status snat,dnat ") for line in (midst, known))
+    assert midst.endswith("ct state new tcp flags & (syn | ack) != syn meta mark set 0x60000000")
+    assert known.endswith("meta mark set ct id meta mark set meta mark & 0x6fffffff | 0x60000000")
     assert queue == "counter queue to 0"
     assert "meta mark set" not in RULESETS["one"].render()
 
