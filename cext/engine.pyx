@@ -156,8 +156,8 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
                 flow.end = END_FIN
     if packet.changed:
         let_go(core, flow, to_server, packet, True, out)
-    elif stream.fin or other.fin or now - flow.started < core.cookie_life:
-        accept(core, packet.queued.id, out)            # the rest is to be seen
+    elif stream.fin or other.fin or flow.other_syn_seen or now - flow.started < core.cookie_life:
+        accept(core, packet.queued.id, out)            # the rest is to be seen: a mark comes later than what follows
     else:
         accept_settled(core, packet.queued.id, out)
 

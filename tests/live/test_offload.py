@@ -208,6 +208,26 @@ def test_a_syn_that_only_knows_the_ports_brings_nothing_back_to_the_queue(router
         process.communicate(timeout=20)
 
 
+def test_where_a_syn_may_reach_the_server_nothing_leaves_the_queue_behind_it(router: Router, tmp_path: Path) -> None:
+    """A mark that a verdict carries may come behind the answer to the SYN, which takes the connection's away."""
+    process = gateway(router, tmp_path / "eve.json", "--set", "queue.offload=yes", "--mode", "monitor")
+    try:
+        talk = Talk(router, 4)
+        talk.start_tls()
+        talk.say(talk.client, TLS)
+        with router.popen(router.client, [sys.executable, "-c", FORGED.format(server=SERVER[4], port=PORT)]) as forging:
+            assert forging.wait(20) == 0
+        time.sleep(0.2)
+        before = queued(router)
+        for _ in range(20):
+            assert talk.say(talk.client, b"\0EXPN x\r\n") == b"\0EXPN x\r\n"
+        assert queued(router) - before >= 20
+        talk.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 FORGED = """if 1:
     import logging
     logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
