@@ -22,7 +22,9 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nfmailguard.errors import RulesetError
@@ -66,8 +68,10 @@ __all__ = [
     "TABLE",
     "Installed",
     "Network",
+    "Others",
     "Ruleset",
     "installed",
+    "others",
     "remove",
 ]
 
@@ -79,9 +83,11 @@ HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
 
 # linux/netfilter/nf_tables.h
-NFPROTO_INET = 1
+NFPROTO_ANY, NFPROTO_INET = 0, 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
+FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
+NAT_HOOKS = {0: "prerouting", 1: "input", 3: "output", 4: "postrouting"}
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
 
 
@@ -250,6 +256,23 @@ def installed() -> Installed | None:
         return nftables.installed()
 
 
+class Others(NamedTuple):
+    """What is not ours: flowtables, and base chains that translate addresses, each as ``FAMILY TABLE NAME``.
+
+    A flowtable takes the packets of a connection past every hook, once a rule has put the connection there; which
+    connections a rule takes cannot be told from here. Of ``translating`` each has its hook in front.
+    """
+
+    flowtables: tuple[str, ...]
+    translating: tuple[str, ...]
+
+
+def others() -> Others:
+    """Of this network namespace. Raises RulesetError."""
+    with _Nftables(NFPROTO_ANY) as nftables:
+        return nftables.others()
+
+
 def remove() -> None:
     """Removes our table, also one left by a crash; nothing happens when there is none. Raises RulesetError."""
     with _Nftables() as nftables:
@@ -267,11 +290,14 @@ def _listed(chain: Chain) -> str:
 class _Nftables:
     """A connection to the kernel's nftables; what fails inside the block becomes a RulesetError."""
 
+    def __init__(self, family: int = NFPROTO_INET) -> None:
+        self._family = family
+
     def __enter__(self) -> _Nftables:
         from pyroute2.nftables.main import NFTables
 
         try:
-            self._socket: Any = NFTables(nfgen_family=NFPROTO_INET)
+            self._socket: Any = NFTables(nfgen_family=self._family)
         except OSError as error:
             raise RulesetError(_explain(error)) from error
         try:
@@ -326,6 +352,16 @@ class _Nftables:
                     found = Installed(first, first + total - 1, packets, fragments)
         return found
 
+    def others(self) -> Others:
+        """As the module's ``others``."""
+        from pyroute2.netlink.nfnetlink import nfgen_msg
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE
+
+        flowtables = self._asked(self._socket.request_get, nfgen_msg(), NFT_MSG_GETFLOWTABLE)
+        chains = self._asked(self._socket.request_get, nfgen_msg(), NFT_MSG_GETCHAIN)
+        translating = *filter(None, map(_translating, chains)), *_legacy()
+        return Others(tuple(map(_flowtable, flowtables)), translating)
+
     def _probe(self) -> None:
         from pyroute2.netlink.nfnetlink import nfgen_msg
         from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETGEN
@@ -379,6 +415,27 @@ class _Nftables:
         message["header"]["type"] = kind
         message["header"]["flags"] = NLM_F_REQUEST
         return message
+
+
+def _flowtable(message: Any) -> str:
+    family = FAMILIES.get(message["nfgen_family"], "?")
+    return f"{family} {message.get_attr('NFTA_FLOWTABLE_TABLE')} {message.get_attr('NFTA_FLOWTABLE_NAME')}"
+
+
+def _translating(message: Any) -> str | None:
+    if message.get_attr("NFTA_CHAIN_TYPE") != "nat":
+        return None
+    hook = NAT_HOOKS.get(message.get_attr("NFTA_CHAIN_HOOK").get_attr("NFTA_HOOK_HOOKNUM"), "?")
+    family = FAMILIES.get(message["nfgen_family"], "?")
+    return f"{hook} {family} {message.get_attr('NFTA_CHAIN_TABLE')} {message.get_attr('NFTA_CHAIN_NAME')}"
+
+
+def _legacy() -> Iterator[str]:
+    # iptables' own tables, which nftables does not list.
+    for family, name in (("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")):
+        with suppress(OSError):
+            if "nat" in Path(f"/proc/thread-self/net/{name}").read_text().split():
+                yield from (f"{hook} {family} iptables nat" for hook in ("prerouting", "postrouting"))
 
 
 def _explain(error: OSError) -> str:

@@ -120,6 +120,8 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offload: bool = False
     #: Where addresses are translated, connections are told apart as conntrack does, by a mark of packets in the queue.
     conntrack: bool = True
+    #: Flowtables are none of our business: their rules leave our ports out.
+    flowtables: bool = False
 
     @property
     def first(self) -> int:

@@ -224,3 +224,19 @@ def test_fragments_arrive_put_together(router: Router) -> None:
                 break
             time.sleep(0.02)
         assert (queue.counters()["packets"], queue.counters()["bytes"]) == (1, 80)
+
+
+def test_others_translating_chains_are_found_and_no_flowtables_where_none_are(router: Router) -> None:
+    theirs = """table ip nat {
+    chain one {
+        type nat hook prerouting priority -100;
+    }
+    chain two {
+        type nat hook postrouting priority 100;
+    }
+}
+"""
+    assert router.run(router.gateway, ruleset.others) == ((), ())
+    router.run(router.gateway, lambda: subprocess.run(["nft", "-f", "-"], input=theirs, text=True, check=True))
+    applied(router)
+    assert router.run(router.gateway, ruleset.others) == ((), ("prerouting ip nat one", "postrouting ip nat two"))

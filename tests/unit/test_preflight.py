@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyroute2.netlink.nfnetlink.nftsocket import nft_flowtable_msg
 
+from nfmailguard import ruleset
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.config import load
 from nfmailguard.engine import Engine, flows_at_once
+from nfmailguard.errors import RulesetError
 from nfmailguard.policy.model import CONDITIONS, Action, FlowRule, Limits, Mode
-from nfmailguard.service import preflight
+from nfmailguard.ruleset import Others
+from nfmailguard.service import gateway, preflight
 from tests.support.conditions import PIX63
 from tests.support.wire import SYN, End, build
 
@@ -54,3 +59,50 @@ def test_each_condition_is_told_with_what_is_done_what_else_could_be_and_what_co
 def test_a_dry_run_passes_everything() -> None:
     told = preflight.conditions(load(None, ["on.gap=reset"], mode="enforce", dry_run=True))
     assert {action for condition in told for action in condition.actions.values()} == {Action.PASS}
+
+
+def listed(kind: type, family: int, *attributes: tuple[str, object]) -> Any:
+    """A message as the kernel lists it: this one may have no flowtables."""
+    message = kind()
+    message["nfgen_family"], message["attrs"] = family, list(attributes)
+    message.encode()
+    read = kind(bytes(message.data))
+    read.decode()
+    return read
+
+
+FAST = listed(nft_flowtable_msg, 1, ("NFTA_FLOWTABLE_TABLE", "filter"), ("NFTA_FLOWTABLE_NAME", "fast"))
+
+
+def test_a_listed_flowtable_has_a_name() -> None:
+    assert ruleset._flowtable(FAST) == "inet filter fast"
+
+
+def test_a_flowtable_takes_mail_past_the_queue() -> None:
+    around = Others((ruleset._flowtable(FAST),), ())
+    enforce = load(None, ["gateway.ports=25,587"], mode="enforce")
+    (line,) = preflight.flowtable_warnings(enforce, around)
+    assert line.startswith("flowtable inet filter fast: ")
+    assert "tcp port 25,587" in line
+    with pytest.raises(RulesetError, match="rules: flowtable inet filter fast: "):
+        gateway.refuse_flowtables(enforce, around)
+    for watching in (load(), load(None, [], mode="enforce", dry_run=True)):
+        gateway.refuse_flowtables(watching, around)
+        assert [told for told in gateway.beside(watching, around) if told.startswith("flowtable")] != []
+    # Said to be none of our business, or no forwarding.
+    for other in ("queue.flowtables=yes", "gateway.hook=input"):
+        config = load(None, [other], mode="enforce")
+        gateway.refuse_flowtables(config, around)
+        assert gateway.beside(config, around) == []
+
+
+def test_what_cannot_be_done_where_addresses_are_translated() -> None:
+    only, both = Others((), ("prerouting ip nat a",)), Others((), ("prerouting ip nat a", "postrouting ip nat b"))
+    enforce = load(None, [], mode="enforce")
+    assert gateway.beside(enforce, only) == []
+    (line,) = gateway.beside(enforce, both)
+    assert line.startswith("addresses are translated (ip nat a, ip nat b): ")
+    for other, reason in (("queue.conntrack=no", "queue.conntrack is off"), ("on.no_listener=pass", "may pass")):
+        (line,) = gateway.beside(load(None, [other], mode="enforce"), only)
+        assert reason in line
+    assert gateway.beside(load(), both) == []  # nothing is reset or told apart

@@ -13,6 +13,8 @@ from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.config import Config
 from nfmailguard.engine import flows_at_once
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
+from nfmailguard.ruleset import Others
+from nfmailguard.settings import Hook
 
 __all__ = [
     "Condition",
@@ -20,9 +22,11 @@ __all__ = [
     "conntrack",
     "conntrack_warnings",
     "flow_room",
+    "flowtable_warnings",
     "limit_warnings",
     "long_packets",
     "restore_warnings",
+    "translation_warnings",
 ]
 
 #: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
@@ -122,6 +126,36 @@ def restore_warnings(config: Config) -> Iterator[str]:
         rule.policy.name for rule in rules if rule.policy.commands.unknown is UnknownCommand.XALL
     ):
         yield f"{name}: it masks whole commands; what they were cannot be told, so none is restored"
+
+
+def flowtable_warnings(config: Config, others: Others) -> Iterator[str]:
+    """Flowtables, which take what is forwarded past every hook; a mail host's own traffic is in none."""
+    if config.queue.flowtables or Hook.FORWARD not in config.hooks():
+        return
+    ports = ",".join(map(str, config.ports()))
+    for name in others.flowtables:
+        yield (
+            f"flowtable {name}: what its rules put there goes past the queue, uninspected; leave tcp port {ports} out"
+            " of `flow add`, in both directions, then say queue.flowtables = true"
+        )
+
+
+def translation_warnings(config: Config, others: Others) -> Iterator[str]:
+    """What cannot be done where addresses are translated."""
+    if not others.translating or not config.needs_conntrack():
+        return
+    where = ", ".join(dict.fromkeys(name.partition(" ")[2] for name in others.translating))
+    if not config.tells_connections_apart():
+        reason = "queue.conntrack is off" if not config.queue.conntrack else "packets may pass the queue (on.*)"
+        yield (
+            f"addresses are translated ({where}): two that lead to one server, or two clients behind one, are not told"
+            f" apart, for {reason}"
+        )
+    if {"prerouting", "postrouting"} <= {name.partition(" ")[0] for name in others.translating}:
+        yield (
+            f"addresses are translated ({where}): where both the client's and the server's are, our resets reach"
+            " neither side, which wait for their time-outs"
+        )
 
 
 def long_packets() -> Iterator[str]:
