@@ -4,7 +4,8 @@ Promises: ``apply`` leaves exactly the wanted table and ``remove`` none, each in
 transaction and whatever was there before; nothing outside the table is touched. What
 cannot be done is a RulesetError of one line. Does not know who listens on the queue.
 
-    base chain of each hook ── the mark of our own packets: out again
+    base chain of output ── the mark of our own packets: off, and out again
+    base chain of each hook
       └─ by TCP port ──▶ to_server, to_client ── by the protected addresses ──▶ inspect ── counter, queue
     with offload, a base chain behind it ── a packet's mark: to its connection, which inspect lets pass then
 
@@ -14,6 +15,10 @@ table drops is never inspected. A ``ct`` expression is what makes conntrack, and
 joining of fragments, run before us, for everything in the network namespace. Where flows may be
 changed that has to be, for a rule on ports never sees a later fragment; where they are only watched
 there is none, and fragments go past the queue: its first part alone would be overtaken by the others.
+
+A packet's mark may be somebody else's: firewalls save marks with the connection and put them on its later packets
+(CONNMARK). So a mark of ours means something only where we have just put it there: that of our own packets where this
+machine sends, and none leaves with it; that which offloads, on packets that come from the queue, and none goes there.
 """
 
 from __future__ import annotations
@@ -55,10 +60,13 @@ from nfmailguard.statements import (
     Network,
     Statement,
     address,
+    connection_marked,
+    connection_with_mark,
     goto,
     marked,
     on_port,
     verdict,
+    with_mark,
 )
 
 __all__ = [
@@ -81,6 +89,8 @@ QUEUEING = "inspect"
 #: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
 HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
+#: Before conntrack, and so before anybody can save a packet's mark with its connection.
+FIRST = -450
 
 # linux/netfilter/nf_tables.h
 NFPROTO_ANY, NFPROTO_INET = 0, 1
@@ -116,7 +126,7 @@ class Ruleset:
     """Our table for queues ``queue_first`` to ``queue_last`` and the servers' TCP ``ports``.
 
     ``hooks``: of HOOKS. ``bypass``: packets pass when nobody listens on the queue.
-    ``mark``: packets that carry it are never queued. ``addresses``: the protected
+    ``mark``: packets of this machine that carry it are never queued, and lose it. ``addresses``: the protected
     servers' networks; none means all. With both ``input`` and ``output``, what the
     machine sends to itself is queued on output alone: it would be seen twice. ``conntrack``
     False: nothing in the table makes conntrack run, and what comes in parts is not queued. ``connections``,
@@ -204,6 +214,7 @@ class Ruleset:
             # A connection that conntrack has picked up at a server's packet begins at the server, to it: of the SYNs
             # of the next one it makes nothing, and the mark would stay.
             past = (
+                (UNMARK_PACKET,),
                 (BEGINS_OR_ENDS, INSPECT_CONNECTION),
                 *(
                     (on_port(field, port), DIRECTIONS[field], IN_BETWEEN, CONNECTION_OFFLOADED, COUNTER, ACCEPT_PACKET)
@@ -223,13 +234,15 @@ class Ruleset:
         for name, field in (("to_server", "daddr"), ("to_client", "saddr")):
             protected = tuple((address(field, network), goto(QUEUEING)) for network in self.addresses)
             yield Chain(name, None, protected or ((goto(QUEUEING),),))
+        if not {"input", "output"} & set(self.hooks):
+            yield Chain("ours", "output", ((marked(self.mark), with_mark(0)),), FIRST)
         for hook in self.hooks:
             twice = hook == "input" and "output" in self.hooks
             yield Chain(
                 hook,
                 hook,
                 (
-                    (marked(self.mark), ACCEPT_PACKET),
+                    *self._ours(hook),
                     *(((FROM_LOOPBACK, ACCEPT_PACKET),) if twice else ()),
                     *(
                         (on_port(field, port), verdict(f"jump {chain}", JUMP, chain))
@@ -248,6 +261,15 @@ class Ruleset:
                     for then in ((DIRECTIONS[field], OFFLOAD_CONNECTION), (UNMARK_PACKET,))
                 )
                 yield Chain(f"{hook}_offload", hook, rules, PRIORITY + 1)
+
+    def _ours(self, hook: str) -> tuple[tuple[Statement, ...], ...]:
+        """What lets our own packets out: on output, and what came over loopback from there without us."""
+        if hook == "forward" or (hook == "input" and "output" in self.hooks):
+            return ()
+        ours = (marked(self.mark), *((FROM_LOOPBACK,) if hook == "input" else ()))
+        # Who saves marks on output, before us, has saved it.
+        saved = ((*ours, connection_marked(self.mark), connection_with_mark(0)),) if self.conntrack else ()
+        return (*saved, (*ours, with_mark(0), ACCEPT_PACKET))
 
 
 def installed() -> Installed | None:
@@ -282,9 +304,13 @@ def remove() -> None:
 def _listed(chain: Chain) -> str:
     lines = [f"\tchain {chain.name} {{"]
     if chain.hook:
-        lines.append(f"\t\ttype filter hook {chain.hook} priority filter + {chain.priority}; policy accept;")
+        lines.append(f"\t\ttype filter hook {chain.hook} priority {_priority(chain.priority)}; policy accept;")
     lines += ["\t\t" + " ".join(statement.text for statement in rule) for rule in chain.rules]
     return "\n".join([*lines, "\t}", ""])
+
+
+def _priority(number: int) -> str:
+    return f"filter + {number}" if number > 0 else str(number)
 
 
 class _Nftables:

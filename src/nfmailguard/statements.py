@@ -36,10 +36,13 @@ __all__ = [
     "Network",
     "Statement",
     "address",
+    "connection_marked",
+    "connection_with_mark",
     "goto",
     "marked",
     "on_port",
     "verdict",
+    "with_mark",
 ]
 
 #: Of a packet: its connection needs no more inspection; of a connection: it is not queued.
@@ -133,6 +136,26 @@ def marked(mark: int) -> Statement:
     return Statement(f"meta mark 0x{mark:08x}", (_load("meta", key=META_MARK), _compare(struct.pack("=I", mark))))
 
 
+def connection_marked(mark: int) -> Statement:
+    return Statement(f"ct mark 0x{mark:08x}", (_load("ct", key=CT_MARK), _compare(struct.pack("=I", mark))))
+
+
+def with_mark(mark: int) -> Statement:
+    return Statement(f"meta mark set 0x{mark:08x}", (_number(mark), _store("meta", META_MARK)))
+
+
+def connection_with_mark(mark: int) -> Statement:
+    return Statement(f"ct mark set 0x{mark:08x}", (_number(mark), _store("ct", CT_MARK)))
+
+
+def _number(value: int) -> tuple[str, dict[str, Value]]:
+    return "immediate", {"dreg": NFT_REG_1, "data": {"attrs": [("NFTA_DATA_VALUE", struct.pack("=I", value))]}}
+
+
+def _store(name: str, key: int) -> tuple[str, dict[str, Value]]:
+    return name, {"sreg": NFT_REG_1, "key": key}
+
+
 FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
 ACCEPT_PACKET = verdict("accept", ACCEPT)
 COUNTER = Statement("counter", (("counter", {}),))
@@ -140,10 +163,6 @@ _OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
 _NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
 #: The registers hold marks in the host's order: x & ~bit, and ((x & ~bit) ^ bit), which is x | bit.
 _CLEAR, _SET = (_masked(_NOT_OFFLOAD, bytes(4)), _masked(_NOT_OFFLOAD, _OFFLOAD))
-
-
-def _store(name: str, key: int) -> tuple[str, dict[str, Value]]:
-    return name, {"sreg": NFT_REG_1, "key": key}
 
 
 def _flags(text: str, mask: int, value: int, operator: int = CMP_EQ) -> Statement:
@@ -220,16 +239,7 @@ TRANSLATED = Statement(
     (_load("ct", key=CT_STATUS), _masked(struct.pack("=I", NAT_STATUS), bytes(4)), _compare(bytes(4), CMP_NEQ)),
 )
 NO_SYN = _flags("(syn | ack) != syn", TCP_SYN | TCP_ACK, TCP_SYN, CMP_NEQ)
-BEGINS_IN_ITS_MIDST = Statement(
-    f"meta mark set 0x{CONNECTION_MARK:08x}",
-    (
-        (
-            "immediate",
-            {"dreg": NFT_REG_1, "data": {"attrs": [("NFTA_DATA_VALUE", struct.pack("=I", CONNECTION_MARK))]}},
-        ),
-        _store("meta", META_MARK),
-    ),
-)
+BEGINS_IN_ITS_MIDST = with_mark(CONNECTION_MARK)
 MARK_BY_CONNECTION = Statement(
     "meta mark set ct id"
     f" meta mark set meta mark & 0x{CONNECTION_MARK_MASK ^ 0xFFFFFFFF | CONNECTION_MARK:08x} | 0x{CONNECTION_MARK:08x}",
