@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pyroute2.netlink.nfnetlink.nftsocket import nft_flowtable_msg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from nfmailguard import ruleset
 from nfmailguard.cext.engine import FLOW_OCTETS
@@ -106,3 +107,60 @@ def test_what_cannot_be_done_where_addresses_are_translated() -> None:
         (line,) = gateway.beside(load(None, [other], mode="enforce"), only)
         assert reason in line
     assert gateway.beside(load(), both) == []  # nothing is reset or told apart
+
+
+def interface(
+    number: int, name: str, kind: str = "", *, flags: int = 1, master: int = 0, own: int | None = None
+) -> Any:
+    """A link as the kernel lists it."""
+    attributes: list[tuple[str, object]] = [("IFLA_IFNAME", name)]
+    if master:
+        attributes.append(("IFLA_MASTER", master))
+    if kind:
+        data = [("IFLA_INFO_KIND", kind)]
+        if own is not None:
+            data.append(("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_NF_CALL_IPTABLES", own)]}))  # type: ignore[arg-type]
+        attributes.append(("IFLA_LINKINFO", {"attrs": data}))
+    message = ifinfmsg()
+    message["index"], message["flags"], message["attrs"] = number, flags, attributes
+    message.encode()
+    read = ifinfmsg(bytes(message.data))
+    read.decode()
+    return read
+
+
+LO = interface(1, "lo", flags=9)
+
+
+def test_a_bridge_that_queues_what_it_bridges_is_found() -> None:
+    ports = [interface(number, f"port{number}", master=2) for number in (3, 4)]
+    for own, everyone, found in ((None, True, ["br0"]), (0, False, []), (1, False, ["br0"])):
+        bridge = interface(2, "br0", "bridge", own=own)
+        assert list(preflight._bridges([LO, bridge, *ports], everyone)) == found
+        assert list(preflight._bridges([LO, bridge, ports[0]], everyone)) == []  # no other side
+    assert list(preflight._bridges([LO, interface(2, "bond0", "bond"), *ports], True)) == []
+
+
+def test_the_only_interface_is_found() -> None:
+    one = interface(2, "eth0")
+    assert preflight._alone([LO]) is None
+    assert preflight._alone([LO, one]) == "eth0"
+    # What carries nothing of its own is no other.
+    less = [interface(3, "down", flags=0), interface(4, "d", "dummy"), interface(5, "port", master=2)]
+    assert preflight._alone([LO, one, *less]) == "eth0"
+    assert preflight._alone([LO, one, interface(6, "eth1")]) is None
+
+
+def test_where_interfaces_tell_nobody_apart_it_is_said_in_a_line_each() -> None:
+    found = preflight.Interfaces(("br0", "br1"), None, (("192.0.2.0/24", "eth0"),))
+    forward = load(None, [], mode="enforce")
+    told = list(preflight.interface_warnings(forward, found))
+    assert [line.partition(":")[0] for line in told] == ["bridge br0", "bridge br1", "interface eth0"]
+    assert all("on.wrong_interface holds nobody off" in line and "\n" not in line for line in told)
+    assert "192.0.2.0/24 is behind it, and the default route" in told[2]
+    (line,) = preflight.interface_warnings(forward, preflight.Interfaces(alone="eth0"))
+    assert line.startswith("interface eth0: the only one")
+    (line,) = preflight.interface_warnings(forward, preflight.Interfaces(("br0",), "br0"))  # said once
+    assert line.startswith("bridge br0: ")
+    assert list(preflight.interface_warnings(forward, preflight.Interfaces())) == []
+    assert list(preflight.interface_warnings(load(None, ["gateway.hook=input"]), found)) == []

@@ -64,6 +64,7 @@ def check(as_json: bool, **choices: Any) -> None:
         beside = gateway.beside(config, ruleset.others())
     except RulesetError as error:
         beside = [f"others' rules were not looked at, flowtables and address translation: {error}"]
+    beside += preflight.interface_warnings(config, preflight.interfaces(config))
     if as_json:
         import msgspec
 

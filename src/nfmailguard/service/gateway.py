@@ -36,6 +36,8 @@ from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK, Installed, Others
 from nfmailguard.service.preflight import (
     conntrack_warnings,
     flowtable_warnings,
+    interface_warnings,
+    interfaces,
     limit_warnings,
     long_packets,
     restore_warnings,
@@ -288,6 +290,7 @@ class Gateway:
             for note in (
                 *(note for lane in self._lanes for note in lane.notes),
                 *long_packets(),
+                *interface_warnings(self._config, interfaces(self._config)),
                 *besides,
             ):
                 self._tell(f"nfmailguard: note: {note}")
