@@ -186,9 +186,7 @@ class PackageQueue:
             self._tap.writer.incoming(data, now, packet.id, length)
         operations: list[RawOperation] = [(ACCEPT, packet.id, None, False)]
         if self._engine:
-            operations = self._engine.process(
-                data, now, packet.id, length, packet.indev, packet.outdev, connection=connection
-            )
+            operations = self._engine.process(data, now, packet.id, length, packet.indev, packet.outdev, 0, connection)
         self._carry_out(packet, operations, complete=len(data) == length)
 
     def _connection(self, packet: netfilterqueue.Packet) -> int:
