@@ -46,8 +46,9 @@ def test_every_mutation_finds_its_text_once(mutant: Mutant) -> None:
 
 #: What outlives a packet, of a flow, a stream, a session or a dialogue.
 FIELDS = (
-    "next_seq|kept_seq|known|fin|fin_seq|end|fate|age|answered|confirmed|syn_ack|widest|window_end|other_syn|interface"
-    "|towards|connection|started|earlier|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted|body_as_commands"
+    "next_seq|kept_seq|known|fin|fin_seq|end|fate|age|answered|confirmed|syn_ack|widest|window_end|interface"
+    "|towards|connection|started|notes|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted"
+    "|body_as_commands"
     "|chunk_left|last_chunk|asked"
 )
 OWNER = r"(?:\bflow|\bstream|\bother|\bsession|\bdialogue|\.stream\[[^\]]+\])"

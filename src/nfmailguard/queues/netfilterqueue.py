@@ -178,10 +178,7 @@ class PackageQueue:
         self._counts["bytes"] += length
         self._counts["truncated"] += len(data) < length
         now = self._clock()
-        mark = packet.get_mark()
-        told = self._connection_mark != 0 and mark & CONNECTION_MARK_MASK == self._connection_mark
-        if told:
-            packet.set_mark(0)
+        connection = self._connection(packet) if self._connection_mark else 0
         if self._engine:
             self._expire(now)
         self._now = now = max(self._now, now)
@@ -189,10 +186,16 @@ class PackageQueue:
             self._tap.writer.incoming(data, now, packet.id, length)
         operations: list[RawOperation] = [(ACCEPT, packet.id, None, False)]
         if self._engine:
-            operations = self._engine.process(
-                data, now, packet.id, length, packet.indev, packet.outdev, connection=mark if told else 0
-            )
+            operations = self._engine.process(data, now, packet.id, length, packet.indev, packet.outdev, 0, connection)
         self._carry_out(packet, operations, complete=len(data) == length)
+
+    def _connection(self, packet: netfilterqueue.Packet) -> int:
+        """What our table's mark tells of the packet, which leaves without it; 0: nothing."""
+        mark: int = packet.get_mark()
+        if mark & CONNECTION_MARK_MASK != self._connection_mark:
+            return 0
+        packet.set_mark(0)
+        return mark
 
     def _carry_out(self, packet: netfilterqueue.Packet, operations: list[RawOperation], *, complete: bool) -> None:
         answered = False

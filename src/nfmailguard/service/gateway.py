@@ -282,7 +282,6 @@ class Gateway:
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
-            self._give_way(stack)
             besides = self._look_around()
             self._apply_rules(stack)
             self._started = time.monotonic()
@@ -294,6 +293,7 @@ class Gateway:
                 *besides,
             ):
                 self._tell(f"nfmailguard: note: {note}")
+            self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
             self._watch()
         for lane in self._lanes:
             if lane.failure:

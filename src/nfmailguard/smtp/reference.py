@@ -13,19 +13,18 @@ from collections.abc import Sequence
 
 from nfmailguard.policy.model import Action, Policy, Restore, UnknownCommand
 from nfmailguard.policy.restoring import recovery
+from nfmailguard.smtp import secrets
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.measured import Part, Rest
 from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
 from nfmailguard.smtp.turns import Result, Turn
-from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
+from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
 __all__ = ["translate"]
 
 _LARGEST_CHUNK = 2**31 - 1
-_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
-_TAIL = 8  # bytes of a secret's end that are looked at
 
 
 class _Dialogue(Replies):
@@ -103,36 +102,16 @@ class _Dialogue(Replies):
             if self.apply and self.policy.action("command.nul") is Action.BLANK:
                 octet.become(SPACE)
         place = len(self.line) - 1
-        cut = self.cut(octet.value, place)
-        line = bytes(other.value for other in self.line[-_TAIL - 1 :])
+        cut = secrets.ends_at(self.policy, octet.value, place)
+        line = bytes(other.value for other in self.line[-secrets.TAIL - 1 :])
         if not self.cut_told and not self.recovery:
-            if self.verb_in_secret(line, place, cut):
+            if secrets.verb_in(self.policy, line, place, cut):
                 self.refuse_secret(octet.offset)
             elif cut:
                 self.cut_told = True
                 self.masking = self.report("command.line_cut", True, octet.offset) is Action.MASK
         if self.masking and octet.value != CR:
             octet.become(ord(self.policy.commands.letter))
-
-    def cut(self, value: int, place: int) -> bool:
-        """Whether what a line with a secret may hold ends before this byte: base64 where it is long, its length."""
-        return place >= self.policy.commands.secret_length or (place >= LONGEST_LINE and value not in _BASE64)
-
-    def verb_in_secret(self, line: bytes, place: int, cut: bool) -> bool:
-        """Whether at this place of AUTH's line, or one behind it, a server has read a verb that begins another.
-
-        ``line``: its last bytes, up to the one at this place; ``cut``: what is base64 ends there. Then a whole verb
-        before it, wherever it began; else the four letters that some know a verb by, where a server may begin.
-        """
-        names = {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}
-        allowed = {verb.upper() for verb in self.policy.commands.allow}
-        said = line.upper().decode("latin-1")
-        if cut:
-            verbs = [name for name in names | allowed if len(name) <= _TAIL and place - len(name) >= LONGEST_LINE - 2]
-            return place > LONGEST_LINE and said[:-1].endswith(tuple(verbs))
-        begin = place - 3
-        denied = {name[:4] for name in names - allowed if "*" not in allowed}
-        return begin >= LONGEST_LINE - 2 and begin in CUTS and said[-4:] in denied
 
     def refuse_secret(self, offset: int) -> None:
         self.cut_told = True
@@ -143,7 +122,11 @@ class _Dialogue(Replies):
 
     def end_secret(self, line: bytes, end: int) -> None:
         """The end of a long secret may be a command to a server that has read the rest as another line."""
-        if not self.cut_told and not self.recovery and self.verb_in_secret(line[-_TAIL:] + b"\r", len(line), True):
+        if (
+            not self.cut_told
+            and not self.recovery
+            and secrets.verb_in(self.policy, line[-secrets.TAIL :] + b"\r", len(line), True)
+        ):
             self.refuse_secret(end)
         self.cut_told = self.masking = False
 
@@ -241,8 +224,8 @@ class _Dialogue(Replies):
             if not begin <= place < end or (finding == cut and self.cut_told):
                 continue
             if finding == cut and name == "AUTH":
-                base64_ends = self.cut(octets[place], place)
-                if self.verb_in_secret(octets[: place + 1], place, base64_ends):
+                base64_ends = secrets.ends_at(self.policy, octets[place], place)
+                if secrets.verb_in(self.policy, octets[: place + 1], place, base64_ends):
                     self.refuse_secret(line[place].offset)
                     self.masked_from = place if self.masking else len(line)
                     continue
@@ -256,7 +239,9 @@ class _Dialogue(Replies):
         verb = VERBS[VERB_INDEX[name]] if begin and name in VERB_INDEX else UNKNOWN
         if verb.argument is Argument.SECRET:
             for at in range(LONGEST_LINE - 2, len(octets)):
-                if self.cut(octets[at], at) or self.verb_in_secret(octets[at - _TAIL : at + 1], at, False):
+                if secrets.ends_at(self.policy, octets[at], at) or secrets.verb_in(
+                    self.policy, octets[at - secrets.TAIL : at + 1], at, False
+                ):
                     return min(at, self.policy.commands.secret_length)
             return min(len(octets), self.policy.commands.secret_length)
         allowed = {verb.upper() for verb in self.policy.commands.allow}

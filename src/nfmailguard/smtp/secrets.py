@@ -1,0 +1,37 @@
+"""Lines with a secret (RFC 4954 4): what of a long one a server may take for another line.
+
+Promises: plain functions of a line's bytes; for the obvious model. Does not know dialogues.
+"""
+
+from __future__ import annotations
+
+from nfmailguard.policy.model import Policy
+from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, VERBS
+
+__all__ = ["TAIL", "ends_at", "verb_in"]
+
+#: Bytes of a secret's end that are looked at.
+TAIL = 8
+_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+
+
+def ends_at(policy: Policy, value: int, place: int) -> bool:
+    """Whether what such a line may hold ends before this byte: base64 where it is long, its length."""
+    return place >= policy.commands.secret_length or (place >= LONGEST_LINE and value not in _BASE64)
+
+
+def verb_in(policy: Policy, line: bytes, place: int, ends: bool) -> bool:
+    """Whether at this place of the line a server has read a verb that begins another.
+
+    ``line``: its last bytes, up to the one at this place; ``ends``: as ``ends_at`` says. Then a whole verb
+    before it, wherever it began; else the four letters that some know a verb by, where a server may begin.
+    """
+    names = {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}
+    allowed = {verb.upper() for verb in policy.commands.allow}
+    said = line.upper().decode("latin-1")
+    if ends:
+        verbs = [name for name in names | allowed if len(name) <= TAIL and place - len(name) >= LONGEST_LINE - 2]
+        return place > LONGEST_LINE and said[:-1].endswith(tuple(verbs))
+    begin = place - 3
+    denied = {name[:4] for name in names - allowed if "*" not in allowed}
+    return begin >= LONGEST_LINE - 2 and begin in CUTS and said[-4:] in denied
