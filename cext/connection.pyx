@@ -180,6 +180,7 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
     flow.identity.rule = <uint8_t> choose_rule(
         core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     flow.ruling = &core.rules[flow.identity.rule].ruling
+    flow.connection = packet.queued.connection
     session_open(&flow.session, &core.grammar)
     return flow
 
@@ -307,6 +308,25 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
         return True                                # not known, or this machine is the server
     # What this machine sends itself came in nowhere (0).
     return packet.queued.in_interface in (flow.towards, 0)
+
+
+cdef bint belongs(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    """Whether a packet that another entry of conntrack's is of has its place in the flow all the same.
+
+    Two entries, of two addresses that lead to one server, or of one that was forgotten and picked up anew, may have
+    the same addresses and ports here and not beyond. A client's address is translated behind us, so a SYN does not
+    tell of it yet, and the server's answer does.
+    """
+    if not flow.stream[1].known:
+        return True                                # its beginning was not seen
+    if not packet.flags & TCP_SYN:
+        return False
+    if flow_closed(flow) or flow.fate > FLOW_PASSED:
+        return True                                # another flow, if any
+    if flow.syn_ack or not (to_server or flow.connection == 0):
+        return False
+    flow.connection = packet.queued.connection     # the latest one counts, as a SYN's numbers do
+    return True
 
 
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:

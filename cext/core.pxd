@@ -41,6 +41,7 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_COOKIE                # an ACK that could open another connection
     DROP_EARLY                 # before the greeting
     DROP_MEMORY                # none to keep it in at the moment: its sender repeats it
+    DROP_CONNECTION            # conntrack takes it for another connection's
     DROP_REASONS
 
 # One FlowRule: which flows, and how they are ruled.

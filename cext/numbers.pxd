@@ -83,6 +83,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_NOT_RECOVERABLE
     STREAM_END_KEPT
     COMMAND_LINE_CUT
+    PACKET_OTHER_CONNECTION
 
 cdef enum:  # DataState: what the last octets of a message were
     DATA_TEXT = 0

@@ -27,6 +27,7 @@ from nfmailguard.cext.smtp cimport (
     MOST_KEYWORDS,
     MOST_VERBS,
     NAME_OCTETS,
+    PACKET_OTHER_CONNECTION,
     PACKET_WRONG_INTERFACE,
     RESTORE_COMMANDS,
     RESTORE_NOT_RECOVERABLE,
@@ -54,7 +55,7 @@ NUMBERS = {
     "restore.not_recoverable": RESTORE_NOT_RECOVERABLE, "restore commands": RESTORE_COMMANDS,
     "restore replies": RESTORE_REPLIES, "reset": ACTION_RESET, "ok": FORM_OK,
     "NOOP": VERB_NOOP, "XCLIENT": VERB_XCLIENT,
-    "command.line_cut": COMMAND_LINE_CUT,
+    "command.line_cut": COMMAND_LINE_CUT, "packet.other_connection": PACKET_OTHER_CONNECTION,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
 

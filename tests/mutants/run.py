@@ -35,7 +35,13 @@ STAMP = "built"  # of a harness: what it was built from, there
 #: What a rule's own tests depend on, and what all tests do.
 OWN = (
     *("pyproject.toml", "cext", "src/nfmailguard/engine.py", "src/nfmailguard/ruleset.py", "src/nfmailguard/policy"),
-    *("src/nfmailguard/smtp", "tests/rules", "tests/support", "tests/stream/receiver.py"),
+    *(
+        "src/nfmailguard/statements.py",
+        "src/nfmailguard/smtp",
+        "tests/rules",
+        "tests/support",
+        "tests/stream/receiver.py",
+    ),
 )
 ALL = ("pyproject.toml", "cext", "src", "tests")
 OTHERS = ("tests/rules", "tests/unit tests/vectors tests/flows", "tests/stream")
