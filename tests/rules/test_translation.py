@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from nfmailguard.policy.model import Action, CommandPolicy, Policy
+from nfmailguard.ruleset import Ruleset
 from tests.rules.gateway import ACCEPT, DROP, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, FIN, RST, SYN
 
@@ -110,3 +111,14 @@ def test_translated_or_what_the_profile_says(action: Action, kinds: list[int]) -
     assert connection.send(True, payload=b"NOOP\r\n", connection=8) == kinds
     assert connection.names == [OTHER]
     assert connection.gateway.watched_names.count(OTHER) == 1
+
+
+def test_translated_packets_without_a_mark_get_one_of_their_own_connections() -> None:
+    """Conntrack's first packet of a connection, if it is no SYN, gets one that no connection has."""
+    lines = Ruleset(0, 0, [25], ["forward"], connections=True).render().splitlines()
+    marking = [line.strip() for line in lines if "meta mark set" in line]
+    translated = "meta mark 0x00000000 ct status snat,dnat "
+    assert marking == [
+        f"{translated}ct state new tcp flags & (syn | ack) != syn meta mark set 0x60000000",
+        f"{translated}meta mark set ct id meta mark set meta mark & 0x6fffffff | 0x60000000",
+    ]
