@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.mutants.table import ROOT, Mutant, mutants, tests_of
+from tests.mutants.table import ROOT, Mutant, mutants, sources, tests_of
 
 WORK = ROOT / "build" / "mutants"
 TREE, BASE, RESULTS = WORK / "tree", WORK / "base", WORK / "results.json"
@@ -104,7 +104,7 @@ def put(place: Path, content: bytes) -> None:
     """Writes a file of the tree so that the next build takes it for changed."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content)
-    for path in TREE.glob("cext/*.pyx") if place.suffix == ".h" else ():
+    for path in TREE.glob("cext/**/*.pyx") if place.suffix == ".h" else ():
         if "nm_" in path.read_text():
             path.touch()  # setuptools does not look at who uses a header
 
@@ -174,8 +174,8 @@ def must_pass(suites: str) -> None:
 def check(mutant: Mutant) -> Result:
     """Applies one mutation, builds and tests."""
     begun = time.monotonic()
-    place = TREE / mutant.file
-    before, text = place.read_bytes(), mutant.changed(TREE)
+    place, text = mutant.changed(sources(TREE))
+    before = place.read_bytes()
     try:
         put(place, text.encode())
         build()
@@ -214,7 +214,7 @@ def table(results: list[tuple[Mutant, Result]]) -> str:
         seen = f"`{result.caught.rpartition('::')[2]}`" if result.caught else "**nothing**"
         if result.caught and not result.own:
             seen = f"{seen}, which is another rule's"
-        lines.append(f"| `{mutant.rule}` | {mutant.what} | `{mutant.file}` | {seen} |")
+        lines.append(f"| `{mutant.rule}` | {mutant.what} | `{mutant.where}` | {seen} |")
     return "\n".join(lines) + "\n"
 
 
@@ -236,8 +236,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the table into docs/testing.md")
     arguments = parser.parse_args()
     chosen = mutants(arguments.only)
+    here = sources(ROOT)
     for mutant in chosen:
-        mutant.changed(ROOT)
+        mutant.changed(here)
     prepare(fresh=arguments.fresh)
     must_pass(OTHERS[0])
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
