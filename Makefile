@@ -23,7 +23,7 @@ lint: build ## formatting, ruff, mypy, cython-lint
 	ruff format --check
 	ruff check
 	mypy
-	cython-lint cext/*.pyx cext/*.pxd tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/exhaustive/*.pyx
+	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/exhaustive/*.pyx
 
 test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh
@@ -66,7 +66,10 @@ bench-hostile: build ## what hostile octets cost beside honest text, in instruct
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate
-	cython -3 --annotate -I src -o build/annotate/ src/nfmailguard/cext/*.pyx
+	@for source in $$(find cext -name '*.pyx'); do \
+	    module=nfmailguard.$$(echo $${source%.pyx} | tr / .); \
+	    cython -3 --annotate -I build/include --module-name $$module -o build/annotate/$$module.c $$source || exit 1; done
 
 clean: ## removes what was built, keeps .venv
-	rm -rf build dist cext/*.c cext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src/nfmailguard/cext -name '*.so' -delete
