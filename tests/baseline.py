@@ -36,7 +36,9 @@ from nfmailguard.bench.dialogues import captures as benchmark_traffic
 from nfmailguard.bench.dialogues import write_pcap
 from nfmailguard.config import load
 from nfmailguard.engine import Engine
+from nfmailguard.errors import ConfigError
 from nfmailguard.events.eve import EveWriter
+from nfmailguard.policy.cisco import read as read_cisco
 from nfmailguard.policy.load import profile_names
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from nfmailguard.replay import replay
@@ -77,6 +79,7 @@ class Tape:
     outputs: Any = field(default_factory=hashlib.sha256)
     events: Any = field(default_factory=hashlib.sha256)
     counters: dict[str, int] = field(default_factory=dict)
+    faults: int = 0
     _flows: dict[bytes, bytes] = field(default_factory=dict)
 
     def put(self, *what: object) -> None:
@@ -123,6 +126,7 @@ class Recorder:
     def __init__(self) -> None:
         self.tape = Tape("")
         self.lines: list[str] = []
+        self.faults: list[str] = []  # cases in which what played it objected
         self.engines: dict[Engine, EveWriter] = {}
 
     @contextlib.contextmanager
@@ -184,6 +188,8 @@ class Recorder:
             for counter, count in engine.counters().items():
                 tape.counters[counter] = tape.counters.get(counter, 0) + count - known.get(counter, 0)
         self.lines.append(tape.line())
+        if tape.faults:
+            self.faults.append(tape.name)
 
 
 # Vectors.
@@ -240,6 +246,27 @@ def vectors(recorder: Recorder) -> Iterator[str]:
             for cut in range(1, min(len(whole), MOST_CUTS)):
                 packets = [(case.to_server, whole[:cut]), (case.to_server, whole[cut:])]
                 _talk(Engine([rule], limits=SMALL), [*case.before, *packets], 4)
+
+
+#: For policies that come with no dialogue of their own: something of everything.
+TALK = [
+    (False, b"220 mail2.example ESMTP Postfix 2.0\r\n"),
+    (True, b"EHLO client.example\r\n"),
+    (False, b"250-mail2.example\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-X-OWN\r\n250 CHUNKING\r\n"),
+    (True, b"TURN\r\n"),
+    (False, b"502 no\r\n"),
+    (True, b"MAIL FROM:<a|b%c@client.example> SIZE=100\r\n"),
+    (False, b"250 ok\r\n"),
+    *[(True, b"RCPT TO:<" + b"x" * 70 + b"@mail2.example>\r\n"), (False, b"550 who?\r\n")] * 3,
+    (True, b"RCPT TO:<b@mail2.example>\r\n"),
+    (False, b"250 ok\r\n"),
+    (True, b"DATA\r\n"),
+    (False, b"354 go on\r\n"),
+    (True, b"To: b@mail2.example\r\nSubject: " + b"y" * 1200 + b"\r\n\r\nbare\nnul\0\r\n" + b"z" * 1100 + b"\r\n.\r\n"),
+    (False, b"250 queued\r\n"),
+    (True, b"STARTTLS\r\n"),
+    (False, b"220 go on\r\n"),
+]
 
 
 # Captures.
@@ -322,9 +349,18 @@ def corpus(recorder: Recorder) -> Iterator[str]:
             data = path.read_bytes()
             case = f"corpus{'-tight' if _is_tight(name, data) else ''}/{name}/{path.parent.parent.name}/{path.name}"
             yield case
-            with recorder.case(case, clock=False, keep=True) as tape:
+            with recorder.case(case, clock=False, keep=target.sanitized) as tape:
                 gate.begin_digest()
-                tape.put(run(data) or "", gate.digest())
+                fault = run(data)
+                tape.faults += fault is not None
+                tape.put(int(fault is not None), gate.digest())
+                if name == "cisco":
+                    with contextlib.suppress(ConfigError):
+                        for policy in read_cisco(data.decode("utf-8", "surrogateescape")).policies:
+                            Engine([FlowRule(Mode.ENFORCE, policy)], limits=SMALL)
+                if name in ("cisco", "config"):
+                    for engine in [engine for engine in recorder.engines if engine.counters()["packets"] == 0]:
+                        _talk(engine, TALK, 4)
             if name == "captures":
                 with tempfile.TemporaryDirectory() as folder:
                     (capture := Path(folder) / "in.pcap").write_bytes(data[1:])
@@ -355,7 +391,8 @@ def _seeds(
                 try:
                     play(seed + run)
                 except AssertionError as violation:
-                    tape.put(f"{seed + run}: {violation}")
+                    tape.faults += 1
+                    tape.put(type(violation).__name__)
         deliveries -= tape.packets
         seed += RUNS_A_CASE
 
@@ -391,8 +428,6 @@ def floods(recorder: Recorder, deliveries: int) -> Iterator[str]:
 
 def record(folders: list[Path], only: list[str], deliveries: int) -> list[str]:
     """The lines of all cases."""
-    os.environ["TZ"] = "UTC"
-    time.tzset()
     recorder = Recorder()
     parts: dict[str, Callable[[], Iterator[str]]] = {
         "vectors": lambda: vectors(recorder),
@@ -413,6 +448,8 @@ def record(folders: list[Path], only: list[str], deliveries: int) -> list[str]:
             packets = sum(int(line.split("\t")[1]) for line in recorder.lines[cases_before:])
             took = time.monotonic() - began
             _say(f"{name}: {len(recorder.lines) - cases_before:,} cases, {packets:,} packets, {took:.0f} s")
+    if recorder.faults:
+        _say(f"{len(recorder.faults)} cases break a rule: {', '.join(recorder.faults[:20])}")
     return recorder.lines
 
 
@@ -444,6 +481,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.file and not options.compare:
         parser.error("FILE or --compare")
+    os.environ["TZ"] = "UTC"  # events have local times
+    time.tzset()
     lines = record(options.captures, options.only, options.deliveries)
     if options.file:
         options.file.write_text("".join(f"{line}\n" for line in lines))
