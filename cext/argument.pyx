@@ -22,8 +22,10 @@ from nfmailguard.cext.smtp cimport (
     COMMAND_TOO_LONG,
     PHASE_ARGUMENT,
     PHASE_SASL,
+    SECRET_OCTETS,
     VERB_BDAT,
     VERB_MAIL,
+    name_begins,
     report,
     upper,
 )
@@ -31,6 +33,7 @@ from nfmailguard.cext.smtp cimport (
 cdef enum:
     SPACE = 32
     CLOSING_BRACKET = 62
+    FIRST_LETTERS = 4                  # by which some servers know a verb
 
 cdef enum:                             # of Dialogue.reported; NUL's is in argument.pxd
     REPORTED_LENGTH = 1
@@ -151,8 +154,54 @@ cdef inline bint out_of_reach(Scene *scene, Dialogue *dialogue, uint8_t octet) n
     return True
 
 
+cdef bint ends_in_verb(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # Whether the last letters of a line of `line_length` bytes are a verb, where a server may have given up the rest.
+    cdef uint32_t verb, i, length
+    cdef const uint8_t *name
+    for verb in range(1, scene.grammar.verb_count):
+        length = scene.grammar.verbs[verb].length
+        name = scene.grammar.verbs[verb].octets
+        if length == 0 or length > sizeof(dialogue.tail):
+            continue
+        if dialogue.line_length - length < scene.ruling.longest_line - 2:
+            continue                               # no server gives a line up before
+        i = 0
+        while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
+            i += 1
+        if i == length:
+            return True
+    return False
+
+
+cdef bint begins_verb(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # Whether the last four bytes stand where a known server begins another line, and begin a verb that is denied:
+    # some know verbs by four letters, whatever follows them (sendmail's MAIL, and many home-made servers).
+    cdef uint32_t begin = dialogue.line_length - FIRST_LETTERS
+    cdef const uint8_t *letters = dialogue.tail + sizeof(dialogue.tail) - FIRST_LETTERS
+    cdef uint8_t verb
+    if (begin < scene.ruling.longest_line - 2 or begin >= SECRET_OCTETS
+            or not scene.ruling.cuts[begin >> 3] >> (begin & 7) & 1):
+        return False
+    verb = scene.grammar.first_verb[letters[0]]
+    while verb:
+        if not scene.ruling.allow[verb] and name_begins(&scene.grammar.verbs[verb], letters, FIRST_LETTERS):
+            return True
+        verb = scene.grammar.next_verb[verb]
+    return False
+
+
+cdef void refuse_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    dialogue.reported |= REPORTED_CUT
+    if report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+        dialogue.mask_rest = 1
+    # Its letters have left, or all but the last: only what follows can still be kept.
+    if scene.ruling.hold and scene.verdict == ACTION_PASS:
+        scene.verdict = ACTION_RESET
+
+
 cdef void measure_line(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t offset) noexcept nogil:
     # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
+    cdef bint secret = with_secret(scene, dialogue)
     if (scene.ruling.line_length and dialogue.line_length > scene.ruling.line_length
             and not dialogue.reported & REPORTED_LENGTH and dialogue.phase != PHASE_SASL):
         dialogue.reported |= REPORTED_LENGTH
@@ -163,12 +212,19 @@ cdef void measure_line(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t
         if scene.verdict != ACTION_PASS:
             return
     if not dialogue.reported & REPORTED_CUT and out_of_reach(scene, dialogue, octet):
-        dialogue.reported |= REPORTED_CUT
-        if report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
-            dialogue.mask_rest = 1
-    if with_secret(scene, dialogue):
+        dialogue.line_length -= 1
+        if secret and ends_in_verb(scene, dialogue):
+            refuse_secret(scene, dialogue, offset)
+        dialogue.line_length += 1
+        if not dialogue.reported & REPORTED_CUT:
+            dialogue.reported |= REPORTED_CUT
+            if report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+                dialogue.mask_rest = 1
+    if secret:
         memmove(dialogue.tail, dialogue.tail + 1, sizeof(dialogue.tail) - 1)
         dialogue.tail[sizeof(dialogue.tail) - 1] = upper(octet)
+        if scene.ruling.longest_line and not dialogue.reported & REPORTED_CUT and begins_verb(scene, dialogue):
+            refuse_secret(scene, dialogue, offset)
 
 
 cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
@@ -185,24 +241,6 @@ cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
 
 cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
-    cdef uint32_t verb, i, length
-    cdef const uint8_t *name
-    if (not with_secret(scene, dialogue) or dialogue.reported & REPORTED_CUT or scene.ruling.longest_line == 0
-            or dialogue.line_length <= scene.ruling.longest_line):
-        return
-    for verb in range(1, scene.grammar.verb_count):
-        length = scene.grammar.verbs[verb].length
-        name = scene.grammar.verbs[verb].octets
-        if length == 0 or length > sizeof(dialogue.tail):
-            continue
-        if dialogue.line_length - length < scene.ruling.longest_line - 2:
-            continue                               # no server gives a line up before
-        i = 0
-        while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
-            i += 1
-        if i == length:
-            report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0)
-            # Its letters have left: only its end can still be kept.
-            if scene.ruling.hold and scene.verdict == ACTION_PASS:
-                scene.verdict = ACTION_RESET
-            return
+    if (with_secret(scene, dialogue) and not dialogue.reported & REPORTED_CUT
+            and 0 < scene.ruling.longest_line < dialogue.line_length and ends_in_verb(scene, dialogue)):
+        refuse_secret(scene, dialogue, offset)

@@ -12,6 +12,8 @@ cdef enum:
     MOST_KEYWORDS = 64
     MOST_FINDINGS = 64
     NAME_OCTETS = 24           # the longest verb or keyword a table holds
+    SECRET_OCTETS = 16384      # of a line with a secret that are looked at
+    CUT_BYTES = 2048           # a bit for each of them
     LINE_OCTETS = 254          # of a line, as much as events show
 
 # Indexes the tables and the code share; checked against the Python tables when they are loaded.
@@ -219,6 +221,7 @@ cdef struct Ruling:
     uint32_t longest_line      # what every server reads as one
     uint32_t longest_parameters  # the same where extensions may lengthen it
     uint32_t longest_secret    # of AUTH's line, and of one behind it
+    uint8_t cuts[CUT_BYTES]    # bits: where in one a server may find another line's beginning
     uint32_t near_length       # a line of so many octets has reached none of these, nor will its next few
     uint32_t sender_length
     uint32_t recipients

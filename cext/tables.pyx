@@ -159,6 +159,8 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.longest_line = table["longest_line"]
     ruling.longest_parameters = table["longest_parameters"]
     ruling.longest_secret = table["longest_secret"]
+    for cut in table["cuts"]:
+        ruling.cuts[<uint32_t> cut >> 3] |= <uint8_t> (1 << (<uint32_t> cut & 7))
     ruling.near_length = table["near_length"]
     ruling.sender_length = table["sender_length"]
     ruling.recipients = table["recipients"]

@@ -33,7 +33,7 @@ from nfmailguard.policy.model import (
 )
 from nfmailguard.policy.restoring import Recovery, recovery
 from nfmailguard.smtp.states import State, next_state
-from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Input
+from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Input
 
 __all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
 
@@ -119,6 +119,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "longest_line": 0 if restoring else LONGEST_LINE,
         "longest_parameters": LONGEST_PARAMETERS if everything or "EHLO" in allowed else LONGEST_LINE,
         "longest_secret": commands.secret_length,
+        "cuts": CUTS,
         # 16 octets before: of a secret the last ones are kept.
         "near_length": min(commands.line_length or LONGEST_LINE, commands.secret_length, LONGEST_LINE - 16),
         "sender_length": address.sender_length or 0,

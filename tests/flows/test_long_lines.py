@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nfmailguard.policy.load import load_profile
@@ -75,6 +75,8 @@ def test_long_lines_are_what_the_model_says(
 def test_long_lines_are_the_same_however_they_are_cut(lines: list[bytes], cuts: set[int]) -> None:
     policy = loose(load_profile("pix70"))
     octets = b"".join(lines)
+    # What follows AUTH waits for its reply, in another segment; and a bare CR is made the end of a line.
+    assume(not lines[-1].startswith(SECRET) or b"\r" not in lines[-1][:-2])
     places = [0, *sorted(cut for cut in cuts if cut < len(octets)), len(octets)]
     begin = [Turn(False, b"220 x\r\n")]
     whole = core(policy, [*begin, Turn(True, octets)], Mode.ENFORCE)

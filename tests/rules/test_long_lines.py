@@ -172,12 +172,44 @@ def test_long_secret_that_ends_in_a_verb_resets(family: int, verb: bytes, size: 
         connection = Connection(Gateway(EXTENDED), family).greeted()
         for to_server, octets in before:
             connection.say(to_server, octets)
-        line = begin + b"A" * (2048 - len(begin)) + verb
+        line = begin + b"A" * (2100 - len(begin)) + verb
         kinds = [connection.client(part) for part in (line[:size], line[size:], b"\r\n") if part]
         assert all(kind == [ACCEPT] for kind in kinds[:-1])
         assert kinds[-1] == RESET
         assert not connection.server_reads.endswith(verb + b"\r\n")
         assert connection.names == ["command.line_cut"]
+
+
+@families
+@pytest.mark.parametrize("verb", [b"EXPN", b"starttls", b"TURN"])
+@pytest.mark.parametrize("behind", [b" root", b"AAAA", b"="])
+@pytest.mark.parametrize("size", [7, 20000])
+def test_long_secret_has_no_verb_s_letters_where_servers_cut(
+    family: int, verb: bytes, behind: bytes, size: int
+) -> None:
+    for place in (511, 1000, 1024, 2047, 2048, 4096, 6144, 8192):
+        for before, begin in ((BEHIND_AUTH, b""), ((), b"AUTH PLAIN ")):
+            connection = Connection(Gateway(EXTENDED), family).greeted()
+            for to_server, octets in before:
+                connection.say(to_server, octets)
+            line = begin + b"A" * (place - len(begin)) + verb + behind + b"\r\n"
+            kinds = [connection.client(line[at : at + size]) for at in range(0, len(line), size)]
+            assert RESET in kinds
+            assert verb[:4] not in connection.server_reads
+            assert connection.names == ["command.line_cut"]
+
+
+@pytest.mark.parametrize("place", [513, 700, 1500, 12000])
+def test_long_secret_with_a_word_behind_a_verb_s_letters_resets(place: int) -> None:
+    connection = Connection(Gateway(EXTENDED)).greeted()
+    for to_server, octets in BEHIND_AUTH:
+        connection.say(to_server, octets)
+    assert connection.client(b"A" * place + b"EXPN root\r\n") == RESET
+
+
+def test_long_secret_may_have_a_verb_s_letters_where_nobody_cuts() -> None:
+    connection = Connection(Gateway(EXTENDED)).greeted()
+    assert connection.client(b"AUTH PLAIN " + b"A" * 1500 + b"EXPNAAAA\r\n") == [ACCEPT]
 
 
 def test_long_secret_that_ends_in_a_verb_within_512_octets_is_one_line_to_all() -> None:

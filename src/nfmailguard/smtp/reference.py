@@ -19,13 +19,13 @@ from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
 from nfmailguard.smtp.turns import Result, Turn
-from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
+from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
 __all__ = ["translate"]
 
 _LARGEST_CHUNK = 2**31 - 1
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
-_TAIL = 8  # octets of a secret's end that are looked at
+_TAIL = 8  # bytes of a secret's end that are looked at
 
 
 class _Dialogue(Replies):
@@ -103,25 +103,49 @@ class _Dialogue(Replies):
             if self.apply and self.policy.action("command.nul") is Action.BLANK:
                 octet.become(SPACE)
         place = len(self.line) - 1
-        word = place >= LONGEST_LINE and octet.value not in _BASE64
-        if (place >= self.policy.commands.secret_length or word) and not self.recovery and not self.cut_told:
-            self.cut_told = True
-            self.masking = self.report("command.line_cut", True, octet.offset) is Action.MASK
+        cut = self.cut(octet.value, place)
+        line = bytes(other.value for other in self.line[-_TAIL - 1 :])
+        if not self.cut_told and not self.recovery:
+            if self.verb_in_secret(line, place, cut):
+                self.refuse_secret(octet.offset)
+            elif cut:
+                self.cut_told = True
+                self.masking = self.report("command.line_cut", True, octet.offset) is Action.MASK
         if self.masking and octet.value != CR:
             octet.become(ord(self.policy.commands.letter))
 
+    def cut(self, value: int, place: int) -> bool:
+        """Whether what a line with a secret may hold ends before this byte: base64 where it is long, its length."""
+        return place >= self.policy.commands.secret_length or (place >= LONGEST_LINE and value not in _BASE64)
+
+    def verb_in_secret(self, line: bytes, place: int, cut: bool) -> bool:
+        """Whether at this place of AUTH's line, or one behind it, a server has read a verb that begins another.
+
+        ``line``: its last bytes, up to the one at this place; ``cut``: what is base64 ends there. Then a whole verb
+        before it, wherever it began; else the four letters that some know a verb by, where a server may begin.
+        """
+        names = {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}
+        allowed = {verb.upper() for verb in self.policy.commands.allow}
+        said = line.upper().decode("latin-1")
+        if cut:
+            verbs = [name for name in names | allowed if len(name) <= _TAIL and place - len(name) >= LONGEST_LINE - 2]
+            return place > LONGEST_LINE and said[:-1].endswith(tuple(verbs))
+        begin = place - 3
+        denied = {name[:4] for name in names - allowed if "*" not in allowed}
+        return begin >= LONGEST_LINE - 2 and begin in CUTS and said[-4:] in denied
+
+    def refuse_secret(self, offset: int) -> None:
+        self.cut_told = True
+        self.masking = self.report("command.line_cut", True, offset) is Action.MASK
+        if self.holds:
+            self.result.ended = Action.RESET
+            raise Ended
+
     def end_secret(self, line: bytes, end: int) -> None:
         """The end of a long secret may be a command to a server that has read the rest as another line."""
-        told, self.cut_told, self.masking = self.cut_told, False, False
-        if told or self.recovery or len(line) <= LONGEST_LINE:
-            return
-        tail = line[-_TAIL:].upper()
-        verbs = [verb.name.encode() for verb in VERBS if 0 < len(verb.name) <= _TAIL and verb.name[0] != "<"]
-        if any(tail.endswith(verb) and len(line) - len(verb) >= LONGEST_LINE - 2 for verb in verbs):
-            self.report("command.line_cut", True, end)
-            if self.holds:
-                self.result.ended = Action.RESET
-                raise Ended
+        if not self.cut_told and not self.recovery and self.verb_in_secret(line[-_TAIL:] + b"\r", len(line), True):
+            self.refuse_secret(end)
+        self.cut_told = self.masking = False
 
     def command(self, line: list[Octet], end: Octet) -> None:
         """One command line, without its CRLF."""
@@ -216,6 +240,12 @@ class _Dialogue(Replies):
         ):
             if not begin <= place < end or (finding == cut and self.cut_told):
                 continue
+            if finding == cut and name == "AUTH":
+                base64_ends = self.cut(octets[place], place)
+                if self.verb_in_secret(octets[: place + 1], place, base64_ends):
+                    self.refuse_secret(line[place].offset)
+                    self.masked_from = place if self.masking else len(line)
+                    continue
             action = self.report(finding, True, line[place].offset, name)
             if finding != "command.nul":
                 self.cut_told |= finding == cut or self.policy.action(finding) is Action.MASK
@@ -225,15 +255,18 @@ class _Dialogue(Replies):
         """How many octets of a line, from its verb or from behind it, every server reads as one."""
         verb = VERBS[VERB_INDEX[name]] if begin and name in VERB_INDEX else UNKNOWN
         if verb.argument is Argument.SECRET:
-            words = (place for place, octet in enumerate(octets) if place >= LONGEST_LINE and octet not in _BASE64)
-            return min(next(words, len(octets)), self.policy.commands.secret_length)
+            for at in range(LONGEST_LINE - 2, len(octets)):
+                if self.cut(octets[at], at) or self.verb_in_secret(octets[at - _TAIL : at + 1], at, False):
+                    return min(at, self.policy.commands.secret_length)
+            return min(len(octets), self.policy.commands.secret_length)
         allowed = {verb.upper() for verb in self.policy.commands.allow}
         return LONGEST_PARAMETERS if verb.long and allowed & {"EHLO", "*"} else LONGEST_LINE
 
     def hide(self, line: list[Octet]) -> None:
         """What stands behind what a server reads as one line."""
         for octet in line[self.masked_from :]:
-            octet.become(ord(self.policy.commands.letter))
+            if octet.value != CR:  # it may begin the line's end
+                octet.become(ord(self.policy.commands.letter))
 
     def argument(self, verb: Verb, argument: list[Octet], behind: int, end: Octet | None) -> int | None:
         """The argument of a verb that passed; a chunk's size. ``behind``: the offset behind the verb."""
@@ -272,7 +305,8 @@ class _Dialogue(Replies):
         if self.report(finding, True, line[0].offset, shown) is not Action.MASK:
             return False
         for octet, value in zip(line, masked_command(commands, size, len(line)), strict=False):
-            octet.become(value)
+            if octet.value != CR:  # as in ``hide``
+                octet.become(value)
         return True
 
     def address(self, verb: Verb, argument: list[Octet]) -> None:

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import msgspec
 
-__all__ = ["LONGEST_LINE", "LONGEST_PARAMETERS", "VERBS", "VERB_INDEX", "Argument", "Input", "Verb"]
+__all__ = ["CUTS", "LONGEST_LINE", "LONGEST_PARAMETERS", "VERBS", "VERB_INDEX", "Argument", "Input", "Verb"]
 
 #: Octets of a line, without its CRLF, that every server reads as one. RFC 5321 4.5.3.1.4 has 510; ASA takes 512
 #: (S-ASA13), and of two octets more no server can read a verb.
@@ -19,6 +19,16 @@ LONGEST_LINE = 512
 #: The same of a line with parameters: older Postfix, older Exim and sendmail give it up at 2048. RFC 3461 5.4
 #: and RFC 4954 5 add at most 500 octets a parameter.
 LONGEST_PARAMETERS = 2000
+#: Bytes of a line with a secret that we look at: the most RFC 4954 4 has, with room.
+_SECRET = 1 << 14
+#: Where in a line a server may find the beginning of another: behind as many bytes as one is known to read at
+#: once (RFC 5321 4.5.3.1.4; Exim's, sendmail's and older Postfix' buffers), two fewer to one more, and again.
+CUTS = frozenset(
+    begin
+    for size in (512, 998, 1000, 1024, 2048, 4096, 8192)
+    for piece in range(size - 2, size + 2)
+    for begin in range(piece, _SECRET, piece)
+)
 
 
 class Input(IntEnum):

@@ -65,11 +65,11 @@ for _name, _line, _what in (
     )(said(_line, 16385))
 
 
-def sasl(size: int) -> Callable[[Attack], None]:
+def sasl(size: int, evil: bytes = EVIL) -> Callable[[Attack], None]:
     def run(attack: Attack) -> None:
         connection = attack.session(b"EHLO")
         connection.say(b"AUTH LOGIN\r\n")
-        connection.put_each(b"A" * size + EVIL, SEGMENT)
+        connection.put_each(b"A" * size + evil, SEGMENT)
         attack.wait(0.05)
 
     return run
@@ -82,6 +82,12 @@ for _size in (2048, 4096, 8192, 12288):
         options=OPEN,
         server=Personality(buffer=_size),
     )(sasl(_size))
+    technique(
+        f"long-sasl-letters-{_size}",
+        f"a line behind AUTH of {_size} octets, letters behind the verb's: a server may know it by its first four",
+        options=OPEN,
+        server=Personality(buffer=_size),
+    )(sasl(_size, EVIL[:4] + b"AAAA\r\n"))
 
 
 def crossed(octets: bytes, *, cut: int = 0) -> Callable[[Attack], None]:
