@@ -23,7 +23,7 @@ lint: build ## formatting, ruff, mypy, cython-lint
 	ruff format --check
 	ruff check
 	mypy
-	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/exhaustive/*.pyx
+	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/exhaustive/*.pyx tests/exhaustive/*.pxd
 
 test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh

@@ -22,6 +22,8 @@ cdef void account(Core *core, Flow *flow, uint64_t now) noexcept nogil
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil
 # Whether `need` more bytes are within the shares of the flow and its source.
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil
+# How many bytes of the flow fit at once, with all that others have at the moment.
+cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil
 
 cdef inline uint64_t streams_have(const Pool *pool) noexcept nogil:
     return pool.used - pool.flows

@@ -68,7 +68,17 @@ cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil:
 
 
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
-    """What the source has, and again what the flow has of it, is to be left free (Choudhury and Hahne 1998)."""
+    """What the source has, and again what the flow will have, is to be left free (Choudhury and Hahne 1998)."""
     cdef uint64_t flow_has = flow.dialogue.bytes if flow.dialogue != NULL else 0
-    return streams_have(&core.pool) + need + flow_has + bytes_of(
+    return streams_have(&core.pool) + need + flow_has + need + bytes_of(
         &core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2
+
+
+cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil:
+    """As many bytes as the flow may have on their way: each leaves free two more, and one for what pages waste."""
+    cdef Dialogue *dialogue = flow.dialogue
+    cdef uint64_t own = dialogue.bytes if dialogue != NULL else 0
+    cdef uint64_t charged = dialogue.charged if dialogue != NULL else 0
+    cdef uint64_t others = streams_have(&core.pool) - own + bytes_of(
+        &core.flows.shares, flow_source(&core.flows, flow)) - charged
+    return (core.pool.limit // 2 - others) // 4 if others < core.pool.limit // 2 else 0

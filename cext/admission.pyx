@@ -9,6 +9,7 @@ has made no room for. Does not know payloads.
 
 from libc.stdint cimport int32_t, uint16_t
 
+from nfmailguard.cext.account cimport window_share
 from nfmailguard.cext.core cimport DROP_FINDING, DROP_GAP, DROP_OPTION
 from nfmailguard.cext.ending cimport answer_by, refuse, report_condition
 from nfmailguard.cext.options cimport (
@@ -18,6 +19,7 @@ from nfmailguard.cext.options cimport (
     options_read,
 )
 from nfmailguard.cext.packet cimport TCP_URG, nm_put16, nm_seq_diff, packet_blank_ip_options, packet_fix_checksums
+from nfmailguard.cext.pool cimport pool_is_short
 from nfmailguard.cext.smtp cimport ACTION_LOG, STREAM_GAP, STREAM_URGENT
 from nfmailguard.cext.stream cimport (
     Ahead,
@@ -158,13 +160,21 @@ cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
 
 
 cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
-    """A server's window, lowered to the flow's share of the room there is for packets on their way to us.
+    """A server's window, lowered to the flow's share of the room there is for packets on their way to us, and, as
+    memory runs short, of that: who sends more would only lose it. True when it was.
 
-    Half of the room is shared: a packet takes more of the kernel's memory than its octets. True when it was.
+    Half of the room is shared: a packet takes more of the kernel's memory than its octets.
     """
     cdef uint32_t busy = core.lender.dialogues.lent
-    cdef uint32_t most = core.room // 2 // (busy if busy > FEWEST_SHARES else FEWEST_SHARES)
-    if core.room == 0 or not flow.ruling.apply:
+    cdef uint64_t most = FARTHEST, share
+    if not flow.ruling.apply:
+        return False
+    if core.room:
+        most = core.room // 2 // (busy if busy > FEWEST_SHARES else FEWEST_SHARES)
+    if pool_is_short(&core.pool):
+        share = window_share(core, flow)
+        most = share if share < most else most
+    if most == FARTHEST:
         return False
     if most < LEAST_SHARE:
         most = LEAST_SHARE

@@ -14,8 +14,10 @@ cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_LAST = 7
     SIZE_INVALID = 8
 
-cdef enum:                             # bits of Dialogue.reported; the others are command's and argument's own
+cdef enum:                             # bits of Dialogue.reported; the others are argument's own
+    REPORTED_LENGTH = 1
     REPORTED_NUL = 8
+    REPORTED_CUT = 16
 
 # The next octet of MAIL's or RCPT's argument.
 cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil

@@ -35,11 +35,9 @@ cdef enum:
     CLOSING_BRACKET = 62
     FIRST_LETTERS = 4                  # by which some servers know a verb
 
-cdef enum:                             # of Dialogue.reported; NUL's is in argument.pxd
-    REPORTED_LENGTH = 1
+cdef enum:                             # of Dialogue.reported; the others are in argument.pxd
     REPORTED_CHARACTER = 2
     REPORTED_ADDRESS = 4
-    REPORTED_CUT = 16
 
 cdef enum AddressPhase:
     ADDRESS_BEFORE = 0

@@ -5,7 +5,8 @@ Promises: how octets are read changes only where the dialogue says so (smtp.verb
 column ``reads``). Does not know lines or messages.
 """
 
-from nfmailguard.cext.command cimport command_octets, resume_line
+from nfmailguard.cext.command cimport resume_line
+from nfmailguard.cext.lines cimport command_octets
 from nfmailguard.cext.message cimport end_chunk, message_octets
 from nfmailguard.cext.smtp cimport (
     ACTION_PASS,

@@ -1,11 +1,29 @@
-# Command lines: the client's direction, outside of messages.
+# Command lines, octet by octet: what begins them, ends their verbs and ends them.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from nfmailguard.cext.smtp cimport Dialogue, Scene
+from nfmailguard.cext.smtp cimport VERB_UNKNOWN, Dialogue, Scene
 
-# Decides the octets from `at` on, in place, until a line changes how the client is to be read;
-# `offset` is the stream offset of octets[0]. Returns the index behind the last one decided.
-cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
-                             uint64_t offset) noexcept nogil
 # Only where partial lines are masked a segment at a time: to be called at a segment's beginning.
 cdef void resume_line(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil
+cdef inline void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    dialogue.line_offset = offset
+    dialogue.line_length = 0
+    dialogue.verb_length = 0
+    dialogue.verb = VERB_UNKNOWN
+    dialogue.reported = 0
+    dialogue.denied = 0
+    dialogue.mask_rest = 0
+    dialogue.leading = 1
+
+# The verb is complete; `at` is the octet that ends it, `length` octets from there are in this segment.
+cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length, uint64_t offset) noexcept nogil
+# The same where it is known which one it is, and `finding`, which keeps it from passing (or 0).
+cdef void settle_verb(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t finding, uint8_t *at, uint32_t length,
+                      uint64_t offset) noexcept nogil
+# The space behind a verb.
+cdef void end_of_verb(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nogil
+# One octet of a line that is not its end; `length` octets from `at` on are in this segment.
+cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
+                         uint64_t offset) noexcept nogil
+# The line is complete; `at` is its LF.
+cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil

@@ -20,24 +20,15 @@ from nfmailguard.cext.argument cimport (
     measure_line,
     nul_octet,
     put,
-    report_octet,
     sasl_octet,
     size_complete,
     size_octet,
 )
 from nfmailguard.cext.message cimport end_chunk
-from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_text, ring_push, ring_reserve
+from nfmailguard.cext.record cimport RECORD_COMMAND, Record, ring_push, ring_reserve
 from nfmailguard.cext.restore cimport report_damage, restore_command, verb_masked
-from nfmailguard.cext.run cimport (
-    FATE_LETTER,
-    FATE_NOOP,
-    FATE_OPEN,
-    FATE_PASS,
-    Manner,
-    line_run,
-    manner_of,
-)
-from nfmailguard.cext.secret cimport in_secret, note_secret, shown_of_line
+from nfmailguard.cext.run cimport FATE_LETTER, FATE_NOOP, FATE_OPEN, FATE_PASS
+from nfmailguard.cext.secret cimport note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -55,7 +46,6 @@ from nfmailguard.cext.smtp cimport (
     INPUT_CHUNK,
     INPUT_COMMANDS,
     INPUT_DATA,
-    LINE_OCTETS,
     NAME_OCTETS,
     NOT_AGAIN,
     PHASE_ARGUMENT,
@@ -82,6 +72,7 @@ from nfmailguard.cext.smtp cimport (
     note_asked,
     out_of_memory,
     report,
+    upper,
 )
 from nfmailguard.cext.verb cimport find_verb, refusal, report_verb, spelled_out, verb_possible
 
@@ -162,26 +153,31 @@ cdef void verb_octet(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nog
         line.sent += 1
 
 
-cdef inline void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
-                          uint64_t offset) noexcept nogil:
-    """The verb is complete; ``at`` is the octet that ends it, ``length`` octets from there are in this segment."""
-    settle_verb(scene, dialogue, find_verb(scene, dialogue.command.octets, dialogue.verb_length), at, length, offset)
+cdef void end_verb(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length, uint64_t offset) noexcept nogil:
+    cdef uint8_t verb = find_verb(scene, dialogue.command.octets, dialogue.verb_length)
+    settle_verb(scene, dialogue, verb, refusal(scene, dialogue, verb, dialogue.verb_length), at, length, offset)
 
 
-cdef void settle_verb(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t *at, uint32_t length,
-                      uint64_t offset) noexcept nogil:
+cdef void note_masked(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    """Nobody knows the verb: was it masked before it reached us?"""
     cdef Line *line = dialogue.command
-    cdef uint8_t finding, action = ACTION_PASS
+    if verb_masked(line.octets, dialogue.verb_length) and not dialogue.body_as_commands and (
+            scene.ruling.restore or again(scene, UPSTREAM_COMMAND_MASKED, True) == NOT_AGAIN):
+        report_damage(scene, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
+                      line.octets, line.length)
+
+
+cdef void settle_verb(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t finding, uint8_t *at, uint32_t length,
+                      uint64_t offset) noexcept nogil:
+    cdef uint8_t action = ACTION_PASS
     dialogue.phase = PHASE_ARGUMENT
     dialogue.verb = verb
     dialogue.address_phase = 0
     dialogue.address_length = 0
     dialogue.bracket = 0
     dialogue.chunk_left = 0
-    if verb == VERB_UNKNOWN and verb_masked(line.octets, dialogue.verb_length) and not dialogue.body_as_commands:
-        report_damage(scene, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
-                      line.octets, line.length)
-    finding = refusal(scene, dialogue, verb, dialogue.verb_length)
+    if verb == VERB_UNKNOWN and dialogue.verb_length > 3 and upper(dialogue.command.octets[0]) == c"X":
+        note_masked(scene, dialogue)
     if not finding and dialogue.fate == FATE_LETTER and scene.ruling.faithful:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
     if finding:
@@ -202,28 +198,15 @@ cdef void settle_verb(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t *a
             report(scene, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
 
 
-cdef inline void end_of_verb(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nogil:
-    """The space behind a verb."""
+cdef void end_of_verb(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept nogil:
     note_secret(scene, dialogue)                   # a server may answer before the line has ended
     line_add(dialogue.command, SPACE)
     if dialogue.mask_rest:
         put(scene, at, scene.ruling.letter)
 
 
-cdef void begin_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    dialogue.line_offset = offset
-    dialogue.line_length = 0
-    dialogue.verb_length = 0
-    dialogue.verb = VERB_UNKNOWN
-    dialogue.reported = 0
-    dialogue.denied = 0
-    dialogue.mask_rest = 0
-    dialogue.leading = 1
-
-
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
-    """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
     cdef uint8_t kind, masked
     if dialogue.phase == PHASE_SASL:
         sasl_octet(scene, dialogue, at, offset)
@@ -279,11 +262,24 @@ cdef void end_body_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexc
     dialogue.phase = PHASE_START
 
 
+cdef void tell_command(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    cdef Record *record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
+    if record == NULL:
+        return
+    record.to_server = 1
+    record.state = scene.session.state
+    record.verb = dialogue.verb
+    record.a = dialogue.line_offset
+    record.b = dialogue.denied
+    record.c = scene.session.found
+    scene.session.found = 0
+    if dialogue.verb != VERB_UNKNOWN:
+        record.before_length = <uint16_t> shown_of_line(scene, dialogue, record.text)
+    ring_push(scene.ring)
+
+
 cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
-    """The line is complete; ``at`` is its LF."""
     cdef uint8_t verb
-    cdef uint8_t text[LINE_OCTETS]
-    cdef Record *record
     if dialogue.phase == PHASE_SASL:
         end_secret(scene, dialogue, offset)
         dialogue.phase = PHASE_START
@@ -292,7 +288,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         return
     if dialogue.phase == PHASE_START:
         if not dialogue.body_as_commands:
-            note_asked(scene.session, dialogue, VERB_UNKNOWN)
+            note_asked(scene.session, dialogue, VERB_UNKNOWN, NULL, 0)
             expect_reply(scene, dialogue, scene.grammar.verb_empty, offset)
         return
     if dialogue.phase == PHASE_VERB:
@@ -307,31 +303,20 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     if dialogue.body_as_commands:
         end_body_line(scene, dialogue, offset)
         return
-    end_secret(scene, dialogue, offset)
-    if scene.verdict != ACTION_PASS:
-        return
+    if dialogue.line_length > scene.ruling.near_length:
+        end_secret(scene, dialogue, offset)
+        if scene.verdict != ACTION_PASS:
+            return
     verb = dialogue.verb
     if dialogue.denied:
         verb = scene.grammar.verb_masked if scene.ruling.unknown == FORM_OK else VERB_UNKNOWN
-    record = NULL
     if scene.grammar.told[dialogue.verb]:
-        record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
-    if record != NULL:
-        record.to_server = 1
-        record.state = scene.session.state
-        record.verb = dialogue.verb
-        record.a = dialogue.line_offset
-        record.b = dialogue.denied
-        record.c = scene.session.found
-        scene.session.found = 0
-        if dialogue.verb != VERB_UNKNOWN:
-            record_text(record, text, shown_of_line(scene, dialogue, text), False)
-        ring_push(scene.ring)
+        tell_command(scene, dialogue)
     note_secret(scene, dialogue)
     if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
         dialogue.message_octets = 0                # of chunks that no LAST followed
     scene.session.noop_seen |= verb == VERB_NOOP
-    note_asked(scene.session, dialogue, verb)
+    note_asked(scene.session, dialogue, verb, dialogue.command.octets, verb_of_line(dialogue))
     if begins_anew(verb):
         scene.session.offered_chunking = 0              # until this one's reply offers it
     if verb == VERB_DATA and scene.ruling.bug_data_bypass and scene.ruling.apply:
@@ -353,109 +338,3 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
     give_line(scene.lender, &dialogue.command)
     dialogue.phase = PHASE_START
     dialogue.verb = VERB_UNKNOWN
-
-
-cdef uint32_t whole_verb(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length, bint blank_cr,
-                         uint64_t offset) noexcept nogil:
-    """Reads a line's verb without anything odd, and the octet or CRLF behind it: as octet by octet, and quicker.
-
-    How many octets that are; 0: it is not for us.
-    """
-    cdef uint32_t end = 0, i
-    cdef uint8_t verb, finding, fate = FATE_PASS
-    cdef const char *noop = b"NOOP"
-    cdef Line *line
-    while end < length and octets[end] > SPACE:
-        end += 1
-    if (end == length or (octets[end] != SPACE and (octets[end] != CR or end + 1 == length or octets[end + 1] != LF))
-            or end >= LINE_OCTETS or end >= scene.ruling.near_length
-            or scene.ruling.restore or scene.ruling.faithful):
-        return 0
-    line = lend_line(scene.lender)
-    if line == NULL:
-        return 0
-    begin_line(scene, dialogue, offset)
-    dialogue.command = line
-    dialogue.line_length = dialogue.verb_length = line.length = <uint16_t> end
-    dialogue.leading = 0
-    memcpy(line.octets, octets, end)
-    verb = find_verb(scene, octets, end)
-    finding = refusal(scene, dialogue, verb, end)
-    if finding and scene.ruling.apply and scene.ruling.action[finding] == ACTION_MASK:
-        fate = FATE_NOOP if scene.ruling.unknown == FORM_NOOP and end >= 4 else FATE_LETTER
-        for i in range(end):
-            put(scene, octets + i, scene.ruling.letter if fate == FATE_LETTER else noop[i] if i < 4 else SPACE)
-    else:
-        line.sent = <uint16_t> end
-    dialogue.fate = fate
-    dialogue.phase = PHASE_VERB
-    if octets[end] == SPACE:
-        dialogue.line_length += 1
-        settle_verb(scene, dialogue, verb, octets + end, length - end, offset + end)
-        end_of_verb(scene, dialogue, octets + end)
-        return end + 1
-    settle_verb(scene, dialogue, verb, octets + end + (not blank_cr), length - end if blank_cr else 0,
-                offset + end + (not blank_cr))
-    if scene.verdict == ACTION_PASS:
-        end_line(scene, dialogue, octets + end + 1, offset + end + 1)
-    return end + 2
-
-
-cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t at, uint32_t length,
-                             uint64_t offset) noexcept nogil:
-    """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
-    cdef uint8_t carriage_return = CR
-    cdef uint8_t octet
-    cdef bint blank_cr = scene.ruling.apply and scene.ruling.action[COMMAND_BARE_CR] == ACTION_BLANK
-    cdef bint ended = 0
-    cdef uint32_t run
-    cdef Manner manner
-    manner_of(scene, &manner)
-    while at < length and scene.verdict == ACTION_PASS:
-        octet = octets[at]
-        if dialogue.phase != PHASE_START and octet != CR and not dialogue.after_cr:
-            run = line_run(scene, dialogue, &manner, octets, at, length, offset)
-            if run:
-                at += run
-                continue
-        elif octet > SPACE and dialogue.phase == PHASE_START and not dialogue.after_cr:
-            run = whole_verb(scene, dialogue, octets + at, length - at, blank_cr, offset + at)
-            at += run
-            if run and dialogue.phase == PHASE_START and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
-                break
-            if run:
-                continue
-        ended = 0
-        if dialogue.after_cr:
-            dialogue.after_cr = 0
-            if octet == LF:
-                ended = 1
-            elif report_octet(scene, COMMAND_BARE_CR, dialogue.verb, offset + at, octet, LF,
-                              not in_secret(scene, dialogue)) == ACTION_BLANK:
-                # The CR has left, maybe in an earlier segment: make it the line end it looks like.
-                put(scene, octets + at, LF)
-                ended = 1
-            elif scene.verdict == ACTION_PASS:
-                ordinary_octet(scene, dialogue, &carriage_return, 1, offset + at - 1)
-        if ended:
-            end_line(scene, dialogue, octets + at, offset + at)
-        elif octet == CR:
-            if dialogue.phase == PHASE_START:
-                begin_line(scene, dialogue, offset + at)
-            elif dialogue.phase == PHASE_VERB and blank_cr:
-                end_verb(scene, dialogue, octets + at, length - at, offset + at)
-            dialogue.after_cr = 1
-        elif octet == LF:
-            if report_octet(scene, COMMAND_BARE_LF, dialogue.verb, offset + at, octet, SPACE,
-                            not in_secret(scene, dialogue)) == ACTION_BLANK:
-                put(scene, octets + at, SPACE)
-                ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
-            elif scene.verdict == ACTION_PASS:
-                end_line(scene, dialogue, octets + at, offset + at)
-                ended = 1
-        elif scene.verdict == ACTION_PASS:
-            ordinary_octet(scene, dialogue, octets + at, length - at, offset + at)
-        at += 1
-        if ended and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
-            break
-    return at

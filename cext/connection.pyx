@@ -5,10 +5,13 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
+from libc.stdint cimport uint16_t
+
 from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
-from nfmailguard.cext.cookie cimport earlier_of, note_earlier
+from nfmailguard.cext.cookie cimport NOTES, notes_of, old_number, take_notes
 from nfmailguard.cext.core cimport (
+    DROP_COOKIE,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
     DROP_FLOW_LIMIT,
@@ -47,7 +50,7 @@ from nfmailguard.cext.flow cimport (
     flow_remove,
     flow_touch,
 )
-from nfmailguard.cext.options cimport OPTION_SCALE, OPTIONS_OF_SYN, options_read
+from nfmailguard.cext.options cimport MOST_SCALE, OPTION_SCALE, OPTIONS_OF_SYN, options_read
 from nfmailguard.cext.packet cimport (
     FRAGMENT,
     NOT_TCP,
@@ -55,6 +58,8 @@ from nfmailguard.cext.packet cimport (
     TCP_RST,
     TCP_SYN,
     TRUNCATED,
+    nm_put16,
+    nm_put32,
     packet_blank_ip_options,
     packet_fix_checksums,
     packet_trim,
@@ -211,7 +216,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         pin(flow, True, packet)
         count_packet(flow, True, packet)
         begin_stream(flow, True, packet.seq)
-        syn_packet(core, flow, True, False, packet, now, out)
+        syn_packet(core, flow, True, packet, now, out)
         return
     if packet.flags & TCP_RST:
         accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
@@ -239,20 +244,18 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     end_flow(core, flow, action, now, out)
 
 
-cdef void note_offer(Flow *flow, bint to_server, bint other, Packet *packet) noexcept nogil:
-    """What a SYN offers; ``other``: on an open flow, which goes on as it was agreed."""
+cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    """What a SYN offers."""
     cdef Stream *stream = &flow.stream[to_server]
-    if other:
-        stream.other_offers = packet.options.present
-        stream.other_scale = packet.options.scale
-        return
-    # A client's SYN repeated without an option: the first may have been answered. A server's answer tells.
+    # A client's SYN repeated: whichever its server has answered, it tells of no option that was not offered, and
+    # its windows are no wider.
+    cdef bint again = to_server and stream.offers & OPTION_SCALE != 0
     stream.offers = packet.options.present | (stream.offers if to_server else 0)
-    if packet.options.present & OPTION_SCALE:
+    if packet.options.present & OPTION_SCALE and not (again and packet.options.scale < stream.scale):
         stream.scale = packet.options.scale
 
 
-cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
+cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                      Operations *out) noexcept nogil:
     """Lets a SYN go on, without what would carry data past the stream."""
     cdef bint apply = flow.ruling.apply
@@ -267,7 +270,7 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
         return
     if packet.extended and packet.family == 4 and flow.ruling.hold:
         packet_blank_ip_options(packet)
-    note_offer(flow, to_server, other, packet)
+    note_offer(flow, to_server, packet)
     if packet.payload_length:
         # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
         report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
@@ -296,16 +299,15 @@ cdef inline void pin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
 cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     """Whether the packet came in where its direction began.
 
-    The server's begins with the SYN and ACK that answers ours: not where the client's
-    packets come in, unless they go out there, too. Nobody on the client's side can
-    speak for the server then.
+    The server's begins with the SYN and ACK that answers the client's, and comes from where that one went: nobody
+    on the client's side can speak for the server then, nor in a third network.
     """
     if flow.stream[to_server].interface_known:
         return flow.interface[to_server] == packet.queued.in_interface
     if to_server or not flow.stream[1].interface_known or flow.towards == 0:
         return True                                # not known, or this machine is the server
     # What this machine sends itself came in nowhere (0).
-    return packet.queued.in_interface in (flow.towards, 0) or packet.queued.in_interface != flow.interface[1]
+    return packet.queued.in_interface in (flow.towards, 0)
 
 
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
@@ -316,38 +318,65 @@ cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packe
     return report_condition(core, flow, PACKET_WRONG_INTERFACE, to_server, now)
 
 
+cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) noexcept nogil:
+    """Makes of a SYN on an open flow an ACK with an old number: only the server knows whether it has the connection.
+
+    If so, it says its numbers again, and a client that has forgotten them answers with the RST that ends both. If
+    not, it sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client's SYN is repeated, and finds no open flow then: no
+    other connection ever begins at the server while this one is taken for open.
+    """
+    options_read(packet, 0, True)
+    if packet.options.refused or (packet.extended and packet.family == 6):
+        drop(core, DROP_OPTION, packet.queued.id, out)
+        return
+    if packet.extended:
+        packet_blank_ip_options(packet)
+    packet_trim(packet, 0)
+    nm_put32(packet.tcp + 4, old_number(flow))
+    nm_put32(packet.tcp + 8, flow.stream[0].kept_seq)
+    packet.tcp[12] &= 0xf0
+    packet.tcp[13] = TCP_ACK
+    nm_put16(packet.tcp + 18, 0)
+    packet_fix_checksums(packet)
+    core.counters.syns_asked += 1
+    replace(core, packet.queued.id, packet.ip, packet.length, out)
+
+
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    cdef uint32_t earlier[2]
+    cdef uint16_t notes[NOTES]
     if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
-            and not flow_closed(flow) and not flow.confirmed and on_its_interface(flow, True, packet)):
-        syn_packet(core, flow, True, False, packet, now, out)
+            and not flow_closed(flow) and not flow.answered and on_its_interface(flow, True, packet)):
+        syn_packet(core, flow, True, packet, now, out)
     elif flow_closed(flow) or flow.fate > FLOW_PASSED or (flow.fate == FLOW_INSPECTED and (
             not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
         # The ports are used again: another connection, inspected from its beginning.
-        earlier_of(flow, earlier)
+        if not notes_of(core, flow, now, notes):
+            drop(core, DROP_COOKIE, packet.queued.id, out)
+            return
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
         flow = flow_find(&core.flows, packet, True)
         if flow != NULL:
-            note_earlier(flow, earlier[0], earlier[1])
-    else:
-        # Only the server knows whether it still has the old connection (RFC 9293 3.10.7.4); its
-        # SYN and ACK to this one would begin another flow, be the numbers the old ones or not.
-        flow.other_syn = packet.seq
+            take_notes(flow, notes)
+        else:
+            core.forgot = 1                        # its next packet must not look like one that was open before us
+    elif not flow.ruling.hold:
         flow.other_syn_seen = 1
-        syn_packet(core, flow, True, True, packet, now, out)
+        accept(core, packet.queued.id, out)
+    else:
+        ask_server(core, flow, packet, out)
 
 
 cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
     """A SYN with ACK from the server: it begins the server's direction, or another flow, or has no place.
 
     A server that has spoken, or acknowledged bytes, has the connection and sends no SYN in it (RFC 9293 3.10.7.4):
-    one that answers a SYN which has gone by since is another connection's, even with the same numbers, as those of
-    SYN cookies are (RFC 4987 3.6).
+    where a SYN could reach it all the same, one that answers it is another connection's, even with the same
+    numbers, as those of SYN cookies are (RFC 4987 3.6).
     """
     cdef Stream *stream = &flow.stream[0]
-    cdef uint32_t earlier[2]
-    if flow.other_syn_seen and packet.ack == flow.other_syn + 1:
+    cdef uint16_t notes[NOTES]
+    if flow.other_syn_seen and flow.answered:
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
             refuse_flow(core, packet, False, now, out)
@@ -358,15 +387,17 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
         if not flow.answered:
             # The latest one until the client has answered: SYN cookies change.
             if flow.syn_ack and packet.seq != stream_isn(stream):
-                earlier_of(flow, earlier)
-                note_earlier(flow, earlier[0], earlier[1])
+                if not notes_of(core, flow, now, notes):
+                    drop(core, DROP_COOKIE, packet.queued.id, out)
+                    return
+                take_notes(flow, notes)
             pin(flow, False, packet)
             begin_stream(flow, False, packet.seq)
             flow.syn_ack = 1
             flow.started = now                     # a cookie is as old as the answer it stands in
         if packet.seq == stream_isn(stream):
             take_acknowledgement(core, flow, False, packet, now, out)
-            syn_packet(core, flow, False, False, packet, now, out)
+            syn_packet(core, flow, False, packet, now, out)
             return
     drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)
 
@@ -388,23 +419,24 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
 
 
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    """The flow that the server's answer to ``other_syn`` begins, in place of ``flow``; NULL without memory."""
+    """The flow that the server's answer to another SYN begins, in place of ``flow``; NULL without memory.
+
+    What that SYN offered is not known: everything, and the widest windows.
+    """
     cdef Flow old = flow[0]
-    cdef uint32_t earlier[2]
-    earlier_of(flow, earlier)
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
+        core.forgot = 1
         return NULL
     flow.identity.rule = old.identity.rule
     flow.ruling = &core.rules[old.identity.rule].ruling
-    begin_stream(flow, True, old.other_syn)
-    note_earlier(flow, earlier[0], earlier[1])
+    begin_stream(flow, True, packet.ack - 1)
     flow.interface[1] = old.interface[1]
     flow.stream[1].interface_known = old.stream[1].interface_known
     flow.towards = old.towards
-    flow.stream[1].offers = old.stream[1].other_offers
-    flow.stream[1].scale = old.stream[1].other_scale
+    flow.stream[1].offers = OPTIONS_OF_SYN
+    flow.stream[1].scale = MOST_SCALE
     return flow
 
 

@@ -8,18 +8,28 @@ at once, up to 3 more or less for the segment size it stands for, and for two mi
 forgotten a connection, by a RST that got lost, or without a word, any ACK whose two numbers are as far
 apart as the initial ones were opens the next one, in the middle of what this flow is taken for.
 
+What earlier connections over the same ports differed by is noted for as long as a cookie lives: of the latest
+one, and of three whose servers agreed on neither window scale nor SACK. Linux' cookies without timestamps, which
+we let nobody agree on, are all such (net/ipv4/tcp_input.c, tcp_conn_request). A fourth does not begin.
+
 Promises: no such ACK reaches the server from an open flow in that time. One without payload has a number a
 few bytes ahead, which lies in the server's window (RFC 9293 3.10.7.4) and says nothing else; one with payload,
 whose number is its payload's, acknowledges a few bytes less until the next one. Does not know why a server
 forgets.
 """
 
+from libc.string cimport memset
+
+from nfmailguard.cext.options cimport OPTION_SACK_PERMITTED, OPTION_SCALE
 from nfmailguard.cext.packet cimport TCP_ACK, TCP_FIN, nm_put32
 from nfmailguard.cext.stream cimport before_stream, stream_isn
 
 cdef enum:
     SEGMENT_SIZES = 3          # the farthest two of a minute's cookies differ: msstab has four entries
-    MOST_LESS = 32             # bytes; three ranges of 7 lie below
+    MOST_LESS = 96             # bytes; the ranges of a connection's own cookie and of four notes lie below
+    SPANS = 8                  # parts of a cookie's life, by which a note is dated
+    NOTE_BITS = 12
+    NOTE = 0xfff
 
 
 cdef inline uint32_t difference_of(const Flow *flow) noexcept nogil:
@@ -30,21 +40,65 @@ cdef inline bint is_near(uint32_t difference, uint32_t cookie) noexcept nogil:
     return difference - cookie + SEGMENT_SIZES <= 2 * SEGMENT_SIZES
 
 
+cdef inline uint16_t note_of(uint32_t difference) noexcept nogil:
+    # What a note keeps of a difference: 12 of its bits, never 0. Others have them too, which costs a few bytes' shift.
+    cdef uint16_t note = <uint16_t> (difference >> 3 & NOTE)
+    return note if note else NOTE
+
+
+cdef inline bint is_noted(const Flow *flow, uint32_t difference) noexcept nogil:
+    cdef uint16_t below = note_of(difference - SEGMENT_SIZES), above = note_of(difference + SEGMENT_SIZES), note
+    cdef int i
+    for i in range(NOTES):
+        note = flow.stream[i & 1].notes[i >> 1]
+        if note and (note & NOTE == below or note & NOTE == above):
+            return True
+    return False
+
+
 cdef inline bint is_cookie(const Flow *flow, uint32_t difference) noexcept nogil:
-    return (is_near(difference, difference_of(flow))
-            or (flow.stream[0].earlier and is_near(difference, flow.stream[0].earlier))
-            or (flow.stream[1].earlier and is_near(difference, flow.stream[1].earlier)))
+    return is_near(difference, difference_of(flow)) or is_noted(flow, difference)
 
 
-cdef void earlier_of(const Flow *flow, uint32_t *earlier) noexcept nogil:
-    cdef uint32_t own = difference_of(flow) if flow.syn_ack else flow.stream[0].earlier
-    earlier[0] = own
-    earlier[1] = flow.stream[1].earlier if is_near(flow.stream[0].earlier, own) else flow.stream[0].earlier
+cdef inline uint16_t dated(Core *core, uint32_t difference, uint64_t at) noexcept nogil:
+    return <uint16_t> (note_of(difference) | (at // (core.cookie_life // SPANS + 1) & 15) << NOTE_BITS)
 
 
-cdef void note_earlier(Flow *flow, uint32_t latest, uint32_t other) noexcept nogil:
-    flow.stream[0].earlier = latest
-    flow.stream[1].earlier = other
+cdef bint notes_of(Core *core, const Flow *flow, uint64_t now, uint16_t *notes) noexcept nogil:
+    cdef uint16_t own = dated(core, difference_of(flow), flow.started)
+    cdef uint16_t today = dated(core, 0, now) >> NOTE_BITS
+    cdef int i
+    memset(notes, 0, NOTES * sizeof(notes[0]))
+    if now - flow.started >= core.cookie_life:
+        return True                                # what lies before its beginning is older still
+    for i in range(NOTES):
+        notes[i] = flow.stream[i & 1].notes[i >> 1]
+        if today - (notes[i] >> NOTE_BITS) & 15 > SPANS:
+            notes[i] = 0
+    if not flow.syn_ack:
+        return True
+    if flow.stream[0].offers & (OPTION_SCALE | OPTION_SACK_PERMITTED):
+        notes[0] = own                             # Linux had its cookie agree on neither
+        return True
+    for i in range(1, NOTES):
+        if notes[i] == 0 or notes[i] & NOTE == own & NOTE:
+            notes[i] = own
+            return True
+    return not flow.ruling.hold
+
+
+cdef void take_notes(Flow *flow, const uint16_t *notes) noexcept nogil:
+    cdef int i
+    for i in range(NOTES):
+        flow.stream[i & 1].notes[i >> 1] = notes[i]
+
+
+cdef uint32_t old_number(const Flow *flow) noexcept nogil:
+    cdef uint32_t seq = flow.stream[1].kept_seq - 1
+    cdef uint32_t less = 0
+    while less < MOST_LESS and is_cookie(flow, flow.stream[0].kept_seq - seq + less):
+        less += 1
+    return seq - less
 
 
 cdef bint hide_cookie(Core *core, Flow *flow, Packet *packet, uint64_t now) noexcept nogil:

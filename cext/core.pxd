@@ -75,6 +75,7 @@ cdef struct Counters:
     uint64_t beyond_window
     uint64_t retransmissions
     uint64_t windows_narrowed
+    uint64_t syns_asked        # SYNs on open flows, made a question to the server
     uint64_t flows_opened
     uint64_t flows_midstream
     uint64_t flows_evicted     # and of them, by what they had come to:

@@ -14,7 +14,7 @@ from nfmailguard.cext.core cimport DROP_CONDITION, DROP_REPEATED
 from nfmailguard.cext.ending cimport conflicting, end_flow, list_held, refuse
 from nfmailguard.cext.packet cimport nm_seq_diff
 from nfmailguard.cext.pool cimport pool_is_short
-from nfmailguard.cext.scarce cimport memory_for
+from nfmailguard.cext.scarce cimport cost_to_go_ahead, cost_to_hold, memory_for
 from nfmailguard.cext.share cimport Source, held_of, source_of
 from nfmailguard.cext.smtp cimport (
     ACTION_DROP,
@@ -58,8 +58,8 @@ cdef void go_ahead(Core *core, Flow *flow, bint to_server, Packet *packet, bint 
             if action != ACTION_DROP:
                 end_flow(core, flow, action, now, out)
             return
-    if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, length)
-                                               or memory_for(core, flow, to_server, length, now, out)):
+    if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, length) or memory_for(
+            core, flow, to_server, cost_to_go_ahead(flow, stream, length), now, out)):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
     if stream_ahead_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
@@ -88,8 +88,8 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
         drop(core, DROP_REPEATED, packet.queued.id, out)
         return
-    if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, packet.length)
-                                               or memory_for(core, flow, to_server, packet.length, now, out)):
+    if dialogue_of(core, flow) == NULL or not (memory_is_plenty(core, packet.length) or memory_for(
+            core, flow, to_server, cost_to_hold(flow, stream, packet.length), now, out)):
         refuse(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
         return
     if pool_is_short(&core.pool) or not may_hold(core, flow, source):

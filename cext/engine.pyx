@@ -133,7 +133,7 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
         if to_server:
             end_flow(core, flow, ACTION_RESET, now, out)
         return
-    if ahead <= <int32_t> stream.widest and -ahead <= <int32_t> stream.widest:   # who only guesses moves nothing
+    if -<int32_t> stream.widest <= ahead <= <int32_t> stream.widest:   # who only guesses moves nothing
         if nm_seq_diff(end, stream.next_seq) > 0:
             stream.octets += end - stream.next_seq
             stream.next_seq = end

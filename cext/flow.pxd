@@ -36,7 +36,7 @@ cdef struct Flow:
     uint8_t end                # FlowEnd, as it would be reported now: END_FIN and END_RST close
     uint8_t syn_ack            # the server answered
     uint8_t answered           # and the client acknowledged that
-    uint8_t other_syn_seen
+    uint8_t other_syn_seen     # a SYN has gone by since it is open, where nothing may be changed
     uint8_t confirmed          # the server has spoken, or acknowledged bytes of the client's: it has the connection
     Stream stream[2]           # to the client, to the server
     Ruling *ruling
@@ -46,7 +46,6 @@ cdef struct Flow:
     uint32_t packets[2]        # 0xffffffff: so many or more
     uint32_t interface[2]
     uint32_t towards           # the interface the client's packets leave on, 0: not known
-    uint32_t other_syn         # the sequence number of a SYN on an open flow: its answer begins another one
     uint64_t started           # nanoseconds
     uint64_t seen
     Flow *older

@@ -11,6 +11,8 @@ needs none. Does not know flows.
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
+from nfmailguard.cext.packet cimport nm_get16, nm_put16
+
 cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
     KIND_END = 0
     KIND_NOP = 1
@@ -22,8 +24,9 @@ cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
     KIND_AO = 29
     KIND_MULTIPATH = 30
 
+
 cdef enum:
-    MOST_SCALE = 14                # RFC 7323 2.3
+    MOST_SEGMENT = 65300           # bytes; of more, a queue cannot hand over the packet (65,531 with its headers)
 
 
 cdef inline uint8_t bit_of(const uint8_t *option) noexcept nogil:
@@ -65,6 +68,9 @@ cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
             blank(packet, at, length, write)
         else:
             packet.options.present |= bit
+            if bit == OPTION_SEGMENT_SIZE and write and nm_get16(at + 2) > MOST_SEGMENT:
+                nm_put16(at + 2, MOST_SEGMENT)
+                packet.changed = 1
             if bit == OPTION_SCALE:
                 packet.options.scale = at[2] if at[2] < MOST_SCALE else MOST_SCALE
         at += length

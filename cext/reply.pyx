@@ -10,15 +10,20 @@ the greeting and that to EHLO are never altered (Cisco: all traces).
 from libc.stdint cimport uint16_t
 from libc.string cimport memchr, memcpy, memset
 
+from nfmailguard.cext.answer cimport quick_lines
 from nfmailguard.cext.restore cimport banner_masked, keyword_masked, report_damage, restore_reply
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
     ACTION_PASS,
+    ASKED_DOUBT,
+    ASKED_EHLO,
+    ASKED_OTHER,
     BANNER_B40,
     BANNER_B51,
     BANNER_MASKED,
     BANNER_NONE,
     FLOW_NOT_SMTP,
+    INPUT_COMMANDS,
     INPUT_OPAQUE,
     LINE_OCTETS,
     NAME_OCTETS,
@@ -26,12 +31,14 @@ from nfmailguard.cext.smtp cimport (
     REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED,
     REPLY_TURNED_OK,
+    REPLY_UNSOLICITED,
     UPSTREAM_BANNER_MASKED,
     UPSTREAM_KEYWORD_MASKED,
     VERB_EHLO,
     Line,
     Name,
     again,
+    answer_oldest,
     expected_verb,
     give_line,
     lend_line,
@@ -44,6 +51,9 @@ from nfmailguard.cext.smtp cimport (
     report,
     settle_reply,
 )
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
 
 cdef enum:
     CR = 13
@@ -290,7 +300,7 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
         if dialogue.reply_line < 255:
             dialogue.reply_line += 1
     elif scene.verdict == ACTION_PASS:
-        settle_reply(scene, dialogue, start)
+        settle_reply(scene, dialogue, line.octets if line != NULL else NULL, line.length if line != NULL else 0, start)
         dialogue.reply_line = 0
         dialogue.masked_lines = 0
     give_line(scene.lender, &dialogue.reply)
@@ -353,34 +363,80 @@ cdef void keyword_line(Scene *scene, Dialogue *dialogue, uint8_t *text, uint32_t
     put(scene, text + length - 1, letter(dialogue))
 
 
+cdef inline bint read_code(Dialogue *dialogue, const uint8_t *octets, uint32_t size) noexcept nogil:
+    """The code of a line of ``size`` octets; whether it is one."""
+    cdef uint8_t first, second, third
+    dialogue.code = 0
+    if size < 3:
+        return False
+    first, second, third = octets[0] - 48, octets[1] - 48, octets[2] - 48
+    dialogue.code = first * 100 + second * 10 + third
+    return first <= 9 and second <= 9 and third <= 9
+
+
+cdef inline bint is_plain(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Whether nothing but the code, and whether it is the last one, matters of a line that answers `verb`.
+    if dialogue.code != 250:
+        return dialogue.code != 220 or verb != scene.grammar.verb_greeting
+    return verb != VERB_EHLO and (dialogue.reply_line == 0 or not may_answer_ehlo(scene.session, dialogue))
+
+
+cdef inline bint settle_dull(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # As settle_reply, where nobody is told anything and only the session's state changes; whether it is so.
+    cdef uint16_t code = dialogue.code
+    cdef uint8_t state = scene.session.state
+    if not scene.grammar.dull[verb] or scene.grammar.told[verb] or dialogue.input != INPUT_COMMANDS or (
+            scene.session.asked == ASKED_EHLO or code == 354 or code == 334 or code == 421):
+        return False
+    if dialogue.count == 0:
+        if again(scene, REPLY_UNSOLICITED, False) == NOT_AGAIN:
+            return False
+        scene.session.asked = ASKED_DOUBT if scene.session.asked > ASKED_EHLO else ASKED_OTHER
+        return True
+    scene.session.state = scene.grammar.next_state[state][verb][code // 100 if code < 600 else 0]
+    answer_oldest(scene, dialogue, verb)
+    return True
+
+
 cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length) noexcept nogil:
-    """Reads a line that begins here and ends in this segment, up to its LF; how many octets, 0: it is not for us."""
-    cdef uint8_t *end = <uint8_t *> memchr(octets, LF, length)
-    cdef uint32_t size, whole, i
-    if end == NULL or scene.ruling.restore:
+    # Reads a line that begins here and ends in this segment, up to its LF, or, where it is plain, with it.
+    # How many octets; 0: it is not for us.
+    cdef uint32_t whole = nm_next_lf(octets, length)
+    cdef uint32_t size = whole
+    cdef uint8_t verb = expected_verb(dialogue)
+    if whole == length or scene.ruling.restore or (verb == scene.grammar.verb_masked and turning_ok(scene, dialogue)):
         return 0
-    whole = size = <uint32_t> (end - octets)
     if size and octets[size - 1] == CR:
         size -= 1
-    if size == 0 or size > LINE_OCTETS or turning_ok(scene, dialogue):
+    if size > LINE_OCTETS:
         return 0                                   # a long one is measured
-    dialogue.code = 0
-    dialogue.malformed = size < 3
-    for i in range(3 if size > 3 else size):
-        dialogue.malformed |= not 48 <= octets[i] <= 57
-        dialogue.code = dialogue.code * 10 + (octets[i] - 48)
-    if (dialogue.malformed and scene.session.state == scene.grammar.state_connect) or masking_banner(scene, dialogue):
-        dialogue.malformed = 0
+    if not read_code(dialogue, octets, size):
+        if scene.session.state == scene.grammar.state_connect or again(scene, REPLY_MALFORMED, False) == NOT_AGAIN:
+            return 0
+        return whole + 1
+    if is_plain(scene, dialogue, verb):
+        if size > 3 and octets[3] == DASH:
+            if dialogue.reply_line == 0:
+                dialogue.came_masked = 0
+            if dialogue.reply_line < 255:
+                dialogue.reply_line += 1
+        else:
+            if not settle_dull(scene, dialogue, verb):
+                settle_reply(scene, dialogue, octets, size, dialogue.reply_offset)
+            dialogue.reply_line = 0
+            dialogue.masked_lines = 0
+        return whole + 1
+    if size <= 3 or masking_banner(scene, dialogue):
         return 0
     dialogue.reply = lend_line(scene.lender)
     if dialogue.reply == NULL:
         return 0                                   # as the first octet will find out
-    dialogue.reply.length = <uint16_t> size if size < LINE_OCTETS else LINE_OCTETS
-    memcpy(dialogue.reply.octets, octets, dialogue.reply.length)
-    dialogue.reply_column = <uint16_t> size if size < 0xffff else 0xffff
+    dialogue.reply.length = <uint16_t> size
+    memcpy(dialogue.reply.octets, octets, size)
+    dialogue.reply_column = <uint16_t> size
     dialogue.keyword_fate = KEYWORD_NONE
     dialogue.answers_ehlo = 0
-    if size > 4 and not dialogue.malformed:
+    if size > 4:
         dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
         if masking_keywords(scene, dialogue):
             begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
@@ -396,7 +452,7 @@ cdef inline bint whole_line_passes(Scene *scene, Dialogue *dialogue) noexcept no
 
 cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    cdef uint32_t at = 0
+    cdef uint32_t at = 0, run
     cdef uint16_t waiting
     cdef uint8_t *end
     cdef uint8_t carriage_return
@@ -411,10 +467,14 @@ cdef uint32_t server_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
                 scene.edits = edits
         if dialogue.reply_column == 0:
             dialogue.reply_offset = offset + at
-            if octets[at] > CR:
-                at += whole_line(scene, dialogue, octets + at, length - at)
-            elif octets[at] == LF and again(scene, REPLY_MALFORMED, False) != NOT_AGAIN:
-                at += 1                            # a line of nothing
+            waiting = dialogue.waiting
+            run = quick_lines(scene, dialogue, octets + at, length - at)
+            if run == 0:
+                run = whole_line(scene, dialogue, octets + at, length - at)
+            at += run
+            if run and octets[at - 1] == LF:
+                if waiting and not dialogue.waiting and not scene.ruling.hold:
+                    return at
                 continue
         if octets[at] == LF:
             waiting = dialogue.waiting

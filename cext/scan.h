@@ -1,4 +1,4 @@
-/* Message text at memory speed: what is odd about its octets, and how long its lines are. */
+/* Text and lines at memory speed: what is odd about their octets, where they end, how long they are. */
 #ifndef NFMAILGUARD_SCAN_H
 #define NFMAILGUARD_SCAN_H
 
@@ -68,6 +68,56 @@ static inline size_t nm_blank_nuls(uint8_t *p, size_t length) {
         count += found;
     }
     return count;
+}
+
+#define NM_ONES 0x0101010101010101u
+
+/* Bit 7 of the first of eight octets that is zero is the lowest bit that is set; of those behind it nothing is said. */
+static inline uint64_t nm_zeros(uint64_t word) { return (word - NM_ONES) & ~word & (NM_ONES << 7); }
+
+static inline uint64_t nm_eight(const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+/* The index of the first CR, LF or, where `nul`, NUL; `length` when there is none. */
+static inline uint32_t nm_line_stop(const uint8_t *p, uint32_t length, int nul) {
+    uint32_t at = 0;
+    for (; at + 8 <= length; at += 8) {
+        uint64_t word = nm_eight(p + at);
+        uint64_t found = nm_zeros(word ^ 13 * NM_ONES) | nm_zeros(word ^ 10 * NM_ONES) | (nul ? nm_zeros(word) : 0);
+        if (found)
+            return at + (uint32_t)__builtin_ctzll(found) / 8;
+    }
+    while (at < length && p[at] != 13 && p[at] != 10 && (p[at] || !nul))
+        at++;
+    return at;
+}
+
+/* The index of the first LF, or `length`; a near one is found without a call. */
+static inline uint32_t nm_next_lf(const uint8_t *p, uint32_t length) {
+    uint32_t at = 0;
+    const uint8_t *end;
+    for (; at + 8 <= length && at < 32; at += 8) {
+        uint64_t found = nm_zeros(nm_eight(p + at) ^ 10 * NM_ONES);
+        if (found)
+            return at + (uint32_t)__builtin_ctzll(found) / 8;
+    }
+    end = length > at ? (const uint8_t *)memchr(p + at, 10, length - at) : NULL;
+    return end ? (uint32_t)(end - p) : length;
+}
+
+/* Whether one of them is not `octet`. */
+static inline int nm_differs(const uint8_t *p, uint32_t length, uint8_t octet) {
+    uint32_t i;
+    uint8_t differs = 0;
+    for (i = 0; i < length; i++)
+        differs |= (uint8_t)(p[i] ^ octet);
+    return differs != 0;
 }
 
 /* The last LF of `length` octets, or NULL. */

@@ -5,9 +5,14 @@ from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow cimport Flow
 from nfmailguard.cext.operation cimport Operations
 from nfmailguard.cext.packet cimport Packet
+from nfmailguard.cext.stream cimport Stream
 
-# Whether the flow may have memory for `length` bytes more, when those have given way whose receivers take nothing.
-cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint32_t length, uint64_t now,
+# What it takes, at most, to decide and keep so many bytes more; to let them go ahead; to hold a packet of so many.
+cdef uint64_t cost_to_keep(const Flow *flow, bint to_server, uint32_t length) noexcept nogil
+cdef uint64_t cost_to_go_ahead(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil
+cdef uint64_t cost_to_hold(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil
+# Whether the flow may have memory for `need` bytes more, when those have given way whose receivers take nothing.
+cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint64_t need, uint64_t now,
                      Operations *out) noexcept nogil
 # The same for a packet's next bytes; False: it has been answered. A flow whose receiver takes what is sent is only
 # made to wait: its sender repeats the packet.

@@ -7,32 +7,55 @@ come again. Does not know how bytes are decided.
 """
 
 from libc.stdint cimport uint8_t
+from libc.string cimport memset
 
-from nfmailguard.cext.account cimport settle, within_shares
+from nfmailguard.cext.account cimport settle, streams_have, within_shares
 from nfmailguard.cext.core cimport DROP_CONDITION, DROP_MEMORY
 from nfmailguard.cext.ending cimport end_flow, refuse, report_condition, stop_following
 from nfmailguard.cext.flow cimport FLOW_INSPECTED, flow_source
 from nfmailguard.cext.packet cimport nm_seq_diff
-from nfmailguard.cext.pool cimport PAGE_OCTETS, memory_cost, pool_is_short
-from nfmailguard.cext.share cimport Source
-from nfmailguard.cext.smtp cimport ACTION_LOG, STREAM_MEMORY_LIMIT, Dialogue, Line
-from nfmailguard.cext.stream cimport Stream
+from nfmailguard.cext.pool cimport PAGE_OCTETS, Pool, memory_cost, pool_is_short
+from nfmailguard.cext.share cimport Source, bytes_of
+from nfmailguard.cext.smtp cimport ACTION_LOG, INPUT_COMMANDS, STREAM_MEMORY_LIMIT, Dialogue, Line
+from nfmailguard.cext.store cimport Store, store_cost
+from nfmailguard.cext.stream cimport Ahead, Aside, Held
 from nfmailguard.cext.verdict cimport drop
 
 cdef enum:
     MOST_EXAMINED = 16         # flows, for one packet
     MOST_ENDED = 8             # of them
+    SOONER = 5                 # one part in so many of limits.stalled counts where a packet finds no memory
+    SHORTEST_COMMAND = 6       # bytes: four letters and CRLF
+    A_SMALL_PART = 8           # of the streams' half: who has no more may ask for that
 
 
-cdef uint64_t cost_of(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil:
-    """What it takes to decide and keep so many bytes more, at most."""
-    cdef uint64_t cost = memory_cost(sizeof(Line))
-    cdef uint32_t end = stream.kept.offset + stream.kept.length
-    if flow.dialogue == NULL:
-        cost += memory_cost(sizeof(Dialogue))
-    if stream.kept.length == 0 or end % PAGE_OCTETS + length > PAGE_OCTETS or end % PAGE_OCTETS == 0:
-        cost += (length // PAGE_OCTETS + 1) * memory_cost(PAGE_OCTETS)
+cdef inline uint64_t cost_to_talk(const Flow *flow) noexcept nogil:
+    return 0 if flow.dialogue != NULL else memory_cost(sizeof(Dialogue))
+
+
+cdef uint64_t cost_to_keep(const Flow *flow, bint to_server, uint32_t length) noexcept nogil:
+    cdef const Dialogue *dialogue = flow.dialogue
+    cdef uint64_t cost = cost_to_talk(flow) + memory_cost(sizeof(Line)) + store_cost(
+        &flow.stream[to_server].kept, length)
+    cdef uint32_t few = sizeof(dialogue.few)
+    cdef uint32_t room = dialogue.capacity if dialogue != NULL and dialogue.more != NULL else few
+    cdef uint32_t outstanding = dialogue.count if dialogue != NULL else 0
+    if to_server and outstanding + length // SHORTEST_COMMAND > room and (
+            dialogue == NULL or dialogue.input == INPUT_COMMANDS):
+        cost += memory_cost(room * 4)              # as expect_reply takes it
     return cost
+
+
+cdef uint64_t cost_to_go_ahead(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil:
+    cdef Store none
+    cdef uint64_t cost = cost_to_talk(flow) + memory_cost(sizeof(Ahead)) + memory_cost(PAGE_OCTETS)
+    memset(&none, 0, sizeof(Store))
+    return cost + store_cost(&none, length) + (memory_cost(sizeof(Aside)) if stream.aside == NULL else 0)
+
+
+cdef uint64_t cost_to_hold(const Flow *flow, const Stream *stream, uint32_t length) noexcept nogil:
+    return cost_to_talk(flow) + memory_cost(sizeof(Held) + length) + (
+        memory_cost(sizeof(Aside)) if stream.aside == NULL else 0)
 
 
 cdef void ends(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil:
@@ -44,9 +67,9 @@ cdef void ends(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept n
         end_flow(core, flow, action, now, out)
 
 
-cdef void stalled_give_way(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil:
-    """Ends flows whose receivers have long taken nothing, longest first: of any source where memory is short, of
-    the same source where only that has its share."""
+cdef void stalled_give_way(Core *core, Flow *flow, uint64_t patience, uint64_t now, Operations *out) noexcept nogil:
+    """Ends flows whose receivers have taken nothing for as long as ``patience``, longest first: of any source where
+    memory is short, of the same source where only that has its share."""
     cdef bint short = pool_is_short(&core.pool)
     cdef Dialogue *dialogue = core.lender.oldest
     cdef Dialogue *newer
@@ -54,7 +77,7 @@ cdef void stalled_give_way(Core *core, Flow *flow, uint64_t now, Operations *out
     cdef int examined = 0, ended = 0
     settle(core, flow, now)
     while dialogue != NULL and examined < MOST_EXAMINED and ended < MOST_ENDED:
-        if now - dialogue.since < core.stalled_timeout:
+        if now - dialogue.since < patience:
             return
         newer = dialogue.newer
         other = <Flow *> dialogue.flow
@@ -70,25 +93,48 @@ cdef bint same_source(Core *core, Flow *one, Flow *other) noexcept nogil:
     return a.place[0] == b.place[0] and a.place[1] == b.place[1]
 
 
-cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint32_t length, uint64_t now,
+cdef inline bint stands_still(Flow *flow, bint to_server, uint64_t patience, uint64_t now) noexcept nogil:
+    # What waits for a gap to close is not its receiver's to take.
+    return (flow.dialogue != NULL and flow.dialogue.listed and flow.stream[to_server].kept.length != 0
+            and now - flow.dialogue.since >= patience)
+
+
+cdef inline bint is_nearly_used_up(const Pool *pool) noexcept nogil:
+    return pool.limit // 2 - streams_have(pool) < pool.limit // 2 // A_SMALL_PART
+
+
+cdef bint may_press(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
+    """Whether others give way to a flow sooner: it goes on, and its source has little.
+
+    However little each of many sources has, together they have it all; whoever comes then needs a page, and cannot
+    wait for one as long as those who have stalled may.
+    """
+    return (not stands_still(flow, to_server, core.stalled_timeout // SOONER, now)
+            and bytes_of(&core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2 // A_SMALL_PART)
+
+
+cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint64_t need, uint64_t now,
                      Operations *out) noexcept nogil:
-    cdef uint64_t need = cost_of(flow, &flow.stream[to_server], length)
     cdef bint fits = within_shares(core, flow, need)
-    if fits and not pool_is_short(&core.pool):
+    cdef bint short = pool_is_short(&core.pool)
+    cdef uint64_t patience = core.stalled_timeout
+    if fits and not short:
         return True
-    stalled_give_way(core, flow, now, out)
+    # Not only when this one finds none: a sender whose packets get lost again and again hardly goes on.
+    if short and (not fits or is_nearly_used_up(&core.pool)) and may_press(core, flow, to_server, now):
+        patience //= SOONER
+    stalled_give_way(core, flow, patience, now, out)
     return fits or within_shares(core, flow, need)
 
 
 cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                    Operations *out) noexcept nogil:
     cdef Stream *stream = &flow.stream[to_server]
-    cdef Dialogue *dialogue = flow.dialogue
     cdef uint32_t length = <uint32_t> nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq)
-    if memory_for(core, flow, to_server, length, now, out) or not flow.ruling.apply:
+    cdef uint64_t need = cost_to_keep(flow, to_server, length)
+    if memory_for(core, flow, to_server, need, now, out) or not flow.ruling.apply:
         return True                                # who only follows forgets what he cannot keep
-    if (cost_of(flow, stream, length) > core.pool.limit // 2
-            or (dialogue != NULL and dialogue.listed and now - dialogue.since >= core.stalled_timeout)):
+    if 2 * need > core.pool.limit // 2 or stands_still(flow, to_server, core.stalled_timeout, now):
         refuse(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
     else:
         drop(core, DROP_MEMORY, packet.queued.id, out)

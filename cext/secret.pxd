@@ -13,5 +13,16 @@ cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noex
 cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil
 # Whether the octet that is being read may be a part of a secret.
 cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil
-# A verb, or a command line, is complete: whether what follows may be secret.
-cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil
+# The same of a line's octets that lie somewhere else; its verb's are the first `verb` of them.
+cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length,
+                             uint8_t *out) noexcept nogil
+cdef void note_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length) noexcept nogil
+
+cdef inline uint32_t verb_of_line(const Dialogue *dialogue) noexcept nogil:
+    # How many octets of it are kept.
+    return dialogue.verb_length if dialogue.verb_length < dialogue.command.length else dialogue.command.length
+
+# A verb, or a command line, is complete. Behind AUTH, lines that are no command may be parts of it (RFC 4954 4),
+# whatever became of AUTH.
+cdef inline void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    note_words(scene, dialogue.verb, dialogue.command.octets, verb_of_line(dialogue), dialogue.command.length)

@@ -24,17 +24,93 @@ cdef enum:
     SPACE = 32
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
 
-#: SASL mechanisms (IANA registry), whole.
-cdef const char *MECHANISMS = (
-    b"PLAIN LOGIN CRAM-MD5 DIGEST-MD5 NTLM GSSAPI GSS-SPNEGO GS2-KRB5 GS2-KRB5-PLUS SCRAM-SHA-1 SCRAM-SHA-1-PLUS "
-    b"SCRAM-SHA-256 SCRAM-SHA-256-PLUS SCRAM-SHA-512 SCRAM-SHA-512-PLUS XOAUTH XOAUTH2 OAUTHBEARER EXTERNAL ANONYMOUS ")
-#: Behind a verb nobody knows: an AUTH that was masked upstream, or IMAP's (RFC 9051 6.2). As beginnings.
-cdef const char *BEHIND_A_TAG = (
-    b"PLAIN LOGIN CRAM- DIGEST- NTLM GSSAPI GSS- GS2- SCRAM- XOAUTH OAUTHBEARER EXTERNAL AUTHENTICATE ")
-#: POP3 (RFC 1939), FTP and HTTP (RFC 9110 9.3): what follows them, in this line or another, may be a secret. As
-#: beginnings.
-cdef const char *STRANGERS = (
-    b"PASS USER LOGIN APOP ACCT GET POST PUT HEAD CONNECT OPTIONS DELETE TRACE PATCH PROPFIND COOKIE SET-COOKIE ")
+
+cdef inline const char *mechanisms(uint8_t letter) noexcept nogil:
+    """SASL mechanisms (IANA registry) that begin with the letter, whole."""
+    if letter == c"P":
+        return b"PLAIN "
+    if letter == c"L":
+        return b"LOGIN "
+    if letter == c"C":
+        return b"CRAM-MD5 "
+    if letter == c"D":
+        return b"DIGEST-MD5 "
+    if letter == c"N":
+        return b"NTLM "
+    if letter == c"G":
+        return b"GSSAPI GSS-SPNEGO GS2-KRB5 GS2-KRB5-PLUS "
+    if letter == c"S":
+        return (b"SCRAM-SHA-1 SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SCRAM-SHA-512 "
+                b"SCRAM-SHA-512-PLUS ")
+    if letter == c"X":
+        return b"XOAUTH XOAUTH2 "
+    if letter == c"O":
+        return b"OAUTHBEARER "
+    if letter == c"E":
+        return b"EXTERNAL "
+    if letter == c"A":
+        return b"ANONYMOUS "
+    return NULL
+
+
+cdef inline const char *behind_a_tag(uint8_t letter) noexcept nogil:
+    """Those that begin with the letter, of the words behind a verb nobody knows.
+
+    An AUTH that was masked upstream, or IMAP's (RFC 9051 6.2). As beginnings.
+    """
+    if letter == c"P":
+        return b"PLAIN "
+    if letter == c"L":
+        return b"LOGIN "
+    if letter == c"C":
+        return b"CRAM- "
+    if letter == c"D":
+        return b"DIGEST- "
+    if letter == c"N":
+        return b"NTLM "
+    if letter == c"G":
+        return b"GSSAPI GSS- GS2- "
+    if letter == c"S":
+        return b"SCRAM- "
+    if letter == c"X":
+        return b"XOAUTH "
+    if letter == c"O":
+        return b"OAUTHBEARER "
+    if letter == c"E":
+        return b"EXTERNAL "
+    if letter == c"A":
+        return b"AUTHENTICATE "
+    return NULL
+
+
+cdef inline const char *strangers(uint8_t letter) noexcept nogil:
+    """Those that begin with the letter, of the verbs whose arguments, or next lines, may be secrets.
+
+    POP3 (RFC 1939), FTP and HTTP (RFC 9110 9.3). As beginnings.
+    """
+    if letter == c"P":
+        return b"PASS POST PUT PATCH PROPFIND "
+    if letter == c"U":
+        return b"USER "
+    if letter == c"L":
+        return b"LOGIN "
+    if letter == c"A":
+        return b"APOP ACCT "
+    if letter == c"G":
+        return b"GET "
+    if letter == c"H":
+        return b"HEAD "
+    if letter == c"C":
+        return b"CONNECT COOKIE "
+    if letter == c"O":
+        return b"OPTIONS "
+    if letter == c"D":
+        return b"DELETE "
+    if letter == c"T":
+        return b"TRACE "
+    if letter == c"S":
+        return b"SET-COOKIE "
+    return NULL
 
 
 cdef uint32_t word_in(const char *words, const uint8_t *octets, uint32_t length, bint whole) noexcept nogil:
@@ -53,12 +129,23 @@ cdef uint32_t word_in(const char *words, const uint8_t *octets, uint32_t length,
     return 0
 
 
+cdef inline uint32_t stranger(const uint8_t *verb, uint32_t length) noexcept nogil:
+    cdef const char *words = strangers(upper(verb[0])) if length else NULL
+    return word_in(words, verb, length, False) if words != NULL else 0
+
+
+cdef inline uint32_t mechanism_behind(const uint8_t *argument, uint32_t length) noexcept nogil:
+    cdef const char *words = behind_a_tag(upper(argument[0])) if length else NULL
+    return word_in(words, argument, length, False) if words != NULL else 0
+
+
 cdef uint32_t behind_auth(const uint8_t *verb, uint32_t length) noexcept nogil:
     # Where a verb that has AUTH in it, in any case, goes on; 0 where it has not.
     cdef uint32_t i
-    for i in range(4, length + 1):
-        if word_in(b"AUTH ", verb + i - 4, 4, True):
-            return i
+    for i in range(3, length):
+        if upper(verb[i]) == c"H" and upper(verb[i - 3]) == c"A" and upper(verb[i - 2]) == c"U" and (
+                upper(verb[i - 1]) == c"T"):
+            return i + 1
     return 0
 
 
@@ -75,7 +162,7 @@ cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, 
         return i
     while begin < length and verb[begin] <= SPACE:
         begin += 1
-    i = word_in(STRANGERS, verb + begin, length - begin, False)
+    i = stranger(verb + begin, length - begin)
     if i:
         return begin + i
     # A name and nothing else is no secret; what may be base64, or a form's field, is none.
@@ -117,19 +204,28 @@ cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
             i += 1
 
 
-cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil:
-    cdef Line *line = dialogue.command
-    cdef uint32_t verb = dialogue.verb_length if dialogue.verb_length < line.length else line.length
-    cdef uint32_t size = shown_of_verb(scene, line.octets, verb, dialogue.verb)
-    cdef uint32_t mechanism
-    if shows_argument(scene, dialogue.verb):
-        size = line.length
-    elif scene.grammar.argument[dialogue.verb] == ARGUMENT_SECRET and verb < line.length:
-        mechanism = word_in(MECHANISMS, line.octets + verb + 1, line.length - verb - 1, True)
-        size = verb + 1 + mechanism if mechanism else verb
-    memcpy(out, line.octets, size)
+cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length,
+                             uint8_t *out) noexcept nogil:
+    cdef uint32_t size, mechanism
+    cdef const char *words
+    if shows_argument(scene, number):
+        size = length
+    else:
+        size = shown_of_verb(scene, octets, verb, number)
+        if scene.grammar.argument[number] == ARGUMENT_SECRET and verb < length:
+            size = verb
+            words = mechanisms(upper(octets[verb + 1])) if verb + 1 < length else NULL
+            if words != NULL:
+                mechanism = word_in(words, octets + verb + 1, length - verb - 1, True)
+                size = verb + 1 + mechanism if mechanism else verb
+    memcpy(out, octets, size)
     hide_secrets(out, size)
     return size
+
+
+cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil:
+    cdef Line *line = dialogue.command
+    return shown_of_words(scene, dialogue.verb, line.octets, verb_of_line(dialogue), line.length, out)
 
 
 cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -137,19 +233,17 @@ cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
         not shows_argument(scene, dialogue.verb))
 
 
-cdef void note_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    """Behind AUTH, lines that are no command may be parts of it (RFC 4954 4), whatever became of AUTH."""
-    cdef Line *line = dialogue.command
-    cdef uint32_t verb = dialogue.verb_length if dialogue.verb_length < line.length else line.length
+cdef void note_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb,
+                     uint32_t length) noexcept nogil:
     cdef uint32_t at = verb + 1, begin = 0
-    cdef bint begun = scene.grammar.argument[dialogue.verb] == ARGUMENT_SECRET
-    if dialogue.verb == VERB_UNKNOWN:
-        while begin < verb and line.octets[begin] <= SPACE:
+    cdef bint begun = scene.grammar.argument[number] == ARGUMENT_SECRET
+    if number == VERB_UNKNOWN:
+        while begin < verb and octets[begin] <= SPACE:
             begin += 1
-        begun = behind_auth(line.octets, verb) or word_in(STRANGERS, line.octets + begin, verb - begin, False)
-    if not begun and at < line.length and scene.grammar.argument[dialogue.verb] == ARGUMENT_IGNORED:
-        begun = word_in(BEHIND_A_TAG, line.octets + at, line.length - at, False)
+        begun = stranger(octets + begin, verb - begin) or behind_auth(octets, verb)
+    if not begun and at < length and scene.grammar.argument[number] == ARGUMENT_IGNORED:
+        begun = mechanism_behind(octets + at, length - at)
     if begun:
         scene.session.secret = SECRET_BEGUN | SECRET_SAID
-    elif dialogue.verb != VERB_UNKNOWN:
+    elif number != VERB_UNKNOWN:
         scene.session.secret &= SECRET_SAID

@@ -3,9 +3,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from nfmailguard.cext.network cimport Network
+from nfmailguard.cext.numbers cimport *
 from nfmailguard.cext.record cimport Identity, Ring
 from nfmailguard.cext.pool cimport Pool, Shelf, shelf_give, shelf_lend
-from nfmailguard.cext.tally cimport Tally, tally_repeats
+from nfmailguard.cext.tally cimport Tally, tally_repeat, tally_repeats, tally_repeats_next, tally_untold
 
 cdef enum:
     MOST_VERBS = 64
@@ -15,19 +16,6 @@ cdef enum:
     SECRET_OCTETS = 16384      # of a line with a secret that are looked at
     CUT_BYTES = 2048           # a bit for each of them
     LINE_OCTETS = 254          # of a line, as much as events show
-
-# Indexes the tables and the code share; checked against the Python tables when they are loaded.
-cdef enum:  # VerbNumber
-    VERB_UNKNOWN = 0
-    VERB_HELO = 1
-    VERB_EHLO = 2
-    VERB_MAIL = 3
-    VERB_RCPT = 4
-    VERB_DATA = 5
-    VERB_RSET = 6
-    VERB_NOOP = 10
-    VERB_BDAT = 14
-    VERB_XCLIENT = 23
 
 cdef enum:  # Input: smtp.verbs.Input
     INPUT_COMMANDS = 0
@@ -58,78 +46,6 @@ cdef enum:  # Argument: smtp.verbs.Argument
     ARGUMENT_CHUNK_SIZE = 3
     ARGUMENT_SECRET = 4
     ARGUMENT_SHOWN = 5
-
-cdef enum:  # Action: policy.model.Action
-    ACTION_PASS = 0
-    ACTION_LOG = 1
-    ACTION_MASK = 2
-    ACTION_BLANK = 3
-    ACTION_DROP = 4
-    ACTION_DROP_CONNECTION = 5
-    ACTION_RESET = 6
-    NOT_AGAIN = 255            # none: what `again` says of a finding that is to be reported
-
-cdef enum:  # FindingNumber: policy.model.FINDINGS
-    FINDING_NONE = 0
-    COMMAND_DENIED
-    COMMAND_TOO_LONG
-    COMMAND_BARE_LF
-    COMMAND_BARE_CR
-    COMMAND_NUL
-    COMMAND_TOO_MANY_OUTSTANDING
-    COMMAND_PIPELINED_TOO_FAR
-    BANNER_MASKED
-    REPLY_KEYWORD_MASKED
-    REPLY_TURNED_OK
-    REPLY_MALFORMED
-    REPLY_UNSOLICITED
-    REPLY_AMBIGUOUS
-    ADDRESS_ILLEGAL_CHARACTER
-    ADDRESS_TOO_LONG
-    RECIPIENTS_TOO_MANY
-    HEADER_LINE_TOO_LONG
-    DATA_LINE_TOO_LONG
-    DATA_SMUGGLING_SHAPE
-    DATA_BARE_LF
-    DATA_BARE_CR
-    DATA_NUL
-    BUG_DOT_CRLF
-    BUG_DATA_BYPASS
-    BUG_NOOP_BODY
-    BDAT_SIZE_INVALID
-    BDAT_NOT_OFFERED
-    TLS_STARTED
-    TLS_NOT_A_HANDSHAKE
-    FLOW_LIMIT
-    FLOW_ASYMMETRIC
-    FLOW_NOT_SMTP
-    FLOW_MIDSTREAM
-    STREAM_GAP
-    STREAM_CONFLICTING_RETRANSMISSION
-    STREAM_EDIT_TOO_LATE
-    STREAM_PENDING_LIMIT
-    STREAM_MEMORY_LIMIT
-    STREAM_URGENT
-    PACKET_TRUNCATED
-    PACKET_FRAGMENT
-    PACKET_ODD_FLAGS
-    PACKET_SYN_DATA
-    PACKET_MULTIPATH
-    PACKET_WRONG_INTERFACE
-    UPSTREAM_BANNER_MASKED
-    UPSTREAM_COMMAND_MASKED
-    UPSTREAM_KEYWORD_MASKED
-    RESTORE_BANNER
-    RESTORE_COMMAND
-    RESTORE_KEYWORD
-    HEADER_TOO_LONG
-    HEADER_TO_FIELDS_TOO_MANY
-    DATA_TOO_LONG
-    RECIPIENTS_INVALID_TOO_MANY
-    MIME_FILENAME_TOO_LONG
-    RESTORE_NOT_RECOVERABLE
-    STREAM_END_KEPT
-    COMMAND_LINE_CUT
 
 cdef enum:  # BannerRule: policy.model.BannerRule
     BANNER_NONE = 0
@@ -164,6 +80,11 @@ cdef struct Grammar:
     uint8_t next_state[16][MOST_VERBS][6]
     uint8_t first_verb[256]    # by its first octet; 0: none begins with it
     uint8_t next_verb[MOST_VERBS]
+    uint8_t first_of[32][NAME_OCTETS + 1]  # by its first octet's lowest bits, and its length
+    uint8_t next_of[MOST_VERBS]
+    uint32_t first_four[MOST_VERBS]    # its first octets, and what of a line's is compared with them
+    uint32_t first_mask[MOST_VERBS]
+    uint8_t dull[MOST_VERBS]   # the command and its reply do nothing but move the session by the table
     uint32_t verb_count
     uint8_t verb_end_of_data
     uint8_t verb_empty
@@ -393,21 +314,83 @@ cdef void dialogue_close(Lender *lender, Dialogue **dialogue) noexcept nogil
 cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept nogil
 # The command whose reply has to be waited for, when `waiting`.
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
+# No reply is awaited any more.
+cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil
+# The reply to `verb`, the oldest outstanding command, has come.
+cdef inline void answer_oldest(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    if dialogue.count <= 1:
+        answer_all(scene, dialogue)
+        return
+    dialogue.greetings -= begins_anew(verb)
+    dialogue.recipients -= verb == VERB_RCPT
+    dialogue.first += 1
+    if dialogue.first == (sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity):
+        dialogue.first = 0
+    dialogue.count -= 1
+    if dialogue.waiting:
+        dialogue.waiting -= 1
+        dialogue.impatient &= dialogue.waiting != 0
+
+# Puts a command behind the outstanding ones, of which `size` have room.
+cdef inline void add_reply(Dialogue *dialogue, uint32_t size, uint8_t verb) noexcept nogil:
+    cdef uint32_t place = dialogue.first + dialogue.count
+    if place >= size:
+        place -= size
+    if dialogue.more == NULL:
+        dialogue.few[place] = verb
+    else:
+        dialogue.more[place] = verb
+    dialogue.count += 1
+
+# As expect_reply, where there is no room left.
+cdef bint expect_one_more(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).
-cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
+cdef inline bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+    cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
+    if dialogue.count == size or dialogue.count >= scene.ruling.outstanding_commands:
+        return expect_one_more(scene, dialogue, verb, offset)
+    add_reply(dialogue, size, verb)
+    dialogue.greetings += begins_anew(verb)
+    dialogue.recipients += verb == VERB_RCPT
+    return True
+
 # The verb the reply that is coming in answers; VERB_UNKNOWN when nothing is outstanding.
 cdef inline uint8_t expected_verb(const Dialogue *dialogue) noexcept nogil:
     if dialogue.count == 0:
         return VERB_UNKNOWN
     return dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
 
+# As note_asked, where the verb's octets may be EHLO to some servers.
+cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const uint8_t *octets,
+                    uint32_t length) noexcept nogil
 # A command line has ended, before its reply is expected: which replies may now be one to an EHLO.
-# `verb`: as it passed; the line's own octets tell what a server may read.
-cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil
+# `verb`: as it passed; the verb's own octets tell what a server may read.
+cdef inline void note_asked(Session *session, Dialogue *dialogue, uint8_t verb, const uint8_t *octets,
+                            uint32_t length) noexcept nogil:
+    if length and (octets[0] <= 32 or octets[0] | 32 == c"e"):
+        note_ehlo(session, dialogue, verb, octets, length)
+    elif session.asked == ASKED_NOTHING:
+        session.asked = ASKED_OTHER
+
 # Whether a reply that has begun, of several lines, may be the one to an EHLO.
-cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil
-# A reply is complete: matches it and moves the session by the table.
-cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil
+cdef inline bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil:
+    return session.asked == ASKED_EHLO or session.asked == ASKED_DOUBT or (
+        session.asked == ASKED_TOLD and dialogue.count == 0)
+
+# How much of a reply's text may be shown.
+cdef inline uint32_t shown_of_reply(Scene *scene, uint8_t verb, uint32_t length) noexcept nogil:
+    # Some servers repeat what they do not understand.
+    if scene.session.secret and (scene.session.secret & SECRET_BEGUN or (
+            verb != scene.grammar.verb_end_of_data and verb != VERB_BDAT)):
+        return 0
+    return length
+
+# A reply to `verb` that is but an answer: moves the session by the table, and tells; `length` of its text.
+cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
+                     uint64_t offset) noexcept nogil
+# A reply is complete, `text` its last line: matches it and moves the session by the table.
+cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, uint32_t length,
+                       uint64_t offset) noexcept nogil
 # Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
 # that ends the flow also stands in scene.verdict.
 cdef uint8_t report(Scene *scene, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
@@ -465,6 +448,25 @@ cdef inline uint8_t again(Scene *scene, uint8_t finding, bint to_server) noexcep
     if to_server:
         scene.session.found |= <uint64_t> 1 << finding
     return carried_out(scene, action)
+
+# Whether so many more findings of a kind are told nobody and end nothing: `repeat` may count them.
+cdef inline bint quiet(Scene *scene, uint8_t finding, uint32_t number) noexcept nogil:
+    cdef uint8_t action = scene.ruling.action[finding]
+    if number == 1:
+        return action == ACTION_PASS or (action < ACTION_DROP and tally_repeats_next(
+            &scene.session.tally, finding, scene.ruling.findings_told))
+    return action == ACTION_PASS or (action < ACTION_DROP and tally_untold(
+        &scene.session.tally, finding, scene.ruling.findings_told) >= number)
+
+cdef inline void repeat(Scene *scene, uint8_t finding, uint32_t number, bint to_server) noexcept nogil:
+    if scene.ruling.action[finding] == ACTION_PASS:
+        return
+    tally_repeat(&scene.session.tally, finding, number)
+    scene.finding_counts[finding] += number
+    scene.repeated[0] += number
+    if to_server:
+        scene.session.found |= <uint64_t> 1 << finding
+    carried_out(scene, scene.ruling.action[finding])
 
 # Before an octet is changed.
 cdef inline void note_change(Scene *scene) noexcept nogil:

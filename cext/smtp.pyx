@@ -181,7 +181,7 @@ cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
     return dialogue.few
 
 
-cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+cdef bint expect_one_more(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
     cdef uint32_t size, more, i
     cdef uint8_t *ring = slots(dialogue, &size)
     cdef uint8_t *larger
@@ -191,25 +191,18 @@ cdef bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t 
             dialogue.input = INPUT_OPAQUE
             dialogue.tls_checked = 1
         return False
-    if dialogue.count == size:
-        more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX
-        larger = <uint8_t *> pool_take(scene.lender.pool, more, 0)
-        if larger == NULL:
-            out_of_memory(scene, True, offset)
-            return False
-        for i in range(dialogue.count):
-            larger[i] = ring[(dialogue.first + i) % size]
-        pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
-        dialogue.more = larger
-        dialogue.capacity = <uint16_t> more
-        dialogue.first = 0
-        size = more
-        ring = larger
-    ring[(dialogue.first + dialogue.count) % size] = verb
-    dialogue.count += 1
-    dialogue.greetings += begins_anew(verb)
-    dialogue.recipients += verb == VERB_RCPT
-    return True
+    more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX
+    larger = <uint8_t *> pool_take(scene.lender.pool, more, 0)
+    if larger == NULL:
+        out_of_memory(scene, True, offset)
+        return False
+    for i in range(dialogue.count):
+        larger[i] = ring[(dialogue.first + i) % size]
+    pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
+    dialogue.more = larger
+    dialogue.capacity = <uint16_t> more
+    dialogue.first = 0
+    return expect_reply(scene, dialogue, verb, offset)
 
 
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
@@ -218,29 +211,13 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
     return ring[(dialogue.first + dialogue.waiting - 1) % size] if dialogue.waiting else VERB_UNKNOWN
 
 
-cdef void answer_oldest(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    cdef uint32_t size
-    cdef uint8_t verb = expected_verb(dialogue)
-    slots(dialogue, &size)
-    if dialogue.count == 0:
-        return
-    dialogue.greetings -= begins_anew(verb)
-    dialogue.recipients -= verb == VERB_RCPT
-    dialogue.first = <uint16_t> ((dialogue.first + 1) % size)
-    dialogue.count -= 1
-    if dialogue.waiting:
-        dialogue.waiting -= 1
-        dialogue.impatient &= dialogue.waiting != 0
-    if dialogue.count == 0:
-        answer_all(scene, dialogue)
-
-
 cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
     dialogue.count = dialogue.first = dialogue.waiting = dialogue.greetings = dialogue.recipients = 0
     dialogue.impatient = 0
-    pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
-    dialogue.more = NULL
-    dialogue.capacity = 0
+    if dialogue.more != NULL:
+        pool_give(scene.lender.pool, dialogue.more, dialogue.capacity)
+        dialogue.more = NULL
+        dialogue.capacity = 0
 
 
 cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -250,7 +227,7 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
     for i in range(dialogue.count):
         if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
             while i:
-                answer_oldest(scene, dialogue)
+                answer_oldest(scene, dialogue, expected_verb(dialogue))
                 i -= 1
             return True
     return False
@@ -263,16 +240,13 @@ cdef void ambiguous(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t off
         scene.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
 
 
-cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
+cdef bint spells_ehlo(const uint8_t *octets, uint32_t length) noexcept nogil:
     # Some servers skip space and control octets, or know a verb by its first letters.
-    cdef const Line *line = dialogue.command
     cdef const char *ehlo = b"EHLO"
     cdef uint32_t i, found = 0
-    if line == NULL:
-        return False
-    for i in range(line.length if line.length < dialogue.verb_length else dialogue.verb_length):
-        if line.octets[i] > SPACE:
-            if upper(line.octets[i]) != <uint8_t> ehlo[found]:
+    for i in range(length):
+        if octets[i] > SPACE:
+            if upper(octets[i]) != <uint8_t> ehlo[found]:
                 return False
             found += 1
             if found == 4:
@@ -280,25 +254,21 @@ cdef bint spells_ehlo(const Dialogue *dialogue) noexcept nogil:
     return False
 
 
-cdef void note_asked(Session *session, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const uint8_t *octets,
+                    uint32_t length) noexcept nogil:
     # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
     # or answers one twice, shifts the count.
     cdef bint first = (session.asked == ASKED_NOTHING and dialogue.reply_line == 0 and not dialogue.reply_cr
                        and dialogue.reply_column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
-    elif spells_ehlo(dialogue):
+    elif spells_ehlo(octets, length):
         session.asked = ASKED_DOUBT
     elif session.asked == ASKED_NOTHING:
         session.asked = ASKED_OTHER
 
 
-cdef bint may_answer_ehlo(Session *session, Dialogue *dialogue) noexcept nogil:
-    return session.asked == ASKED_EHLO or session.asked == ASKED_DOUBT or (
-        session.asked == ASKED_TOLD and dialogue.count == 0)
-
-
-cdef void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
+cdef inline void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
     if session.asked == ASKED_EHLO:
         # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
         session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
@@ -307,19 +277,50 @@ cdef void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
         session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
 
 
-cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
+                     uint64_t offset) noexcept nogil:
+    cdef Record *record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
+    if record == NULL:
+        return
+    record.code = code
+    record.verb = verb
+    record.state = scene.session.state
+    record.a = offset
+    record_text(record, text + 4, length - 4 if length > 4 else 0, False)
+    ring_push(scene.ring)
+
+
+cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
+                     uint64_t offset) noexcept nogil:
+    cdef Grammar *grammar = scene.grammar
+    cdef uint16_t code = dialogue.code
+    cdef uint16_t digit = code // 100
+    scene.session.state = grammar.next_state[scene.session.state][verb][digit if digit < 6 else 0]
+    if grammar.told[verb]:
+        tell_reply(scene, verb, code, text, length, offset)
+    if grammar.dull[verb]:
+        return
+    if verb == VERB_RCPT and digit == 5:
+        scene.session.invalid_recipients += 1
+        if scene.ruling.invalid_recipients and scene.session.invalid_recipients > scene.ruling.invalid_recipients:
+            report(scene, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
+    elif verb == grammar.verb_end_of_data:
+        scene.session.invalid_recipients = 0            # the mail they were of is over
+    elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or begins_anew(verb)):
+        # So it is for the server, and for no one before it says so: of the others those behind it count.
+        scene.session.invalid_recipients = 0
+        scene.session.recipients = dialogue.recipients + (
+            dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
+
+
+cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, uint32_t length,
+                       uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = scene.grammar
     cdef uint16_t code = dialogue.code
     cdef uint8_t verb = expected_verb(dialogue)
-    cdef uint8_t state = scene.session.state
-    cdef Record *record
-    cdef const uint8_t *text = dialogue.reply.octets if dialogue.reply != NULL else NULL
-    cdef uint32_t length = dialogue.reply.length if dialogue.reply != NULL else 0
     cdef bint expected = dialogue.count != 0
     note_answered(scene.session, dialogue)
-    if scene.session.secret and (
-            scene.session.secret & SECRET_BEGUN or (verb != grammar.verb_end_of_data and verb != VERB_BDAT)):
-        length = 0                                 # some servers repeat what they do not understand
+    length = shown_of_reply(scene, verb, length)
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code
             # 334 asks for one line, and what stands behind AUTH may be taken for it.
@@ -342,43 +343,23 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, uint64_t offset) noexce
         ambiguous(scene, dialogue, verb, offset, text, length)
     if scene.verdict != ACTION_PASS:
         return
-    if expected:
-        scene.session.state = grammar.next_state[state][verb][code // 100 if code < 600 else 0]
-    record = NULL
-    if grammar.told[verb]:
-        record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
-    if record != NULL:
-        record.code = code
-        record.verb = verb
-        record.state = scene.session.state
-        record.a = offset
-        record_text(record, text + 4, length - 4 if length > 4 else 0, False)
-        ring_push(scene.ring)
     if not expected:
+        if grammar.told[verb]:
+            tell_reply(scene, verb, code, text, length, offset)
         return
-    if verb == VERB_RCPT and code // 100 == 5:
-        scene.session.invalid_recipients += 1
-        if scene.ruling.invalid_recipients and scene.session.invalid_recipients > scene.ruling.invalid_recipients:
-            report(scene, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
-            if scene.verdict != ACTION_PASS:
-                return
-    elif verb == grammar.verb_end_of_data:
-        scene.session.invalid_recipients = 0            # the mail they were of is over
-    elif code // 100 == 2 and (verb == VERB_MAIL or verb == VERB_RSET or begins_anew(verb)):
-        # So it is for the server, and for no one before it says so: of the others those behind it count.
-        scene.session.invalid_recipients = 0
-        scene.session.recipients = dialogue.recipients + (
-            dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
+    note_reply(scene, dialogue, verb, text, length, offset)
+    if scene.verdict != ACTION_PASS:
+        return
     if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS
             dialogue.phase = PHASE_START
         if verb == VERB_DATA and dialogue.input == INPUT_DATA:
             report(scene, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
-        answer_oldest(scene, dialogue)
+        answer_oldest(scene, dialogue, verb)
         return
     if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-        answer_oldest(scene, dialogue)       # CSCdr91002: the message has begun with the command
+        answer_oldest(scene, dialogue, verb)       # CSCdr91002: the message has begun with the command
         return
     if verb == VERB_DATA and scene.ruling.bug_noop_body and scene.session.noop_seen:
         # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.

@@ -17,6 +17,8 @@ cdef struct Store:
 # Appends; -1 when memory runs out, and then nothing has changed. `have`: octets the store's owner
 # has elsewhere.
 cdef int store_append(Store *store, Pool *pool, const uint8_t *octets, uint32_t length, uint64_t have) noexcept nogil
+# What appending so much takes of the machine's memory, at most.
+cdef uint64_t store_cost(const Store *store, uint32_t length) noexcept nogil
 # Forgets the first `length` octets, at most all.
 cdef void store_drop(Store *store, Pool *pool, uint32_t length) noexcept nogil
 # The octets from `at` on that lie together; `length` becomes their number, at most what it was.

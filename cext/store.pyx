@@ -8,7 +8,7 @@ Does not know sequence numbers.
 
 from libc.string cimport memcmp, memcpy
 
-from nfmailguard.cext.pool cimport pool_give, pool_give_page, pool_take, pool_take_page
+from nfmailguard.cext.pool cimport memory_cost, pool_give, pool_give_page, pool_take, pool_take_page
 
 cdef enum:
     FIRST_PAGES = 4            # of a ring when it is made
@@ -34,14 +34,29 @@ cdef inline uint64_t ring_size(uint32_t capacity) noexcept nogil:
     return sizeof(PageRing) + capacity * sizeof(uint8_t *)
 
 
+cdef inline uint32_t capacity_for(uint32_t have, uint32_t pages) noexcept nogil:
+    cdef uint32_t capacity = have if have else FIRST_PAGES
+    while capacity < pages:
+        capacity *= 2
+    return capacity
+
+
+cdef uint64_t store_cost(const Store *store, uint32_t length) noexcept nogil:
+    cdef uint32_t had = pages_of(store, store.length) if store.length else 0
+    cdef uint32_t need = pages_of(store, store.length + length)
+    cdef uint32_t have = ring_of(store).capacity if store.ringed else 0
+    cdef uint64_t cost = (need - had) * memory_cost(PAGE_OCTETS)
+    if need > had and need > 1 and capacity_for(have, need) != have:
+        cost += memory_cost(ring_size(capacity_for(have, need)))
+    return cost
+
+
 cdef int widen(Store *store, Pool *pool, uint32_t pages) noexcept nogil:
     """A ring with room for ``pages``; -1 without memory."""
     cdef uint32_t have = ring_of(store).capacity if store.ringed else 0
-    cdef uint32_t capacity = have if have else FIRST_PAGES
+    cdef uint32_t capacity = capacity_for(have, pages)
     cdef uint32_t i, count = pages_of(store, store.length) if store.length else 0
     cdef PageRing *ring
-    while capacity < pages:
-        capacity *= 2
     if capacity == have:
         return 0
     ring = <PageRing *> pool_take(pool, ring_size(capacity), 0)

@@ -52,7 +52,6 @@ cdef struct Stream:
     Store kept                 # emitted and not acknowledged: [kept_seq, next_seq)
     Aside *aside
     uint64_t octets            # decided since the beginning
-    uint32_t earlier           # what the initial numbers of a connection before differed by, see cookie
     uint32_t next_seq          # the first octet that is not decided
     uint32_t kept_seq          # the first octet that is not acknowledged
     uint32_t fin_seq           # where the stream ends, when fin
@@ -64,8 +63,7 @@ cdef struct Stream:
     uint8_t interface_known    # Flow.interface, of this direction
     uint8_t scale              # of the windows its sender announces (RFC 7323 2.2)
     uint8_t offers             # OptionBit: what its sender's SYN offered
-    uint8_t other_offers       # the same of another SYN, Flow.other_syn
-    uint8_t other_scale
+    uint16_t notes[2]          # of earlier connections over the same ports, see cookie
 
 # Appends what was decided and moves next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil

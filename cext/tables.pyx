@@ -39,6 +39,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_RCPT,
     VERB_RSET,
     VERB_XCLIENT,
+    begins_anew,
     Grammar,
     Listing,
     Name,
@@ -68,7 +69,9 @@ cdef int set_name(Name *name, str text) except -1:
 
 
 cdef int load_grammar(Grammar *grammar, dict tables) except -1:
-    cdef int state, verb, digit
+    cdef int state, verb, digit, place
+    cdef uint8_t octet
+    cdef uint8_t *first_of
     verbs = tables["verbs"]                        # (name, argument, waits, reads, continues, long)
     if len(verbs) > MOST_VERBS:
         raise ValueError(f"{len(verbs)} verbs; the core holds {MOST_VERBS}")
@@ -86,11 +89,22 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
         if grammar.verbs[verb].length:
             grammar.next_verb[verb] = grammar.first_verb[grammar.verbs[verb].octets[0]]
             grammar.first_verb[grammar.verbs[verb].octets[0]] = <uint8_t> verb
+            first_of = &grammar.first_of[grammar.verbs[verb].octets[0] & 31][grammar.verbs[verb].length]
+            grammar.next_of[verb] = first_of[0]
+            first_of[0] = <uint8_t> verb
+            for place in range(4):
+                octet = grammar.verbs[verb].octets[place] if place < grammar.verbs[verb].length else 0
+                (<uint8_t *> &grammar.first_four[verb])[place] = octet
+                (<uint8_t *> &grammar.first_mask[verb])[place] = 0xdf if c"A" <= octet <= c"Z" else 0xff
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
     grammar.verb_greeting = tables["greeting"]
     grammar.verb_masked = tables["masked"]
     grammar.verb_dot = tables["dot"]
+    for verb in range(<int> grammar.verb_count):
+        grammar.dull[verb] = not (
+            grammar.waits[verb] or grammar.continues[verb] or begins_anew(<uint8_t> verb)
+            or verb in (VERB_MAIL, VERB_RCPT, VERB_DATA, VERB_RSET, VERB_BDAT, grammar.verb_end_of_data))
     grammar.state_connect = tables["connect"]
     grammar.state_greeted = tables["greeted"]
     grammar.state_ready = tables["ready"]

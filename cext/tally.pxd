@@ -28,13 +28,32 @@ cdef inline bint is_told(uint32_t number, uint32_t first) noexcept nogil:
         number >>= 1
     return number == first
 
-# Counts one more of a kind, if it is one that is not told and the counts are not in the word.
+# The counts of all kinds, where they are not in the word; else NULL.
+cdef inline uint32_t *counts_of(const Tally *tally) noexcept nogil:
+    return <uint32_t *> <uintptr_t> tally.word if not tally.word & 1 else NULL
+
+# How many more of a kind would not be told, and could be counted where they are.
+cdef uint32_t tally_untold(const Tally *tally, uint8_t kind, uint32_t first) noexcept nogil
+# Counts as many of them; the same in the word.
+cdef inline void tally_repeat(Tally *tally, uint8_t kind, uint32_t number) noexcept nogil:
+    cdef uint32_t *counts = counts_of(tally)
+    if counts != NULL:
+        counts[kind] += number
+    else:
+        tally_repeat_few(tally, kind, number)
+
+cdef void tally_repeat_few(Tally *tally, uint8_t kind, uint32_t number) noexcept nogil
+
+# Whether the next one of a kind is not told, and could be counted where they are.
+cdef inline bint tally_repeats_next(const Tally *tally, uint8_t kind, uint32_t first) noexcept nogil:
+    cdef uint32_t *counts = counts_of(tally)
+    if counts == NULL:
+        return tally_untold(tally, kind, first) != 0
+    return counts[kind] < UINT32_MAX - 1 and not is_told(counts[kind] + 1, first)
+
+# Counts one more of a kind, if it is one that is not told.
 cdef inline bint tally_repeats(Tally *tally, uint8_t kind, uint32_t first) noexcept nogil:
-    cdef uint32_t *counts
-    if tally.word == 0 or tally.word & 1:
+    if not tally_repeats_next(tally, kind, first):
         return False
-    counts = <uint32_t *> <uintptr_t> tally.word
-    if counts[kind] >= UINT32_MAX - 1 or is_told(counts[kind] + 1, first):
-        return False
-    counts[kind] += 1
+    tally_repeat(tally, kind, 1)
     return True

@@ -20,10 +20,6 @@ cdef enum:
     OCTETS = TALLY_KINDS * 4
 
 
-cdef inline uint32_t *counts_of(const Tally *tally) noexcept nogil:
-    return <uint32_t *> <uintptr_t> tally.word
-
-
 cdef inline int place_of(const Tally *tally, uint8_t kind) noexcept nogil:
     # Where in the word the kind stands, or could; FEW: nowhere.
     cdef int i
@@ -80,6 +76,26 @@ cdef uint32_t tally_count(const Tally *tally, uint8_t kind) noexcept nogil:
         return counts_of(tally)[kind]
     place = place_of(tally, kind)
     return <uint32_t> (tally.word >> (1 + BITS * place)) & COUNT_MASK if place < FEW else 0
+
+
+cdef uint32_t tally_untold(const Tally *tally, uint8_t kind, uint32_t first) noexcept nogil:
+    cdef uint32_t count = tally_count(tally, kind)
+    cdef uint32_t most = UINT32_MAX - 1
+    cdef uint64_t told = first
+    if counts_of(tally) == NULL:
+        most = FEW_MOST if count else 0            # a kind that is not in the word has no place yet
+    if count < first or count >= most:
+        return 0
+    if first == 0:
+        return most - count
+    while told <= count:
+        told *= 2
+    return <uint32_t> (told - 1 if told - 1 < most else most) - count
+
+
+cdef void tally_repeat_few(Tally *tally, uint8_t kind, uint32_t number) noexcept nogil:
+    if number:
+        tally.word += <uint64_t> number << (1 + BITS * place_of(tally, kind))
 
 
 cdef void tally_close(Tally *tally, Pool *pool) noexcept nogil:

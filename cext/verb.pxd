@@ -1,5 +1,6 @@
 # Verbs: which one it is, and whether it may pass.
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy
 
 from nfmailguard.cext.smtp cimport (
     BDAT_NOT_OFFERED,
@@ -10,19 +11,24 @@ from nfmailguard.cext.smtp cimport (
     Dialogue,
     Scene,
     name_begins,
-    name_is,
     upper,
 )
 
 cdef inline uint8_t find_verb(Scene *scene, const uint8_t *octets, uint32_t length) noexcept nogil:
     cdef uint8_t i
+    cdef uint32_t four
     if length and octets[0] == c".":
         return scene.grammar.verb_dot
     if length == 0 or length > NAME_OCTETS:
         return VERB_UNKNOWN
-    i = scene.grammar.first_verb[upper(octets[0])]
-    while i and not name_is(&scene.grammar.verbs[i], octets, length):
-        i = scene.grammar.next_verb[i]
+    i = scene.grammar.first_of[octets[0] & 31][length]
+    if length == 4:                                # as nearly all
+        memcpy(&four, octets, 4)
+        while i and four & scene.grammar.first_mask[i] != scene.grammar.first_four[i]:
+            i = scene.grammar.next_of[i]
+        return i
+    while i and not name_begins(&scene.grammar.verbs[i], octets, length):
+        i = scene.grammar.next_of[i]
     return i
 
 cdef inline bint verb_possible(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:

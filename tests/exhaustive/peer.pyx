@@ -1,44 +1,22 @@
 # cython: language_level=3
 """The server's kernel with its application, for who plays against it from Python."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-
-cdef extern from "kernel.h" nogil:
-    enum: FLAG_SYN, FLAG_RST, OPTION_NONE, OPTION_MD5, OPTION_AO, SEGMENT_PAYLOAD
-    struct application:
-        uint16_t said
-        uint8_t mode
-        uint8_t fault
-        uint16_t messages
-    struct segment:
-        uint32_t seq
-        uint32_t ack
-        uint32_t tsval
-        uint16_t window
-        uint16_t length
-        uint8_t flags
-        uint8_t option
-        uint8_t timestamps
-        uint8_t to_server
-        uint8_t payload[1400]
-    struct kernel:
-        uint64_t now
-        uint32_t rcv_nxt
-        uint32_t iss
-        uint32_t snd_una
-        uint32_t snd_nxt
-        uint32_t last_rcv_nxt
-        uint8_t state
-        uint8_t count
-        application application
-        segment out[8]
-    void kernel_open(kernel *server, uint8_t model, uint8_t denies_ehlo) noexcept
-    void kernel_receive(kernel *server, const segment *received) noexcept
-    void kernel_hang_up(kernel *server) noexcept
-    void kernel_abort(kernel *server) noexcept
-    void kernel_repeat(kernel *server) noexcept
-    void kernel_wait(kernel *server, uint64_t nanoseconds) noexcept
+from tests.exhaustive.kernel cimport (
+    OPTION_AO,
+    OPTION_MD5,
+    OPTION_NONE,
+    SEGMENT_PAYLOAD,
+    kernel,
+    kernel_abort,
+    kernel_hang_up,
+    kernel_open,
+    kernel_receive,
+    kernel_repeat,
+    kernel_wait,
+    segment,
+)
 
 #: What a segment may carry besides timestamps.
 NONE, MD5, AO = OPTION_NONE, OPTION_MD5, OPTION_AO

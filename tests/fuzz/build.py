@@ -67,7 +67,7 @@ def _key(root: Path, own: str, flags: str) -> str:
     for folder, patterns in (
         ("cext", ("**/*.pxd", "**/*.h")),
         ("tests/fuzz/harness", ("*.h",)),
-        ("tests/exhaustive", ("*.h",)),
+        ("tests/exhaustive", ("*.pxd", "*.h")),
         (own, ("*.pyx", "*.pxd", "*.h")),
     ):
         for path in sorted(path for pattern in patterns for path in (root / folder).glob(pattern)):

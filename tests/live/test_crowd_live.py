@@ -46,12 +46,7 @@ def test_idle_connections_of_one_address_lock_nobody_out(topology: Topology, tmp
     assert seen.well, seen
 
 
-MANY = pytest.mark.xfail(
-    strict=False, reason="of a memory this small 500 sources with a page each take all until they have stalled"
-)
-
-
-@pytest.mark.parametrize("sources", [3, pytest.param(500, marks=MANY)])
+@pytest.mark.parametrize("sources", [3, 500])
 def test_octets_nobody_takes_leave_room_for_mail(topology: Topology, tmp_path: Path, sources: int) -> None:
     with staged(topology, tmp_path, "--set", f"limits.memory={MEMORY}") as crowd:
         assert crowd.raw(500, sources=sources, trick="plain", octets=4_000, rate=2_000) > 250

@@ -50,7 +50,7 @@ class Crowd:
         """Whether the three packets of a handshake pass."""
         return (
             self.packet(client, True, SYN, ISN[True], 0)[-1] == ACCEPT
-            and self.packet(client, False, SYN | ACK, ISN[False], ISN[True] + 1)[-1] == ACCEPT
+            and self.packet(client, False, SYN | ACK, ISN[False], ISN[True] + 1)[-1] in (ACCEPT, REPLACE)
             and self.packet(client, True, ACK, ISN[True] + 1, ISN[False] + 1) == [ACCEPT]
         )
 

@@ -159,7 +159,8 @@ def test_pinned_to_its_interface_nobody_on_the_clients_side_can_speak_for_the_se
     outside = {"in_interface": OUTSIDE, "out_interface": INSIDE}
     assert connection.send(True, SYN, **inside) == [ACCEPT]
     connection.sent[True] += 1
-    assert connection.send(False, SYN | ACK, seq=9000, in_interface=INSIDE) == [DROP]
+    for wrong in (INSIDE, ELSEWHERE):
+        assert connection.send(False, SYN | ACK, seq=9000, in_interface=wrong) == [DROP]
     assert connection.send(False, SYN | ACK, **outside) == [ACCEPT]
     connection.sent[False] += 1
     connection.send(True, ACK, **inside)
@@ -218,31 +219,64 @@ def test_pinned_or_what_on_wrong_interface_says(action: Action, kinds: list[int]
 
 
 @families
-def test_syn_on_open_passes_without_data_and_changes_nothing(family: int) -> None:
+def test_syn_on_open_asks_the_server_and_changes_nothing(family: int) -> None:
     connection = Connection(family=family).greeted()
-    assert connection.send(True, SYN, b"EXPN\r\n", seq=77_000) == [REPLACE]
-    assert connection.last.payload == b""
-    assert connection.send(False, ACK) == [ACCEPT]  # the server still has the old one: a challenge (RFC 5961 4.2)
+    assert connection.send(True, SYN, b"EXPN\r\n", seq=77_000, options=b"\x02\x04\x05\xb4") == [REPLACE]
+    question = connection.last
+    assert (question.flags, question.payload, question.options) == (ACK, b"", b"\x01" * 4)
+    assert (question.seq, question.ack) == (connection.has(True) - 1, connection.has(False))
+    assert connection.send(False, ACK) == [ACCEPT]  # the server still has it
     assert connection.client(b"EXPN a\r\n") == [REPLACE]
     assert connection.server_reads == b"XXXX a\r\n"
     assert connection.gateway.count("flows_opened") == 1
+    assert connection.gateway.count("syns_asked") == 1
 
 
 @families
-def test_syn_on_open_begins_another_flow_when_the_server_answers_it(family: int) -> None:
+def test_syn_on_open_of_a_client_that_has_forgotten(family: int) -> None:
     connection = Connection(family=family).greeted()
-    assert connection.send(True, SYN, seq=77_000) == [ACCEPT]
-    assert connection.send(False, SYN | ACK, seq=88_000, ack=77_002) == [DROP]
-    assert connection.gateway.count("flows_opened") == 1
+    assert connection.send(True, SYN, seq=77_000) == [REPLACE]
+    assert connection.send(False, ACK) == [ACCEPT]
+    assert connection.send(True, RST, seq=connection.has(True)) == [ACCEPT]  # RFC 9293 3.10.7.3: no such ACK
     connection.begin((77_000, 88_000))
-    connection.sent[True] += 1
-    assert connection.send(False, SYN | ACK) == [ACCEPT]
-    connection.sent[False] += 1
-    assert connection.gateway.count("flows_opened") == 2
-    assert connection.send(True, ACK) == [ACCEPT]
-    connection.greeted()  # read from its beginning: masked
+    connection.shake()
+    connection.greeted()
     assert connection.client_reads.startswith(b"220 ***")
-    assert connection.client(b"EXPN a\r\n") == [REPLACE]
+
+
+@families
+def test_syn_on_open_of_a_server_that_has_forgotten(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert connection.send(True, SYN, seq=77_000) == [REPLACE]
+    assert connection.send(False, RST, seq=connection.last.ack) == [ACCEPT]
+    connection.begin((77_000, 88_000))
+    connection.shake()
+    connection.greeted()
+    assert connection.client_reads.startswith(b"220 ***")
+
+
+@families
+def test_syn_on_open_half_open_asks_too(family: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.send(True, SYN)
+    connection.sent[True] += 1
+    connection.send(False, SYN | ACK)
+    assert connection.send(True, SYN, seq=77_000) == [REPLACE]
+    assert (connection.last.seq, connection.last.ack) == (997, 5001)  # 1000 would end the handshake with a cookie
+
+
+@families
+def test_syn_on_open_passes_where_nothing_is_changed_and_its_answer_begins_a_flow(family: int) -> None:
+    gateway = Gateway()
+    connection = Connection(gateway, family).greeted()
+    connection.send(True, SYN, seq=77_000)
+    connection.send(False, SYN | ACK, seq=88_000, ack=77_001)
+    connection.begin((77_000, 88_000))
+    connection.sent = {True: 77_001, False: 88_001}
+    connection.send(True, ACK)
+    connection.send(False, payload=b"220 x\r\n")
+    connection.send(True, payload=b"EXPN a\r\n", ack=88_008)
+    assert "command.denied" in gateway.watched_names
 
 
 @families

@@ -44,3 +44,62 @@ def test_every_rule_has_a_mutation() -> None:
 def test_every_mutation_has_one_place(mutant: Mutant) -> None:
     path, text = mutant.changed(HERE)  # ValueError: no place, or several, or it changes nothing
     assert text != path.read_text()
+
+
+#: What outlives a packet, of a flow, a stream, a session or a dialogue.
+FIELDS = (
+    "next_seq|kept_seq|known|fin|fin_seq|end|fate|age|answered|confirmed|syn_ack|widest|window_end|other_syn|interface"
+    "|towards|started|earlier|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted|body_as_commands"
+    "|chunk_left|last_chunk|asked"
+)
+OWNER = r"(?:\bflow|\bstream|\bother|\bsession|\bdialogue|\.stream\[[^\]]+\])"
+WRITE = re.compile(rf"{OWNER}\.({FIELDS})(?:\[[^\]]+\])? (?:[-+|&]?=) (?!=)")
+FUNCTION = re.compile(r"^(?:cdef|def) .*?(\w+)\(")
+#: Of a verb that is being read, not of a flow.
+OF_A_VERB = re.compile(r"dialogue\.fate = ")
+
+
+def places_in_the_core() -> set[tuple[str, str]]:
+    """Each function that writes one of these, and which."""
+    found = set()
+    for path in (ROOT / "cext").rglob("*.pyx"):
+        function = ""
+        for line in path.read_text().splitlines():
+            head = FUNCTION.match(line)
+            function = head[1] if head else function
+            found |= {(f"{path.stem}.{function}", field) for field in WRITE.findall(OF_A_VERB.sub("", line))}
+    return found
+
+
+def test_every_place_where_a_flows_state_moves_is_listed() -> None:
+    page = (ROOT / "docs" / "streams.md").read_text()
+    listed = set()
+    for places, fields in re.findall(r"^\| (`\w+\.\w+`.*?) \| (`.*?) \|", page, re.MULTILINE):
+        names = re.findall(r"`([\w.]+)`", places)
+        listed |= {(place, field) for place in names for field in re.findall(r"`(\w+)`", fields)}
+    found = places_in_the_core()
+    assert len(found) > 50
+    assert sorted(found - listed) == []
+    # Of places that stand in one row each has all of its fields, or one of them.
+    assert sorted({place for place, _ in listed} - {place for place, _ in found}) == []
+    assert sorted({field for _, field in listed} - {field for _, field in found}) == []
+
+
+def test_each_attack_is_held_by_tests_that_are_there() -> None:
+    page = (
+        (ROOT / "docs" / "testing.md").read_text().partition("## What each attack is held by")[2].partition("\n## ")[0]
+    )
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) == 14
+    for attack, named, without in rows:
+        file = ""
+        for place, name in re.findall(r"`([\w/]*(?:\.py)?)(?:::(\w+\*?))?`", named):
+            file = place or file
+            assert file.endswith(".py"), attack
+            tests = TEST.findall((ROOT / "tests" / file).read_text())
+            assert [test for test in tests if test == name or test.startswith(name.removesuffix("*"))], (
+                f"{file}: {name}"
+            )
+        assert file, attack
+        for rule in re.findall(r"`(\w+)`", without.partition("(")[0]):
+            assert rule in rules() or rule == "ct", rule

@@ -9,7 +9,7 @@ import pytest
 from nfmailguard.policy.model import Action, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, REPLACE, RESET, Connection, Gateway
 from tests.rules.siphash import siphash_2_4
-from tests.support.wire import ACK, FIN, PSH, RST, SYN
+from tests.support.wire import ACK, FIN, PSH, RST, SYN, parse
 
 families = pytest.mark.parametrize("family", [4, 6])
 SERVER, CLIENT = True, False
@@ -337,6 +337,18 @@ def test_no_self_eviction_into_the_time_of_the_start(family: int) -> None:
     assert victim.names[-1] in ("flow.midstream", "flow.limit")
 
 
+@families
+def test_no_self_eviction_by_a_source_that_has_its_share(family: int) -> None:
+    gateway = Gateway(limits=Limits(startup=60, flows_per_source=2))
+    victim = Connection(gateway, family, port=39000).greeted()
+    victim.send(True, RST, lost=True)  # its server has the connection
+    for port in (39001, 39002):
+        Connection(gateway, family, port=port).greeted()
+    assert victim.send(True, SYN, seq=77_000)[0] == DROP
+    assert victim.send(True, payload=b"EXPN\r\n")[0] == DROP
+    assert victim.server_reads == b""
+
+
 def passed(gateway: Gateway, family: int = 4) -> Connection:
     """A connection that is not looked at any more: TLS has begun."""
     connection = Connection(gateway, family).greeted()
@@ -393,14 +405,26 @@ def test_passed_flows_end_by_nothing_that_is_guessed() -> None:
     assert connection.client(b"tls tls") == [DROP, EMIT]
 
 
+def test_passed_flows_end_by_nothing_that_is_guessed_as_far_away_as_can_be() -> None:
+    # Of -2^31 there is no positive number: it is not within a window.
+    connection = passed(Gateway(Policy("all")))
+    guess = connection.sent[True] + 5
+    assert connection.send(False, ACK, seq=(connection.sent[False] + 2**31) % 2**32, ack=guess) == [ACCEPT]
+    assert connection.send(True, RST, seq=guess) == [DROP]
+    assert connection.client(b"tls tls") == [ACCEPT]
+
+
 @families
 def test_passed_flows_end_by_no_syn(family: int) -> None:
     gateway = Gateway(Policy("all"))
     connection = passed(gateway, family)
-    assert connection.send(True, SYN, seq=77_000) == [ACCEPT]  # anybody may have sent it
+    assert connection.send(True, SYN, seq=77_000) == [REPLACE]  # anybody may have sent it
     assert gateway.count("flows_opened") == 1
     assert connection.client(b"tls EXPN\r\n") == [ACCEPT]
-    assert connection.send(False, SYN | ACK, seq=88_000, ack=77_001) == [ACCEPT]
+    assert connection.send(False, SYN | ACK, seq=88_000, ack=77_001) == [DROP]
+    assert connection.send(True, SYN, seq=77_000) == [REPLACE]
+    assert connection.send(False, RST, seq=parse(connection.left[-1]).ack) == [ACCEPT]
+    assert connection.send(True, SYN, seq=77_000) == [ACCEPT]
     assert gateway.count("flows_opened") == 2
 
 

@@ -29,15 +29,45 @@ def again(connection: Connection, isn: tuple[int, int] = (1000, 5000)) -> None:
     assert connection.client_reads == b"220 **********\r\n"
 
 
+def asked(connection: Connection, *, seq: int, options: bytes = b"") -> None:
+    """A SYN of the client's: the server is asked whether it has the connection, with an old number."""
+    connection.left.clear()
+    assert connection.send(True, SYN, b"EXPN\r\n", seq=seq, options=options) == [REPLACE]
+    question = parse(connection.left[-1])
+    assert (question.flags, question.payload) == (ACK, b"")
+    assert question.options.strip(b"\x01") == b""
+    assert (connection.has(True) - question.seq) % 2**32 < 120
+    assert question.seq != connection.has(True)
+    assert question.ack == connection.has(False)
+
+
 @families
 @pytest.mark.parametrize("isn", [(1000, 5000), (1000, 6000), (2000, 5000), (1020, 5020)])
 def test_another_connection_has_maybe_the_same_numbers(family: int, isn: tuple[int, int]) -> None:
     connection = Connection(family=family).in_text()
     connection.send(True, payload=b"text that never arrives\r\n", lost=True)
+    asked(connection, seq=isn[0])
+    # The server has no such connection: it resets, at the number it was asked for.
+    assert connection.send(False, RST, seq=connection.has(False)) == [ACCEPT]
     again(connection, isn)
     assert connection.gateway.count("flows_opened") == 2
     assert connection.client(b"EXPN a\r\n") == [REPLACE]
     assert connection.server_reads == b"XXXX a\r\n"
+
+
+@families
+def test_another_connection_begins_at_no_server_that_answers_one_of_two_syns(family: int) -> None:
+    connection = Connection(family=family).in_text()
+    asked(connection, seq=connection.has(True))
+    asked(connection, seq=connection.has(True) + 2**30)
+    assert connection.send(False, SYN | ACK, seq=5020, ack=connection.has(True) + 1) == [DROP]
+    assert connection.send(False, SYN | ACK, seq=5020, ack=connection.has(True) + 2**30 + 1) == [DROP]
+
+
+@families
+def test_another_connection_is_no_syn_that_comes_late(family: int) -> None:
+    connection = Connection(family=family)
+    asked(connection, seq=1000)  # its own SYN again, acknowledged and answered long since
 
 
 @families
@@ -59,7 +89,6 @@ def test_another_connection_follows_one_that_is_not_looked_at_any_more(family: i
 @families
 def test_another_connection_needs_a_syn_since_the_server_has_spoken(family: int) -> None:
     connection = Connection(family=family)
-    assert connection.send(True, SYN, seq=1000) == [ACCEPT]
     assert connection.send(False, SYN | ACK, seq=5000, ack=1001) == [ACCEPT]  # it may not have got the ACK
     connection.greeted()
     assert connection.send(False, SYN | ACK, seq=5000, ack=1001) == [DROP]
@@ -73,18 +102,19 @@ def test_another_connection_needs_a_syn_since_the_server_has_spoken(family: int)
 
 
 @families
-def test_another_connection_is_the_one_that_was_agreed_by_its_own_syns(family: int) -> None:
-    connection = Connection(family=family, window=1000, options=SCALE_7).greeted()
-    # A SYN that only challenges changes nothing of what was agreed.
-    assert connection.send(True, SYN, seq=77_000, options=b"\x01\x03\x03\x00") == [ACCEPT]
-    connection.send(True, ACK, window=2000)
-    assert connection.send(False, payload=b"250 x\r\n", at=20 + (2000 << 7) - 100) == []
-    connection.begin((77_000, 88_000))
+def test_another_connection_has_the_widest_windows_of_its_first_syns(family: int) -> None:
+    scales = [b"\x01\x03\x03" + bytes([scale]) for scale in (7, 0)]
+    connection = Connection(family=family, shake=False, window=1000)
+    for options in scales:  # its server has answered one of them, and nobody knows which
+        assert connection.send(True, SYN, options=options) == [ACCEPT]
     connection.sent[True] += 1
-    assert connection.send(False, SYN | ACK, options=SCALE_7) == [DROP, ACCEPT]  # and what was held goes nowhere
+    assert connection.send(False, SYN | ACK, options=SCALE_7) == [ACCEPT]
     connection.sent[False] += 1
-    assert connection.send(True, ACK, window=1000) == [ACCEPT]
-    assert connection.send(False, payload=b"220 x\r\n", at=1001) == [DROP]
+    assert connection.send(True, ACK) == [ACCEPT]
+    connection.greeted()
+    far = connection.has(False) + (900 << 7)
+    assert connection.send(False, RST, seq=far) == [ACCEPT]
+    assert connection.send(True, payload=b"NOOP\r\n") == [DROP, EMIT]
 
 
 @families
@@ -232,12 +262,11 @@ def test_cookie_of_the_handshake_is_its_own(family: int) -> None:
 
 
 @families
-@pytest.mark.parametrize("how", ["a syn on open", "closed", "another answer"])
-def test_cookie_of_an_earlier_connection_over_the_same_ports(family: int, how: str) -> None:
-    connection = Connection(Gateway(limits=Limits()), family, shake=how != "another answer")
-    if how == "a syn on open":
-        connection.greeted()
-    elif how == "closed":
+@pytest.mark.parametrize("how", ["closed", "another answer"])
+@pytest.mark.parametrize("options", [b"", SCALE_7], ids=["nothing agreed", "scale"])
+def test_cookie_of_an_earlier_connection_over_the_same_ports(family: int, how: str, options: bytes) -> None:
+    connection = Connection(Gateway(limits=Limits()), family, shake=how == "closed", options=options)
+    if how == "closed":
         connection.greeted().send(True, RST)
     else:
         connection.send(True, SYN)
@@ -249,17 +278,64 @@ def test_cookie_of_an_earlier_connection_over_the_same_ports(family: int, how: s
     assert poked(connection, (1000, 5030)) == []
 
 
+def over_again(connection: Connection, server: int, options: bytes = b"") -> None:
+    """The connection ends, and another one begins over its ports."""
+    connection.send(True, RST)
+    connection.begin((1000, server))
+    connection.shake(options)
+
+
 @families
 def test_cookie_of_the_minute_before_outlives_those_of_one_minute(family: int) -> None:
     connection = Connection(Gateway(limits=Limits()), family).greeted()
-    for server in (5030, 5031, 5029):
-        connection.send(True, RST)
-        connection.begin((1000, server))
-        connection.shake()
-        connection.greeted()
-    connection.client(b"DATA\r\n")
-    connection.server(b"354 go on\r\n")
+    for server in (5030, 5031, 5029, 5030, 5031):
+        over_again(connection, server)
+    connection.in_text()
     assert poked(connection, (1000, 5000)) == []
+
+
+@families
+def test_cookie_outlives_connections_that_are_none(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).greeted()
+    for server in range(100_000, 1_000_000, 50_000):
+        over_again(connection, server, SCALE_7)
+    over_again(connection, 5030)
+    connection.in_text()
+    assert poked(connection, (1000, 5000)) == []
+
+
+@families
+def test_cookie_of_a_fifth_connection_waits_until_the_first_has_expired(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).greeted()
+    for server in (105_000, 205_000, 305_000):
+        connection.gateway.wait(40)
+        over_again(connection, server)
+    connection.send(True, RST)
+    assert connection.send(True, SYN, seq=9000) == [DROP]
+    connection.gateway.wait(90)
+    connection.begin((1000, 405_000))
+    connection.shake()
+    connection.in_text()
+    for server in (105_000, 205_000, 305_000):
+        assert poked(connection, (1000, server)) == []
+
+
+@families
+def test_cookie_of_another_answer_waits_too(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family, shake=False)
+    connection.send(True, SYN)
+    for server in (5_000, 105_000, 205_000, 305_000):
+        assert connection.send(False, SYN | ACK, seq=server, ack=1001) == [ACCEPT]
+    assert connection.send(False, SYN | ACK, seq=405_000, ack=1001) == [DROP]
+
+
+@families
+def test_cookie_is_no_question_to_the_server(family: int) -> None:
+    connection = Connection(Gateway(limits=Limits()), family).greeted()
+    connection.client(b"NOOP 567890123\r\n")  # as many bytes as the greeting has, but for one
+    connection.send(False, ACK)
+    asked(connection, seq=77_000)
+    assert handshakes(connection) == []
 
 
 @families

@@ -106,6 +106,17 @@ def test_memory_of_a_flow_has_a_cap_and_above_it_the_flow_is_reset(family: int) 
     assert connection.gateway.memory() < 4 * 1024  # all of it is back but the flow itself
 
 
+@families
+def test_memory_has_its_cap_where_nothing_has_to_wait(family: int) -> None:
+    # Who only watches is asked for no room beforehand: what he cannot keep he forgets.
+    gateway = limited(64)
+    connection = Connection(gateway, family).in_text()
+    for place in range(0, 60_000, 1000):
+        connection.send(True, payload=b"x" * 1000, at=connection.mark + place, lost=True)
+        assert gateway.watching.counters()["memory_now"] <= 32 * 1024 + FLOW_OCTETS
+    assert gateway.watched_names.count("stream.memory_limit") > 0
+
+
 @pytest.mark.parametrize(
     ("action", "kinds", "then"), [(Action.PASS, [ACCEPT], [ACCEPT]), (Action.DROP, [DROP], [DROP])]
 )
@@ -229,11 +240,16 @@ def test_paced_is_not_who_has_stalled(family: int, action: Action | None, kinds:
     assert connection.names[-1] == "stream.memory_limit"
 
 
+def newcomer(gateway: Gateway, family: int, number: int) -> Connection:
+    """A flow of a source of its own in message text, with a window that is never lowered."""
+    return Connection(gateway, family, client=source(number, family), window=4096).in_text()
+
+
 def crowd(gateway: Gateway, family: int) -> list[Connection]:
     """As many flows of as many sources as memory lets have 3,000 bytes."""
     connections = []
     while gateway.memory() < 70_000 and len(connections) < 40:
-        connections.append(Connection(gateway, family, client=source(len(connections), family)).in_text())
+        connections.append(newcomer(gateway, family, len(connections)))
         keeps(connections[-1], 3000)
     assert len(connections) > 10
     return connections
@@ -243,7 +259,7 @@ def crowd(gateway: Gateway, family: int) -> list[Connection]:
 def test_stalled_give_way_longest_first_and_a_few_at_once(family: int) -> None:
     gateway = limited(160)
     stalled = crowd(gateway, family)
-    late = Connection(gateway, family, client=source(200, family)).in_text()
+    late = newcomer(gateway, family, 200)
     gateway.wait(4)
     before = gateway.count("flows_reset")
     keeps(late, 3000)
@@ -260,7 +276,7 @@ def test_stalled_give_way_longest_first_and_a_few_at_once(family: int) -> None:
 def test_stalled_give_way_but_not_who_takes_a_good_part(family: int) -> None:
     gateway = limited(160)
     stalled = crowd(gateway, family)
-    late = Connection(gateway, family, client=source(200, family)).in_text()
+    late = newcomer(gateway, family, 200)
     gateway.wait(4)
     honest, dripping = stalled[4], stalled[5]
     honest.send(False, ACK, ack=honest.sent[True] - 1500)
@@ -286,6 +302,107 @@ def test_stalled_give_way_of_the_source_alone_where_only_it_is_short(family: int
     assert keeps(late, 20_000) > 10_000
     assert gateway.count("flows_stalled") > 0
     assert other.send(True, payload=b"y") == [ACCEPT]
+
+
+def full(gateway: Gateway, family: int, first: int = 0, most: int = 200) -> list[Connection]:
+    """As many flows of as many sources as fit, each with a page or two that nobody takes."""
+    connections: list[Connection] = []
+    while len(connections) < most:
+        one = Connection(gateway, family, client=source(first + len(connections), family), window=4096)
+        if DROP in one.server(b"220 mail ESMTP\r\n") or one.send(True, ACK) != [ACCEPT]:
+            break
+        connections.append(one)
+        if one.send(True, payload=b"NOOP\r\n" * 200, lost=True) == [ACCEPT]:
+            one.sent[True] += 1200
+    return connections
+
+
+@families
+def test_stalled_give_way_sooner_to_who_finds_no_memory(family: int) -> None:
+    gateway = limited(160)
+    late = newcomer(gateway, family, 200)
+    stalled = full(gateway, family)
+    gateway.wait(0.8)
+    assert late.send(True, payload=b"x" * 3000) == [DROP]
+    assert gateway.count("flows_stalled") == 0
+    gateway.wait(0.3)
+    assert late.send(True, payload=b"x" * 3000)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+    ended = [n for n, one in enumerate(stalled) if one.send(True, payload=b"y") == [DROP, EMIT]]
+    assert ended == list(range(ended[0], ended[0] + 8))
+
+
+@families
+def test_stalled_give_way_sooner_before_there_is_none(family: int) -> None:
+    # Who finds what he needs makes room for what he sends next.
+    gateway = limited(160)
+    late = newcomer(gateway, family, 200)
+    one = full(gateway, family)[12]
+    one.send(False, ACK, ack=one.sent[True])
+    gateway.wait(1.1)
+    assert late.send(True, payload=b"x" * 60)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+def test_stalled_give_way_sooner_to_nobody_who_stands_still_himself(family: int) -> None:
+    gateway = limited(160)
+    one = full(gateway, family)[12]
+    gateway.wait(1.1)
+    assert one.send(True, payload=b"NOOP\r\n" * 500) == [DROP]
+    assert gateway.count("flows_stalled") == 0
+    one.send(False, ACK, ack=one.sent[True])
+    assert one.send(True, payload=b"NOOP\r\n" * 500)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+def test_stalled_give_way_sooner_to_who_has_only_octets_ahead_of_a_gap(family: int) -> None:
+    gateway = limited(160)
+    full(gateway, family, 0, 8)
+    late = newcomer(gateway, family, 200)
+    assert late.send(True, payload=b"x" * 2000, at=late.mark + 900) == [ACCEPT]
+    full(gateway, family, 20)
+    gateway.wait(1.1)
+    assert ACCEPT in late.send(True, payload=b"x" * 3000)
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+def test_stalled_give_way_sooner_to_no_source_that_has_much(family: int) -> None:
+    gateway = limited(160)
+    late = Connection(gateway, family, window=4096).in_text()
+    honest = newcomer(gateway, family, 200)
+    full(gateway, family, 1, 8)
+    for port in range(50_000, 50_005):
+        keeps(Connection(gateway, family, port=port, window=4096).in_text(), 1800)
+    full(gateway, family, 20)
+    gateway.wait(1.1)
+    assert late.send(True, payload=b"x" * 3000) == [DROP]
+    assert gateway.count("flows_stalled") == 0
+    assert honest.send(True, payload=b"x" * 3000)[-1] == ACCEPT
+    assert gateway.count("flows_stalled") == 8
+
+
+@families
+@pytest.mark.parametrize("size", [1400, 9000, 30_000])
+def test_paced_is_who_goes_on_whatever_a_packet_takes(family: int, size: int) -> None:
+    # What a packet takes, its pages' list and all, is known before anything of it is decided: whatever is left, it
+    # passes or is dropped.
+    dropped = 0
+    for others in range(5, 38, 2):
+        gateway = limited(192)
+        late = newcomer(gateway, family, 200)
+        late.window[False] = 65_535
+        late.send(False, ACK)
+        full(gateway, family, 0, others)
+        for at in (size, 0):
+            kinds = late.send(True, payload=b"x" * size, at=late.mark + at, lost=True)
+            assert kinds[0] in (ACCEPT, DROP), (others, at)
+            dropped += kinds[0] == DROP
+        assert gateway.count("flows_reset") == 0, others
+    assert dropped < 34
+    assert dropped or size == 1400
 
 
 ROOM = 160_000
@@ -331,6 +448,29 @@ def test_narrow_window_is_the_narrower_the_more_flows_are_busy_and_never_too_nar
     assert windows[-1] == 4096
     bound(gateway, 0)
     assert connections[0].send(False, ACK) == [ACCEPT]
+
+
+@families
+def test_narrow_window_to_what_memory_has_room_for(family: int) -> None:
+    # Who keeps to it loses nothing, whatever the others have.
+    lowered = 0
+    for others in range(20, 36):
+        gateway = limited(192)
+        honest = Connection(gateway, family, client=source(200, family), window=65_535).in_text()
+        full(gateway, family, 0, others)
+        short = gateway.memory() - gateway.count("flows_now") * FLOW_OCTETS > 72 * 1024
+        kinds = honest.send(False, ACK)
+        assert kinds == [REPLACE if short else ACCEPT]
+        if not short:
+            continue
+        window = honest.last.window
+        assert 4096 <= window < 12_000
+        if window == 4096:
+            continue  # it is never lowered further, be there room for so much or not
+        for at in range(0, window, 1024):
+            assert honest.send(True, payload=b"x" * 1024, at=honest.mark + at, lost=True) == [ACCEPT], (others, at)
+        lowered += 1
+    assert lowered > 2
 
 
 def test_rest_costs_no_more_than_the_flow() -> None:

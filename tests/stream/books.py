@@ -202,11 +202,14 @@ class Books:
             raise Violation(3, f"{wrong} of {data.hex()}")
         segment = track.read(data)
         at = track.at
-        # What could be a SYN cookie's acknowledgement lies a little aside.
-        aside = (segment.seq - given.segment.seq) % 2**32 + (given.segment.ack - segment.ack) % 2**32
+        # What could be a SYN cookie of the client's lies a little aside: a bare ACK is ahead, others are less.
+        ahead = (segment.seq - given.segment.seq) % 2**32
+        less = (given.segment.ack - segment.ack) % 2**32
         if data[at : at + 4] != given.packet[at : at + 4] or len(data) > len(given.packet):
             raise Violation(3, f"{given.segment} became {segment}")
-        if aside > 32 * given.to_server or (segment.seq != given.segment.seq and segment.payload):
+        if max(ahead, less) > 32 * given.to_server or (
+            ahead and (less or given.segment.payload or given.segment.flags & FIN)
+        ):
             raise Violation(3, f"{given.segment} became {segment}")
         if segment.flags & ~given.segment.flags or segment.window > given.segment.window:
             raise Violation(3, f"{given.segment} became {segment}")

@@ -164,12 +164,16 @@ def short_of_memory(mode: Mode, on: On, memory: int) -> dict[str, int]:
     """Greetings that nobody acknowledges take what there is; then lines come in two packets. The counters then."""
     first = Wire(Engine([FlowRule(mode, PIX63)], on=on, limits=Limits(memory=memory)))
     wires = [first.beside(port) for port in range(40001, 40006)]
+    for wire in wires:
+        wire.open = first.open  # a held packet of one may be answered when another has ended its flow
 
     def send(wire: Wire, to_server: bool, flags: int, payload: bytes = b"") -> None:
         first.now = wire.now = first.now + 1000
+        wire.next_id = first.next_id
         wire.received[False].clear()  # nothing of it is acknowledged
         wire.send(to_server, flags, payload)
         wire.sent[to_server] += len(payload) + bool(flags & SYN)
+        first.next_id = wire.next_id
 
     for wire in wires:
         for to_server, flags in ((True, SYN), (False, SYN | ACK), (True, ACK)):

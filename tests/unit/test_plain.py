@@ -93,6 +93,15 @@ def test_everything_printed_goes_through_what_escapes() -> None:
         assert path == "reports/console.py" or "from nfmailguard.reports.console import Console" in texts[Path(path)]
 
 
+def test_nothing_is_written_past_it() -> None:
+    """Words of our own, and JSON that is made printable (so are the lines of sinks); programs of ours talk to us."""
+    ours = re.compile(r"\.write\(\"ready|\.write\(json_safe\(|print\(\"ready|# noqa: T201|join\(lines\)")
+    for path in SOURCES.rglob("*.py"):
+        for line in path.read_text().splitlines():
+            if re.search(r"\bstd(out|err)\.(buffer\.)?write\(|(?<![\w.])print\(", line):
+                assert ours.search(line), f"{path}: {line}"
+
+
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
     """A folder with a name that nobody expects."""
@@ -242,6 +251,56 @@ def hostile_server(greeting: bytes, reply: bytes) -> Iterator[int]:
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def server_of(replies: dict[bytes, bytes], asked: set[bytes]) -> Iterator[int]:
+    """Answers each verb with a reply of its own; the verbs that came."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, connection.makefile("rb") as lines:
+                    connection.sendall(b"220 ****2******0***\r\n")
+                    for line in lines:
+                        verb = line.split()[0].upper()
+                        asked.add(verb)
+                        connection.sendall(replies.get(verb, b"250 ok\r\n"))
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+ODD = {
+    "ESC": b"\x1b[2J\x1b]52;c;b3duZWQ=\x07",
+    "BEL and BS": b"\x07\x08\x7f",
+    "C1": b"\x9b31m\x90q\x9c",
+    "CR": b"\rfaked: a line",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    "verb", ["EHLO", "HELO", "NOOP", "GOODMORNING", "XXXXXXXXXXX", "HELP", "VRFY", "STARTTLS", "DATA"]
+)
+def test_probe_whatever_a_server_answers_to(verb: str, odd: str) -> None:
+    octets, asked = ODD[odd], set[bytes]()
+    replies = {
+        b"EHLO": b"250-mail\r\n250-XXXXXXXA\r\n250 SIZE 1\r\n" if verb != "HELO" else b"500 XXXX\r\n",
+        b"GOODMORNING": b'500 "XXXXXXXXXXX" not recognized\r\n',
+        b"DATA": b"503 no\r\n",
+    }
+    code = {"EHLO": b"250-mail\r\n250-XXXX", "GOODMORNING": b"500 XXXXXXXXXXX ", "DATA": b"503 "}.get(verb, b"250 ")
+    replies[verb.encode()] = code + octets + (b"\r\n250 " + octets if verb == "EHLO" else b"") + b"\r\n"
+    with server_of(replies, asked) as port:
+        done = ran("probe", f"127.0.0.1:{port}", "--timeout", "3")
+    assert done.returncode in (0, 1, 3)
+    assert verb == "XXXXXXXXXXX" or verb.encode() in asked
 
 
 @pytest.mark.parametrize(

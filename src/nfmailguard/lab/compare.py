@@ -25,6 +25,7 @@ from nfmailguard.lab.demo import pair
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+from nfmailguard.plain import json_safe
 from nfmailguard.policy.load import load_profile, profile_names
 from nfmailguard.policy.model import Offer, Policy, Restore, RestoreScope, RestoreSide
 from nfmailguard.reports.console import Console
@@ -236,7 +237,7 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
                 outcomes.append(compare(topology, name, Path(scratch, str(number)), family))
     if as_json:
         rows = [asdict(outcome) | {"good": outcome.good} for outcome in outcomes]
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+        sys.stdout.write(json_safe(msgspec.json.format(msgspec.json.encode(rows), indent=2)).decode() + "\n")
     else:
         show(console, outcomes)
     if record is not None:

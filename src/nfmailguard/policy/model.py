@@ -306,7 +306,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
     #: Seconds in which a flow's receivers take less than a quarter of what it has in memory, after which it gives
-    #: way to others when memory is short.
+    #: way to others when memory is short; a fifth of it where next to none is left.
     stalled: float = 5.0
     outstanding_commands: int = 2000
     #: Findings of a kind in a flow that are told; then one each time their number has doubled.

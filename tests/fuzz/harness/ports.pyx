@@ -12,6 +12,30 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
+from tests.exhaustive.kernel cimport (
+    APPLICATION_SECRET,
+    FLAG_ACK,
+    FLAG_FIN,
+    FLAG_PSH,
+    FLAG_RST,
+    FLAG_SYN,
+    ISN_MODELS,
+    KERNEL_ESTABLISHED,
+    KERNEL_LISTEN,
+    OPTION_AO,
+    OPTION_MD5,
+    OPTION_NONE,
+    SEGMENT_PAYLOAD,
+    kernel,
+    kernel_abort,
+    kernel_hang_up,
+    kernel_makes_cookies,
+    kernel_open,
+    kernel_receive,
+    kernel_repeat,
+    kernel_wait,
+    segment,
+)
 from tests.fuzz.harness.fuzzer cimport violation
 from tests.fuzz.harness.gate cimport (
     Sent,
@@ -29,41 +53,6 @@ cdef extern from "wire.h" nogil:
     uint32_t wire_tcp(const uint8_t *packet, uint32_t size) noexcept
     void wire_put(uint8_t *p, uint32_t value, int octets) noexcept
     void wire_complete(uint8_t *packet, uint32_t size) noexcept
-
-cdef extern from "kernel.h" nogil:
-    enum: FLAG_FIN, FLAG_SYN, FLAG_RST, FLAG_PSH, FLAG_ACK
-    enum: OPTION_NONE, OPTION_MD5, OPTION_AO, ISN_MODELS
-    enum: SEGMENT_PAYLOAD, KERNEL_LISTEN, KERNEL_ESTABLISHED
-    const char *APPLICATION_SECRET
-    struct application:
-        uint8_t fault
-    struct segment:
-        uint32_t seq
-        uint32_t ack
-        uint32_t tsval
-        uint16_t window
-        uint16_t length
-        uint8_t flags
-        uint8_t option
-        uint8_t timestamps
-        uint8_t to_server
-        uint8_t payload[1400]
-    struct kernel:
-        uint32_t rcv_nxt
-        uint32_t last_rcv_nxt
-        uint32_t snd_una
-        uint32_t snd_nxt
-        uint8_t state
-        uint8_t count
-        application application
-        segment out[8]
-    void kernel_open(kernel *server, uint8_t model, uint8_t denies_ehlo) noexcept
-    void kernel_receive(kernel *server, const segment *received) noexcept
-    void kernel_hang_up(kernel *server) noexcept
-    void kernel_abort(kernel *server) noexcept
-    void kernel_repeat(kernel *server) noexcept
-    void kernel_wait(kernel *server, uint64_t nanoseconds) noexcept
-    int kernel_makes_cookies(const kernel *server) noexcept
 
 cdef enum Kind:                # operands
     SAYS = 0                   # place, trait, token

@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WIRE_ASIDE = 32 };          /* bytes that an ACK's numbers may lie nearer to each other */
+enum { WIRE_ASIDE = 32 };          /* bytes that an ACK's numbers may lie nearer to each other: MOST_LESS of cext/cookie.pyx */
+enum { WIRE_SMTP = 25 };           /* the port that is inspected under every setting */
 enum { WIRE_FIN = 1, WIRE_SYN = 2, WIRE_RST = 4, WIRE_PSH = 8, WIRE_ACK = 16, WIRE_URG = 32 };
 
 /* One connection as it stands in headers: [0] the client, [1] the server. */
@@ -145,21 +146,28 @@ static inline const char *wire_fault(const uint8_t *packet, uint32_t size) {
 }
 
 /* Whether `after` may stand for `before`: the same connection, no octet more, no header that moved, the same place and
- * acknowledgement, but that one without bytes may lie, or any acknowledge less, by what hides a SYN cookie
- * (invariant 3). NULL, or what is wrong. */
+ * acknowledgement, but for what hides a SYN cookie of the client's: an ACK with nothing else may lie a little ahead, any
+ * acknowledge a little less, never both (invariant 3). NULL, or what is wrong. */
 static inline const char *wire_changed_more(const uint8_t *before, uint32_t size, const uint8_t *after, uint32_t left) {
     uint32_t at = wire_tcp(before, size);
-    uint32_t addresses = before[0] >> 4 == 4 ? 8 : 32, from = addresses == 8 ? 12 : 8, aside;
+    uint32_t addresses = before[0] >> 4 == 4 ? 8 : 32, from = addresses == 8 ? 12 : 8, ahead, less;
     if (!at || wire_tcp(after, left) != at)
         return "its TCP header moved";
     if (left > wire_length(before, size))
         return "it is longer than before";
-    aside = wire_get(after + at + 4, 4) - wire_get(before + at + 4, 4);
-    if (memcmp(before + from, after + from, addresses) || memcmp(before + at, after + at, 4) ||
-        (aside && at + (after[at + 12] >> 4) * 4u != left))
-        return "its addresses, ports or sequence number differ";
-    if (aside + wire_get(before + at + 8, 4) - wire_get(after + at + 8, 4) > WIRE_ASIDE || before[at + 12] != after[at + 12])
-        return "its acknowledgement or header length differs";
+    if (memcmp(before + from, after + from, addresses) || memcmp(before + at, after + at, 4))
+        return "its addresses or ports differ";
+    if (before[at + 12] != after[at + 12])
+        return "its header length differs";
+    ahead = wire_get(after + at + 4, 4) - wire_get(before + at + 4, 4);
+    less = wire_get(before + at + 8, 4) - wire_get(after + at + 8, 4);
+    if (ahead && (ahead > WIRE_ASIDE || less || before[at + 13] & (WIRE_FIN | WIRE_SYN | WIRE_RST) ||
+                  at + (before[at + 12] >> 4) * 4u != wire_length(before, size)))
+        return "its sequence number differs";
+    if ((ahead || less) && wire_get(before + at + 2, 2) != WIRE_SMTP)
+        return "its numbers differ, and it is the server's";
+    if (less && (less > WIRE_ASIDE || before[at + 13] & (WIRE_SYN | WIRE_RST)))
+        return "its acknowledgement differs";
     return NULL;
 }
 
