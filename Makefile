@@ -17,13 +17,13 @@ demo: ## guarded mail on a real queue, before your eyes
 	@nfmailguard lab demo
 
 test: setup lint ## everything CI runs, but for the sanitizer
-	pytest
+	pytest -n auto --maxprocesses 4
 
 lint: build ## formatting, ruff, mypy, cython-lint
 	ruff format --check
 	ruff check
 	mypy
-	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/exhaustive/*.pyx tests/exhaustive/*.pxd
+	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/core/*.pyx tests/exhaustive/*.pyx tests/exhaustive/*.pxd
 
 test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh

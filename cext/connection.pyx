@@ -216,7 +216,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         pin(flow, True, packet)
         count_packet(flow, True, packet)
         begin_stream(flow, True, packet.seq)
-        syn_packet(core, flow, True, packet, now, out)
+        syn_packet(core, flow, True, False, packet, now, out)
         return
     if packet.flags & TCP_RST:
         accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
@@ -255,9 +255,9 @@ cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
         stream.scale = packet.options.scale
 
 
-cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
                      Operations *out) noexcept nogil:
-    """Lets a SYN go on, without what would carry data past the stream."""
+    """Lets a SYN go on, without what would carry data past the stream; ``other``: it is none of this flow's."""
     cdef bint apply = flow.ruling.apply
     cdef bint changed = 0
     options_read(packet, OPTIONS_OF_SYN, flow.ruling.hold)
@@ -270,7 +270,8 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uin
         return
     if packet.extended and packet.family == 4 and flow.ruling.hold:
         packet_blank_ip_options(packet)
-    note_offer(flow, to_server, packet)
+    if not other:
+        note_offer(flow, to_server, packet)
     if packet.payload_length:
         # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
         report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
@@ -346,7 +347,7 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
     cdef uint16_t notes[NOTES]
     if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
             and not flow_closed(flow) and not flow.answered and on_its_interface(flow, True, packet)):
-        syn_packet(core, flow, True, packet, now, out)
+        syn_packet(core, flow, True, False, packet, now, out)
     elif flow_closed(flow) or flow.fate > FLOW_PASSED or (flow.fate == FLOW_INSPECTED and (
             not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
         # The ports are used again: another connection, inspected from its beginning.
@@ -362,7 +363,7 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
             core.forgot = 1                        # its next packet must not look like one that was open before us
     elif not flow.ruling.hold:
         flow.other_syn_seen = 1
-        accept(core, packet.queued.id, out)
+        syn_packet(core, flow, True, True, packet, now, out)
     else:
         ask_server(core, flow, packet, out)
 
@@ -397,7 +398,7 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
             flow.started = now                     # a cookie is as old as the answer it stands in
         if packet.seq == stream_isn(stream):
             take_acknowledgement(core, flow, False, packet, now, out)
-            syn_packet(core, flow, False, packet, now, out)
+            syn_packet(core, flow, False, False, packet, now, out)
             return
     drop_if(core, flow.ruling.apply, DROP_SYN_ACK, packet.queued.id, out)
 

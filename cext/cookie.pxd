@@ -7,6 +7,8 @@ from nfmailguard.cext.packet cimport Packet
 
 cdef enum:
     NOTES = 4                  # of earlier connections; their place in a flow is Stream.notes
+    NOTE_BITS = 12             # of a difference; above them is the date
+cdef uint64_t NOTE_SPAN        # nanoseconds, by which a note is dated
 
 # Of a segment of the client's: makes its acknowledgement one that is no cookie. False: it is to be dropped.
 cdef bint hide_cookie(Core *core, Flow *flow, Packet *packet, uint64_t now) noexcept nogil

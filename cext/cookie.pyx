@@ -27,9 +27,11 @@ from nfmailguard.cext.stream cimport before_stream, stream_isn
 cdef enum:
     SEGMENT_SIZES = 3          # the farthest two of a minute's cookies differ: msstab has four entries
     MOST_LESS = 96             # bytes; the ranges of a connection's own cookie and of four notes lie below
-    SPANS = 8                  # parts of a cookie's life, by which a note is dated
-    NOTE_BITS = 12
+    MOST_AGE = 14              # of NOTE_SPAN; a date has 4 bits
     NOTE = 0xfff
+
+
+cdef uint64_t NOTE_SPAN = 20000000000
 
 
 cdef inline uint32_t difference_of(const Flow *flow) noexcept nogil:
@@ -60,20 +62,21 @@ cdef inline bint is_cookie(const Flow *flow, uint32_t difference) noexcept nogil
     return is_near(difference, difference_of(flow)) or is_noted(flow, difference)
 
 
-cdef inline uint16_t dated(Core *core, uint32_t difference, uint64_t at) noexcept nogil:
-    return <uint16_t> (note_of(difference) | (at // (core.cookie_life // SPANS + 1) & 15) << NOTE_BITS)
+cdef inline uint16_t dated(uint32_t difference, uint64_t at) noexcept nogil:
+    return <uint16_t> (note_of(difference) | (at // NOTE_SPAN & 15) << NOTE_BITS)
 
 
 cdef bint notes_of(Core *core, const Flow *flow, uint64_t now, uint16_t *notes) noexcept nogil:
-    cdef uint16_t own = dated(core, difference_of(flow), flow.started)
-    cdef uint16_t today = dated(core, 0, now) >> NOTE_BITS
+    cdef uint16_t own = dated(difference_of(flow), flow.started)
+    cdef uint16_t today = dated(0, now) >> NOTE_BITS
+    cdef uint64_t most = core.cookie_life // NOTE_SPAN
     cdef int i
     memset(notes, 0, NOTES * sizeof(notes[0]))
     if now - flow.started >= core.cookie_life:
         return True                                # what lies before its beginning is older still
     for i in range(NOTES):
         notes[i] = flow.stream[i & 1].notes[i >> 1]
-        if today - (notes[i] >> NOTE_BITS) & 15 > SPANS:
+        if today - (notes[i] >> NOTE_BITS) & 15 > min(most, MOST_AGE):
             notes[i] = 0
     if not flow.syn_ack:
         return True

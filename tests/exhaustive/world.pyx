@@ -12,6 +12,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
 
+from nfmailguard.cext.cookie cimport NOTE_BITS, NOTE_SPAN, NOTES
 from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.engine cimport (
     OP_ACCEPT,
@@ -748,6 +749,9 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
             copy.stream[side].fin = copy.stream[side].windowed = 0
         memset(&copy.session, 0, sizeof(copy.session))
         copy.end = copy.answered = copy.other_syn_seen = 0
+    for side in range(NOTES):
+        if copy.stream[side & 1].notes[side >> 1]:  # its date counts from today
+            copy.stream[side & 1].notes[side >> 1] -= <uint16_t> ((now // NOTE_SPAN & 15) << NOTE_BITS)
     for side in range(2):
         copy.octets[side] = 0
         copy.packets[side] = 0
@@ -765,6 +769,7 @@ cdef digest state_digest() noexcept nogil:
     cdef Flow *flow = flow_now()
     cdef uint32_t place
     digest_open(&one)
+    digest_number(&one, (begun + server.now) % NOTE_SPAN)
     if flow != NULL:
         digest_flow(&one, flow)
     digest_number(&one, <uint64_t> edge << 32 | ticks << 16 | narrow << 8 | server.state)

@@ -5,6 +5,7 @@ Promises: what is built already and still fits the core is left alone. Does not 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -80,8 +81,14 @@ def build_harness(
 ) -> None:
     """A harness's extensions in place under ``root``; seconds the first time, nothing after that."""
     environment = environment or {"CFLAGS": "-O0 -g0"}  # a replay is short: built sooner, not run faster
-    built = root / folder / "built"
     key = _key(root, folder, str(environment))
+    with (root / folder / "lock").open("w") as lock:  # tests that run beside each other want it at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _build(root, folder, environment, key)
+
+
+def _build(root: Path, folder: str, environment: dict[str, str], key: str) -> None:
+    built = root / folder / "built"
     if built.exists() and built.read_text() == key:
         return
     for stale in [*built.parent.glob("*.c"), *built.parent.glob("*.so")]:

@@ -132,7 +132,7 @@ class Router:
                 connection.sendall(data[len(data) // 2 :])
 
         received = self.start(self.server, serve)
-        listening.result(10)
+        listening.result(60)
         self.run(self.client, send)
         return received.result(60)
 
@@ -140,7 +140,7 @@ class Router:
         """Sends UDP datagrams to the server; its socket, and the first ``expect`` that arrived."""
         receiver = self.run(self.server, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         receiver.bind((SERVER[4], 2525))
-        receiver.settimeout(5)
+        receiver.settimeout(60)
 
         def send() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -164,7 +164,7 @@ class Run:
                 time.sleep(0.2)
                 self.while_running = queue.counters()
                 queue.stop()
-                loop.result(5)
+                loop.result(60)
                 queue.close()
                 receiver.settimeout(0.2)
                 with contextlib.suppress(TimeoutError):

@@ -65,7 +65,7 @@ def _attached(router: Router, scratch: Path):  # type: ignore[no-untyped-def]
                 knocks.kill()
     finally:
         gateway.terminate()
-        gateway.communicate(timeout=20)
+        gateway.communicate(timeout=60)
 
 
 KNOCK = """if 1:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,9 @@ def router() -> Iterator[Router]:
 class Gateway:
     """A gateway that was started, and may be ready."""
 
-    def __init__(self, router: Router, *options: str) -> None:
+    def __init__(self, router: Router, *options: str, program: Sequence[str] = PROGRAM) -> None:
         self.router = router
-        command = [*PROGRAM, *options]
+        command = [*program, *options]
         self.process: subprocess.Popen[str] = router.run(
             router.gateway,
             lambda: subprocess.Popen(
@@ -44,13 +44,13 @@ class Gateway:
 
     def read_line(self) -> str:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 20)[0], "the gateway says nothing"
+        assert select.select([self.process.stdout], [], [], 60)[0], "the gateway says nothing"
         return self.process.stdout.readline()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Its exit code, and the rest of what it printed."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
     def __enter__(self) -> Gateway:
@@ -66,7 +66,7 @@ def refused(router: Router, *options: str) -> tuple[int, str]:
     """Exit code and what is told when a gateway does not start."""
     with Gateway(router, *options) as gateway:
         assert gateway.first_line == ""
-        _, err = gateway.process.communicate(timeout=20)
+        _, err = gateway.process.communicate(timeout=60)
         return gateway.process.returncode, err
 
 
@@ -86,9 +86,9 @@ def dialogue(router: Router, *commands: bytes, version: int = 4) -> tuple[list[b
     )
 
     def serve() -> list[bytes]:
-        server.settimeout(10)
+        server.settimeout(60)
         connection, _ = server.accept()
-        connection.settimeout(10)
+        connection.settimeout(60)
         with connection, connection.makefile("rb") as lines:
             connection.sendall(b"220 mail.example.com ESMTP\r\n")
             heard = []
@@ -98,7 +98,7 @@ def dialogue(router: Router, *commands: bytes, version: int = 4) -> tuple[list[b
             return heard
 
     def talk() -> list[bytes]:
-        with socket.create_connection(address, timeout=10) as connection, connection.makefile("rb") as lines:
+        with socket.create_connection(address, timeout=60) as connection, connection.makefile("rb") as lines:
             heard = [lines.readline()]
             for command in commands:
                 connection.sendall(command)
@@ -107,7 +107,7 @@ def dialogue(router: Router, *commands: bytes, version: int = 4) -> tuple[list[b
 
     with server:
         serving = router.start(router.server, serve)
-        return router.run(router.client, talk), serving.result(20)
+        return router.run(router.client, talk), serving.result(60)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -146,6 +146,10 @@ def test_a_queues_thread_stays_on_its_cpu_polls_and_the_events_thread_gives_way(
     with Gateway(router, *options) as gateway:
         client, _ = dialogue(router, b"HELO me\r\n")
         assert client[1:] == [b"250 ok\r\n"]
+        deadline = time.monotonic() + 60
+        while os.getpriority(os.PRIO_PROCESS, gateway.process.pid) != 19:  # soon after it has said that it is ready
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         tasks = {}
         for task in Path(f"/proc/{gateway.process.pid}/task").iterdir():
             nice = int((task / "stat").read_text().rpartition(")")[2].split()[16])
@@ -171,7 +175,7 @@ def test_a_mail_host_guards_itself(router: Router, hook: str) -> None:
         def talk() -> None:
             with (
                 socket.create_server(("127.0.0.1", 25)) as server,
-                socket.create_connection(("127.0.0.1", 25), timeout=5) as client,
+                socket.create_connection(("127.0.0.1", 25), timeout=60) as client,
             ):
                 accepted, _ = server.accept()
                 with accepted:
@@ -279,7 +283,7 @@ def test_an_interface_that_is_not_there_is_named(router: Router, tmp_path: Path)
 def test_without_privilege_it_says_what_it_needs(router: Router) -> None:
     command = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--", *PROGRAM]
     done = router.run(
-        router.gateway, lambda: subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+        router.gateway, lambda: subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "run as root or with CAP_NET_RAW and CAP_NET_ADMIN" in done.stderr

@@ -105,11 +105,11 @@ def test_a_guarded_dialogue_and_its_replay(
         router.run(router.gateway, queue.open)
         loop = router.start(router.gateway, queue.run)
         server = router.start(router.server, serve)
-        listening.result(10)
+        listening.result(60)
         seen = router.run(router.client, deliver)
-        heard = server.result(10)
+        heard = server.result(60)
         queue.stop()
-        loop.result(10)
+        loop.result(60)
         queue.close()
     assert heard[1] == b"XXXX client.example.com\r\n"
     assert heard[:1] + heard[2:] == [command for command, _ in DIALOGUE[:1] + DIALOGUE[2:]]

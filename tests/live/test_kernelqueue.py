@@ -43,7 +43,7 @@ def running(router: Router, queue: KernelQueue) -> Iterator[Future[None]]:
         yield loop
     finally:
         queue.stop()
-        loop.result(10)
+        loop.result(60)
         router.run(router.gateway, queue.close)
 
 
@@ -135,7 +135,7 @@ def test_a_signal_ends_a_loop_in_the_main_thread(router: Router) -> None:
     with router.popen(router.gateway, [sys.executable, "-c", code]) as process:
         assert process.stdout.readline() == "ready\n"
         process.terminate()
-        assert process.communicate(timeout=10)[0] == "stopped\n"
+        assert process.communicate(timeout=60)[0] == "stopped\n"
     assert process.returncode == 0
 
 
@@ -164,7 +164,7 @@ def test_without_privilege_opening_says_what_is_needed(router: Router) -> None:
         except QueueError as error:
             print(error)
     """
-    output, _ = router.popen(router.gateway, [sys.executable, "-c", code]).communicate(timeout=20)
+    output, _ = router.popen(router.gateway, [sys.executable, "-c", code]).communicate(timeout=60)
     assert output.count("\n") == 1
     assert "run as root or with CAP_NET_RAW and CAP_NET_ADMIN" in output
 
@@ -184,7 +184,7 @@ def test_a_full_queue_drops_or_with_fail_open_passes(router: Router, fail_open: 
     assert counters["accepted"] == counters["packets"] == 8
     assert counters["kernel_queue_dropped"] == 12 - passed
     queue.stop()
-    loop.result(5)
+    loop.result(60)
     queue.close()
 
 
@@ -210,7 +210,7 @@ def test_an_overrun_socket_buffer_is_counted_and_the_loop_goes_on(router: Router
     assert arrived == [b"after"]
     assert not loop.done()
     queue.stop()
-    loop.result(5)
+    loop.result(60)
     queue.close()
 
 
@@ -238,14 +238,14 @@ def test_stopping_in_the_middle_answers_all_and_the_next_driver_goes_on(router: 
 
     def change_over() -> None:
         first.stop()
-        loop.result(5)
+        loop.result(60)
         first.close()
         router.run(router.gateway, second.open)
         following.append(router.start(router.gateway, second.run))
 
     assert router.transfer(BULK, during=change_over) == BULK
     second.stop()
-    following[0].result(5)
+    following[0].result(60)
     second.close()
     for queue in (first, second):
         counters = queue.counters()
@@ -259,7 +259,7 @@ def test_stop_before_run_and_close_twice() -> None:
         queue.stop()
         router.run(router.gateway, queue.open)
         queue.stop()
-        router.run(router.gateway, queue.run, timeout=5)
+        router.run(router.gateway, queue.run, timeout=60)
         queue.close()
         queue.close()
         with pytest.raises(RuntimeError, match="not open"):
@@ -273,7 +273,7 @@ def test_the_encoded_verdicts_change_drop_and_pass_real_packets(router: Router) 
     router.run(router.gateway, queue.open)
     receiver, _ = router.datagrams([b"pass", b"drop", b"edit", b"grow"], 0)
     with receiver, socket.socket(fileno=os.dup(queue.fileno())) as netlink:
-        netlink.settimeout(5)
+        netlink.settimeout(60)
         for _ in range(4):
             [(kind, number, queue_number, in_interface, out_interface, _, length, packet, _)] = parse_messages(
                 netlink.recv(70000)
@@ -321,7 +321,7 @@ def test_an_injected_packet_leaves_with_the_mark_that_keeps_it_from_queues(route
     marked, unmarked = (router.run(router.gateway, lambda mark=mark: Injector(mark)) for mark in (INJECT_MARK, 0))
     with receiver:
         receiver.bind((SERVER[version], 2525))
-        receiver.settimeout(5)
+        receiver.settimeout(60)
         marked.send(udp_packet(version, b"marked"))
         unmarked.send(udp_packet(version, b"passes"))
         assert receiver.recv(100) == b"passes"
@@ -374,7 +374,7 @@ def test_a_full_disk_ends_the_tap_and_disturbs_no_packet(router: Router, tmp_pat
     loop = router.start(router.gateway, queue.run)
     assert router.transfer(BULK) == BULK
     queue.stop()
-    loop.result(5)
+    loop.result(60)
     with pytest.raises(
         CaptureError, match=r"^/dev/full or .*: the tap's capture is incomplete, \d+ packets lost: No sp"
     ):

@@ -30,7 +30,7 @@ def test_a_syslog_server_and_alerts_get_what_an_asa_would_log(topology: Topology
     with topology.enter(GATEWAY):
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(10)
+        receiver.settimeout(60)
     settings = (
         f"syslog.target=udp://127.0.0.1:{receiver.getsockname()[1]}",
         "syslog.server=dmz",

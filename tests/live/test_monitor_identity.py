@@ -41,7 +41,7 @@ def running(router: Router, *options: str) -> Iterator[subprocess.Popen[str] | N
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def mail(router: Router, version: int) -> None:
@@ -49,9 +49,9 @@ def mail(router: Router, version: int) -> None:
     address = (SERVER[version], 25)
     with (
         router.run(router.server, lambda: socket.create_server(address, family=FAMILY[version])) as listener,
-        router.run(router.client, lambda: socket.create_connection(address, timeout=5)) as client,
+        router.run(router.client, lambda: socket.create_connection(address, timeout=60)) as client,
     ):
-        listener.settimeout(5)
+        listener.settimeout(60)
         server, _ = listener.accept()
         with server:
             for one, other, octets in (

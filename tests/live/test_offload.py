@@ -51,21 +51,21 @@ class Talk:
 
         def listen() -> socket.socket:
             listener = socket.create_server(address, family=family)
-            listener.settimeout(5)
+            listener.settimeout(60)
             return listener
 
         def connect() -> socket.socket:
             client = socket.socket(family)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             client.bind(("", PORT))
-            client.settimeout(5)
+            client.settimeout(60)
             client.connect(address)
             return client
 
         with router.run(router.server, listen) as listener:
             self.client = router.run(router.client, connect)
             self.server, _ = listener.accept()
-        self.server.settimeout(5)
+        self.server.settimeout(60)
 
     def say(self, sender: socket.socket, octets: bytes) -> bytes:
         """What the other side reads."""
@@ -139,7 +139,7 @@ def test_tls_leaves_the_queue_and_the_next_connection_is_inspected(
         again.close()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     stats = [json.loads(line)["stats"] for line in eve.read_text().splitlines() if '"stats"' in line][-1]
     assert stats["queue.settled"] >= 1
     assert stats["queue.uninspected"] == 0
@@ -157,7 +157,7 @@ def test_without_it_tls_stays_in_the_queue_and_is_let_through(router: Router, tm
         talk.close()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_a_syn_that_only_knows_the_ports_brings_nothing_back_to_the_queue(router: Router, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_syn_that_only_knows_the_ports_brings_nothing_back_to_the_queue(router
         before = queued(router)
         inside_client = [sys.executable, "-c", FORGED.format(server=SERVER[4], port=PORT)]
         with router.popen(router.client, inside_client) as forging:
-            assert forging.wait(20) == 0
+            assert forging.wait(60) == 0
         time.sleep(0.2)
         assert queued(router) - before >= 1  # the SYN itself
         before = queued(router)
@@ -179,7 +179,7 @@ def test_a_syn_that_only_knows_the_ports_brings_nothing_back_to_the_queue(router
         talk.close()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 FORGED = """if 1:

@@ -29,7 +29,7 @@ def running(router: Router, queue: PackageQueue) -> Iterator[Future[None]]:
         yield loop
     finally:
         queue.stop()
-        loop.result(10)
+        loop.result(60)
         router.run(router.gateway, queue.close)
 
 
@@ -72,14 +72,14 @@ def test_stopping_in_the_middle_leaves_the_connection_to_the_next_driver() -> No
 
         def change_over() -> None:
             first.stop()
-            loop.result(5)
+            loop.result(60)
             first.close()
             router.run(router.gateway, second.open)
             following.append(router.start(router.gateway, second.run))
 
         assert router.transfer(BULK, during=change_over) == BULK
         second.stop()
-        following[0].result(5)
+        following[0].result(60)
         second.close()
         second.close()
     assert min(first.counters()["accepted"], second.counters()["accepted"]) > 0

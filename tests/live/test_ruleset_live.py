@@ -55,7 +55,7 @@ def listening(router: Router, number: int) -> Iterator[KernelQueue]:
         yield queue
     finally:
         queue.stop()
-        running.result(10)
+        running.result(60)
         queue.close()
 
 
@@ -157,7 +157,7 @@ def test_the_protected_server_is_inspected_both_ways(router: Router, version: in
 def reset_over_loopback() -> None:
     """Two packets: a SYN to a closed port, and its answer."""
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", PORT), timeout=5)
+        socket.create_connection(("127.0.0.1", PORT), timeout=60)
 
 
 @pytest.mark.parametrize("hooks", [("input",), ("output",), ("input", "output"), ("forward", "output", "input")])
@@ -177,7 +177,7 @@ def test_marked_packets_are_not_queued(router: Router) -> None:
                 end.setsockopt(socket.SOL_SOCKET, SO_MARK, INJECT_MARK)
             server.bind(("127.0.0.1", PORT))
             server.listen()
-            client.settimeout(5)
+            client.settimeout(60)
             client.connect(("127.0.0.1", PORT))
             accepted, _ = server.accept()
             with accepted:

@@ -102,7 +102,7 @@ def test_a_terminal_that_hangs_up_takes_no_gateway_along(router: Router) -> None
             time.sleep(0.2)
         assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(60) == 0
         gateway.process.stdout = gateway.process.stderr = None
     assert tables(router) == ""
 
@@ -118,12 +118,61 @@ def test_a_signal_while_it_starts_leaves_nothing(router: Router, number: int) ->
         time.sleep(0.1 + place * 0.2)
         process.send_signal(number)
         try:
-            process.wait(3)
+            process.wait(1 if number in GOES_ON else 30)
         except subprocess.TimeoutExpired:
             assert number in GOES_ON
             process.terminate()
-            process.wait(10)
+            process.wait(60)
         assert tables(router) == "", place
+
+
+def begun(prepare: str) -> list[str]:
+    """The program, begun by a parent that has prepared the signals."""
+    program = f"import os, signal, sys; {prepare}; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return [sys.executable, "-c", program, *PROGRAM[1:]]
+
+
+IGNORED = "[signal.signal(one, signal.SIG_IGN) for one in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]"
+BLOCKED = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+
+
+@pytest.mark.parametrize("prepare", [IGNORED, BLOCKED])
+def test_whatever_its_parent_ignored_or_blocked_it_hears_hup_and_term(router: Router, prepare: str) -> None:
+    with Gateway(router, "--mode", "enforce", program=begun(prepare)) as gateway:
+        gateway.process.send_signal(signal.SIGHUP)
+        assert any("log files opened anew" in line for line in iter(gateway.read_line, ""))
+        assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
+        assert gateway.end()[0] == 0
+    assert tables(router) == ""
+
+
+def test_begun_in_the_background_it_is_not_ended_by_the_terminals_keys(router: Router) -> None:
+    prepare = "[signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGQUIT)]"
+    with Gateway(router, "--mode", "enforce", program=begun(prepare)) as gateway:
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            gateway.process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                gateway.process.wait(1)
+        assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
+        assert gateway.end()[0] == 0
+    assert tables(router) == ""
+
+
+@pytest.mark.parametrize(("prepare", "code"), [("SIG_IGN", 0), ("SIG_DFL", 128 + signal.SIGHUP)])
+def test_a_lab_outlives_its_terminal_under_nohup(prepare: str, code: int) -> None:
+    program = f"""if 1:
+        import os, signal
+        signal.signal(signal.SIGHUP, signal.{prepare})
+        os.environ["NFMAILGUARD_PRIVATE"] = "1"
+        from nfmailguard.lab.namespaces import enter_private
+        enter_private()
+        os.kill(os.getpid(), signal.SIGHUP)
+    """
+    world = ["unshare", "--net", "--mount", "--", sys.executable, "-c", program]
+    done = subprocess.run(world, check=False, capture_output=True, text=True, timeout=60)
+    if "unshare failed" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert (done.returncode, done.stderr) == (code, "")
 
 
 def test_one_signal_after_another_ends_it_once(router: Router) -> None:
@@ -133,6 +182,6 @@ def test_one_signal_after_another_ends_it_once(router: Router) -> None:
                 if gateway.process.poll() is None:
                     os.kill(gateway.process.pid, number)
             time.sleep(0.005)
-        _, err = gateway.process.communicate(timeout=20)
+        _, err = gateway.process.communicate(timeout=60)
         assert (gateway.process.returncode, err) in ((0, ""), (130, ""), (-15, ""), (-1, ""), (-2, ""))
     assert tables(router) == ""

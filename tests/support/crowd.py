@@ -85,7 +85,7 @@ class Crowd:
             yield int(process.stdout.readline().split()[1])
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
             process.stdout.close()
 
     def honest(self, mail: bytes, *, family: int = 4, patience: float = 30.0) -> Honest:

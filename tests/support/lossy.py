@@ -144,7 +144,7 @@ class LossyTopology(Topology):
         started = self.popen(f"link{number}", command, stdout=subprocess.PIPE, text=True)
         self._programs[number] = started
         if started.stdout is None or started.stdout.readline() != "ready\n":
-            raise LabError(f"lab: link{number} did not start: exit {started.wait(5)}")
+            raise LabError(f"lab: link{number} did not start: exit {started.wait(60)}")
 
     def _bridge(self, number: int, fates: Fates) -> None:
         with self.enter(f"link{number}"), IPRoute() as ip:
@@ -180,7 +180,7 @@ class LossyTopology(Topology):
             if number in self.counts:
                 continue
             started.terminate()
-            told = started.communicate(timeout=5)[0]
+            told = started.communicate(timeout=60)[0]
             if started.returncode:
                 raise LabError(f"lab: link{number} failed: exit {started.returncode}")
             self.counts[number] = json.loads(told)

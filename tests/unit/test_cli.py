@@ -279,13 +279,60 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def reading(process: subprocess.Popen[bytes]) -> None:
+    """Waits until the program waits for what is written to it."""
+    state, asleep, deadline = Path(f"/proc/{process.pid}/stat"), 0, time.monotonic() + 20
+    while asleep < 5:  # it may sleep for a moment while it starts
+        assert time.monotonic() < deadline
+        asleep = asleep + 1 if state.read_text().rpartition(")")[2].split()[0] == "S" else 0
+        time.sleep(0.02)
+
+
+def begun(prepare: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """`nfmailguard` in a process of which a parent has prepared the signals."""
+    program = f"import os, signal, sys; {prepare}; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", program, "-m", "nfmailguard", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def test_ctrl_c_is_quiet() -> None:
-    # A shell that ignores SIGINT, as one in the background does, hands that down.
-    program = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += "import sys; sys.argv[1:] = ['translate']; runpy.run_module('nfmailguard', run_name='__main__')"
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(1)
+    with begun("signal.signal(signal.SIGINT, signal.SIG_DFL)", "translate") as process:
+        reading(process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out.strip(), err.strip()) == (130, b"", b"")
+
+
+def test_ctrl_c_is_not_meant_for_what_runs_in_the_background() -> None:
+    with begun("signal.signal(signal.SIGINT, signal.SIG_IGN)", "translate") as process:
+        reading(process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(b"C: HELO x\n", timeout=20)
+    assert (process.returncode, err) == (0, b"")
+    assert b"HELO x" in out
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    ],
+)
+def test_it_can_be_ended_whatever_its_parent_ignored_or_blocked(prepare: str) -> None:
+    with begun(prepare, "translate") as process:
+        reading(process)
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_the_end_of_what_it_starts_is_seen_by_a_child_of_one_that_ignores_it() -> None:
+    """With SIGCHLD ignored the kernel keeps no exit code, and each looks like a success."""
+    program = "import sys; from nfmailguard.cli import cli, main\n"
+    program += "import subprocess, click\n"
+    program += "@cli.command()\ndef begins(): sys.exit(subprocess.run([sys.executable, '-c', 'exit(7)']).returncode)\n"
+    program += "sys.argv[1:] = ['begins']; main()"
+    prepare = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    done = subprocess.run([sys.executable, "-c", prepare + program], check=False, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (7, b"")

@@ -14,6 +14,7 @@ from nfmailguard.cli import bench, gateway, lab, offline, probe, profiles
 from nfmailguard.cli.common import cli, echo, echo_text
 from nfmailguard.errors import NfmailguardError
 from nfmailguard.plain import printable
+from nfmailguard.service.signals import inherited
 
 __all__ = ["bench", "cli", "gateway", "lab", "main", "offline", "probe", "profiles"]
 
@@ -22,6 +23,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """The command ``nfmailguard``."""
+    inherited()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal's character set lacks

@@ -61,7 +61,8 @@ def enter_private() -> None:
     del os.environ[_MARK]  # what starts from here may make a world of its own within this one
     # The first process of a process namespace gets only the signals it asks for.
     signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup(1)
+        signal.signal(signal.SIGHUP, _terminate)
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LabError(f"lab: no /run of its own: {done.stderr.strip()}")

@@ -9,6 +9,7 @@ can be found again behind one. Does not know SMTP, and never retransmits by itse
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import re
 import select
@@ -27,6 +28,7 @@ MTU = 1500
 ETH_P_ALL, ETH_P_IPV4, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 SO_RCVBUFFORCE = 33
 PACKET_OUTGOING = 4
+MOST_PATIENCE = 5.0  # seconds, with a machine that has no room for a frame
 #: In the options of a kernel's segment.
 TIMESTAMP = re.compile(rb"\x08\x0a(.{4})", re.DOTALL)
 COMPLETE_REPLY = re.compile(rb"(?:^|\n)\d{3}(?: [^\n]*)?\r?\n$")
@@ -149,7 +151,18 @@ class Link:
     def send(self, packet: bytes, trailer: bytes = b"") -> None:
         """Puts an IP packet on the wire as it is, padding to Ethernet's least and ``trailer`` behind it."""
         kind = ETH_P_IPV4 if packet[0] >> 4 == 4 else ETH_P_IPV6
-        self._socket.send(self._header + struct.pack("!H", kind) + packet + trailer)
+        frame = self._header + struct.pack("!H", kind) + packet + trailer
+        patience = time.monotonic() + MOST_PATIENCE
+        while True:
+            try:
+                self._socket.send(frame)
+            except OSError as error:
+                # A busy machine has not taken what was sent before: the frame is not on its way.
+                if error.errno not in (errno.ENOBUFS, errno.EAGAIN) or time.monotonic() > patience:
+                    raise
+                time.sleep(0.001)
+            else:
+                return
 
     def read(self, timeout: float = 0.0) -> Iterator[Seen]:
         """The TCP packets since the last call; waits up to ``timeout`` seconds for a first one."""

@@ -39,7 +39,7 @@ class Process:
         self.log = log
         with log.open("wb") as errors:
             self.process = topology.popen(host, argv, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
-        self._wait_until_ready(argv[0], ready_word.encode(), time.monotonic() + 15)
+        self._wait_until_ready(argv[0], ready_word.encode(), time.monotonic() + 60)
 
     def _wait_until_ready(self, name: str, ready_word: bytes, deadline: float) -> None:
         pipe = self.process.stdout
@@ -48,7 +48,7 @@ class Process:
         while ready_word not in printed:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 self.stop()
-                raise LabError(f"lab: {name} is not ready after 15 s: {self.printed(printed)}")
+                raise LabError(f"lab: {name} is not ready after 60 s: {self.printed(printed)}")
             octets = pipe.read(4096)
             if not octets:
                 self.stop()

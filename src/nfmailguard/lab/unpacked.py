@@ -138,7 +138,7 @@ class Unpacked:
         self._log = (directory / "output").open("wb")
         command = ["unshare", "-m", "sh", "-c", script]
         self._process: subprocess.Popen[Any] = topology.popen(SERVER, command, stdout=self._log, stderr=self._log)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with topology.enter(SERVER), socket.create_connection((topology.address(SERVER), 25), timeout=1):

@@ -251,12 +251,12 @@ class Gateway:
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
-            self._give_way(stack)
             self._apply_rules(stack)
             self._started = time.monotonic()
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
             for note in (*(note for lane in self._lanes for note in lane.notes), *long_packets()):
                 self._tell(f"nfmailguard: note: {note}")
+            self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
             self._watch()
         for lane in self._lanes:
             if lane.failure:

@@ -1,7 +1,8 @@
 """What each signal means to a gateway that runs.
 
 Promises: none that can be caught ends the process with the rules left behind, but those of a
-crash, which stay the kernel's. Handlers only note; the main thread acts. Does not know what is noted for.
+crash, which stay the kernel's; whatever its parent ignored or blocked, it can be ended. Handlers
+only note; the main thread acts. Does not know what is noted for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["CRASHES", "ENDING", "Signals", "masked"]
+__all__ = ["CRASHES", "ENDING", "Signals", "inherited", "masked"]
 
 #: Those that end a gateway, with its exit code. What an operator ends cleanly is a success; of the
 #: others a shell's code (128 and the number) says that it was not meant to end.
@@ -27,6 +28,9 @@ ENDING: dict[int, int] = {
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS})
 #: To be left as they are: not to be caught, harmless, or a child's end.
 _LEFT = CRASHES | {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
+#: A shell without job control starts what runs in the background so that the terminal's Ctrl-C and Ctrl-\\, which
+#: reach it too, are not meant for it: ignored from the start, they stay ignored (POSIX 2.12).
+_FOREGROUND = (signal.SIGINT, signal.SIGQUIT)
 
 
 class Signals:
@@ -51,7 +55,8 @@ class Signals:
     def caught(self) -> Iterator[None]:
         """Every signal is ours inside. What would stop us (a terminal's Ctrl-Z) is ignored: mail would wait."""
         handlers: dict[int, Any] = dict.fromkeys(signal.valid_signals() - _LEFT, signal.SIG_IGN)
-        handlers |= dict.fromkeys((signal.SIGHUP, *ENDING), self._note)
+        heard = {signal.SIGHUP, *ENDING} - {number for number in _FOREGROUND if _is_ignored(number)}
+        handlers |= dict.fromkeys(heard, self._note)
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -65,6 +70,21 @@ class Signals:
         elif not self.stopping:
             self.stopping = True
             self._exit_code = ENDING[number]
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def inherited() -> None:
+    """What a parent ignored or blocked, put right once at the start: SIGTERM ends us, and those we start.
+
+    An ignored SIGCHLD would make every child's end a success. SIGHUP stays as it is, for nohup(1).
+    """
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        if _is_ignored(number):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
 def masked() -> None:

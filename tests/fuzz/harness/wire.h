@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WIRE_ASIDE = 32 };          /* bytes that an ACK's numbers may lie nearer to each other: MOST_LESS of cext/cookie.pyx */
+enum { WIRE_ASIDE = 96 };          /* bytes that an ACK's numbers may lie nearer to each other: MOST_LESS of cext/cookie.pyx */
 enum { WIRE_SMTP = 25 };           /* the port that is inspected under every setting */
 enum { WIRE_FIN = 1, WIRE_SYN = 2, WIRE_RST = 4, WIRE_PSH = 8, WIRE_ACK = 16, WIRE_URG = 32 };
 
@@ -147,7 +147,7 @@ static inline const char *wire_fault(const uint8_t *packet, uint32_t size) {
 
 /* Whether `after` may stand for `before`: the same connection, no octet more, no header that moved, the same place and
  * acknowledgement, but for what hides a SYN cookie of the client's: an ACK with nothing else may lie a little ahead, any
- * acknowledge a little less, never both (invariant 3). NULL, or what is wrong. */
+ * acknowledge a little less, never both; a SYN may become a bare ACK (invariant 3). NULL, or what is wrong. */
 static inline const char *wire_changed_more(const uint8_t *before, uint32_t size, const uint8_t *after, uint32_t left) {
     uint32_t at = wire_tcp(before, size);
     uint32_t addresses = before[0] >> 4 == 4 ? 8 : 32, from = addresses == 8 ? 12 : 8, ahead, less;
@@ -159,6 +159,9 @@ static inline const char *wire_changed_more(const uint8_t *before, uint32_t size
         return "its addresses or ports differ";
     if (before[at + 12] != after[at + 12])
         return "its header length differs";
+    if ((before[at + 13] & (WIRE_SYN | WIRE_ACK)) == WIRE_SYN && after[at + 13] == WIRE_ACK)
+        return wire_get(before + at + 2, 2) == WIRE_SMTP && left == at + (after[at + 12] >> 4) * 4u
+                   ? NULL : "a question to the server has bytes in it, or is one to the client";
     ahead = wire_get(after + at + 4, 4) - wire_get(before + at + 4, 4);
     less = wire_get(before + at + 8, 4) - wire_get(after + at + 8, 4);
     if (ahead && (ahead > WIRE_ASIDE || less || before[at + 13] & (WIRE_FIN | WIRE_SYN | WIRE_RST) ||

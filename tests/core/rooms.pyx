@@ -1,0 +1,377 @@
+# cython: language_level=3, cdivision=True
+"""Rooms of the core as objects of Python, one by one, without an engine around them.
+
+Promises: nothing of its own is decided here; what a room is given is a copy of the very length, so that a sanitizer
+sees what it reads or writes beyond. Does not know what is right.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.netlink cimport (
+    MESSAGE_BAD,
+    MESSAGE_ERROR,
+    MESSAGE_OTHER,
+    MESSAGE_PACKET,
+    Message,
+    VERDICT_FULL,
+    VERDICT_PUT,
+    VERDICT_TOO_LONG,
+    Verdicts,
+    message_parse,
+    verdict_put,
+)
+from nfmailguard.cext.packet cimport PARSED, Packet, QueuedPacket, packet_parse
+from nfmailguard.cext.pool cimport (
+    PAGE_OCTETS,
+    Pool,
+    Shelf,
+    memory_cost,
+    pool_close,
+    pool_give_flow,
+    pool_take_flow,
+    shelf_close,
+    shelf_give,
+    shelf_lend,
+    shelf_open,
+)
+from nfmailguard.cext.store cimport Store, store_append, store_compare, store_drop, store_span
+from nfmailguard.cext.stream cimport (
+    MOST_EDITS,
+    Ahead,
+    Held,
+    Stream,
+    held_free,
+    stream_acknowledge,
+    stream_ahead,
+    stream_caught_up,
+    stream_close,
+    stream_go_ahead,
+    stream_held,
+    stream_hold,
+    stream_holding,
+    stream_is_empty,
+    stream_keep,
+    stream_note_edit,
+    stream_put_ahead,
+    stream_put_back,
+    stream_release,
+)
+
+PAGE = <int> PAGE_OCTETS
+EDITS = <int> MOST_EDITS
+
+
+def cost(uint64_t size):
+    return memory_cost(size)
+
+
+cdef class Octets:
+    """A copy in an allocation of the very length."""
+    cdef uint8_t *at
+    cdef uint32_t length
+
+    def __cinit__(self, bytes octets):
+        self.length = <uint32_t> len(octets)
+        self.at = <uint8_t *> malloc(max(self.length, 1))
+        if self.at == NULL:
+            raise MemoryError
+        memcpy(self.at, <const char *> octets, self.length)
+
+    def __dealloc__(self):
+        free(self.at)
+
+    cdef bytes now(self):
+        return (<const char *> self.at)[:self.length]
+
+
+cdef class Memory:
+    """A pool of ``limit`` bytes, half of which may be the streams'."""
+    cdef Pool pool
+
+    def __cinit__(self, uint64_t limit):
+        memset(&self.pool, 0, sizeof(Pool))
+        self.pool.limit = limit
+
+    def __dealloc__(self):
+        pool_close(&self.pool)
+
+    @property
+    def used(self):
+        return self.pool.used
+
+    @property
+    def spare(self):
+        return self.pool.spare
+
+    @property
+    def acknowledged(self):
+        return self.pool.taken
+
+    def take_flow(self, uint64_t size):
+        """The address of so much of the flows' memory, or None."""
+        cdef void *memory = pool_take_flow(&self.pool, size)
+        return None if memory == NULL else <uint64_t> memory
+
+    def give_flow(self, uint64_t address, uint64_t size):
+        pool_give_flow(&self.pool, <void *> address, size)
+
+    def close(self):
+        pool_close(&self.pool)
+
+
+cdef class PageBuffer:
+    cdef Store buffer
+    cdef readonly Memory memory
+
+    def __cinit__(self, Memory memory):
+        memset(&self.buffer, 0, sizeof(Store))
+        self.memory = memory
+
+    def __len__(self):
+        return self.buffer.length
+
+    def append(self, bytes octets, uint64_t have=0):
+        cdef Octets copy = Octets(octets)
+        return store_append(&self.buffer, &self.memory.pool, copy.at, copy.length, have) == 0
+
+    def drop(self, uint32_t length):
+        store_drop(&self.buffer, &self.memory.pool, length)
+
+    def span(self, uint32_t at, uint32_t length):
+        cdef uint8_t *octets = store_span(&self.buffer, at, &length)
+        return (<const char *> octets)[:length]
+
+    def compare(self, uint32_t at, bytes octets, bint write):
+        """What it said, and what became of the octets."""
+        cdef Octets copy = Octets(octets)
+        cdef uint32_t differ = store_compare(&self.buffer, at, copy.at, copy.length, write)
+        return differ, copy.now()
+
+
+cdef class FreeList:
+    """Things of one size; each is known by its number."""
+    cdef Shelf shelf
+    cdef readonly Memory memory
+    cdef readonly int size
+    cdef dict things
+    cdef int next_number
+
+    def __cinit__(self, Memory memory, int size):
+        self.memory = memory
+        self.size = size
+        self.things = {}
+        shelf_open(&self.shelf, &memory.pool, size)
+
+    def lend(self):
+        """A number, or None."""
+        cdef void *thing = shelf_lend(&self.shelf)
+        if thing == NULL:
+            return None
+        self.next_number += 1
+        self.things[self.next_number] = <uint64_t> thing
+        return self.next_number
+
+    def write(self, int number, bytes octets):
+        assert len(octets) == self.size
+        memcpy(<void *> <uint64_t> self.things[number], <const char *> octets, self.size)
+
+    def read(self, int number):
+        return (<const char *> <uint64_t> self.things[number])[:self.size]
+
+    def give(self, int number):
+        shelf_give(&self.shelf, <void *> <uint64_t> self.things.pop(number))
+
+    @property
+    def kept(self):
+        return self.shelf.count
+
+    @property
+    def lent(self):
+        return self.shelf.lent
+
+    def close(self):
+        shelf_close(&self.shelf)
+
+
+cdef class OneWay:
+    """A stream of one direction."""
+    cdef Stream stream
+    cdef readonly Memory memory
+    cdef dict waiting
+    cdef int next_number
+
+    def __cinit__(self, Memory memory, uint32_t seq):
+        memset(&self.stream, 0, sizeof(Stream))
+        self.stream.next_seq = self.stream.kept_seq = seq
+        self.memory = memory
+        self.waiting = {}
+
+    def close(self):
+        for number in list(self.waiting):
+            self.release(number)
+        stream_close(&self.stream, &self.memory.pool)
+
+    @property
+    def next_seq(self):
+        return self.stream.next_seq
+
+    @property
+    def kept_seq(self):
+        return self.stream.kept_seq
+
+    @property
+    def decided(self):
+        return self.stream.octets
+
+    @property
+    def kept(self):
+        return self.stream.kept.length
+
+    @property
+    def is_empty(self):
+        return bool(stream_is_empty(&self.stream))
+
+    @property
+    def edits(self):
+        return self.stream.aside.edit_count if self.stream.aside != NULL else 0
+
+    def keep(self, bytes came, bytes octets):
+        """What came is let through as ``octets``; whether there was memory to keep them."""
+        cdef Octets before = Octets(came), after = Octets(octets)
+        stream_note_edit(&self.stream, &self.memory.pool, before.at, after.at, after.length)
+        return stream_keep(&self.stream, &self.memory.pool, after.at, after.length) == 0
+
+    def acknowledge(self, uint32_t ack):
+        stream_acknowledge(&self.stream, &self.memory.pool, ack)
+
+    def put_back(self, uint32_t seq, bytes octets, bint write):
+        """How many differed, whether they are a conflict, and what became of them."""
+        cdef Octets copy = Octets(octets)
+        cdef bint conflict = False
+        cdef uint32_t differ = stream_put_back(&self.stream, seq, copy.at, copy.length, write, &conflict)
+        return differ, bool(conflict), copy.now()
+
+    def go_ahead(self, uint32_t seq, bytes octets):
+        cdef Octets copy = Octets(octets)
+        return stream_go_ahead(&self.stream, &self.memory.pool, seq, copy.at, copy.length) == 0
+
+    def put_ahead(self, uint32_t seq, bytes octets, bint write):
+        cdef Octets copy = Octets(octets)
+        cdef uint32_t differ = stream_put_ahead(&self.stream, seq, copy.at, copy.length, write)
+        return differ, copy.now()
+
+    def caught_up(self, uint32_t length):
+        stream_caught_up(&self.stream, &self.memory.pool, length)
+
+    def ahead(self):
+        """What went ahead: (seq, octets) of each piece."""
+        cdef Ahead *piece = stream_ahead(&self.stream)
+        cdef uint32_t at, part
+        cdef uint8_t *octets
+        cdef list pieces = []
+        cdef bytes whole
+        while piece != NULL:
+            whole = b""
+            at = 0
+            while at < piece.octets.length:
+                part = piece.octets.length - at
+                octets = store_span(&piece.octets, at, &part)
+                whole += (<const char *> octets)[:part]
+                at += part
+            pieces.append((piece.seq, whole))
+            piece = piece.next
+        assert len(pieces) == (self.stream.aside.ahead_count if self.stream.aside != NULL else 0)
+        return pieces
+
+    def hold(self, bytes packet, uint64_t now=0):
+        """The number of what waits, or None without memory."""
+        cdef Octets copy = Octets(packet)
+        cdef QueuedPacket queued
+        cdef Packet parsed
+        cdef Held *held
+        memset(&queued, 0, sizeof(QueuedPacket))
+        queued.data = copy.at
+        queued.captured = queued.length = copy.length
+        assert packet_parse(&parsed, &queued) == PARSED
+        held = stream_hold(&self.stream, &self.memory.pool, &parsed, now)
+        if held == NULL:
+            return None
+        self.next_number += 1
+        self.waiting[self.next_number] = <uint64_t> held
+        return self.next_number
+
+    cdef int number_of(self, Held *held):
+        for number, address in self.waiting.items():
+            if address == <uint64_t> held:
+                return number
+        raise AssertionError("it was never held, or is released")
+
+    def holding(self, uint32_t seq, uint32_t length):
+        cdef Held *held = stream_holding(&self.stream, seq, length)
+        return None if held == NULL else self.number_of(held)
+
+    def held(self):
+        """What waits, in its order: (number, seq, packet)."""
+        cdef Held *held = stream_held(&self.stream)
+        cdef list found = []
+        while held != NULL:
+            found.append((self.number_of(held), held.seq, (<const char *> held.queued.data)[:held.size]))
+            held = held.next
+        assert len(found) == (self.stream.aside.held_count if self.stream.aside != NULL else 0)
+        return found
+
+    def release(self, int number):
+        cdef Held *held = <Held *> <uint64_t> self.waiting.pop(number)
+        stream_release(&self.stream, &self.memory.pool, held)
+        held_free(&self.memory.pool, held)
+
+
+KINDS = {MESSAGE_PACKET: "packet", MESSAGE_ERROR: "error", MESSAGE_OTHER: "other", MESSAGE_BAD: "bad"}
+
+
+def read_message(bytes datagram):
+    """The first message: how many octets it took, its kind, and its fields."""
+    cdef Octets copy = Octets(datagram)
+    cdef Message message
+    cdef uint32_t taken = message_parse(copy.at, copy.length, &message)
+    fields = {}
+    if message.kind == MESSAGE_PACKET:
+        assert copy.at <= message.packet.data <= copy.at + copy.length
+        assert message.packet.captured <= <uint64_t> (copy.at + copy.length - message.packet.data)
+        fields = {
+            "id": message.packet.id,
+            "queue": message.queue,
+            "in": message.packet.in_interface,
+            "out": message.packet.out_interface,
+            "flags": message.packet.flags,
+            "mark": message.mark,
+            "length": message.packet.length,
+            "payload": (<const char *> message.packet.data)[:message.packet.captured],
+        }
+    elif message.kind == MESSAGE_ERROR:
+        fields = {"error": message.error}
+    return taken, KINDS[message.kind], fields
+
+
+PUTS = {VERDICT_PUT: "put", VERDICT_FULL: "full", VERDICT_TOO_LONG: "too long"}
+
+
+def write_verdicts(uint32_t room, list wanted, uint16_t queue=0):
+    """What became of each (id, verdict, payload or None, mark), and what stands in a buffer of ``room`` octets."""
+    cdef Octets buffer = Octets(b"\xee" * room)
+    cdef Octets copy
+    cdef Verdicts verdicts
+    verdicts.data = buffer.at
+    verdicts.used = verdicts.count = 0
+    verdicts.size = room
+    verdicts.queue = queue
+    told = []
+    for number, verdict, payload, mark in wanted:
+        copy = Octets(payload or b"")
+        told.append(PUTS[verdict_put(&verdicts, number, verdict, NULL if payload is None else copy.at, copy.length,
+                                     mark)])
+    assert verdicts.count == told.count("put")
+    assert buffer.now()[verdicts.used:] == b"\xee" * (room - verdicts.used)
+    return told, buffer.now()[:verdicts.used]
