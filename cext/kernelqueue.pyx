@@ -192,7 +192,8 @@ cdef class QueueLoop:
             raise RuntimeError("the queue is not open")
         # Only there does Python act on signals; any other thread never waits for the GIL.
         self.in_main_thread = threading.current_thread() is threading.main_thread()
-        self.expire_until(self.now())
+        if self.core != NULL and self.core.started == 0:
+            self.core.started = self.now()             # limits.startup runs from here on, packets or none
         try:
             while end == LOOP_SIGNAL:
                 with nogil:
@@ -376,8 +377,6 @@ cdef class QueueLoop:
         if self.core == NULL:
             return
         deadline = core_next_deadline(self.core)
-        if self.core.started == 0:
-            deadline = now                             # limits.startup runs from here on, packets or none
         while deadline <= now:
             self.core_now = max(deadline, self.core_now)
             self.count.expired += 1
