@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep package test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -23,7 +23,7 @@ lint: build ## formatting, ruff, mypy, cython-lint
 	ruff format --check
 	ruff check
 	mypy
-	cython-lint cext/*.pyx cext/*.pxd tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/core/*.pyx tests/exhaustive/*.pyx tests/exhaustive/*.pxd
+	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/core/*.pyx tests/exhaustive/*.pyx tests/exhaustive/*.pxd
 
 test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh
@@ -36,6 +36,9 @@ mutants: build ## takes each rule out of the core; a test has to notice (half an
 
 exhaustive: build ## every course of events between an adversary and a server's kernel, to a depth of 8 (ten minutes)
 	nice -n 10 python -m tests.exhaustive.search
+
+package: build ## sdist and wheel, installed and tried outside the checkout; needs the package index
+	python -m tests.packaging.smoke
 
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000
@@ -66,7 +69,10 @@ bench-hostile: build ## what hostile octets cost beside honest text, in instruct
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate
-	cython -3 --annotate -I src -o build/annotate/ src/nfmailguard/cext/*.pyx
+	@for source in $$(find cext -name '*.pyx'); do \
+	    module=nfmailguard.$$(echo $${source%.pyx} | tr / .); \
+	    cython -3 --annotate -I build/include --module-name $$module -o build/annotate/$$module.c $$source || exit 1; done
 
 clean: ## removes what was built, keeps .venv
-	rm -rf build dist cext/*.c cext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src/nfmailguard/cext -name '*.so' -delete

@@ -20,7 +20,6 @@ from nfmailguard.cext.smtp cimport (
     note_reply,
     repeat,
     shown_of_reply,
-    tell_reply,
 )
 from nfmailguard.cext.tally cimport tally_untold
 
@@ -31,12 +30,18 @@ cdef extern from "scan.h" nogil:
 cdef enum:
     CR = 13
     LF = 10
-    DASH = 45
+    SPACE = 32
+
+
+cdef inline bint masks_junk(Scene *scene, Dialogue *dialogue) noexcept nogil:
+    # Behind a line that is no reply's, where clients wait for EHLO's.
+    return scene.ruling.mask_ehlo and not scene.ruling.hide and answers(scene, dialogue) == ANSWERS_ANYHOW
 
 
 cdef uint32_t bad_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
     """Lines without a code that nobody is told of: how many octets of them stand here."""
     cdef uint32_t at = 0, count = 0, end
+    cdef bint masking = masks_junk(scene, dialogue)
     cdef uint32_t untold = tally_untold(&scene.session.tally, REPLY_MALFORMED, scene.ruling.findings_told)
     if scene.ruling.action[REPLY_MALFORMED] == ACTION_PASS:
         untold = length
@@ -52,42 +57,48 @@ cdef uint32_t bad_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
             end += nm_next_lf(octets + at, length - at)
             if end == length or end - at > LINE_OCTETS:
                 break
-        at = end + 1
         count += 1
+        if end - at > (octets[at] == CR):
+            dialogue.reply_junk = 1
+            at = end + 1
+            if masking:
+                break                              # and the next one
+        at = end + 1
     if count:
         repeat(scene, REPLY_MALFORMED, count, False)
     return at
 
 
-cdef inline uint32_t number_of(uint32_t code) noexcept nogil:
-    return (code >> 16 & 15) * 100 + (code >> 8 & 15) * 10 + (code & 15)
+cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
+    return <uint16_t> ((code >> 16 & 15) * 100 + (code >> 8 & 15) * 10 + (code & 15))
 
 
 cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
     """Replies of one line that are but answers, while more are awaited: their octets."""
     cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
-    cdef uint32_t at = 0, end, shown
-    cdef uint8_t one, verb
+    cdef uint32_t at = 0, end
     cdef uint32_t code
+    cdef uint8_t one, verb
     while dialogue.count > 1 and at + 4 < length and scene.verdict == ACTION_PASS:
         verb = dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
         code = nm_code(octets + at)
-        if code == 0 or not scene.grammar.answered[verb] or octets[at + 3] == DASH:
+        one = octets[at] - 48
+        if code == 0 or not scene.grammar.answered[verb] or one < 2 or one > 5:
             break
         end = at + 3 + nm_next_lf(octets + at + 3, length - at - 3)
-        if end == length or end - at > LINE_OCTETS:
+        if end == length or end - at > LINE_OCTETS or (
+                octets[at + 3] != SPACE and end - (octets[end - 1] == CR) != at + 3):
             break
-        one = octets[at] - 48
-        scene.session.state = scene.grammar.next_state[scene.session.state][verb][one if one < 6 else 0]
-        if scene.grammar.told[verb] or not scene.grammar.dull[verb]:
-            shown = shown_of_reply(scene, verb, end - at - (octets[end - 1] == CR))
-            if scene.grammar.told[verb]:
-                tell_reply(scene, verb, <uint16_t> number_of(code), octets + at, shown, offset + at)
-            if not scene.grammar.dull[verb]:
-                note_reply(scene, dialogue, verb, one, octets + at, shown, offset + at)
-                dialogue.greetings -= begins_anew(verb)
-                dialogue.recipients -= verb == VERB_RCPT
+        if scene.grammar.dull[verb] and not scene.grammar.told[verb]:
+            scene.session.state = scene.grammar.next_state[scene.session.state][verb][one]
+            scene.session.offered_chunking = scene.session.offered_chunking != 0
+        else:
+            dialogue.code = number_of(code)
+            note_reply(scene, dialogue, verb, octets + at,
+                       shown_of_reply(scene, verb, end - at - (octets[end - 1] == CR)), offset + at)
+            dialogue.greetings -= begins_anew(verb)
+            dialogue.recipients -= verb == VERB_RCPT
         dialogue.first = dialogue.first + 1 if dialogue.first + <uint32_t> 1 < size else 0
         dialogue.count -= 1
         at = end + 1
@@ -96,10 +107,10 @@ cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *oct
 
 cdef uint32_t quick_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length) noexcept nogil:
     if scene.ruling.restore or dialogue.reply_line or scene.session.state == scene.grammar.state_connect or (
-            scene.ruling.unknown == FORM_OK):
+            scene.ruling.unknown == FORM_OK) or (dialogue.reply_junk and masks_junk(scene, dialogue)):
         return 0
     if not 48 <= octets[0] <= 57:
         return bad_lines(scene, dialogue, octets, length)
-    if dialogue.count < 2 or dialogue.waiting or dialogue.input != INPUT_COMMANDS or scene.session.asked == ASKED_EHLO:
+    if dialogue.reply_junk or dialogue.count < 2 or dialogue.waiting or dialogue.input != INPUT_COMMANDS or scene.session.asked == ASKED_EHLO:
         return 0
     return quick_replies(scene, dialogue, octets, length, dialogue.reply_offset)

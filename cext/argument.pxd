@@ -1,5 +1,5 @@
 # Arguments of commands, octet by octet: addresses, chunk sizes, NULs, and how long lines are.
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nfmailguard.cext.smtp cimport NOT_AGAIN, Dialogue, Scene, again, note_change, report
 
@@ -25,6 +25,9 @@ cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t 
 cdef inline bint size_complete(Dialogue *dialogue) noexcept nogil:
     return dialogue.address_phase in (SIZE_ZERO, SIZE_DIGITS, SIZE_LAST, SIZE_INVALID)
 
+# Reports that BDAT's argument is none; whether the rest of the line is to be masked.
+cdef bint invalid_size(Scene *scene, Dialogue *dialogue, const uint8_t *octet, uint32_t length,
+                       uint64_t offset) noexcept nogil
 # The next octet of BDAT's argument.
 cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 # An octet has made the line longer: where it is longer than it may be, all from here on is masked.

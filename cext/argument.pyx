@@ -91,6 +91,18 @@ cdef void address_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t 
         measure_address(scene, dialogue, octet, offset)
 
 
+cdef bint invalid_size(Scene *scene, Dialogue *dialogue, const uint8_t *octet, uint32_t length,
+                       uint64_t offset) noexcept nogil:
+    # Where digits have passed, some servers take what they like of them, whatever stands behind (Exim: sscanf).
+    cdef uint8_t phase = dialogue.address_phase
+    dialogue.address_phase = SIZE_INVALID
+    if report(scene, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, octet, length, NULL, 0) != ACTION_MASK:
+        return False
+    if phase != SIZE_FIRST and scene.ruling.hold and scene.verdict == ACTION_PASS:
+        scene.verdict = ACTION_RESET
+    return True
+
+
 cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
     # RFC 3030 2, to the letter: chunk-size is 1*DIGIT, [ SP "LAST" ]. What a server reads otherwise
     # (a leading 0 as octal, more than 31 bits as fewer, anything behind as nothing) is no size.
@@ -110,8 +122,7 @@ cdef void size_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
     elif SIZE_BEHIND <= phase < SIZE_LAST and upper(octet) == <uint8_t> last[phase - SIZE_BEHIND + 1]:
         dialogue.address_phase += 1
     else:
-        dialogue.address_phase = SIZE_INVALID
-        if report(scene, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, &octet, 1, NULL, 0) == ACTION_MASK:
+        if invalid_size(scene, dialogue, &octet, 1, offset):
             dialogue.denied = 1
             dialogue.mask_rest = 1
             put(scene, at, scene.ruling.letter)

@@ -206,6 +206,8 @@ cdef inline bint is_ours(Scene *scene, Dialogue *dialogue, const Manner *manner,
 
 cdef inline bint is_quiet(Scene *scene, Manner *manner, const Clean *line, const uint8_t *octets) noexcept nogil:
     """Whether nobody is told of anything."""
+    if line.nuls + line.lfs and scene.grammar.told[line.number]:
+        return False                               # what may be told of it has to be found out
     if line.finding and (line.finding != COMMAND_DENIED or not untold(scene, manner, KIND_DENIED, 1)):
         return False
     if line.masked_upstream and not untold(scene, manner, KIND_UPSTREAM, 1):
@@ -229,6 +231,8 @@ cdef inline void count_odd(Scene *scene, Manner *manner, const Clean *line, uint
         found(manner, KIND_CR if octets[line.end] == CR else KIND_LF, 1)
     if line.illegal:
         found(manner, KIND_ILLEGAL, 1)
+    if line.nuls or line.lfs:
+        scene.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
     if line.last:
         for i in range(line.first, line.last):
             if octets[i] == LF or (octets[i] == 0 and i > line.verb and manner.blank_nul):
@@ -253,7 +257,7 @@ cdef void tell(Scene *scene, uint8_t number, bint denied, const uint8_t *octets,
         record.before_length = 4                   # as nearly all that are a verb and nothing else
         memcpy(record.text, octets, 4)
     elif number != VERB_UNKNOWN:
-        record.before_length = <uint16_t> shown_of_words(scene, number, octets, verb, end, record.text)
+        record.before_length = <uint16_t> shown_of_words(scene, number, octets, verb, end, False, record.text)
     ring_push(scene.ring)
 
 

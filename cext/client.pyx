@@ -44,7 +44,7 @@ cdef void waited_for(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept
 
 cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    cdef uint32_t at = 0
+    cdef uint32_t at = 0, before
     if dialogue.input == INPUT_COMMANDS:
         resume_line(scene, dialogue, octets, length)
     while at < length and scene.verdict == ACTION_PASS:
@@ -63,5 +63,8 @@ cdef uint32_t client_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, u
             return at
         else:
             waited_for(scene, dialogue, offset + at)
+            before = at
             at = command_octets(scene, dialogue, octets, at, length, offset)
+            if at == before:                       # a chunk that has to wait
+                return at
     return length

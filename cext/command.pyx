@@ -17,6 +17,7 @@ from nfmailguard.cext.argument cimport (
     SIZE_LAST,
     address_octet,
     end_secret,
+    invalid_size,
     measure_line,
     nul_octet,
     put,
@@ -28,7 +29,7 @@ from nfmailguard.cext.message cimport end_chunk
 from nfmailguard.cext.record cimport RECORD_COMMAND, Record, ring_push, ring_reserve
 from nfmailguard.cext.restore cimport report_damage, restore_command, verb_masked
 from nfmailguard.cext.run cimport FATE_LETTER, FATE_NOOP, FATE_OPEN, FATE_PASS
-from nfmailguard.cext.secret cimport note_secret, shown_of_line, verb_of_line
+from nfmailguard.cext.secret cimport cut_short, note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -36,7 +37,6 @@ from nfmailguard.cext.smtp cimport (
     ARGUMENT_CHUNK_SIZE,
     ARGUMENT_RECIPIENT,
     ARGUMENT_SENDER,
-    BDAT_SIZE_INVALID,
     COMMAND_BARE_CR,
     COMMAND_BARE_LF,
     COMMAND_DENIED,
@@ -53,6 +53,7 @@ from nfmailguard.cext.smtp cimport (
     PHASE_START,
     PHASE_VERB,
     RECIPIENTS_TOO_MANY,
+    SECRET_SAID,
     UPSTREAM_COMMAND_MASKED,
     VERB_BDAT,
     VERB_DATA,
@@ -207,7 +208,7 @@ cdef void end_of_verb(Scene *scene, Dialogue *dialogue, uint8_t *at) noexcept no
 
 cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t length,
                          uint64_t offset) noexcept nogil:
-    cdef uint8_t kind, masked
+    cdef uint8_t kind, masked, came = at[0]
     if dialogue.phase == PHASE_SASL:
         sasl_octet(scene, dialogue, at, offset)
         return
@@ -222,7 +223,8 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
         dialogue.phase = PHASE_VERB
         dialogue.fate = choose_fate(scene, dialogue, at, length)
     dialogue.line_length += 1
-    if at[0] == 0:
+    if came == 0:
+        scene.session.secret |= SECRET_SAID        # what follows may be another line, as behind a bare LF
         nul_octet(scene, dialogue, at, offset)
         if scene.verdict != ACTION_PASS:
             return
@@ -241,7 +243,7 @@ cdef void ordinary_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t
             verb_octet(scene, dialogue, at)
         return
     kind = scene.grammar.argument[dialogue.verb]
-    line_add(dialogue.command, at[0])
+    line_add(dialogue.command, came)
     if dialogue.mask_rest:
         put(scene, at, scene.ruling.letter)
     elif dialogue.denied:
@@ -270,7 +272,7 @@ cdef void tell_command(Scene *scene, Dialogue *dialogue) noexcept nogil:
     record.state = scene.session.state
     record.verb = dialogue.verb
     record.a = dialogue.line_offset
-    record.b = dialogue.denied
+    record.b = dialogue.denied | cut_short(dialogue) << 1
     record.c = scene.session.found
     scene.session.found = 0
     if dialogue.verb != VERB_UNKNOWN:
@@ -296,8 +298,7 @@ cdef void end_line(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t offse
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
-        report(scene, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, NULL, 0, NULL, 0)
-        dialogue.address_phase = SIZE_INVALID
+        dialogue.denied = invalid_size(scene, dialogue, NULL, 0, offset)
         if scene.verdict != ACTION_PASS:
             return
     if dialogue.body_as_commands:

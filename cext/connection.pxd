@@ -13,6 +13,8 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
 # A packet with SYN on a known flow: answered; False where the packet has no SYN.
 cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                     Operations *out) noexcept nogil
+# Where addresses are translated: whether the packet is of the connection that the flow is of, or may begin another.
+cdef bint belongs(Flow *flow, bint to_server, Packet *packet) noexcept nogil
 # The action for the packet, as far as the interface it came in on tells; a wrong one is reported.
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
 # The handshake of a flow is complete: over its source's share it ends.

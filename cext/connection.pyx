@@ -5,13 +5,11 @@ Promises: only a SYN begins a flow that is inspected, so nothing is ever read fr
 its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
 """
 
-from libc.stdint cimport uint16_t
 
 from nfmailguard.cext.account cimport settle
 from nfmailguard.cext.admission cimport narrow_window, take_acknowledgement
-from nfmailguard.cext.cookie cimport NOTES, notes_of, old_number, take_notes
+from nfmailguard.cext.cookie cimport note_cookie, old_number
 from nfmailguard.cext.core cimport (
-    DROP_COOKIE,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
     DROP_FLOW_LIMIT,
@@ -182,6 +180,7 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
     flow.identity.rule = <uint8_t> choose_rule(
         core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     flow.ruling = &core.rules[flow.identity.rule].ruling
+    flow.connection = packet.queued.connection
     session_open(&flow.session, &core.grammar)
     return flow
 
@@ -311,6 +310,25 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
     return packet.queued.in_interface in (flow.towards, 0)
 
 
+cdef bint belongs(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    """Whether a packet that another entry of conntrack's is of has its place in the flow all the same.
+
+    Two entries, of two addresses that lead to one server, or of one that was forgotten and picked up anew, may have
+    the same addresses and ports here and not beyond. A client's address is translated behind us, so a SYN does not
+    tell of it yet, and the server's answer does.
+    """
+    if not flow.stream[1].known:
+        return True                                # its beginning was not seen
+    if not packet.flags & TCP_SYN:
+        return False
+    if flow_closed(flow) or flow.fate > FLOW_PASSED:
+        return True                                # another flow, if any
+    if flow.syn_ack or not (to_server or flow.connection == 0):
+        return False
+    flow.connection = packet.queued.connection     # the latest one counts, as a SYN's numbers do
+    return True
+
+
 cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil:
     if on_its_interface(flow, to_server, packet):
         return ACTION_PASS
@@ -333,7 +351,7 @@ cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) no
     if packet.extended:
         packet_blank_ip_options(packet)
     packet_trim(packet, 0)
-    nm_put32(packet.tcp + 4, old_number(flow))
+    nm_put32(packet.tcp + 4, old_number(core, flow))
     nm_put32(packet.tcp + 8, flow.stream[0].kept_seq)
     packet.tcp[12] &= 0xf0
     packet.tcp[13] = TCP_ACK
@@ -344,22 +362,15 @@ cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) no
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    cdef uint16_t notes[NOTES]
     if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.fate == FLOW_INSPECTED
             and not flow_closed(flow) and not flow.answered and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, False, packet, now, out)
     elif flow_closed(flow) or flow.fate > FLOW_PASSED or (flow.fate == FLOW_INSPECTED and (
             not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
         # The ports are used again: another connection, inspected from its beginning.
-        if not notes_of(core, flow, now, notes):
-            drop(core, DROP_COOKIE, packet.queued.id, out)
-            return
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
-        flow = flow_find(&core.flows, packet, True)
-        if flow != NULL:
-            take_notes(flow, notes)
-        else:
+        if flow_find(&core.flows, packet, True) == NULL:
             core.forgot = 1                        # its next packet must not look like one that was open before us
     elif not flow.ruling.hold:
         flow.other_syn_seen = 1
@@ -376,7 +387,6 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
     numbers, as those of SYN cookies are (RFC 4987 3.6).
     """
     cdef Stream *stream = &flow.stream[0]
-    cdef uint16_t notes[NOTES]
     if flow.other_syn_seen and flow.answered:
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
@@ -387,15 +397,11 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
             and packet.ack == stream_isn(&flow.stream[1]) + 1):
         if not flow.answered:
             # The latest one until the client has answered: SYN cookies change.
-            if flow.syn_ack and packet.seq != stream_isn(stream):
-                if not notes_of(core, flow, now, notes):
-                    drop(core, DROP_COOKIE, packet.queued.id, out)
-                    return
-                take_notes(flow, notes)
             pin(flow, False, packet)
             begin_stream(flow, False, packet.seq)
             flow.syn_ack = 1
             flow.started = now                     # a cookie is as old as the answer it stands in
+            note_cookie(core, flow, now)
         if packet.seq == stream_isn(stream):
             take_acknowledgement(core, flow, False, packet, now, out)
             syn_packet(core, flow, False, False, packet, now, out)

@@ -41,6 +41,7 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
     DROP_COOKIE                # an ACK that could open another connection
     DROP_EARLY                 # before the greeting
     DROP_MEMORY                # none to keep it in at the moment: its sender repeats it
+    DROP_CONNECTION            # conntrack takes it for another connection's
     DROP_REASONS
 
 # One FlowRule: which flows, and how they are ruled.
@@ -98,6 +99,17 @@ cdef struct Strangers:
     uint32_t count             # in that second
     uint32_t untold            # since the last one that was told
 
+cdef enum:
+    LINE_BYTES = 64            # of a cache line
+    LINE_WORDS = 8
+
+# A Bloom filter of two halves, the present one first: see cookie.
+cdef struct CookieNotes:
+    uint64_t *half[2]
+    uint64_t since             # nanoseconds: when the present half began
+    uint32_t lines             # of each half
+    uint32_t noted[2]
+
 cdef struct Core:
     FlowTable flows
     Pool pool
@@ -117,6 +129,7 @@ cdef struct Core:
     uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
     uint64_t cookie_life       # nanoseconds a SYN cookie may be good for
+    CookieNotes cookies
     uint32_t rule_count
     uint32_t held_limit        # of all flows
     uint32_t held_flow_limit

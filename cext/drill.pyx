@@ -168,7 +168,7 @@ cdef class Drill:
         packet.captured = packet.length = stored.length
         packet.in_interface = 1 if stored.to_server else 2
         packet.out_interface = 2 if stored.to_server else 1
-        packet.place = 0
+        packet.place = packet.connection = 0
         return packet.data
 
     cdef void work(self) noexcept nogil:

@@ -106,13 +106,18 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
     list_held(core, held)
 
 
+cdef inline bint within_chunk(Stream *stream, Dialogue *dialogue, Packet *packet) noexcept nogil:
+    # What stands behind it are commands again.
+    return packet.seq + packet.payload_length - stream.next_seq <= dialogue.chunk_left
+
+
 cdef void too_early(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                     Operations *out) noexcept nogil:
     """A segment that cannot be decided yet."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Dialogue *dialogue = flow.dialogue
     cdef bint text = to_server and dialogue != NULL and not dialogue.waiting and (
-        dialogue.input == INPUT_DATA or dialogue.input == INPUT_CHUNK)
+        dialogue.input == INPUT_DATA or (dialogue.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
     if not flow.ruling.hold and (to_server or not flow.ruling.apply):
         go_ahead(core, flow, to_server, packet, cleared, now, out)
     elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:

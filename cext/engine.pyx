@@ -13,6 +13,7 @@ from libc.stdlib cimport calloc, free
 from nfmailguard.cext.account cimport note_progress, settle
 from nfmailguard.cext.admission cimport let_go, odd_flags, refused
 from nfmailguard.cext.connection cimport (
+    belongs,
     count_packet,
     first_packet,
     forget_flow,
@@ -23,10 +24,11 @@ from nfmailguard.cext.connection cimport (
     starting_up,
     unparsed,
 )
-from nfmailguard.cext.cookie cimport hide_cookie
+from nfmailguard.cext.cookie cimport hide_cookie, notes_close, notes_open
 from nfmailguard.cext.core cimport (
     DROP_CHECKSUM,
     DROP_CLOSED,
+    DROP_CONNECTION,
     DROP_COOKIE,
     DROP_FLAGS,
     DROP_FLOW_ENDED,
@@ -78,7 +80,15 @@ from nfmailguard.cext.packet cimport (
 from nfmailguard.cext.pool cimport memory_cost, pool_close
 from nfmailguard.cext.reset cimport reset_packet
 from nfmailguard.cext.record cimport END_FIN, END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
-from nfmailguard.cext.smtp cimport ACTION_DROP, ACTION_LOG, ACTION_RESET, PACKET_ODD_FLAGS, lender_close, lender_open
+from nfmailguard.cext.smtp cimport (
+    ACTION_DROP,
+    ACTION_LOG,
+    ACTION_RESET,
+    PACKET_ODD_FLAGS,
+    PACKET_OTHER_CONNECTION,
+    lender_close,
+    lender_open,
+)
 from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.verdict cimport accept, accept_settled, drop, drop_if
@@ -90,7 +100,7 @@ FLOW_OCTETS = memory_cost(sizeof(Flow))
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
-    "flow_ended", "end_kept", "internal", "option", "rst", "closed", "cookie", "early", "memory",
+    "flow_ended", "end_kept", "internal", "option", "rst", "closed", "cookie", "early", "memory", "connection",
 )
 
 #: By RecordKind, from 1 on.
@@ -146,8 +156,8 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
                 flow.end = END_FIN
     if packet.changed:
         let_go(core, flow, to_server, packet, True, out)
-    elif stream.fin or other.fin or now - flow.started < core.cookie_life:
-        accept(core, packet.queued.id, out)            # the rest is to be seen
+    elif stream.fin or other.fin or flow.other_syn_seen or now - flow.started < core.cookie_life:
+        accept(core, packet.queued.id, out)            # the rest is to be seen: a mark comes later than what follows
     else:
         accept_settled(core, packet.queued.id, out)
 
@@ -212,6 +222,11 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if flow == NULL:
         first_packet(core, &packet, to_server, now, out)
         return
+    if flow.connection != queued.connection and not belongs(flow, to_server, &packet):
+        action = report_condition(core, flow, PACKET_OTHER_CONNECTION, to_server, now)
+        if action > ACTION_LOG:
+            answer_by(core, flow, action, DROP_CONNECTION, &packet, now, out)
+            return
     action = pin_interface(core, flow, to_server, &packet, now)
     if action > ACTION_LOG:
         answer_by(core, flow, action, DROP_INTERFACE, &packet, now, out)
@@ -322,6 +337,8 @@ cdef class Engine:
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
+        if self.core.cookie_life and notes_open(&self.core.cookies, tables["cookie_lines"]) < 0:
+            raise MemoryError
         self.core.flows.source_limit = tables["flows_per_source"]
         lender_open(&self.core.lender, &self.core.pool)
         self.core.ring.kinds = tables["record_kinds"]
@@ -334,13 +351,15 @@ cdef class Engine:
                 flows_close(&self.core.flows)
             lender_close(&self.core.lender)
             pool_close(&self.core.pool)
+            notes_close(&self.core.cookies)
             ring_close(&self.core.ring)
             free_tables(self.core)
             free(self.core)
         operations_free(&self.out)
 
     def process(self, data, uint64_t now, uint64_t id=0, uint32_t length=0, uint32_t in_interface=0,
-                uint32_t out_interface=0, uint32_t flags=0):
+                uint32_t out_interface=0, uint32_t flags=0,
+                uint32_t connection=0):
         """Answers one packet: a list of (kind, id, bytes or None, to_server), in order.
 
         ``data`` begins with the IP header and is copied; ``length`` is the packet's
@@ -356,6 +375,7 @@ cdef class Engine:
         packet.out_interface = out_interface
         packet.flags = flags
         packet.place = 0
+        packet.connection = connection
         self.out.count = 0
         core_process(self.core, &packet, now, &self.out)
         return self.operations()

@@ -46,6 +46,8 @@ cdef struct Flow:
     uint32_t packets[2]        # 0xffffffff: so many or more
     uint32_t interface[2]
     uint32_t towards           # the interface the client's packets leave on, 0: not known
+    uint32_t mix               # a keyed hash of its addresses and ports
+    uint32_t connection        # QueuedPacket.connection of its packets
     uint64_t started           # nanoseconds
     uint64_t seen
     Flow *older

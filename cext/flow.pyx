@@ -49,7 +49,7 @@ cdef inline void identify(Packet *packet, bint to_server, Identity *identity) no
     identity.server_port = packet.destination_port if to_server else packet.source_port
 
 
-cdef inline uint32_t bucket_of(FlowTable *table, const Identity *identity) noexcept nogil:
+cdef inline uint64_t hash_of(FlowTable *table, const Identity *identity) noexcept nogil:
     cdef uint8_t octets[40]
     memcpy(octets, identity.client, 16)
     memcpy(octets + 16, identity.server, 16)
@@ -57,7 +57,11 @@ cdef inline uint32_t bucket_of(FlowTable *table, const Identity *identity) noexc
     memcpy(octets + 34, &identity.server_port, 2)
     memset(octets + 36, 0, 4)
     octets[36] = identity.family
-    return <uint32_t> (nm_siphash(table.key, octets, 40) & (table.bucket_count - 1))
+    return nm_siphash(table.key, octets, 40)
+
+
+cdef inline uint32_t bucket_of(FlowTable *table, const Identity *identity) noexcept nogil:
+    return <uint32_t> (hash_of(table, identity) & (table.bucket_count - 1))
 
 
 cdef inline bint same(const Identity *a, const Identity *b) noexcept nogil:
@@ -132,6 +136,7 @@ cdef void count_flow(FlowTable *table, Flow *flow, uint8_t age) noexcept nogil:
 
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil:
     cdef Flow *flow
+    cdef uint64_t hash
     cdef uint32_t bucket
     if table.count >= table.limit:
         return NULL
@@ -140,7 +145,9 @@ cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server
         return NULL
     memset(flow, 0, sizeof(Flow))
     identify(packet, to_server, &flow.identity)
-    bucket = bucket_of(table, &flow.identity)
+    hash = hash_of(table, &flow.identity)
+    bucket = <uint32_t> (hash & (table.bucket_count - 1))
+    flow.mix = <uint32_t> (hash >> 32)
     table.next_id += 1
     flow.identity.flow_id = table.next_id
     flow.identity.source = source_at(table, flow.identity.client, flow.identity.family)

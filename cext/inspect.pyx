@@ -8,6 +8,7 @@ Keeps invariant 5: where the ruling does not apply, everything is accepted as it
 came and only followed. Does not know how a flow is found, begun or aged.
 """
 
+from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from nfmailguard.cext.account cimport dialogue_of, memory_is_plenty, rest
@@ -46,7 +47,7 @@ from nfmailguard.cext.ending cimport (
     stop_following,
 )
 from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_closed, flow_waiting
-from nfmailguard.cext.message cimport end_begun, end_is_cut
+from nfmailguard.cext.message cimport chunk_waits, end_begun, end_is_cut
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
 from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
 from nfmailguard.cext.record cimport END_FIN
@@ -84,6 +85,9 @@ from nfmailguard.cext.stream cimport (
     stream_put_back,
 )
 from nfmailguard.cext.verdict cimport drop, drop_if
+
+cdef extern from "scan.h" nogil:
+    bint nm_clear_eighth(uint8_t *p, size_t length) noexcept
 
 cdef enum:
     MOST_KEPT = 3
@@ -221,30 +225,51 @@ cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operati
     return True
 
 
+cdef inline bint must_repeat(Flow *flow, const Packet *packet, uint32_t decided, uint8_t verdict) noexcept nogil:
+    # A chunk in the packet has to wait: its sender says it once more.
+    return (decided < packet.payload_length and flow.ruling.hold and verdict == ACTION_PASS
+            and flow.fate == FLOW_INSPECTED)
+
+
+cdef void let_part_go(Core *core, Flow *flow, Packet *packet, uint32_t decided, Operations *out) noexcept nogil:
+    """The client's octets that are decided. A super-packet would, trimmed, be dropped by the kernel."""
+    if packet.queued.flags & PACKET_GSO:
+        drop(core, DROP_SUPER_PACKET, packet.queued.id, out)
+        return
+    packet_trim(packet, decided)
+    let_go(core, flow, True, packet, True, out)
+
+
 cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """Decides the first held packet, whose turn has come; False when no more can be decided now."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Held *held = stream_held(stream)
     cdef Packet packet
-    cdef uint32_t changed
+    cdef uint32_t changed, decided
     cdef uint8_t verdict
     if to_server and flow_waiting(flow) and nm_seq_diff(held.seq + held.payload_length, stream.next_seq) > 0:
         note_impatience(core, flow, now)
         return False
-    next_held(core, stream)
     if packet_parse(&packet, &held.queued) != PARSED:
+        next_held(core, stream)
         core.counters.internal_errors += 1
         drop(core, DROP_INTERNAL, held.queued.id, out)
         answered(core, held)
         end_flow(core, flow, ACTION_RESET, now, out)
         return False
+    if to_server and packet.seq == stream.next_seq and not stream_ended(stream) and flow.dialogue != NULL and (
+            chunk_waits(flow.ruling, &flow.session, flow.dialogue, packet.payload, packet.payload_length)):
+        return False
+    next_held(core, stream)
     if stream_ended(stream):
         drop(core, DROP_BEHIND_FIN, held.queued.id, out)
         answered(core, held)
         return True
-    decide_packet(core, flow, to_server, &packet, now, &changed, &verdict, out)
+    decided = decide_packet(core, flow, to_server, &packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
         drop(core, DROP_FINDING, held.queued.id, out)
+    elif must_repeat(flow, &packet, decided, verdict):
+        let_part_go(core, flow, &packet, decided, out)
     else:
         let_go(core, flow, to_server, &packet, changed or held.cleared, out)
     answered(core, held)
@@ -393,7 +418,11 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
         carry_out(core, flow, verdict, now, out)
         return
-    if decided < packet.payload_length and flow.fate == FLOW_INSPECTED:
+    if decided == 0 and must_repeat(flow, packet, decided, verdict):
+        too_early(core, flow, to_server, packet, cleared, now, out)
+    elif must_repeat(flow, packet, decided, verdict):
+        let_part_go(core, flow, packet, decided, out)
+    elif decided < packet.payload_length and flow.fate == FLOW_INSPECTED:
         # Followed only: the rest is read after the reply.
         go_ahead(core, flow, to_server, packet, changed != 0 or cleared, now, out)
     else:
@@ -432,6 +461,10 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
         return
     cleared |= packet.changed
+    if packet.payload_length and to_server and flow.ruling.seven_bits and flow.ruling.apply and not (
+            flow.dialogue != NULL and flow.dialogue.input == INPUT_OPAQUE):
+        # The server does the same, before it looks for anything.
+        cleared |= nm_clear_eighth(packet.payload, packet.payload_length)
     if packet.payload_length:
         arrive(core, flow, to_server, packet, cleared, now, out)
     else:

@@ -9,6 +9,8 @@ from nfmailguard.cext.system cimport iovec, mmsghdr, mnl_socket
 from nfmailguard.cext.tap cimport TapState, TapWriter
 
 cdef enum:
+    CONNECTION_MARK_MASK = 0xf0000000
+    UNMARK = 1                 # bit of an id's upper half: the mark of our table goes when the packet does
     BATCH = 64                 # most datagrams a receive: enough to spread its cost, few enough to stay in a cache
 
 cdef struct Counters:
@@ -64,6 +66,7 @@ cdef class QueueLoop:
     cdef uint32_t batch        # datagrams a receive, at most
     cdef uint64_t busy_poll    # nanoseconds it goes on asking before it sleeps
     cdef uint32_t offload_mark  # 0: none
+    cdef uint32_t connection_mark  # the first bits of a packet's that is its QueuedPacket.connection; 0: none is
     cdef uint32_t mark         # of the packet that is being decided
     cdef uint32_t received     # datagrams in the arena, not looked at yet
     cdef mmsghdr messages[BATCH]
@@ -83,7 +86,7 @@ cdef class QueueLoop:
     cdef void accept(self, uint64_t id, uint64_t now) noexcept nogil
     cdef void apply(self, const Operation *operation, uint64_t now) noexcept nogil
     cdef void answer(self, uint64_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
-                     uint32_t mark) noexcept nogil
+                     const uint32_t *mark) noexcept nogil
     cdef void send_verdicts(self) noexcept nogil
     cdef void finish(self) noexcept nogil
     cdef int configure(self) except -1

@@ -64,9 +64,8 @@ cdef class QueueLoop:
     """
 
     def __cinit__(self, Engine engine, uint32_t number, *, uint32_t length, uint32_t copy_range, bint gso,
-                  bint fail_open, uint32_t batch, uint64_t busy_poll, uint32_t offload_mark,
-                  uint32_t most_buffer, RawSender sender,
-                  TapWriter writer):
+                  bint fail_open, uint32_t batch, uint64_t busy_poll, uint32_t offload_mark, uint32_t connection_mark,
+                  uint32_t most_buffer, RawSender sender, TapWriter writer):
         self.fd = self.wake = -1
         self.engine = engine
         self.core = NULL if engine is None else engine.core
@@ -81,7 +80,7 @@ cdef class QueueLoop:
         self.fail_open = fail_open
         self.batch = min(max(batch, 1), <uint32_t> BATCH)
         self.busy_poll = busy_poll
-        self.offload_mark = offload_mark
+        self.offload_mark, self.connection_mark = offload_mark, connection_mark
         self.most_buffer = most_buffer if most_buffer else MOST_BUFFER
 
     def __dealloc__(self):
@@ -193,7 +192,8 @@ cdef class QueueLoop:
             raise RuntimeError("the queue is not open")
         # Only there does Python act on signals; any other thread never waits for the GIL.
         self.in_main_thread = threading.current_thread() is threading.main_thread()
-        self.expire_until(self.now())
+        if self.core != NULL and self.core.started == 0:
+            self.core.started = self.now()             # limits.startup runs from here on, packets or none
         try:
             while end == LOOP_SIGNAL:
                 with nogil:
@@ -312,6 +312,10 @@ cdef class QueueLoop:
                 if message.kind == MESSAGE_PACKET and packets < BATCH:
                     self.packets[packets] = message.packet
                     self.marks[packets] = message.mark
+                    if self.connection_mark and message.mark & CONNECTION_MARK_MASK == self.connection_mark:
+                        self.packets[packets].connection = message.mark
+                        self.packets[packets].id |= <uint64_t> UNMARK << 32
+                        self.marks[packets] = 0
                     packets += 1
                 elif message.kind == MESSAGE_ERROR:
                     answer[0] = message.error
@@ -373,8 +377,6 @@ cdef class QueueLoop:
         if self.core == NULL:
             return
         deadline = core_next_deadline(self.core)
-        if self.core.started == 0:
-            deadline = now                             # limits.startup runs from here on, packets or none
         while deadline <= now:
             self.core_now = max(deadline, self.core_now)
             self.count.expired += 1
@@ -392,6 +394,7 @@ cdef class QueueLoop:
 
     cdef void apply(self, const Operation *operation, uint64_t now) noexcept nogil:
         cdef uint8_t kind = operation.kind
+        cdef uint32_t mark = 0
         if kind == OP_REPLACE and operation.length > self.most_replaced:
             # Never the packet as it came in place of the one decided on.
             self.count.verdict_errors += 1
@@ -402,15 +405,14 @@ cdef class QueueLoop:
             self.count.accepted += 1
             if operation.settled and self.offload_mark:
                 self.count.settled += 1
-                self.answer(operation.id, NF_ACCEPT, NULL, 0, self.mark | self.offload_mark)
-            else:
-                self.answer(operation.id, NF_ACCEPT, NULL, 0, 0)
+                mark = self.mark | self.offload_mark
+            self.answer(operation.id, NF_ACCEPT, NULL, 0, &mark if mark else NULL)
         elif kind == OP_REPLACE:
             self.count.replaced += 1
-            self.answer(operation.id, NF_ACCEPT, operation.data, operation.length, 0)
+            self.answer(operation.id, NF_ACCEPT, operation.data, operation.length, NULL)
         elif kind == OP_DROP:
             self.count.dropped += 1
-            self.answer(operation.id, NF_DROP, NULL, 0, 0)
+            self.answer(operation.id, NF_DROP, NULL, 0, NULL)
         elif kind == OP_EMIT:
             # A reset must not overtake the data it follows.
             self.send_verdicts()
@@ -419,7 +421,10 @@ cdef class QueueLoop:
                 raw_send(self.sockets, operation.data, operation.length)
 
     cdef void answer(self, uint64_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
-                     uint32_t mark) noexcept nogil:
+                     const uint32_t *mark) noexcept nogil:
+        cdef uint32_t none = 0
+        if mark == NULL and id >> 32 & UNMARK and verdict == NF_ACCEPT:
+            mark = &none
         if verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length, mark) == VERDICT_FULL:
             self.send_verdicts()
             verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length, mark)

@@ -13,7 +13,8 @@ from nfmailguard.cext.argument cimport REPORTED_NUL, put, report_octet
 from nfmailguard.cext.clean cimport clean_lines
 from nfmailguard.cext.command cimport begin_line, end_line, end_of_verb, end_verb, ordinary_octet, settle_verb
 from nfmailguard.cext.run cimport FATE_LETTER, FATE_NOOP, FATE_PASS, Manner, fill, line_run, manner_of, settle_counts
-from nfmailguard.cext.secret cimport in_secret
+from nfmailguard.cext.message cimport chunk_waits
+from nfmailguard.cext.secret cimport in_secret, note_glued
 from nfmailguard.cext.smtp cimport (
     ACTION_BLANK,
     ACTION_MASK,
@@ -142,9 +143,9 @@ cdef uint32_t whole_verb(Scene *scene, Dialogue *dialogue, const Manner *manner,
     if line == NULL:
         return 0
     begin_line(scene, dialogue, offset)
+    open_line(dialogue, line, &found, octets, length)      # as it came
     if found.nuls + found.lfs:
         note_odd(scene, dialogue, &found, octets)
-    open_line(dialogue, line, &found, octets, length)
     verb = find_verb(scene, octets, end) if octets[0] > SPACE else VERB_UNKNOWN
     finding = refusal(scene, dialogue, verb, end)
     dialogue.fate = FATE_PASS
@@ -171,6 +172,8 @@ cdef uint32_t whole_verb(Scene *scene, Dialogue *dialogue, const Manner *manner,
     dialogue.line_length += 1
     settle_verb(scene, dialogue, verb, finding, octets + end, length - end, offset + end)
     end_of_verb(scene, dialogue, octets + end)
+    if found.lfs:
+        note_glued(scene, dialogue, found.end == LF)
     return end + 1
 
 
@@ -219,6 +222,7 @@ cdef inline bint one_octet(Scene *scene, Dialogue *dialogue, const Manner *manne
                         not in_secret(scene, dialogue)) == ACTION_BLANK:
             put(scene, octets, SPACE)
             ordinary_octet(scene, dialogue, octets, length, offset)
+            note_glued(scene, dialogue, True)
         elif scene.verdict == ACTION_PASS:
             end_line(scene, dialogue, octets, offset)
             ended = True
@@ -256,6 +260,8 @@ cdef uint32_t command_octets(Scene *scene, Dialogue *dialogue, uint8_t *octets, 
     manner_of(scene, &manner)
     while at < length and scene.verdict == ACTION_PASS:
         run = 0
+        if octets[at] | SPACE == c"b" and chunk_waits(scene.ruling, scene.session, dialogue, octets + at, length - at):
+            break
         if dialogue.phase == PHASE_START and not dialogue.after_cr:
             run = clean_lines(scene, dialogue, &manner, octets + at, length - at, offset + at)
         if run == 0:

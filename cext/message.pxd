@@ -1,8 +1,12 @@
 # Message text: where DATA ends, and the lines in it.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from nfmailguard.cext.smtp cimport Dialogue, Scene
+from nfmailguard.cext.smtp cimport Dialogue, Ruling, Scene, Session
 
+# Whether a line that begins with these octets may be a BDAT before its turn: its chunk must not leave before all
+# that was said in front of it has been answered. Then the client has to wait.
+cdef bint chunk_waits(const Ruling *ruling, const Session *session, Dialogue *dialogue, const uint8_t *octets,
+                      uint32_t length) noexcept nogil
 # The octets of a chunk have all come.
 cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil
 # Whether a packet's octets go on with an end of data that an earlier packet began (CSCds90792).

@@ -33,10 +33,13 @@ from nfmailguard.cext.smtp cimport (
     INPUT_COMMANDS,
     INPUT_DATA,
     NOT_AGAIN,
+    PHASE_START,
+    VERB_BDAT,
     again,
     expect_reply,
     note_change,
     report,
+    upper,
 )
 
 cdef extern from "scan.h" nogil:
@@ -344,6 +347,25 @@ cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *octets, uint32_t leng
     return behind + 1 if dialogue.data_state == DATA_LINE else 0
 
 
+cdef bint chunk_waits(const Ruling *ruling, const Session *session, Dialogue *dialogue, const uint8_t *octets,
+                      uint32_t length) noexcept nogil:
+    # A verb that is cut may go on as BDAT.
+    cdef const char *bdat = b"BDAT"
+    cdef uint32_t i = 0
+    if (dialogue.count == 0 or dialogue.input != INPUT_COMMANDS or dialogue.phase != PHASE_START or dialogue.after_cr
+            or not ruling.hold or not ruling.allow[VERB_BDAT] or not session.offered_chunking or ruling.seven_bits):
+        return False
+    while i < length and i < 4:
+        if upper(octets[i]) != <uint8_t> bdat[i]:
+            return False
+        i += 1
+    if i == 4 and length > 4 and octets[4] > SPACE:
+        return False                               # another verb
+    dialogue.waiting = dialogue.count
+    dialogue.impatient = 1                         # as it may be (RFC 3030 4.2): not to be told
+    return True
+
+
 cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
     # RFC 3030 2: LAST says that it was the message's last one.
     cdef Record *record
@@ -359,4 +381,3 @@ cdef void end_chunk(Scene *scene, Dialogue *dialogue) noexcept nogil:
         scene.session.found = 0
         ring_push(scene.ring)
     dialogue.message_octets = 0
-    dialogue.last_chunk = 0

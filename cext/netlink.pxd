@@ -37,6 +37,6 @@ cdef enum VerdictPut:
     VERDICT_FULL = 1           # send what is there, then try again
     VERDICT_TOO_LONG = 2       # no netlink message, or not this buffer, can hold it
 
-# `data` NULL: the packet goes on, or not, as it came; a payload is copied. `mark` 0: it keeps its own.
+# `data` NULL: the packet goes on, or not, as it came; a payload is copied. `mark` NULL: it keeps its own.
 cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
-                     uint32_t mark) noexcept nogil
+                     const uint32_t *mark) noexcept nogil

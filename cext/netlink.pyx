@@ -108,12 +108,12 @@ cdef void read_attributes(uint8_t *data, uint32_t size, Message *out) noexcept n
 
 
 cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
-                     uint32_t mark) noexcept nogil:
+                     const uint32_t *mark) noexcept nogil:
     cdef nlmsghdr header
     cdef nlattr attribute
     cdef uint32_t need = VERDICT
     cdef uint8_t *at
-    if mark:
+    if mark != NULL:
         need += ATTRIBUTE + 4
     if data != NULL:
         need += ATTRIBUTE + length
@@ -136,11 +136,11 @@ cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t
     nm_put32(at + VERDICT - 8, verdict)
     nm_put32(at + VERDICT - 4, id)
     at += VERDICT
-    if mark:
+    if mark != NULL:
         attribute.nla_len = ATTRIBUTE + 4
         attribute.nla_type = NFQA_MARK
         memcpy(at, &attribute, ATTRIBUTE)
-        nm_put32(at + ATTRIBUTE, mark)
+        nm_put32(at + ATTRIBUTE, mark[0])
         at += ATTRIBUTE + 4
     if data != NULL:
         attribute.nla_len = <uint16_t> (ATTRIBUTE + length)
@@ -179,17 +179,19 @@ def parse_messages(data):
     return out
 
 
-def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None, uint32_t mark=0):
+def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None, mark=None):
     """The message the loop would send; raises ``OSError`` where it could not."""
     cdef bytearray buffer = bytearray(VERDICT_ROOM + MOST_REPLACED)
     cdef Verdicts verdicts
     cdef const uint8_t *data = NULL
+    cdef uint32_t value = mark or 0
     verdicts.data = buffer
     verdicts.used = verdicts.count = 0
     verdicts.size = len(buffer)
     verdicts.queue = queue
     if payload is not None:
         data = payload
-    if verdict_put(&verdicts, id, NF_ACCEPT if accept else NF_DROP, data, len(payload or b""), mark) != VERDICT_PUT:
+    if verdict_put(&verdicts, id, NF_ACCEPT if accept else NF_DROP, data, len(payload or b""),
+                   NULL if mark is None else &value) != VERDICT_PUT:
         raise OSError(EPROTO, "no netlink message holds this payload")
     return bytes(buffer[:verdicts.used])

@@ -83,6 +83,16 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     RESTORE_NOT_RECOVERABLE
     STREAM_END_KEPT
     COMMAND_LINE_CUT
+    PACKET_OTHER_CONNECTION
+
+cdef enum:  # DataState: what the last octets of a message were
+    DATA_TEXT = 0
+    DATA_CR                    # CR
+    DATA_LINE                  # CRLF, or the beginning of the message
+    DATA_BARE                  # LF without CR
+    DATA_DOT                   # CRLF .
+    DATA_BARE_DOT              # CR . or LF .
+    DATA_DOT_CR                # CRLF . CR
 
 cdef enum:  # BannerRule: policy.model.BannerRule
     BANNER_NONE = 0

@@ -27,6 +27,7 @@ cdef struct QueuedPacket:
     uint32_t out_interface
     uint32_t flags             # PacketFlag
     uint32_t place             # core_foresee's; 0 from whoever hands it over
+    uint32_t connection        # whose addresses are translated: which one conntrack takes it for; 0: not, or not told
 
 cdef enum:  # TcpFlag
     TCP_FIN = 0x01

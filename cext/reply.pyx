@@ -10,20 +10,27 @@ the greeting and that to EHLO are never altered (Cisco: all traces).
 from libc.stdint cimport uint16_t
 from libc.string cimport memchr, memcpy, memset
 
-from nfmailguard.cext.answer cimport quick_lines
+from nfmailguard.cext.answer cimport (
+    ANSWERS_ANYHOW,
+    answers,
+    is_behind,
+    is_plain,
+    is_refusal,
+    masking_junk,
+    no_reply_s,
+    quick_lines,
+    read_code,
+    settle_dull,
+)
 from nfmailguard.cext.restore cimport banner_masked, keyword_masked, report_damage, restore_reply
 from nfmailguard.cext.smtp cimport (
     ACTION_MASK,
     ACTION_PASS,
-    ASKED_DOUBT,
-    ASKED_EHLO,
-    ASKED_OTHER,
     BANNER_B40,
     BANNER_B51,
     BANNER_MASKED,
     BANNER_NONE,
     FLOW_NOT_SMTP,
-    INPUT_COMMANDS,
     INPUT_OPAQUE,
     LINE_OCTETS,
     NAME_OCTETS,
@@ -31,19 +38,16 @@ from nfmailguard.cext.smtp cimport (
     REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED,
     REPLY_TURNED_OK,
-    REPLY_UNSOLICITED,
     UPSTREAM_BANNER_MASKED,
     UPSTREAM_KEYWORD_MASKED,
     VERB_EHLO,
     Line,
     Name,
     again,
-    answer_oldest,
     expected_verb,
     give_line,
     lend_line,
     line_add,
-    may_answer_ehlo,
     name_begins,
     name_is,
     note_change,
@@ -141,8 +145,11 @@ cdef void report_ok(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept 
 
 
 cdef inline bint masking_keywords(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    return scene.ruling.mask_ehlo and dialogue.reply_line > 0 and dialogue.answers_ehlo and (
-        scene.session.ehlo_restored or not scene.ruling.hide)
+    if not scene.ruling.mask_ehlo or not is_behind(dialogue) or not dialogue.answers_ehlo:
+        return False
+    if scene.ruling.hide:
+        return scene.session.ehlo_restored and dialogue.code == 250
+    return dialogue.code == 250 or (dialogue.answers_ehlo == ANSWERS_ANYHOW and not is_refusal(dialogue))
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -169,22 +176,19 @@ cdef void begin_keyword(Scene *scene, Dialogue *dialogue, const uint8_t *octets,
     while stop < end and not scene.ruling.keyword_end[octets[stop]]:
         stop += 1
     dialogue.keyword_fate = KEYWORD_PASS if end == 0 or keyword_allowed(scene, octets, stop) else KEYWORD_MASK
+    if not scene.ruling.hide and memchr(octets, CR, end) != NULL:
+        dialogue.keyword_fate = KEYWORD_MASK
 
 
 cdef void keyword_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, bint last) noexcept nogil:
     """One octet of the text; ``last``: the line's end is next and in this segment."""
     cdef Line *line = dialogue.reply
     cdef uint8_t name[NAME_OCTETS + 1]
-    cdef uint32_t i
     cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # the text so far, this octet not in it
     if length > NAME_OCTETS:
         length = NAME_OCTETS                       # no keyword is that long: too long stays too long
-    if at[0] == CR and dialogue.keyword_fate == KEYWORD_PASS and not scene.ruling.keyword_end[CR]:
-        for i in range(length):                    # it seemed to be the line's end, and is a part of the keyword
-            if scene.ruling.keyword_end[line.octets[4 + i]]:
-                break
-        else:
-            dialogue.keyword_fate = KEYWORD_MASK
+    if at[0] == CR and not scene.ruling.hide:      # it seemed to be the line's end, and is to some clients
+        dialogue.keyword_fate = KEYWORD_MASK
     if dialogue.keyword_fate == KEYWORD_OPEN:
         if scene.ruling.keyword_end[at[0]]:
             dialogue.keyword_fate = KEYWORD_PASS if keyword_allowed(scene, line.octets + 4, length) else KEYWORD_MASK
@@ -262,7 +266,8 @@ cdef void report_upstream(Scene *scene, Dialogue *dialogue, uint64_t offset) noe
         if dialogue.code == 220 and expected_verb(dialogue) == scene.grammar.verb_greeting and (
                 banner_masked(line.octets + 4, length)):
             report_damage(scene, UPSTREAM_BANNER_MASKED, False, 0, offset, line.octets, line.length)
-    elif dialogue.answers_ehlo and keyword_masked(line.octets + 4, length, dialogue.came_masked):
+    elif dialogue.answers_ehlo and dialogue.code == 250 and (
+            keyword_masked(line.octets + 4, length, dialogue.came_masked)):
         dialogue.came_masked = line.octets[line.length - 1] - c"A" + 1
         report_damage(scene, UPSTREAM_KEYWORD_MASKED, False, VERB_EHLO, offset, line.octets, line.length)
 
@@ -278,6 +283,10 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
             report(scene, REPLY_MALFORMED, False, 0, start, NULL, 0, NULL, 0)
         else:
             report(scene, REPLY_MALFORMED, False, 0, start, line.octets, line.length, NULL, 0)
+        if dialogue.malformed and masking_junk(scene, dialogue) and line != NULL:
+            report(scene, REPLY_KEYWORD_MASKED, False, VERB_EHLO, start, line.octets,
+                   0 if scene.session.secret else line.length, NULL, 0)
+        dialogue.reply_junk |= dialogue.reply_column != 0
         give_line(scene.lender, &dialogue.reply)
         dialogue.reply_column = 0
         dialogue.malformed = 0
@@ -297,6 +306,8 @@ cdef void end_reply_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
                 dialogue.keyword_fate == KEYWORD_NONE or line.sent + 4 >= line.length):
             note_chunking(scene, dialogue)
     if more:
+        if dialogue.reply_line == 0:
+            dialogue.first_code = dialogue.code
         if dialogue.reply_line < 255:
             dialogue.reply_line += 1
     elif scene.verdict == ACTION_PASS:
@@ -316,7 +327,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
         dialogue.reply = lend_line(scene.lender)
         dialogue.code = 0
         dialogue.keyword_fate = KEYWORD_NONE
-        dialogue.answers_ehlo = 0
+        dialogue.answers_ehlo = answers(scene, dialogue)
         if scene.ruling.restore and dialogue.reply_line == 0:
             restore_reply(scene, dialogue, at, length, dialogue.reply_offset)
             octet = at[0]
@@ -324,15 +335,14 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
             out_of_memory(scene, False, dialogue.reply_offset)
             return
     hide_denial = (octet if column == 0 else dialogue.reply.octets[0]) == c"5" and turning_ok(scene, dialogue)
-    if column < 3:
-        if 48 <= octet <= 57:
-            dialogue.code = dialogue.code * 10 + (octet - 48)
-        else:
-            dialogue.malformed = 1
-        if hide_denial and not dialogue.malformed:
+    if column < 3 and not dialogue.malformed and not no_reply_s(dialogue, column, octet):
+        dialogue.code = dialogue.code * 10 + (octet - 48)
+        if hide_denial:
             put(scene, at, ok_octet(column, octet))
-    elif dialogue.malformed:
-        pass
+    elif column < 3 or dialogue.malformed:
+        dialogue.malformed = 1
+        if masking_junk(scene, dialogue) and scene.ruling.action[REPLY_KEYWORD_MASKED] == ACTION_MASK:
+            put(scene, at, c"X")
     elif hide_denial:
         put(scene, at, ok_octet(column, octet))
     elif masking_banner(scene, dialogue):
@@ -341,7 +351,7 @@ cdef void reply_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint32_t le
     elif column > 3:
         # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
         if column == 4:
-            dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
+            dialogue.answers_ehlo = answers(scene, dialogue)
             if masking_keywords(scene, dialogue):
                 begin_keyword(scene, dialogue, at, length)
         if dialogue.keyword_fate != KEYWORD_NONE:
@@ -363,41 +373,6 @@ cdef void keyword_line(Scene *scene, Dialogue *dialogue, uint8_t *text, uint32_t
     put(scene, text + length - 1, letter(dialogue))
 
 
-cdef inline bint read_code(Dialogue *dialogue, const uint8_t *octets, uint32_t size) noexcept nogil:
-    """The code of a line of ``size`` octets; whether it is one."""
-    cdef uint8_t first, second, third
-    dialogue.code = 0
-    if size < 3:
-        return False
-    first, second, third = octets[0] - 48, octets[1] - 48, octets[2] - 48
-    dialogue.code = first * 100 + second * 10 + third
-    return first <= 9 and second <= 9 and third <= 9
-
-
-cdef inline bint is_plain(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Whether nothing but the code, and whether it is the last one, matters of a line that answers `verb`.
-    if dialogue.code != 250:
-        return dialogue.code != 220 or verb != scene.grammar.verb_greeting
-    return verb != VERB_EHLO and (dialogue.reply_line == 0 or not may_answer_ehlo(scene.session, dialogue))
-
-
-cdef inline bint settle_dull(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # As settle_reply, where nobody is told anything and only the session's state changes; whether it is so.
-    cdef uint16_t code = dialogue.code
-    cdef uint8_t state = scene.session.state
-    if not scene.grammar.dull[verb] or scene.grammar.told[verb] or dialogue.input != INPUT_COMMANDS or (
-            scene.session.asked == ASKED_EHLO or code == 354 or code == 334 or code == 421):
-        return False
-    if dialogue.count == 0:
-        if again(scene, REPLY_UNSOLICITED, False) == NOT_AGAIN:
-            return False
-        scene.session.asked = ASKED_DOUBT if scene.session.asked > ASKED_EHLO else ASKED_OTHER
-        return True
-    scene.session.state = scene.grammar.next_state[state][verb][code // 100 if code < 600 else 0]
-    answer_oldest(scene, dialogue, verb)
-    return True
-
-
 cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint32_t length) noexcept nogil:
     # Reads a line that begins here and ends in this segment, up to its LF, or, where it is plain, with it.
     # How many octets; 0: it is not for us.
@@ -410,14 +385,19 @@ cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint
         size -= 1
     if size > LINE_OCTETS:
         return 0                                   # a long one is measured
+    dialogue.answers_ehlo = answers(scene, dialogue) if is_behind(dialogue) else 0
     if not read_code(dialogue, octets, size):
+        if masking_junk(scene, dialogue):
+            return 0
         if scene.session.state == scene.grammar.state_connect or again(scene, REPLY_MALFORMED, False) == NOT_AGAIN:
             return 0
+        dialogue.reply_junk |= size != 0
         return whole + 1
-    if is_plain(scene, dialogue, verb):
+    if is_plain(scene, dialogue, verb) and (size == 3 or octets[3] == SPACE or octets[3] == DASH):
         if size > 3 and octets[3] == DASH:
             if dialogue.reply_line == 0:
                 dialogue.came_masked = 0
+                dialogue.first_code = dialogue.code
             if dialogue.reply_line < 255:
                 dialogue.reply_line += 1
         else:
@@ -426,7 +406,8 @@ cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint
             dialogue.reply_line = 0
             dialogue.masked_lines = 0
         return whole + 1
-    if size <= 3 or masking_banner(scene, dialogue):
+    if size <= 3 or masking_banner(scene, dialogue) or no_reply_s(dialogue, 0, octets[0]) or (
+            no_reply_s(dialogue, 1, octets[1]) or no_reply_s(dialogue, 2, octets[2])):
         return 0
     dialogue.reply = lend_line(scene.lender)
     if dialogue.reply == NULL:
@@ -435,12 +416,10 @@ cdef uint32_t whole_line(Scene *scene, Dialogue *dialogue, uint8_t *octets, uint
     memcpy(dialogue.reply.octets, octets, size)
     dialogue.reply_column = <uint16_t> size
     dialogue.keyword_fate = KEYWORD_NONE
-    dialogue.answers_ehlo = 0
-    if size > 4:
-        dialogue.answers_ehlo = dialogue.code == 250 and may_answer_ehlo(scene.session, dialogue)
-        if masking_keywords(scene, dialogue):
-            begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
-            keyword_line(scene, dialogue, octets + 4, size - 4)
+    dialogue.answers_ehlo = answers(scene, dialogue)
+    if size > 4 and masking_keywords(scene, dialogue):
+        begin_keyword(scene, dialogue, octets + 4, whole - 4 + 1)
+        keyword_line(scene, dialogue, octets + 4, size - 4)
     return whole
 
 

@@ -27,10 +27,12 @@ from nfmailguard.cext.smtp cimport (
     PHASE_ARGUMENT,
     PHASE_SASL,
     PHASE_VERB,
+    SECRET_SAID,
     UPSTREAM_COMMAND_MASKED,
     VERB_MAIL,
     Line,
     Ruling,
+    line_add,
     note_change,
     repeat,
 )
@@ -124,13 +126,14 @@ cdef uint32_t blank_lfs(Scene *scene, const Manner *manner, uint8_t *octets, uin
     if count:
         repeat(scene, COMMAND_BARE_LF, count, True)
         fill(scene, octets, count, SPACE)
+        scene.session.secret |= SECRET_SAID        # what follows was to be another line, maybe AUTH's
     return count
 
 
 cdef uint32_t verb_run(Scene *scene, Dialogue *dialogue, const Manner *manner, uint8_t *octets,
                        uint32_t stop) noexcept nogil:
     cdef Line *line = dialogue.command
-    cdef uint32_t at = 0, i, place = dialogue.verb_length
+    cdef uint32_t at = 0, kept = 0, i, place = dialogue.verb_length
     cdef uint8_t fate = dialogue.fate
     cdef bint leading = dialogue.leading
     cdef const char *noop = b"NOOP"
@@ -146,12 +149,17 @@ cdef uint32_t verb_run(Scene *scene, Dialogue *dialogue, const Manner *manner, u
             i = blank_lfs(scene, manner, octets + at, stop - at) if leading else 0
             if i == 0:
                 break
+            keep(line, octets + kept, at - kept)
             at += i
+            kept = at
+            while i and line.length < LINE_OCTETS:
+                line_add(line, LF)                 # as it came
+                i -= 1
             continue
         elif octets[at] == SPACE and not leading:
             break
         at += 1
-    keep(line, octets, at)
+    keep(line, octets + kept, at - kept)
     if fate == FATE_LETTER:
         fill(scene, octets, at, scene.ruling.letter)
     elif fate == FATE_NOOP:
@@ -166,7 +174,8 @@ cdef uint32_t verb_run(Scene *scene, Dialogue *dialogue, const Manner *manner, u
 cdef uint32_t argument_run(Scene *scene, Dialogue *dialogue, const Manner *manner, uint8_t *octets, uint32_t stop,
                            uint64_t offset) noexcept nogil:
     cdef uint8_t kind = scene.grammar.argument[dialogue.verb]
-    cdef uint32_t at = 0, i
+    cdef Line *line = dialogue.command
+    cdef uint32_t at = 0, i, glued = UINT32_MAX, before = line.length
     cdef const uint8_t *illegal = scene.ruling.illegal
     cdef bint reported = dialogue.reported & REPORTED_NUL
     cdef bint masked = dialogue.mask_rest
@@ -183,20 +192,25 @@ cdef uint32_t argument_run(Scene *scene, Dialogue *dialogue, const Manner *manne
         i = blank_lfs(scene, manner, octets + at, stop - at)
         if i == 0:
             break
+        glued = at if glued == UINT32_MAX else glued
         at += i
     if reported and manner.blank_nul:
         blank_nuls(scene, octets, at)
     if address:
         for i in range(at):
             if measured or illegal[octets[i]] or (brackets and (octets[i] == c"<" or octets[i] == c">")):
-                keep(dialogue.command, octets + i, 1)
+                keep(line, octets + i, 1)
                 address_octet(scene, dialogue, octets + i, offset + i)
                 if scene.verdict != ACTION_PASS:
                     return i + 1
             else:
-                keep(dialogue.command, octets + i, 1)
+                keep(line, octets + i, 1)
+    else:
+        keep(line, octets, at)
+    if glued < <uint32_t> (line.length - before):
+        line.octets[before + glued] = LF           # as it came
+    if address:
         return at
-    keep(dialogue.command, octets, at)
     if masked:
         fill(scene, octets, at, scene.ruling.letter)
     return at

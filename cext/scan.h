@@ -142,6 +142,17 @@ static inline int nm_differs(const uint8_t *p, uint32_t length, uint8_t octet) {
     return differs != 0;
 }
 
+/* Clears every eighth bit; whether there was one. No branch, as above. */
+static inline int nm_clear_eighth(uint8_t *p, size_t length) {
+    size_t i;
+    uint8_t found = 0;
+    for (i = 0; i < length; i++) {
+        found |= p[i];
+        p[i] &= 127;
+    }
+    return found >> 7;
+}
+
 /* The last LF of `length` octets, or NULL. */
 static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
     return (const uint8_t *)memrchr(p, 10, length);

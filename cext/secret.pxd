@@ -9,13 +9,17 @@ cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, 
 cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil
 # Puts what of the dialogue's command line an event may show into `out`, which holds a line; how many octets.
 cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil
-# Makes stars of what is secret in a text whose verb shows its argument.
-cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil
+# Whether an event shows less of the command line's argument than the client said.
+cdef bint cut_short(Dialogue *dialogue) noexcept nogil
+# A bare LF in a command line has become a space; `last`: it is the last octet so far.
+cdef void note_glued(Scene *scene, Dialogue *dialogue, bint last) noexcept nogil
+# Makes stars of what is secret in a text whose verb shows its argument; `cut`: it went on.
+cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil
 # Whether the octet that is being read may be a part of a secret.
 cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil
-# The same of a line's octets that lie somewhere else; its verb's are the first `verb` of them.
+# The same of a line's octets that lie somewhere else, `cut`: not all of them; its verb's are the first `verb` of them.
 cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length,
-                             uint8_t *out) noexcept nogil
+                             bint cut, uint8_t *out) noexcept nogil
 cdef void note_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length) noexcept nogil
 
 cdef inline uint32_t verb_of_line(const Dialogue *dialogue) noexcept nogil:

@@ -24,6 +24,8 @@ cdef extern from "scan.h" nogil:
     bint nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) noexcept
 
 cdef enum:
+    TAB = 9
+    LF = 10
     SPACE = 32
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
 
@@ -171,7 +173,7 @@ cdef uint32_t shown_of_verb(Scene *scene, const uint8_t *verb, uint32_t length, 
     # A name and nothing else is no secret; what may be base64, or a form's field, is none.
     i = begin
     while i < length and i - begin <= WORD and (c"A" <= upper(verb[i]) <= c"Z" or c"0" <= verb[i] <= c"9"
-                                                or verb[i] == c"-" or verb[i] < SPACE):
+                                                or verb[i] == c"-" or (verb[i] < SPACE and verb[i] != TAB)):
         i += 1
     if i - begin > WORD or (i < length and (verb[i] == c"=" or verb[i] == c"+" or verb[i] == c"/")):
         return 0
@@ -183,25 +185,28 @@ cdef bint shows_argument(Scene *scene, uint8_t number) noexcept nogil:
     return scene.grammar.argument[number] != ARGUMENT_IGNORED and scene.grammar.argument[number] != ARGUMENT_SECRET
 
 
-cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
+cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
     # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
-    cdef uint32_t i = 0, end
-    if not nm_holds(text, length, c"=", c"/"):
+    cdef uint32_t i = 0, end, at
+    if length < 6 or not nm_holds(text, length, c"=", c"/"):
         return                                     # as nearly all
-    while i + 6 < length:
+    while i + 5 < length:
         end = 0
-        if text[i] <= SPACE and word_in(b"AUTH= ", text + i + 1, length - i - 1, False):
-            i += 6
+        if upper(text[i]) == c"A" and word_in(b"AUTH= ", text + i, length - i, False):
+            i += 5
             end = i
             while end < length and text[end] > SPACE:
                 end += 1
         elif text[i] == c":" and text[i + 1] == c"/" and text[i + 2] == c"/":
+            # Up to the last @, in practice.
             i += 3
-            end = i
-            while end < length and text[end] > SPACE and text[end] != c"@":
-                end += 1
-            if end < length and text[end] != c"@":
-                end = 0
+            at = i
+            while at < length and text[at] > SPACE:
+                if text[at] == c"@":
+                    end = at
+                at += 1
+            if at == length and (cut or end == 0):
+                end = at                           # it may be in what is not here
         if end > i:
             memset(text + i, c"*", end - i)
             i = end
@@ -209,12 +214,33 @@ cdef void hide_secrets(uint8_t *text, uint32_t length) noexcept nogil:
             i += 1
 
 
+cdef inline uint32_t one_line(const uint8_t *octets, uint32_t length) noexcept nogil:
+    # Behind a bare LF, or a NUL, is what some servers take for another line.
+    cdef uint32_t i = 0
+    while i < length and octets[i] != LF and octets[i] != 0:
+        i += 1
+    return i
+
+
+cdef bint cut_short(Dialogue *dialogue) noexcept nogil:
+    return dialogue.line_length > one_line(dialogue.command.octets, dialogue.command.length)
+
+
+cdef void note_glued(Scene *scene, Dialogue *dialogue, bint last) noexcept nogil:
+    cdef Line *line = dialogue.command
+    scene.session.secret |= SECRET_SAID            # a server may repeat what was to be another line, maybe AUTH's
+    if last and line != NULL and line.length == dialogue.line_length:
+        line.octets[line.length - 1] = LF          # as it came
+
+
 cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length,
-                             uint8_t *out) noexcept nogil:
+                             bint cut, uint8_t *out) noexcept nogil:
     cdef uint32_t size, mechanism
     cdef const char *words
     if shows_argument(scene, number):
-        size = length
+        size = one_line(octets, length)
+        cut |= size < length
+        size = size if size > verb else verb
     else:
         size = shown_of_verb(scene, octets, verb, number)
         if scene.grammar.argument[number] == ARGUMENT_SECRET and verb < length:
@@ -224,14 +250,14 @@ cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets
                 mechanism = word_in(words, octets + verb + 1, length - verb - 1, True)
                 size = verb + 1 + mechanism if mechanism else verb
     memcpy(out, octets, size)
-    if size > verb and size > 6:                   # a verb alone has none, nor has so little
-        hide_secrets(out, size)
+    hide_secrets(out, size, cut)
     return size
 
 
 cdef uint32_t shown_of_line(Scene *scene, Dialogue *dialogue, uint8_t *out) noexcept nogil:
     cdef Line *line = dialogue.command
-    return shown_of_words(scene, dialogue.verb, line.octets, verb_of_line(dialogue), line.length, out)
+    return shown_of_words(scene, dialogue.verb, line.octets, verb_of_line(dialogue), line.length,
+                          dialogue.line_length > line.length, out)
 
 
 cdef bint in_secret(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -247,6 +273,12 @@ cdef void note_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32
         while begin < verb and octets[begin] <= SPACE:
             begin += 1
         begun = stranger(octets + begin, verb - begin) or behind_auth(octets, verb)
+        while begin < verb and not begun:          # with a tab, or what some servers leave out, between its words
+            begin += 1
+            if octets[begin - 1] <= SPACE:
+                begun = mechanism_behind(octets + begin, verb - begin)
+    while at < length and octets[at] <= SPACE:
+        at += 1
     if not begun and at < length and scene.grammar.argument[number] == ARGUMENT_IGNORED:
         begun = mechanism_behind(octets + at, length - at)
     if begun:

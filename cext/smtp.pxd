@@ -30,15 +30,6 @@ cdef enum:  # Phase: where the next octet of the client's stands in its line
     PHASE_ARGUMENT = 2
     PHASE_SASL = 3             # a line without a verb (RFC 4954 4)
 
-cdef enum:  # DataState: what the last octets of a message were
-    DATA_TEXT = 0
-    DATA_CR                    # CR
-    DATA_LINE                  # CRLF, or the beginning of the message
-    DATA_BARE                  # LF without CR
-    DATA_DOT                   # CRLF .
-    DATA_BARE_DOT              # CR . or LF .
-    DATA_DOT_CR                # CRLF . CR
-
 cdef enum:  # Argument: smtp.verbs.Argument
     ARGUMENT_IGNORED = 0
     ARGUMENT_SENDER = 1
@@ -65,6 +56,7 @@ cdef struct Grammar:
     uint8_t long_line[MOST_VERBS]
     uint8_t told[MOST_VERBS]   # its commands and replies are recorded
     uint8_t next_state[16][MOST_VERBS][6]
+    uint8_t takes_chunk[16]    # by state: a server reads one
     uint8_t first_verb[256]    # by its first octet; 0: none begins with it
     uint8_t next_verb[MOST_VERBS]
     uint8_t first_of[32][NAME_OCTETS + 1]  # by its first octet's lowest bits, and its length
@@ -121,6 +113,7 @@ cdef struct Ruling:
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]
     uint8_t brackets
+    uint8_t seven_bits         # the client's octets lose their eighth bit
     uint8_t bug_dot_crlf
     uint8_t bug_data_bypass
     uint8_t bug_noop_body
@@ -188,7 +181,7 @@ cdef struct Session:
     uint8_t ehlo_restored      # ever
     uint8_t asked              # Asked
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
-    uint8_t offered_chunking
+    uint8_t offered_chunking   # CHUNK_REFUSED: and the last reply refused one
     uint8_t hypothetical
 
 # What is being said: lent while a line is open, a reply outstanding or a message on its way.
@@ -221,6 +214,7 @@ cdef struct Dialogue:
     uint16_t greetings         # of the outstanding commands, those that begin the session anew
     uint16_t recipients        # and those that add one
     uint16_t code
+    uint16_t first_code        # of the reply that is coming in
     uint16_t reply_column
     uint16_t verb_length
     uint8_t few[16]
@@ -259,11 +253,12 @@ cdef struct Dialogue:
     uint8_t last_chunk
     uint8_t malformed          # the reply line being read
     uint8_t reply_line
+    uint8_t reply_junk         # a line has come that is no reply's, and clients may count as the reply's first
     uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
     uint8_t came_masked        # the letter, from 0, that the next line masked upstream has at least
     uint8_t keyword_fate
-    uint8_t answers_ehlo       # the reply line being read may
+    uint8_t answers_ehlo       # Answers: the reply line being read may
     uint8_t listed
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.
@@ -373,12 +368,9 @@ cdef inline uint32_t shown_of_reply(Scene *scene, uint8_t verb, uint32_t length)
         return 0
     return length
 
-# A reply to a verb of which replies are told; `length` of its text.
-cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
+# A reply to `verb` that is but an answer: moves the session by the table, and tells; `length` of its text.
+cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil
-# The session's state is what a reply has made of it: what else follows from it, where the verb is not dull.
-cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t digit, const uint8_t *text,
-                     uint32_t length, uint64_t offset) noexcept nogil
 # A reply is complete, `text` its last line: matches it and moves the session by the table.
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, uint32_t length,
                        uint64_t offset) noexcept nogil

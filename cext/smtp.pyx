@@ -25,6 +25,8 @@ from nfmailguard.cext.tally cimport TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_to
 cdef enum:
     CR = 13
     SPACE = 32
+    CHUNK_OFFERED = 1
+    CHUNK_REFUSED = 2
 
 
 cdef void lender_open(Lender *lender, Pool *pool) noexcept nogil:
@@ -58,6 +60,7 @@ cdef inline bint at_rest(const Dialogue *dialogue) noexcept nogil:
     # Whatever else a dialogue holds is set anew where a line, a reply or a message begins.
     return (dialogue.count == 0 and dialogue.phase == PHASE_START and not dialogue.after_cr
             and dialogue.input == INPUT_COMMANDS and not dialogue.body_as_commands and dialogue.message_octets == 0
+            and not dialogue.reply_junk
             and dialogue.reply_column == 0 and not dialogue.reply_cr and dialogue.reply_line == 0)
 
 
@@ -220,13 +223,28 @@ cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
         dialogue.capacity = 0
 
 
-cdef bint resynchronise(Scene *scene, Dialogue *dialogue) noexcept nogil:
+cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
+                     uint64_t offset) noexcept nogil:
+    cdef Record *record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
+    if record == NULL:
+        return
+    record.code = code
+    record.verb = verb
+    record.state = scene.session.state
+    record.a = offset
+    record_text(record, text + 4 if text != NULL else text, length - 4 if length > 4 else 0, False)
+    ring_push(scene.ring)
+
+
+cdef bint resynchronise(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     # Watching only: the reply tells which command the server answers, so skip to that one.
     cdef uint32_t i, size
     cdef uint8_t *ring = slots(dialogue, &size)
     for i in range(dialogue.count):
         if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
             while i:
+                if scene.grammar.told[expected_verb(dialogue)]:
+                    tell_reply(scene, expected_verb(dialogue), 0, NULL, 0, offset)     # there will be none
                 answer_oldest(scene, dialogue, expected_verb(dialogue))
                 i -= 1
             return True
@@ -258,8 +276,8 @@ cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const ui
                     uint32_t length) noexcept nogil:
     # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
     # or answers one twice, shifts the count.
-    cdef bint first = (session.asked == ASKED_NOTHING and dialogue.reply_line == 0 and not dialogue.reply_cr
-                       and dialogue.reply_column == 0)
+    cdef bint first = (session.asked == ASKED_NOTHING and not dialogue.reply_junk
+                       and dialogue.reply_line == 0 and not dialogue.reply_cr and dialogue.reply_column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
     elif spells_ehlo(octets, length):
@@ -268,32 +286,30 @@ cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const ui
         session.asked = ASKED_OTHER
 
 
-cdef inline void note_answered(Session *session, Dialogue *dialogue) noexcept nogil:
+cdef inline void note_answered(Session *session, Dialogue *dialogue, bint odd) noexcept nogil:
     if session.asked == ASKED_EHLO:
         # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
         session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
-            expected_verb(dialogue) == VERB_EHLO) else ASKED_DOUBT
+            expected_verb(dialogue) == VERB_EHLO) and not odd else ASKED_DOUBT
     elif dialogue.count == 0:
         session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
 
 
-cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
+cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil:
-    cdef Record *record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
-    if record == NULL:
-        return
-    record.code = code
-    record.verb = verb
-    record.state = scene.session.state
-    record.a = offset
-    if length > 4:
-        record_text(record, text + 4, length - 4, False)
-    ring_push(scene.ring)
-
-
-cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint8_t digit, const uint8_t *text,
-                     uint32_t length, uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = scene.grammar
+    cdef uint16_t code = dialogue.code
+    cdef uint16_t digit = code // 100
+    scene.session.state = grammar.next_state[scene.session.state][verb][digit if digit < 6 else 0]
+    if verb == VERB_BDAT and digit == 2 and dialogue.last_chunk:
+        scene.session.state = grammar.state_ready
+    if scene.session.offered_chunking:
+        scene.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
+    # DATA's 354 is told as well: what was said behind it is no command.
+    if grammar.told[verb] or (code == 354 and verb == VERB_DATA and grammar.told[VERB_MAIL]):
+        tell_reply(scene, verb, code, text, length, offset)
+    if grammar.dull[verb]:
+        return
     if verb == VERB_RCPT and digit == 5:
         scene.session.invalid_recipients += 1
         if scene.ruling.invalid_recipients and scene.session.invalid_recipients > scene.ruling.invalid_recipients:
@@ -313,40 +329,44 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, ui
     cdef uint16_t code = dialogue.code
     cdef uint8_t verb = expected_verb(dialogue)
     cdef bint expected = dialogue.count != 0
-    note_answered(scene.session, dialogue)
+    # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
+    dialogue.reply_junk = length > 3 and text[3] != SPACE
+    note_answered(scene.session, dialogue, dialogue.reply_junk)
     length = shown_of_reply(scene, verb, length)
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code
             # 334 asks for one line, and what stands behind AUTH may be taken for it.
             or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
         ambiguous(scene, dialogue, verb, offset, text, length)
-        if not scene.ruling.hold and resynchronise(scene, dialogue):
+        if not scene.ruling.hold and resynchronise(scene, dialogue, offset):
             verb = expected_verb(dialogue)
     elif code != 421 and (dialogue.input == INPUT_SASL or (
             dialogue.input == INPUT_DATA and not expected and not scene.ruling.bug_data_bypass)):
         # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
         # up reads what follows as commands.
         ambiguous(scene, dialogue, verb, offset, text, length)
+    elif not expected and code != 421 and scene.session.offered_chunking == CHUNK_REFUSED and scene.ruling.hold:
+        # It has refused a chunk and reads it as commands.
+        ambiguous(scene, dialogue, verb, offset, text, length)
     elif not expected:
         # RFC 5321 3.8: a server may close with 421 at any time.
         if code != 421 and again(scene, REPLY_UNSOLICITED, False) == NOT_AGAIN:
             report(scene, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+        if code != 421:
+            scene.session.offered_chunking = 0     # which command a reply is to is not certain any more
     elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
         # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
         # before they have come may take them for commands.
         ambiguous(scene, dialogue, verb, offset, text, length)
     if scene.verdict != ACTION_PASS:
         return
-    if expected:
-        scene.session.state = grammar.next_state[scene.session.state][verb][code // 100 if code < 600 else 0]
-    if grammar.told[verb]:
-        tell_reply(scene, verb, code, text, length, offset)
     if not expected:
+        if grammar.told[verb]:
+            tell_reply(scene, verb, code, text, length, offset)
         return
-    if not grammar.dull[verb]:
-        note_reply(scene, dialogue, verb, <uint8_t> (code // 100), text, length, offset)
-        if scene.verdict != ACTION_PASS:
-            return
+    note_reply(scene, dialogue, verb, text, length, offset)
+    if scene.verdict != ACTION_PASS:
+        return
     if code == 0 or grammar.continues[verb] != code:
         if dialogue.input == INPUT_SASL:           # given up
             dialogue.input = INPUT_COMMANDS

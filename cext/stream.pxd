@@ -63,7 +63,6 @@ cdef struct Stream:
     uint8_t interface_known    # Flow.interface, of this direction
     uint8_t scale              # of the windows its sender announces (RFC 7323 2.2)
     uint8_t offers             # OptionBit: what its sender's SYN offered
-    uint16_t notes[2]          # of earlier connections over the same ports, see cookie
 
 # Appends what was decided and moves next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *octets, uint32_t length) noexcept nogil

@@ -27,6 +27,7 @@ from nfmailguard.cext.smtp cimport (
     MOST_KEYWORDS,
     MOST_VERBS,
     NAME_OCTETS,
+    PACKET_OTHER_CONNECTION,
     PACKET_WRONG_INTERFACE,
     RESTORE_COMMANDS,
     RESTORE_NOT_RECOVERABLE,
@@ -54,7 +55,7 @@ NUMBERS = {
     "restore.not_recoverable": RESTORE_NOT_RECOVERABLE, "restore commands": RESTORE_COMMANDS,
     "restore replies": RESTORE_REPLIES, "reset": ACTION_RESET, "ok": FORM_OK,
     "NOOP": VERB_NOOP, "XCLIENT": VERB_XCLIENT,
-    "command.line_cut": COMMAND_LINE_CUT,
+    "command.line_cut": COMMAND_LINE_CUT, "packet.other_connection": PACKET_OTHER_CONNECTION,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
 
@@ -110,6 +111,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.state_connect = tables["connect"]
     grammar.state_greeted = tables["greeted"]
     grammar.state_ready = tables["ready"]
+    for state in tables["takes_chunk"]:
+        grammar.takes_chunk[<int> state] = 1
     for state, by_verb in enumerate(tables["next_state"]):
         for verb, by_digit in enumerate(by_verb):
             for digit, after in enumerate(by_digit):
@@ -166,6 +169,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     for octet in table["keyword_end"]:
         ruling.keyword_end[<uint8_t> octet] = 1
     ruling.brackets = table["brackets"]
+    ruling.seven_bits = table["seven_bits"]
     ruling.bug_dot_crlf = table["bug_dot_crlf"]
     ruling.bug_data_bypass = table["bug_data_bypass"]
     ruling.bug_noop_body = table["bug_noop_body"]

@@ -52,7 +52,8 @@ cdef inline uint8_t refusal(Scene *scene, Dialogue *dialogue, uint8_t verb, uint
         return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
     if not scene.ruling.allow[verb]:
         return COMMAND_DENIED
-    if verb == VERB_BDAT and scene.ruling.hold and not scene.session.offered_chunking:
+    if verb == VERB_BDAT and scene.ruling.hold and (scene.ruling.seven_bits or not (
+            scene.session.offered_chunking and scene.grammar.takes_chunk[scene.session.state])):
         return BDAT_NOT_OFFERED
     return 0
 

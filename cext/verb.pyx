@@ -42,7 +42,7 @@ cdef uint8_t report_verb(Scene *scene, Dialogue *dialogue, uint8_t finding, uint
             more += 1
     memcpy(before, line.octets, size)
     memcpy(before + size, rest, more)
-    hide_secrets(before, size + more)
+    hide_secrets(before, size + more, more == length or more == EXCERPT)
     memcpy(after, before, size + more)
     if scene.ruling.action[finding] != ACTION_MASK:
         return report(scene, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)

@@ -10,13 +10,13 @@ cd "$(dirname "$0")/.."
 copy=$1 compiler=$2 flags=$3
 python=$PWD/.venv/bin/python
 
-key=$( { cat pyproject.toml cext/*.pyx cext/*.pxd cext/*.h; "$compiler" --version; "$python" -VV; echo "$flags"; } | sha256sum)
+key=$( { cat pyproject.toml setup.py; find cext -name '*.pyx' -o -name '*.pxd' -o -name '*.h' | LC_ALL=C sort | xargs cat; "$compiler" --version; "$python" -VV; echo "$flags"; } | sha256sum)
 [ "$key" = "$(cat "$copy/built" 2>/dev/null)" ] || rm -rf "$copy"
 mkdir -p "$copy"
 find "$copy" -name '*.py' -delete
-tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ --exclude=built LICENSE pyproject.toml cext deploy src tests | tar -x -C "$copy"
+tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ --exclude=built LICENSE pyproject.toml setup.py cext deploy src tests | tar -x -C "$copy"
 [ -e "$copy/built" ] && exit
 cd "$copy"
 CC=$compiler LDSHARED="$compiler -shared" CFLAGS=$flags LDFLAGS=$flags \
-    "$python" -W ignore -c 'import setuptools; setuptools.setup()' -q build_ext --inplace
+    "$python" -W ignore setup.py -q build_ext --inplace
 echo "$key" >built

@@ -32,7 +32,7 @@ from nfmailguard.policy.model import (
     UnknownCommand,
 )
 from nfmailguard.policy.restoring import Recovery, recovery
-from nfmailguard.smtp.states import State, next_state
+from nfmailguard.smtp.states import TAKES_CHUNK, State, next_state
 from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Input
 
 __all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
@@ -127,6 +127,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "header_line_length": data.header_line_length or 0,
         "body_line_length": data.body_line_length or 0,
         "filename_length": data.filename_length or 0,
+        "seven_bits": data.seven_bits,
         "header_length": data.header_length or 0,
         "body_length": data.body_length or 0,
         "to_fields": data.to_fields or 0,
@@ -206,6 +207,7 @@ def _tables(
         "connect": int(State.CONNECT),
         "greeted": int(State.GREETED),
         "ready": int(State.READY),
+        "takes_chunk": [int(state) for state in TAKES_CHUNK],
         "told": [told is None or name in told for name in verbs],
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
@@ -217,6 +219,7 @@ def _tables(
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "cookie_life": int(limits.cookies * _NANOSECONDS),
+        "cookie_lines": 1 << min(max(12, (flows_at_once(limits) // 4).bit_length()), 15),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,
         "held_source_limit": limits.held_per_source,

@@ -4,7 +4,8 @@ Promises: ``apply`` leaves exactly the wanted table and ``remove`` none, each in
 transaction and whatever was there before; nothing outside the table is touched. What
 cannot be done is a RulesetError of one line. Does not know who listens on the queue.
 
-    base chain of each hook ── the mark of our own packets: out again
+    base chain of output ── the mark of our own packets: off, and out again
+    base chain of each hook
       └─ by TCP port ──▶ to_server, to_client ── by the protected addresses ──▶ inspect ── counter, queue
     with offload, a base chain behind it ── a packet's mark: to its connection, which inspect lets pass then
 
@@ -14,22 +15,73 @@ table drops is never inspected. A ``ct`` expression is what makes conntrack, and
 joining of fragments, run before us, for everything in the network namespace. Where flows may be
 changed that has to be, for a rule on ports never sees a later fragment; where they are only watched
 there is none, and fragments go past the queue: its first part alone would be overtaken by the others.
+
+A packet's mark may be somebody else's: firewalls save marks with the connection and put them on its later packets
+(CONNMARK). So a mark of ours means something only where we have just put it there: that of our own packets where this
+machine sends, and none leaves with it; that which offloads, on packets that come from the queue, and none goes there.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nfmailguard.errors import RulesetError
 from nfmailguard.queues.injector import INJECT_MARK
+from nfmailguard.statements import (
+    ACCEPT,
+    ACCEPT_PACKET,
+    BEGINS_IN_ITS_MIDST,
+    BEGINS_OR_ENDS,
+    CONNECTION_MARK,
+    CONNECTION_OFFLOADED,
+    COUNTER,
+    DIRECTIONS,
+    FIRST_PARTS,
+    FROM_LOOPBACK,
+    IN_BETWEEN,
+    INSPECT_CONNECTION,
+    INVALID,
+    JUMP,
+    MARK_BY_CONNECTION,
+    NEW,
+    NO_SYN,
+    OFFLOAD_CONNECTION,
+    OFFLOAD_MARK,
+    PACKET_OFFLOADS,
+    TRANSLATED,
+    UNMARK_PACKET,
+    Network,
+    Statement,
+    address,
+    connection_marked,
+    connection_with_mark,
+    goto,
+    marked,
+    on_port,
+    verdict,
+    with_mark,
+)
 
-__all__ = ["HOOKS", "OFFLOAD_MARK", "TABLE", "Installed", "Network", "Ruleset", "installed", "remove"]
+__all__ = [
+    "CONNECTION_MARK",
+    "HOOKS",
+    "OFFLOAD_MARK",
+    "TABLE",
+    "Installed",
+    "Network",
+    "Others",
+    "Ruleset",
+    "installed",
+    "others",
+    "remove",
+]
 
 TABLE = "nfmailguard"
 #: The chain that queues.
@@ -37,35 +89,16 @@ QUEUEING = "inspect"
 #: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
 HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
-#: Of a packet: its connection needs no more inspection; of a connection: it is not queued.
-OFFLOAD_MARK = 0x10000000
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Value = int | bytes | dict[str, Any]
+#: Before conntrack, and so before anybody can save a packet's mark with its connection.
+FIRST = -450
 
 # linux/netfilter/nf_tables.h
-NFT_REG_1 = 1
-META_MARK, META_IIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 15, 16
-NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
-IPPROTO_FRAGMENT = 44
-CT_STATE, CT_MARK, CT_STATE_INVALID = 0, 3, 1
-TCP_FIN, TCP_SYN, TCP_RST = 0x01, 0x02, 0x04
-TCP_FLAGS_AT = 13
-PAYLOAD_NETWORK, PAYLOAD_TRANSPORT = 1, 2
-CMP_EQ, CMP_NEQ = 0, 1
-ACCEPT, JUMP, GOTO = 1, -3, -4
-NFPROTO_INET = 1
+NFPROTO_ANY, NFPROTO_INET = 0, 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
+FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
+NAT_HOOKS = {0: "prerouting", 1: "input", 3: "output", 4: "postrouting"}
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
-IFNAMSIZ = 16
-
-
-class Statement(NamedTuple):
-    """One part of a rule: as nft writes it, and as the kernel takes it."""
-
-    text: str
-    expressions: tuple[tuple[str, dict[str, Value]], ...]
 
 
 class Chain(NamedTuple):
@@ -75,139 +108,6 @@ class Chain(NamedTuple):
     hook: str | None
     rules: tuple[tuple[Statement, ...], ...]
     priority: int = PRIORITY
-
-
-def _load(name: str, **where: int) -> tuple[str, dict[str, Value]]:
-    return name, {"dreg": NFT_REG_1, **where}
-
-
-def _compare(value: bytes, operator: int = CMP_EQ) -> tuple[str, dict[str, Value]]:
-    return "cmp", {"sreg": NFT_REG_1, "op": operator, "data": {"attrs": [("NFTA_DATA_VALUE", value)]}}
-
-
-def _masked(mask: bytes, other: bytes) -> tuple[str, dict[str, Value]]:
-    values = {key: {"attrs": [("NFTA_DATA_VALUE", value)]} for key, value in (("mask", mask), ("xor", other))}
-    return "bitwise", {"sreg": NFT_REG_1, "dreg": NFT_REG_1, "len": len(mask), **values}
-
-
-def _family(number: int) -> tuple[tuple[str, dict[str, Value]], ...]:
-    return _load("meta", key=META_NFPROTO), _compare(bytes([number]))
-
-
-def _verdict(text: str, code: int, chain: str | None = None) -> Statement:
-    attributes: list[tuple[str, Any]] = [("NFTA_VERDICT_CODE", code)]
-    if chain is not None:
-        attributes.append(("NFTA_VERDICT_CHAIN", chain))
-    data = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": attributes})]}
-    return Statement(text, (("immediate", {"dreg": 0, "data": data}),))
-
-
-def _goto(chain: str) -> Statement:
-    return _verdict(f"goto {chain}", GOTO, chain)
-
-
-def _port(field: str, port: int) -> Statement:
-    protocol = (_load("meta", key=META_L4PROTO), _compare(b"\x06"))
-    where = _load("payload", base=PAYLOAD_TRANSPORT, offset=2 if field == "dport" else 0, len=2)
-    return Statement(f"tcp {field} {port}", (*protocol, where, _compare(struct.pack("!H", port))))
-
-
-def _address(field: str, network: Network) -> Statement:
-    family, keyword, source, size = (
-        (NFPROTO_IPV4, "ip", 12, 4) if network.version == 4 else (NFPROTO_IPV6, "ip6", 8, 16)
-    )
-    where = _load("payload", base=PAYLOAD_NETWORK, offset=source + size * (field == "daddr"), len=size)
-    whole = network.prefixlen == network.max_prefixlen
-    mask = () if whole else (_masked(network.netmask.packed, bytes(size)),)
-    text = f"{keyword} {field} {network.network_address if whole else network}"
-    return Statement(
-        text,
-        (
-            *_family(family),
-            where,
-            *mask,
-            _compare(network.network_address.packed),
-        ),
-    )
-
-
-def _mark(mark: int) -> Statement:
-    return Statement(f"meta mark 0x{mark:08x}", (_load("meta", key=META_MARK), _compare(struct.pack("=I", mark))))
-
-
-_FROM_LOOPBACK = Statement('iifname "lo"', (_load("meta", key=META_IIFNAME), _compare(b"lo".ljust(IFNAMSIZ, b"\0"))))
-_ACCEPT = _verdict("accept", ACCEPT)
-_COUNTER = Statement("counter", (("counter", {}),))
-_OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
-_NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
-#: The registers hold marks in the host's order: x & ~bit, and ((x & ~bit) ^ bit), which is x | bit.
-_CLEAR, _SET = (_masked(_NOT_OFFLOAD, bytes(4)), _masked(_NOT_OFFLOAD, _OFFLOAD))
-
-
-def _store(name: str, key: int) -> tuple[str, dict[str, Value]]:
-    return name, {"sreg": NFT_REG_1, "key": key}
-
-
-def _flags(text: str, mask: int, value: int, operator: int = CMP_EQ) -> Statement:
-    protocol = (_load("meta", key=META_L4PROTO), _compare(b"\x06"))
-    where = _load("payload", base=PAYLOAD_TRANSPORT, offset=TCP_FLAGS_AT, len=1)
-    return Statement(
-        f"tcp flags & {text}", (*protocol, where, _masked(bytes([mask]), bytes(1)), _compare(bytes([value]), operator))
-    )
-
-
-#: A packet that begins or ends a connection, or may.
-_ENDS = TCP_FIN | TCP_SYN | TCP_RST
-_IN_BETWEEN = _flags("(fin | syn | rst) == 0", _ENDS, 0)
-_BEGINS_OR_ENDS = _flags("(fin | syn | rst) != 0", _ENDS, 0, CMP_NEQ)
-_CONNECTION_OFFLOADED = Statement(
-    f"ct mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
-    (_load("ct", key=CT_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
-)
-_PACKET_OFFLOADS = Statement(
-    f"meta mark & 0x{OFFLOAD_MARK:08x} == 0x{OFFLOAD_MARK:08x}",
-    (_load("meta", key=META_MARK), _masked(_OFFLOAD, bytes(4)), _compare(_OFFLOAD)),
-)
-_OFFLOAD_CONNECTION = Statement(
-    f"ct mark set ct mark | 0x{OFFLOAD_MARK:08x}", (_load("ct", key=CT_MARK), _SET, _store("ct", CT_MARK))
-)
-_INSPECT_CONNECTION = Statement(
-    f"ct mark set ct mark & 0x{OFFLOAD_MARK ^ 0xFFFFFFFF:08x}",
-    (_load("ct", key=CT_MARK), _CLEAR, _store("ct", CT_MARK)),
-)
-_UNMARK_PACKET = Statement(
-    f"meta mark set meta mark & 0x{OFFLOAD_MARK ^ 0xFFFFFFFF:08x}",
-    (_load("meta", key=META_MARK), _CLEAR, _store("meta", META_MARK)),
-)
-#: Of packets whose ports are known: the first part of one that was cut (RFC 791 3.1, RFC 8200 4.5).
-_FIRST_PARTS = (
-    Statement(
-        "ip frag-off & 16383 != 0",
-        (
-            *_family(NFPROTO_IPV4),
-            _load("payload", base=PAYLOAD_NETWORK, offset=6, len=2),
-            _masked(b"\x3f\xff", bytes(2)),
-            _compare(bytes(2), CMP_NEQ),
-        ),
-    ),
-    Statement(
-        "frag more-fragments 1",
-        (
-            *_family(NFPROTO_IPV6),
-            _load("exthdr", type=IPPROTO_FRAGMENT, offset=3, len=1),
-            _masked(b"\x01", bytes(1)),
-            _compare(b"\x01"),
-        ),
-    ),
-)
-_INVALID = Statement(
-    "ct state invalid",
-    (
-        _load("ct", key=CT_STATE),
-        _masked(struct.pack("=I", CT_STATE_INVALID), bytes(4)),
-        _compare(bytes(4), CMP_NEQ),
-    ),
-)
 
 
 class Installed(NamedTuple):
@@ -226,10 +126,12 @@ class Ruleset:
     """Our table for queues ``queue_first`` to ``queue_last`` and the servers' TCP ``ports``.
 
     ``hooks``: of HOOKS. ``bypass``: packets pass when nobody listens on the queue.
-    ``mark``: packets that carry it are never queued. ``addresses``: the protected
+    ``mark``: packets of this machine that carry it are never queued, and lose it. ``addresses``: the protected
     servers' networks; none means all. With both ``input`` and ``output``, what the
     machine sends to itself is queued on output alone: it would be seen twice. ``conntrack``
-    False: nothing in the table makes conntrack run, and what comes in parts is not queued. ``offload``,
+    False: nothing in the table makes conntrack run, and what comes in parts is not queued. ``connections``,
+    which needs it: a packet without a mark, whose connection's addresses are translated, is queued with one that
+    tells it from others (CONNECTION_MARK); whoever reads the queue takes it off again. ``offload``,
     which needs it: a connection is not queued any more once a packet of it has come back with OFFLOAD_MARK,
     until one begins or ends it, or may: the engine sees every SYN, FIN and RST, and says again
     whether the rest can go by.
@@ -246,6 +148,7 @@ class Ruleset:
         mark: int = INJECT_MARK,
         addresses: Sequence[Network] = (),
         conntrack: bool = True,
+        connections: bool = False,
         offload: bool = False,
     ) -> None:
         if not (0 <= queue_first <= queue_last <= 0xFFFF):
@@ -258,7 +161,8 @@ class Ruleset:
         self.bypass = bypass
         self.mark = mark
         self.addresses = tuple(dict.fromkeys(addresses))
-        self.conntrack = conntrack or offload
+        self.conntrack = conntrack or connections or offload
+        self.connections = connections
         self.offload = offload
 
     def apply(self) -> None:
@@ -305,29 +209,43 @@ class Ruleset:
 
     def _chains(self, queue: Statement) -> Iterator[Chain]:
         """Those that are jumped to first: a transaction is read in order."""
-        past = (
-            (
-                (_BEGINS_OR_ENDS, _INSPECT_CONNECTION),
-                (_IN_BETWEEN, _CONNECTION_OFFLOADED, _COUNTER, _ACCEPT),
+        past: tuple[tuple[Statement, ...], ...] = ()
+        if self.offload:
+            # A connection that conntrack has picked up at a server's packet begins at the server, to it: of the SYNs
+            # of the next one it makes nothing, and the mark would stay.
+            past = (
+                (UNMARK_PACKET,),
+                (BEGINS_OR_ENDS, INSPECT_CONNECTION),
+                *(
+                    (on_port(field, port), DIRECTIONS[field], IN_BETWEEN, CONNECTION_OFFLOADED, COUNTER, ACCEPT_PACKET)
+                    for port, field in product(self.ports, DIRECTIONS)
+                ),
             )
-            if self.offload
+        marks = (
+            (
+                (marked(0), TRANSLATED, NEW, NO_SYN, BEGINS_IN_ITS_MIDST),
+                (marked(0), TRANSLATED, MARK_BY_CONNECTION),
+            )
+            if self.connections
             else ()
         )
-        before = ((_INVALID, _COUNTER),) if self.conntrack else [(part, _COUNTER, _ACCEPT) for part in _FIRST_PARTS]
-        yield Chain(QUEUEING, None, (*past, *before, (_COUNTER, queue)))
+        before = ((INVALID, COUNTER),) if self.conntrack else [(part, COUNTER, ACCEPT_PACKET) for part in FIRST_PARTS]
+        yield Chain(QUEUEING, None, (*past, *before, *marks, (COUNTER, queue)))
         for name, field in (("to_server", "daddr"), ("to_client", "saddr")):
-            protected = tuple((_address(field, network), _goto(QUEUEING)) for network in self.addresses)
-            yield Chain(name, None, protected or ((_goto(QUEUEING),),))
+            protected = tuple((address(field, network), goto(QUEUEING)) for network in self.addresses)
+            yield Chain(name, None, protected or ((goto(QUEUEING),),))
+        if not {"input", "output"} & set(self.hooks):
+            yield Chain("ours", "output", ((marked(self.mark), with_mark(0)),), FIRST)
         for hook in self.hooks:
             twice = hook == "input" and "output" in self.hooks
             yield Chain(
                 hook,
                 hook,
                 (
-                    (_mark(self.mark), _ACCEPT),
-                    *(((_FROM_LOOPBACK, _ACCEPT),) if twice else ()),
+                    *self._ours(hook),
+                    *(((FROM_LOOPBACK, ACCEPT_PACKET),) if twice else ()),
                     *(
-                        (_port(field, port), _verdict(f"jump {chain}", JUMP, chain))
+                        (on_port(field, port), verdict(f"jump {chain}", JUMP, chain))
                         for port, (field, chain) in product(
                             self.ports, (("dport", "to_server"), ("sport", "to_client"))
                         )
@@ -337,15 +255,44 @@ class Ruleset:
             if self.offload:
                 # A verdict ends the chain that queued: the mark it carries is seen at a later priority.
                 # The bit may be somebody else's on packets that are not ours.
-                mark = (_PACKET_OFFLOADS, _OFFLOAD_CONNECTION, _UNMARK_PACKET)
-                rules = tuple((_port(field, port), *mark) for port, field in product(self.ports, ("dport", "sport")))
+                rules = tuple(
+                    (on_port(field, port), PACKET_OFFLOADS, *then)
+                    for port, field in product(self.ports, DIRECTIONS)
+                    for then in ((DIRECTIONS[field], OFFLOAD_CONNECTION), (UNMARK_PACKET,))
+                )
                 yield Chain(f"{hook}_offload", hook, rules, PRIORITY + 1)
+
+    def _ours(self, hook: str) -> tuple[tuple[Statement, ...], ...]:
+        """What lets our own packets out: on output, and what came over loopback from there without us."""
+        if hook == "forward" or (hook == "input" and "output" in self.hooks):
+            return ()
+        ours = (marked(self.mark), *((FROM_LOOPBACK,) if hook == "input" else ()))
+        # Who saves marks on output, before us, has saved it.
+        saved = ((*ours, connection_marked(self.mark), connection_with_mark(0)),) if self.conntrack else ()
+        return (*saved, (*ours, with_mark(0), ACCEPT_PACKET))
 
 
 def installed() -> Installed | None:
     """What the table that is there does; None when there is none. Raises RulesetError."""
     with _Nftables() as nftables:
         return nftables.installed()
+
+
+class Others(NamedTuple):
+    """What is not ours: flowtables, and base chains that translate addresses, each as ``FAMILY TABLE NAME``.
+
+    A flowtable takes the packets of a connection past every hook, once a rule has put the connection there; which
+    connections a rule takes cannot be told from here. Of ``translating`` each has its hook in front.
+    """
+
+    flowtables: tuple[str, ...]
+    translating: tuple[str, ...]
+
+
+def others() -> Others:
+    """Of this network namespace. Raises RulesetError."""
+    with _Nftables(NFPROTO_ANY) as nftables:
+        return nftables.others()
 
 
 def remove() -> None:
@@ -357,19 +304,26 @@ def remove() -> None:
 def _listed(chain: Chain) -> str:
     lines = [f"\tchain {chain.name} {{"]
     if chain.hook:
-        lines.append(f"\t\ttype filter hook {chain.hook} priority filter + {chain.priority}; policy accept;")
+        lines.append(f"\t\ttype filter hook {chain.hook} priority {_priority(chain.priority)}; policy accept;")
     lines += ["\t\t" + " ".join(statement.text for statement in rule) for rule in chain.rules]
     return "\n".join([*lines, "\t}", ""])
+
+
+def _priority(number: int) -> str:
+    return f"filter + {number}" if number > 0 else str(number)
 
 
 class _Nftables:
     """A connection to the kernel's nftables; what fails inside the block becomes a RulesetError."""
 
+    def __init__(self, family: int = NFPROTO_INET) -> None:
+        self._family = family
+
     def __enter__(self) -> _Nftables:
         from pyroute2.nftables.main import NFTables
 
         try:
-            self._socket: Any = NFTables(nfgen_family=NFPROTO_INET)
+            self._socket: Any = NFTables(nfgen_family=self._family)
         except OSError as error:
             raise RulesetError(_explain(error)) from error
         try:
@@ -424,6 +378,16 @@ class _Nftables:
                     found = Installed(first, first + total - 1, packets, fragments)
         return found
 
+    def others(self) -> Others:
+        """As the module's ``others``."""
+        from pyroute2.netlink.nfnetlink import nfgen_msg
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE
+
+        flowtables = self._asked(self._socket.request_get, nfgen_msg(), NFT_MSG_GETFLOWTABLE)
+        chains = self._asked(self._socket.request_get, nfgen_msg(), NFT_MSG_GETCHAIN)
+        translating = *filter(None, map(_translating, chains)), *_legacy()
+        return Others(tuple(map(_flowtable, flowtables)), translating)
+
     def _probe(self) -> None:
         from pyroute2.netlink.nfnetlink import nfgen_msg
         from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETGEN
@@ -477,6 +441,27 @@ class _Nftables:
         message["header"]["type"] = kind
         message["header"]["flags"] = NLM_F_REQUEST
         return message
+
+
+def _flowtable(message: Any) -> str:
+    family = FAMILIES.get(message["nfgen_family"], "?")
+    return f"{family} {message.get_attr('NFTA_FLOWTABLE_TABLE')} {message.get_attr('NFTA_FLOWTABLE_NAME')}"
+
+
+def _translating(message: Any) -> str | None:
+    if message.get_attr("NFTA_CHAIN_TYPE") != "nat":
+        return None
+    hook = NAT_HOOKS.get(message.get_attr("NFTA_CHAIN_HOOK").get_attr("NFTA_HOOK_HOOKNUM"), "?")
+    family = FAMILIES.get(message["nfgen_family"], "?")
+    return f"{hook} {family} {message.get_attr('NFTA_CHAIN_TABLE')} {message.get_attr('NFTA_CHAIN_NAME')}"
+
+
+def _legacy() -> Iterator[str]:
+    # iptables' own tables, which nftables does not list.
+    for family, name in (("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")):
+        with suppress(OSError):
+            if "nat" in Path(f"/proc/thread-self/net/{name}").read_text().split():
+                yield from (f"{hook} {family} iptables nat" for hook in ("prerouting", "postrouting"))
 
 
 def _explain(error: OSError) -> str:

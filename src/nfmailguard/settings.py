@@ -118,6 +118,10 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     busy_poll: int = 0
     #: Connections that need no more inspection leave the queue, by a bit of their connection mark.
     offload: bool = False
+    #: Where addresses are translated, connections are told apart as conntrack does, by a mark of packets in the queue.
+    conntrack: bool = True
+    #: Flowtables are none of our business: their rules leave our ports out.
+    flowtables: bool = False
 
     @property
     def first(self) -> int:
@@ -219,6 +223,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Where a byte may be changed, packets in parts have to be joined before us; offload marks connections."""
         watched = self.gateway.dry_run or all(rule.mode is Mode.MONITOR for rule in self.flow_rules())
         return self.queue.offload or not watched
+
+    def tells_connections_apart(self) -> bool:
+        """Not where packets may pass the queue: our mark would stay on them."""
+        passing = any(self.on_queue(name) is Action.PASS for name in ("queue_full", "no_listener"))
+        return self.queue.conntrack and self.needs_conntrack() and not passing
 
     def engine_limits(self) -> Limits:
         """Held packets stay under a quarter of the queue, so that they never fill it."""

@@ -363,6 +363,7 @@ def write_verdicts(uint32_t room, list wanted, uint16_t queue=0):
     cdef Octets buffer = Octets(b"\xee" * room)
     cdef Octets copy
     cdef Verdicts verdicts
+    cdef uint32_t value
     verdicts.data = buffer.at
     verdicts.used = verdicts.count = 0
     verdicts.size = room
@@ -370,8 +371,9 @@ def write_verdicts(uint32_t room, list wanted, uint16_t queue=0):
     told = []
     for number, verdict, payload, mark in wanted:
         copy = Octets(payload or b"")
+        value = mark or 0
         told.append(PUTS[verdict_put(&verdicts, number, verdict, NULL if payload is None else copy.at, copy.length,
-                                     mark)])
+                                     &value if value else NULL)])
     assert verdicts.count == told.count("put")
     assert buffer.now()[verdicts.used:] == b"\xee" * (room - verdicts.used)
     return told, buffer.now()[:verdicts.used]

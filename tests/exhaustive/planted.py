@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.mutants.run import TREE, Mutant, build, mutants, prepare, put, restore, run_in_tree
+from tests.mutants.table import sources
 
 #: What each of them is made of, and the profile whose flows it lets past.
 PLANTED = {
@@ -83,18 +85,20 @@ def _found(*command: str) -> bool:
 
 def check(plant: Plant, depth: int, deliveries: int) -> bool:
     """Plants one and lets both look for it."""
-    before = {part.file: (TREE / part.file).read_bytes() for part in plant.parts}
+    before: dict[Path, bytes] = {}
     try:
         for part in plant.parts:
-            put(TREE / part.file, part.changed(TREE).encode())
+            place, text = part.changed(sources(TREE))
+            before.setdefault(place, place.read_bytes())
+            put(place, text.encode())
         build()
         only = ("--only", plant.profile) if plant.profile else ()
         search = _found("tests.exhaustive.search", "--depth", str(depth), "--first", *only)
         profile = ("--profile", plant.profile) if plant.profile else ()
         machine = _found("tests.stream.ports", "--deliveries", str(deliveries), "--first", *profile)
     finally:
-        for file, content in before.items():
-            (TREE / file).write_bytes(content)
+        for place, content in before.items():
+            place.write_bytes(content)
         restore()
     _say(f"{plant.name}: the search {'finds' if search else 'DOES NOT FIND'} it,")
     _say(f"    the machine {'finds' if machine else 'DOES NOT FIND'} it in {deliveries:,} deliveries\n")

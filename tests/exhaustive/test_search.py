@@ -54,7 +54,7 @@ def test_it_sees_what_passes_a_gateway_that_only_looks(opening: str) -> None:
 
 @pytest.mark.sources
 def test_every_pointer_of_a_flow_is_known_to_the_digest() -> None:
-    text = "\n".join(path.read_text() for path in sorted((ROOT / "cext").glob("*.pxd")))
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "cext").rglob("*.pxd")))
     for struct, known in POINTERS.items():
         body = re.search(rf"^cdef struct {struct}:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
         assert body, struct

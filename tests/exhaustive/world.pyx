@@ -12,8 +12,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from nfmailguard.cext.cookie cimport NOTE_BITS, NOTE_SPAN, NOTES
-from nfmailguard.cext.core cimport Core
+from nfmailguard.cext.core cimport LINE_BYTES, Core
 from nfmailguard.cext.engine cimport (
     OP_ACCEPT,
     OP_DROP,
@@ -179,7 +178,6 @@ cdef enum Found:
 
 cdef uint32_t ISN = 0x10000000
 cdef uint64_t SECOND = 1000000000
-cdef uint64_t DATES = 16 * NOTE_SPAN
 cdef uint64_t ROUND = 274877906944
 #: A denied command in the argument of an allowed one, which only who reads from its middle takes for one; and one.
 cdef const char *EVIL_TEXT = b"NOOP EXPN root\r\nEXPN root\r\n"
@@ -202,7 +200,7 @@ cdef kernel server
 cdef Sent packets[MOST_PACKETS]
 cdef uint32_t packet_count
 cdef uint64_t first_id = 1
-cdef uint64_t begun = DATES                # the engine's clock as this course began, where dates of notes begin again
+cdef uint64_t begun = 1000000000           # the engine's clock as this course began
 cdef segment waiting[MOST_WAITING]
 cdef uint32_t waiting_first, waiting_count
 cdef uint8_t found
@@ -750,9 +748,6 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
             copy.stream[side].fin = copy.stream[side].windowed = 0
         memset(&copy.session, 0, sizeof(copy.session))
         copy.end = copy.answered = copy.other_syn_seen = 0
-    for side in range(NOTES):
-        if copy.stream[side & 1].notes[side >> 1]:  # its date counts from today
-            copy.stream[side & 1].notes[side >> 1] -= <uint16_t> ((now // NOTE_SPAN & 15) << NOTE_BITS)
     for side in range(2):
         copy.octets[side] = 0
         copy.packets[side] = 0
@@ -770,7 +765,10 @@ cdef digest state_digest() noexcept nogil:
     cdef Flow *flow = flow_now()
     cdef uint32_t place
     digest_open(&one)
-    digest_number(&one, (begun + server.now) % NOTE_SPAN)
+    for place in range(2):
+        if core.cookies.noted[place]:
+            digest_number(&one, place + min(begun + server.now - core.cookies.since, 2 * core.cookie_life))
+            digest_bytes(&one, core.cookies.half[place], core.cookies.lines * LINE_BYTES)
     if flow != NULL:
         digest_flow(&one, flow)
     digest_number(&one, <uint64_t> edge << 32 | ticks << 16 | narrow << 8 | server.state)
@@ -808,9 +806,14 @@ cdef digest state_digest() noexcept nogil:
 
 cdef void begin(uint8_t model, bint denies_ehlo) noexcept nogil:
     global packet_count, waiting_first, waiting_count, found, cookie_known, cookie_isn, cookie_number, begun, first_id
+    cdef int side
     operations.count = 0
     core_finish(core, begun + server.now, &operations, False)
-    begun = (begun + server.now) // DATES * DATES + DATES
+    begun += server.now + SECOND
+    for side in range(2):                          # of the course before
+        if core.cookies.noted[side]:
+            memset(core.cookies.half[side], 0, core.cookies.lines * LINE_BYTES)
+            core.cookies.noted[side] = 0
     first_id += packet_count
     packet_count = waiting_first = waiting_count = 0
     core.ring.head = core.ring.tail = 0            # nobody reads the records
@@ -918,6 +921,7 @@ cdef class Explorer:
             core_finish(core, begun + server.now, &operations, False)
         engine = core_engine
         core = engine.core
+        core.cookies.lines = 16                    # few connections, and all of it in each digest
 
     def __dealloc__(self):
         free(self.seen.places)

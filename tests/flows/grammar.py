@@ -90,3 +90,65 @@ def polite_turns(draw: st.DrawFn) -> list[Turn]:
         turns.append(Turn(True, line))
         turns.append(Turn(False, draw(reply()) if kind == "ehlo" else b"250 ok\r\n"))
     return turns
+
+
+SAID = [
+    *(b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@d>\r\n", b"NOOP\r\n", b"RSET\r\n", b"XYZ\r\n", b"DATA\r\n", b"EHLO b\r\n"),
+    *(b"BDAT 6\r\nEXPN\r\n", b"BDAT 6 LAST\r\nEXPN\r\n", b"BDAT 0 LAST\r\n", b"BDAT 0\r\n", b"BDATA 1\r\n", b"\r\n"),
+    *(b"bdat 1\r\nx", b"BDAT\r\n", b"BURL x\r\n", b"\rBDAT 6\r\n", b" BDAT 6\r\n"),
+]
+
+
+@st.composite
+def chunk_turns(draw: st.DrawFn) -> list[Turn]:
+    """Chunks, pipelined and otherwise, to a server that takes and refuses what it likes."""
+    turns = [
+        Turn(False, b"220 mail2 ready\r\n"),
+        Turn(True, b"EHLO a\r\n"),
+        Turn(False, b"250-mail2\r\n250 CHUNKING\r\n"),
+    ]
+    if draw(st.booleans()):
+        turns += [Turn(True, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"), Turn(False, b"250 ok\r\n" * 2)]
+    for _ in range(draw(st.integers(1, 10))):
+        if draw(st.booleans()):
+            turns.append(Turn(True, b"".join(draw(st.lists(st.sampled_from(SAID), min_size=1, max_size=3)))))
+        else:
+            replies = [b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"503 no\r\n", b"452 later\r\n", b"354 go\r\n"]
+            turns.append(Turn(False, b"".join(draw(st.lists(st.sampled_from(replies), min_size=1, max_size=3)))))
+    return turns
+
+
+BEGINNINGS = [
+    "250-",
+    "250 ",
+    "251-",
+    "050-",
+    "150 ",
+    "220 ",
+    "25-",
+    "550-",
+    "550 ",
+    "450 ",
+    "junk ",
+    "2500-",
+    "250\t",
+    "2",
+    " ",
+    "",
+    "x",
+]
+
+
+@st.composite
+def offer_turns(draw: st.DrawFn) -> list[Turn]:
+    """EHLO and other commands, and replies of lines that begin in any way."""
+    turns = [Turn(False, b"220 mail2 ready\r\n")]
+    for _ in range(draw(st.integers(1, 6))):
+        if draw(st.booleans()):
+            said = draw(st.sampled_from(["EHLO a", "EHLO a", "NOOP", "MAIL FROM:<a@b>", "", " EHLO b"]))
+            turns.append(Turn(True, said.encode() + b"\r\n"))
+        lines = draw(
+            st.lists(st.tuples(st.sampled_from(BEGINNINGS), st.sampled_from(KEYWORDS)), min_size=1, max_size=5)
+        )
+        turns.append(Turn(False, "".join(begin + word + "\r\n" for begin, word in lines).encode()))
+    return turns

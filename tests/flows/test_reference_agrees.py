@@ -11,7 +11,7 @@ from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import BugPolicy, Mode, Policy, UnknownCommand
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Result, Turn
-from tests.flows.grammar import polite_turns, wild_turns
+from tests.flows.grammar import chunk_turns, offer_turns, polite_turns, wild_turns
 from tests.support.dialogue import Dialogue
 
 PROFILES = ["pix51", "pix63", "asa"]
@@ -34,6 +34,7 @@ def core(policy: Policy, turns: list[Turn], mode: Mode) -> Dialogue:
     dialogue = Dialogue.under(policy, mode)
     for turn in turns:
         dialogue.say(turn.to_server, turn.data)
+        dialogue.repeat()
     return dialogue
 
 
@@ -56,6 +57,19 @@ def test_enforce_delivers_and_reports_what_the_model_says(profile: str, data: st
     if data.draw(st.booleans()):
         policy = loose(policy)
     turns = data.draw(wild_turns())
+    dialogue, model = core(policy, turns, Mode.ENFORCE), translate(policy, turns)
+    assert dialogue.received_by_server == said(model.turns, True)
+    assert dialogue.received_by_client == said(model.turns, False)
+    assert of_core(dialogue) == of_model(model)
+
+
+@given(data=st.data())
+def test_chunks_and_offers_are_what_the_model_says(data: st.DataObject) -> None:
+    policy = load_profile(data.draw(st.sampled_from(PROFILES)))
+    if data.draw(st.booleans()):
+        policy, turns = loose(policy), data.draw(chunk_turns())
+    else:
+        turns = data.draw(offer_turns())
     dialogue, model = core(policy, turns, Mode.ENFORCE), translate(policy, turns)
     assert dialogue.received_by_server == said(model.turns, True)
     assert dialogue.received_by_client == said(model.turns, False)

@@ -39,20 +39,23 @@ SANITIZERS = {
 
 _SETUP = """
 import sys
+from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension
+from setup import CIMPORTS, header_folders
 folder, *names = sys.argv[1:]
 extensions = [
     Extension(
         f"{folder}/{name}".replace("/", "."),
         [f"{folder}/{name}.pyx"],
-        include_dirs=[folder, "tests/fuzz/harness", "tests/exhaustive", "src/nfmailguard/cext"],
+        include_dirs=[folder, "tests/fuzz/harness", "tests/exhaustive", *header_folders(Path())],
         libraries=["pcap"] if name == "captures" else [],
     )
     for name in names
 ]
+made = cythonize(extensions, include_path=[str(CIMPORTS), "."], quiet=True, nthreads=2)
 # A distribution of its own: that of pyproject.toml is the product.
-distribution = Distribution({"ext_modules": cythonize(extensions, include_path=["src", "."], quiet=True, nthreads=2)})
+distribution = Distribution({"ext_modules": made})
 command = distribution.get_command_obj("build_ext")
 command.inplace = True
 command.ensure_finalized()
@@ -63,7 +66,7 @@ command.run()
 def _key(root: Path, own: str, flags: str) -> str:
     digest = hashlib.sha256(f"{sys.version} {flags}".encode())
     for folder, patterns in (
-        ("cext", ("*.pxd", "*.h")),
+        ("cext", ("**/*.pxd", "**/*.h")),
         ("tests/fuzz/harness", ("*.h",)),
         ("tests/exhaustive", ("*.pxd", "*.h")),
         (own, ("*.pyx", "*.pxd", "*.h")),

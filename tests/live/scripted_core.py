@@ -36,7 +36,7 @@ TYPES = {"uint8_t": c_uint8, "uint32_t": c_uint32, "uint64_t": c_uint64}
 
 def structure(module: str, name: str) -> type[Structure]:
     """A struct of the core's face, laid out as its .pxd says."""
-    body = re.search(rf"^cdef struct {name}:\n((?:    .*\n)+)", (CEXT / module).read_text(), re.MULTILINE)
+    body = re.search(rf"^cdef struct {name}:\n((?:    .*\n)+)", next(CEXT.rglob(module)).read_text(), re.MULTILINE)
     assert body is not None
     fields = [(field, c_void_p if star else TYPES[kind]) for kind, star, field in FIELD.findall(body[1])]
     return type(name, (Structure,), {"_fields_": fields})

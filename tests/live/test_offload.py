@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from pyroute2 import Conntrack
 from queue_router import FAMILY, SERVER, Router, router_or_skip
 
 from nfmailguard.queues.kernel import queue_states
@@ -108,6 +109,11 @@ def inside(router: Router, function: Callable[[], Result]) -> Result:
     return router.run(router.gateway, function)
 
 
+def forget_connections() -> None:
+    with Conntrack() as table:
+        table.flush()
+
+
 def queued(router: Router) -> int:
     return inside(router, queue_states)[0].id_sequence
 
@@ -145,6 +151,26 @@ def test_tls_leaves_the_queue_and_the_next_connection_is_inspected(
     assert stats["queue.uninspected"] == 0
 
 
+def test_a_connection_that_conntrack_takes_for_the_servers_stays_in_the_queue(router: Router, tmp_path: Path) -> None:
+    """Forgotten, and picked up at what the server says: conntrack makes nothing of the SYNs of the next one."""
+    process = gateway(router, tmp_path / "eve.json", "--set", "queue.offload=yes")
+    try:
+        talk = Talk(router, 4)
+        talk.start_tls()
+        time.sleep(0.3)  # an ACK of the client's that is still to come would be the first packet
+        inside(router, forget_connections)
+        for sender in (talk.server, talk.client, talk.server):
+            talk.say(sender, TLS)
+        before = queued(router)
+        for _ in range(20):
+            assert talk.say(talk.client, b"\0EXPN x\r\n") == b"\0EXPN x\r\n"
+        assert queued(router) - before >= 20
+        talk.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 def test_without_it_tls_stays_in_the_queue_and_is_let_through(router: Router, tmp_path: Path) -> None:
     process = gateway(router, tmp_path / "eve.json")
     try:
@@ -180,6 +206,26 @@ def test_a_syn_that_only_knows_the_ports_brings_nothing_back_to_the_queue(router
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def test_where_a_syn_may_reach_the_server_nothing_leaves_the_queue_behind_it(router: Router, tmp_path: Path) -> None:
+    """A mark that a verdict carries may come behind the answer to the SYN, which takes the connection's away."""
+    process = gateway(router, tmp_path / "eve.json", "--set", "queue.offload=yes", "--mode", "monitor")
+    try:
+        talk = Talk(router, 4)
+        talk.start_tls()
+        talk.say(talk.client, TLS)
+        with router.popen(router.client, [sys.executable, "-c", FORGED.format(server=SERVER[4], port=PORT)]) as forging:
+            assert forging.wait(20) == 0
+        time.sleep(0.2)
+        before = queued(router)
+        for _ in range(20):
+            assert talk.say(talk.client, b"\0EXPN x\r\n") == b"\0EXPN x\r\n"
+        assert queued(router) - before >= 20
+        talk.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 FORGED = """if 1:

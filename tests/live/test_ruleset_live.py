@@ -7,10 +7,11 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ipaddress import ip_network
 
 import pytest
+from pyroute2 import Conntrack
 from queue_router import SERVER, Router, router_or_skip
 
 from nfmailguard import ruleset
@@ -37,6 +38,7 @@ def listed(router: Router) -> str:
         lambda: subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True).stdout,
     )
     lines = [line for line in listing.splitlines() if line.strip() and "XT target" not in line and "#" not in line]
+    lines = [line.replace("flags != syn / syn,ack", "flags & (syn | ack) != syn") for line in lines]  # as some write it
     return "\n".join("\t\tcounter" if line.startswith("\t\tcounter ") else line for line in lines)
 
 
@@ -86,7 +88,8 @@ def test_whatever_was_there_the_table_is_the_wanted_one(router: Router) -> None:
         0, 3, (25, 587), ("forward", "input", "output"), bypass=True, addresses=[ip_network("10.0.0.0/8")]
     )
     one = Ruleset(9, 9, (25,), ("input",), addresses=[ip_network("2001:db8::25"), ip_network("2001:db8::/33")])
-    for rules in (several, several, one, one, several):
+    apart = Ruleset(9, 9, (25,), ("forward",), connections=True)
+    for rules in (several, several, one, one, apart, several):
         router.run(router.gateway, rules.apply)
         assert listed(router) == wanted(rules)
 
@@ -187,6 +190,79 @@ def test_marked_packets_are_not_queued(router: Router) -> None:
     assert router.run(router.gateway, talk) == b"220"
 
 
+SAVED = """table inet saved {
+    chain sent {
+        type filter hook output priority mangle;
+        ct mark set meta mark
+    }
+    chain left {
+        type filter hook postrouting priority mangle;
+        meta mark 0x6d67 counter
+        ct mark set meta mark
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("hooks", [("forward",), ("input", "output")])
+def test_nobody_can_save_our_mark_with_the_connection(router: Router, hooks: tuple[str, ...]) -> None:
+    applied(router, hooks=hooks)
+    router.run(router.gateway, lambda: subprocess.run(["nft", "-f", "-"], input=SAVED, text=True, check=True))
+
+    def send() -> list[int]:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, SO_MARK, INJECT_MARK)
+            client.settimeout(1)
+            with pytest.raises(TimeoutError):
+                client.connect(("10.99.2.77", PORT))
+        with Conntrack() as table:
+            return [entry.get_attr("CTA_MARK") for entry in table.dump() if entry.get_attr("CTA_MARK") is not None]
+
+    marks = router.run(router.gateway, send)
+    assert marks
+    assert not any(marks)
+    listing = router.run(
+        router.gateway,
+        lambda: subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout,
+    )
+    assert "meta mark 0x00006d67 counter packets 0 " in listing
+    assert router.run(router.gateway, packets) == 0
+
+
+def put_on_all(router: Router, mark: int) -> None:
+    """As somebody who keeps a connection's mark puts it on its later packets."""
+    chain = f"chain c {{ type filter hook prerouting priority mangle; meta mark set {mark:#x}; }}"
+    theirs = f"table inet kept {{ {chain}; }}"
+    router.run(router.gateway, lambda: subprocess.run(["nft", "-f", "-"], input=theirs, text=True, check=True))
+
+
+def test_our_mark_on_what_comes_lets_nothing_past(router: Router) -> None:
+    applied(router)
+    put_on_all(router, INJECT_MARK)
+    with listening(router, 3) as queue:
+        assert router.transfer(b"mail") == b"mail"
+        assert queue.counters()["packets"] >= 6
+
+
+def test_what_offloads_on_what_comes_offloads_nothing(router: Router) -> None:
+    """Not even while nobody listens, when no verdict could take it off."""
+    for bypass in (False, True):
+        applied(router, offload=True, bypass=bypass)
+        put_on_all(router, ruleset.OFFLOAD_MARK)
+        with nullcontext() if bypass else listening(router, 3):
+            before = router.run(router.gateway, packets)
+            assert router.transfer(bytes(300_000)) == bytes(300_000)
+            assert router.run(router.gateway, packets) - before > 20
+
+        def marks() -> list[int]:
+            with Conntrack() as table:
+                return [entry.get_attr("CTA_MARK") or 0 for entry in table.dump()]
+
+        found = router.run(router.gateway, marks)
+        assert found
+        assert not any(mark & ruleset.OFFLOAD_MARK for mark in found)
+
+
 def test_several_queues_share_the_packets(router: Router) -> None:
     rules = Ruleset(3, 4, (PORT,), ("forward",))
     router.run(router.gateway, rules.apply)
@@ -222,3 +298,19 @@ def test_fragments_arrive_put_together(router: Router) -> None:
                 break
             time.sleep(0.02)
         assert (queue.counters()["packets"], queue.counters()["bytes"]) == (1, 80)
+
+
+def test_others_translating_chains_are_found_and_no_flowtables_where_none_are(router: Router) -> None:
+    theirs = """table ip nat {
+    chain one {
+        type nat hook prerouting priority -100;
+    }
+    chain two {
+        type nat hook postrouting priority 100;
+    }
+}
+"""
+    assert router.run(router.gateway, ruleset.others) == ((), ())
+    router.run(router.gateway, lambda: subprocess.run(["nft", "-f", "-"], input=theirs, text=True, check=True))
+    applied(router)
+    assert router.run(router.gateway, ruleset.others) == ((), ("prerouting ip nat one", "postrouting ip nat two"))

@@ -25,19 +25,32 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.mutants.table import ROOT, Mutant, mutants, tests_of
+from tests.mutants.table import ROOT, Mutant, mutants, sources, tests_of
 
 WORK = ROOT / "build" / "mutants"
 TREE, BASE, RESULTS = WORK / "tree", WORK / "base", WORK / "results.json"
-PARTS = ("LICENSE", "README.md", "pyproject.toml", "docs", "cext", "deploy", "src", "tests")
+PARTS = ("LICENSE", "README.md", "pyproject.toml", "setup.py", "docs", "cext", "deploy", "src", "tests")
 BUILT = (".so", ".c")
 STAMP = "built"  # of a harness: what it was built from, there
 #: What a rule's own tests depend on, and what all tests do.
 OWN = (
-    *("pyproject.toml", "cext", "src/nfmailguard/engine.py", "src/nfmailguard/ruleset.py", "src/nfmailguard/policy"),
-    *("src/nfmailguard/smtp", "tests/rules", "tests/support", "tests/stream/receiver.py"),
+    *(
+        "pyproject.toml",
+        "setup.py",
+        "cext",
+        "src/nfmailguard/engine.py",
+        "src/nfmailguard/ruleset.py",
+        "src/nfmailguard/policy",
+    ),
+    *(
+        "src/nfmailguard/statements.py",
+        "src/nfmailguard/smtp",
+        "tests/rules",
+        "tests/support",
+        "tests/stream/receiver.py",
+    ),
 )
-ALL = ("pyproject.toml", "cext", "src", "tests")
+ALL = ("pyproject.toml", "setup.py", "cext", "src", "tests")
 OTHERS = ("tests/rules", "tests/unit tests/vectors tests/flows", "tests/stream")
 TIMEOUT = 600  # seconds of one suite: a mutated core may go on for ever
 PAGE = ROOT / "docs" / "testing.md"
@@ -88,7 +101,7 @@ def run_in_tree(*command: str) -> subprocess.CompletedProcess[str]:
 
 def build() -> None:
     """Builds what has changed in the tree; RuntimeError with the compiler's words."""
-    done = run_in_tree("-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q", "build_ext", "--inplace")
+    done = run_in_tree("-W", "ignore", "setup.py", "-q", "build_ext", "--inplace")
     if done.returncode:
         raise RuntimeError(f"does not compile:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
 
@@ -104,9 +117,6 @@ def put(place: Path, content: bytes) -> None:
     """Writes a file of the tree so that the next build takes it for changed."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content)
-    for path in TREE.glob("cext/*.pyx") if place.suffix == ".h" else ():
-        if "nm_" in path.read_text():
-            path.touch()  # setuptools does not look at who uses a header
 
 
 def prepare(*, fresh: bool) -> None:
@@ -122,20 +132,17 @@ def prepare(*, fresh: bool) -> None:
                 continue
             wanted.add(place)
             content = path.read_bytes()
-            if path.name == "pyproject.toml":
+            if path.name == "setup.py":
                 content = content.replace(b'"-O3"', b'"-O0"')
             if not place.exists() or place.read_bytes() != content:
                 put(place, content)
-    link = TREE / "src" / "nfmailguard" / "cext"
-    if not link.is_symlink():
-        link.symlink_to("../../cext")
     for path in list(_files(TREE)):
         if path not in wanted and path.suffix not in BUILT and path.name != STAMP:
             path.unlink()
     build()
     shutil.rmtree(BASE, ignore_errors=True)
-    for part in ("cext", "build"):  # setuptools builds in the one and copies to the other, changed or not
-        shutil.copytree(TREE / part, BASE / part)
+    for part in ("cext", "build", "src/nfmailguard/cext"):
+        shutil.copytree(TREE / part, BASE / part, symlinks=True)
 
 
 def restore() -> None:
@@ -174,8 +181,8 @@ def must_pass(suites: str) -> None:
 def check(mutant: Mutant) -> Result:
     """Applies one mutation, builds and tests."""
     begun = time.monotonic()
-    place = TREE / mutant.file
-    before, text = place.read_bytes(), mutant.changed(TREE)
+    place, text = mutant.changed(sources(TREE))
+    before = place.read_bytes()
     try:
         put(place, text.encode())
         build()
@@ -214,7 +221,7 @@ def table(results: list[tuple[Mutant, Result]]) -> str:
         seen = f"`{result.caught.rpartition('::')[2]}`" if result.caught else "**nothing**"
         if result.caught and not result.own:
             seen = f"{seen}, which is another rule's"
-        lines.append(f"| `{mutant.rule}` | {mutant.what} | `{mutant.file}` | {seen} |")
+        lines.append(f"| `{mutant.rule}` | {mutant.what} | `{mutant.where}` | {seen} |")
     return "\n".join(lines) + "\n"
 
 
@@ -236,8 +243,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the table into docs/testing.md")
     arguments = parser.parse_args()
     chosen = mutants(arguments.only)
+    here = sources(ROOT)
     for mutant in chosen:
-        mutant.changed(ROOT)
+        mutant.changed(here)
     prepare(fresh=arguments.fresh)
     must_pass(OTHERS[0])
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

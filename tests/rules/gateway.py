@@ -25,6 +25,8 @@ ACCEPT, REPLACE, DROP, EMIT = (
 #: What a reset of ours looks like: the packet is dropped, both sides are told.
 RESET = [DROP, EMIT, EMIT]
 PARTIAL, GSO = 1, 2  # QueuedPacket.flags
+#: What a queue tells of a packet besides.
+QUEUED = ("in_interface", "out_interface", "connection")
 
 Operations = list[tuple[int, int, bytes | None, bool]]
 
@@ -207,7 +209,7 @@ class Connection(Dialogue):
         **fields: int | bytes,
     ) -> list[int]:
         """Sends one packet and stays where it is; ``lost``: behind the gateway."""
-        queued = {name: int(fields.pop(name)) for name in ("in_interface", "out_interface") if name in fields}
+        queued = {name: int(fields.pop(name)) for name in QUEUED if name in fields}
         return self.raw(to_server, self.packet(to_server, flags, payload, **fields), lost=lost, **queued)  # type: ignore[arg-type]
 
     def raw(

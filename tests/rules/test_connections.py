@@ -257,7 +257,7 @@ def test_syn_on_open_of_a_server_that_has_forgotten(family: int) -> None:
 
 @families
 def test_syn_on_open_half_open_asks_too(family: int) -> None:
-    connection = Connection(family=family, shake=False)
+    connection = Connection(Gateway(limits=Limits()), family, shake=False)
     connection.send(True, SYN)
     connection.sent[True] += 1
     connection.send(False, SYN | ACK)

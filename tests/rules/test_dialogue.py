@@ -24,6 +24,7 @@ EXTENDED = Policy(
     replies=ReplyPolicy(ehlo=EhloMask.E1, keywords=("SIZE", "CHUNKING", "STARTTLS")),
 )
 OFFER = b"250-mx\r\n250-SIZE 1\r\n250 CHUNKING\r\n"
+OK = b"250 ok\r\n"
 
 
 def extended(family: int = 4, *, offer: bytes = OFFER) -> Connection:
@@ -31,6 +32,15 @@ def extended(family: int = 4, *, offer: bytes = OFFER) -> Connection:
     connection = Connection(Gateway(EXTENDED), family).greeted()
     connection.client(b"EHLO a\r\n")
     connection.server(offer)
+    return connection
+
+
+def mailing(family: int = 4, *, offer: bytes = OFFER, policy: Policy = EXTENDED) -> Connection:
+    """The same, and it has taken a sender and a recipient."""
+    connection = Connection(Gateway(policy), family).greeted()
+    for line, answer in ((b"EHLO a\r\n", offer), (b"MAIL FROM:<a@b>\r\n", OK), (b"RCPT TO:<c@d>\r\n", OK)):
+        connection.client(line)
+        connection.server(answer)
     return connection
 
 
@@ -84,7 +94,7 @@ def test_early_reply_behind_auth_is_ambiguous(family: int) -> None:
 
 @families
 def test_bdat_passes_where_the_reply_to_ehlo_offered_chunking(family: int) -> None:
-    connection = extended(family)
+    connection = mailing(family)
     chunk = b"EXPN\r\n.\r\nEXPN\r\n"
     assert connection.client(b"BDAT %d\r\n" % len(chunk) + chunk) == [ACCEPT]
     connection.server(b"250 ok\r\n")
@@ -98,7 +108,7 @@ def test_bdat_passes_where_the_reply_to_ehlo_offered_chunking(family: int) -> No
     [b"250-mx\r\n250 SIZE 1\r\n", b"250 CHUNKING\r\n", b"250-mx\r\n250 CHUNKINGS\r\n", b"500-no\r\n500 CHUNKING\r\n"],
 )
 def test_bdat_is_masked_where_it_was_not_offered(family: int, offer: bytes) -> None:
-    connection = extended(family, offer=offer)
+    connection = mailing(family, offer=offer)
     assert connection.client(b"BDAT 6\r\nEXPN\r\n") == [REPLACE]
     assert connection.server_reads.endswith(b"XXXX 6\r\nXXXX\r\n")
     assert "bdat.not_offered" in connection.names
@@ -116,7 +126,7 @@ def test_bdat_is_masked_where_the_offer_was_masked() -> None:
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_bdat_is_masked_after_a_helo(answered: bool) -> None:
-    connection = extended()
+    connection = mailing()
     connection.client(b"HELO a\r\n")
     if answered:
         connection.server(b"250 mx\r\n")
@@ -151,6 +161,8 @@ def test_superseded_ehlo_gives_way_to_the_offer_of_the_last_one() -> None:
     connection = Connection(Gateway(EXTENDED)).greeted()
     connection.client(b"HELO a\r\nEHLO b\r\n")
     connection.server(b"250 mx\r\n" + OFFER)
+    connection.client(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+    connection.server(OK * 2)
     assert connection.client(b"BDAT 6 LAST\r\nEXPN\r\n") == [ACCEPT]
 
 
@@ -217,16 +229,15 @@ def test_superseded_counts_leave_those_behind_the_command(command: bytes) -> Non
     ],
 )
 def test_bdat_size_is_to_the_letter(family: int, argument: bytes) -> None:
-    connection = extended(family)
-    assert connection.client(b"BDAT" + argument + b"\r\nEXPN\r\n") == [REPLACE]
-    assert connection.server_reads.endswith(b"\r\nXXXX\r\n")
+    connection = mailing(family)
+    connection.client(b"BDAT" + argument + b"\r\nEXPN\r\n")
     assert b"EXPN" not in connection.server_reads
     assert "bdat.size_invalid" in connection.names
 
 
 @pytest.mark.parametrize("argument", [b" 6", b" 6 LAST", b" 6 last", b" 0 LAST", b" 0"])
 def test_bdat_size_of_rfc_3030_passes(argument: bytes) -> None:
-    connection = extended()
+    connection = mailing()
     chunk = b"QUIT\r\n"[: int(argument.split()[0])]
     assert connection.client(b"BDAT" + argument + b"\r\n" + chunk) == [ACCEPT]
     connection.server(b"250 ok\r\n")
@@ -235,7 +246,7 @@ def test_bdat_size_of_rfc_3030_passes(argument: bytes) -> None:
 
 @families
 def test_bdat_answered_before_its_octets_have_come_is_ambiguous(family: int) -> None:
-    connection = extended(family)
+    connection = mailing(family)
     connection.client(b"BDAT 12\r\nEXPN\r\n")
     assert connection.server(b"250 ok\r\n") == RESET
     assert connection.names == ["reply.ambiguous"]
@@ -296,7 +307,7 @@ def test_keywords_under_drift_are_no_other_reply_s_where_there_is_none(
 
 
 def test_keywords_under_drift_are_no_other_reply_s_to_a_chunk() -> None:
-    connection = extended()
+    connection = mailing()
     connection.client(b"BDAT 3 LAST\r\nabc")
     assert connection.server(b"250- 3 byte chunk, total 3\r\n250 OK id=1\r\n") == [ACCEPT]
 
@@ -530,3 +541,91 @@ def test_outstanding_commands_are_what_the_policy_says(action: Action) -> None:
     connection = Connection(Gateway(policy, limits=Limits(outstanding_commands=2))).greeted()
     connection.client(b"NOOP\r\nNOOP\r\n")
     assert connection.send(True, ACK | PSH, b"NOOP\r\n") == ([DROP] if action is Action.DROP_CONNECTION else [ACCEPT])
+
+
+#: What a server says to EHLO so that clients find STARTTLS in it; what has to be left of it.
+ODD_OFFERS = {
+    "another code": (b"250-mx\r\n251-STARTTLS\r\n250 SIZE\r\n", b"250-mx\r\n251-XXXXXXXA\r\n250 SIZE\r\n"),
+    "another code at its end": (b"250-mx\r\n250-SIZE\r\n220 STARTTLS\r\n", b"250-mx\r\n250-SIZE\r\n220 XXXXXXXA\r\n"),
+    "two digits": (b"250-mx\r\n25-STARTTLS\r\n250 SIZE\r\n", b"250-mx\r\n25XXXXXXXXX\r\n250 SIZE\r\n"),
+    "no digits": (b"250-mx\r\nfoo STARTTLS\r\n250 SIZE\r\n", b"250-mx\r\nXXXXXXXXXXXX\r\n250 SIZE\r\n"),
+    "a space": (b"250-mx\r\n 250-STARTTLS\r\n250 SIZE\r\n", b"250-mx\r\nXXXXXXXXXXXXX\r\n250 SIZE\r\n"),
+    "behind what is no reply": (
+        b"junk junk\r\n250-STARTTLS\r\n250 SIZE\r\n",
+        b"junk junk\r\n250-XXXXXXXA\r\n250 SIZE\r\n",
+    ),
+    "behind a tab": (
+        b"250-mx\r\n250\tx\r\n250-STARTTLS\r\n250 SIZE\r\n",
+        b"250-mx\r\n250\tA\r\n250-XXXXXXXA\r\n250 SIZE\r\n",
+    ),
+    "behind four digits": (
+        b"250-mx\r\n2500-x\r\n250-STARTTLS\r\n250 SIZE\r\n",
+        b"250-mx\r\n2500XA\r\n250-XXXXXXXA\r\n250 SIZE\r\n",
+    ),
+    "behind a CR": (b"250-mx\r\n250-SIZE 1\r250-STARTTLS\r\n250 SIZE\r\n", None),
+    "in a refusal that becomes none": (
+        b"550-mx\r\n550-what\r\n250-STARTTLS\r\n250 SIZE\r\n",
+        b"550-mx\r\n550-what\r\nXXXXXXXXXXXX\r\nXXXXXXXX\r\n",
+    ),
+    "before it becomes one": (b"250-mx\r\n550-STARTTLS\r\n250 SIZE\r\n", b"250-mx\r\n550-XXXXXXXA\r\n250 SIZE\r\n"),
+}
+HIDING = Policy("hiding", replies=ReplyPolicy(ehlo=EhloMask.E1, keywords=("SIZE",)))
+
+
+@families
+@pytest.mark.parametrize("kind", ODD_OFFERS)
+@pytest.mark.parametrize("before", [b"", b"NOOP\r\n"], ids=["first", "later"])
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+def test_keywords_of_any_code_are_masked_where_a_client_may_read_them(
+    family: int, kind: str, before: bytes, pieces: int
+) -> None:
+    connection = Connection(Gateway(HIDING), family).greeted()
+    if before:
+        connection.client(before)
+        connection.server(OK)
+    connection.client(b"EHLO a\r\n")
+    heard = len(connection.client_reads)
+    reply, left = ODD_OFFERS[kind]
+    size = -(-len(reply) // pieces)
+    for at in range(0, len(reply), size):
+        connection.server(reply[at : at + size])
+    assert b"STARTTLS" not in connection.client_reads
+    assert b"LS\r" not in connection.client_reads
+    assert len(connection.client_reads) - heard == len(reply)
+    assert "reply.keyword_masked" in connection.names
+    if pieces == 1 and left is not None:
+        assert connection.client_reads[heard:] == left
+
+
+@families
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        (b"EHLO a\r\n", b"550-mx does not want you\r\n550-see http://mx.example\r\n550 STARTTLS\r\n"),
+        (b"HELP\r\n", b"214-this is mx\r\n214-STARTTLS\r\n214 end\r\n"),
+        (b"RCPT TO:<a@b>\r\n", b"550-no such user\r\n550 try another\r\n"),
+        (b"RCPT TO:<a@b>\r\n", b"550-no such user\r\n55 ?\r\n550 try another\r\n"),
+    ],
+)
+def test_keywords_of_any_code_are_no_text_for_people(family: int, said: bytes, reply: bytes) -> None:
+    connection = Connection(Gateway(HIDING), family).greeted()
+    for line in (b"EHLO a\r\n", b"EHLO a\r\n"):  # from here on any reply of several lines may be EHLO's
+        connection.client(line)
+        connection.server(b"250-mx\r\n250 SIZE\r\n")
+    connection.client(said)
+    assert connection.server(reply) == [ACCEPT]
+    assert connection.client_reads.endswith(reply)
+
+
+@families
+@pytest.mark.parametrize("line", [b"050 <a@b>... Connecting\r\n", b"150 what\r\n", b"650 what\r\n", b"950-what\r\n"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_reply_code_is_from_2_to_5(family: int, line: bytes, cut: bool) -> None:
+    connection = Connection(family=family).greeted()
+    connection.client(b"NOOP\r\n")
+    for piece in [line[:1], line[1:]] if cut else [line]:
+        assert connection.server(piece) == [ACCEPT]
+    connection.client(b"DATA\r\n")
+    connection.server(OK)
+    assert connection.server(b"354 go on\r\n") == [ACCEPT]
+    assert connection.names == ["reply.malformed"]

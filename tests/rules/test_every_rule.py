@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.table import ROOT, Mutant, mutants, rule_of, rules
+from tests.mutants.table import ROOT, Mutant, mutants, rule_of, rules, sources
 
 pytestmark = pytest.mark.sources
 
+HERE = sources(ROOT)
 TEST = re.compile(r"^def (test_\w+)\(", re.MULTILINE)
 
 
@@ -40,14 +41,16 @@ def test_every_rule_has_a_mutation() -> None:
 
 
 @pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.name)
-def test_every_mutation_finds_its_text_once(mutant: Mutant) -> None:
-    assert mutant.changed(ROOT)
+def test_every_mutation_has_one_place(mutant: Mutant) -> None:
+    path, text = mutant.changed(HERE)  # ValueError: no place, or several, or it changes nothing
+    assert text != path.read_text()
 
 
 #: What outlives a packet, of a flow, a stream, a session or a dialogue.
 FIELDS = (
     "next_seq|kept_seq|known|fin|fin_seq|end|fate|age|answered|confirmed|syn_ack|widest|window_end|interface"
-    "|towards|started|notes|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted|body_as_commands"
+    "|towards|connection|started|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted"
+    "|body_as_commands"
     "|chunk_left|last_chunk|asked"
 )
 OWNER = r"(?:\bflow|\bstream|\bother|\bsession|\bdialogue|\.stream\[[^\]]+\])"
@@ -60,7 +63,7 @@ OF_A_VERB = re.compile(r"dialogue\.fate = ")
 def places_in_the_core() -> set[tuple[str, str]]:
     """Each function that writes one of these, and which."""
     found = set()
-    for path in (ROOT / "cext").glob("*.p[yx][xd]"):
+    for path in (ROOT / "cext").rglob("*.p[yx][xd]"):
         function = ""
         for line in path.read_text().splitlines():
             head = FUNCTION.match(line)
@@ -88,7 +91,7 @@ def test_each_attack_is_held_by_tests_that_are_there() -> None:
         (ROOT / "docs" / "testing.md").read_text().partition("## What each attack is held by")[2].partition("\n## ")[0]
     )
     rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")][1:]
-    assert len(rows) == 14
+    assert len(rows) >= 14
     for attack, named, without in rows:
         file = ""
         for place, name in re.findall(r"`([\w/]*(?:\.py)?)(?:::(\w+\*?))?`", named):

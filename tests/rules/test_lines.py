@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from nfmailguard.policy.model import Action, CommandPolicy, DataPolicy, Policy, UnknownCommand
+from nfmailguard.policy.model import Action, AddressPolicy, CommandPolicy, DataPolicy, Policy, UnknownCommand
 from tests.rules.gateway import ACCEPT, DROP, RESET, Connection, Gateway, profile
 
 families = pytest.mark.parametrize("family", [4, 6])
@@ -315,6 +315,9 @@ AUTHENTICATION = {
     "masked upstream as NOOP": b"NOOP PLAIN " + PASSWORD,
     "Exchange's": b"X-EXPS LOGIN " + PASSWORD,
     "in IMAP": b"a1 AUTHENTICATE PLAIN " + PASSWORD,
+    "masked upstream, two spaces": b"XXXX  PLAIN " + PASSWORD,
+    "with a NUL and two spaces": b"A\0UTH  GSSAPI " + PASSWORD,
+    "with tabs": b"X-EXPS\tLOGIN\t" + PASSWORD,
     "IMAP's own": b"a1 LOGIN bob hunter2",
     "POP3's": b"PASS hunter2",
     "POP3's, together": b"PASShunter2",
@@ -327,6 +330,7 @@ AUTHENTICATION = {
     "in a form": b"user=bob&password=hunter2",
     "XCLIENT's": b"XCLIENT LOGIN=hunter2",
     "a sender's": b"MAIL FROM:<> AUTH=hunter2@x",
+    "a sender's, without a space": b"MAIL FROM:<a@b>AUTH=hunter2@x",
     "a token": b"BURL imap://bob;urlauth=submit+x:internal:hunter2@host LAST",
     "a word of its own": PASSWORD,
     "a short one": b"hunter2+/A=",
@@ -362,7 +366,13 @@ ANSWERS = {
 @families
 @pytest.mark.parametrize("policy", [ALL, DENYING, "pix40", "pix63", "asa", "ios-esmtp"], ids=name_of)
 @pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("kind", ["as it is", "masked upstream", "POP3's", "HTTP's", "IMAP's own"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("as it is", "masked upstream", "POP3's", "HTTP's", "IMAP's own"),
+        *("masked upstream, two spaces", "with a NUL and two spaces", "with tabs"),
+    ],
+)
 @pytest.mark.parametrize("begin", [b"", b"EHLO a\r\n", b"NOOP\r\nEHLO a\r\n"])
 def test_secrets_are_in_no_record_of_a_reply_that_repeats_them(
     family: int, policy: Policy | str, answer: str, kind: str, begin: bytes
@@ -387,6 +397,45 @@ def test_secrets_are_in_no_record_of_a_reply_before_the_line_has_ended(
     in_no_record(known, family, (True, said), (False, ECHO + said[:400] + b"\r\n"), (True, b"\r\n"))
 
 
+GLUED = {
+    "EHLO": b"EHLO x",
+    "MAIL": b"MAIL FROM:<a@b>",
+    "VRFY": b"VRFY root",
+    "a line that is long": b"EHLO " + b"x" * 240,
+    "one behind a verb": b"NOOP\nEHLO",
+}
+
+
+@families
+@pytest.mark.parametrize("policy", [ALL, DENYING, "pix63", "asa", "ios-esmtp"], ids=name_of)
+@pytest.mark.parametrize("first", GLUED)
+@pytest.mark.parametrize("glue", [b"\n", b"\0", b"\n\n", b"\n \0"])
+@pytest.mark.parametrize("kind", ["as it is", "POP3's", "masked upstream"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_secrets_are_in_no_record_of_a_line_they_were_glued_to(
+    family: int, policy: Policy | str, first: str, glue: bytes, kind: str, cut: bool
+) -> None:
+    known = profile(policy) if isinstance(policy, str) else policy
+    line = GLUED[first] + glue + AUTHENTICATION[kind] + b"\r\n"
+    pieces = [line[:20], line[20:]] if cut else [line]
+    answer = (
+        False,
+        b"250-mx you said " + line.replace(b"\n", b" ").strip() + b"\r\n250 " + AUTHENTICATION[kind] + b"\r\n",
+    )
+    in_no_record(known, family, *((True, piece) for piece in pieces), answer, answer, (True, b"NOOP\r\n"))
+
+
+def test_secrets_are_in_no_record_of_a_url_up_to_its_last_at() -> None:
+    for said in (b"imap://al:hunter@hunter2@host/", b"imap://al:x/hunter2@host", b"http://a@hunter2@host"):
+        assert b"HOST" in in_no_record(ALL, 4, (True, b"VRFY " + said + b"\r\n"))
+
+
+def test_secrets_are_in_no_record_of_a_short_verb_with_tabs() -> None:
+    told = in_no_record(DENYING, 4, (True, b"X-EXPS\tLOGIN\thu\r\n"))
+    assert b"LOGIN" not in told
+    assert b"X-EXPS" in told
+
+
 def test_secrets_leave_the_reply_to_a_message_to_be_seen() -> None:
     dialogue = [
         (True, b"AUTH PLAIN " + PASSWORD + b"\r\n"),
@@ -406,3 +455,49 @@ def test_secrets_are_not_what_other_commands_say() -> None:
     told = in_no_record(DENYING, 4, (True, b"EHLO me.example\r\nEXPN root\r\nXYZZY me\r\nVRFY <a@b>\r\n"))
     for text in (b"EHLO ME.EXAMPLE", b"EXPN ROOT", b"XYZZY", b"VRFY <A@B>"):
         assert text in told
+
+
+SEVEN = Policy("seven", commands=ALL.commands, data=DataPolicy(seven_bits=True), address=AddressPolicy(characters="|"))
+
+
+@families
+@pytest.mark.parametrize(
+    "end", [b"\r\n\xae\r\n", b"\x8d\x8a\xae\x8d\x8a", b"\r\n.\x8d\x8a", b"\x8a\xae\x8a", b"\r\x8a.\r\n"]
+)
+@pytest.mark.parametrize("early", [False, True])
+def test_seven_bits_are_all_that_a_server_gets(family: int, end: bytes, early: bool) -> None:
+    policy = Policy("seven", commands=CommandPolicy(allow=("DATA",)), data=DataPolicy(seven_bits=True))
+    connection = Connection(Gateway(policy), family).in_text()
+    text = b"Subject: \xd1\x8a\r\n\r\nhello" + end + b"EXPN root\r\n"
+    at = connection.mark
+    if early:
+        connection.send(True, payload=text[9:], at=at + 9)
+        connection.send(True, payload=text[:9], at=at)
+    else:
+        connection.client(text)
+    read = connection.server_reads
+    assert max(read) < 128
+    assert b"\nEXPN" not in read
+    assert early or {"data.smuggling_shape", "command.denied"} & set(connection.names)
+
+
+@families
+def test_seven_bits_of_addresses_and_lines_are_what_is_decided(family: int) -> None:
+    connection = Connection(Gateway(SEVEN), family).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(b"250-mx\r\n250 CHUNKING\r\n")
+    connection.client(b"MAIL FROM:<\xfcprog>\r\nRCPT TO:<a>\r\n")
+    connection.server(b"250 ok\r\n250 ok\r\n")
+    assert connection.server_reads.endswith(b"MAIL FROM:< prog>\r\nRCPT TO:<a>\r\n")
+    connection.client(b"BDAT 3\r\nNOOP\x8a\r\n")
+    assert connection.server_reads.endswith(b"XXXX 3\r\nNOOP \r\n")
+    connection.server(b"500 no\r\n250 ok\r\n")
+    connection.client(b"STARTTLS\r\n")
+    connection.server(b"220 go\r\n")
+    connection.client(b"\x16\x83\x81")
+    assert connection.server_reads.endswith(b"\x16\x83\x81")
+
+
+def test_seven_bits_are_not_the_default() -> None:
+    connection = Connection(Gateway(Policy("eight"))).in_text()
+    assert connection.client("э.\r\n".encode()) == [ACCEPT]

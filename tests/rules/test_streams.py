@@ -199,6 +199,8 @@ def test_go_ahead_in_a_chunk_too(family: int) -> None:
     connection = Connection(Gateway(Policy("all")), family).greeted()
     connection.client(b"EHLO a\r\n")
     connection.server(b"250-mx\r\n250 CHUNKING\r\n")
+    connection.client(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+    connection.server(b"250 ok\r\n" * 2)
     connection.client(b"BDAT 12\r\n")
     assert connection.send(True, payload=b"behind", at=connection.mark + 6) == [ACCEPT]
     assert connection.send(True, payload=b"before") == [ACCEPT]

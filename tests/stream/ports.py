@@ -70,6 +70,11 @@ def _engine(profile: str) -> tuple[Engine, list[int]]:
     return _ENGINES[profile]
 
 
+def forget_engines() -> None:
+    """A run has broken off: whatever it left behind is nobody's business."""
+    _ENGINES.clear()
+
+
 @dataclass
 class Ports:
     """``below`` chooses everything, 0 the ordinary; ``run`` raises Violation."""
@@ -103,11 +108,11 @@ class Ports:
                 self.step()
             self.end()
         except Violation as violation:
-            _ENGINES.clear()
+            forget_engines()
             violation.add_note(f"{self.name}, server {self.model}\n" + "\n".join(self.trace))
             raise
         except BaseException:
-            _ENGINES.clear()
+            forget_engines()
             raise
         PORT_TOTALS.runs += 1
 

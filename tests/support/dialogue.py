@@ -68,6 +68,7 @@ class Dialogue:
         self.received = {True: bytearray(), False: bytearray()}
         self.emitted: list[Segment] = []
         self.records: list[tuple] = []  # type: ignore[type-arg]
+        self.cut: list[tuple[int, bytes]] = []
         self.send(True, SYN)
         self.sent[True] += 1
         self.send(False, SYN | ACK)
@@ -116,8 +117,17 @@ class Dialogue:
                 continue
             segment = parse(packet if data is None else data)
             self.received[direction] += segment.payload
+            came = parse(packet)
+            if direction and len(segment.payload) < len(came.payload):
+                self.cut.append((segment.seq + len(segment.payload), came.payload[len(segment.payload) :]))
         self.records += self.engine.drain()
         return [operation[0] for operation in operations]
+
+    def repeat(self) -> None:
+        """A client's TCP says once more what was cut off a packet."""
+        while self.cut:
+            seq, octets = self.cut.pop(0)
+            self.send(True, ACK | PSH, octets, seq)
 
     def client(self, octets: bytes) -> list[int]:
         """The client sends one segment with ``octets``."""

@@ -487,3 +487,21 @@ def test_tcpdump_reads_the_output(tmp_path: Path) -> None:
     assert shown.count("(correct)") == len(replayed.frames)
     assert "incorrect" not in shown
     assert "220 ****************" in shown
+
+
+@pytest.mark.parametrize("first", [25, 1 << 16])
+def test_room_is_looked_for_however_a_packed_capture_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    given = pcap([]) + bytes(1 << 20)
+    asked = []
+
+    def usage(path: str) -> shutil._ntuple_diskusage:
+        asked.append(path)
+        return shutil._ntuple_diskusage(1 << 30, 0, (1 << 30) if len(asked) < 4 else 0)
+
+    monkeypatch.setattr("nfmailguard.queues.capture._LOOK", 1 << 17)
+    monkeypatch.setattr("nfmailguard.queues.capture.shutil.disk_usage", usage)
+    with pytest.raises(CaptureError, match="no room to unpack it"):
+        Replayed(tmp_path, gzip.compress(given[:first]) + gzip.compress(given[first:]))
+    assert len(asked) == 4

@@ -128,6 +128,25 @@ def test_a_line_is_the_documented_one(source: str) -> None:
     assert logged(override(load_profile(profile), settings), turns) == lines
 
 
+@pytest.mark.parametrize("other", [b"MAIL FROM:<o@b> SIZE=900\r\n", b"MAIL FROM:<o@b>\r\n"])
+def test_the_size_that_counts_is_that_of_the_mail_that_was_accepted(other: bytes) -> None:
+    source = "S-SYSLOG, 108006"
+    profile, _, turns, lines = LINES[source]
+    refused = [*turns[:6], (True, other), (False, b"503 nested\r\n"), *turns[6:]]
+    behind_data = [*turns[:6], (True, b"DATA\r\n" + other), *turns[7:]]
+    assert logged(load_profile(profile), refused) == lines
+    assert logged(load_profile(profile), behind_data) == lines
+    begun_anew = [
+        *turns[:4],
+        (True, b"RSET\r\n"),
+        (False, b"250 ok\r\n"),
+        (True, other),
+        (False, b"250 ok\r\n"),
+        *turns[4:],
+    ]
+    assert logged(load_profile(profile), begun_anew) == []
+
+
 def test_every_message_has_a_line_here() -> None:
     numbers = {re.search(r"-(\d{6}):", line)[1] for *_, lines in LINES.values() for line in lines}  # type: ignore[index]
     assert numbers == {"108002", "108003", "108004", "108005", "108006", "108007", "507003"}

@@ -185,7 +185,9 @@ def test_check_says_what_would_run(tmp_path: Path) -> None:
 def test_check_in_json() -> None:
     found = json.loads(said("check", "--mode", "enforce", "--set", "on.no_listener=pass", "--json"))
     assert found["config"]["gateway"]["mode"] == "enforce"
-    assert found["warnings"] == ["on.no_listener: packets of enforced flows pass uninspected then"]
+    # Others are of the machine: the tests' may have one interface, or bridges.
+    configured = [line for line in found["warnings"] if not line.startswith(("interface ", "bridge "))]
+    assert configured == ["on.no_listener: packets of enforced flows pass uninspected then"]
     assert "queue flags bypass to 0" in found["ruleset"]
     assert list(found["conditions"]) == list(CONDITIONS)
     assert found["conditions"]["gap"]["actions"] == {"enforce": "reset"}

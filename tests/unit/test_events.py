@@ -59,6 +59,7 @@ def test_a_mail_is_one_smtp_event_that_says_where_it_went(tmp_path: Path, family
         "helo": "c.example",
         "mail_from": "a@c.example",
         "rcpt_to": ["|b@d.example"],
+        "uncertain": True,
         "bytes": 21,
         "reply": "250 2.0.0 Ok: queued as 4F1X2",
         "changed": ["address.illegal_character"],

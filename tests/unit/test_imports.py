@@ -48,7 +48,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("queues",),
     ("events",),
     ("settings",),
-    ("config", "ruleset"),
+    ("config", "statements"),
+    ("ruleset",),
     ("probe",),
     ("reports", "replay"),
     ("service",),
@@ -74,15 +75,15 @@ NEVER: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 CIMPORT = re.compile(
     r"^[ \t]*from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\([^)]*\)|.*)|^[ \t]*c?import[ \t]+([\w., \t]+)", re.MULTILINE
 )
-HEADER = re.compile(r'^[ \t]*cdef extern from "(\w+)\.h"', re.MULTILINE)
+HEADER = re.compile(r'^[ \t]*cdef extern from "(?:\w+/)*(\w+)\.h"', re.MULTILINE)
 
 
 def modules(root: Path) -> dict[str, list[Path]]:
     """Module names without ``nfmailguard.``, each with its files (a .pyx and its .pxd are one)."""
     package = root / "src" / "nfmailguard"
     found: dict[str, list[Path]] = {}
-    for path in sorted([*package.rglob("*.py"), *(root / "cext").glob("*.p[xy][xd]"), *(root / "cext").glob("*.h")]):
-        where = path.relative_to(package) if path.is_relative_to(package) else Path("cext") / path.name
+    for path in sorted([*package.rglob("*.py"), *(root / "cext").rglob("*.p[xy][xd]"), *(root / "cext").rglob("*.h")]):
+        where = path.relative_to(package if path.is_relative_to(package) else root)
         parts = where.with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
         found.setdefault(name, []).append(path)
@@ -103,7 +104,6 @@ def cython_imports(text: str) -> Iterator[tuple[str, str]]:
             yield from ((name.split()[0], "") for name in plain.split(","))
         else:
             yield from ((module, name.split()[0]) for name in names.strip("()").split(",") if name.split())
-    yield from ((f"nfmailguard.cext.{header}", "") for header in HEADER.findall(text))
 
 
 def edges(root: Path) -> set[tuple[str, str]]:
@@ -120,6 +120,9 @@ def edges(root: Path) -> set[tuple[str, str]]:
                     inside = ".".join(module.split(".")[1:])
                     longer = f"{inside}.{name}".strip(".")
                     found.add((importer, longer if longer in known else inside or "__init__"))
+            headers = HEADER.findall(path.read_text()) if path.suffix != ".py" else ()
+            core = [name for name in known if name.startswith("cext.")]
+            found |= {(importer, name) for header in headers for name in core if name.endswith(f".{header}")}
     return found
 
 

@@ -109,6 +109,8 @@ def test_a_replacing_verdict_carries_its_payload_padded() -> None:
 def test_a_mark_stands_in_front_of_the_payload_and_is_read_from_a_packet() -> None:
     mark = struct.pack("=HH", 8, NFQA_MARK) + struct.pack(">I", 0x10000001)
     assert emit_verdict(7, 77, True, mark=0x10000001)[32:] == mark
+    assert emit_verdict(7, 77, True, mark=0)[32:] == mark[:4] + bytes(4)
+    assert emit_verdict(7, 77, True)[32:] == b""
     assert emit_verdict(7, 77, True, b"01234", mark=0x10000001)[32:] == (
         mark + struct.pack("=HH", 9, NFQA_PAYLOAD) + b"01234" + bytes(3)
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from Cython.Compiler.Main import CompilationOptions, compile
 
+from setup import CIMPORTS
+
 pytestmark = pytest.mark.sources
 
 ROOT = Path(__file__).parents[2]
@@ -40,20 +42,22 @@ def short_name(name: str, prefixes: Iterable[str]) -> str:
 
 
 def faults_on_the_path(sources: Path, package: str, target: Path) -> tuple[set[str], list[str]]:
-    """The short names of the functions on the packet path of ``sources``/*.pyx, and what is wrong with them."""
-    files = sorted(sources.glob("*.pyx"))
-    include = sources.parents[package.count(".")] if package else sources
-    options = CompilationOptions(language_level=3, include_path=[str(include)], output_file=f"{target}/")
-    assert compile([str(path) for path in files], options).num_errors == 0
+    """The short names of the functions on the packet path of ``sources``' .pyx, and what is wrong with them."""
 
-    text = "".join(path.read_text() for path in [*files, *sources.glob("*.pxd")])
-    rooms = sorted({path.stem for path in sources.glob("*.p[xy][xd]")})  # some rooms are inline functions only
-    prefixes = [mangled(f"{package}.{room}".strip(".")) for room in rooms]
-    bodies = {
-        name: body
-        for path in files
-        for name, body in DEFINITION.findall(COMMENT.sub("", (target / f"{path.stem}.c").read_text()))
-    }
+    def module(path: Path) -> str:
+        return ".".join((package, *path.relative_to(sources).with_suffix("").parts)).strip(".")
+
+    files = sorted(sources.rglob("*.pyx"))
+    bodies: dict[str, str] = {}
+    for path in files:
+        made = target / f"{module(path)}.c"
+        options = CompilationOptions(language_level=3, include_path=[str(ROOT / CIMPORTS)], output_file=str(made))
+        assert compile(str(path), options, module(path)).num_errors == 0
+        bodies |= DEFINITION.findall(COMMENT.sub("", made.read_text()))
+    text = "".join(path.read_text() for path in [*files, *sources.rglob("*.pxd")])
+    # Some rooms are inline functions only. The longest first: one's prefix may begin another's.
+    rooms = {module(path) for path in sources.rglob("*.p[xy][xd]")}
+    prefixes = sorted(map(mangled, rooms), key=len, reverse=True)
     by_short_name: dict[str, set[str]] = {}
     for name in bodies:
         by_short_name.setdefault(short_name(name, prefixes), set()).add(name)
@@ -82,7 +86,7 @@ def faults_on_the_path(sources: Path, package: str, target: Path) -> tuple[set[s
 
 
 def test_no_python_object_is_made_on_the_packet_path(tmp_path: Path) -> None:
-    path, faults = faults_on_the_path(ROOT / "src" / "nfmailguard" / "cext", "nfmailguard.cext", tmp_path)
+    path, faults = faults_on_the_path(ROOT / "cext", "nfmailguard.cext", tmp_path)
     assert path >= FACE
     assert faults == []
 

@@ -119,7 +119,7 @@ def test_one_verdict_a_packet_and_never_a_cut_one(
     assert packet.done == done
     assert queue.counters()["verdict_errors"] == errors
     assert asked[0][0] == data
-    assert asked[0][2:] == (9, int.from_bytes(data[2:4]), 3, 4)
+    assert asked[0][2:] == (9, int.from_bytes(data[2:4]), 3, 4, 0, 0)
     assert queue.counters()["truncated"] == (data is CUT)
 
 

@@ -6,11 +6,14 @@ import ipaddress
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyroute2.netlink.nfnetlink.nftsocket import nft_rule_msg
 
 from nfmailguard import ruleset
 from nfmailguard.errors import RulesetError
@@ -23,6 +26,7 @@ RULESETS = {
     "several queues": Ruleset(0, 3, [25, 587], ["input", "output", "forward"]),
     "watched": Ruleset(0, 0, [25], ["forward"], conntrack=False),
     "offload": Ruleset(0, 0, [25, 587], ["forward"], conntrack=False, offload=True),
+    "translated": Ruleset(0, 0, [25], ["forward"], connections=True),
     "protected": Ruleset(4, 5, [25], ["forward"], bypass=True, addresses=NETWORKS),
 }
 
@@ -49,13 +53,85 @@ def test_packets_are_queued_in_one_place_behind_a_counter() -> None:
         assert body(text, "inspect")[-1] == wanted
 
 
-def test_our_own_packets_are_never_queued() -> None:
-    for hook in ("input", "output", "forward"):
-        assert body(RULESETS["several queues"].render(), hook)[1] == "meta mark 0x00006d67 accept"
+def test_our_own_packets_are_never_queued_and_leave_without_their_mark() -> None:
+    assert body(RULESETS["several queues"].render(), "output")[1:3] == [
+        "meta mark 0x00006d67 ct mark 0x00006d67 ct mark set 0x00000000",
+        "meta mark 0x00006d67 meta mark set 0x00000000 accept",
+    ]
+    # Where nothing is queued that this machine sends, before anybody else can save it with the connection.
+    assert body(RULESETS["one"].render(), "ours") == [
+        "type filter hook output priority -450; policy accept;",
+        "meta mark 0x00006d67 meta mark set 0x00000000",
+    ]
+    alone = Ruleset(0, 0, [25], ["input"]).render()
+    assert body(alone, "input")[2] == 'meta mark 0x00006d67 iifname "lo" meta mark set 0x00000000 accept'
+    assert not re.search(r"\bct\b", Ruleset(0, 0, [25], ["input", "output"], conntrack=False).render())
+
+
+def test_the_mark_of_our_own_packets_lets_nothing_of_others_past() -> None:
+    """Others save marks with the connection and put them on what comes (CONNMARK)."""
+    for rules in RULESETS.values():
+        for chain in ("forward", "input", "inspect", "to_server", "to_client"):
+            assert "6d67" not in " ".join(body(rules.render(), chain))
+
+
+def messages(rules: Ruleset, chain: str) -> list[list[tuple[str, Any]]]:
+    """The rules of one chain as the kernel reads them: each a list of expressions."""
+    (found,) = [one for one in rules._chains(rules._native()) if one.name == chain]
+    read = []
+    for message in list(ruleset._Nftables()._chain_messages(found))[1:]:
+        message.encode()
+        copy = nft_rule_msg(bytes(message.data))
+        copy.decode()
+        read.append(
+            [
+                (one.get_attr("NFTA_EXPR_NAME"), one.get_attr("NFTA_EXPR_DATA"))
+                for one in copy.get_attr("NFTA_RULE_EXPRESSIONS")
+            ]
+        )
+    return read
+
+
+def shape(rule: list[tuple[str, Any]]) -> list[str]:
+    """Of each expression its name, what it reads or sets, and a value."""
+    told = []
+    for name, data in rule:
+        kind = name.upper()
+        value = data.get_attr({"cmp": "NFTA_CMP_DATA", "immediate": "NFTA_IMMEDIATE_DATA"}.get(name, ""))
+        if name in ("meta", "ct"):
+            verb = "set" if data.get_attr(f"NFTA_{kind}_SREG") else "get"
+            told.append(f"{verb} {name} {str(data.get_attr(f'NFTA_{kind}_KEY')).lower().rpartition('_')[2]}")
+        elif value is not None and value.get_attr("NFTA_DATA_VALUE") is not None:
+            told.append(f"{name} {value.get_attr('NFTA_DATA_VALUE').hex()}")
+        else:
+            told.append(name)
+    return told
+
+
+def test_the_kernel_is_told_to_take_the_mark_off() -> None:
+    mark, none = struct.pack("=I", 0x6D67).hex(), "00" * 4
+    ours = ["get meta mark", f"cmp {mark}"]
+    off = [f"immediate {none}", "set meta mark"]
+    assert [shape(rule) for rule in messages(RULESETS["one"], "ours")] == [[*ours, *off]]
+    assert [shape(rule) for rule in messages(RULESETS["several queues"], "output")][:2] == [
+        [*ours, "get ct mark", f"cmp {mark}", f"immediate {none}", "set ct mark"],
+        [*ours, *off, "immediate"],
+    ]
+    for rule in messages(RULESETS["several queues"], "forward"):
+        assert "get meta mark" not in shape(rule)
+
+
+def test_what_offloads_is_taken_off_before_the_queue() -> None:
+    """Put there by somebody who keeps the connection's mark, it would offload what a verdict did not."""
+    lines = body(RULESETS["offload"].render(), "inspect")
+    assert lines[0] == "meta mark set meta mark & 0xefffffff"
+    first = messages(RULESETS["offload"], "inspect")[0]
+    assert shape(first) == ["get meta mark", "bitwise", "set meta mark"]
+    assert [line for line in body(RULESETS["one"].render(), "inspect") if "meta mark" in line] == []
 
 
 def test_both_directions_of_every_port_are_queued() -> None:
-    assert body(RULESETS["several queues"].render(), "forward")[2:] == [
+    assert body(RULESETS["several queues"].render(), "forward")[1:] == [
         "tcp dport 25 jump to_server",
         "tcp sport 25 jump to_client",
         "tcp dport 587 jump to_server",
@@ -79,7 +155,7 @@ def test_loopback_is_queued_on_one_hook() -> None:
     assert 'iifname "lo" accept' in body(both, "input")
     assert "lo" not in " ".join(body(both, "output"))
     alone = Ruleset(0, 0, [25], ["input"]).render()
-    assert '"lo"' not in alone
+    assert 'iifname "lo" accept' not in body(alone, "input")
 
 
 def test_conntrack_is_asked_for_so_that_fragments_are_put_together() -> None:
@@ -99,9 +175,31 @@ def test_where_flows_are_only_watched_conntrack_is_not_and_fragments_go_past() -
 def test_only_packets_of_ours_are_offloaded() -> None:
     lines = body(RULESETS["offload"].render(), "forward_offload")[1:]
     assert [line.split(" meta mark")[0] for line in lines] == [
-        f"tcp {field} {port}" for port in (25, 587) for field in ("dport", "sport")
+        f"tcp {field} {port}" for port in (25, 587) for field in ("dport", "sport") for _ in range(2)
     ]
     assert "ct state" in RULESETS["offload"].render()
+
+
+def test_only_connections_that_their_client_began_are_offloaded() -> None:
+    """One that conntrack picked up at the server's packet keeps its mark through the next handshake."""
+    text = RULESETS["offload"].render()
+    setting = [line for line in body(text, "forward_offload") if "ct mark set" in line]
+    passing = [line for line in body(text, "inspect") if "ct mark &" in line and line.endswith("accept")]
+    for lines in (setting, passing):
+        assert len(lines) == 4
+        for line in lines:
+            assert ("tcp dport" in line) == ("ct direction original" in line)
+            assert ("tcp sport" in line) == ("ct direction reply" in line)
+
+
+def test_translated_connections_are_told_apart_by_marks_of_packets_without_one() -> None:
+    lines = body(RULESETS["translated"].render(), "inspect")
+    midst, known, queue = lines[-3:]
+    assert all(line.startswith("meta mark 0x00000000 ct status snat,dnat ") for line in (midst, known))
+    assert midst.endswith("ct state new tcp flags & (syn | ack) != syn meta mark set 0x60000000")
+    assert known.endswith("meta mark set ct id meta mark set meta mark & 0x6fffffff | 0x60000000")
+    assert queue == "counter queue to 0"
+    assert "meta mark set" not in " ".join(body(RULESETS["one"].render(), "inspect"))
 
 
 @pytest.mark.parametrize("name", RULESETS)

@@ -54,14 +54,21 @@ def check(as_json: bool, **choices: Any) -> None:
 
     Exits with 2 and a line for each fault when it could not run.
     """
+    from nfmailguard import ruleset
+    from nfmailguard.errors import RulesetError
     from nfmailguard.service import gateway, preflight
 
     config = configured(**choices)
     flows, conditions = config.flow_rules(), preflight.conditions(config)
+    try:
+        beside = gateway.beside(config, ruleset.others())
+    except RulesetError as error:
+        beside = [f"others' rules were not looked at, flowtables and address translation: {error}"]
+    beside += preflight.interface_warnings(config, preflight.interfaces(config))
     if as_json:
         import msgspec
 
-        found = {"config": msgspec.to_builtins(config), "warnings": gateway.warnings(config)}
+        found = {"config": msgspec.to_builtins(config), "warnings": [*gateway.warnings(config), *beside]}
         told = {condition.name: condition._asdict() for condition in conditions}
         print_json({**found, "conditions": told, "ruleset": gateway.ruleset(config).render()})
         return
@@ -80,7 +87,7 @@ def check(as_json: bool, **choices: Any) -> None:
     echo(preflight.conntrack(config))
     for condition in conditions:
         echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
-    for line in gateway.warnings(config):
+    for line in (*gateway.warnings(config), *beside):
         echo(f"warning: {line}")
     echo_text(f"\n{gateway.ruleset(config).render()}", tabs=True)
 

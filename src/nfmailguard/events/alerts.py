@@ -39,6 +39,7 @@ SIGNATURES: Mapping[str, int] = {
                 "recipients.invalid_too_many",
                 "stream.end_kept",
                 "command.line_cut",
+                "packet.other_connection",
             ),
         ),
         start=1,

@@ -16,7 +16,7 @@ from nfmailguard.events.records import Record, RecordKind, address_text
 from nfmailguard.events.targets import Interfaces
 from nfmailguard.plain import octets
 from nfmailguard.policy.model import FINDINGS, Action, BannerRule, FlowRule, Policy
-from nfmailguard.smtp.verbs import VERBS
+from nfmailguard.smtp.verbs import VERB_INDEX
 
 __all__ = ["CLASSES", "CiscoWriter", "Message", "Messages"]
 
@@ -35,7 +35,9 @@ CLASSES: tuple[tuple[str, Callable[[Policy], str]], ...] = (
 _NUMBERS = {name: (number, written) for number, (name, written) in enumerate(CLASSES, start=1)}
 _DEEDS = {Action.DROP_CONNECTION: "Dropped connection for", Action.RESET: "Reset connection for"}
 _PIX = (BannerRule.B40, BannerRule.B44, BannerRule.B51)
-_MAIL = {place for place, verb in enumerate(VERBS) if verb.name == "MAIL"}
+_MAIL, _DATA = VERB_INDEX["MAIL"], VERB_INDEX["DATA"]
+_ANEW = tuple(VERB_INDEX[name] for name in ("HELO", "EHLO", "RSET"))
+_MOST_ASKED = 20
 _MOST_FLOWS = 8_192
 
 
@@ -80,7 +82,7 @@ class CiscoWriter:
         self._styles = [self._style(rule.policy, style) for rule in rules]
         self._sink = sink
         self._interfaces = interfaces or Interfaces()
-        self._declared: dict[int, int] = {}  # SIZE of the mail under way, by flow
+        self._declared: dict[int, _Declared] = {}  # by flow
         self.written = 0
 
     def _takes(self, record: Record, message: Message) -> bool:
@@ -162,15 +164,18 @@ class CiscoWriter:
         return [(108003, text), _terminated(source, target)]
 
     def _size(self, record: Record) -> list[tuple[int, str]]:
-        if record.kind == RecordKind.COMMAND and record.verb in _MAIL and not record.numbers[1]:
-            declared = _declared_size(record.before)
-            self._declared.pop(record.flow_id, None)
-            if declared is not None:
+        sizes_of = self._declared.get(record.flow_id)
+        if record.kind == RecordKind.COMMAND and record.verb == _MAIL and not record.numbers[1] & 1:
+            if sizes_of is None:
                 if len(self._declared) >= _MOST_FLOWS:
                     del self._declared[next(iter(self._declared))]  # the one that was begun first
-                self._declared[record.flow_id] = declared
-        elif record.kind == RecordKind.MESSAGE:
-            declared, actual = self._declared.pop(record.flow_id, None), record.numbers[0]
+                sizes_of = self._declared[record.flow_id] = _Declared()
+            sizes_of.asked = (*sizes_of.asked, _declared_size(record.before))[-_MOST_ASKED:]
+        elif sizes_of is not None and record.kind == RecordKind.REPLY:
+            sizes_of.answered(record.verb, record.code)
+        elif sizes_of is not None and record.kind == RecordKind.MESSAGE:
+            declared, actual = sizes_of.accepted, record.numbers[0]
+            sizes_of.accepted = None
             if declared is not None and actual > declared:
                 client, server = self._ends(record)
                 sizes = f"declared size is: {declared}, actual size is {actual}"
@@ -181,6 +186,26 @@ class CiscoWriter:
 def _terminated(source: str, target: str) -> tuple[int, str]:
     reason = "inspector disconnected, dropped packet."
     return 507003, f"tcp flow from {source} to {target} terminated by inspection engine, reason - {reason}"
+
+
+class _Declared:
+    """SIZE of a flow's mails: of those whose MAIL is not answered, and of the one under way."""
+
+    __slots__ = ("accepted", "asked")
+
+    def __init__(self) -> None:
+        self.asked: tuple[int | None, ...] = ()
+        self.accepted: int | None = None
+
+    def answered(self, verb: int, code: int) -> None:
+        """A command's reply."""
+        if verb == _DATA:
+            self.asked = ()  # they were the beginning of a message
+        elif verb == _MAIL:
+            size, self.asked = (self.asked[0] if self.asked else None), self.asked[1:]
+            self.accepted = size if 200 <= code < 300 else self.accepted
+        elif verb in _ANEW and 200 <= code < 300:
+            self.accepted = None
 
 
 def _declared_size(line: bytes) -> int | None:

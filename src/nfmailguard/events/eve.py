@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from nfmailguard.engine import ACTIONS
+from nfmailguard.events.addresses import text
 from nfmailguard.events.alerts import alert
 from nfmailguard.events.allowance import Allowance, source_of
 from nfmailguard.events.records import FlowEnd, Record, RecordKind, address_text
 from nfmailguard.events.sinks import Sink
-from nfmailguard.events.transactions import Mail, Transactions, text
+from nfmailguard.events.transactions import Mail, Transactions
 from nfmailguard.policy.model import FINDINGS, FlowRule, Limits
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.verbs import VERBS

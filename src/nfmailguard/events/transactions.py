@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from nfmailguard.events.addresses import CUT, Address, address, text
 from nfmailguard.events.allowance import source_of
 from nfmailguard.events.records import Record, RecordKind
-from nfmailguard.policy.model import FINDINGS
+from nfmailguard.policy.model import FINDING_INDEX, FINDINGS
 from nfmailguard.smtp.verbs import VERB_INDEX
 
 __all__ = ["TOLD", "Mail", "Transactions"]
@@ -25,6 +26,7 @@ __all__ = ["TOLD", "Mail", "Transactions"]
 _HELLO = (VERB_INDEX["HELO"], VERB_INDEX["EHLO"])
 _MAIL, _RCPT, _RSET = VERB_INDEX["MAIL"], VERB_INDEX["RCPT"], VERB_INDEX["RSET"]
 _AUTH, _STARTTLS, _BDAT = VERB_INDEX["AUTH"], VERB_INDEX["STARTTLS"], VERB_INDEX["BDAT"]
+_ILLEGAL = 1 << FINDING_INDEX["address.illegal_character"]
 _END_OF_DATA, _DATA = VERB_INDEX["<end of data>"], VERB_INDEX["DATA"]
 #: Commands, and replies to them, of other verbs say nothing about mails.
 TOLD = frozenset({"HELO", "EHLO", "MAIL", "RCPT", "RSET", "AUTH", "STARTTLS", "BDAT", "<end of data>"})
@@ -33,9 +35,10 @@ _MOST_CHANGES = 20
 #: MAIL and RCPT commands of a flow whose replies are awaited by name; the rest by their number.
 _MOST_PENDING_MAILS = 20
 _MOST_PENDING_RECIPIENTS = 100
+_MOST_PENDING_CHUNKS = 100
 #: Octets of Python objects, measured with sys.getsizeof: of a flow's state with its places in two tables,
 #: of a mail, and of a string besides its characters.
-_FLOW_OCTETS, _MAIL_OCTETS, _TEXT_OCTETS = 1400, 400, 60
+_FLOW_OCTETS, _MAIL_OCTETS, _TEXT_OCTETS, _ADDRESS_OCTETS = 1440, 410, 60, 80
 #: Octets that each flow may have whatever the others have.
 _ENVELOPE = 4096
 
@@ -46,6 +49,8 @@ class Mail(msgspec.Struct, omit_defaults=True):
     helo: str = ""
     mail_from: str = ""
     rcpt_to: list[str] = []
+    #: One of the addresses may be another one to the server; it is told as the client wrote it.
+    uncertain: bool = False
     #: Further recipients that were accepted, and are not kept.
     rcpt_omitted: int = 0
     #: Octets of the message, without its end.
@@ -64,18 +69,22 @@ class _Session:
     """What a flow has said so far; ``octets``: what that takes."""
 
     __slots__ = (
-        *("helo", "tls", "auth", "pending_hello", "mails", "more_mails", "recipients", "more_recipients"),
-        *("spoken", "mail", "octets", "source"),
+        *("helo", "tls", "auth", "hellos", "more_hellos", "mails", "more_mails", "recipients", "more_recipients"),
+        *("chunks", "spoken", "mail", "octets", "source"),
     )
 
     def __init__(self, source: bytes) -> None:
-        self.helo = self.pending_hello = ""
+        self.helo = ""
         self.tls = self.auth = False
-        #: MAIL and RCPT commands the server has not answered, and how many more behind them.
+        #: Commands the server has not answered, and how many more behind them.
+        self.hellos: tuple[str, ...] = ()
+        self.more_hellos = 0
         self.mails: list[Mail] = []
         self.more_mails = 0
-        self.recipients: list[str] = []
+        self.recipients: list[str | Address] = []  # as an Address where it is uncertain
         self.more_recipients = 0
+        #: Of BDAT commands: whether each is the message's last.
+        self.chunks: tuple[bool, ...] = ()
         #: What the client's octets belong to: with pipelining (RFC 2920) that is ahead of the replies.
         self.spoken: Mail | None = None
         #: What the server's replies belong to.
@@ -84,29 +93,14 @@ class _Session:
         self.source = source
 
 
-def text(octets: bytes) -> str:
-    """Octets for people: what is not printable ASCII as \\xNN."""
-    if octets.isascii():
-        plain = octets.decode("ascii")
-        if plain.isprintable() and "\\" not in plain:
-            return plain
-    return "".join(chr(o) if 32 <= o < 127 and o != 92 else f"\\x{o:02x}" for o in octets)
-
-
-def _cost(text: str) -> int:
-    return _TEXT_OCTETS + len(text)
+def _cost(one: str | Address) -> int:
+    if isinstance(one, Address):
+        return _ADDRESS_OCTETS + _cost(one.text)
+    return _TEXT_OCTETS + len(one)
 
 
 def _cost_of_mail(mail: Mail) -> int:
-    return _MAIL_OCTETS + len(mail.mail_from) + sum(map(_cost, mail.rcpt_to))
-
-
-def path(line: str) -> str:
-    """The address of a MAIL or RCPT line: between < and >, else the word behind the colon (RFC 5321 4.1.2)."""
-    argument = line.partition(":")[2].strip()
-    if "<" in argument:
-        return argument.partition("<")[2].partition(">")[0]
-    return argument.partition(" ")[0]
+    return _MAIL_OCTETS + len(mail.mail_from) + len(mail.reply) + sum(map(_cost, mail.rcpt_to))
 
 
 class Transactions:
@@ -200,14 +194,18 @@ class Transactions:
     def _command(self, session: _Session, record: Record) -> None:
         if record.verb != _MAIL and session.spoken is not None:
             self._changed(session.spoken, record.numbers[2])
-        if record.numbers[1]:  # it was masked: the server never saw it
+        if record.numbers[1] & 1:  # it was masked: the server never saw it
             return
-        line = text(record.before)
+        cut, blanked = record.numbers[1] > 1, record.numbers[2] & _ILLEGAL
         if record.verb in _HELLO:
-            before, session.pending_hello = session.pending_hello, line.partition(" ")[2]
-            self._charge(session, len(session.pending_hello) - len(before))
+            self._hello(session, text(record.before.partition(b" ")[2]) + CUT * cut)
+        elif record.verb == _BDAT:
+            if len(session.chunks) < _MOST_PENDING_CHUNKS:
+                session.chunks += (record.before.upper().endswith(b" LAST"),)
         elif record.verb == _MAIL:
-            mail = Mail(helo=session.helo, mail_from=path(line), tls=session.tls, auth=session.auth)
+            sender = address(record.before, cut=cut, changed=blanked != 0)
+            mail = Mail(session.helo, sender.text, uncertain=not sender.certain, tls=session.tls, auth=session.auth)
+            self._changed(mail, blanked)
             cost = _cost_of_mail(mail)
             full = len(session.mails) >= _MOST_PENDING_MAILS or not self._may_keep(session, cost)
             if session.more_mails or full:  # behind one that is only counted the others are, too
@@ -219,7 +217,8 @@ class Transactions:
                 session.mails.append(mail)
                 self._charge(session, cost)
         elif record.verb == _RCPT:
-            recipient = path(line)
+            asked = address(record.before, cut=cut, changed=blanked != 0)
+            recipient = asked.text if asked.certain else asked
             full = len(session.recipients) >= _MOST_PENDING_RECIPIENTS
             full = full or not self._may_keep(session, _cost(recipient))
             if session.more_recipients or full:
@@ -228,6 +227,66 @@ class Transactions:
             else:
                 session.recipients.append(recipient)
                 self._charge(session, _cost(recipient))
+
+    def _hello(self, session: _Session, name: str) -> None:
+        if (
+            session.more_hellos
+            or len(session.hellos) >= _MOST_PENDING_MAILS
+            or not self._may_keep(session, _cost(name))
+        ):
+            session.more_hellos += 1
+        else:
+            session.hellos += (name,)
+            self._charge(session, _cost(name))
+
+    def _answered_hello(self, session: _Session, *, accepted: bool) -> None:
+        name, known = "", len(session.hellos)
+        if known:
+            name, session.hellos = session.hellos[0], session.hellos[1:]
+            self._charge(session, -_cost(name))
+        elif session.more_hellos:
+            session.more_hellos -= 1
+        if accepted:
+            self._charge(session, len(name) - len(session.helo))
+            session.helo = name
+            self._set_mail(session, None)
+
+    def _answered_mail(self, session: _Session, *, accepted: bool) -> None:
+        asked = session.mails.pop(0) if session.mails else None
+        if asked is None and session.more_mails:
+            session.more_mails -= 1
+            if accepted:  # it was only counted: who it is from is not known, but that it is there
+                asked = Mail(session.helo, uncertain=True, tls=session.tls, auth=session.auth)
+                self._charge(session, _cost_of_mail(asked))
+                self._set_mail(session, asked)
+                session.spoken = session.spoken or (None if session.more_mails else asked)
+        elif asked is None:
+            pass
+        elif accepted:
+            self._set_mail(session, asked)
+        else:
+            self._charge(session, -_cost_of_mail(asked))
+            self._hand_over(session, asked)
+
+    def _hand_over(self, session: _Session, refused: Mail) -> None:
+        """What was said behind a MAIL that began none is about the mail that goes on."""
+        if session.spoken is refused:
+            session.spoken = session.mail
+        if session.mail is not None:
+            session.mail.bytes += refused.bytes
+            session.mail.changed += [name for name in refused.changed if name not in session.mail.changed]
+
+    def _were_text(self, session: _Session) -> None:
+        """The commands that are not answered were the beginning of a message (RFC 5321 4.1.1.4)."""
+        while session.mails:
+            self._answered_mail(session, accepted=False)
+        while session.recipients:
+            self._answered_recipient(session, accepted=False)
+        while session.hellos:
+            self._answered_hello(session, accepted=False)
+        session.more_mails = session.more_recipients = session.more_hellos = 0
+        session.chunks = ()
+        session.spoken = session.mail
 
     def _changed(self, mail: Mail, found: int) -> None:
         """``found``: bits of findings, by number."""
@@ -246,6 +305,10 @@ class Transactions:
         mail = session.mail
         if mail is not None and accepted:
             if recipient is not None and len(mail.rcpt_to) < _MOST_RECIPIENTS:
+                if isinstance(recipient, Address):
+                    mail.uncertain = True
+                    self._charge(session, _cost(recipient.text) - _cost(recipient))
+                    recipient = recipient.text
                 mail.rcpt_to.append(recipient)
                 return  # it takes what it took
             mail.rcpt_omitted += 1
@@ -257,13 +320,46 @@ class Transactions:
             self._charge(session, -_cost_of_mail(session.mail))
         session.mail = mail
 
-    def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
-        accepted = 200 <= record.code < 300
+    def _answered_chunk(self, session: _Session, record: Record) -> Sequence[Mail]:
+        """A refusal is the last word only if no other follows: some servers go on with the mail."""
+        last, session.chunks = session.chunks[:1] == (True,), session.chunks[1:]
         mail = session.mail
-        if record.verb in _HELLO and accepted:
-            self._charge(session, len(session.pending_hello) - len(session.helo))
-            session.helo = session.pending_hello
-            self._set_mail(session, None)
+        if mail is None or not record.code:
+            return ()
+        if last and record.code < 300:
+            return self._told(session, mail, record)
+        if record.code >= 400:
+            self._charge(session, -_cost_of_mail(mail))
+            self._answer(mail, record)
+            self._charge(session, _cost_of_mail(mail))
+        return ()
+
+    @staticmethod
+    def _answer(mail: Mail, record: Record) -> None:
+        mail.reply = f"{record.code} {text(record.before)}".rstrip()
+        mail.complete = True
+
+    def _told(self, session: _Session, mail: Mail, record: Record) -> Sequence[Mail]:
+        session.spoken = None if session.spoken is mail else session.spoken
+        self._set_mail(session, None)
+        self._answer(mail, record)
+        return (mail,)
+
+    def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
+        mail = session.mail
+        if record.verb == _BDAT:
+            return self._answered_chunk(session, record)
+        if record.verb == _END_OF_DATA:
+            return () if mail is None else self._told(session, mail, record)
+        self._moved(session, record)
+        return (mail,) if mail is not None and mail is not session.mail and mail.reply else ()
+
+    def _moved(self, session: _Session, record: Record) -> None:
+        accepted = 200 <= record.code < 300
+        if record.verb in _HELLO:
+            self._answered_hello(session, accepted=accepted)
+        elif record.verb == _DATA:
+            self._were_text(session)
         elif record.verb == _STARTTLS and record.code == 220:
             session.tls = True
         elif record.verb == _AUTH and accepted:
@@ -271,17 +367,6 @@ class Transactions:
         elif record.verb == _RSET and accepted:
             self._set_mail(session, None)
         elif record.verb == _MAIL:
-            asked = session.mails.pop(0) if session.mails else None
-            session.more_mails -= asked is None and session.more_mails > 0
-            if accepted and asked is not None:
-                self._set_mail(session, asked)
-            elif asked is not None:
-                self._charge(session, -_cost_of_mail(asked))
+            self._answered_mail(session, accepted=accepted)
         elif record.verb == _RCPT:
             self._answered_recipient(session, accepted=accepted)
-        elif mail is not None and (record.verb == _END_OF_DATA or (record.verb == _BDAT and mail.bytes)):
-            self._set_mail(session, None)
-            mail.reply = f"{record.code} {text(record.before)}".rstrip()
-            mail.complete = True
-            return (mail,)
-        return ()

@@ -33,7 +33,9 @@ class Personality(NamedTuple):
     ``silent_blank``: no reply to an empty line. ``chunking``: offered, and with what reading
     of sizes: strict, loose (what begins with digits, in 32 bits) or octal (strtol, base 0). ``starttls``:
     offered and answered with 220; no TLS follows. ``refuses_auth``: 535. ``stalled``:
-    seconds in which it reads nothing of a message, with a small buffer.
+    seconds in which it reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it
+    refuses what is no BDAT, and anything it has not asked for, and from then on takes nothing but RSET (Exim 4.96).
+    ``offer``: its reply to EHLO, as it is.
     """
 
     line_ends: str = "lf"
@@ -45,6 +47,8 @@ class Personality(NamedTuple):
     starttls: bool = False
     refuses_auth: bool = False
     stalled: float = 0.0
+    gives_up: bool = False
+    offer: str = ""
 
 
 @dataclass
@@ -85,7 +89,7 @@ class Session:
         self._buffer = self._text = b""
         self._after_cr = False
         self._chunk_left = 0
-        self._last_chunk = False
+        self._last_chunk = self._chunks = self._given_up = False
         self._sender = self._extended = False
         self._recipients = 0
 
@@ -157,6 +161,7 @@ class Session:
         self._chunk_left -= len(octets)
         if not self._chunk_left:
             self.kind = COMMAND
+            self._chunks = True
             if self._last_chunk:
                 self._end_mail()
             self.say("250 2.0.0 Ok: chunk")
@@ -164,6 +169,17 @@ class Session:
     def _end_mail(self) -> None:
         self.kind, self._text = COMMAND, b""
         self._sender, self._recipients = False, 0
+        self._chunks = self._given_up = False
+
+    def _gives_up(self, verb: str, argument: bytes) -> bool:
+        """Whether a command between chunks is refused, and whatever follows."""
+        if not self.personality.gives_up or not self._chunks or verb in ("RSET", "QUIT"):
+            return False
+        fits = argument.split()[:1] != [b"0"] if verb == "BDAT" else verb == "NOOP" and not self._buffer
+        self._given_up |= not fits
+        if self._given_up:
+            self.say("503 only RSET accepted now")
+        return self._given_up
 
     def _command(self, line: bytes) -> None:
         words = line.strip(bytes(range(33))).split(None, 1)
@@ -171,6 +187,8 @@ class Session:
         argument = words[1] if len(words) > 1 else b""
         if self.personality.prefixes:
             verb = verb[:4]
+        if self._gives_up(verb, argument):
+            return
         if not verb:
             if not self.personality.silent_blank:
                 self.say("500 5.5.2 Error: bad syntax")
@@ -187,6 +205,9 @@ class Session:
 
     def on_ehlo(self, _: bytes) -> None:
         self._extended = True
+        if self.personality.offer:
+            self.say(self.personality.offer)
+            return
         offers = ["PIPELINING", "SIZE 10485760", "8BITMIME", "AUTH PLAIN LOGIN"]
         offers += ["STARTTLS"] if self.personality.starttls else []
         offers += ["CHUNKING"] if self.personality.chunking else []

@@ -206,6 +206,12 @@ FINDINGS: tuple[FindingSpec, ...] = (
         Action.MASK,
         (Action.MASK, Action.DROP_CONNECTION, Action.RESET),
     ),
+    FindingSpec(
+        "packet.other_connection",
+        "addresses are translated, and conntrack takes the packet for another connection's than the flow's",
+        Action.DROP,
+        _DROP,
+    ),
 )
 
 FINDING_INDEX: Mapping[str, int] = {spec.name: index for index, spec in enumerate(FINDINGS)}

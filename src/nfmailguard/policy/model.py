@@ -150,6 +150,9 @@ class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     to_fields: int | None = None
     #: Octets of a file name in a header or MIME part (RFC 2183, RFC 2045); None: not looked at.
     filename_length: int | None = None
+    #: The client's octets lose their eighth bit: for a server that reads seven (sendmail's SevenBitInput), to which
+    #: 0x8D 0x8A 0xAE ends a message. BDAT does not pass.
+    seven_bits: bool = False
 
 
 class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

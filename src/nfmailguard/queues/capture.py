@@ -134,12 +134,14 @@ class CaptureFile:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             # read1: what comes before the damage is given, not lost with the error.
-            size = 0
+            size = look = 0  # octets, and those from which on the disk is looked at again
             while octets := source.read1(1 << 16):
                 if not size and not any(octets[: len(known)] == known[: len(octets)] for known in _KNOWN):
                     raise ValueError("it begins as neither pcap nor pcapng")
-                if not size % _LOOK and shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
-                    raise OSError(errno.ENOSPC, f"no room to unpack it in {tempfile.gettempdir()} (TMPDIR)")
+                if size >= look:
+                    look = size + _LOOK
+                    if shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
+                        raise OSError(errno.ENOSPC, f"no room to unpack it in {tempfile.gettempdir()} (TMPDIR)")
                 spool.write(octets)
                 size += len(octets)
         except (ValueError, OSError) as error:

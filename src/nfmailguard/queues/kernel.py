@@ -45,7 +45,8 @@ class KernelQueue:
 
     ``length`` counts packets, held ones included; ``batch``, up to 64, those of a receive.
     ``busy_poll``: microseconds it goes on asking for packets before it sleeps. Packets of
-    connections that need not be looked at any more leave with ``offload_mark`` (0: none).
+    connections that need not be looked at any more leave with ``offload_mark`` (0: none). A packet whose mark
+    begins like ``connection_mark`` (four bits; 0: none) is of the connection it names, and leaves without it.
     ``receive_buffer``: octets of socket buffer at most (0: what a full queue can fill).
     Where the kernel grants less socket buffer than a full queue can fill, ``notes`` has a
     line for the operator.
@@ -63,6 +64,7 @@ class KernelQueue:
         batch: int = 64,
         busy_poll: int = 0,
         offload_mark: int = 0,
+        connection_mark: int = 0,
         receive_buffer: int = 0,
         mark: int = INJECT_MARK,
         tap: Tap | None = None,
@@ -82,6 +84,7 @@ class KernelQueue:
         self._batch = batch
         self._busy_poll = busy_poll
         self._offload_mark = offload_mark
+        self._connection_mark = connection_mark
         self._most_buffer = receive_buffer
         self._mark = mark
         self._tap = tap
@@ -103,6 +106,7 @@ class KernelQueue:
                 batch=self._batch,
                 busy_poll=self._busy_poll * 1000,
                 offload_mark=self._offload_mark,
+                connection_mark=self._connection_mark,
                 most_buffer=self._most_buffer,
                 sender=self._injector,
                 writer=self._tap.open() if self._tap else None,

@@ -35,6 +35,8 @@ COPY_RANGE = 3840
 # What one packet charges to the socket buffer: an allocation of 4 KiB, or 8 with its header.
 PACKET_CHARGE = 8448
 ACCEPT, REPLACE, DROP, EMIT = range(4)
+#: The bits of a packet's mark that say whether it is our table's.
+CONNECTION_MARK_MASK = 0xF0000000
 
 
 #: kind, packet id, data, to_server: as ``engine.Operation``
@@ -42,7 +44,10 @@ RawOperation = tuple[int, int, bytes | None, bool]
 
 
 class PackageQueue:
-    """Queue ``number`` through ``engine``, which ``accept_all`` leaves out (for measuring)."""
+    """Queue ``number`` through ``engine``, which ``accept_all`` leaves out (for measuring).
+
+    ``connection_mark`` as ``queues.kernel`` has it.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class PackageQueue:
         number: int,
         *,
         length: int = 4096,
+        connection_mark: int = 0,
         mark: int = INJECT_MARK,
         tap: Tap | None = None,
         accept_all: bool = False,
@@ -60,6 +66,7 @@ class PackageQueue:
         self.notes: list[str] = []
         self._engine = None if accept_all else engine
         self._length = length
+        self._connection_mark = connection_mark
         self._mark = mark
         self._tap = tap
         self._queue: netfilterqueue.NetfilterQueue | None = None
@@ -171,6 +178,7 @@ class PackageQueue:
         self._counts["bytes"] += length
         self._counts["truncated"] += len(data) < length
         now = self._clock()
+        connection = self._connection(packet) if self._connection_mark else 0
         if self._engine:
             self._expire(now)
         self._now = now = max(self._now, now)
@@ -178,8 +186,16 @@ class PackageQueue:
             self._tap.writer.incoming(data, now, packet.id, length)
         operations: list[RawOperation] = [(ACCEPT, packet.id, None, False)]
         if self._engine:
-            operations = self._engine.process(data, now, packet.id, length, packet.indev, packet.outdev)
+            operations = self._engine.process(data, now, packet.id, length, packet.indev, packet.outdev, 0, connection)
         self._carry_out(packet, operations, complete=len(data) == length)
+
+    def _connection(self, packet: netfilterqueue.Packet) -> int:
+        """What our table's mark tells of the packet, which leaves without it; 0: nothing."""
+        mark: int = packet.get_mark()
+        if mark & CONNECTION_MARK_MASK != self._connection_mark:
+            return 0
+        packet.set_mark(0)
+        return mark
 
     def _carry_out(self, packet: netfilterqueue.Packet, operations: list[RawOperation], *, complete: bool) -> None:
         answered = False

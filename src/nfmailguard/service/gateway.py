@@ -32,12 +32,21 @@ from nfmailguard.policy.model import Action, FlowRule, Mode
 from nfmailguard.queues import QueueDriver
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.queues.tap import Tap
-from nfmailguard.ruleset import OFFLOAD_MARK, Installed, Ruleset, installed
-from nfmailguard.service.preflight import conntrack_warnings, limit_warnings, long_packets, restore_warnings
+from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK, Installed, Others, Ruleset, installed, others
+from nfmailguard.service.preflight import (
+    conntrack_warnings,
+    flowtable_warnings,
+    interface_warnings,
+    interfaces,
+    limit_warnings,
+    long_packets,
+    restore_warnings,
+    translation_warnings,
+)
 from nfmailguard.service.signals import Signals, masked
 from nfmailguard.settings import network
 
-__all__ = ["Gateway", "TapFiles", "ruleset", "summary", "warnings"]
+__all__ = ["Gateway", "TapFiles", "beside", "refuse_flowtables", "ruleset", "summary", "warnings"]
 
 DRAIN_SECONDS = 0.05
 #: How much nicer the thread is that writes events.
@@ -57,6 +66,7 @@ def ruleset(config: Config) -> Ruleset:
         config.hooks(),
         bypass=config.on_queue("no_listener") is Action.PASS,
         conntrack=config.needs_conntrack(),
+        connections=config.tells_connections_apart(),
         offload=config.queue.offload,
         addresses=[network(text) for text in config.gateway.addresses],
     )
@@ -98,6 +108,19 @@ def warnings(config: Config) -> list[str]:
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     return [*found, *limit_warnings(config), *restore_warnings(config)]
+
+
+def beside(config: Config, found: Others) -> list[str]:
+    """What others' rules of this machine make of ours."""
+    return [*flowtable_warnings(config, found), *translation_warnings(config, found)]
+
+
+def refuse_flowtables(config: Config, found: Others) -> None:
+    """Raises RulesetError where mail that is to be guarded could go past us."""
+    modes = {rule.mode for rule in config.flow_rules()}
+    for line in flowtable_warnings(config, found):
+        if Mode.ENFORCE in modes and not config.gateway.dry_run:
+            raise RulesetError(f"rules: {line}")
 
 
 def _faults(config: Config) -> list[str]:
@@ -148,13 +171,20 @@ class Lane:
             receive_buffer=queue.receive_buffer,
             busy_poll=queue.busy_poll,
             offload_mark=OFFLOAD_MARK if queue.offload else 0,
+            connection_mark=CONNECTION_MARK if config.tells_connections_apart() else 0,
             tap=tap,
         )
 
     def _package_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
         from nfmailguard.queues.netfilterqueue import PackageQueue
 
-        return PackageQueue(self.engine, self.number, length=config.queue.length, tap=tap)
+        return PackageQueue(
+            self.engine,
+            self.number,
+            length=config.queue.length,
+            connection_mark=CONNECTION_MARK if config.tells_connections_apart() else 0,
+            tap=tap,
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -225,6 +255,7 @@ class Gateway:
         self._queues = (first, last)
         self._signals = Signals()
         self._in_place = False
+        self._told: set[str] = set()
         self._started = time.monotonic()
         self._counters: dict[str, int] = {}
         self._sink: Sink | None = None
@@ -251,10 +282,16 @@ class Gateway:
             for lane in self._lanes:
                 lane.start()
                 stack.callback(lane.stop)
+            besides = self._look_around()
             self._apply_rules(stack)
             self._started = time.monotonic()
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
-            for note in (*(note for lane in self._lanes for note in lane.notes), *long_packets()):
+            for note in (
+                *(note for lane in self._lanes for note in lane.notes),
+                *long_packets(),
+                *interface_warnings(self._config, interfaces(self._config)),
+                *besides,
+            ):
                 self._tell(f"nfmailguard: note: {note}")
             self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
             self._watch()
@@ -293,6 +330,7 @@ class Gateway:
         # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
         table = installed() if self._ruleset else None
         self._tell_of_lost_rules(table)
+        self._tell_of_flowtables()
         queues = [lane.driver.counters() for lane in self._lanes]
         parts = {"queue.fragments_unseen": table.fragments} if table and not self._config.needs_conntrack() else {}
         if not (table and self._config.queue.gso) or any("kernel_id_sequence" not in queue for queue in queues):
@@ -322,16 +360,33 @@ class Gateway:
             self._in_place = False
             self._tell("nfmailguard: our rules are gone, nothing is inspected; `nfmailguard rules apply` or a restart")
 
+    def _look_around(self) -> list[str]:
+        # With rules of the operator's own there may be no nf_tables at all.
+        around = Others((), ())
+        with suppress(RulesetError):
+            around = others()
+        refuse_flowtables(self._config, around)
+        self._told = set(flowtable_warnings(self._config, around))
+        return beside(self._config, around)
+
+    def _tell_of_flowtables(self) -> None:
+        # A firewall may be loaded after us. Each is told of once; what runs is not stopped for it.
+        with suppress(RulesetError):
+            for line in flowtable_warnings(self._config, others()):
+                if line not in self._told:
+                    self._told.add(line)
+                    self._tell(f"nfmailguard: {line}")
+
     def _apply_rules(self, stack: ExitStack) -> None:
         if self._ruleset is None:
             return
         before = installed()
         if before:
-            others = set(range(before.queue_first, before.queue_last + 1)) - set(
+            foreign = set(range(before.queue_first, before.queue_last + 1)) - set(
                 range(self._queues[0], self._queues[1] + 1)
             )
             for number, state in queue_states().items():
-                if number in others:
+                if number in foreign:
                     raise RulesetError(
                         f"rules: those of another nfmailguard are in place, queue {number} is read by"
                         f" {holder(state.portid)}; stop it, or use --no-rules"

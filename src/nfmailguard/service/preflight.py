@@ -1,34 +1,59 @@
 """What an operator should know before packets come: limits and conditions, and what the machine does to them.
 
-Promises: says, and changes nothing. Only ``long_packets`` asks the system.
+Promises: says, and changes nothing. Only ``long_packets`` and ``interfaces`` ask the system.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nfmailguard.cext.engine import FLOW_OCTETS
 from nfmailguard.config import Config
 from nfmailguard.engine import flows_at_once
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
+from nfmailguard.ruleset import Network, Others
+from nfmailguard.settings import Hook, network
 
 __all__ = [
     "Condition",
+    "Interfaces",
     "conditions",
     "conntrack",
     "conntrack_warnings",
     "flow_room",
+    "flowtable_warnings",
+    "interface_warnings",
+    "interfaces",
     "limit_warnings",
     "long_packets",
     "restore_warnings",
+    "translation_warnings",
 ]
 
 #: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
 LONGEST_PACKET = 0xFFFF + 1
 #: linux/if_link.h; pyroute2 0.9 knows two of the four by name.
 SIZES = {58: "gro_max_size", 41: "gso_max_size", 64: "gro_ipv4_max_size", 63: "gso_ipv4_max_size"}
+#: linux/if.h, linux/rtnetlink.h.
+IFF_UP, IFF_LOOPBACK, RTN_UNICAST = 0x1, 0x8, 1
+#: net/bridge/br_netfilter_hooks.c; not there without br_netfilter.
+BRIDGED = Path("/proc/sys/net/bridge")
+
+
+class Interfaces(NamedTuple):
+    """What of this machine clients and servers may share: names of interfaces.
+
+    ``bridges``: that send what they bridge through the hooks. ``alone``: there is no other. ``servers``: the
+    interface of each protected network that is reached where the default route goes.
+    """
+
+    bridges: tuple[str, ...] = ()
+    alone: str | None = None
+    servers: tuple[tuple[str, str], ...] = ()
 
 
 class Condition(NamedTuple):
@@ -122,6 +147,119 @@ def restore_warnings(config: Config) -> Iterator[str]:
         rule.policy.name for rule in rules if rule.policy.commands.unknown is UnknownCommand.XALL
     ):
         yield f"{name}: it masks whole commands; what they were cannot be told, so none is restored"
+
+
+def flowtable_warnings(config: Config, others: Others) -> Iterator[str]:
+    """Flowtables, which take what is forwarded past every hook; a mail host's own traffic is in none."""
+    if config.queue.flowtables or Hook.FORWARD not in config.hooks():
+        return
+    ports = ",".join(map(str, config.ports()))
+    for name in others.flowtables:
+        yield (
+            f"flowtable {name}: what its rules put there goes past the queue, uninspected; leave tcp port {ports} out"
+            " of `flow add`, in both directions, then say queue.flowtables = true"
+        )
+
+
+def translation_warnings(config: Config, others: Others) -> Iterator[str]:
+    """What cannot be done where addresses are translated."""
+    if not others.translating or not config.needs_conntrack():
+        return
+    where = ", ".join(dict.fromkeys(name.partition(" ")[2] for name in others.translating))
+    if not config.tells_connections_apart():
+        reason = "queue.conntrack is off" if not config.queue.conntrack else "packets may pass the queue (on.*)"
+        yield (
+            f"addresses are translated ({where}): two that lead to one server, or two clients behind one, are not told"
+            f" apart, for {reason}"
+        )
+    if {"prerouting", "postrouting"} <= {name.partition(" ")[0] for name in others.translating}:
+        yield (
+            f"addresses are translated ({where}): where both the client's and the server's are, our resets reach"
+            " neither side, which wait for their time-outs"
+        )
+
+
+def interface_warnings(config: Config, found: Interfaces) -> Iterator[str]:
+    """Where a packet's interface does not tell the server's side from the clients'."""
+    if Hook.FORWARD not in config.hooks():
+        return
+    open_to = "can speak for the server: on.wrong_interface holds nobody off there"
+    for name in found.bridges:
+        yield (
+            f"bridge {name}: what it bridges is queued, and comes from it on both sides: who is bridged to a client"
+            f" {open_to}; route between the two, or keep clients from sending with the servers' addresses"
+        )
+    if found.alone and found.alone not in found.bridges:
+        yield f"interface {found.alone}: the only one, for both sides: a client {open_to}"
+        return
+    for where, name in found.servers:
+        yield f"interface {name}: {where} is behind it, and the default route: a client that comes in there {open_to}"
+
+
+def interfaces(config: Config) -> Interfaces:
+    """Of this network namespace; what cannot be asked is left out."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with suppress(OSError, NetlinkError), IPRoute() as ip:
+        links = list(ip.get_links())
+        names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
+        servers = []
+        for text in config.gateway.addresses:
+            # A network that is not routed, or an address family that is off.
+            with suppress(OSError, NetlinkError):
+                found = _shared_route(ip, network(text))
+                servers += [(text, names[found])] if found in names else []
+        return Interfaces(tuple(_bridges(links, _all_bridges())), _alone(links), tuple(servers))
+    return Interfaces()
+
+
+def _all_bridges() -> bool:
+    # The switches of the namespace, for IPv4 and IPv6; a bridge may have its own.
+    for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+        with suppress(OSError):
+            if (BRIDGED / name).read_text().strip() != "0":
+                return True
+    return False
+
+
+def _kind(link: Any) -> str | None:
+    return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")  # type: ignore[no-any-return]
+
+
+def _bridges(links: Iterable[Any], everyone: bool) -> Iterator[str]:
+    """Those that have two sides."""
+    links = list(links)
+    masters = [link.get_attr("IFLA_MASTER") for link in links]
+    for link in links:
+        if _kind(link) == "bridge" and masters.count(link["index"]) > 1:
+            own = (
+                link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", f"IFLA_BR_NF_CALL_{name}")
+                for name in ("IPTABLES", "IP6TABLES")
+            )
+            if everyone or any(own):
+                yield str(link.get_attr("IFLA_IFNAME"))
+
+
+def _alone(links: Iterable[Any]) -> str | None:
+    """The interface that is up, where only one is: ports belong to theirs."""
+    found = [
+        str(link.get_attr("IFLA_IFNAME"))
+        for link in links
+        if link["flags"] & (IFF_UP | IFF_LOOPBACK) == IFF_UP
+        and not link.get_attr("IFLA_MASTER")
+        and _kind(link) not in ("dummy", "ifb")
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _shared_route(ip: Any, servers: Network) -> int | None:
+    """The interface of the way to ``servers``, where the default route takes it, too."""
+    family = 2 if servers.version == 4 else 10
+    (way,) = ip.route("get", dst=str(servers.network_address), family=family)
+    defaults = {route.get_attr("RTA_OIF") for route in ip.get_default_routes(family=family)}
+    interface: int | None = way.get_attr("RTA_OIF")
+    return interface if way["type"] == RTN_UNICAST and interface in defaults else None
 
 
 def long_packets() -> Iterator[str]:

