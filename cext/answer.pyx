@@ -111,6 +111,7 @@ cdef uint32_t quick_lines(Scene *scene, Dialogue *dialogue, const uint8_t *octet
         return 0
     if not 48 <= octets[0] <= 57:
         return bad_lines(scene, dialogue, octets, length)
-    if dialogue.reply_junk or dialogue.count < 2 or dialogue.waiting or dialogue.input != INPUT_COMMANDS or scene.session.asked == ASKED_EHLO:
+    if dialogue.reply_junk or dialogue.count < 2 or dialogue.waiting or (
+            dialogue.input != INPUT_COMMANDS or scene.session.asked == ASKED_EHLO):
         return 0
     return quick_replies(scene, dialogue, octets, length, dialogue.reply_offset)
