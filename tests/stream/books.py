@@ -242,7 +242,7 @@ class Books:
         if segment.flags & URG:
             raise Violation(2, f"urgent data leaves: {segment}")
         if not given.believable:
-            if not self.holds and segment.option:
+            if not self.holds and (segment.option or segment.stamp is not None):
                 return  # its receiver refuses it; who restores refuses nothing
             raise Violation(2, f"octets nobody should believe leave: {segment}")
         self.octets(to_server, given.start, segment.payload)
