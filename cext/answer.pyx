@@ -17,8 +17,10 @@ from nfmailguard.cext.smtp cimport (
     REPLY_MALFORMED,
     VERB_RCPT,
     begins_anew,
+    expected_verb,
     note_reply,
     repeat,
+    ring_size,
     shown_of_reply,
 )
 from nfmailguard.cext.tally cimport tally_untold
@@ -76,12 +78,12 @@ cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
 cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *octets, uint32_t length,
                             uint64_t offset) noexcept nogil:
     """Replies of one line that are but answers, while more are awaited: their octets."""
-    cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
+    cdef uint32_t size = ring_size(dialogue)
     cdef uint32_t at = 0, end
     cdef uint32_t code
     cdef uint8_t one, verb
     while dialogue.count > 1 and at + 4 < length and scene.verdict == ACTION_PASS:
-        verb = dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
+        verb = expected_verb(dialogue)
         code = nm_code(octets + at)
         one = octets[at] - 48
         if code == 0 or not scene.grammar.answered[verb] or one < 2 or one > 5:

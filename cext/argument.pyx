@@ -163,8 +163,8 @@ cdef inline bint out_of_reach(Scene *scene, Dialogue *dialogue, uint8_t octet) n
     return True
 
 
-cdef bint ends_in_verb(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    # Whether the last letters of a line of `line_length` bytes are a verb, where a server may have given up the rest.
+cdef bint ends_in_verb(Scene *scene, Dialogue *dialogue, uint32_t end) noexcept nogil:
+    # Whether the last letters of a line's first `end` bytes are a verb, where a server may have given up the rest.
     cdef uint32_t verb, i, length
     cdef const uint8_t *name
     for verb in range(1, scene.grammar.verb_count):
@@ -172,7 +172,7 @@ cdef bint ends_in_verb(Scene *scene, Dialogue *dialogue) noexcept nogil:
         name = scene.grammar.verbs[verb].octets
         if length == 0 or length > sizeof(dialogue.tail):
             continue
-        if dialogue.line_length - length < scene.ruling.longest_line - 2:
+        if end - length < scene.ruling.longest_line - 2:
             continue                               # no server gives a line up before
         i = 0
         while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
@@ -199,10 +199,14 @@ cdef bint begins_verb(Scene *scene, Dialogue *dialogue) noexcept nogil:
     return False
 
 
-cdef void refuse_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+cdef void cut_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     dialogue.reported |= REPORTED_CUT
     if report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
         dialogue.mask_rest = 1
+
+
+cdef void refuse_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cut_line(scene, dialogue, offset)
     # Its letters have left, or all but the last: only what follows can still be kept.
     if scene.ruling.hold and scene.verdict == ACTION_PASS:
         scene.verdict = ACTION_RESET
@@ -221,14 +225,10 @@ cdef void measure_line(Scene *scene, Dialogue *dialogue, uint8_t octet, uint64_t
         if scene.verdict != ACTION_PASS:
             return
     if not dialogue.reported & REPORTED_CUT and out_of_reach(scene, dialogue, octet):
-        dialogue.line_length -= 1
-        if secret and ends_in_verb(scene, dialogue):
+        if secret and ends_in_verb(scene, dialogue, dialogue.line_length - 1):
             refuse_secret(scene, dialogue, offset)
-        dialogue.line_length += 1
-        if not dialogue.reported & REPORTED_CUT:
-            dialogue.reported |= REPORTED_CUT
-            if report(scene, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
-                dialogue.mask_rest = 1
+        else:
+            cut_line(scene, dialogue, offset)
     if secret:
         memmove(dialogue.tail, dialogue.tail + 1, sizeof(dialogue.tail) - 1)
         dialogue.tail[sizeof(dialogue.tail) - 1] = upper(octet)
@@ -251,5 +251,6 @@ cdef void sasl_octet(Scene *scene, Dialogue *dialogue, uint8_t *at, uint64_t off
 cdef void end_secret(Scene *scene, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
     if (with_secret(scene, dialogue) and not dialogue.reported & REPORTED_CUT
-            and 0 < scene.ruling.longest_line < dialogue.line_length and ends_in_verb(scene, dialogue)):
+            and 0 < scene.ruling.longest_line < dialogue.line_length
+            and ends_in_verb(scene, dialogue, dialogue.line_length)):
         refuse_secret(scene, dialogue, offset)

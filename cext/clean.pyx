@@ -48,8 +48,8 @@ from nfmailguard.cext.smtp cimport (
     Ruling,
     add_reply,
     begins_anew,
-    expect_one_more,
     expect_reply,
+    has_room,
     note_asked,
     upper,
 )
@@ -78,8 +78,7 @@ cdef struct Clean:
     bint masked_upstream
 
 
-cdef inline uint32_t verb_end(Clean *line, const Manner *manner, const uint8_t *octets, uint32_t at,
-                              uint32_t stop) noexcept nogil:
+cdef inline uint32_t verb_end(Clean *line, const uint8_t *octets, uint32_t at, uint32_t stop) noexcept nogil:
     """Behind the verb, of which ``at`` octets are ordinary, or ``stop``."""
     cdef uint8_t octet
     while at < stop:
@@ -129,7 +128,7 @@ cdef inline bint find_end(Clean *line, const Manner *manner, const uint8_t *octe
     if at == 0:
         at = leading(line, manner, octets, stop)
     line.first = 0 if line.lfs else at
-    line.verb = at = verb_end(line, manner, octets, at, stop)
+    line.verb = at = verb_end(line, octets, at, stop)
     while at < stop:
         if octets[at] == CR:
             line.end = at
@@ -319,7 +318,7 @@ cdef inline uint32_t any_line(Scene *scene, Dialogue *dialogue, Manner *manner, 
                               uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
     """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
     cdef uint8_t verb
-    cdef uint32_t end, size
+    cdef uint32_t end
     cdef Clean line
     line.number = number
     if not (0 < ordinary and ordinary + 1 < stop and plain_end(&line, octets, ordinary, stop)):
@@ -353,13 +352,7 @@ cdef inline uint32_t any_line(Scene *scene, Dialogue *dialogue, Manner *manner, 
         if line.illegal:
             blank_illegal(scene, manner, octets, line.verb + 1, line.end)
         note_session(scene, dialogue, verb)
-        expect_reply(scene, dialogue, verb, offset + end)
-        return end + 1
-    size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
-    if dialogue.count == size or dialogue.count >= scene.ruling.outstanding_commands:
-        expect_one_more(scene, dialogue, verb, offset + end)
-    else:
-        add_reply(dialogue, size, verb)
+    expect_reply(scene, dialogue, verb, offset + end)
     return end + 1
 
 
@@ -389,8 +382,7 @@ cdef inline bint dull_line(Scene *scene, Dialogue *dialogue, Manner *manner, uin
                            uint32_t verb, uint8_t number) noexcept nogil:
     """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
     cdef bint denied
-    cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
-    if dialogue.count >= size or dialogue.count >= scene.ruling.outstanding_commands:
+    if not has_room(scene, dialogue):
         return False
     if not is_dull(scene, dialogue, manner, number, octets, verb, &denied):
         return False
@@ -402,17 +394,16 @@ cdef inline bint dull_line(Scene *scene, Dialogue *dialogue, Manner *manner, uin
         mask_few(scene, octets, verb)
         number = VERB_UNKNOWN
     scene.session.noop_seen |= number == VERB_NOOP
-    add_reply(dialogue, size, number)
+    add_reply(dialogue, number)
     return True
 
 
 cdef inline bint empty_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
-    if dialogue.count >= size or dialogue.count >= scene.ruling.outstanding_commands:
+    if not has_room(scene, dialogue):
         return False
     dialogue.verb = VERB_UNKNOWN
     note_asked(scene.session, dialogue, VERB_UNKNOWN, NULL, 0)
-    add_reply(dialogue, size, scene.grammar.verb_empty)
+    add_reply(dialogue, scene.grammar.verb_empty)
     return True
 
 

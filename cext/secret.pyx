@@ -20,6 +20,11 @@ from nfmailguard.cext.smtp cimport (
     upper,
 )
 
+cdef extern from "words.h" nogil:
+    const char *nm_mechanisms[26]
+    const char *nm_behind_a_tag[26]
+    const char *nm_strangers[26]
+
 cdef extern from "scan.h" nogil:
     bint nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) noexcept
 
@@ -28,94 +33,6 @@ cdef enum:
     LF = 10
     SPACE = 32
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
-
-
-cdef inline const char *mechanisms(uint8_t letter) noexcept nogil:
-    """SASL mechanisms (IANA registry) that begin with the letter, whole."""
-    if letter == c"P":
-        return b"PLAIN "
-    if letter == c"L":
-        return b"LOGIN "
-    if letter == c"C":
-        return b"CRAM-MD5 "
-    if letter == c"D":
-        return b"DIGEST-MD5 "
-    if letter == c"N":
-        return b"NTLM "
-    if letter == c"G":
-        return b"GSSAPI GSS-SPNEGO GS2-KRB5 GS2-KRB5-PLUS "
-    if letter == c"S":
-        return (b"SCRAM-SHA-1 SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SCRAM-SHA-512 "
-                b"SCRAM-SHA-512-PLUS ")
-    if letter == c"X":
-        return b"XOAUTH XOAUTH2 "
-    if letter == c"O":
-        return b"OAUTHBEARER "
-    if letter == c"E":
-        return b"EXTERNAL "
-    if letter == c"A":
-        return b"ANONYMOUS "
-    return NULL
-
-
-cdef inline const char *behind_a_tag(uint8_t letter) noexcept nogil:
-    """Those that begin with the letter, of the words behind a verb nobody knows.
-
-    An AUTH that was masked upstream, or IMAP's (RFC 9051 6.2). As beginnings.
-    """
-    if letter == c"P":
-        return b"PLAIN "
-    if letter == c"L":
-        return b"LOGIN "
-    if letter == c"C":
-        return b"CRAM- "
-    if letter == c"D":
-        return b"DIGEST- "
-    if letter == c"N":
-        return b"NTLM "
-    if letter == c"G":
-        return b"GSSAPI GSS- GS2- "
-    if letter == c"S":
-        return b"SCRAM- "
-    if letter == c"X":
-        return b"XOAUTH "
-    if letter == c"O":
-        return b"OAUTHBEARER "
-    if letter == c"E":
-        return b"EXTERNAL "
-    if letter == c"A":
-        return b"AUTHENTICATE "
-    return NULL
-
-
-cdef inline const char *strangers(uint8_t letter) noexcept nogil:
-    """Those that begin with the letter, of the verbs whose arguments, or next lines, may be secrets.
-
-    POP3 (RFC 1939), FTP and HTTP (RFC 9110 9.3). As beginnings.
-    """
-    if letter == c"P":
-        return b"PASS POST PUT PATCH PROPFIND "
-    if letter == c"U":
-        return b"USER "
-    if letter == c"L":
-        return b"LOGIN "
-    if letter == c"A":
-        return b"APOP ACCT "
-    if letter == c"G":
-        return b"GET "
-    if letter == c"H":
-        return b"HEAD "
-    if letter == c"C":
-        return b"CONNECT COOKIE "
-    if letter == c"O":
-        return b"OPTIONS "
-    if letter == c"D":
-        return b"DELETE "
-    if letter == c"T":
-        return b"TRACE "
-    if letter == c"S":
-        return b"SET-COOKIE "
-    return NULL
 
 
 cdef uint32_t word_in(const char *words, const uint8_t *octets, uint32_t length, bint whole) noexcept nogil:
@@ -134,14 +51,19 @@ cdef uint32_t word_in(const char *words, const uint8_t *octets, uint32_t length,
     return 0
 
 
+cdef inline uint32_t word_of(const char *const *words, const uint8_t *octets, uint32_t length,
+                             bint whole) noexcept nogil:
+    """As word_in, of words that are kept by their first letter."""
+    cdef uint8_t letter = upper(octets[0]) - c"A" if length else 26
+    return word_in(words[letter], octets, length, whole) if letter < 26 and words[letter] != NULL else 0
+
+
 cdef inline uint32_t stranger(const uint8_t *verb, uint32_t length) noexcept nogil:
-    cdef const char *words = strangers(upper(verb[0])) if length else NULL
-    return word_in(words, verb, length, False) if words != NULL else 0
+    return word_of(nm_strangers, verb, length, False)
 
 
 cdef inline uint32_t mechanism_behind(const uint8_t *argument, uint32_t length) noexcept nogil:
-    cdef const char *words = behind_a_tag(upper(argument[0])) if length else NULL
-    return word_in(words, argument, length, False) if words != NULL else 0
+    return word_of(nm_behind_a_tag, argument, length, False)
 
 
 cdef uint32_t behind_auth(const uint8_t *verb, uint32_t length) noexcept nogil:
@@ -236,7 +158,6 @@ cdef void note_glued(Scene *scene, Dialogue *dialogue, bint last) noexcept nogil
 cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets, uint32_t verb, uint32_t length,
                              bint cut, uint8_t *out) noexcept nogil:
     cdef uint32_t size, mechanism
-    cdef const char *words
     if shows_argument(scene, number):
         size = one_line(octets, length)
         cut |= size < length
@@ -244,11 +165,8 @@ cdef uint32_t shown_of_words(Scene *scene, uint8_t number, const uint8_t *octets
     else:
         size = shown_of_verb(scene, octets, verb, number)
         if scene.grammar.argument[number] == ARGUMENT_SECRET and verb < length:
-            size = verb
-            words = mechanisms(upper(octets[verb + 1])) if verb + 1 < length else NULL
-            if words != NULL:
-                mechanism = word_in(words, octets + verb + 1, length - verb - 1, True)
-                size = verb + 1 + mechanism if mechanism else verb
+            mechanism = word_of(nm_mechanisms, octets + verb + 1, length - verb - 1, True)
+            size = verb + 1 + mechanism if mechanism else verb
     memcpy(out, octets, size)
     hide_secrets(out, size, cut)
     return size

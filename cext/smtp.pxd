@@ -299,6 +299,10 @@ cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept 
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # No reply is awaited any more.
 cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil
+# Of how many outstanding commands there is memory.
+cdef inline uint32_t ring_size(const Dialogue *dialogue) noexcept nogil:
+    return sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
+
 # The reply to `verb`, the oldest outstanding command, has come.
 cdef inline void answer_oldest(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     if dialogue.count <= 1:
@@ -307,16 +311,20 @@ cdef inline void answer_oldest(Scene *scene, Dialogue *dialogue, uint8_t verb) n
     dialogue.greetings -= begins_anew(verb)
     dialogue.recipients -= verb == VERB_RCPT
     dialogue.first += 1
-    if dialogue.first == (sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity):
+    if dialogue.first == ring_size(dialogue):
         dialogue.first = 0
     dialogue.count -= 1
     if dialogue.waiting:
         dialogue.waiting -= 1
         dialogue.impatient &= dialogue.waiting != 0
 
-# Puts a command behind the outstanding ones, of which `size` have room.
-cdef inline void add_reply(Dialogue *dialogue, uint32_t size, uint8_t verb) noexcept nogil:
-    cdef uint32_t place = dialogue.first + dialogue.count
+# Whether one more command may be outstanding, and has memory.
+cdef inline bint has_room(Scene *scene, const Dialogue *dialogue) noexcept nogil:
+    return dialogue.count < ring_size(dialogue) and dialogue.count < scene.ruling.outstanding_commands
+
+# Puts a command behind the outstanding ones, which have room.
+cdef inline void add_reply(Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    cdef uint32_t place = dialogue.first + dialogue.count, size = ring_size(dialogue)
     if place >= size:
         place -= size
     if dialogue.more == NULL:
@@ -329,10 +337,9 @@ cdef inline void add_reply(Dialogue *dialogue, uint32_t size, uint8_t verb) noex
 cdef bint expect_one_more(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil
 # A command line has ended: its reply is awaited. False when there are too many (reported).
 cdef inline bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    cdef uint32_t size = sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
-    if dialogue.count == size or dialogue.count >= scene.ruling.outstanding_commands:
+    if not has_room(scene, dialogue):
         return expect_one_more(scene, dialogue, verb, offset)
-    add_reply(dialogue, size, verb)
+    add_reply(dialogue, verb)
     dialogue.greetings += begins_anew(verb)
     dialogue.recipients += verb == VERB_RCPT
     return True

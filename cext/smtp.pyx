@@ -177,11 +177,8 @@ cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept 
 
 
 cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
-    if dialogue.more != NULL:
-        size[0] = dialogue.capacity
-        return dialogue.more
-    size[0] = sizeof(dialogue.few)
-    return dialogue.few
+    size[0] = ring_size(dialogue)
+    return dialogue.more if dialogue.more != NULL else dialogue.few
 
 
 cdef bint expect_one_more(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:

@@ -219,6 +219,7 @@ def _tables(
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "cookie_life": int(limits.cookies * _NANOSECONDS),
+        # A power of two; each holds the notes of some four flows. At most 4 MiB in both halves.
         "cookie_lines": 1 << min(max(12, (flows_at_once(limits) // 4).bit_length()), 15),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,

@@ -112,9 +112,7 @@ def chunked(
     """A technique: BDAT with a size on which gateway and server may differ; the server's reading is ``rule``."""
 
     def run(attack: Attack) -> None:
-        connection = attack.session(b"EHLO")
-        for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n"):
-            connection.say(line)
+        connection = attack.mail(b"EHLO")
         if again:
             connection.say(again)
         connection.put(command + b"\r\n" + chunk)
@@ -177,9 +175,7 @@ def bdat_helo_pipelined(attack: Attack) -> None:
     server=Personality(chunking="strict"),
 )
 def bdat_urgent(attack: Attack) -> None:
-    connection = attack.session(b"EHLO")
-    for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n"):
-        connection.say(line)
+    connection = attack.mail(b"EHLO")
     start = connection.here
     connection.put(b"DAT 12\r\nx" + EVIL, start + 1, 0x38, urgptr=6)
     attack.wait(0.02)
@@ -187,9 +183,8 @@ def bdat_urgent(attack: Attack) -> None:
 
 
 def in_chunks(attack: Attack) -> RawTcp:
-    connection = attack.session(b"EHLO")
-    for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n", b"BDAT 5\r\nhello"):
-        connection.say(line)
+    connection = attack.mail(b"EHLO")
+    connection.say(b"BDAT 5\r\nhello")
     return connection
 
 
@@ -251,8 +246,6 @@ def bdat_given_up_together(attack: Attack) -> None:
     server=Personality(chunking="loose"),
 )
 def bdat_digits(attack: Attack) -> None:
-    connection = attack.session(b"EHLO")
-    for line in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<b@example.com>\r\n"):
-        connection.say(line)
+    connection = attack.mail(b"EHLO")
     connection.put(b"BDAT 10 FOO\r\nNOOP AAAAA" + EVIL)
     connection.read()

@@ -158,9 +158,9 @@ class Attack:
             raise NotTried(f"no reply to {hello.decode()}")
         return connection
 
-    def mail(self, **fields: Any) -> RawTcp:
-        """A session in which DATA is next."""
-        connection = self.session(**fields)
+    def mail(self, hello: bytes = b"HELO", **fields: Any) -> RawTcp:
+        """A session in which DATA, or BDAT, is next."""
+        connection = self.session(hello, **fields)
         for line in (b"MAIL FROM:<evil@example.net>\r\n", b"RCPT TO:<bob@example.com>\r\n"):
             if not connection.say(line, PATIENCE).startswith(b"250"):
                 raise NotTried("no mail begun")
