@@ -240,8 +240,9 @@ def test_our_mark_on_what_comes_lets_nothing_past(router: Router) -> None:
     applied(router)
     put_on_all(router, INJECT_MARK)
     with listening(router, 3) as queue:
-        assert router.transfer(b"mail") == b"mail"
-        assert queue.counters()["packets"] >= 6
+        # Enough of them: the last one may not have been counted yet, and data and FIN may be one.
+        assert router.transfer(bytes(300_000)) == bytes(300_000)
+        assert queue.counters()["packets"] > 20
 
 
 def test_what_offloads_on_what_comes_offloads_nothing(router: Router) -> None:
