@@ -139,7 +139,7 @@ def test_a_fixup_becomes_its_release() -> None:
     assert "# It is applied to port 25, 2525 (gateway.ports).\n" in text
     done = ran("profile", "import", "-", given="hostname fw\nno fixup protocol smtp 25\n")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "nfmailguard: <stdin>: no mail inspection is switched on in its 2 lines\n"
+    assert done.stderr == "nfmailguard: <stdin>: mail inspection is off: line 2: no fixup protocol smtp 25\n"
 
 
 def test_a_wrong_line_is_exit_code_2() -> None:

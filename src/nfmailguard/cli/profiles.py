@@ -63,16 +63,23 @@ def profile_show(context: click.Context, name: str, as_json: bool, as_cisco: boo
 
 
 @profile.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.File("rb"))
 @click.option("--map", "name", metavar="NAME", help="Which policy, where the configuration applies several.")
+@click.option("--context", metavar="NAME", help="Which context, where several of a box inspect mail.")
 @json_option
 @click.pass_context
-def profile_import(context: click.Context, file: Any, name: str | None, as_json: bool) -> None:
-    """The profile that does what a PIX or ASA configuration says, as TOML.
+def profile_import(
+    click_context: click.Context, files: tuple[Any, ...], name: str | None, context: str | None, as_json: bool
+) -> None:
+    """The profile that does what a PIX, ASA, FTD, FWSM or IOS configuration says, as TOML.
 
     FILE is a running configuration, or the part of one that has to do with mail; "-" is
-    standard input. Every line of mail inspection that is not honoured is named on standard
-    error, and the exit code is 1 then; 2 when a line is wrong.
+    standard input. Several files are parts of one, or contexts of one box. Text out of a
+    terminal, mail, forum or web page is read as well.
+
+    Every line of mail inspection that is not honoured is named on standard error, and the
+    exit code is 1 then, as it is when no mail is inspected; 2 when a line is wrong. What
+    differs by interface or host stands behind the profile, as [[rule]]s for the configuration.
 
     \b
       nfmailguard profile import running-config.txt > mine.toml
@@ -81,8 +88,14 @@ def profile_import(context: click.Context, file: Any, name: str | None, as_json:
     from nfmailguard.reading import at_most
     from nfmailguard.reports import imported
 
-    where = getattr(file, "name", "<stdin>")
-    found = imported.read(at_most(file, imported.MOST_OCTETS, where), where)
+    read = []
+    left = imported.MOST_OCTETS
+    for file in files:
+        where = getattr(file, "name", "<stdin>")
+        read.append((where, at_most(file, left, where)))
+        left -= len(read[-1][1])
+    found = imported.read(read, context)
+    where = ", ".join(name for name, _ in read)
     if as_json:
         print_json(found)
     else:
@@ -90,7 +103,7 @@ def profile_import(context: click.Context, file: Any, name: str | None, as_json:
     refused = imported.refused(found, where)
     for line in refused:
         echo(line, err=True)
-    context.exit(1 if refused else 0)
+    click_context.exit(1 if refused or not found.inspects else 0)
 
 
 @profile.command("findings")

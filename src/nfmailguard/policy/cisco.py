@@ -9,23 +9,23 @@ others are counted. Does not know how a Policy is enforced, nor how it is writte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from nfmailguard.policy.cisco_classes import inspect_traffic
+from nfmailguard.policy.cisco_classes import Inspection, Traffic, inspect_traffic
+from nfmailguard.policy.cisco_contexts import VERSION, Unit, split
 from nfmailguard.policy.cisco_draft import profile as built_in_profile
+from nfmailguard.policy.cisco_ios import IosInspection, inspect_ios
 from nfmailguard.policy.cisco_map import Definitions, read_map
 from nfmailguard.policy.cisco_match import Fault
 from nfmailguard.policy.cisco_ports import MAIL, every, listed, parse_ports, runs
+from nfmailguard.policy.cisco_rules import DraftedRule, rules_of
 from nfmailguard.policy.cisco_text import Ledger, Line, Section, Statement, Status, sections, statements
 from nfmailguard.policy.model import Policy
 
-__all__ = ["Import", "Imported", "read"]
+__all__ = ["Import", "Imported", "read", "read_all"]
 
-_VERSION = re.compile(
-    r"(?:Cisco )?(PIX|ASA|FWSM|Adaptive Security Appliance)\b[\w ]{0,40}\bVersion (\d{1,3})\.(\d{1,3})", re.IGNORECASE
-)
 _LOG_IDS = frozenset(f"10800{digit}" for digit in range(2, 8))
 #: What only mail inspection says: where nothing understood such a line, it is named all the same.
 _OURS = re.compile(
@@ -36,12 +36,21 @@ _OURS = re.compile(
 )
 
 
+#: What a box prints of its counters: no configuration, but the same names.
+_SHOWN = re.compile(
+    r"(?:Inspect: e?smtp|Service-policy(?: inspect)? ?:|Inspection Rule Configuration|Session audit trail is"
+    r"|Inspection name )",
+    re.IGNORECASE,
+)
+
+
 class Imported(msgspec.Struct, frozen=True):
     """One policy of a configuration.
 
     ``ports``: where an ``inspect``, ``fixup`` or ``mailhost`` applies it, like ``25`` or
     ``2500-2510``; none: nowhere. ``sources``: the line of each key that one gave.
     ``profile``: the profile of the program it is, where no map says otherwise.
+    ``everywhere``: on all interfaces. ``nearest``: no profile is this box's, this one is like it.
     """
 
     policy: Policy
@@ -49,19 +58,36 @@ class Imported(msgspec.Struct, frozen=True):
     ports: tuple[str, ...] = ()
     sources: dict[str, str] = {}
     profile: str | None = None
+    everywhere: bool = True
+    nearest: bool = False
 
 
 class Import(msgspec.Struct, frozen=True):
-    """A configuration as read: its policies, all the ports they are for, what became of each line."""
+    """A configuration as read: its policies, all the ports they are for, what became of each line.
+
+    ``rules``: what holds for some interfaces or hosts only. ``contexts``: those of the text that inspect mail, the
+    one that was read first. ``off``: the line that has switched mail inspection off. ``shows``: a line that no
+    configuration has, of a command that shows counters.
+    """
 
     maps: tuple[Imported, ...]
     ports: tuple[int, ...]
     lines: tuple[Line, ...]
     unrelated: int
+    rules: tuple[DraftedRule, ...] = ()
+    rules_left_out: int = 0
+    contexts: tuple[str, ...] = ()
+    off: str | None = None
+    shows: str | None = None
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         return tuple(found.policy for found in self.maps)
+
+    @property
+    def inspects(self) -> bool:
+        """Whether any mail is inspected, as far as the text tells: a map alone may be a part of more."""
+        return bool(self.maps) and self.off is None
 
     def of(self, status: Status) -> tuple[Line, ...]:
         """The lines with this status."""
@@ -74,7 +100,33 @@ def read(text: str) -> Import:
     Raises ConfigError for what is no configuration text. A line that is wrong stands in
     the result's ``lines`` with ``Status.ERROR``.
     """
-    return _Configuration(statements(text)).result()
+    return read_all([(None, text)])
+
+
+def read_all(texts: Iterable[tuple[str | None, str]], context: str | None = None) -> Import:
+    """The same for several files, which are parts of one configuration or contexts of one box.
+
+    ``context``: which of several; none: the first that inspects mail. The lines of the others are named.
+    """
+    found = [statement for file, text in texts for statement in statements(text, file)]
+    units = split(found)
+    read_units = [(unit, _Configuration(unit.statements).result()) for unit in units]
+    mail = [(unit, result) for unit, result in read_units if result.maps or result.off]
+    known = tuple(dict.fromkeys(unit.name for unit, _ in mail)) if len(units) > 1 else ()
+    chosen = [(unit, result) for unit, result in mail if context in (None, unit.name)]
+    unit, result = next(iter(chosen or mail or _with_lines(read_units)))
+    ledger = Ledger()
+    for other, its in read_units:
+        if other is not unit and its.lines:
+            where = f"of context {other.name}" if len(known) > 1 else "before or after the configuration that was read"
+            ledger.not_honoured(other.statements[0], f"{where}: choose it with --context {other.name}")
+    lines = tuple(sorted((*result.lines, *ledger.lines()), key=lambda line: line.number if line.file is None else 0))
+    names = tuple(sorted(known, key=lambda name: name != unit.name))
+    return msgspec.structs.replace(result, lines=lines, unrelated=len(found) - len(lines), contexts=names)
+
+
+def _with_lines(units: Sequence[tuple[Unit, Import]]) -> Sequence[tuple[Unit, Import]]:
+    return [one for one in units if one[1].lines] or units
 
 
 class _Configuration:
@@ -90,16 +142,23 @@ class _Configuration:
         self.ports: dict[tuple[bool, str], int] = {}  # of those that are applied: built in or not, name
         self.fixup: Statement | None = None
         self.fixup_ports = 0
-        self.ios_names: set[str] = set()
+        self.mailhost: Statement | None = None
+        self.off: Statement | None = None
+        self.placed: dict[tuple[bool, str], bool] = {}
 
     def result(self) -> Import:
         """Everything; definitions before what names them."""
         self._read_maps()
-        inspect_traffic(self.sections, self.ledger, self._inspect)
+        traffic = inspect_traffic(self.sections, self.ledger)
+        targets = [(one, self._inspect(one)) for one in traffic.inspections]
+        for one in inspect_ios(self.sections, self.ledger):
+            self._ios(one)
         for section in self.sections:
             self._single(section)
         if self.fixup is not None and self.fixup_ports:
             self._apply_profile(self._release(), self.fixup, self.fixup_ports)
+        if self.mailhost is not None:
+            self._apply_profile("pix40", self.mailhost, MAIL)
         for section in self.sections:
             self._strays(section)
         ports = 0
@@ -107,7 +166,22 @@ class _Configuration:
             ports |= some
         found = (*self._with_ports(False, self.maps), *self._with_ports(True, self.built_in))
         lines = self.ledger.lines()
-        return Import(found, every(ports or (MAIL if found else 0)), lines, len(self.statements) - len(lines))
+        rules, left_out = rules_of(targets, traffic.exceptions)
+        return Import(
+            found,
+            every(ports or (MAIL if found else 0)),
+            lines,
+            len(self.statements) - len(lines),
+            rules,
+            left_out,
+            off=self._switched_off(traffic),
+            shows=next((one.place for one in self.statements if _SHOWN.match(one.text)), None),
+        )
+
+    def _switched_off(self, traffic: Traffic) -> str | None:
+        """The line by which there is no mail inspection any more."""
+        line = traffic.off or self.off
+        return f"{line.place}: {line.text}" if line is not None and not any(self.ports.values()) else None
 
     def _with_ports(self, built_in: bool, maps: dict[str, Imported]) -> Iterator[Imported]:
         for name, found in maps.items():
@@ -115,9 +189,12 @@ class _Configuration:
 
     def _version(self) -> tuple[str, tuple[int, int], Statement | None]:
         for statement in self.statements:
-            found = _VERSION.match(statement.text)
+            found = VERSION.match(statement.text)
             if found:
-                box = "ASA" if found[1].lower().startswith("a") else found[1].upper()
+                box = found[1].upper()
+                if box.startswith(("ADAPTIVE", "NGFW", "FIREPOWER")):
+                    # Threat Defense inspects as the ASA inside of it, whose releases are later than its own numbers.
+                    return "ASA", (int(found[2]), int(found[3])) if box.startswith("A") else (9, 0), statement
                 return box, (int(found[2]), int(found[3])), statement
         return "", (0, 0), None
 
@@ -135,7 +212,7 @@ class _Configuration:
                 self.ledger.error(section.header, f"write {' '.join(kind)} NAME")
             elif (known := found.get(section.header.words[-1])) is not None:
                 known.body.extend(section.body)
-                self.ledger.honoured(section.header, f"goes on with line {known.header.number}")
+                self.ledger.honoured(section.header, f"goes on with {known.header.place}")
             else:
                 found[section.header.words[-1]] = Section(section.header, list(section.body))
         return found
@@ -146,7 +223,7 @@ class _Configuration:
             for section in self.sections
             if section.header.keywords[0] == "regex" and len(section.header.words) > 2
         }
-        used: dict[tuple[str, str], int] = {}
+        used: dict[tuple[str, str], str] = {}
         regex_classes = self._regex_classes()
         known = Definitions(regexes, regex_classes, self._named("class-map", "type", "inspect", "esmtp"), used)
         for name, section in self._named("policy-map", "type", "inspect", "esmtp").items():
@@ -174,7 +251,7 @@ class _Configuration:
             if section is None:
                 continue
             for statement in (section.header, *section.body):
-                self.ledger.not_honoured(statement, f"needed by line {line}, which is not honoured")
+                self.ledger.not_honoured(statement, f"needed by {line}, which is not honoured")
                 if statement.keywords[:2] == ("match", "regex") and len(statement.words) == 3:
                     needed.setdefault(statement.words[2], line)
                     if statement.words[2] not in known.regexes:
@@ -182,7 +259,7 @@ class _Configuration:
         for name, line in needed.items():
             if name in known.regexes:
                 header = known.regexes[name].header
-                self.ledger.not_honoured(header, f"needed by line {line}, which is not honoured")
+                self.ledger.not_honoured(header, f"needed by {line}, which is not honoured")
 
     def _strays(self, section: Section) -> None:
         """What looks like ours and nothing understood."""
@@ -195,23 +272,40 @@ class _Configuration:
 
     # What applies them.
 
-    def _inspect(self, statement: Statement, ports: int, active: bool) -> None:
-        """``inspect esmtp [MAP]`` or ``inspect smtp``, inside a class."""
+    def _inspect(self, one: Inspection) -> str | None:
+        """``inspect esmtp [MAP]`` or ``inspect smtp``, inside a class: the profile's name or file; None: none."""
+        statement, ports = one.statement, one.ports
         words = statement.words
         default = "_default_esmtp_map"
         if len(words) > 3 or (len(words) == 3 and statement.keywords[1] == "smtp"):
             self.ledger.error(statement, "write inspect esmtp [MAP], or inspect smtp")
-            return
+            return None
         name = words[2] if len(words) == 3 else default
         if name in self.maps and statement.keywords[1] == "esmtp":
             self.ledger.honoured(statement, f"policy {name} on port {listed(ports)}")
-            if active:
+            if one.applied:
                 self.ports[False, name] = self.ports.get((False, name), 0) | ports
-        elif name != default:
+                self._mark(self.maps, name, one)
+            return f"./{name}.toml"
+        if name != default:
             self.ledger.error(statement, f"no policy-map type inspect esmtp {name} in this text; give all of it")
-        elif active:
-            profile = self._release_of_inspect(statement.keywords[1])
+            return None
+        profile = self._release_of_inspect(statement.keywords[1])
+        if one.applied:
             self._apply_profile(profile, statement, ports)
+            self._mark(self.built_in, profile, one)
+        return profile
+
+    def _mark(self, known: dict[str, Imported], name: str, one: Inspection) -> None:
+        """Whether a policy is applied on all interfaces by any of its lines."""
+        seen = self.placed.get((known is self.built_in, name), False) or one.interface is None
+        self.placed[known is self.built_in, name] = seen
+        known[name] = msgspec.structs.replace(known[name], everywhere=seen)
+
+    def _ios(self, found: IosInspection) -> None:
+        self._apply_profile(found.profile, found.statement, MAIL)
+        if not found.exact:
+            self.built_in[found.profile] = msgspec.structs.replace(self.built_in[found.profile], nearest=True)
 
     def _release_of_inspect(self, protocol: str) -> str:
         if protocol == "smtp":
@@ -249,15 +343,8 @@ class _Configuration:
                 self._fixup(header, words[3:], off)
             elif words[:1] == ("mailhost",):
                 self._mailhost(header, words[1:], off)
-            elif words[:3] == ("ip", "inspect", "name") and words[4:5] in (("smtp",), ("esmtp",)):
-                self._ip_inspect(header, words[4:], off)
             elif words[:2] == ("logging", "message") and words[2:3] and words[2] in _LOG_IDS:
                 self.ledger.not_honoured(header, "what is logged is said in [log], for all findings alike")
-            elif words[1:4] == ("type", "inspect", "smtp") and words[0] in ("class-map", "policy-map"):
-                for statement in (header, *section.body):
-                    self.ledger.not_honoured(statement, "maps of IOS' zone-based firewall are not read")
-            elif words[:1] == ("interface",) and self.ios_names:
-                self._interface(section)
         except Fault as fault:
             self.ledger.error(header, str(fault))
 
@@ -265,6 +352,7 @@ class _Configuration:
         ports = parse_ports(words) if words else MAIL
         if off and words:
             self.fixup_ports &= ~ports
+            self.off = header
             self.ledger.honoured(header, f"off on port {listed(ports)}")
             return
         # `no fixup protocol smtp` alone: port 25 again.
@@ -274,25 +362,12 @@ class _Configuration:
 
     def _mailhost(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
         if off:
+            self.off, self.mailhost = header, None
             self.ledger.honoured(header, "off")
             return
         if not 2 <= len(words) <= 4:
             raise Fault("write mailhost OUTSIDE-ADDRESS INSIDE-ADDRESS")
-        self._apply_profile("pix40", header, MAIL)
+        self.mailhost = header
+        self.ledger.honoured(header, f"profile pix40 on port {listed(MAIL)}")
         if any(word != "0" for word in words[2:]):
             self.ledger.not_honoured(header, "profile pix40 on port 25; connections are not counted")
-
-    def _ip_inspect(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
-        if off:
-            self.ledger.honoured(header, "off")
-            return
-        self.ios_names.add(header.words[3])
-        self._apply_profile(f"ios-{words[0]}", header, MAIL)
-        if words[1:]:
-            self.ledger.not_honoured(header, f"profile ios-{words[0]} on port 25; `{' '.join(words[1:])}` is not")
-
-    def _interface(self, section: Section) -> None:
-        for statement in section.body:
-            words = statement.words
-            if statement.keywords[:2] == ("ip", "inspect") and len(words) == 4 and words[2] in self.ios_names:
-                self.ledger.not_honoured(statement, 'on this interface only: a [[rule]] says so (in = "...")')

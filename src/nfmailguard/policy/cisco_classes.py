@@ -1,129 +1,279 @@
 """Which traffic a configuration inspects: ``class-map``, ``policy-map``, ``access-list``, ``service-policy``.
 
-Promises: every line that has a part in where mail is inspected is noted in the ledger; of
-all it may say, ports are honoured, for hosts and interfaces are a ``[[rule]]``'s to say.
-Does not know what an inspection does.
+Promises: lines are taken in order, as a box takes them, and the last one wins; every line that has a part in where
+mail is inspected is noted in the ledger; what holds for some interfaces or hosts only becomes a DraftedRule. Does
+not know what an inspection does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
+from nfmailguard.policy.cisco_lists import Entry, Lists
 from nfmailguard.policy.cisco_match import Fault
-from nfmailguard.policy.cisco_ports import MAIL, parse_range
+from nfmailguard.policy.cisco_ports import EVERY, MAIL, parse_range
 from nfmailguard.policy.cisco_text import Ledger, Section, Statement
 
-__all__ = ["Inspect", "inspect_traffic"]
+__all__ = ["Inspection", "Traffic", "inspect_traffic"]
 
-#: Called with an ``inspect`` line, the ports it is for, and whether any service-policy applies it.
-Inspect = Callable[[Statement, int, bool], None]
-
-_ANY = frozenset({"any", "any4", "any6"})
 _MODES = frozenset({"match-any", "match-all"})
+_MAIL_PROTOCOLS = ("esmtp", "smtp")
 
 
-def inspect_traffic(sections: Sequence[Section], ledger: Ledger, inspect: Inspect) -> None:
-    """Calls ``inspect`` for each ``inspect esmtp`` or ``inspect smtp`` inside a class."""
-    traffic = _Traffic(ledger)
+@dataclass(frozen=True)
+class Inspection:
+    """One ``inspect esmtp`` or ``inspect smtp`` that is left at the end, and what it is for.
+
+    ``interface`` None: all. ``entries``: those of its class's access-lists, in order; none: every host.
+    """
+
+    statement: Statement
+    ports: int
+    applied: bool
+    interface: str | None = None
+    service: Statement | None = None
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass
+class Traffic:
+    """What of a configuration is inspected. ``exceptions``: interfaces where mail is not, though it is elsewhere."""
+
+    inspections: list[Inspection] = field(default_factory=list)
+    exceptions: list[tuple[str, Statement]] = field(default_factory=list)
+    #: The line that switched an inspection off for good.
+    off: Statement | None = None
+
+
+@dataclass
+class _Class:
+    """A class inside a policy-map, as the lines so far leave it."""
+
+    selector: Statement
+    mail: dict[str, Statement] = field(default_factory=dict)
+    others: bool = False
+    off: Statement | None = None
+
+
+@dataclass
+class _PolicyMap:
+    header: Statement
+    classes: dict[str, _Class] = field(default_factory=dict)
+
+    @property
+    def inspects(self) -> bool:
+        return any(one.mail or one.others or one.off for one in self.classes.values())
+
+    @property
+    def inspects_mail(self) -> bool:
+        return any(one.mail for one in self.classes.values())
+
+
+def inspect_traffic(sections: Sequence[Section], ledger: Ledger) -> Traffic:
+    """The inspections of mail that the lines leave, in order, each with its ports and where it is applied."""
+    reader = _Reader(ledger)
     for section in sections:
-        traffic.define(section)
-    for section in sections:
-        words = section.header.keywords
-        if words[0] == "policy-map" and words[1:2] != ("type",) and len(words) == 2:
-            traffic.policy_map(section, inspect)
+        reader.section(section)
+    return reader.result()
 
 
-def _inspects_mail(statement: Statement) -> bool:
-    words = statement.keywords
-    words = words[1:] if words[0] == "no" else words
-    return words[0:1] == ("inspect",) and words[1:2] in (("esmtp",), ("smtp",))
-
-
-class _Traffic:
-    """What is defined, by name."""
+class _Reader:
+    """Everything, by name, as the lines so far leave it."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.lists = Lists()
         self.classes: dict[str, list[Section]] = {}
-        self.access_lists: dict[str, list[Statement]] = {}
-        self.services: dict[str, list[Statement]] = {}
-        self._ports: dict[str, int] = {}  # of classes and access lists that have been read
+        self.policies: dict[str, _PolicyMap] = {}
+        #: By interface, None for global: a box has one policy for each.
+        self.services: dict[str | None, Statement] = {}
+        self.said_services = False
+        self.traffic = Traffic()
+        self._read: dict[str, tuple[int, tuple[Entry, ...]]] = {}
 
-    def define(self, section: Section) -> None:
-        header = section.header
-        words = header.keywords
-        if (
-            words[0] == "class-map"
-            and words[1:2] != ("type",)
-            and len(words) - len(_MODES.intersection(words[1:2])) == 2
-        ):
-            self.classes.setdefault(header.words[-1], []).append(section)
-        elif words[0] == "access-list" and len(words) > 2:
-            self.access_lists.setdefault(header.words[1], []).append(header)
-        elif words[0] == "service-policy" and len(words) > 2:
-            self.services.setdefault(header.words[1], []).append(header)
-
-    def policy_map(self, section: Section, inspect: Inspect) -> None:
-        selector: Statement | None = None
-        name = section.header.words[1]
-        for statement in section.body:
-            if statement.keywords[0] == "class" and len(statement.words) > 1:
-                selector = statement
-            elif _inspects_mail(statement):
-                if selector is None:
-                    self.ledger.error(statement, "stands in no class; write class NAME above it")
-                elif statement.keywords[0] == "no":
-                    self.ledger.honoured(statement, f"mail of class {selector.words[1]} is not inspected")
-                else:
-                    self.ledger.honoured(section.header, "where mail is inspected")
-                    inspect(statement, self._of_class(selector), self._is_applied(name, statement))
-
-    def _is_applied(self, name: str, statement: Statement) -> bool:
-        if not self.services:
-            return True  # a part of a configuration
-        services = self.services.get(name)
-        if services is None:
-            self.ledger.not_honoured(statement, f"no service-policy applies policy-map {name}")
-            return False
-        while services:
-            service = services.pop()  # told once, however many inspections it applies
-            if service.keywords[2] == "global":
-                self.ledger.honoured(service, "where mail is inspected")
+    def section(self, section: Section) -> None:
+        header, words = section.header, section.header.keywords
+        self.lists.define(section)
+        off = words[0] == "no"
+        words = words[off:]
+        names = header.words[off:]
+        if words[:1] == ("class-map",) and words[1:2] != ("type",):
+            if off:
+                self.classes.pop(names[-1], None)
+            elif len(words) - len(_MODES.intersection(words[1:2])) == 2:
+                self.classes.setdefault(names[-1], []).append(section)
+        elif words[:1] == ("service-policy",) and len(words) > 2:
+            self._service(header, names, off)
+        elif words[:1] == ("policy-map",) and words[1:2] != ("type",) and len(words) == 2:
+            if off:
+                self._remove(self.policies.pop(names[1], None), header)
             else:
-                where = " ".join(service.words[2:4])
-                self.ledger.not_honoured(service, f'only on {where}: a [[rule]] says so (in = "...")')
-        return True
+                self._policy_map(section)
+        elif words[:2] == ("clear", "configure"):
+            self._clear(header, words[2:3])
 
-    def _of_class(self, selector: Statement) -> int:
-        name = selector.words[1]
+    def _service(self, header: Statement, names: tuple[str, ...], off: bool) -> None:
+        where = names[2].lower()
+        if where not in ("global", "interface"):
+            return
+        self.said_services = True
+        interface = names[3] if where == "interface" and len(names) > 3 else None
+        if not off:
+            self.services[interface] = header
+        elif interface in self.services:
+            before = self.services.pop(interface)
+            if before.words[1] in self.policies and self.policies[before.words[1]].inspects_mail:
+                self.traffic.off = header
+                self.ledger.honoured(header, "off")
+                self.ledger.honoured(before, f"taken back by {header.place}")
+
+    def _clear(self, header: Statement, what: tuple[str, ...]) -> None:
+        if what in (("service-policy",), ("all",)) and self.services:
+            self.services.clear()
+            self.traffic.off = header
+            self.ledger.honoured(header, "off")
+        if what in (("policy-map",), ("all",)):
+            for known in self.policies.values():
+                self._remove(known, header)
+            self.policies.clear()
+
+    def _remove(self, known: _PolicyMap | None, header: Statement) -> None:
+        if known is None:
+            return
+        for one in known.classes.values():
+            self._switch_off(one, header)
+
+    def _switch_off(self, one: _Class, header: Statement) -> None:
+        for before in one.mail.values():
+            self.ledger.honoured(before, f"taken back by {header.place}")
+            self.ledger.honoured(header, f"off: {before.place} is taken back")
+            self.traffic.off = one.off = header
+        one.mail.clear()
+
+    # Policy maps.
+
+    def _policy_map(self, section: Section) -> None:
+        known = self.policies.setdefault(section.header.words[1], _PolicyMap(section.header))
+        one: _Class | None = None
+        for statement in section.body:
+            words = statement.keywords
+            off = words[0] == "no"
+            kind = words[off : off + 1]
+            if kind == ("class",) and len(words) > 1 + off:
+                name = statement.words[-1]
+                if off and name in known.classes:
+                    self._switch_off(known.classes.pop(name), statement)
+                elif not off:
+                    one = known.classes.setdefault(name, _Class(statement))
+            elif kind == ("inspect",):
+                self._inspect(one, statement, words[1 + off : 2 + off], off)
+
+    def _inspect(self, one: _Class | None, statement: Statement, protocol: tuple[str, ...], off: bool) -> None:
+        mail = "".join(protocol) in _MAIL_PROTOCOLS
+        if one is None:
+            if mail:
+                self.ledger.error(statement, "stands in no class; write class NAME above it")
+        elif not mail:
+            one.others = one.others or not off
+        elif off:
+            before = one.mail.pop(protocol[0], None)
+            one.off = self.traffic.off = statement
+            self.ledger.honoured(statement, f"mail of class {one.selector.words[-1]} is not inspected")
+            if before is not None:
+                self.ledger.honoured(before, f"taken back by {statement.place}")
+        else:
+            before = one.mail.get(protocol[0])
+            if before is not None and before is not statement:
+                self.ledger.honoured(before, f"{statement.place} takes its place")
+            one.mail[protocol[0]], one.off = statement, None
+
+    # What is left.
+
+    def result(self) -> Traffic:
+        used = {name: known for name, known in self.policies.items() if known.inspects_mail}
+        if not self.said_services:  # a part of a configuration
+            for known in used.values():
+                self._left(known, applied=True)
+            return self.traffic
+        by_policy: dict[str, list[tuple[str | None, Statement]]] = {}
+        for interface, service in self.services.items():
+            by_policy.setdefault(service.words[1], []).append((interface, service))
+        for name, known in used.items():
+            if name not in by_policy:
+                self._left(known, applied=False)
+            for interface, service in by_policy.get(name, ()):
+                self._left(known, applied=True, interface=interface, service=service)
+        whole = None in self.services and self.services[None].words[1] in used
+        for interface, service in self.services.items():
+            other = self.policies.get(service.words[1])
+            if interface is None or not whole:
+                continue
+            if other is None:
+                self.ledger.not_honoured(service, "its policy-map is not in this text: mail may be an exception there")
+            elif other.inspects and not other.inspects_mail:
+                self._exception(interface, service, other)
+        return self.traffic
+
+    def _exception(self, interface: str, service: Statement, known: _PolicyMap) -> None:
+        # "Interface service policies take precedence over the global service policy for a given feature" (S-MPF).
+        why = f"on interface {interface} mail is not inspected: a [[rule]] says so"
+        self.ledger.not_honoured(service, why)
+        for one in known.classes.values():
+            if one.off is not None:
+                self.ledger.not_honoured(one.off, why)
+        self.traffic.exceptions.append((interface, service))
+
+    def _left(
+        self, known: _PolicyMap, *, applied: bool, interface: str | None = None, service: Statement | None = None
+    ) -> None:
+        self.ledger.honoured(known.header, "where mail is inspected")
+        if service is not None and interface is None:
+            self.ledger.honoured(service, "where mail is inspected")
+        elif service is not None:
+            self.ledger.not_honoured(service, f'only on interface {interface}: a [[rule]] says so (in = "...")')
+        for one in known.classes.values():
+            for statement in one.mail.values():
+                if not applied:
+                    self.ledger.not_honoured(statement, f"no service-policy applies policy-map {known.header.words[1]}")
+                ports, entries = self._of_class(one.selector)
+                self.traffic.inspections.append(Inspection(statement, ports, applied, interface, service, entries))
+
+    def _of_class(self, selector: Statement) -> tuple[int, tuple[Entry, ...]]:
+        name = selector.words[-1]
         self.ledger.honoured(selector, "where mail is inspected")
-        if name not in self._ports:
-            self._ports[name] = self._read_class(selector, name)
-        return self._ports[name]
+        if name not in self._read:
+            self._read[name] = self._read_class(selector, name)
+        return self._read[name]
 
-    def _read_class(self, selector: Statement, name: str) -> int:
+    def _read_class(self, selector: Statement, name: str) -> tuple[int, tuple[Entry, ...]]:
         if name == "class-default":
             self.ledger.not_honoured(selector, "all traffic: port 25 is taken, gateway.ports may name more")
-            return MAIL
+            return MAIL, ()
         if name not in self.classes:
             if name != "inspection_default":  # a box has this one by itself
                 self.ledger.error(selector, f"no class-map {name} in this text; give all of it")
-            return MAIL
-        ports = 0
+            return MAIL, ()
+        ports, entries, default = 0, [], False
         for section in self.classes[name]:
             self.ledger.honoured(section.header, "where mail is inspected")
             for statement in section.body:
                 try:
-                    ports |= self._match(statement)
+                    some, more = self._match(statement)
                 except Fault as fault:
                     (self.ledger.error if fault.syntax else self.ledger.not_honoured)(statement, str(fault))
-        return ports or MAIL
+                    continue
+                default |= statement.keywords == ("match", "default-inspection-traffic")
+                ports |= some
+                entries += more
+        # Beside the default traffic a list says which hosts, and its ports count for nothing (S-ASA13).
+        return MAIL if default else ports or MAIL, tuple(entries)
 
-    def _match(self, statement: Statement) -> int:
+    def _match(self, statement: Statement) -> tuple[int, list[Entry]]:
         words = statement.keywords
         if words[0] in ("description", "exit"):
-            return 0
-        ports = 0
+            return 0, []
+        ports, entries = 0, []
         if words == ("match", "default-inspection-traffic"):
             ports = MAIL
         elif words[:4] == ("match", "port", "tcp", "eq") and len(words) == 5:
@@ -131,44 +281,35 @@ class _Traffic:
         elif words[:4] == ("match", "port", "tcp", "range") and len(words) == 6:
             ports = parse_range(words[4], words[5])
         elif words[:2] == ("match", "access-list") and len(words) == 3:
-            ports = self._of_access_list(statement, statement.words[2])
+            entries = list(self._of_access_list(statement.words[2]))
+            for entry in entries:
+                ports |= entry.ports if entry.permit else 0
+        elif words == ("match", "any"):
+            raise Fault("all traffic: port 25 is taken, gateway.ports may name more", syntax=False)
         else:
             raise Fault("traffic is told apart by its port alone", syntax=False)
         self.ledger.honoured(statement, "where mail is inspected")
-        return ports
+        return ports, entries
 
-    def _of_access_list(self, statement: Statement, name: str) -> int:
-        if name not in self.access_lists:
+    def _of_access_list(self, name: str) -> Iterator[Entry]:
+        if name not in self.lists.entries:
             raise Fault(f"no access-list {name} in this text; give all of it")
-        key = f"access-list {name}"
-        if key not in self._ports:
-            ports = 0
-            for entry in self.access_lists[name]:
-                try:
-                    ports |= self._entry(entry)
-                except Fault as fault:
-                    self.ledger.not_honoured(entry, str(fault))
-            self._ports[key] = ports
-        return self._ports[key]
-
-    def _entry(self, entry: Statement) -> int:
-        """The ports of one entry; hosts it names are not honoured."""
-        words = list(entry.keywords[2:])
-        if words[0] == "remark":
-            return 0
-        if words[0] == "line":
-            del words[:2]
-        words = words[words[:1] == ["extended"] :]
-        if words[:2] != ["permit", "tcp"]:
-            raise Fault("only `permit tcp` is looked at; a [[rule]] says which flows are inspected and which are not")
-        ports = 0
-        for place, word in enumerate(words[-5:], start=max(0, len(words) - 5)):
-            if word == "eq" and place + 1 < len(words):
-                ports = parse_range(words[place + 1], words[place + 1])
-            elif word == "range" and place + 2 < len(words):
-                ports = parse_range(words[place + 1], words[place + 2])
-        if not (len(words) > 4 and words[2] in _ANY and words[3] in _ANY and words[4] in ("eq", "range")):
-            self.ledger.not_honoured(entry, "its ports are taken; a [[rule]] says which hosts (from, to)")
-        else:
-            self.ledger.honoured(entry, "where mail is inspected")
-        return ports
+        for statement in self.lists.entries[name].values():
+            try:
+                entry = self.lists.entry(statement)
+            except Fault as fault:
+                self.ledger.not_honoured(statement, str(fault))
+                continue
+            if entry is None:
+                continue
+            if entry.ports == EVERY:
+                entry = Entry(statement, entry.permit, entry.source, entry.destination, MAIL, entry.uses)
+            for used in entry.uses:
+                self.ledger.honoured(used, "the hosts and ports of access-lists")
+            if entry.permit and entry.of_all:
+                self.ledger.honoured(statement, "where mail is inspected")
+            elif entry.permit:
+                self.ledger.not_honoured(statement, "its ports are taken; which hosts says a [[rule]] (from, to)")
+            else:
+                self.ledger.not_honoured(statement, "not inspected: a [[rule]] says so (from, to)")
+            yield entry

@@ -53,8 +53,8 @@ class Rule:
     selector: Statement | None = None
 
     @property
-    def line(self) -> int:
-        return self.match.statement.number
+    def place(self) -> str:
+        return self.match.statement.place
 
     @property
     def action(self) -> Action:
@@ -74,11 +74,11 @@ class Draft:
 
     def set(self, key: str, value: Any, statement: Statement) -> None:
         self.values[key] = value
-        self.sources[key] = f"line {statement.number}"
+        self.sources[key] = statement.place
 
     def act(self, finding: str, action: Action, statement: Statement) -> None:
         self.actions[finding] = action
-        self.sources[f"actions.{finding}"] = f"line {statement.number}"
+        self.sources[f"actions.{finding}"] = statement.place
 
     def policy(self, rules: list[Rule]) -> Policy:
         """The policy of what was set and of ``rules``."""
@@ -104,13 +104,13 @@ class Draft:
         if rule.deed.note:
             self.ledger.not_honoured(rule.deed.statement, rule.deed.note)
         else:
-            self.ledger.honoured(rule.deed.statement, f"with line {(rule.selector or rule.match.statement).number}")
+            self.ledger.honoured(rule.deed.statement, f"with {(rule.selector or rule.match.statement).place}")
 
     def refuse(self, rule: Rule, why: str) -> None:
         self.ledger.not_honoured(rule.match.statement, why)
         if rule.selector:
-            self.ledger.not_honoured(rule.selector, f"line {rule.line} is not")
-        self.ledger.not_honoured(rule.deed.statement, f"belongs to line {rule.line}")
+            self.ledger.not_honoured(rule.selector, f"{rule.place} is not")
+        self.ledger.not_honoured(rule.deed.statement, f"belongs to {rule.place}")
 
     # Parameters.
 
@@ -160,9 +160,9 @@ class Draft:
                 if rule is best:
                     self.honour(rule, f"{limit.key} = {most}: {action}")
                 elif rule.match.most > most or (rule.match.most == most and rule.action in (action, Action.LOG)):
-                    self.honour(rule, f"never reached: line {best.line} comes before it")
+                    self.honour(rule, f"never reached: {best.place} comes before it")
                 else:
-                    self.refuse(rule, f"a policy has one limit of this kind, that of line {best.line}")
+                    self.refuse(rule, f"a policy has one limit of this kind, that of {best.place}")
 
     def _verbs(self, rules: list[Rule]) -> None:
         """Which verbs pass. All others share one action."""

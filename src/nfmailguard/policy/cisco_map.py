@@ -34,7 +34,7 @@ class Definitions:
     regexes: Mapping[str, Section]
     regex_classes: Mapping[str, Section]
     mail_classes: Mapping[str, Section]
-    used: dict[tuple[str, str], int]
+    used: dict[tuple[str, str], str]
     conditions: int = 0  # that classes have stood for
 
 
@@ -102,7 +102,7 @@ class _Reader:
         section = self.known.mail_classes.get(name)
         if section is None:
             raise Fault(f"no class-map type inspect esmtp {name} in this text; give all of it")
-        self.known.used.setdefault(("class", name), statement.number)
+        self.known.used.setdefault(("class", name), statement.place)
         self.ledger.honoured(section.header, "with the maps that name it")
         self.known.conditions += len(section.body)
         if self.known.conditions > _MOST_CONDITIONS:
@@ -138,10 +138,10 @@ class _Reader:
         if self._open is None:
             raise Fault("an action without a match before it")
         if self._done is not None:
-            raise Fault(f"a match has one action here, that of line {self._done.statement.number}", syntax=False)
+            raise Fault(f"a match has one action here, that of {self._done.statement.place}", syntax=False)
         self._done = deed
         if self.ledger.status(self._open) is not None and not self._matches:
-            self.ledger.not_honoured(statement, f"belongs to line {self._open.number}")
+            self.ledger.not_honoured(statement, f"belongs to {self._open.place}")
             return
         for match in self._matches:
             rule = Rule(match, deed, self._open if match.statement is not self._open else None)
@@ -155,7 +155,7 @@ class _Reader:
         if match.pattern is not None:
             kind = "class-map type regex" if match.pattern_is_class else "regex"
             defined = self.known.regex_classes if match.pattern_is_class else self.known.regexes
-            self.known.used.setdefault((kind, match.pattern), match.statement.number)
+            self.known.used.setdefault((kind, match.pattern), match.statement.place)
             if match.pattern not in defined:
                 self.ledger.error(match.statement, f"no {kind} {match.pattern} in this text; give all of it")
         return match.refusal

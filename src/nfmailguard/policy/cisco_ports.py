@@ -11,11 +11,13 @@ from itertools import islice
 
 from nfmailguard.policy.cisco_match import Fault
 
-__all__ = ["MAIL", "every", "listed", "parse_ports", "parse_range", "runs"]
+__all__ = ["EVERY", "MAIL", "every", "listed", "parse_ports", "parse_range", "runs"]
 
 #: TCP/25 alone.
 MAIL = 1 << 25
-_NAMES = {"smtp": 25}
+EVERY = (1 << 65536) - 2
+#: As the boxes write them; the ports mail does not use are not named.
+_NAMES = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465}
 
 
 def _port(text: str) -> int:

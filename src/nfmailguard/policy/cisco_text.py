@@ -16,37 +16,35 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.plain import printable
+from nfmailguard.policy import cisco_source
 
 __all__ = ["Ledger", "Line", "Section", "Statement", "Status", "sections", "statements"]
 
 _LARGEST = 64 * 1024 * 1024
 _MOST_LINES = 1_000_000
-_PROMPT = re.compile(r"[\w./-]{1,80}(?:\((config[\w-]{0,40})\))?[#>][ \t]*")
+_PROMPT = re.compile(r"([\w./-]{1,80})(?:\((config[\w-]{0,40})\))?[#>][ \t]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SHOWN = 160
-_MORE = "<--- More --->"
 
 _OF_A_MAP = """
 match class parameters description exit drop drop-connection mask reset log rate-limit
 mask-banner mail-relay special-character allow-tls
+"""
+_OF_AN_OBJECT = """
+network-object port-object group-object service-object protocol-object host subnet range fqdn service description exit
 """
 #: Words that begin a line inside each kind of section, where indentation does not tell.
 _INSIDE = {
     "policy-map": frozenset({"class", "description", "inspect", "set", "police", "priority", "exit"}),
     "class-map": frozenset({"match", "description", "exit"}),
     "inspect": frozenset(_OF_A_MAP.split()),
+    "object-group": frozenset(_OF_AN_OBJECT.split()),
+    "object": frozenset(_OF_AN_OBJECT.split()),
 }
+#: Words that stand in such a section alone: one that has lost its indentation belongs to it all the same.
+_NOWHERE_ELSE = frozenset({"class", "match", "inspect", "parameters"})
 #: Words that end a section which has no indentation.
-_OUTSIDE = """
-aaa access-group access-list arp asdm banner boot ciscoasa class-map clock console context crypto cryptochecksum:
-dhcpd dhcprelay dns domain-name enable end established failover filter firewall fixup flow-export fragment ftp
-global group-policy hostname http icmp interface ip ipv6 ldap logging mac mailhost management monitor mtu name
-nameif names nat no ntp object object-group pager passwd password pim policy-map privilege prompt quit regex route
-router same-security-traffic security-level service service-policy sla snmp-server ssh ssl static sysopt tcp-map
-telnet terminal tftp-server threat-detection time-range timeout track tunnel-group url-cache url-server username
-version virtual vpn vpdn vpn-addr-assign vpn-group-policy webvpn write xlate
-"""
-_ENDS = frozenset(_OUTSIDE.split())
+_ENDS = cisco_source.FIRST_WORDS
 
 
 class Status(StrEnum):
@@ -64,6 +62,8 @@ class Line(msgspec.Struct, frozen=True):
     text: str
     status: Status
     what: str
+    #: Where several files were read: which one.
+    file: str | None = None
 
     def __str__(self) -> str:
         text = printable(self.text[:_SHOWN])
@@ -73,12 +73,22 @@ class Line(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Statement:
-    """One line that says something: its number from 1, how deep it stands, its words."""
+    """One line that says something: its number from 1, how deep it stands, its words.
+
+    ``file``: which of several it is of. ``context``: whose the line is by the prompt before it.
+    """
 
     number: int
     depth: int
     text: str
     words: tuple[str, ...]
+    file: str | None = None
+    context: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for people."""
+        return f"line {self.number}" if self.file is None else f"line {self.number} of {self.file}"
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -98,7 +108,8 @@ class Ledger:
     """What has been said of each line: an error counts more than "not honoured", and that more than "honoured"."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[tuple[str | None, int], Line] = {}  # in the order of the files, then of their lines
+        self._order: dict[str | None, int] = {}
 
     def honoured(self, statement: Statement, what: str) -> None:
         self._note(statement, Status.HONOURED, what)
@@ -110,24 +121,26 @@ class Ledger:
         self._note(statement, Status.ERROR, what)
 
     def __contains__(self, statement: Statement) -> bool:
-        return statement.number in self._lines
+        return (statement.file, statement.number) in self._lines
 
     def status(self, statement: Statement) -> Status | None:
-        line = self._lines.get(statement.number)
+        line = self._lines.get((statement.file, statement.number))
         return line.status if line else None
 
     def lines(self) -> tuple[Line, ...]:
         """All of them, in the text's order."""
-        return tuple(self._lines[number] for number in sorted(self._lines))
+        return tuple(self._lines[key] for key in sorted(self._lines, key=lambda key: (self._order[key[0]], key[1])))
 
     def _note(self, statement: Statement, status: Status, what: str) -> None:
-        before = self._lines.get(statement.number)
+        self._order.setdefault(statement.file, len(self._order))
+        key = statement.file, statement.number
+        before = self._lines.get(key)
         order = list(Status)
         if before is None or order.index(status) > order.index(before.status):
-            self._lines[statement.number] = Line(statement.number, statement.text, status, what)
+            self._lines[key] = Line(statement.number, statement.text, status, what, statement.file)
 
 
-def statements(text: str) -> list[Statement]:
+def statements(text: str, file: str | None = None) -> list[Statement]:
     """The lines that are neither empty nor comments; ConfigError when this is no text."""
     if len(text) > _LARGEST:
         raise ConfigError(f"{len(text)} characters: no configuration is longer than {_LARGEST}")
@@ -140,32 +153,32 @@ def statements(text: str) -> list[Statement]:
         )
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
-    found = []
-    for number, line in enumerate(_LINE_END.split(text), start=1):
-        statement = _statement(number, line.expandtabs(8) if "\t" in line else line)
-        if statement is not None:
-            found.append(statement)
-    return found
+    numbered = enumerate(cisco_source.lines(text), start=1)
+    return [found for number, line in numbered if (found := _statement(number, line, file)) is not None]
 
 
-def _statement(number: int, line: str) -> Statement | None:
+def _statement(number: int, line: str, file: str | None) -> Statement | None:
     stripped = line.strip()
     depth = len(line) - len(line.lstrip())
+    context = None
     prompt = _PROMPT.match(stripped)
     if prompt:
         # The prompt tells how deep the line stands: (config-pmap-p) is two below (config).
-        depth = (prompt[1] or "config").count("-")
+        depth = (prompt[2] or "config").count("-")
+        _, slash, name = prompt[1].partition("/")
+        context = name if slash else None
         stripped = stripped[prompt.end() :].strip()
-    if not stripped or stripped[0] in "!:" or stripped == _MORE:
+    stripped = cisco_source.without_comment(stripped)
+    if not stripped or stripped[0] in "!:":
         return None
-    return Statement(number, depth, stripped, tuple(stripped.split()))
+    return Statement(number, depth, stripped, tuple(stripped.split()), file, context)
 
 
 def _kind(words: tuple[str, ...]) -> str | None:
     """Which words may stand inside a section that begins like this; None: anything deeper."""
     if words[0] == "policy-map":
         return "inspect" if words[1:2] == ("type",) else "policy-map"
-    return "class-map" if words[0] == "class-map" else None
+    return words[0] if words[0] in _INSIDE else None
 
 
 def sections(found: Iterable[Statement]) -> Iterator[Section]:
@@ -187,10 +200,12 @@ def _belongs(section: Section, kind: str | None, statement: Statement) -> bool:
     depth = section.header.depth
     if statement.depth > depth:
         return True
-    if kind is None or statement.depth < depth or (section.body and section.body[0].depth > depth):
+    if kind is None or statement.depth < depth:
         return False
     words = statement.keywords
     word = words[1] if words[0] == "no" and len(words) > 1 else words[0]
+    if section.body and section.body[0].depth > depth and word not in _NOWHERE_ELSE:
+        return False
     if word in _INSIDE[kind]:
         return True
     # A line nobody knows stays in a map of mail inspection, so that it is named there.

@@ -5,11 +5,13 @@ Does not read configurations; says what ``policy.cisco`` found in one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nfmailguard.errors import ConfigError, NfmailguardError
 from nfmailguard.plain import printable
-from nfmailguard.policy import cisco, dump
+from nfmailguard.policy import cisco, cisco_rules, dump
 from nfmailguard.policy.cisco import Import, Imported
-from nfmailguard.policy.cisco_text import Status
+from nfmailguard.policy.cisco_text import Line, Status
 from nfmailguard.policy.load import profile_text
 
 __all__ = ["MOST_OCTETS", "read", "refused", "toml"]
@@ -17,38 +19,66 @@ __all__ = ["MOST_OCTETS", "read", "refused", "toml"]
 MOST_OCTETS = 64 << 20
 
 
-def read(octets: bytes, where: str) -> Import:
-    """A configuration file; ConfigError for what is none, and with a line for each that is wrong."""
+def read(files: Sequence[tuple[str, bytes]], context: str | None = None) -> Import:
+    """Configuration files, by name; ConfigError for what is none, and with a line for each that is wrong."""
+    texts = []
+    for where, octets in files:
+        try:
+            text = octets.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = octets.decode("latin-1")  # descriptions of older boxes
+        texts.append((where if len(files) > 1 else None, text))
+    where = ", ".join(name for name, _ in files)
     try:
-        text = octets.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = octets.decode("latin-1")  # descriptions of older boxes
-    try:
-        found = cisco.read(text)
+        found = cisco.read_all(texts, context)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+    if context is not None and context not in found.contexts[:1]:
+        choice = ", ".join(found.contexts) or "none"
+        raise ConfigError(f"{where}: no context {context!r} that inspects mail; there is {choice}")
+    if context is None and len(found.contexts) > 1:
+        choice = ", ".join(sorted(found.contexts))
+        raise ConfigError(f"{where}: {len(found.contexts)} contexts inspect mail; choose with --context: {choice}")
     wrong = found.of(Status.ERROR)
     if wrong:
-        raise ConfigError(*(f"{where}: {line}" for line in wrong))
+        raise ConfigError(*(told(line, where) for line in wrong))
     return found
+
+
+def told(line: Line, where: str) -> str:
+    """One line for people, with its file."""
+    return f"{line.file or where}: {line}"
 
 
 def refused(found: Import, where: str) -> list[str]:
     """A line for each that has to do with mail inspection and is not honoured."""
-    return [f"{where}: {line}" for line in found.of(Status.NOT_HONOURED)]
+    return [told(line, where) for line in found.of(Status.NOT_HONOURED)]
+
+
+def _none(found: Import, where: str) -> NfmailguardError:
+    """Why there is no policy: with each line that looks as if there were one."""
+    if found.shows is not None:
+        return ConfigError(
+            f"{where}: {found.shows} is what a box shows of its counters; give the output of `show running-config`"
+        )
+    named = refused(found, where)
+    if found.off is not None:
+        return NfmailguardError(f"{where}: mail inspection is off: {found.off}", *named)
+    seen = len(found.lines) + found.unrelated
+    return NfmailguardError(f"{where}: no mail inspection is switched on in its {seen} lines", *named)
 
 
 def _chosen(found: Import, name: str | None, where: str) -> Imported:
-    """The policy called ``name``, else the one that is applied, else the only one."""
-    if not found.maps:
-        seen = len(found.lines) + found.unrelated
-        raise NfmailguardError(f"{where}: no mail inspection is switched on in its {seen} lines")
+    """The policy called ``name``, else the one that is applied everywhere, else the one that is applied at all."""
+    if not found.maps or (name is None and not found.inspects):
+        raise _none(found, where)
     names = [one.policy.name for one in found.maps]
     if name is not None:
         if name not in names:
             raise ConfigError(f"{where}: no policy {name!r}; one of {', '.join(names)}")
         return found.maps[names.index(name)]
-    several = [one for one in found.maps if one.ports] or list(found.maps)
+    applied = [one for one in found.maps if one.ports]
+    several = [one for one in applied if one.everywhere] or applied or list(found.maps)
     if len(several) > 1:
         choice = ", ".join(one.policy.name for one in several)
         raise ConfigError(f"{where}: {len(several)} policies; choose with --map: {choice}")
@@ -56,7 +86,7 @@ def _chosen(found: Import, name: str | None, where: str) -> Imported:
 
 
 def toml(found: Import, name: str | None, where: str) -> str:
-    """The profile of one policy of a configuration.
+    """The profile of one policy of a configuration, and behind it the rules that belong into a configuration.
 
     ConfigError when there are several to choose from, or none of that name;
     NfmailguardError when there is none at all.
@@ -68,6 +98,25 @@ def toml(found: Import, name: str | None, where: str) -> str:
         f"Lines of mail inspection: {honoured} honoured, {not_honoured} not; {found.unrelated} others.",
         f"It is applied to port {', '.join(one.ports)} (gateway.ports)." if one.ports else "No line there applies it.",
     ]
+    head += ["No profile is this box's; this is the nearest."] if one.nearest else []
+    head += [f"Not honoured: {told(line, where)}" for line in found.of(Status.NOT_HONOURED)[:20]]
     if one.profile is not None:
-        return "".join(f"# {printable(line)}\n" for line in head) + profile_text(one.profile)
-    return dump.render(one.policy, one.sources, head)
+        text = "".join(f"# {printable(line)}\n" for line in head) + profile_text(one.profile)
+    else:
+        text = dump.render(one.policy, one.sources, head)
+    return text + _rules(found)
+
+
+def _rules(found: Import) -> str:
+    if not found.rules:
+        return ""
+    lines = [
+        "",
+        "What holds for some interfaces, ports or hosts only. It belongs into the configuration (gateway.mode there is",
+        "what all others get), without the first # of each line:",
+        "",
+        *cisco_rules.text(found.rules).splitlines(),
+    ]
+    if found.rules_left_out:
+        lines.append(f"{found.rules_left_out} more are left out: a configuration has {cisco_rules.MOST_RULES}")
+    return "\n" + "".join(f"# {line}".rstrip() + "\n" for line in lines)

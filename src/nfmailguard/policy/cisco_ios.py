@@ -1,0 +1,246 @@
+"""Mail inspection as IOS says it: ``ip inspect`` on interfaces, and the zone-based firewall.
+
+Promises: lines are taken in order, the last one wins; each that has a part in the inspection of mail is noted in
+the ledger. Does not know profiles: it says where which kind of inspection is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nfmailguard.policy.cisco_text import Ledger, Section, Statement
+
+__all__ = ["IosInspection", "inspect_ios"]
+
+_MAIL = ("smtp", "esmtp")
+_TRANSPORT = ("tcp", "udp", "icmp")
+_MODES = ("match-any", "match-all")
+_LOGGING = ("alert", "audit-trail")
+_NEAREST = "IOS' zone-based firewall inspects mail here; nearest is profile ios-esmtp"
+
+
+@dataclass(frozen=True)
+class IosInspection:
+    """``profile`` of the program that is meant, by which line; ``exact``: it is, else the nearest."""
+
+    profile: str
+    statement: Statement
+    exact: bool = True
+
+
+@dataclass
+class _Set:
+    """One ``ip inspect name``, as the lines so far leave it."""
+
+    mail: dict[str, Statement] = field(default_factory=dict)
+    transport: dict[str, Statement] = field(default_factory=dict)
+    applied: dict[tuple[str, str], Statement] = field(default_factory=dict)
+
+
+def inspect_ios(sections: Sequence[Section], ledger: Ledger) -> list[IosInspection]:
+    """What is applied, in the text's order."""
+    reader = _Sets(ledger)
+    zones = _Zones(ledger)
+    for section in sections:
+        zones.section(section)
+        for statement in (section.header, *section.body):
+            reader.statement(statement)
+    return [*reader.result(), *zones.result()]
+
+
+class _Sets:
+    """``ip inspect``."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.sets: dict[str, _Set] = {}
+        self.interface: str | None = None
+
+    def statement(self, statement: Statement) -> None:
+        words = statement.keywords
+        off = words[0] == "no"
+        words, raw = words[off:], statement.words[off:]
+        if words[:1] == ("interface",):
+            self.interface = " ".join(raw[1:])
+        elif words[:3] == ("ip", "inspect", "name") and len(words) > 3:
+            self._name(statement, raw[3], words[4:], off)
+        elif words[:2] == ("ip", "inspect") and len(words) == 4 and words[3] in ("in", "out"):
+            self._apply(statement, raw[2], words[3], off)
+
+    def _name(self, statement: Statement, name: str, words: tuple[str, ...], off: bool) -> None:
+        one = self.sets.setdefault(name, _Set())
+        protocols = words[:1] if words else (*_MAIL, *_TRANSPORT)
+        for protocol in protocols:
+            kind = one.mail if protocol in _MAIL else one.transport if protocol in _TRANSPORT else {}
+            before = kind.pop(protocol, None)
+            if off and protocol in _MAIL:
+                self.ledger.honoured(statement, "off")
+            if before is not None and protocol in _MAIL:
+                self.ledger.honoured(before, f"{statement.place} takes its place" if not off else "taken back")
+            if not off:
+                kind[protocol] = statement
+
+    def _apply(self, statement: Statement, name: str, direction: str, off: bool) -> None:
+        one = self.sets.setdefault(name, _Set())
+        key = self.interface or "", direction
+        one.applied.pop(key, None)
+        if not off:
+            one.applied[key] = statement
+
+    def result(self) -> list[IosInspection]:
+        found = []
+        # A text without interfaces is a part of a configuration.
+        whole = self.interface is not None or any(one.applied for one in self.sets.values())
+        mail = any(one.mail for one in self.sets.values())
+        for name, one in self.sets.items():
+            for protocol, statement in one.mail.items():
+                if whole and not one.applied:
+                    self.ledger.not_honoured(statement, f"not applied: no interface has `ip inspect {name} in` or out")
+                    continue
+                found.append(IosInspection(f"ios-{protocol}", statement))
+                self._options(statement, f"ios-{protocol}")
+            for (interface, direction), statement in one.applied.items() if one.mail else ():
+                where = f"{interface or 'one interface'}, {direction}"
+                self.ledger.not_honoured(statement, f'only on {where}: a [[rule]] says so (in = "...")')
+            for protocol, statement in one.transport.items() if not mail and "tcp" in one.transport else ():
+                if protocol == "tcp":
+                    self.ledger.not_honoured(statement, "follows connections, and reads no SMTP: no mail inspection")
+        return found
+
+    def _options(self, statement: Statement, profile: str) -> None:
+        """What stands behind the protocol: logging changes no byte, all else is named."""
+        words = list(statement.keywords[5:])
+        left = []
+        while words:
+            if words[0] in _LOGGING and words[1:2] in (["on"], ["off"]):
+                del words[:2]
+            else:
+                left.append(words.pop(0))
+        if left:
+            self.ledger.not_honoured(statement, f"profile {profile} on port 25; `{' '.join(left)}` is not")
+
+
+@dataclass
+class _Zoned:
+    """A ``class-map`` or ``policy-map`` of ``type inspect``."""
+
+    header: Statement
+    body: list[Statement] = field(default_factory=list)
+
+
+class _Zones:
+    """The zone-based firewall: ``class-map type inspect``, ``policy-map type inspect``, ``zone-pair``."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.classes: dict[str, _Zoned] = {}
+        self.policies: dict[str, _Zoned] = {}
+        self.seventh: list[Section] = []  # layer 7: `type inspect smtp`
+        self.services: dict[str, Statement] = {}  # by zone pair
+        self.pairs: dict[str, Statement] = {}
+        self.pair = ""
+
+    def section(self, section: Section) -> None:
+        header, words = section.header, section.header.keywords
+        off = words[0] == "no"
+        words = words[off:]
+        for statement in (header, *section.body):
+            self._pair(statement)
+        if words[1:3] != ("type", "inspect") or words[0] not in ("class-map", "policy-map"):
+            return
+        rest, name = [word for word in words[3:] if word not in _MODES], header.words[-1]
+        if rest[:1] == ["smtp"] and len(rest) == 2:
+            if not off:
+                self.seventh.append(section)
+        elif len(rest) == 1:
+            known = self.classes if words[0] == "class-map" else self.policies
+            if off:
+                known.pop(name, None)
+            else:
+                known.setdefault(name, _Zoned(header)).body.extend(section.body)
+
+    def _pair(self, statement: Statement) -> None:
+        words = statement.keywords
+        off = words[0] == "no"
+        words, raw = words[off:], statement.words[off:]
+        if words[:2] == ("zone-pair", "security") and len(words) > 2:
+            self.pair = raw[2]
+            self.pairs.pop(self.pair, None)
+            if off:
+                self.services.pop(self.pair, None)
+            else:
+                self.pairs[self.pair] = statement
+        elif words[:3] == ("service-policy", "type", "inspect") and len(words) == 4:
+            self.services.pop(self.pair, None)
+            if not off:
+                self.services[self.pair] = statement
+
+    def result(self) -> list[IosInspection]:
+        mail = self._mail_classes()
+        used = {service.words[-1] for service in self.services.values()}
+        found = []
+        for name, policy in self.policies.items():
+            lines = self._inspecting(policy, mail)
+            if not lines:
+                continue
+            applied = name in used or not self.pairs
+            why = _NEAREST if applied else f"not applied: no zone-pair has `service-policy type inspect {name}`"
+            for statement in (policy.header, *lines):
+                self.ledger.not_honoured(statement, why)
+            for pair, service in self.services.items():
+                if service.words[-1] == name:
+                    for line in (self.pairs.get(pair), service):
+                        if line is not None:
+                            self.ledger.not_honoured(line, f"{_NEAREST}, between these zones")
+            if applied:
+                found.append(IosInspection("ios-esmtp", lines[-1], exact=False))
+        for section in self.seventh:
+            for statement in (section.header, *section.body):
+                self.ledger.not_honoured(
+                    statement, "a layer 7 map of IOS' zone-based firewall: say it with --set, on profile ios-esmtp"
+                )
+        return found
+
+    def _mail_classes(self) -> set[str]:
+        """Classes that match mail, by themselves or through another."""
+        parents: dict[str, list[tuple[str, Statement]]] = {}
+        left = []
+        for name, one in self.classes.items():
+            for statement in one.body:
+                words = statement.keywords
+                if words[:2] == ("match", "protocol") and words[2:3] in (("smtp",), ("esmtp",)):
+                    left.append(name)
+                    self.ledger.not_honoured(statement, _NEAREST)
+                elif words[:2] == ("match", "class-map") and len(words) == 3:
+                    parents.setdefault(statement.words[2], []).append((name, statement))
+        mail: set[str] = set()
+        while left:
+            name = left.pop()
+            if name in mail:
+                continue
+            mail.add(name)
+            self.ledger.not_honoured(self.classes[name].header, _NEAREST)
+            for parent, statement in parents.get(name, ()):
+                self.ledger.not_honoured(statement, _NEAREST)
+                left.append(parent)
+        return mail
+
+    def _inspecting(self, policy: _Zoned, mail: set[str]) -> list[Statement]:
+        """The lines by which a policy inspects mail; one that lets mail pass or drops it does not."""
+        lines: list[Statement] = []
+        selector: Statement | None = None
+        for statement in policy.body:
+            words = statement.keywords
+            if words[:3] == ("class", "type", "inspect"):
+                selector = statement if statement.words[-1] in mail else None
+            elif words[0] == "class":
+                selector = None
+            elif selector is not None and words[0] == "inspect":
+                lines += [selector, statement]
+            elif words[:2] in (("service-policy", "smtp"), ("service-policy", "esmtp")):
+                lines.append(statement)
+            elif selector is not None and words[0] in ("pass", "drop"):
+                self.ledger.honoured(statement, f"mail of class {selector.words[-1]} is not inspected")
+                self.ledger.honoured(selector, "no inspection")
+        return lines
