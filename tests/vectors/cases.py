@@ -38,6 +38,8 @@ class Case:
     core_only: bool
     by_packet: bool
     restore: Restore | None
+    #: What the core does not have yet, though the model does.
+    core_lacks: str | None = None
 
     @property
     def to_server(self) -> bool:
@@ -91,6 +93,7 @@ def _case(kind: str, table: dict[str, Any], profile: str) -> Case:
         table.get("core_only", False),
         table.get("by_packet", False),
         _restore(table["restore"]) if "restore" in table else None,
+        table.get("core_lacks"),
     )
 
 

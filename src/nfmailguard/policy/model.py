@@ -58,7 +58,7 @@ class BannerRule(StrEnum):
     """How a 220 greeting is hidden.
 
     ``none``: not at all. ``b40``: ``SMTP/cmap ready`` padded with ``_`` (PIX 4.0/4.1).
-    ``b44``: all stars (4.4). ``b51``: stars except every ``2`` and ``0`` (5.1-6.3).
+    ``b44``: all stars (4.4). ``b51``: stars except every ``2`` and ``0``, and a space after a ``0`` (5.1-6.3).
     ``basa``: code and separator kept, the text all stars (7.0 and later).
     """
 

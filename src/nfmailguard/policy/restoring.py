@@ -51,7 +51,7 @@ class Recovery:
     """One ``restore`` rule, ready to be applied.
 
     ``policy`` is what is applied to the dialogue besides. ``commands`` and ``replies`` are what is restored at
-    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0.
+    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0; ``spaces``: and the space after a 0.
     """
 
     policy: Policy
@@ -61,6 +61,7 @@ class Recovery:
     starttls: bool
     noop: bool
     digits: bool
+    spaces: bool
     hides: bool
     offers: tuple[Offer, ...]
     keyword_end: str
@@ -96,9 +97,18 @@ class Recovery:
         if not offer.banner:
             return None
         text = offer.banner.encode("latin-1")[: len(masked)].ljust(len(masked))
-        if self.digits and any((a in b"20" or b in b"20") and a != b for a, b in zip(text, masked, strict=True)):
-            return None
-        return text
+        return None if self.digits and self._contradicts(text, masked, len(offer.banner)) else text
+
+    def _contradicts(self, text: bytes, masked: bytes, configured: int) -> bool:
+        """Whether rule B51 would have left another greeting of ``text``; what is padded says nothing."""
+        for place, (ours, theirs) in enumerate(zip(text, masked, strict=True)):
+            zero_space = ours == ord(" ") and text[place - 1 : place] == b"0"
+            kept = zero_space and self.spaces and 0 < place < configured
+            if ours != theirs and (ours in b"20" or theirs in b"20" or theirs == ord(" ") or kept):
+                return True
+            if theirs == ord(" ") and not zero_space:
+                return True
+        return False
 
 
 def recovery(policy: Policy, restore: Restore) -> Recovery:
@@ -123,6 +133,7 @@ def recovery(policy: Policy, restore: Restore) -> Recovery:
         starttls=restore.starttls,
         noop=policy.commands.unknown is UnknownCommand.NOOP,
         digits=policy.banner.rule is BannerRule.B51,
+        spaces=policy.banner.separator,
         hides=hides,
         offers=restore.offers,
         keyword_end=policy.replies.keyword_end,

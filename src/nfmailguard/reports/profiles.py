@@ -42,7 +42,8 @@ def row(policy: Policy) -> Row:
     rules, replies = policy.commands, policy.replies
     greeting, command = _GREETING.encode(), _COMMAND.encode()
     if policy.banner.rule is not BannerRule.NONE:
-        greeting = bytes(masked_banner(policy.banner, column, octet) for column, octet in enumerate(greeting))
+        pairs = zip(greeting, b"\0" + greeting, strict=False)
+        greeting = bytes(masked_banner(policy.banner, column, *pair) for column, pair in enumerate(pairs))
     if _COMMAND not in rules.allow and "*" not in rules.allow:
         command = masked_command(rules, len(command), len(command))
     return Row(

@@ -11,8 +11,11 @@ from nfmailguard.policy.model import BannerPolicy, BannerRule, CommandPolicy, Mu
 __all__ = ["masked_banner", "masked_command", "masked_keyword", "turned_ok"]
 
 
-def masked_banner(rules: BannerPolicy, column: int, value: int) -> int:
-    """What the octet at ``column`` of a greeting's line becomes: rules B40, B44, B51 and BASA."""
+def masked_banner(rules: BannerPolicy, column: int, value: int, before: int) -> int:
+    """What the byte at ``column`` of a greeting's line becomes: rules B40, B44, B51 and BASA.
+
+    ``before``: the byte before it, as it came.
+    """
     if column < 3:
         return value
     if column == 3:
@@ -22,8 +25,10 @@ def masked_banner(rules: BannerPolicy, column: int, value: int) -> int:
         return value if kept else ord("*")
     if rules.rule is BannerRule.B40:
         return b"SMTP/cmap ready".ljust(column, b"_")[column - 4]
-    if rules.rule is BannerRule.B51 and value in b"20":
-        return value
+    if rules.rule is BannerRule.B51:
+        # Cisco's `"2", "0" and "0 SPACE" characters`, read literally: so the published greeting (S-HVERA) has it.
+        zero_space = value == ord(" ") and before == ord("0") and rules.separator
+        return value if value in b"20" or zero_space else ord("*")
     return ord("*")
 
 

@@ -142,8 +142,10 @@ class Replies(Restoring):
             if number == 0:
                 action = self.report("banner.masked", False, line[0].offset)
             if action is Action.MASK:
+                text = self.text(line[:size])
                 for column, octet in enumerate(line[:size]):
-                    octet.become(masked_banner(self.policy.banner, column, octet.value))
+                    before = text[column - 1] if column else 0
+                    octet.become(masked_banner(self.policy.banner, column, octet.value, before))
         if number == 0:
             self.masked = self.came_masked = 0
         by_text = self.answers is Answers.ANYHOW and not self.refused(code) and not self.recovery

@@ -35,7 +35,12 @@ def banner_masked(text: bytes) -> bool:
 
 
 def keyword_masked(text: bytes, least: int) -> bool:
-    """Whether a line of an EHLO reply is what rule E1 leaves: X's, and a letter not before the ``least``-th."""
+    """Whether a line of an EHLO reply is what rule E1 leaves: X's, and a letter not before the ``least``-th.
+
+    A single X may be a keyword's: then the letter has to be the next one. ``250 OK`` becomes ``250 XB``.
+    """
+    if len(text) == 2:
+        return text == b"X" + bytes([ord("A") + least % 26])
     return 3 <= len(text) < _KEPT - 4 and not text[:-1].strip(b"X") and ord("A") + least <= text[-1] <= ord("Z")
 
 
