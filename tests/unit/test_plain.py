@@ -217,7 +217,7 @@ def test_replay_and_diagnose(named: Path, terminal: bool, options: list[str]) ->
     assert b"banner" in events.read_bytes()
     only_printable(events.read_text())
     assert ran("diagnose", str(path), *options, terminal=terminal).returncode == 0
-    for text in (RAW, b"postfix/smtp: said: unknown command XXXX " + RAW, b"postfix 220 ****" + RAW + b"\r\n" + RAW):
+    for text in (RAW, b"postfix/smtp: said: unknown command XXXX " + RAW, b'postfix 220 ****"' + RAW):
         path.write_bytes(text)
         assert ran("diagnose", str(path), *options, terminal=terminal).returncode in (1, 3)
         assert ran("replay", str(path), *options, terminal=terminal).returncode == 2

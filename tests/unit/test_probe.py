@@ -93,7 +93,7 @@ LOGS = {
         "masked-command",
     ),
     "small letters": ('Nov 25 mx postfix/smtpd[1]: 502 Error: command "xxxx" not recognized', "masked-command"),
-    "greeting": ("10:00:00 <<< 220 **********2******0*0 postfix", "starred-greeting"),
+    "greeting": ("10:00:00 <<< 220 **********2******0*0", "starred-greeting"),
     "keyword": ("10:00:00 smtpd: < 250-XXXXXXXA", "masked-keyword"),
 }
 

@@ -47,7 +47,7 @@ def translated(path: Path) -> object:
 def cisco(path: Path) -> object:
     try:
         with path.open("rb") as file:
-            return imported.read(at_most(file, imported.MOST_OCTETS, str(path)), str(path))
+            return imported.read([(str(path), at_most(file, imported.MOST_OCTETS, str(path)))])
     except OSError as error:
         raise ConfigError(str(error)) from error
 

@@ -61,23 +61,26 @@ def probe(context: click.Context, where: str, timeout: float, learn: bool, messa
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
-def diagnose(context: click.Context, file: Path, as_json: bool) -> None:
-    """Has a Mailguard been at work? Looks for its traces in a mail log or a capture.
+def diagnose(context: click.Context, files: tuple[Path, ...], as_json: bool) -> None:
+    """Has a Mailguard been at work? Looks for its traces in mail logs, firewall logs and captures.
 
-    FILE is a log of Postfix, Exim or sendmail, or a pcap. Exit code 0: none; 1: traces; 3: the
-    file tells nothing of mail.
+    FILE is a log of Postfix, Exim, sendmail, OpenSMTPD, qmail or Exchange, of a firewall, of
+    journald, a bounce, a transcript, or a pcap; packed with gzip, bzip2 or xz as well; "-" is
+    standard input. Several are read as one. Exit code 0: none; 1: traces; 3: only such as have
+    other causes, too, or the files tell nothing of mail.
 
     \b
-      nfmailguard diagnose /var/log/mail.log
+      nfmailguard diagnose /var/log/mail.log /var/log/mail.log.1.gz
+      journalctl -u 'postfix*' -o json | nfmailguard diagnose -
     """
     from nfmailguard.probe import traces
 
-    found = traces.read(file)
+    found = traces.read_all(files)
     if as_json:
-        print_json(found)
+        print_json(traces.as_json(found))
     else:
         from nfmailguard.reports import probed
         from nfmailguard.reports.console import Console

@@ -51,7 +51,8 @@ class Recovery:
     """One ``restore`` rule, ready to be applied.
 
     ``policy`` is what is applied to the dialogue besides. ``commands`` and ``replies`` are what is restored at
-    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0; ``spaces``: and the space after a 0.
+    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0;
+    ``spaces``: and the space after a 0.
     """
 
     policy: Policy

@@ -1,24 +1,28 @@
 """Traces of a Mailguard in what has been written down: mail logs and captures.
 
-Promises: each trace with the line, or the flow, it was found in; a file of any size in little
-memory. Logs of Postfix, Exim and sendmail have the words below. Does not know what is on a path now.
+Promises: each trace with the line, or the flow, it was found in; files of any size in little memory; what can have
+other causes is kept apart; on whose side the box stands is said where the log tells. Does not know what is on a
+path now.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from nfmailguard.errors import CaptureError
 from nfmailguard.plain import octets, printable
+from nfmailguard.probe import journal
+from nfmailguard.probe.signs import CLIENT, FIREWALL, KINDS, MAIL, SERVER, Sign, Speaker, signs, speaker
 
-__all__ = ["Trace", "Traces", "read"]
+__all__ = ["Trace", "Traces", "as_json", "read", "read_all"]
 
 _CAPTURES = (
     b"\xd4\xc3\xb2\xa1",
@@ -26,95 +30,43 @@ _CAPTURES = (
     b"\x4d\x3c\xb2\xa1",
     b"\xa1\xb2\x3c\x4d",
     b"\x0a\x0d\x0d\x0a",
-    b"\x1f\x8b",
 )
-_LONGEST = 8192  # octets of a line that are looked at
-_REFUSAL = re.compile(
-    r"unrecogni[sz]ed|unknown|invalid|not (?:recogni[sz]ed|implemented)|syntax error|command", re.IGNORECASE
-)
-_MASKED = re.compile(r"\b(?:X{4,}|x{4,})\b")
-_GIVEN_UP = re.compile(r"timeout|lost connection|timed out", re.IGNORECASE)
-_END = re.compile(r"end of data|end-of-message|after DATA\b", re.IGNORECASE)
-_WORKAROUND = re.compile(r"enabling PIX (?:<CRLF>\.<CRLF>|workarounds)")
-_FOR = re.compile(r" for \S+")
-_STARS = re.compile(r"[*20 ]{4,}")
-_GREETING = re.compile(r"\b220")
-_KEYWORD = re.compile(r"\b250[- ]X{2,}[A-Z]\b")
-
-
-def _then(first: re.Pattern[str], second: re.Pattern[str], text: str) -> str | None:
-    """From the first match of one to the next of the other; a line is read once, however often either begins."""
-    begun = first.search(text)
-    ended = second.search(text, begun.end()) if begun else None
-    return text[begun.start() : ended.end()] if begun and ended else None
-
-
-def _masked_command(text: str) -> str | None:
-    """X's and a refusal, in either order."""
-    masked, refused = _MASKED.search(text), _REFUSAL.search(text)
-    if masked is None or refused is None:
-        return None
-    return text[min(masked.start(), refused.start()) : max(masked.end(), refused.end())]
-
-
-def _starred(text: str) -> str | None:
-    """A 220 and stars, with nothing behind it but what masks leave."""
-    for run in _STARS.finditer(text):
-        stars = text.find("****", run.start(), run.end())
-        if stars < 0:
-            continue
-        if text[max(0, run.start() - 4) : run.start()] == "220-" and not text[: run.start() - 4][-1:].isalnum():
-            return text[run.start() - 4 : run.end()]
-        greeting = _GREETING.search(text, run.start(), stars)
-        if greeting:
-            return text[greeting.start() : run.end()]
-    return None
-
-
-def _keyword(text: str) -> str | None:
-    found = _KEYWORD.search(text)
-    return found[0] if found else None
-
-
-#: What a log says where a Mailguard has been at work, and what that means. All in time linear in the line.
-_SIGNS: tuple[tuple[str, Callable[[str], str | None], str], ...] = (
-    (
-        "postfix-workaround",
-        lambda text: _then(_WORKAROUND, _FOR, text),
-        "Postfix took the server's greeting for a PIX's",
-    ),
-    ("starred-greeting", _starred, "a greeting of stars"),
-    ("masked-command", _masked_command, "a server was sent X's for a command"),
-    ("masked-keyword", _keyword, "a line of an EHLO reply is masked"),
-    (
-        "cut-end-of-data",
-        lambda text: _then(_GIVEN_UP, _END, text),
-        "the end of a message was not answered; a PIX before 5.1 loses one cut between packets",
-    ),
-)
-#: Findings of a capture and what they mean.
-_FINDINGS = {
-    "upstream.banner_masked": "a greeting was masked before it reached the capture",
-    "upstream.command_masked": "a command was masked before it reached the capture",
-    "upstream.keyword_masked": "a line of an EHLO reply was masked before it reached the capture",
-}
-_MAIL = re.compile(r"postfix|exim|sendmail|sm-mta|smtpd?\b|<= |=> |stat=|status=", re.IGNORECASE)
+_MOST_PEERS = 10_000  # that are told apart
+_SHOWN_PEERS = 20
+_MOST_DETAILS = 100
+_FTP = re.compile(r"^\W{0,3}(?:Command:|ftp>|--->)? ?(?:USER|PASS|PASV|LIST|RETR|STOR) |\b331 |\bFTP\b", re.IGNORECASE)
+_SMTP = re.compile(r"\b(?:EHLO|HELO|MAIL FROM|RCPT TO)\b|^\S{0,80} ?250[ -]", re.IGNORECASE)
+_GREETING_LINE = re.compile(r"(?<![\w.-])220[ -]")
+_EXCHANGE_LOG = re.compile(r"#Log-type: SMTP (Receive|Send) Protocol Log")
+_ROLE_OF = {"Receive": SERVER, "Send": CLIENT}
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One kind: how often, where first, and what stood there."""
+    """One kind: how often, where first and last, and what stood there first.
+
+    ``side``: on whose the box is, "yours", "theirs" (that of ``peers``), or "unknown". ``peers_with``: how many
+    relays or clients show it, of ``peers_seen`` that are in the log. ``details``: what the kind counts apart.
+    """
 
     kind: str
     meaning: str
     count: int
     first: str
     shown: str
+    last: str = ""
+    sure: bool = True
+    side: str = "unknown"
+    peers_with: int = 0
+    peers_seen: int = 0
+    peers: tuple[str, ...] = ()
+    details: dict[str, int] = field(default_factory=dict)
+    advice: str = ""
 
 
 @dataclass(frozen=True)
 class Traces:
-    """``sure`` is false where every trace has other explanations, too; ``of_mail``: the file has to do with mail."""
+    """``kind``: "log", "capture" or "mixed"; ``of_mail``: the files have to do with mail."""
 
     file: str
     kind: str
@@ -123,22 +75,55 @@ class Traces:
 
     @property
     def exit_code(self) -> int:
-        if any(trace.kind != "cut-end-of-data" for trace in self.traces):
+        if any(trace.sure for trace in self.traces):
             return 1
         return 0 if self.of_mail and not self.traces else 3
 
 
 def read(path: Path) -> Traces:
     """CaptureError for a capture or a log that cannot be read."""
+    return read_all([path])
+
+
+def as_json(found: Traces) -> dict[str, Any]:
+    """What ``diagnose --json`` prints: keys stay, and new ones may come."""
+    return {**asdict(found), "exit_code": found.exit_code}
+
+
+def read_all(paths: Sequence[Path]) -> Traces:
+    """Several files as one, in their order; ``-`` is standard input."""
+    log = _Log(several=len(paths) > 1)
+    found: list[Trace] = []
+    kinds, of_mail = set(), False
+    for path in paths:
+        capture = _read(path, log)
+        kinds.add("capture" if capture else "log")
+        if capture:
+            of_mail |= capture.of_mail
+            found += capture.traces
+    of_mail |= log.of_mail
+    name = ", ".join(printable(str(path)) for path in paths)
+    return Traces(name, kinds.pop() if len(kinds) == 1 else "mixed", of_mail, (*log.result(), *found))
+
+
+def _read(path: Path, log: _Log) -> Traces | None:
+    """The traces of a capture; those of a log go into ``log``."""
     try:
+        if str(path) == "-":
+            given = journal.opened(io.BufferedReader(sys.stdin.buffer))  # type: ignore[arg-type]
+            if journal.plain_head(given).startswith(_CAPTURES):
+                raise CaptureError("-: a capture in a pipe; write it to a file")
+            log.file(path, given)
+            return None
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty()):
                 raise CaptureError(f"{path}: a device, no log")
             # A pipe is read once: what it begins with is looked at, and left where it is.
-            head = file.peek(4)[:4]
-            if not head.startswith(_CAPTURES):
-                return _log(path, file)
+            plain = journal.opened(file)
+            if not journal.plain_head(plain).startswith(_CAPTURES):
+                log.file(path, plain)
+                return None
             if not stat.S_ISREG(mode):
                 raise CaptureError(f"{path}: a capture in a pipe; write it to a file")
     except OSError as error:
@@ -146,32 +131,140 @@ def read(path: Path) -> Traces:
     return _capture(path)
 
 
-def _log(path: Path, file: BinaryIO) -> Traces:
-    counts: Counter[str] = Counter()
-    first: dict[str, tuple[str, str, str]] = {}
-    of_mail = False
-    number, begins = 1, True
-    while line := file.readline(_LONGEST):
-        if begins:  # no program's line is longer
-            text = line.decode("latin-1").rstrip("\n")
-            of_mail = of_mail or bool(_MAIL.search(text))
-            for kind in _kinds(text, number, first):
-                counts[kind] += 1
-        begins = line.endswith(b"\n")
-        number += begins
-    found = [Trace(kind, first[kind][0], counts[kind], *first[kind][1:]) for kind in first]
-    return Traces(printable(str(path)), "log", of_mail, tuple(found))
+class _Kind:
+    """One kind while the files are read."""
+
+    def __init__(self, where: str, shown: str) -> None:
+        self.count = 0
+        self.first = self.last = where
+        self.shown = octets(shown[:200].encode("latin-1", "replace"))
+        self.peers: dict[str, dict[str, None]] = {}  # by whose log it is
+        self.roles: dict[str, int] = {}
+        self.details: dict[str, int] = {}
 
 
-def _kinds(text: str, number: int, first: dict[str, tuple[str, str, str]]) -> set[str]:
-    kinds = set()
-    for kind, look, meaning in _SIGNS:
-        sign = look(text)
-        if sign:
-            kinds.add(kind)
-            shown = octets(sign[:120].encode("latin-1"))
-            first.setdefault(kind, (meaning, f"line {number}", shown))
-    return kinds
+class _Log:
+    """All log files, line by line."""
+
+    def __init__(self, *, several: bool) -> None:
+        self.of_mail = False
+        self._several = several
+        self._kinds: dict[str, _Kind] = {}
+        self._seen: dict[str, dict[str, None]] = {CLIENT: {}, SERVER: {}}
+
+    def file(self, path: Path, source: io.BufferedReader) -> None:
+        reader = _File(self, f"{printable(str(path))} " if self._several else "")
+        for number, text in journal.lines(source):
+            reader.line(number, text)
+        reader.close()
+
+    def peer(self, spoken: Speaker) -> None:
+        known = self._seen.get(spoken.role)
+        if known is not None and spoken.peer and len(known) < _MOST_PEERS:
+            known[spoken.peer] = None
+
+    def add(self, sign: Sign, where: str, spoken: Speaker) -> None:
+        one = self._kinds.setdefault(sign.kind, _Kind(where, sign.shown))
+        one.count += 1
+        one.last = where
+        one.roles[spoken.role] = one.roles.get(spoken.role, 0) + 1
+        if spoken.peer:
+            peers = one.peers.setdefault(spoken.role, {})
+            if len(peers) < _MOST_PEERS:
+                peers[spoken.peer] = None
+        if sign.detail and (sign.detail in one.details or len(one.details) < _MOST_DETAILS):
+            one.details[sign.detail] = one.details.get(sign.detail, 0) + 1
+
+    def result(self) -> list[Trace]:
+        return [self._trace(name, one) for name, one in self._kinds.items()]
+
+    def _trace(self, name: str, one: _Kind) -> Trace:
+        kind = KINDS[name]
+        role = max(one.roles, key=lambda role: one.roles[role])
+        peers = one.peers.get(role, {})
+        seen = len(peers | self._seen.get(role, {})) if role in self._seen else 0
+        return Trace(
+            name,
+            kind.meaning,
+            one.count,
+            one.first,
+            one.shown,
+            one.last,
+            kind.sure,
+            _side(role, len(peers), seen),
+            len(peers),
+            seen,
+            tuple(printable(peer) for peer in list(peers)[:_SHOWN_PEERS]),
+            {octets(detail.encode("latin-1", "replace")): count for detail, count in one.details.items()},
+            kind.advice,
+        )
+
+
+def _side(role: str, showing: int, seen: int) -> str:
+    """A box that all who are spoken with show stands beside us; one that some show, beside them."""
+    if role == FIREWALL:
+        return "yours"
+    if not showing or seen < 2:
+        return "unknown"
+    return "yours" if showing == seen else "theirs"
+
+
+class _File:
+    """One log file. A greeting of stars counts when all of it is seen, and where no FTP is spoken."""
+
+    def __init__(self, log: _Log, prefix: str) -> None:
+        self.log = log
+        self.prefix = prefix
+        self.role = ""
+        self.ftp = self.smtp = False
+        self.begun: tuple[Sign, str, Speaker] | None = None  # a greeting that goes on
+        self.starred: list[tuple[Sign, str, Speaker]] = []
+        self.more_stars = 0
+
+    def line(self, number: int, text: str) -> None:
+        self.log.of_mail = self.log.of_mail or MAIL.search(text) is not None
+        self.ftp = self.ftp or _FTP.search(text) is not None
+        self.smtp = self.smtp or _SMTP.search(text) is not None
+        header = _EXCHANGE_LOG.search(text) if text[:1] == "#" else None
+        if header:
+            self.role = _ROLE_OF[header[1]]
+        spoken = speaker(text)
+        if not spoken.role and self.role:
+            spoken = Speaker(self.role, spoken.peer)
+        self.log.peer(spoken)
+        where = f"{self.prefix}line {number}"
+        starred = False
+        for sign in signs(text):
+            if sign.kind == "starred-greeting":
+                starred = True
+                self._greeting(sign, where, spoken)
+            else:
+                self.log.add(sign, where, spoken)
+        if self.begun is not None and not starred and _GREETING_LINE.search(text):
+            self.begun = None  # its other lines have words: decoration
+
+    def _greeting(self, sign: Sign, where: str, spoken: Speaker) -> None:
+        if sign.shown.startswith("220-"):
+            self.begun = self.begun or (sign, where, spoken)
+            return
+        self._take(self.begun or (sign, where, spoken))
+        self.begun = None
+
+    def _take(self, greeting: tuple[Sign, str, Speaker]) -> None:
+        if len(self.starred) < _MOST_PEERS:
+            self.starred.append(greeting)
+        else:
+            self.more_stars += 1
+
+    def close(self) -> None:
+        if self.begun is not None:
+            self._take(self.begun)
+        if self.ftp and not self.smtp:
+            return
+        for greeting in self.starred:
+            self.log.add(*greeting)
+        for _ in range(self.more_stars):
+            self.log.add(*self.starred[-1])
 
 
 def _capture(path: Path) -> Traces:
@@ -183,8 +276,7 @@ def _capture(path: Path) -> Traces:
 
     rules = config.load(None, mode="monitor", profile="rfc821").flow_rules()
     engine = Engine(rules)
-    counts: Counter[str] = Counter()
-    first: dict[str, tuple[str, str]] = {}
+    found: dict[str, _Kind] = {}
     dialogues = 0
 
     def drain() -> None:
@@ -193,13 +285,14 @@ def _capture(path: Path) -> Traces:
             for record in map(Record.of, records):
                 dialogues += record.kind in (RecordKind.COMMAND, RecordKind.REPLY)
                 name = FINDINGS[record.finding].name if record.kind == RecordKind.FINDING else ""
-                if name in _FINDINGS:
-                    counts[name] += 1
+                if name in KINDS:
                     ends = (
                         f"{address_text(record.family, record.client)} port {record.client_port} to"
                         f" {address_text(record.family, record.server)}"
                     )
-                    first.setdefault(name, (ends, octets(record.before[:120])))
+                    one = found.setdefault(name, _Kind(ends, record.before.decode("latin-1")))
+                    one.count += 1
+                    one.last = ends
 
     capture = CaptureFile(engine, path, None, drain=drain)
     try:
@@ -208,5 +301,7 @@ def _capture(path: Path) -> Traces:
         drain()
     finally:
         capture.close()
-    found = [Trace(name, _FINDINGS[name], counts[name], *where) for name, where in first.items()]
-    return Traces(printable(str(path)), "capture", dialogues > 0, tuple(found))
+    traces = [
+        Trace(name, KINDS[name].meaning, one.count, one.first, one.shown, one.last) for name, one in found.items()
+    ]
+    return Traces(printable(str(path)), "capture", dialogues > 0, tuple(traces))

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nfmailguard.plain import block, printable
-from nfmailguard.probe.traces import Traces
+from nfmailguard.probe.traces import Trace, Traces
 from nfmailguard.probe.verdict import Verdict
 
 __all__ = ["render", "render_traces"]
@@ -42,19 +42,42 @@ def render(verdict: Verdict, message: str, console: Console) -> None:
         console.print(message, markup=False, highlight=False, soft_wrap=True, end="")
 
 
+#: Who the peers of a trace are, and what it says of where the box stands.
+_SIDES = {
+    "yours": "all of them in the log ({with_} of {seen}) show it: the box is on your side of the path",
+    "theirs": "{with_} of {seen} in the log show it: the box is on their side ({peers})",
+}
+_ALONE = "only {peers} is in the log: it does not tell on whose side the box is"
+
+
+def _where(trace: Trace) -> str:
+    if trace.kind == "firewall-log":
+        return "the log is that of your own firewall"
+    peers = ", ".join(trace.peers[:5]) + (", ..." if len(trace.peers) > 5 else "")
+    if trace.side in _SIDES:
+        return _SIDES[trace.side].format(with_=trace.peers_with, seen=trace.peers_seen, peers=peers)
+    return _ALONE.format(peers=peers) if peers else ""
+
+
 def render_traces(found: Traces, console: Console) -> None:
-    """A table of traces, or that there are none."""
+    """Each trace with where it stands and on whose side the box is; or that there are none."""
     if not found.traces:
         text = "no trace of a Mailguard" if found.of_mail else "tells nothing of mail"
         console.print(f"{found.file}: {text}", markup=False, highlight=False, soft_wrap=True)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("trace", "times", "first", "there"):
+    for title in ("trace", "times", "first", "text"):
         table.add_column(title, overflow="fold")
     for trace in found.traces:
-        table.add_row(*(Text(printable(text)) for text in (trace.meaning, str(trace.count), trace.first, trace.shown)))
+        meaning = trace.meaning if trace.sure else f"{trace.meaning} (may have other causes)"
+        cells = (meaning, str(trace.count), trace.first, trace.shown)
+        table.add_row(*(Text(printable(text)) for text in cells))
     console.print(table)
+    for trace in found.traces:
+        said = [_where(trace), *(f"{what}: {count}" for what, count in trace.details.items()), trace.advice]
+        for text in filter(None, said):
+            console.print(f"{trace.kind}: {text}", markup=False, highlight=False, soft_wrap=True)
     if found.exit_code == 3:
-        console.print("This can have other causes; `nfmailguard probe HOST` asks the path itself.", highlight=False)
+        console.print("None of this is sure; `nfmailguard probe HOST` asks the path itself.", highlight=False)
     else:
         console.print("`nfmailguard probe HOST` names the box, and what its owner can do.", highlight=False)

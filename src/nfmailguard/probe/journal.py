@@ -1,0 +1,114 @@
+"""Lines of text files of any kind: plain, packed, of journald and other loggers that write JSON.
+
+Promises: a file of any size in little memory, a line of any length in bounded time; what is damaged is read as far
+as it goes. Does not know what a line means.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+__all__ = ["lines", "opened", "plain_head"]
+
+#: Bytes of a line that are read, and characters that are looked at.
+_LONGEST = 1 << 16
+_LOOKED_AT = 8192
+_PACKED: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+_WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_TEXTS = ("MESSAGE", "log", "message", "msg")
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+
+
+def opened(file: io.BufferedReader) -> io.BufferedReader:
+    """The file itself, or what is packed in it."""
+    head = file.peek(8)[:8]
+    for magic, unpack in _PACKED:
+        if head.startswith(magic):
+            return io.BufferedReader(unpack(file))
+    return file
+
+
+def plain_head(file: io.BufferedReader) -> bytes:
+    """What it begins with; nothing where that cannot be read."""
+    try:
+        return file.peek(8)[:8]
+    except _DAMAGED:
+        return b""
+
+
+def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
+    """Each line's number and its text; of an object of JSON the text of its message."""
+    source: BinaryIO = file
+    head = plain_head(file)
+    if head[:2] in _WIDE:
+        source = _recoded(file)
+    number, begins = 1, True
+    while True:
+        try:
+            line = source.readline(_LONGEST)
+        except _DAMAGED:
+            return
+        if not line:
+            return
+        if begins:  # no program's line is longer
+            yield number, _text(line.rstrip(b"\n"))[:_LOOKED_AT]
+        begins = line.endswith(b"\n")
+        number += begins
+
+
+def _recoded(file: io.BufferedReader) -> BinaryIO:
+    """UTF-16, as PowerShell writes it, as UTF-8."""
+    return io.BufferedReader(_Recoder(file))
+
+
+class _Recoder(io.RawIOBase):
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            octets = self._file.read(1 << 14)
+            self._ready = self._decoder.decode(octets, final=not octets).encode()
+            if not octets and not self._ready:
+                return 0
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+
+def _text(line: bytes) -> str:
+    if line[:1] == b"{" and line.rstrip()[-1:] == b"}":
+        try:
+            return _message(json.loads(line))
+        except (ValueError, RecursionError):
+            pass
+    return line.decode("latin-1")
+
+
+def _message(entry: Any) -> str:
+    """What was logged, behind the program's name (systemd.journal-fields(7))."""
+    if not isinstance(entry, dict):
+        return ""
+    if "event_type" in entry:
+        return ""  # an event, of ours or of Suricata's: what it saw, not what a mail server wrote
+    for key in _TEXTS:
+        if key in entry:
+            text = entry[key]
+            if isinstance(text, list):  # bytes that are no UTF-8
+                text = bytes(part & 0xFF for part in text if isinstance(part, int)).decode("latin-1")
+            program, pid = entry.get("SYSLOG_IDENTIFIER", ""), entry.get("_PID") or entry.get("SYSLOG_PID") or "0"
+            return f"{program}[{pid}]: {text}" if program else str(text)
+    return ""
