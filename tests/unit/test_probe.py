@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from nfmailguard.cli import cli
 from nfmailguard.policy.load import load_profile, profile_names
-from nfmailguard.probe import traces, verdict
+from nfmailguard.probe import traces
+from nfmailguard.probe.families import UNKNOWN, family_of
 from nfmailguard.probe.features import contradictions, observe
 from nfmailguard.probe.talk import NONSENSE, Answer, Talk
 from tests.support.captures import RAW, START, Frame, pcap
@@ -70,9 +71,10 @@ def test_greetings_leave_those_profiles_that_make_them(greeting: str, banner: st
 
 def test_every_profile_has_a_family_and_a_remedy() -> None:
     for name in profile_names():
-        label, lines = verdict.family_of(name)
-        assert label
-        assert lines or name == "rfc821"
+        family = family_of(name)
+        assert family is not UNKNOWN
+        assert family.off or name == "rfc821"
+    assert family_of("acme") is UNKNOWN, "a profile of the operator's own"
 
 
 LOGS = {

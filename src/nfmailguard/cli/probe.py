@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nfmailguard.cli.common import cli, echo_text, json_option, print_json
+from nfmailguard.cli.common import cli, echo, echo_text, json_option, print_json
 
 __all__: list[str] = []
 
@@ -27,36 +27,66 @@ def _ends(where: str) -> tuple[str, int]:
 @cli.command()
 @click.argument("where", metavar="HOST[:PORT]")
 @click.option("--timeout", type=click.FloatRange(1, 600), default=30.0, show_default=True, help="Seconds for a reply.")
+@click.option("--ports/--no-ports", default=True, help="Compare port 25 with 587 and 465 of the same host.")
+@click.option("--from", "namespace", metavar="NAMESPACE", help="Ask from this network namespace, too, and compare.")
+@click.option(
+    "--with",
+    "results",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with what `probe --json` printed elsewhere.",
+)
 @click.option("--learn", is_flag=True, help="Print what the server says as a [[restore.server]], and judge nothing.")
 @click.option("--message", is_flag=True, help="Print only the message to the firewall's owner.")
 @json_option
 @click.pass_context
-def probe(context: click.Context, where: str, timeout: float, learn: bool, message: bool, as_json: bool) -> None:
+def probe(
+    context: click.Context,
+    where: str,
+    timeout: float,
+    ports: bool,
+    namespace: str | None,
+    results: tuple[Path, ...],
+    learn: bool,
+    message: bool,
+    as_json: bool,
+) -> None:
     """Is there a Mailguard-like box on the path to a mail server, and which?
 
-    Three connections to that host alone, commands no server minds, no mail. Exit code 0: nothing
-    found; 1: found; 3: could not tell.
+    Ask from where mail would come: for your own server from outside your network, for another
+    one from your mail server. Three connections to each address of the host, and for port 25 one
+    to each of 587 and 465; commands no server minds, no mail. Exit code 0: nothing found; 1:
+    found; 3: could not tell.
 
     \b
       nfmailguard probe mail.example.com
-      nfmailguard probe [2001:db8::25]:25 --json
+      nfmailguard probe [2001:db8::25]:25 --json > here.json
+      nfmailguard probe mail.example.com --with there.json
     """
-    from nfmailguard.probe import verdict
+    from nfmailguard.probe import compare, verdict
+    from nfmailguard.probe.letter import letter
 
     host, port = _ends(where)
     if learn:
         echo_text(verdict.learned(host, port, timeout))
         return
-    found = verdict.examine(host, port, timeout)
+    vantages = [compare.of_result(path) for path in results]
+    if namespace is not None:
+        vantages.append(compare.from_namespace(namespace, where, timeout))
+    found = verdict.examine_all(host, port, timeout, ports=ports and port == 25, vantages=vantages)
     if as_json:
         print_json(verdict.as_json(found))
     elif message:
-        echo_text(verdict.remedy(found))
+        text = letter(found)
+        echo_text(text)
+        if not text:
+            echo(f"{where}: nothing is sure enough for a message", err=True)
     else:
         from nfmailguard.reports import probed
         from nfmailguard.reports.console import Console
 
-        probed.render(found, verdict.remedy(found), Console())
+        probed.render(found, letter(found), Console())
     context.exit(found.exit_code)
 
 

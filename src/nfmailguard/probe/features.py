@@ -38,6 +38,8 @@ class Features:
     keywords: frozenset[str] | None = None
     masked_keywords: int = 0
     starttls: str | None = None
+    #: Of TLS: "offered", "stripped", "absent" as far as this path shows, None: not asked.
+    tls: str | None = None
     bypass: bool | None = None
     cut: bool | None = None
 
@@ -45,7 +47,7 @@ class Features:
     def positive(self) -> list[str]:
         """What no server does by itself."""
         found = []
-        if self.banner not in (None, "clear"):
+        if self.banner not in (None, "clear", "decorated"):
             found.append("the greeting is masked")
         if self.letter:
             found.append(f"verbs become {self.letter * 4}")
@@ -78,13 +80,16 @@ def _fate(command: str, answer: Answer | None, noop: Answer | None, nonsense: An
 
 
 def _banner(greeting: Answer) -> str:
-    if len(greeting.lines) > 1 and any("*" in line for line in greeting.lines):
-        return "stars"
-    text = greeting.texts[-1].encode("latin-1")
+    texts = [text.encode("latin-1") for text in greeting.texts]
+    if len(texts) > 1 and any(b"*" in text for text in texts):
+        return "stars" if all(banner_masked(text) or not text.strip(b"*") for text in texts) else "decorated"
+    text = texts[-1]
     if not banner_masked(text) and not (set(text) <= set(b"*") and b"*" in text):
         return "clear"
     if text.startswith(b"SMTP"):
         return "cmap"
+    if re.search(rb"(?<!0) ", text):
+        return "decorated"  # rule B51 keeps a space after a 0 alone (S-HVERA), the others none
     return "stars but 2 and 0" if re.search(rb"[20]", text) else "stars"
 
 
@@ -98,6 +103,9 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
         fates[command], letter = _fate(command, answers.get(command), noop, nonsense)
         letters.append(letter)
     ehlo = answers.get("EHLO")
+    if ehlo is not None and ehlo.code == 250 and len(ehlo.lines) > 1:
+        # No box that makes NOOP of commands lets EHLO through: this server says the same to all of them.
+        fates = {command: None if fate == NOOP else fate for command, fate in fates.items()}
     keywords, masked = None, 0
     ehlo_fate: str | None = None
     if ehlo is not None and ehlo.code == 250 and len(ehlo.lines) > 1:
@@ -125,13 +133,27 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
         keywords=keywords,
         masked_keywords=masked,
         starttls=fates["STARTTLS"],
+        tls=_tls(keywords, ehlo, answers.get("STARTTLS"), fates["STARTTLS"]),
         bypass=bypass if fates[NONSENSE] not in (None, PASSED) else None,
         cut=noop.code == 250 and cut.code >= 500 if cut is not None and noop is not None else None,
     )
 
 
+def _tls(keywords: frozenset[str] | None, ehlo: Answer | None, asked: Answer | None, fate: str | None) -> str | None:
+    """Whether STARTTLS is offered, was removed on the way, or is not there as far as can be seen from here."""
+    if keywords is None or ehlo is None:
+        return None
+    if "STARTTLS" in keywords:
+        return "offered"
+    masked = any(re.fullmatch(r"X{7}[A-Z]", text) for text in ehlo.texts[1:])
+    if masked or fate in (MASKED, NOOP, OK) or (asked is not None and asked.code == 220):
+        return "stripped"
+    return "absent"
+
+
 _BANNERS = {
     "clear": (BannerRule.NONE,),
+    "decorated": (BannerRule.NONE,),
     "cmap": (BannerRule.B40,),
     "stars": (BannerRule.B44, BannerRule.B51, BannerRule.BASA),
     "stars but 2 and 0": (BannerRule.B51,),

@@ -7,6 +7,7 @@ address tried. Does not know what an answer means.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Self
 
 from nfmailguard.errors import NfmailguardError
 
-__all__ = ["NONSENSE", "Answer", "ProbeError", "Session", "converse", "data_first"]
+__all__ = ["NONSENSE", "Answer", "ProbeError", "Session", "Talk", "addresses_of", "converse", "data_first"]
 
 #: A command that no server knows, of Cisco's own test of the feature; not a word a filter looks for.
 NONSENSE = "goodmorning"
@@ -47,16 +48,31 @@ class Answer:
         return "\n".join(self.lines)
 
 
-class Session:
-    """One connection; ``said`` is all of it, for the evidence."""
+def addresses_of(host: str, port: int) -> list[str]:
+    """The addresses of a host, in the order this machine would try them; ProbeError where there is none."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ProbeError(f"{host} port {port}: {getattr(error, 'strerror', None) or error}") from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
+
+class Session:
+    """One connection; ``said`` is all of it, for the evidence. ``wrapped``: TLS from the first byte (port 465)."""
+
+    def __init__(self, host: str, port: int, timeout: float, *, wrapped: bool = False) -> None:
         self.said: list[tuple[str, Answer]] = []
         try:
             self._socket = socket.create_connection((host, port), timeout=timeout)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if wrapped:
+                # Whoever it is: what is said is asked, no secret is told, and no certificate is looked at.
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                self._socket = context.wrap_socket(self._socket)
         except OSError as error:
             raise ProbeError(f"{host} port {port}: {error.strerror or error}") from error
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.source = str(self._socket.getsockname()[0])
         self._where = f"{host} port {port}"
         self._timeout = timeout
         self._buffer = b""
@@ -121,17 +137,18 @@ class Session:
 
 @dataclass
 class Talk:
-    """What the connections gave, by what was asked."""
+    """What the connections gave, by what was asked. ``source``: the address they came from."""
 
     greeting: Answer
     answers: dict[str, Answer] = field(default_factory=dict)
     said: list[tuple[str, Answer]] = field(default_factory=list)
+    source: str = ""
 
 
 def converse(host: str, port: int, timeout: float) -> Talk:
     """The first two connections: greeting, EHLO or else HELO, and verbs that only some boxes let through."""
     with Session(host, port, timeout) as session:
-        talk = Talk(session.greeting)
+        talk = Talk(session.greeting, source=session.source)
         talk.said = session.said
         if session.greeting.code != 220:
             return talk

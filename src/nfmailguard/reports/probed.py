@@ -16,30 +16,46 @@ __all__ = ["render", "render_traces"]
 
 def render(verdict: Verdict, message: str, console: Console) -> None:
     """The verdict in a line, why, what it means, and the message to its owner."""
-    where = f"{verdict.host} port {verdict.port}"
-    if verdict.found is None:
-        console.print(Text(f"{where}: could not tell", style="bold yellow"))
-    elif not verdict.found:
-        console.print(Text(f"{where}: nothing found", style="bold green"))
-        return
-    else:
-        console.print(Text(f"{where}: {verdict.family}", style="bold red") + Text(f", surety {verdict.sure}"))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = {
-        "seen": "\n".join(verdict.evidence),
-        "profiles": ", ".join(verdict.candidates),
-        "breaks": ", ".join(verdict.breaks),
-        "restore": verdict.restore,
-    }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, Text(block(value)))
-    console.print(table)
+    _render_one(verdict, console)
+    for other in verdict.others:
+        _render_one(other, console)
     if message:
         console.print("\nTo the owner of that firewall:\n", style="bold")
         console.print(message, markup=False, highlight=False, soft_wrap=True, end="")
+
+
+def _render_one(verdict: Verdict, console: Console) -> None:
+    address = f" [{verdict.address}]" if verdict.address not in ("", verdict.host) else ""
+    where = f"{verdict.host}{address} port {verdict.port}"
+    if verdict.found is None:
+        console.print(Text(f"{where}: could not tell", style="bold yellow"))
+    elif not verdict.found:
+        doubt = "" if verdict.sure == "high" else f", certainty {verdict.sure}"
+        console.print(Text(f"{where}: nothing found", style="bold green") + Text(doubt))
+    else:
+        console.print(Text(f"{where}: {verdict.family}", style="bold red") + Text(f", certainty {verdict.sure}"))
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    tls = {"stripped": "STARTTLS was stripped on the way", "absent": "STARTTLS is not offered"}
+    rows = {
+        "seen": "\n".join(verdict.evidence),
+        "TLS": tls.get(verdict.tls or "", "") if verdict.found is not False else "",
+        "profiles": ", ".join(verdict.candidates),
+        "odd": f"the server answers otherwise than expected: {', '.join(verdict.conflicts)}"
+        if verdict.conflicts
+        else "",
+        "breaks": ", ".join(verdict.breaks),
+        "restore": verdict.restore,
+        "whose": verdict.where,
+    }
+    if verdict.found and (verdict.sure == "low" or len(verdict.families) > 1):
+        rows |= {f"on {family.product}": "\n".join(family.off) for family in verdict.families if family.off}
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, Text(block(value)))
+    if table.row_count:
+        console.print(table)
 
 
 #: Who the peers of a trace are, and what it says of where the box stands.
