@@ -6,11 +6,9 @@ a Config that came out of ``load`` can be run. Does not touch the system.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.events import targets
-from nfmailguard.policy.load import parse_value
+from nfmailguard.policy.load import built, meant, parse_value
 from nfmailguard.policy.model import CONDITIONS
 from nfmailguard.reading import toml_of
 from nfmailguard.settings import Config, Driver, Gateway, Hook, Log, Queue, RestoreServer, Restoring, Rule, network
@@ -51,15 +49,14 @@ def load(
         "queue": {"numbers": queue, "driver": driver},
     }
     flags["gateway"] |= {"dry_run": dry_run or None, "faithful": faithful or None}
-    problems = [*_apply_overrides(table, overrides), *_unknown(table, Config, "")]
+    problems = _apply_overrides(table, overrides)
     for section, values in flags.items():
         given = {key: value for key, value in values.items() if value is not None}
         if given and isinstance(table.setdefault(section, {}), dict):
             table[section] |= given
-    config = None if problems else _convert(table, problems)
-    if config is not None:
-        problems += _problems(config)
-    if problems or config is None:
+    config: Config = built(table, Config, "", problems)
+    problems += _problems(config)
+    if problems:
         told = [f"{where}: {problem}" for problem in problems[:_MOST_PROBLEMS]]
         more = len(problems) - len(told)
         raise ConfigError(*told, *([f"{where}: and {more} more"] if more else []))
@@ -85,59 +82,13 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
         elif section in ("policy", "rule") or section not in _fields(Config):
             table.setdefault("policy", {})[key.strip().removeprefix("policy.")] = value.strip()
         elif name not in fields:
-            problems.append(f"--set {key}: no such key{_meant(name, fields)}")
+            problems.append(f"--set {key}: no such key{meant(name, fields)}")
         else:
             try:
                 table.setdefault(section, {})[name] = parse_value(value.strip(), fields[name], f"--set {key}")
             except ConfigError as error:
                 problems.append(str(error))
     return problems
-
-
-def _meant(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name[:80], known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(known)}"
-
-
-def _unknown(table: Mapping[str, Any], kind: Any, prefix: str) -> list[str]:
-    """Keys no struct has, with what was probably meant."""
-    fields = _fields(kind)
-    problems = []
-    for key, value in table.items():
-        if key not in fields:
-            problems.append(f"{prefix}{key}: no such key{_meant(key, fields)}")
-        elif isinstance(value, dict) and _fields(fields[key]):
-            problems += _unknown(value, fields[key], f"{prefix}{key}.")
-        elif isinstance(value, list) and _fields(item := next(iter(typing.get_args(fields[key])), None)):
-            for number, part in enumerate(value, start=1):
-                if isinstance(part, dict):
-                    problems += _unknown(part, item, f"{prefix}{key} {number}: ")
-    return problems
-
-
-def _lists(value: Any, kind: Any) -> Any:
-    """One thing where a list may stand is a list of one."""
-    if typing.get_origin(kind) is tuple:
-        values = value if isinstance(value, list | tuple) else [value]
-        return [_lists(item, typing.get_args(kind)[0]) for item in values]
-    fields = _fields(kind)
-    if fields and isinstance(value, dict):
-        return {key: _lists(item, fields[key]) if key in fields else item for key, item in value.items()}
-    return value
-
-
-def _convert(table: dict[str, Any], problems: list[str]) -> Config | None:
-    # msgspec stops at the first mistake, so each section is tried by itself.
-    sections: dict[str, Any] = {}
-    for section, kind in _fields(Config).items():
-        if section not in table:
-            continue
-        try:
-            sections[section] = msgspec.convert(_lists(table[section], kind), kind)
-        except msgspec.ValidationError as error:
-            message, _, at = str(error).partition(" - at `$")
-            problems.append(f"{section}{at.rstrip('`')}: {message[0].lower()}{message[1:]}")
-    return None if problems else Config(**sections)
 
 
 def _problems(config: Config) -> list[str]:

@@ -60,8 +60,12 @@ def test_every_profile_is_named(topology: Topology, tmp_path: Path, profile: str
     with MailServer(topology, tmp_path / "mail"), Gateway(topology, tmp_path / "gateway", *gateway):
         code, found = probed(topology, "--json")
     assert code == 1
-    assert found["family"] == family_of(profile).label
     assert profile in found["candidates"]
+    if profile == "ios-esmtp":  # an ASA with `no mask-banner` looks the same, to a server that repeats in capitals
+        assert family_of(profile).label in found["family"]
+        assert found["sure"] == "medium"
+        return
+    assert found["family"] == family_of(profile).label
     assert found["sure"] == "high"
     assert found["evidence"]
     assert profile == "rfc821" or found["remedy"][-1] in found["message"]

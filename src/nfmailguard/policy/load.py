@@ -6,9 +6,10 @@ the key and what is legal. Does not know configurations or flows.
 
 from __future__ import annotations
 
+import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from importlib import resources
 from pathlib import Path
@@ -21,8 +22,9 @@ from nfmailguard.plain import printable
 from nfmailguard.policy.model import CONDITION_OF, FINDING_INDEX, FINDINGS, Action, Policy
 from nfmailguard.reading import text_of, toml
 
-__all__ = ["load_profile", "override", "parse_value", "profile_names", "profile_text"]
+__all__ = ["built", "load_profile", "meant", "override", "parse_value", "profile_names", "profile_text"]
 
+_MOST_PROBLEMS = 50  # that are told
 _TRUE = frozenset({"yes", "true", "on", "1"})
 _FALSE = frozenset({"no", "false", "off", "0"})
 
@@ -55,48 +57,88 @@ def load_profile(name: str) -> Policy:
 
 
 def _policy(table: dict[str, Any], where: str) -> Policy:
-    try:
-        policy = msgspec.convert(table, Policy)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    problem = _problem(policy)
-    if problem:
-        raise ConfigError(f"{where}: {problem}")
+    problems: list[str] = []
+    policy: Policy = built(table, Policy, "", problems)
+    problems += (*_problems_of_actions(policy), *_problems_of_words(policy), *_problems_of_limits(policy))
+    if problems:
+        raise ConfigError(*(f"{where}: {problem}" for problem in problems[:_MOST_PROBLEMS]))
     return policy
 
 
-def _problem(policy: Policy) -> str | None:
-    """What the types cannot say, or None."""
-    return _problem_of_actions(policy) or _problem_of_words(policy) or _problem_of_limits(policy)
+def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    """``value`` of TOML as ``kind``. What is wrong goes into ``problems``, a line each, and is left out."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        given: dict[str, Any] = {}
+        for key, part in value.items():
+            at = f"{where} {key}" if where.endswith(":") else f"{where}.{key}".lstrip(".")
+            if key not in fields:
+                problems.append(f"{at}: no such key{meant(key, fields)}")
+                continue
+            before = len(problems)
+            made = built(part, fields[key].type, at, problems)
+            if len(problems) == before or made is not None:
+                given[fields[key].name] = made
+        missing = [field.name for field in fields.values() if field.required and field.name not in given]
+        if missing:
+            problems.append(f"{where or 'profile'}: no {', '.join(missing)}")
+        return kind(**given, **dict.fromkeys(missing, ""))
+    inner = (typing.get_args(kind) or (None,))[0]
+    if typing.get_origin(kind) is tuple and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+        parts = value if isinstance(value, list | tuple) else [value]
+        return tuple(built(part, inner, f"{where} {number}:", problems) for number, part in enumerate(parts, start=1))
+    try:
+        return msgspec.convert(lists(value, kind), kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        of = next(
+            (part for part in (kind, *typing.get_args(kind)) if isinstance(part, type) and issubclass(part, Enum)), None
+        )
+        if of is not None and "enum value" in message:
+            message = f"{message.rpartition('enum value ')[2]}; one of {', '.join(str(member.value) for member in of)}"
+        problems.append(f"{where.rstrip(':')}{place.rstrip('`')}: {message[0].lower()}{message[1:]}")
+        return None
 
 
-def _problem_of_actions(policy: Policy) -> str | None:
+def meant(name: str, known: Mapping[str, Any]) -> str:
+    """What was probably meant by a key that is none."""
+    close = difflib.get_close_matches(name[:80], known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(known)}"
+
+
+def lists(value: Any, kind: Any) -> Any:
+    """One thing where a list may stand is a list of one."""
+    if typing.get_origin(kind) is tuple:
+        values = value if isinstance(value, list | tuple) else [value]
+        return [lists(item, typing.get_args(kind)[0]) for item in values]
+    return value
+
+
+def _problems_of_actions(policy: Policy) -> Iterator[str]:
+    """What the types cannot say, here and in the next two."""
     for name, action in policy.actions.items():
         if name not in FINDING_INDEX or name == "none":
-            return f"actions.{name}: no such finding; they are {', '.join(spec.name for spec in FINDINGS[1:])}"
-        if name in CONDITION_OF:
-            return f"actions.{name}: decided by [on] {CONDITION_OF[name].name}"
-        legal = FINDINGS[FINDING_INDEX[name]].actions
-        if action not in legal:
-            return f"actions.{name}: {action} is not possible here; one of {', '.join(legal)}"
-    return None
+            yield f"actions.{name}: no such finding; they are {', '.join(spec.name for spec in FINDINGS[1:])}"
+        elif name in CONDITION_OF:
+            yield f"actions.{name}: decided by [on] {CONDITION_OF[name].name}"
+        elif action not in (legal := FINDINGS[FINDING_INDEX[name]].actions):
+            yield f"actions.{name}: {action} is not possible here; one of {', '.join(legal)}"
 
 
-def _problem_of_words(policy: Policy) -> str | None:
+def _problems_of_words(policy: Policy) -> Iterator[str]:
     if policy.commands.letter not in ("X", "x"):
-        return f"commands.letter: {policy.commands.letter!r}; X or x"
+        yield f"commands.letter: {policy.commands.letter!r}; X or x"
     for key, words in (("commands.allow", policy.commands.allow), ("replies.keywords", policy.replies.keywords)):
         for word in words:
             if word != "*" and not (word.isascii() and word.isprintable() and " " not in word and 0 < len(word) <= 24):
-                return f"{key}: {word!r} is no word of 1 to 24 printable ASCII characters"
+                yield f"{key}: {word!r} is no word of 1 to 24 printable ASCII characters"
     texts = (("address.characters", policy.address.characters), ("replies.keyword_end", policy.replies.keyword_end))
     for key, characters in texts:
         if not all(ord(character) < 128 and character not in "\r\n" for character in characters):
-            return f"{key}: ASCII characters other than CR and LF only"
-    return None
+            yield f"{key}: ASCII characters other than CR and LF only"
 
 
-def _problem_of_limits(policy: Policy) -> str | None:
+def _problems_of_limits(policy: Policy) -> Iterator[str]:
     limits = {
         "commands.line_length": policy.commands.line_length,
         "commands.secret_length": policy.commands.secret_length,
@@ -112,8 +154,7 @@ def _problem_of_limits(policy: Policy) -> str | None:
     }
     for key, value in limits.items():
         if value is not None and not 0 < value < 2**31:
-            return f"{key}: {value}; a positive number, or none"
-    return None
+            yield f"{key}: {value}; a positive number, or none"
 
 
 def parse_value(text: str, kind: Any, key: str) -> Any:
@@ -135,7 +176,7 @@ def parse_value(text: str, kind: Any, key: str) -> Any:
         return text.lower() in _TRUE
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
-        return tuple(parse_value(part.strip(), inner, key) for part in text.split(",") if part.strip())
+        return tuple(parse_value(part, inner, key) for part in _parts(text, key))
     if kind in (int, float):
         try:
             return kind(text.replace("_", ""))
@@ -149,21 +190,39 @@ def parse_value(text: str, kind: Any, key: str) -> Any:
     return text
 
 
+def _parts(text: str, key: str) -> list[str]:
+    """The parts of a list: separated by commas, or as the file has it, ``[25, "587"]``."""
+    if not text.startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    found = toml(f"list = {text}", key).get("list")
+    if not isinstance(found, list) or any(isinstance(part, list | dict) for part in found):
+        raise ConfigError(f"{key}: {text!r}; a list has no lists in it")
+    return [str(part) for part in found]
+
+
 def override(policy: Policy, settings: Mapping[str, str]) -> Policy:
     """``policy`` with keys like ``banner.separator`` set from text; ConfigError names the key."""
     table = msgspec.to_builtins(policy)
+    problems: list[str] = []
     for key, text in settings.items():
-        section, _, rest = key.partition(".")
-        fields = typing.get_type_hints(Policy)
-        if section == "actions" and rest:
-            table["actions"][rest] = parse_value(text, Action, key)
-            continue
-        kind = fields.get(section)
-        inner = typing.get_type_hints(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else {}
-        if rest not in inner:
-            known = [f"{section}.{name}" for name in inner] or [
-                name for name in fields if name not in ("name", "title")
-            ]
-            raise ConfigError(f"--set {key}: no such key; one of {', '.join(known)}")
-        table[section][rest] = parse_value(text, inner[rest], key)
+        try:
+            _set(table, key, text)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(*problems)
     return _policy(table, f"profile {policy.name} as set")
+
+
+def _set(table: dict[str, Any], key: str, text: str) -> None:
+    section, _, rest = key.partition(".")
+    fields = typing.get_type_hints(Policy)
+    if section == "actions" and rest:
+        table["actions"][rest] = parse_value(text, Action, key)
+        return
+    kind = fields.get(section)
+    inner = typing.get_type_hints(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else {}
+    if rest not in inner:
+        known = [f"{section}.{name}" for name in inner] or [name for name in fields if name not in ("name", "title")]
+        raise ConfigError(f"--set {key}: no such key; one of {', '.join(known)}")
+    table[section][rest] = parse_value(text, inner[rest], key)
