@@ -38,7 +38,7 @@ _REMARKS = {
     "not_ip": "frames without an IP packet, or of a link type not understood: written as they came",
     "not_inspected": "packets of other ports: passed",
     "truncated": "packets cut by the capture's snap length: nothing can be decided on them",
-    "bad_checksum": "packets with a wrong TCP checksum: no receiver takes them; was the capture edited?",
+    "bad_checksum": "packets with a wrong TCP checksum: no receiver takes them; edited? (--checksums ignore)",
     "checksum_partial": "packets captured before the network card filled in the checksum: taken as right",
     "fragments": "IP fragments",
     "malformed": "malformed packets",
@@ -102,11 +102,13 @@ def replay(
     events: str | None = None,
     *,
     progress: Callable[[int], object] | None = None,
+    checksums: bool = True,
 ) -> Summary:
     """Replays ``in_path`` under ``config``; writes what would have left the gateway to ``out_path``.
 
     ``events``: where EVE events go, a file's path or ``-``. ``progress`` is told now and
-    then how many packets have been read. Raises CaptureError for a file that cannot be
+    then how many packets have been read. ``checksums`` False: wrong ones, as of a capture
+    that was edited, are made right. Raises CaptureError for a file that cannot be
     opened and ConfigError for rules or an events file that cannot be used; what goes
     wrong later is ``Summary.fault``.
     """
@@ -125,7 +127,7 @@ def replay(
         told=TOLD,
     )
     tally = _Tally(engine, progress)
-    capture = CaptureFile(engine, in_path, out_path, drain=tally.drain)
+    capture = CaptureFile(engine, in_path, out_path, drain=tally.drain, checksums=checksums)
     tally.capture = capture
     fault = sink = writer = None
     with ExitStack() as stack:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from nfmailguard.cli import cli
 from nfmailguard.engine import Engine
 from nfmailguard.errors import ConfigError
 from nfmailguard.events.alerts import SIGNATURES, alert
@@ -299,13 +301,39 @@ def test_counters_have_the_form_of_a_box() -> None:
         "finding.command.too_long": 1,
     }
     assert service_policy.render(load_profile("asa"), counters).splitlines()[3:8] == [
-        "      Inspect: esmtp asa, packet 12, lock fail 0, drop 1, reset-drop 0",
+        "      Inspect: esmtp _default_esmtp_map, packet 12, lock fail 0, drop 1, reset-drop 0",
         "        mask-banner, count 3",
         "        match cmd line length gt 512",
         "          drop-connection log, packet 1",
         "        match cmd RCPT count gt 100",
     ]
+    newer = service_policy.render(load_profile("asa"), counters, "9").splitlines()[3]
+    # S-GENIE: the form that parsers of 9.x take.
+    taken = re.fullmatch(
+        r"Inspect: +(\S+ \S+), +packet +(\d+), +lock +fail +\d+, +drop +(\d+), +reset-drop +\d+, +5-min-pkt-rate +\d+"
+        r" +pkts/sec, +v6-fail-close +\d+ +sctp-drop-override +\d+",
+        newer.strip(),
+    )
+    assert taken is not None
+    assert taken.groups() == ("esmtp _default_esmtp_map", "12", "1")
+    assert "Inspect: esmtp mine," in service_policy.render(
+        msgspec.structs.replace(load_profile("asa"), name="mine"), {}
+    )
     assert "ehlo-reply-parameter" not in service_policy.render(load_profile("pix63"), counters)
+
+
+def test_counters_are_those_of_the_box_that_the_events_are_of(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    finding = {"event_type": "mailguard", "mailguard": {"mode": "monitor", "profile": "asa"}}
+    stats = {"event_type": "stats", "stats": {"packets": 2}}
+    path.write_bytes(msgspec.json.encode(finding) + b"\n" + msgspec.json.encode(stats) + b"\n")
+    said = CliRunner().invoke(cli, ["counters", "--events", str(path), "--cisco"]).output
+    assert "match cmd RCPT count gt 100" in said
+    said = CliRunner().invoke(cli, ["counters", "--events", str(path), "--cisco", "--form", "9"]).output
+    assert "Inspect: esmtp _default_esmtp_map, packet 2, " in said
+    assert "v6-fail-close 0 sctp-drop-override 0" in said
+    said = CliRunner().invoke(cli, ["counters", "--events", str(path), "--cisco", "--profile", "pix63"]).output
+    assert "match cmd RCPT" not in said
 
 
 @pytest.mark.parametrize("padding", [0, 70_000, 200_000])

@@ -21,10 +21,23 @@ __all__: list[str] = []
 )
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Report what would be done and change no byte.")
+@click.option(
+    "--checksums",
+    type=click.Choice(["verify", "ignore"]),
+    default="verify",
+    show_default=True,
+    help="Of a capture that was edited: ignore them, and write right ones.",
+)
 @click.option("--events", metavar="FILE|-", help="Append EVE events to a file, or print them.")
 @json_option
 def replay(
-    source: Path, target: Path | None, path: Path | None, events: str | None, as_json: bool, **choices: Any
+    source: Path,
+    target: Path | None,
+    path: Path | None,
+    checksums: str,
+    events: str | None,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Send a capture through the engine; OUT is what would have left the gateway.
 
@@ -49,6 +62,7 @@ def replay(
             target,
             events,
             progress=lambda packets: status.update(f"{packets} packets"),
+            checksums=checksums == "verify",
         )
     if as_json:
         echo_text(replaying.encode(summary).decode(), err=aside)
@@ -95,19 +109,31 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)
 
 
+def _known(seen: str, configured_profile: str) -> str:
+    """The profile that events name, as far as the name tells which it is: one of the program's, or the gateway's."""
+    from nfmailguard.policy.load import profile_names
+
+    return seen if seen in profile_names() and Path(configured_profile).stem != seen else configured_profile
+
+
 @cli.command()
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), metavar="FILE", help="The gateway's.")
 @click.option("--events", metavar="FILE", type=click.Path(path_type=Path), help="Its events; else log.eve of FILE.")
 @click.option("--cisco", "as_cisco", is_flag=True, help="As `show service-policy inspect esmtp` has them.")
-@click.option("--profile", metavar="NAME", help="With --cisco: whose classes; else the gateway's.")
+@click.option(
+    "--form", type=click.Choice(["8", "9"]), default="8", show_default=True, help="With --cisco: of ASA 8.x or 9.x."
+)
+@click.option("--profile", metavar="NAME", help="With --cisco: whose classes; else that of the events.")
 @json_option
-def counters(path: Path | None, events: Path | None, as_cisco: bool, profile: str | None, as_json: bool) -> None:
+def counters(
+    path: Path | None, events: Path | None, as_cisco: bool, form: str, profile: str | None, as_json: bool
+) -> None:
     """The counters of the last ``stats`` event of a gateway.
 
     \b
       nfmailguard counters --cisco
     """
-    from nfmailguard.events.stats import last_stats
+    from nfmailguard.events.stats import last_profile, last_stats
     from nfmailguard.reports import service_policy
 
     config = configured(path, profile=profile)
@@ -116,7 +142,10 @@ def counters(path: Path | None, events: Path | None, as_cisco: bool, profile: st
         raise ConfigError("log.eve: no file of events; name one with --events")
     found = last_stats(where)
     if as_cisco:
-        echo_text(service_policy.render(config.flow_rules()[-1].policy, found))
+        seen = None if profile else last_profile(where)
+        if seen:
+            config = configured(path, profile=_known(seen, config.gateway.profile))
+        echo_text(service_policy.render(config.flow_rules()[-1].policy, found, form))
     elif as_json:
         print_json(found)
     else:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.reading import open_regular
 
-__all__ = ["last_stats"]
+__all__ = ["last_profile", "last_stats"]
 
 _BLOCK = 1 << 16
 _MOST = 64 << 20  # octets read backwards before giving up
@@ -21,6 +23,27 @@ _LONGEST = 1 << 20  # octets of an event
 
 def last_stats(path: Path) -> dict[str, int]:
     """Counters by name. ConfigError for a file that cannot be read, or has no such event in its last 64 MiB."""
+    try:
+        event = next(_backwards(path, b'"event_type":"stats"'), None)
+        if event is not None:
+            return {str(name): int(count) for name, count in event["stats"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{path}: its last stats event cannot be read: {error}") from error
+    raise ConfigError(f"{path}: no stats event; a gateway writes one every log.stats seconds and when it ends")
+
+
+def last_profile(path: Path) -> str | None:
+    """The profile that the last event with one names; None where none does."""
+    try:
+        event = next(_backwards(path, b'"profile":"'), None)
+        profile = None if event is None else event["mailguard"]["profile"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return profile if isinstance(profile, str) else None
+
+
+def _backwards(path: Path, sign: bytes) -> Iterator[Any]:
+    """Events whose line has ``sign`` in it, the last one first."""
     try:
         with open_regular(path) as file:
             at = end = file.seek(0, os.SEEK_END)
@@ -32,13 +55,10 @@ def last_stats(path: Path) -> dict[str, int]:
                 # The first line may have begun before.
                 *lines, last = (file.read(step) + text).split(b"\n")
                 for line in reversed([*lines, last] if at == 0 else [*lines[1:], last]):
-                    if b'"event_type":"stats"' in line:
-                        return {str(name): int(count) for name, count in json.loads(line)["stats"].items()}
+                    if sign in line:
+                        yield json.loads(line)
                 text = lines[0] if lines else last
                 if len(text) > _LONGEST:
                     text = b""  # no event of ours, whatever it began with
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"{path}: its last stats event cannot be read: {error}") from error
-    raise ConfigError(f"{path}: no stats event; a gateway writes one every log.stats seconds and when it ends")

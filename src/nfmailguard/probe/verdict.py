@@ -128,7 +128,7 @@ def judge(seen: Features, policies: Mapping[str, Policy], start: Verdict) -> Ver
     """The verdict that follows from the features, on top of what ``start`` says of the connections."""
     if not seen.positive:
         return _nothing(seen, start)
-    if seen.positive == ["the greeting is masked"] and seen.ehlo not in (MASKED, NOOP, OK):
+    if seen.positive == ["the greeting is masked"] and seen.keywords is not None:
         return _greeting_alone(seen, policies, start)
     candidates, conflicts = _candidates(seen, policies)
     families = families_of(candidates)
@@ -179,20 +179,11 @@ def _greeting_alone(seen: Features, policies: Mapping[str, Policy], start: Verdi
     """Stars, and nothing else: some administrators mask their own greeting, some ASA maps mask it alone."""
     evidence = ("the greeting is masked, and nothing else is",)
     known = {word.upper() for policy in policies.values() for word in policy.replies.keywords}
-    if seen.keywords is not None and seen.keywords - known:
-        passing = ", ".join(sorted(seen.keywords - known)[:6])
+    passing = ", ".join(sorted((seen.keywords or frozenset()) - known)[:6])
+    if passing:
         why = f"keywords pass that every such box masks ({passing}): the server may have written the greeting itself"
         return replace(start, found=None, sure="low", evidence=(*evidence, why))
     candidates, conflicts = _candidates(seen, policies)
-    families = families_of(candidates)
-    if seen.banner in ("cmap", "stars but 2 and 0") and seen.keywords is None:
-        labels = [family.label for family in families] or [UNKNOWN.label]
-        label = labels[0] if len(labels) == 1 else f"one of: {'; '.join(labels)}"
-        return replace(
-            start, found=True, family=label, candidates=tuple(candidates), sure="medium" if candidates else "low",
-            evidence=evidence, restore=_restore(seen), conflicts=conflicts, where=_WHOSE, families=tuple(families),
-            remedy=families[0].off if len(families) == 1 else (),
-        )  # fmt: skip
     return replace(
         start, found=True, family=OWN_MAP.label, candidates=tuple(candidates), sure="low", evidence=evidence,
         restore=_restore(seen), remedy=OWN_MAP.off, conflicts=conflicts, where=_WHOSE, families=(OWN_MAP,),

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ from typing import IO
 from nfmailguard.cext.capture import CaptureLoop
 from nfmailguard.engine import Engine
 from nfmailguard.errors import CaptureError
+from nfmailguard.queues.checksums import corrected
 
 __all__ = ["CaptureFile"]
 
@@ -44,7 +45,7 @@ class CaptureFile:
 
     ``out_path`` None writes nothing; an existing file is replaced. ``drain`` is called
     between batches, before the records ring fills up, and when all is done; it runs in
-    the thread of ``run``.
+    the thread of ``run``. ``checksums`` False makes those of IPv4 and TCP right as the input is read.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class CaptureFile:
         *,
         accept_all: bool = False,
         drain: Callable[[], object] | None = None,
+        checksums: bool = True,
     ) -> None:
         if not (engine or accept_all):
             raise ValueError("a capture without an engine can only be accepted")
@@ -62,6 +64,7 @@ class CaptureFile:
         self.out_path = None if out_path is None else os.fspath(out_path)
         self._loop = CaptureLoop(None if accept_all else engine)
         self._drain = drain
+        self._checksums = checksums
         #: Why the input, before libpcap saw it, ended early.
         self._cut: str | None = None
 
@@ -120,6 +123,9 @@ class CaptureFile:
                 if os.pread(plain.fileno(), 2, 0) == _GZIP:
                     with gzip.open(plain) as packed:
                         plain = self._spool(packed)
+                if not self._checksums:
+                    plain.seek(0)
+                    plain = self._spool_of(corrected(plain))
                 fd = os.dup(plain.fileno())
                 plain.close()
             os.lseek(fd, 0, os.SEEK_SET)
@@ -151,6 +157,22 @@ class CaptureFile:
             self._cut = f"the compressed data is damaged ({error})"
         except (EOFError, zlib.error) as error:
             self._cut = f"the compressed data is damaged ({error})"
+        spool.flush()
+        spool.seek(0)
+        return spool
+
+    @staticmethod
+    def _spool_of(parts: Iterator[bytes]) -> IO[bytes]:
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        size = look = 0
+        for part in parts:
+            if size >= look:
+                look = size + _LOOK
+                if shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
+                    spool.close()
+                    raise OSError(errno.ENOSPC, f"no room to copy it in {tempfile.gettempdir()} (TMPDIR)")
+            spool.write(part)
+            size += len(part)
         spool.flush()
         spool.seek(0)
         return spool

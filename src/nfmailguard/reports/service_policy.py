@@ -1,8 +1,8 @@
 """Counters in the form of a box's ``show service-policy inspect esmtp``.
 
 Promises: every class of the default map that the policy has, with what was counted. The
-form is the box's; that ``count`` and ``packet`` count findings here is ours. Does not know
-where the counters come from.
+form is the box's, of releases 8.x or 9.x (S-GENIE); that ``count`` and ``packet`` count findings here
+is ours. Does not know where the counters come from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from collections.abc import Iterator, Mapping
 from nfmailguard.events.cisco import CLASSES
 from nfmailguard.policy.model import Action, BannerRule, EhloMask, Policy
 
-__all__ = ["render"]
+__all__ = ["FORMS", "render"]
+
+#: What stands behind a map's counters, by the release that prints it.
+FORMS = {"8": "", "9": ", 5-min-pkt-rate 0 pkts/sec, v6-fail-close 0 sctp-drop-override 0"}
+#: What the box itself calls the map of these profiles (S-ASA13).
+_BUILT_IN = ("asa", "asa-tls")
+_DEFAULT_MAP = "_default_esmtp_map"
 
 _LOGGED = {
     Action.DROP_CONNECTION: "drop-connection log",
@@ -23,29 +29,30 @@ _LOGGED = {
 }
 
 
-def _lines(policy: Policy, counters: Mapping[str, int]) -> Iterator[str]:
+def _lines(policy: Policy, counters: Mapping[str, int], form: str) -> Iterator[str]:
     found = {name.removeprefix("finding."): count for name, count in counters.items() if name.startswith("finding.")}
+    name = _DEFAULT_MAP if policy.name in _BUILT_IN else policy.name
     yield "Global policy:"
     yield "  Service-policy: global_policy"
     yield "    Class-map: inspection_default"
     yield (
-        f"      Inspect: esmtp {policy.name}, packet {counters.get('packets', 0)}, lock fail 0,"
-        f" drop {counters.get('dropped', 0)}, reset-drop {counters.get('flows_reset', 0)}"
+        f"      Inspect: esmtp {name}, packet {counters.get('packets', 0)}, lock fail 0,"
+        f" drop {counters.get('dropped', 0)}, reset-drop {counters.get('flows_reset', 0)}{FORMS[form]}"
     )
     if policy.banner.rule is not BannerRule.NONE:
         yield f"        mask-banner, count {found.get('banner.masked', 0)}"
-    for name, written in CLASSES:
+    for finding, written in CLASSES:
         text = written(policy)
-        if text.endswith(" None") or (name == "reply.keyword_masked" and policy.replies.ehlo is EhloMask.NONE):
+        if text.endswith(" None") or (finding == "reply.keyword_masked" and policy.replies.ehlo is EhloMask.NONE):
             continue
-        action = _LOGGED.get(policy.action(name))
+        action = _LOGGED.get(policy.action(finding))
         if action is not None:
             yield f"        match {text}"
-            yield f"          {action}, packet {found.get(name, 0)}"
+            yield f"          {action}, packet {found.get(finding, 0)}"
     if policy.action("tls.started") is Action.LOG and "STARTTLS" in policy.commands.allow:
         yield f"        allow-tls, count {found.get('tls.started', 0)}, log {found.get('tls.started', 0)}"
 
 
-def render(policy: Policy, counters: Mapping[str, int]) -> str:
-    """The whole text, with its last line end; ``counters`` as ``stats`` events have them."""
-    return "".join(line + "\n" for line in _lines(policy, counters))
+def render(policy: Policy, counters: Mapping[str, int], form: str = "8") -> str:
+    """The whole text, with its last line end; ``counters`` as ``stats`` events have them, ``form`` of FORMS."""
+    return "".join(line + "\n" for line in _lines(policy, counters, form))
