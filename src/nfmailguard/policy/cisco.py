@@ -187,16 +187,16 @@ class _Configuration:
         for name, found in maps.items():
             yield msgspec.structs.replace(found, ports=runs(self.ports.get((built_in, name), 0)))
 
-    def _version(self) -> tuple[str, tuple[int, int], Statement | None]:
+    def _version(self) -> tuple[str, tuple[int, int, int], Statement | None]:
         for statement in self.statements:
             found = VERSION.match(statement.text)
             if found:
-                box = found[1].upper()
-                if box.startswith(("ADAPTIVE", "NGFW", "FIREPOWER")):
+                box, release = found[1].upper(), (int(found[2]), int(found[3]), int(found[4] or 0))
+                if box.startswith(("NGFW", "FIREPOWER")):
                     # Threat Defense inspects as the ASA inside of it, whose releases are later than its own numbers.
-                    return "ASA", (int(found[2]), int(found[3])) if box.startswith("A") else (9, 0), statement
-                return box, (int(found[2]), int(found[3])), statement
-        return "", (0, 0), None
+                    return "ASA", (9, 4, 1), statement
+                return "ASA" if box.startswith("ADAPTIVE") else box, release, statement
+        return "", (0, 0, 0), None
 
     # Maps.
 
@@ -294,6 +294,9 @@ class _Configuration:
         if one.applied:
             self._apply_profile(profile, statement, ports)
             self._mark(self.built_in, profile, one)
+            if profile == "asa" and self.box == "ASA" and self.version >= (9, 4, 1):
+                known = "a box that is new with 9.4(1) or later has allow-tls in its default map: asa-tls (unverified)"
+                self.ledger.honoured(statement, f"profile asa on port {listed(ports)}; {known}", anew=True)
         return profile
 
     def _mark(self, known: dict[str, Imported], name: str, one: Inspection) -> None:
@@ -310,8 +313,9 @@ class _Configuration:
     def _release_of_inspect(self, protocol: str) -> str:
         if protocol == "smtp":
             return "pix63"  # S-FWSM3: the seven verbs alone, all others X-ed
-        early = self.box == "FWSM" or (self.box in ("PIX", "ASA") and self.version < (7, 2))
-        return "pix70" if early else "asa"
+        if self.box == "FWSM" or (self.box in ("PIX", "ASA") and self.version < (7, 2)):
+            return "pix70"
+        return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"  # S-ZIMBRA
 
     def _release(self) -> str:
         """The profile of the release that has ``fixup``; without a version line the last ones."""

@@ -17,7 +17,7 @@ __all__ = ["VERSION", "Unit", "split"]
 #: The line by which a box says its release.
 VERSION = re.compile(
     r"(?:Cisco )?(PIX|ASA|FWSM|Adaptive Security Appliance|NGFW|Firepower Threat Defense)\b"
-    r"[\w .:()/-]{0,60}?\bVersion (\d{1,3})\.(\d{1,3})",
+    r"[\w .:()/-]{0,60}?\bVersion (\d{1,3})\.(\d{1,3})(?:\((\d{1,3}))?",
     re.IGNORECASE,
 )
 _HOSTNAME = ("hostname",)

@@ -111,7 +111,10 @@ class Ledger:
         self._lines: dict[tuple[str | None, int], Line] = {}  # in the order of the files, then of their lines
         self._order: dict[str | None, int] = {}
 
-    def honoured(self, statement: Statement, what: str) -> None:
+    def honoured(self, statement: Statement, what: str, *, anew: bool = False) -> None:
+        """``anew``: in place of what was said of a line that is honoured."""
+        if anew and self.status(statement) is Status.HONOURED:
+            del self._lines[statement.file, statement.number]
         self._note(statement, Status.HONOURED, what)
 
     def not_honoured(self, statement: Statement, what: str) -> None:

@@ -42,6 +42,7 @@ _WITHOUT_MAPS = {
     "pix40": "! Put your server's addresses, outside and inside.\nPIX Version 4.1(7)\nmailhost 192.0.2.25 10.0.0.25\n",
     "fwsm2": "FWSM Version 2.3(4)\nfixup protocol smtp 25\n",
     "pix70": "PIX Version 7.0(8)\n" + _GLOBAL_INSPECTION.format(inspect="inspect esmtp"),
+    "asa84": "ASA Version 8.4(1)\n" + _GLOBAL_INSPECTION.format(inspect="inspect esmtp"),
     "ios-smtp": "ip inspect name mail smtp\n",
     "ios-esmtp": "ip inspect name mail esmtp\n",
 }

@@ -17,7 +17,7 @@ __all__ = ["FORMS", "render"]
 #: What stands behind a map's counters, by the release that prints it.
 FORMS = {"8": "", "9": ", 5-min-pkt-rate 0 pkts/sec, v6-fail-close 0 sctp-drop-override 0"}
 #: What the box itself calls the map of these profiles (S-ASA13).
-_BUILT_IN = ("asa", "asa-tls")
+_BUILT_IN = ("asa", "asa-tls", "asa84")
 _DEFAULT_MAP = "_default_esmtp_map"
 
 _LOGGED = {
