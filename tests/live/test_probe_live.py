@@ -103,6 +103,18 @@ def test_what_a_server_says_is_learned_for_restoring(topology: Topology, tmp_pat
     assert code == 3, "what is masked is not learned"
 
 
+def test_another_namespace_tells_where_the_box_is(topology: Topology, tmp_path: Path) -> None:
+    gateway = ("--mode", "enforce", "--profile", "asa")
+    with MailServer(topology, tmp_path / "mail"), Gateway(topology, tmp_path / "gateway", *gateway):
+        code, found = probed(topology, "--from", topology.namespace(SERVER), "--json")
+    assert (code, found["sure"], found["tls"]) == (1, "high", "stripped")
+    (inside,) = found["vantages"]
+    assert (inside["found"], inside["banner"], inside["tls"]) == (False, "clear", "offered")
+    assert "the box is on the way from here, and not from there" in found["evidence"][-1]
+    code, shown = probed(topology, "--from", "no-such-namespace")
+    assert (code, shown) == (3, "")
+
+
 def test_nobody_there_and_no_smtp_cannot_be_told(topology: Topology, tmp_path: Path) -> None:
     code, shown = probed(topology)
     assert (code, shown) == (3, "")

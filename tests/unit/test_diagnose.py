@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nfmailguard.cli import cli
-from nfmailguard.probe import traces
+from nfmailguard.probe import journal, traces
 from nfmailguard.probe.signs import KINDS, signs, speaker
 from nfmailguard.probe.traces import Trace, Traces
 from tests.support.mail_logs import PROGRAMS, journald, ordinary
@@ -252,6 +255,21 @@ def test_time_is_linear_in_a_line(part: str) -> None:
             best.append(time.process_time() - begun)
         taken.append(min(best))
     assert taken[1] < 8 * 4 * max(taken[0], 0.0005)
+
+
+PARTS = st.sampled_from(
+    [*HOSTILE, *SILENT.values(), *(line for line, _ in SURE.values()), "{", '{"MESSAGE":', "}", "\n"]
+)
+
+
+@given(st.lists(PARTS | st.binary(max_size=40).map(lambda octets: octets.decode("latin-1")), max_size=12))
+def test_whatever_a_log_holds_is_read_and_shown_in_printable_letters(parts: list[str]) -> None:
+    text = "".join(parts).encode("latin-1", "replace")
+    for _, line in journal.lines(io.BufferedReader(io.BytesIO(text))):  # type: ignore[arg-type]
+        speaker(line)
+        for sign in signs(line):
+            assert sign.kind in KINDS
+            assert sign.shown
 
 
 def test_every_kind_has_a_meaning_and_the_weak_ones_advice() -> None:
