@@ -193,6 +193,7 @@ def test_everything_wrong_is_said_at_once_with_its_key(tmp_path: Path) -> None:
         ),
         ('[[restore.server]]\naddresses = ["x"]', "restore.server 1: addresses: 'x' is no address or network"),
         ('[[rule]]\nform = "192.0.2.1"', "rule 1: form: no such key; did you mean 'from'?"),
+        ('restore.server = ["x"]', "restore.server 1: expected `object`, got `str`"),
         ('[policy.commands]\nletter = "Y"', "commands.letter: 'Y'; X or x"),
         ("gateway = 3", "gateway: expected `object`, got `int`"),
     ],

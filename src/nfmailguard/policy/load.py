@@ -86,7 +86,8 @@ def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
     inner = (typing.get_args(kind) or (None,))[0]
     if typing.get_origin(kind) is tuple and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
         parts = value if isinstance(value, list | tuple) else [value]
-        return tuple(built(part, inner, f"{where} {number}:", problems) for number, part in enumerate(parts, start=1))
+        made = (built(part, inner, f"{where} {number}:", problems) for number, part in enumerate(parts, start=1))
+        return tuple(one for one in made if one is not None)
     try:
         return msgspec.convert(lists(value, kind), kind)
     except msgspec.ValidationError as error:
