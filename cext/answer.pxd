@@ -15,6 +15,7 @@ from nfmailguard.cext.smtp cimport (
     answer_oldest,
     expected_verb,
     may_answer_ehlo,
+    note_junk,
 )
 
 # Reads such lines from here on, where one begins; how many octets they are.
@@ -87,4 +88,6 @@ cdef inline bint settle_dull(Scene *scene, Dialogue *dialogue, uint8_t verb) noe
     scene.session.state = scene.grammar.next_state[state][verb][code // 100 if code < 600 else 0]
     scene.session.offered_chunking = scene.session.offered_chunking != 0
     answer_oldest(scene, dialogue, verb)
+    if verb != scene.grammar.verb_greeting:
+        note_junk(scene, dialogue.reply_offset)
     return True

@@ -18,6 +18,7 @@ from nfmailguard.cext.smtp cimport (
     VERB_RCPT,
     begins_anew,
     expected_verb,
+    note_junk,
     note_reply,
     repeat,
     ring_size,
@@ -95,6 +96,7 @@ cdef uint32_t quick_replies(Scene *scene, Dialogue *dialogue, const uint8_t *oct
         if scene.grammar.dull[verb] and not scene.grammar.told[verb]:
             scene.session.state = scene.grammar.next_state[scene.session.state][verb][one]
             scene.session.offered_chunking = scene.session.offered_chunking != 0
+            note_junk(scene, offset + at)
         else:
             dialogue.code = number_of(code)
             note_reply(scene, dialogue, verb, octets + at,

@@ -242,7 +242,11 @@ cdef inline void count_odd(Scene *scene, Manner *manner, const Clean *line, uint
 
 cdef void tell(Scene *scene, uint8_t number, bint denied, const uint8_t *octets, uint32_t verb, uint32_t end,
                uint64_t offset) noexcept nogil:
-    cdef Record *record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
+    cdef Record *record
+    if scene.untold:
+        scene.omitted[0] += 1
+        return
+    record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record == NULL:
         return
     record.to_server = 1
@@ -360,20 +364,19 @@ cdef inline bint is_dull(Scene *scene, Dialogue *dialogue, Manner *manner, uint8
                          uint32_t length, bint *denied) noexcept nogil:
     """Whether a verb is all that its line says, and nobody keeps it; it is counted."""
     cdef uint8_t finding = refusal(scene, dialogue, number, length)
-    if scene.grammar.told[number] or scene.grammar.argument[number] == ARGUMENT_SECRET or octets[0] | 32 == c"e":
+    if scene.grammar.argument[number] == ARGUMENT_SECRET or octets[0] | 32 == c"e":
         return False
-    denied[0] = finding != 0
-    if not finding:
-        if number == VERB_UNKNOWN or not scene.grammar.dull[number]:
+    denied[0] = finding and scene.ruling.apply and scene.ruling.action[finding] == ACTION_MASK
+    if not denied[0]:
+        if not (scene.grammar.dull[number] or number == VERB_RSET) or (number == VERB_UNKNOWN and not finding):
             return False
-    elif finding != COMMAND_DENIED or not untold(scene, manner, KIND_DENIED, 1) or not (
-            scene.ruling.apply and scene.ruling.action[finding] == ACTION_MASK):
+    if finding and (finding != COMMAND_DENIED or not untold(scene, manner, KIND_DENIED, 1)):
         return False
     if number == VERB_UNKNOWN and length > 3 and upper(octets[0]) == c"X" and verb_masked(octets, length):
         if not untold(scene, manner, KIND_UPSTREAM, 1):
             return False
         found(manner, KIND_UPSTREAM, 1)
-    if denied[0]:
+    if finding:
         found(manner, KIND_DENIED, 1)
     return True
 
@@ -381,8 +384,9 @@ cdef inline bint is_dull(Scene *scene, Dialogue *dialogue, Manner *manner, uint8
 cdef inline bint dull_line(Scene *scene, Dialogue *dialogue, Manner *manner, uint8_t *octets,
                            uint32_t verb, uint8_t number) noexcept nogil:
     """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
+    cdef uint8_t said = number
     cdef bint denied
-    if not has_room(scene, dialogue):
+    if not has_room(scene, dialogue) or (scene.grammar.told[number] and not scene.untold):
         return False
     if not is_dull(scene, dialogue, manner, number, octets, verb, &denied):
         return False
@@ -393,8 +397,12 @@ cdef inline bint dull_line(Scene *scene, Dialogue *dialogue, Manner *manner, uin
     if denied:
         mask_few(scene, octets, verb)
         number = VERB_UNKNOWN
-    scene.session.noop_seen |= number == VERB_NOOP
-    add_reply(dialogue, number)
+    elif number == VERB_NOOP:
+        scene.session.noop_seen = 1
+    elif number == VERB_RSET:
+        dialogue.message_octets = 0
+    scene.omitted[0] += scene.grammar.told[said]
+    add_reply(scene, dialogue, number)
     return True
 
 
@@ -403,7 +411,7 @@ cdef inline bint empty_line(Scene *scene, Dialogue *dialogue) noexcept nogil:
         return False
     dialogue.verb = VERB_UNKNOWN
     note_asked(scene.session, dialogue, VERB_UNKNOWN, NULL, 0)
-    add_reply(dialogue, scene.grammar.verb_empty)
+    add_reply(scene, dialogue, scene.grammar.verb_empty)
     return True
 
 
@@ -423,7 +431,7 @@ cdef uint32_t clean_lines(Scene *scene, Dialogue *dialogue, Manner *manner, uint
         if 0 < verb < stop:
             number = find_verb(scene, octets + at, verb)
             if simple and verb + 1 < stop and octets[at + verb] == CR and octets[at + verb + 1] == LF and (
-                    not scene.grammar.told[number] and dull_line(scene, dialogue, manner, octets + at, verb, number)):
+                    dull_line(scene, dialogue, manner, octets + at, verb, number)):
                 at += verb + 2
                 continue
         elif octets[at] == CR and length - at > 1 and octets[at + 1] == LF and empty_line(scene, dialogue):

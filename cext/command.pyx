@@ -265,7 +265,11 @@ cdef void end_body_line(Scene *scene, Dialogue *dialogue, uint64_t offset) noexc
 
 
 cdef void tell_command(Scene *scene, Dialogue *dialogue) noexcept nogil:
-    cdef Record *record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
+    cdef Record *record
+    if scene.untold:
+        scene.omitted[0] += 1
+        return
+    record = ring_reserve(scene.ring, RECORD_COMMAND, scene.identity, scene.now)
     if record == NULL:
         return
     record.to_server = 1

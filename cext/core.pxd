@@ -91,6 +91,7 @@ cdef struct Counters:
     uint64_t flows_reset
     uint64_t flows_stalled     # ended for others, as their receivers took nothing
     uint64_t findings_repeated  # counted, and not told
+    uint64_t records_omitted   # of commands and replies, in flows with too many that led to nothing
     uint64_t internal_errors
 
 # Findings of a kind about packets of no flow, for whose telling there is only time to go by.

@@ -32,6 +32,7 @@ from nfmailguard.cext.smtp cimport (
     ACTION_PASS,
     ACTION_RESET,
     STREAM_CONFLICTING_RETRANSMISSION,
+    UNTOLD,
     Session,
     report,
 )
@@ -51,6 +52,9 @@ cdef void set_scene(Core *core, Flow *flow, Scene *scene, uint64_t now) noexcept
     scene.lender = &core.lender
     scene.identity = &flow.identity
     scene.session = &flow.session
+    scene.junk = &flow.junk
+    scene.untold = UNTOLD if flow.junk > flow.ruling.junk_commands else 0
+    scene.omitted = &core.counters.records_omitted
     scene.finding_counts = core.finding_counts
     scene.repeated = &core.counters.findings_repeated
     scene.now = now

@@ -48,6 +48,7 @@ cdef struct Flow:
     uint32_t towards           # the interface the client's packets leave on, 0: not known
     uint32_t mix               # a keyed hash of its addresses and ports
     uint32_t connection        # QueuedPacket.connection of its packets
+    uint32_t junk              # Scene.junk
     uint64_t started           # nanoseconds
     uint64_t seen
     Flow *older

@@ -84,6 +84,7 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     STREAM_END_KEPT
     COMMAND_LINE_CUT
     PACKET_OTHER_CONNECTION
+    COMMAND_TOO_MANY_JUNK
 
 cdef enum:  # DataState: what the last octets of a message were
     DATA_TEXT = 0

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from nfmailguard.cext.name cimport NAME_OCTETS, Name, name_begins, name_is, upper
 from nfmailguard.cext.network cimport Network
 from nfmailguard.cext.numbers cimport *
 from nfmailguard.cext.record cimport Identity, Ring
@@ -10,9 +11,9 @@ from nfmailguard.cext.tally cimport Tally, tally_repeat, tally_repeats, tally_re
 
 cdef enum:
     MOST_VERBS = 64
+    UNTOLD = 128               # of a command in the ring: no record tells of it, nor of its reply
     MOST_KEYWORDS = 64
     MOST_FINDINGS = 64
-    NAME_OCTETS = 24           # the longest verb or keyword a table holds
     SECRET_OCTETS = 16384      # of a line with a secret that are looked at
     CUT_BYTES = 2048           # a bit for each of them
     LINE_OCTETS = 254          # of a line, as much as events show
@@ -41,10 +42,6 @@ cdef enum:  # Argument: smtp.verbs.Argument
 cdef enum:  # bits of Ruling.restore: on which side of the firewall the gateway stands
     RESTORE_COMMANDS = 1       # the server's
     RESTORE_REPLIES = 2        # the client's
-
-cdef struct Name:
-    uint8_t octets[NAME_OCTETS]    # upper case
-    uint8_t length
 
 # The dialogue's tables, filled once from smtp.verbs and smtp.states.
 cdef struct Grammar:
@@ -135,6 +132,7 @@ cdef struct Ruling:
     uint32_t to_fields
     uint32_t invalid_recipients
     uint32_t outstanding_commands
+    uint32_t junk_commands     # UINT32_MAX: any number
     uint32_t findings_told
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]
@@ -271,6 +269,8 @@ cdef struct Scene:
     Session *session
     uint64_t *finding_counts
     uint64_t *repeated         # counts the findings that are not told
+    uint32_t *junk             # commands since the last message that was accepted which led to nothing
+    uint64_t *omitted          # counts the records that are not made any more, for so many of them
     uint64_t now
     const uint8_t *octets      # the `length` octets to decide
     uint8_t *came              # room for them as they came; filled when the first is changed
@@ -279,6 +279,7 @@ cdef struct Scene:
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
+    uint8_t untold             # UNTOLD where it is more than the ruling's limit, as then of any command
     uint8_t gone               # the octets have left already: not one is decided that should have waited
 
 # A session that waits for its greeting.
@@ -323,10 +324,11 @@ cdef inline bint has_room(Scene *scene, const Dialogue *dialogue) noexcept nogil
     return dialogue.count < ring_size(dialogue) and dialogue.count < scene.ruling.outstanding_commands
 
 # Puts a command behind the outstanding ones, which have room.
-cdef inline void add_reply(Dialogue *dialogue, uint8_t verb) noexcept nogil:
+cdef inline void add_reply(Scene *scene, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     cdef uint32_t place = dialogue.first + dialogue.count, size = ring_size(dialogue)
     if place >= size:
         place -= size
+    verb |= scene.untold
     if dialogue.more == NULL:
         dialogue.few[place] = verb
     else:
@@ -339,7 +341,7 @@ cdef bint expect_one_more(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64
 cdef inline bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
     if not has_room(scene, dialogue):
         return expect_one_more(scene, dialogue, verb, offset)
-    add_reply(dialogue, verb)
+    add_reply(scene, dialogue, verb)
     dialogue.greetings += begins_anew(verb)
     dialogue.recipients += verb == VERB_RCPT
     return True
@@ -348,7 +350,7 @@ cdef inline bint expect_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, ui
 cdef inline uint8_t expected_verb(const Dialogue *dialogue) noexcept nogil:
     if dialogue.count == 0:
         return VERB_UNKNOWN
-    return dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]
+    return (dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]) & ~UNTOLD
 
 # As note_asked, where the verb's octets may be EHLO to some servers.
 cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const uint8_t *octets,
@@ -374,6 +376,14 @@ cdef inline uint32_t shown_of_reply(Scene *scene, uint8_t verb, uint32_t length)
             verb != scene.grammar.verb_end_of_data and verb != VERB_BDAT)):
         return 0
     return length
+
+# A command has been answered, and led to nothing.
+cdef inline void note_junk(Scene *scene, uint64_t offset) noexcept nogil:
+    if not scene.untold:
+        scene.junk[0] += 1
+        if scene.junk[0] > scene.ruling.junk_commands:
+            scene.untold = UNTOLD
+            report(scene, COMMAND_TOO_MANY_JUNK, False, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
 
 # A reply to `verb` that is but an answer: moves the session by the table, and tells; `length` of its text.
 cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
@@ -472,20 +482,3 @@ cdef inline void line_add(Line *line, uint8_t octet) noexcept nogil:
 cdef inline bint begins_anew(uint8_t verb) noexcept nogil:
     # RFC 5321 4.1.1.1; Postfix, XCLIENT_README. What EHLO offered holds no more.
     return verb == VERB_HELO or verb == VERB_EHLO or verb == VERB_XCLIENT
-
-cdef inline uint8_t upper(uint8_t octet) noexcept nogil:
-    return octet - 32 if 97 <= octet <= 122 else octet
-
-# Whether the name begins with `octets`, in any case.
-cdef inline bint name_begins(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
-    cdef uint32_t i
-    if length > name.length:
-        return False
-    for i in range(length):
-        if upper(octets[i]) != name.octets[i]:
-            return False
-    return True
-
-# Whether `octets` spell the name in any case (RFC 5321 2.4).
-cdef inline bint name_is(const Name *name, const uint8_t *octets, uint32_t length) noexcept nogil:
-    return length == name.length and name_begins(name, octets, length)

@@ -176,6 +176,25 @@ cdef void out_of_memory(Scene *scene, bint to_server, uint64_t offset) noexcept 
     scene.verdict = action if action > ACTION_LOG else ACTION_LOG
 
 
+cdef inline bint ends_message(const Scene *scene, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Whether a reply to it is the word on a message.
+    return verb == scene.grammar.verb_end_of_data or (verb == VERB_BDAT and dialogue.last_chunk)
+
+
+cdef inline bint is_untold(const Dialogue *dialogue) noexcept nogil:
+    return (dialogue.more if dialogue.more != NULL else dialogue.few)[dialogue.first] & UNTOLD != 0
+
+
+cdef inline bint keeps_reply(Scene *scene, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Whether the reply to it, the oldest outstanding command, is: as it was, or as the word on a message.
+    if not scene.grammar.told[verb] or not is_untold(dialogue):
+        return scene.grammar.told[verb]
+    if ends_message(scene, dialogue, verb):
+        return True
+    scene.omitted[0] += 1
+    return False
+
+
 cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
     size[0] = ring_size(dialogue)
     return dialogue.more if dialogue.more != NULL else dialogue.few
@@ -208,7 +227,7 @@ cdef bint expect_one_more(Scene *scene, Dialogue *dialogue, uint8_t verb, uint64
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
     cdef uint32_t size
     cdef uint8_t *ring = slots(dialogue, &size)
-    return ring[(dialogue.first + dialogue.waiting - 1) % size] if dialogue.waiting else VERB_UNKNOWN
+    return ring[(dialogue.first + dialogue.waiting - 1) % size] & ~UNTOLD if dialogue.waiting else VERB_UNKNOWN
 
 
 cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
@@ -221,7 +240,7 @@ cdef void answer_all(Scene *scene, Dialogue *dialogue) noexcept nogil:
 
 
 cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
-                     uint64_t offset) noexcept nogil:
+                     uint64_t offset, bint untold) noexcept nogil:
     cdef Record *record = ring_reserve(scene.ring, RECORD_REPLY, scene.identity, scene.now)
     if record == NULL:
         return
@@ -229,6 +248,7 @@ cdef void tell_reply(Scene *scene, uint8_t verb, uint16_t code, const uint8_t *t
     record.verb = verb
     record.state = scene.session.state
     record.a = offset
+    record.b = untold                              # what it is to has not been told
     record_text(record, text + 4 if text != NULL else text, length - 4 if length > 4 else 0, False)
     ring_push(scene.ring)
 
@@ -238,10 +258,10 @@ cdef bint resynchronise(Scene *scene, Dialogue *dialogue, uint64_t offset) noexc
     cdef uint32_t i, size
     cdef uint8_t *ring = slots(dialogue, &size)
     for i in range(dialogue.count):
-        if scene.grammar.continues[ring[(dialogue.first + i) % size]] == dialogue.code:
+        if scene.grammar.continues[ring[(dialogue.first + i) % size] & ~UNTOLD] == dialogue.code:
             while i:
-                if scene.grammar.told[expected_verb(dialogue)]:
-                    tell_reply(scene, expected_verb(dialogue), 0, NULL, 0, offset)     # there will be none
+                if keeps_reply(scene, dialogue, expected_verb(dialogue)):
+                    tell_reply(scene, expected_verb(dialogue), 0, NULL, 0, offset, False)  # there will be none
                 answer_oldest(scene, dialogue, expected_verb(dialogue))
                 i -= 1
             return True
@@ -292,6 +312,11 @@ cdef inline void note_answered(Session *session, Dialogue *dialogue, bint odd) n
         session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
 
 
+cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
+    # Of a mail there may be thousands of recipients, and chunks.
+    return code // 100 == 2 and (verb == VERB_RCPT or verb == VERB_BDAT) or (verb == VERB_DATA and code == 354)
+
+
 cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = scene.grammar
@@ -303,9 +328,11 @@ cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8
     if scene.session.offered_chunking:
         scene.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
     # DATA's 354 is told as well: what was said behind it is no command.
-    if grammar.told[verb] or (code == 354 and verb == VERB_DATA and grammar.told[VERB_MAIL]):
-        tell_reply(scene, verb, code, text, length, offset)
+    if keeps_reply(scene, dialogue, verb) or (code == 354 and verb == VERB_DATA and grammar.told[VERB_MAIL]):
+        tell_reply(scene, verb, code, text, length, offset, is_untold(dialogue))
     if grammar.dull[verb]:
+        if verb != grammar.verb_greeting:
+            note_junk(scene, offset)
         return
     if verb == VERB_RCPT and digit == 5:
         scene.session.invalid_recipients += 1
@@ -318,6 +345,13 @@ cdef void note_reply(Scene *scene, Dialogue *dialogue, uint8_t verb, const uint8
         scene.session.invalid_recipients = 0
         scene.session.recipients = dialogue.recipients + (
             dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
+    if scene.verdict != ACTION_PASS:
+        return
+    if digit == 2 and ends_message(scene, dialogue, verb):
+        scene.junk[0] = 0
+        scene.untold = 0
+    elif not leads_on(verb, code):
+        note_junk(scene, offset)
 
 
 cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, uint32_t length,
@@ -359,7 +393,7 @@ cdef void settle_reply(Scene *scene, Dialogue *dialogue, const uint8_t *text, ui
         return
     if not expected:
         if grammar.told[verb]:
-            tell_reply(scene, verb, code, text, length, offset)
+            tell_reply(scene, verb, code, text, length, offset, False)
         return
     note_reply(scene, dialogue, verb, text, length, offset)
     if scene.verdict != ACTION_PASS:

@@ -19,6 +19,7 @@ from nfmailguard.cext.smtp cimport (
     BANNER_BASA,
     COMMAND_DENIED,
     COMMAND_LINE_CUT,
+    COMMAND_TOO_MANY_JUNK,
     DATA_NUL,
     FORM_OK,
     INPUT_OPAQUE,
@@ -55,7 +56,8 @@ NUMBERS = {
     "restore.not_recoverable": RESTORE_NOT_RECOVERABLE, "restore commands": RESTORE_COMMANDS,
     "restore replies": RESTORE_REPLIES, "reset": ACTION_RESET, "ok": FORM_OK,
     "NOOP": VERB_NOOP, "XCLIENT": VERB_XCLIENT,
-    "command.line_cut": COMMAND_LINE_CUT, "packet.other_connection": PACKET_OTHER_CONNECTION,
+    "command.line_cut": COMMAND_LINE_CUT, "command.too_many_junk": COMMAND_TOO_MANY_JUNK,
+    "packet.other_connection": PACKET_OTHER_CONNECTION,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
 }
 
@@ -192,6 +194,7 @@ cdef int load_ruling(Ruling *ruling, dict table) except -1:
     ruling.to_fields = table["to_fields"]
     ruling.invalid_recipients = table["invalid_recipients"]
     ruling.outstanding_commands = table["outstanding_commands"]
+    ruling.junk_commands = table["junk_commands"]
     ruling.findings_told = table["findings_told"]
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")

@@ -161,19 +161,22 @@ _MOST: Mapping[str, float] = {
     "held_per_flow": 65_535,
     "held_per_source": 2**31,
     "outstanding_commands": 60_000,
+    "junk_commands": 1_000_000_000,
     "findings_told": 1_000_000,
     "event_memory": 2**32 - 1,
     "log_rate": 2**32 - 1,
 }
 _MOST_SECONDS = 1_000_000_000
+#: Of which 0 is none at all.
+_NONE = ("cookies", "junk_commands")
 
 
 def _limit_problems(config: Config) -> list[str]:
     problems = []
     for name, value in msgspec.structs.asdict(config.limits).items():
         most = _MOST.get(name, _MOST_SECONDS)
-        least = "0 or more" if name == "cookies" else "more than 0"
-        if value is not None and not (0 < value <= most or (value == 0 and name == "cookies")):  # nor is it nan
+        least = "0 or more" if name in _NONE else "more than 0"
+        if value is not None and not (0 < value <= most or (value == 0 and name in _NONE)):  # nor is it nan
             problems.append(f"limits.{name}: {value}; {least}, at most {most}")
     for name, action in msgspec.structs.asdict(config.on).items():
         legal = CONDITIONS[name].actions

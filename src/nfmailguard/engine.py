@@ -45,6 +45,8 @@ _COMMANDS, _REPLIES = 1, 2  # bits of Ruling.restore
 #: Half a second of them at five thousand mails a second; of which a mail makes fourteen.
 _RING_RECORDS = 32_768
 _NANOSECONDS = 1_000_000_000
+#: Of a limit: more than the core counts.
+_ANY_NUMBER = 2**32 - 1
 
 
 class OperationKind:
@@ -90,6 +92,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
     apply = rule.mode is not Mode.MONITOR and not dry_run
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
+    counted = policy.action("command.too_many_junk") is not Action.PASS
     return {
         "apply": apply,
         # Who restores refuses nothing: no reason to make a client wait.
@@ -133,6 +136,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "to_fields": data.to_fields or 0,
         "invalid_recipients": address.invalid_recipients or 0,
         "outstanding_commands": limits.outstanding_commands,
+        "junk_commands": (limits.junk_commands if counted else 0) or _ANY_NUMBER,
         "findings_told": limits.findings_told,
     }
 

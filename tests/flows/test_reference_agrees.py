@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import BugPolicy, Mode, Policy, UnknownCommand
+from nfmailguard.policy.model import BugPolicy, Limits, Mode, Policy, UnknownCommand
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Result, Turn
 from tests.flows.grammar import chunk_turns, offer_turns, polite_turns, wild_turns
@@ -94,6 +94,23 @@ def test_monitor_changes_nothing_and_reports_what_the_model_says(profile: str, d
     dialogue, model = core(policy, turns, Mode.MONITOR), translate(policy, turns, apply=False)
     assert dialogue.received_by_server == said(turns, True)
     assert dialogue.received_by_client == said(turns, False)
+    assert of_core(dialogue) == of_model(model)
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR])
+@given(data=st.data())
+def test_what_leads_to_nothing_is_counted_as_the_model_counts_it(mode: Mode, data: st.DataObject) -> None:
+    policy, most = load_profile(data.draw(st.sampled_from(PROFILES))), data.draw(st.integers(1, 8))
+    if data.draw(st.booleans()):
+        policy, turns = loose(policy), data.draw(chunk_turns())
+    else:
+        turns = data.draw(wild_turns())
+    dialogue = Dialogue.under(policy, mode, limits=Limits(junk_commands=most))
+    for turn in turns:
+        dialogue.say(turn.to_server, turn.data)
+    model = translate(policy, turns, apply=mode is Mode.ENFORCE, junk_commands=most)
+    assert dialogue.received_by_server == said(model.turns, True)
+    assert dialogue.received_by_client == said(model.turns, False)
     assert of_core(dialogue) == of_model(model)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from nfmailguard.events.records import RecordKind
+from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import (
     Action,
     AddressPolicy,
@@ -541,6 +543,130 @@ def test_outstanding_commands_are_what_the_policy_says(action: Action) -> None:
     connection = Connection(Gateway(policy, limits=Limits(outstanding_commands=2))).greeted()
     connection.client(b"NOOP\r\nNOOP\r\n")
     assert connection.send(True, ACK | PSH, b"NOOP\r\n") == ([DROP] if action is Action.DROP_CONNECTION else [ACCEPT])
+
+
+#: Commands that lead to nothing, each as many as its replies.
+JUNK = {
+    "denied": (b"X\r\n", b"502 no\r\n"),
+    "nothing": (b"\r\n", b"500 what\r\n"),
+    "NOOP": (b"NOOP\r\n", OK),
+    "RSET": (b"RSET\r\n", OK),
+    "HELO": (b"HELO a\r\n", OK),
+    "EHLO": (b"EHLO a\r\n", b"250-mx\r\n250 SIZE 1\r\n"),
+    "VRFY": (b"VRFY a\r\n", b"252 maybe\r\n"),
+    "MAIL": (b"MAIL FROM:<a@b>\r\n", OK),
+    "a refused RCPT": (b"RCPT TO:<a@b>\r\n", b"550 no\r\n"),
+    "a refused DATA": (b"DATA\r\n", b"503 no\r\n"),
+    "a refused AUTH": (b"AUTH PLAIN AAAA\r\n", b"535 no\r\n"),
+    "a bare LF": (b"X\nX\r\n", b"502 no\r\n"),
+    "a NUL": (b"X\0\r\n", b"502 no\r\n"),
+}
+MANY_JUNK = "command.too_many_junk"
+PIX63 = load_profile("pix63")
+
+
+def busy(family: int = 4, limit: int = 5, policy: Policy = ALL, **options: object) -> Connection:
+    gateway = Gateway(policy, limits=Limits(junk_commands=limit, cookies=0), **options)  # type: ignore[arg-type]
+    return Connection(gateway, family).greeted()
+
+
+@families
+@pytest.mark.parametrize("policy", [ALL, PIX63], ids=["all", "pix63"])
+@pytest.mark.parametrize("kind", JUNK)
+def test_junk_has_a_limit(family: int, policy: Policy, kind: str) -> None:
+    command, answer = JUNK[kind]
+    connection = busy(family, policy=policy)
+    for _ in range(5):
+        connection.client(command)
+        assert connection.server(answer) in ([ACCEPT], [REPLACE])
+    assert MANY_JUNK not in connection.names
+    connection.client(command)
+    assert connection.server(answer) == RESET
+    assert connection.names[-1] == MANY_JUNK
+    assert connection.gateway.watched_names.count(MANY_JUNK) == 1
+
+
+@pytest.mark.parametrize("kind", ["NOOP", "RSET", "HELO", "denied", "nothing"])
+def test_junk_of_one_packet_counts_too(kind: str) -> None:
+    command, answer = JUNK[kind]
+    connection = busy()
+    connection.client(command * 6)
+    assert connection.server(answer * 5) in ([ACCEPT], [REPLACE])
+    assert connection.server(answer) == RESET
+    connection = busy()
+    connection.client(command * 6)
+    assert connection.server(answer * 6) == RESET
+
+
+@families
+def test_junk_is_each_line_behind_auth(family: int) -> None:
+    connection = busy(family)
+    connection.client(b"AUTH LOGIN\r\n")
+    for _ in range(5):
+        assert connection.server(b"334 \r\n") == [ACCEPT]
+        connection.client(b"AAAA\r\n")
+    assert connection.server(b"334 \r\n") == RESET
+
+
+@families
+def test_junk_is_no_recipient_or_message_the_server_takes(family: int) -> None:
+    connection = busy(family)
+    for _ in range(4):
+        connection.client(b"NOOP\r\nMAIL FROM:<a@b>\r\n" + b"RCPT TO:<a@b>\r\n" * 40 + b"DATA\r\n")
+        assert connection.server(OK * 42 + b"354 go\r\n") == [ACCEPT]
+        connection.client(b"text\r\n.\r\n")
+        assert connection.server(b"250 queued\r\n") == [ACCEPT]
+    assert connection.names == []
+    connection.client(b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nDATA\r\n")
+    connection.server(OK * 2 + b"354 go\r\n")
+    connection.client(b"text\r\n.\r\n")
+    connection.server(b"550 no\r\n")  # two: what was begun, and came to nothing
+    connection.client(b"NOOP\r\n" * 4)
+    assert connection.server(OK * 3) == [ACCEPT]
+    assert connection.server(OK) == RESET
+
+
+@families
+def test_junk_is_no_chunk(family: int) -> None:
+    connection = busy(family)
+    connection.client(b"EHLO a\r\n")
+    connection.server(OFFER)
+    for _ in range(3):
+        connection.client(b"MAIL FROM:<a@b>\r\n")
+        connection.server(OK)
+        connection.client(b"RCPT TO:<a@b>\r\n")
+        connection.server(OK)
+        for last in (*[b""] * 10, b" LAST"):
+            connection.client(b"BDAT 1" + last + b"\r\nx")
+            assert connection.server(OK) == [ACCEPT]
+    assert connection.names == []
+
+
+def test_junk_without_a_limit_goes_on() -> None:
+    for connection in (busy(limit=0), busy(policy=Policy("p", actions={MANY_JUNK: Action.PASS}))):
+        for _ in range(30):
+            connection.client(b"RSET\r\n" * 100)
+            assert connection.server(OK * 100) == [ACCEPT]
+        assert connection.gateway.count("records_omitted") == 0
+
+
+def test_junk_beyond_the_limit_is_not_told_where_it_goes_on() -> None:
+    connection = busy(policy=Policy("p", actions={MANY_JUNK: Action.LOG}))
+    for _ in range(3):
+        connection.client(b"RSET\r\nHELO a\r\n" * 3)
+        connection.server(OK * 6)
+    kept = [kind for kind, *_ in connection.gateway.records if kind in (RecordKind.COMMAND, RecordKind.REPLY)]
+    assert kept.count(RecordKind.COMMAND) == kept.count(RecordKind.REPLY) - 1 == 6  # and the greeting's
+    assert connection.gateway.count("records_omitted") == 24
+    assert connection.gateway.count("finding." + MANY_JUNK) == 1
+    connection.client(b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nDATA\r\n")
+    connection.server(OK * 2 + b"354 go\r\n")
+    connection.client(b"text\r\n.\r\n")
+    connection.server(b"250 queued\r\n")
+    known = len(connection.gateway.records)
+    connection.client(b"RSET\r\n")
+    connection.server(OK)
+    assert [kind for kind, *_ in connection.gateway.records[known:]] == [RecordKind.COMMAND, RecordKind.REPLY]
 
 
 #: What a server says to EHLO so that clients find STARTTLS in it; what has to be left of it.

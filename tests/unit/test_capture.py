@@ -345,7 +345,7 @@ def test_no_record_is_lost_when_somebody_takes_them(tmp_path: Path) -> None:
         for _ in range(150):
             talk.server(b"252 no\r\n")
     (tmp_path / "in.pcap").write_bytes(pcap(framed(talk), RAW))
-    by = engine()
+    by = engine(limits=Limits(cookies=0, junk_commands=0))
     taken: list[tuple[object, ...]] = []
     capture = CaptureFile(by, tmp_path / "in.pcap", drain=lambda: taken.extend(by.drain(1 << 20)))
     capture.open()

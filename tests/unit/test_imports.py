@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy.model", "smtp.verbs", "smtp.states"),
     ("policy",),
     ("smtp",),
-    ("cext.bytes", "cext.scan", "cext.words", "cext.numbers"),
+    ("cext.bytes", "cext.scan", "cext.words", "cext.numbers", "cext.name"),
     ("cext.record", "cext.packet", "cext.pool", "cext.network", "cext.share"),
     ("cext.operation", "cext.store", "cext.options", "cext.tally"),
     ("cext.stream",),

@@ -170,6 +170,33 @@ def test_commands_a_watched_server_skipped_take_no_replies() -> None:
     assert (first.rcpt_to, second.mail_from, second.rcpt_to) == ([], "e@f", ["g@h"])
 
 
+@pytest.mark.parametrize("last", [b"250 queued as 1\r\n", b"550 no\r\n"])
+def test_a_mail_behind_too_many_commands_is_told_without_its_envelope(last: bytes) -> None:
+    found = mails(
+        (True, b"MAIL FROM:<good@c.example>\r\nRCPT TO:<b@d.example>\r\n"),
+        (False, b"250 ok\r\n250 ok\r\n"),
+        (True, b"RSET\r\n" * 1000),
+        (False, b"250 ok\r\n" * 1000),
+        (True, b"RSET\r\n" + envelope(1)),
+        (False, b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
+        (True, b"one\r\n.\r\n" + envelope(2)),
+        (False, last + b"250 ok\r\n250 ok\r\n354 go\r\n"),
+        (True, b"two\r\n.\r\n" + envelope(3)),
+        (False, b"250 queued as 2\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
+        (True, b"three\r\n.\r\n"),
+        (False, b"250 queued as 3\r\n"),
+        mode=Mode.MONITOR,
+    )
+    # The count begins anew when the server has accepted a message. A command is recorded as it passes, so of the
+    # three envelopes those that were pipelined before that reply are not known.
+    third = ("a3@c.example", ["b3@d.example"], False) if last.startswith(b"2") else ("", [], True)
+    assert [(mail.mail_from, mail.rcpt_to, mail.uncertain, mail.reply) for mail in found] == [
+        ("", [], True, last.decode().strip()),
+        ("", [], True, "250 queued as 2"),
+        (*third, "250 queued as 3"),
+    ]
+
+
 def test_a_hello_that_was_refused_names_nobody() -> None:
     found = mails(
         (True, b"HELO evil.example\r\nHELO bank.example x\r\n"),

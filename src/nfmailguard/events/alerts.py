@@ -40,6 +40,7 @@ SIGNATURES: Mapping[str, int] = {
                 "stream.end_kept",
                 "command.line_cut",
                 "packet.other_connection",
+                "command.too_many_junk",
             ),
         ),
         start=1,

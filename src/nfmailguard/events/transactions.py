@@ -288,6 +288,15 @@ class Transactions:
         session.chunks = ()
         session.spoken = session.mail
 
+    def _lose_track(self, session: _Session, *, last: bool) -> None:
+        """Of a flow with too many commands not all are told: the server answers a mail whose envelope is not known."""
+        self._were_text(session)
+        mail = Mail(uncertain=True, tls=session.tls)
+        self._set_mail(session, None)
+        self._charge(session, _cost_of_mail(mail))
+        self._set_mail(session, mail)
+        session.spoken, session.chunks = None, (True,) * last
+
     def _changed(self, mail: Mail, found: int) -> None:
         """``found``: bits of findings, by number."""
         while found:
@@ -346,6 +355,9 @@ class Transactions:
         return (mail,)
 
     def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
+        taken = record.verb == _END_OF_DATA and 200 <= record.code < 300
+        if record.numbers[1] or (taken and session.mail is None):
+            self._lose_track(session, last=record.verb == _BDAT)
         mail = session.mail
         if record.verb == _BDAT:
             return self._answered_chunk(session, record)

@@ -212,6 +212,11 @@ FINDINGS: tuple[FindingSpec, ...] = (
         Action.DROP,
         _DROP,
     ),
+    FindingSpec(
+        "command.too_many_junk",
+        "more commands than limits.junk_commands led to nothing since the last message the server accepted",
+        Action.RESET,
+    ),
 )
 
 FINDING_INDEX: Mapping[str, int] = {spec.name: index for index, spec in enumerate(FINDINGS)}

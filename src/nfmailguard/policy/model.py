@@ -312,6 +312,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: way to others when memory is short; a fifth of it where next to none is left.
     stalled: float = 5.0
     outstanding_commands: int = 2000
+    #: Commands answered since the last message was accepted that led to no recipient, chunk or message; 0: no limit.
+    #: Ten times what Postfix takes (smtpd_junk_command_limit): no honest client comes so far.
+    junk_commands: int = 1000
     #: Findings of a kind in a flow that are told; then one each time their number has doubled.
     findings_told: int = 16
     #: What the events' side keeps of flows to put mails together; octets of events it writes in a second.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nfmailguard.policy.model import Action, Policy, Restore, UnknownCommand
+from nfmailguard.policy.model import Action, Limits, Policy, Restore, UnknownCommand
 from nfmailguard.policy.restoring import recovery
 from nfmailguard.smtp import secrets
 from nfmailguard.smtp.chunks import Chunks
@@ -428,14 +428,16 @@ def translate(
     apply: bool = True,
     restore: Restore | None = None,
     server: bytes = b"",
+    junk_commands: int = Limits().junk_commands,
 ) -> Result:
     """What ``policy`` makes of a dialogue; with ``apply=False`` what it would have found, nothing changed.
 
     With ``restore``, what undoes that policy's damage makes of it; ``server``: its address, packed.
     The result's turns stand in the order of the given ones; what a held turn becomes
-    stands in its own place.
+    stands in its own place. ``junk_commands`` is the limit of that name; 0: none.
     """
     session = _Dialogue(policy, apply)
+    session.most_junk = junk_commands or -1
     if restore is not None:
         session.recovery = recovery(policy, restore)
         session.policy, session.server_address = session.recovery.policy, server

@@ -209,6 +209,7 @@ class Replies(Restoring):
         if verb.name == "BDAT" and code // 100 == 2 and self.last_chunk:
             self.state = State.READY
         self.chunk_refused = self.chunking and verb.name == "BDAT" and code >= 400
+        self.note_junk(verb, code, offset)
         begun = verb.name == "DATA" and self.input is Input.DATA
         if begun and (not code or verb.continues != code):
             self.report("bug.data_bypass", False, offset, verb.name)
@@ -236,6 +237,18 @@ class Replies(Restoring):
             # So it is for the server; those behind it count.
             self.invalid_recipients = 0
             self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
+
+    def note_junk(self, verb: Verb, code: int, offset: int) -> None:
+        """Commands that led to nothing since the last message that was accepted."""
+        accepted = code // 100 == 2
+        if accepted and (verb.name == "<end of data>" or (verb.name == "BDAT" and self.last_chunk)):
+            self.junk_commands = 0
+        elif (accepted and verb.name in ("RCPT", "BDAT")) or (verb.name, code) == ("DATA", 354):
+            pass  # a mail may have thousands of them
+        elif verb.name != "<greeting>":
+            self.junk_commands += 1
+            if self.junk_commands == self.most_junk + 1:
+                self.report("command.too_many_junk", False, offset)
 
     def explained(self, code: int, offset: int) -> Verb:
         """The command a reply answers; one that it cannot answer is told."""

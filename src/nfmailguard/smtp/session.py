@@ -102,6 +102,8 @@ class Session:
         self.file_names = FileNames(0)
         self.part = Part()  # of the message, where its parts are measured
         self.invalid_recipients = 0
+        self.junk_commands = 0  # since the last message that was accepted
+        self.most_junk = Limits().junk_commands
         self.recipients = 0
         self.chunk_left = 0
         self.chunking = False
