@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 OPTIMISATION = "-O3"
 #: What a module is linked with.
-LIBRARIES = {"kernelqueue": ["mnl"], "capture": ["pcap"]}
+LIBRARIES = {"nfqueue_loop": ["mnl"], "capture": ["pcap"]}
 #: Where the compiler looks for `cimport nfmailguard.cext.NAME`: Cython finds a .pxd only in a folder that is
 #: called as its package is, and cext/ is not below one. Made by every build; no tool but Cython looks there.
 CIMPORTS = Path("build", "include")

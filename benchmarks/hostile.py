@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nfmailguard.bench.dialogues import ACK, END, ENVELOPE, GREETING, SEGMENT, Packet, Side, prose
-from nfmailguard.cext.drill import Drill
+from nfmailguard.cext.bench.core_bench import Drill
 from nfmailguard.engine import Engine
 from nfmailguard.events.transactions import TOLD
 from nfmailguard.policy.load import load_profile

@@ -1,13 +1,16 @@
 # The core's whole state: tables, flows, memory, counters. Declarations only.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
-from nfmailguard.cext.flow cimport AGES, FlowTable
-from nfmailguard.cext.network cimport Network
-from nfmailguard.cext.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
-from nfmailguard.cext.pool cimport Pool
+from nfmailguard.cext.flow.table cimport FLOW_STATES, FlowTable
+from nfmailguard.cext.memory.pool cimport Pool
+from nfmailguard.cext.policy.network cimport Network
+from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.record cimport Ring
-from nfmailguard.cext.smtp cimport MOST_FINDINGS, Grammar, Lender, Ruling
-from nfmailguard.cext.stream cimport Held
+from nfmailguard.cext.smtp.dialogue cimport DialoguePool
+from nfmailguard.cext.smtp.grammar cimport Grammar
+from nfmailguard.cext.tcp.stream cimport Held
+from nfmailguard.cext.wire.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 
 cdef enum:
     MOST_RULES = 64
@@ -46,7 +49,7 @@ cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
 
 # One FlowRule: which flows, and how they are ruled.
 cdef struct Rule:
-    Ruling ruling
+    CompiledPolicy policy
     Network *sources           # any when count is 0, so for the others
     Network *destinations
     uint16_t *ports
@@ -70,7 +73,7 @@ cdef struct Counters:
     uint64_t malformed
     uint64_t truncated
     uint64_t bad_checksum
-    uint64_t odd_flags
+    uint64_t invalid_flags
     uint64_t options_blanked
     uint64_t out_of_order
     uint64_t beyond_window
@@ -95,7 +98,7 @@ cdef struct Counters:
     uint64_t internal_errors
 
 # Findings of a kind about packets of no flow, for whose telling there is only time to go by.
-cdef struct Strangers:
+cdef struct FlowlessFindings:
     uint64_t second
     uint32_t count             # in that second
     uint32_t untold            # since the last one that was told
@@ -114,19 +117,19 @@ cdef struct CookieNotes:
 cdef struct Core:
     FlowTable flows
     Pool pool
-    Lender lender
+    DialoguePool dialogue_pool
     Ring ring
     Grammar grammar
     Rule rules[MOST_RULES]
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
     uint64_t drops[DROP_REASONS]
-    Strangers strangers[MOST_FINDINGS]
+    FlowlessFindings flowless_findings[MOST_FINDINGS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
-    uint64_t timeout[AGES]     # by FlowAge, nanoseconds
+    uint64_t timeout[FLOW_STATES]     # by FlowAge, nanoseconds
     uint64_t held_timeout
     uint64_t stalled_timeout
-    uint64_t settled           # of the streams' memory, what the flows had when they were last asked
+    uint64_t accounted           # of the streams' memory, what the flows had when they were last asked
     uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
     uint64_t cookie_life       # nanoseconds a SYN cookie may be good for
@@ -136,7 +139,7 @@ cdef struct Core:
     uint32_t held_flow_limit
     uint32_t held_source_limit
     uint32_t pending_limit
-    uint32_t first_operation   # of this call
+    uint32_t first_of_call   # of this call
     uint32_t emitted_now
     uint32_t room              # octets of packets the driver can have waiting; 0: any number
     uint8_t can_hold
@@ -146,5 +149,5 @@ cdef struct Core:
     Held *held_oldest          # by arrival, of all flows
     Held *held_newest
     Held *released             # answered in the last call; their memory goes with the next
-    uint8_t came[MOST_PAYLOAD]  # the octets being decided, as they came
+    uint8_t original[MOST_PAYLOAD]  # the octets being decided, as they came
     uint8_t emitted[MOST_EMITTED][PACKET_BUILD_SIZE]

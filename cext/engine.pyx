@@ -7,94 +7,48 @@ later packet, by ``core_expire`` or by ``core_finish``. Keeps invariant 7: nothi
 peer sends raises. No sockets, no clock, no Python object a packet.
 """
 
-from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t
+from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint8_t
 from libc.stdlib cimport calloc, free
 
-from nfmailguard.cext.account cimport note_progress, settle
-from nfmailguard.cext.admission cimport let_go, odd_flags, refused
-from nfmailguard.cext.connection cimport (
-    belongs,
-    count_packet,
-    first_packet,
-    forget_flow,
-    handshake,
-    inspected_port,
-    opens,
-    pin_interface,
-    starting_up,
-    unparsed,
-)
-from nfmailguard.cext.cookie cimport hide_cookie, notes_close, notes_open
 from nfmailguard.cext.core cimport (
-    DROP_CHECKSUM,
-    DROP_CLOSED,
-    DROP_CONNECTION,
-    DROP_COOKIE,
-    DROP_FLAGS,
-    DROP_FLOW_ENDED,
-    DROP_INTERFACE,
-    DROP_INTERNAL,
-    DROP_REASONS,
-    MOST_FINDINGS,
-    Counters,
+    DROP_CHECKSUM, DROP_CLOSED, DROP_CONNECTION, DROP_COOKIE, DROP_FLAGS, DROP_FLOW_ENDED, DROP_INTERFACE,
+    DROP_INTERNAL, DROP_REASONS, Counters,
 )
-from nfmailguard.cext.ending cimport (
-    answer_by,
-    drop_oldest_held,
-    emit_reset,
-    end_flow,
-    report_condition,
-    report_stranger,
-)
-from nfmailguard.cext.flow cimport (
-    AGE_CLOSING,
-    AGE_EMBRYONIC,
-    AGE_GREETED,
-    AGE_OPEN,
-    AGE_UNCONFIRMED,
-    AGES,
-    FLOW_PASSED,
-    FLOW_RESET,
-    Flow,
-    flow_approach,
-    flow_closed,
-    flow_find,
-    flow_place,
-    flow_touch,
-    flows_close,
-    flows_open,
+from nfmailguard.cext.flow.identity cimport belongs, pin_interface
+from nfmailguard.cext.flow.lifecycle cimport count_packet, end_flow, forget_flow, opens, starting_up
+from nfmailguard.cext.flow.rules cimport inspected_port
+from nfmailguard.cext.flow.table cimport (
+    FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED, FLOW_RESET, FLOW_STATES,
+    FLOW_UNCONFIRMED, Flow, flow_bucket, flow_closed, flow_find, flow_prefetch, flow_touch, flows_close, flows_open,
     nm_prefetch,
 )
 from nfmailguard.cext.inspect cimport inspect_packet
-from nfmailguard.cext.packet cimport (
-    PARSED,
-    TCP_ACK,
-    TCP_FIN,
-    TCP_RST,
-    TCP_SYN,
-    Packet,
-    ParseResult,
-    packet_checksum_ok,
-    packet_parse,
+from nfmailguard.cext.memory.accounting cimport charge, note_progress
+from nfmailguard.cext.memory.pool cimport memory_cost, pool_close
+from nfmailguard.cext.operation cimport Operation, operations_free, operations_reserve
+from nfmailguard.cext.policy.actions cimport answer_by
+from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_DROP, ACTION_LOG, ACTION_RESET, MOST_FINDINGS, PACKET_ODD_FLAGS, PACKET_OTHER_CONNECTION,
 )
-from nfmailguard.cext.pool cimport memory_cost, pool_close
-from nfmailguard.cext.reset cimport reset_packet
 from nfmailguard.cext.record cimport END_FIN, END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
-from nfmailguard.cext.smtp cimport (
-    ACTION_DROP,
-    ACTION_LOG,
-    ACTION_RESET,
-    PACKET_ODD_FLAGS,
-    PACKET_OTHER_CONNECTION,
-    lender_close,
-    lender_open,
-)
-from nfmailguard.cext.stream cimport Held, Stream, held_free, nm_seq_diff
+from nfmailguard.cext.smtp.dialogue cimport dialogue_pool_close, dialogue_pool_open
 from nfmailguard.cext.tables cimport free_tables, load_tables
-from nfmailguard.cext.verdict cimport accept, accept_settled, drop, drop_if
+from nfmailguard.cext.tcp.handshake cimport first_packet, handshake
+from nfmailguard.cext.tcp.holdqueue cimport drop_oldest_held
+from nfmailguard.cext.tcp.peer_reset cimport reset_packet
+from nfmailguard.cext.tcp.reset cimport emit_reset
+from nfmailguard.cext.tcp.stream cimport Held, Stream, held_free
+from nfmailguard.cext.tcp.syncookie cimport hide_cookie, notes_close, notes_open
+from nfmailguard.cext.tcp.validate cimport handle_malformed, invalid_flags, refused
+from nfmailguard.cext.verdict cimport accept, accept_offloadable, drop, drop_if, forward
+from nfmailguard.cext.wire.packet cimport (
+    PACKET_CHECKSUM_PARTIAL, PARSED, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Packet, ParseResult, nm_seq_diff,
+    packet_checksum_ok, packet_parse,
+)
 
 #: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
-FLOW_OCTETS = memory_cost(sizeof(Flow))
+FLOW_BYTES = memory_cost(sizeof(Flow))
 
 #: By DropReason.
 DROP_NAMES = (
@@ -110,7 +64,7 @@ cdef enum:
     MOST_HERE = 48             # operations of one packet besides those it releases
     MANY_PACKETS = 1024        # of one side of a flow: no sender repeats so much
     ONE_IN = 64
-    WORTH_FORESEEING = 8192    # flows; fewer lie in a second-level cache
+    WORTH_PREFETCHING = 8192    # flows; fewer lie in a second-level cache
 
 
 cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
@@ -121,7 +75,7 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
         core.released_bytes -= memory_cost(sizeof(Held) + held.size)
         held_free(&core.pool, held)
     core.emitted_now = 0
-    core.first_operation = out.count
+    core.first_of_call = out.count
     if core.started == 0:
         core.started = now
 
@@ -137,39 +91,39 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     cdef Stream *other = &flow.stream[not to_server]
     cdef uint32_t end = packet.seq + packet.payload_length
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
-    if packet.payload_length and flow.ruling.hold and flow.stream[0].fin and nm_seq_diff(
-            end, stream.kept_seq if to_server else stream.fin_seq) > 0:
+    if packet.payload_length and flow.policy.hold and flow.stream[0].fin and nm_seq_diff(
+            end, stream.last_ack if to_server else stream.fin_seq) > 0:
         drop(core, DROP_CLOSED, packet.queued.id, out)
         if to_server:
             end_flow(core, flow, ACTION_RESET, now, out)
         return
-    if -<int32_t> stream.widest <= ahead <= <int32_t> stream.widest:   # who only guesses moves nothing
+    if -<int32_t> stream.max_window <= ahead <= <int32_t> stream.max_window:   # who only guesses moves nothing
         if nm_seq_diff(end, stream.next_seq) > 0:
-            stream.octets += end - stream.next_seq
+            stream.bytes += end - stream.next_seq
             stream.next_seq = end
-        if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.kept_seq) <= <int32_t> other.widest:
-            other.kept_seq = packet.ack
+        if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.last_ack) <= <int32_t> other.max_window:
+            other.last_ack = packet.ack
         if packet.flags & TCP_FIN and ahead <= 0 and end == stream.next_seq:
             stream.fin = 1
             stream.fin_seq = end
             if other.fin:
                 flow.end = END_FIN
     if packet.changed:
-        let_go(core, flow, to_server, packet, True, out)
+        forward(core, flow, to_server, packet, True, out)
     elif stream.fin or other.fin or flow.other_syn_seen or now - flow.started < core.cookie_life:
         accept(core, packet.queued.id, out)            # the rest is to be seen: a mark comes later than what follows
     else:
-        accept_settled(core, packet.queued.id, out)
+        accept_offloadable(core, packet.queued.id, out)
 
 
-cdef inline uint8_t age_of(Core *core, Flow *flow) noexcept nogil:
-    if flow_closed(flow) or flow.fate > FLOW_PASSED:
-        return AGE_CLOSING
-    if flow.age == AGE_OPEN or flow.session.state >= core.grammar.state_ready:
-        return AGE_OPEN                            # a command was accepted, once
-    if flow.confirmed or flow.fate == FLOW_PASSED:
-        return AGE_GREETED
-    return AGE_UNCONFIRMED if flow.answered else AGE_EMBRYONIC
+cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:
+    if flow_closed(flow) or flow.mode > FLOW_BYPASSED:
+        return FLOW_CLOSING
+    if flow.state == FLOW_ESTABLISHED or flow.session.state >= core.grammar.state_ready:
+        return FLOW_ESTABLISHED                            # a command was accepted, once
+    if flow.confirmed or flow.mode == FLOW_BYPASSED:
+        return FLOW_GREETED
+    return FLOW_UNCONFIRMED if flow.answered else FLOW_EMBRYONIC
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -177,18 +131,18 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     cdef Flow *flow
     cdef bint to_server, from_server
     cdef ParseResult result
-    cdef uint8_t age, action, reason
+    cdef uint8_t state, action, reason
     begin_call(core, now, out)
     core.counters.packets += 1
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         core.counters.internal_errors += 1
         if out.count < out.capacity:               # one answer has room: every caller reserves a first block
-            drop_if(core, core.rules[core.rule_count - 1].ruling.internal_error >= ACTION_DROP, DROP_INTERNAL,
+            drop_if(core, core.rules[core.rule_count - 1].policy.internal_error >= ACTION_DROP, DROP_INTERNAL,
                     queued.id, out)
         return
     result = packet_parse(&packet, queued)
     if result != PARSED:
-        unparsed(core, result, &packet, now, out)
+        handle_malformed(core, result, &packet, now, out)
         return
     to_server = inspected_port(core, packet.destination_port)
     from_server = inspected_port(core, packet.source_port)
@@ -203,20 +157,20 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if flow != NULL:
         # At hand when the checksum has been looked at: what is being said, and what an ACK lets go.
         nm_prefetch(flow.dialogue)
-        nm_prefetch(flow.stream[not to_server].kept.memory)
+        nm_prefetch(flow.stream[not to_server].unacked.memory)
     if not queued.flags & PACKET_CHECKSUM_PARTIAL and not packet_checksum_ok(&packet):
         # No receiver takes it; taking it here would be believing what the server never sees.
         core.counters.bad_checksum += 1
-        drop_if(core, (flow.ruling if flow != NULL else &core.rules[core.rule_count - 1].ruling).apply,
+        drop_if(core, (flow.policy if flow != NULL else &core.rules[core.rule_count - 1].policy).apply,
                 DROP_CHECKSUM, queued.id, out)
         return
-    if odd_flags(packet.flags):
-        core.counters.odd_flags += 1
+    if invalid_flags(packet.flags):
+        core.counters.invalid_flags += 1
         if flow != NULL:
             answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS,
                       &packet, now, out)
         else:
-            drop_if(core, report_stranger(core, &packet, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
+            drop_if(core, report_without_flow(core, &packet, PACKET_ODD_FLAGS, to_server, now) > ACTION_LOG, DROP_FLAGS,
                     queued.id, out)
         return
     if flow == NULL:
@@ -234,95 +188,95 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     count_packet(flow, to_server, &packet)
     if handshake(core, flow, to_server, &packet, now, out):
         return
-    reason = refused(core, flow, to_server, &packet) if flow.fate <= FLOW_PASSED else 0
-    if flow.fate > FLOW_PASSED:
+    reason = refused(core, flow, to_server, &packet) if flow.mode <= FLOW_BYPASSED else 0
+    if flow.mode > FLOW_BYPASSED:
         drop(core, DROP_FLOW_ENDED, queued.id, out)
-        if (flow.fate == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK
+        if (flow.mode == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK
                 and (flow.packets[to_server] < MANY_PACKETS or flow.packets[to_server] % ONE_IN == 0)):
             # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects; of a
             # flood few, for each costs as much as a packet.
-            flow.stream[not to_server].next_seq = flow.stream[not to_server].kept_seq = packet.ack
+            flow.stream[not to_server].next_seq = flow.stream[not to_server].last_ack = packet.ack
             emit_reset(core, flow, not to_server, out)
     elif reason:
-        drop_if(core, flow.ruling.hold, reason, queued.id, out)
+        drop_if(core, flow.policy.hold, reason, queued.id, out)
     elif packet.flags & TCP_RST:
         reset_packet(core, flow, to_server, &packet, now, out)
-    elif to_server and flow.ruling.hold and not hide_cookie(core, flow, &packet, now):
+    elif to_server and flow.policy.hold and not hide_cookie(core, flow, &packet, now):
         drop(core, DROP_COOKIE, queued.id, out)
-    elif flow.fate == FLOW_PASSED:
+    elif flow.mode == FLOW_BYPASSED:
         pass_packet(core, flow, to_server, &packet, now, out)
     else:
         inspect_packet(core, flow, to_server, &packet, now, out)
-        settle(core, flow, now)
+        charge(core, flow, now)
         if core.pool.taken:
             if flow.dialogue != NULL and flow.dialogue.listed:
                 note_progress(core, flow, now)
             core.pool.taken = 0
-    age = age_of(core, flow)
-    if flow.age == AGE_EMBRYONIC and AGE_EMBRYONIC < age < AGE_CLOSING:
+    state = state_of(core, flow)
+    if flow.state == FLOW_EMBRYONIC and FLOW_EMBRYONIC < state < FLOW_CLOSING:
         opens(core, flow, to_server, now, out)
-        age = age_of(core, flow)
-    flow_touch(&core.flows, flow, age, now)
+        state = state_of(core, flow)
+    flow_touch(&core.flows, flow, state, now)
 
 
-cdef void core_foresee(Core *core, QueuedPacket *queued) noexcept nogil:
+cdef void core_prefetch_bucket(Core *core, QueuedPacket *queued) noexcept nogil:
     cdef Packet packet
     cdef bint to_server
-    if core.flows.count < WORTH_FORESEEING or packet_parse(&packet, queued) != PARSED:
+    if core.flows.count < WORTH_PREFETCHING or packet_parse(&packet, queued) != PARSED:
         return
     to_server = inspected_port(core, packet.destination_port)
     if to_server != inspected_port(core, packet.source_port):      # else it may be found either way, or not at all
-        queued.place = flow_place(&core.flows, &packet, to_server)
+        queued.place = flow_bucket(&core.flows, &packet, to_server)
 
 
-cdef void core_approach(Core *core, QueuedPacket *queued) noexcept nogil:
+cdef void core_prefetch_flow(Core *core, QueuedPacket *queued) noexcept nogil:
     if queued.place:
-        flow_approach(&core.flows, queued.place)
+        flow_prefetch(&core.flows, queued.place)
 
 
 cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
     # While flows that were open before us are let through, none of ours may become unknown by waiting.
-    cdef uint64_t at = flow.seen + core.timeout[flow.age]
+    cdef uint64_t at = flow.seen + core.timeout[flow.state]
     cdef uint64_t begun = core.started + core.startup
     return begun if at < begun and starting_up(core, at) else at
 
 
 cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil:
-    cdef int age
+    cdef int state
     begin_call(core, now, out)
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         return
     while core.held_oldest != NULL and now >= core.held_oldest.arrived + core.held_timeout:
         core.counters.held_expired += 1
         drop_oldest_held(core, now, out)
-    for age in range(AGES):
-        while core.flows.oldest[age] != NULL and now >= time_out(core, core.flows.oldest[age]):
-            forget_flow(core, core.flows.oldest[age], END_TIMEOUT, now, out)
+    for state in range(FLOW_STATES):
+        while core.flows.oldest[state] != NULL and now >= time_out(core, core.flows.oldest[state]):
+            forget_flow(core, core.flows.oldest[state], END_TIMEOUT, now, out)
 
 
 cdef uint64_t core_next_deadline(Core *core) noexcept nogil:
     cdef uint64_t deadline = UINT64_MAX, at
-    cdef int age
+    cdef int state
     if core.held_oldest != NULL:
         deadline = core.held_oldest.arrived + core.held_timeout
-    for age in range(AGES):
-        if core.flows.oldest[age] != NULL:
-            at = time_out(core, core.flows.oldest[age])
+    for state in range(FLOW_STATES):
+        if core.flows.oldest[state] != NULL:
+            at = time_out(core, core.flows.oldest[state])
             if at < deadline:
                 deadline = at
     return deadline
 
 
 cdef bint core_finish(Core *core, uint64_t now, Operations *out, bint leave_room) noexcept nogil:
-    cdef int age
+    cdef int state
     begin_call(core, now, out)
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         return False
-    for age in range(AGES):
-        while core.flows.oldest[age] != NULL:
+    for state in range(FLOW_STATES):
+        while core.flows.oldest[state] != NULL:
             if leave_room and core_records_wait(core):
                 return True
-            forget_flow(core, core.flows.oldest[age], END_FINISHED, now, out)
+            forget_flow(core, core.flows.oldest[state], END_FINISHED, now, out)
     return False
 
 
@@ -340,7 +294,7 @@ cdef class Engine:
         if self.core.cookie_life and notes_open(&self.core.cookies, tables["cookie_lines"]) < 0:
             raise MemoryError
         self.core.flows.source_limit = tables["flows_per_source"]
-        lender_open(&self.core.lender, &self.core.pool)
+        dialogue_pool_open(&self.core.dialogue_pool, &self.core.pool)
         self.core.ring.kinds = tables["record_kinds"]
 
     def __dealloc__(self):
@@ -349,7 +303,7 @@ cdef class Engine:
                 core_finish(self.core, 0, &self.out, False)
                 begin_call(self.core, 0, &self.out)
                 flows_close(&self.core.flows)
-            lender_close(&self.core.lender)
+            dialogue_pool_close(&self.core.dialogue_pool)
             pool_close(&self.core.pool)
             notes_close(&self.core.cookies)
             ring_close(&self.core.ring)
@@ -413,9 +367,9 @@ cdef class Engine:
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
 
-    def bound_windows(self, uint32_t octets):
+    def bound_windows(self, uint32_t data):
         """From now on windows are lowered so that all flows' packets on their way fit into ``octets``; 0: no more."""
-        self.core.room = octets
+        self.core.room = data
 
     def chains(self):
         """How many flows each bucket of the table holds, by its number; empty ones are left out."""

@@ -9,88 +9,48 @@ came and only followed. Does not know how a flow is found, begun or aged.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint8_t
 
-from nfmailguard.cext.account cimport dialogue_of, memory_is_plenty, rest
-from nfmailguard.cext.admission cimport (
-    STANDING_BEYOND,
-    STANDING_OLD,
-    Standing,
-    let_go,
-    segment_standing,
-    take_acknowledgement,
-    take_urgent,
-)
-from nfmailguard.cext.client cimport client_octets, waited_for
 from nfmailguard.cext.core cimport (
-    DROP_BEHIND_FIN,
-    DROP_CLOSED,
-    DROP_CLOSES_GAP,
-    DROP_CONDITION,
-    DROP_EARLY,
-    DROP_END_KEPT,
-    DROP_FINDING,
-    DROP_INTERNAL,
-    DROP_SUPER_PACKET,
-    DROP_SYN_ACK,
-    DROP_WINDOW,
+    DROP_BEHIND_FIN, DROP_CLOSED, DROP_CLOSES_GAP, DROP_CONDITION, DROP_EARLY, DROP_END_KEPT, DROP_FINDING,
+    DROP_INTERNAL, DROP_SUPER_PACKET, DROP_SYN_ACK, DROP_WINDOW,
 )
-from nfmailguard.cext.early cimport go_ahead, too_early
-from nfmailguard.cext.ending cimport (
-    answered,
-    conflicting,
-    end_flow,
-    next_held,
-    refuse,
-    report_condition,
-    set_scene,
-    stop_following,
-)
-from nfmailguard.cext.flow cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_closed, flow_waiting
-from nfmailguard.cext.message cimport chunk_waits, end_begun, end_is_cut
+from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
+from nfmailguard.cext.flow.table cimport FLOW_DROPPED, FLOW_INSPECTED, FLOW_RESET, flow_closed, flow_waiting
+from nfmailguard.cext.memory.accounting cimport dialogue_of, free_if_idle, memory_is_ample
+from nfmailguard.cext.memory.pagebuffer cimport pagebuffer_span
+from nfmailguard.cext.memory.pressure cimport room_for
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE
-from nfmailguard.cext.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
+from nfmailguard.cext.policy.actions cimport apply_condition
+from nfmailguard.cext.policy.conditions cimport conflicting, report_condition, set_context
+from nfmailguard.cext.policy.findings cimport Context, out_of_memory
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_DROP, ACTION_LOG, ACTION_PASS, ACTION_RESET, BUG_DOT_CRLF, FLOW_ASYMMETRIC, STREAM_EDIT_TOO_LATE,
+    STREAM_END_KEPT, STREAM_MEMORY_LIMIT,
+)
 from nfmailguard.cext.record cimport END_FIN
-from nfmailguard.cext.reply cimport server_octets
-from nfmailguard.cext.scarce cimport room_for
-from nfmailguard.cext.smtp cimport (
-    ACTION_DROP,
-    ACTION_LOG,
-    ACTION_PASS,
-    ACTION_RESET,
-    BUG_DOT_CRLF,
-    FLOW_ASYMMETRIC,
-    INPUT_OPAQUE,
-    STREAM_EDIT_TOO_LATE,
-    STREAM_END_KEPT,
-    STREAM_MEMORY_LIMIT,
-    Dialogue,
-    Scene,
-    lender_settle,
-    out_of_memory,
+from nfmailguard.cext.smtp.dialogue cimport Dialogue, dialogue_pool_trim
+from nfmailguard.cext.smtp.dispatch cimport client_bytes, note_reply_arrived
+from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
+from nfmailguard.cext.smtp.message cimport chunk_waits, end_begun, end_is_cut
+from nfmailguard.cext.smtp.reply cimport server_bytes
+from nfmailguard.cext.tcp.holdqueue cimport answered, next_held
+from nfmailguard.cext.tcp.reorder cimport forward_out_of_order, handle_out_of_order
+from nfmailguard.cext.tcp.stream cimport (
+    Held, Stream, stream_acknowledge, stream_buffered, stream_consume, stream_ended, stream_held, stream_isn,
+    stream_keep, stream_note_edit, stream_overwrite_with_buffered, stream_overwrite_with_first_copy,
 )
-from nfmailguard.cext.store cimport store_span
-from nfmailguard.cext.stream cimport (
-    Held,
-    Stream,
-    stream_acknowledge,
-    stream_ahead,
-    stream_caught_up,
-    stream_ended,
-    stream_held,
-    stream_isn,
-    stream_keep,
-    stream_note_edit,
-    stream_put_ahead,
-    stream_put_back,
+from nfmailguard.cext.tcp.validate cimport (
+    POSITION_BEYOND, POSITION_OLD, SegmentPosition, segment_position, take_acknowledgement, take_urgent,
 )
-from nfmailguard.cext.verdict cimport drop, drop_if
+from nfmailguard.cext.verdict cimport drop, drop_if, forward
+from nfmailguard.cext.wire.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
 
 cdef extern from "scan.h" nogil:
     bint nm_clear_eighth(uint8_t *p, size_t length) noexcept
 
 cdef enum:
-    MOST_KEPT = 3
+    MOST_HELD_ENDS = 3
     MOST_EARLY = 3             # bytes of the client's before the greeting; no verb is so short
 
 
@@ -102,8 +62,8 @@ cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Opera
         end_flow(core, flow, verdict, now, out)
 
 
-cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, uint32_t length, uint64_t now,
-                     bint gone, uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
+cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *data, uint32_t length, uint64_t now,
+                     bint already_forwarded, uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
     """Decides the next ``length`` octets of a stream, in place, and keeps them.
 
     Returns how many were decided: all, or, where they have left already (``gone``) or the
@@ -112,46 +72,46 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *octets, ui
     """
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t decided = 0
-    cdef Scene scene
-    set_scene(core, flow, &scene, now)
-    scene.octets = octets
-    scene.length = length
-    scene.came = core.came
-    scene.gone = gone
+    cdef Context context
+    set_context(core, flow, &context, now)
+    context.data = data
+    context.length = length
+    context.original = core.original
+    context.already_forwarded = already_forwarded
     if dialogue_of(core, flow) == NULL:
-        out_of_memory(&scene, to_server, stream.octets)
+        out_of_memory(&context, to_server, stream.bytes)
     elif to_server:
-        decided = client_octets(&scene, flow.dialogue, octets, length, stream.octets)
+        decided = client_bytes(&context, flow.dialogue, data, length, stream.bytes)
     else:
-        while decided < length and scene.verdict == ACTION_PASS and flow.fate == FLOW_INSPECTED:
-            decided += server_octets(&scene, flow.dialogue, octets + decided, length - decided,
-                                     stream.octets + decided)
-            if decided < length and stream_ahead(&flow.stream[1]) != NULL:
-                pump(core, flow, True, now, out)       # followed only: what the client said before the next reply
-    lender_settle(&core.lender)
-    changed[0] = scene.edits if flow.ruling.apply else 0
-    verdict[0] = scene.verdict
-    if scene.verdict != ACTION_PASS or flow.fate != FLOW_INSPECTED:
+        while decided < length and context.verdict == ACTION_PASS and flow.mode == FLOW_INSPECTED:
+            decided += server_bytes(&context, flow.dialogue, data + decided, length - decided,
+                                    stream.bytes + decided)
+            if decided < length and stream_buffered(&flow.stream[1]) != NULL:
+                drain(core, flow, True, now, out)       # followed only: what the client said before the next reply
+    dialogue_pool_trim(&core.dialogue_pool)
+    changed[0] = context.edits if flow.policy.apply else 0
+    verdict[0] = context.verdict
+    if context.verdict != ACTION_PASS or flow.mode != FLOW_INSPECTED:
         return decided
     if changed[0]:
-        stream_note_edit(stream, &core.pool, core.came, octets, decided)
-    if scene.not_smtp:
+        stream_note_edit(stream, &core.pool, core.original, data, decided)
+    if context.not_smtp:
         verdict[0] = ACTION_LOG
-    elif stream_keep(stream, &core.pool, octets, decided) < 0:
+    elif stream_keep(stream, &core.pool, data, decided) < 0:
         verdict[0] = report_condition(core, flow, STREAM_MEMORY_LIMIT, to_server, now)
         stream.next_seq += decided
-        stream.octets += decided
+        stream.bytes += decided
         stream_acknowledge(stream, &core.pool, stream.next_seq)
     return decided
 
 
-cdef uint32_t decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
-                            uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
+cdef uint32_t decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, uint32_t *changed,
+                            uint8_t *verdict, Operations *out) noexcept nogil:
     """Decides the payload of a packet that begins at or before the next octet, as ``decide`` does."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t old = stream.next_seq - packet.seq
     cdef uint32_t put = 0, ahead = 0, decided = 0
-    cdef bint apply = flow.ruling.apply
+    cdef bint apply = flow.policy.apply
     cdef bint conflict = 0
     changed[0] = 0
     verdict[0] = ACTION_PASS
@@ -159,88 +119,89 @@ cdef uint32_t decide_packet(Core *core, Flow *flow, bint to_server, Packet *pack
         old = packet.payload_length
     if old:
         core.counters.retransmissions += 1
-        put = stream_put_back(stream, packet.seq, packet.payload, old, apply, &conflict)
+        put = stream_overwrite_with_first_copy(stream, packet.seq, packet.payload, old, apply, &conflict)
     if old < packet.payload_length:
-        if stream_ahead(stream) != NULL:
-            ahead = stream_put_ahead(stream, packet.seq + old, packet.payload + old,
-                                     packet.payload_length - old, apply)
+        if stream_buffered(stream) != NULL:
+            ahead = stream_overwrite_with_buffered(stream, packet.seq + old, packet.payload + old,
+                                                   packet.payload_length - old, apply)
         decided = decide(core, flow, to_server, packet.payload + old, packet.payload_length - old, now,
                          False, changed, verdict, out)
     if apply:
         changed[0] += put + ahead
-    if (conflict or ahead) and verdict[0] == ACTION_PASS and flow.fate == FLOW_INSPECTED:
+    if (conflict or ahead) and verdict[0] == ACTION_PASS and flow.mode == FLOW_INSPECTED:
         verdict[0] = conflicting(core, flow, to_server, now)
     return old + decided
 
 
-cdef void edit_too_late(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+cdef void edit_after_forward(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     # Octets that the receiver will read as soon as the gap closes would have to change: it must not close.
     report_condition(core, flow, STREAM_EDIT_TOO_LATE, to_server, now)
     end_flow(core, flow, ACTION_RESET, now, out)
 
 
-cdef void note_impatience(Core *core, Flow *flow, uint64_t now) noexcept nogil:
+cdef void note_pipelining_violation(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     # Octets of the client's have come although it has to wait for a reply.
-    cdef Scene scene
-    set_scene(core, flow, &scene, now)
-    waited_for(&scene, flow.dialogue, flow.stream[1].octets)
+    cdef Context context
+    set_context(core, flow, &context, now)
+    note_reply_arrived(&context, flow.dialogue, flow.stream[1].bytes)
 
 
-cdef bint catch_up(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """Decides octets that went ahead and whose turn has come; False when no more can be decided now."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef uint32_t known = stream.next_seq - stream_ahead(stream).seq
-    cdef uint32_t length = stream_ahead(stream).octets.length
+    cdef uint32_t known = stream.next_seq - stream_buffered(stream).seq
+    cdef uint32_t length = stream_buffered(stream).data.length
     cdef uint32_t changed, decided
     cdef uint8_t verdict
-    cdef uint8_t *octets
-    cdef bint apply = flow.ruling.apply
+    cdef uint8_t *data
+    cdef bint apply = flow.policy.apply
     cdef bint conflict
     if length == 0 or known >= length:
         known = length
     if known or length == 0:
         # The packet that closed the gap brought them too, as they stand here; decided, they must be the same.
-        octets = store_span(&stream_ahead(stream).octets, 0, &known) if length else NULL
-        if apply and known and stream_put_back(stream, stream_ahead(stream).seq, octets, known, False, &conflict):
-            edit_too_late(core, flow, to_server, now, out)
+        data = pagebuffer_span(&stream_buffered(stream).data, 0, &known) if length else NULL
+        if (apply and known
+                and stream_overwrite_with_first_copy(stream, stream_buffered(stream).seq, data, known, False, &conflict)):
+            edit_after_forward(core, flow, to_server, now, out)
             return False
-        stream_caught_up(stream, &core.pool, known)
+        stream_consume(stream, &core.pool, known)
         return True
     if to_server and flow_waiting(flow):
-        note_impatience(core, flow, now)
-        if flow.ruling.hold and flow.fate == FLOW_INSPECTED:
-            edit_too_late(core, flow, to_server, now, out)
+        note_pipelining_violation(core, flow, now)
+        if flow.policy.hold and flow.mode == FLOW_INSPECTED:
+            edit_after_forward(core, flow, to_server, now, out)
         return False
-    octets = store_span(&stream_ahead(stream).octets, 0, &length)
-    decided = decide(core, flow, to_server, octets, length, now, True, &changed, &verdict, out)
+    data = pagebuffer_span(&stream_buffered(stream).data, 0, &length)
+    decided = decide(core, flow, to_server, data, length, now, True, &changed, &verdict, out)
     if verdict != ACTION_PASS:
         carry_out(core, flow, verdict, now, out)
         return False
     if changed:
-        edit_too_late(core, flow, to_server, now, out)
+        edit_after_forward(core, flow, to_server, now, out)
         return False
-    if flow.fate != FLOW_INSPECTED:
+    if flow.mode != FLOW_INSPECTED:
         return False
-    stream_caught_up(stream, &core.pool, decided)
+    stream_consume(stream, &core.pool, decided)
     return True
 
 
-cdef inline bint must_repeat(Flow *flow, const Packet *packet, uint32_t decided, uint8_t verdict) noexcept nogil:
+cdef inline bint needs_repetition(Flow *flow, const Packet *packet, uint32_t decided, uint8_t verdict) noexcept nogil:
     # A chunk in the packet has to wait: its sender says it once more.
-    return (decided < packet.payload_length and flow.ruling.hold and verdict == ACTION_PASS
-            and flow.fate == FLOW_INSPECTED)
+    return (decided < packet.payload_length and flow.policy.hold and verdict == ACTION_PASS
+            and flow.mode == FLOW_INSPECTED)
 
 
-cdef void let_part_go(Core *core, Flow *flow, Packet *packet, uint32_t decided, Operations *out) noexcept nogil:
+cdef void forward_part(Core *core, Flow *flow, Packet *packet, uint32_t decided, Operations *out) noexcept nogil:
     """The client's octets that are decided. A super-packet would, trimmed, be dropped by the kernel."""
     if packet.queued.flags & PACKET_GSO:
         drop(core, DROP_SUPER_PACKET, packet.queued.id, out)
         return
     packet_trim(packet, decided)
-    let_go(core, flow, True, packet, True, out)
+    forward(core, flow, True, packet, True, out)
 
 
-cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+cdef bint release_next(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """Decides the first held packet, whose turn has come; False when no more can be decided now."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Held *held = stream_held(stream)
@@ -248,7 +209,7 @@ cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Oper
     cdef uint32_t changed, decided
     cdef uint8_t verdict
     if to_server and flow_waiting(flow) and nm_seq_diff(held.seq + held.payload_length, stream.next_seq) > 0:
-        note_impatience(core, flow, now)
+        note_pipelining_violation(core, flow, now)
         return False
     if packet_parse(&packet, &held.queued) != PARSED:
         next_held(core, stream)
@@ -258,7 +219,7 @@ cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Oper
         end_flow(core, flow, ACTION_RESET, now, out)
         return False
     if to_server and packet.seq == stream.next_seq and not stream_ended(stream) and flow.dialogue != NULL and (
-            chunk_waits(flow.ruling, &flow.session, flow.dialogue, packet.payload, packet.payload_length)):
+            chunk_waits(flow.policy, &flow.session, flow.dialogue, packet.payload, packet.payload_length)):
         return False
     next_held(core, stream)
     if stream_ended(stream):
@@ -268,43 +229,44 @@ cdef bint let_next_go(Core *core, Flow *flow, bint to_server, uint64_t now, Oper
     decided = decide_packet(core, flow, to_server, &packet, now, &changed, &verdict, out)
     if verdict > ACTION_LOG:
         drop(core, DROP_FINDING, held.queued.id, out)
-    elif must_repeat(flow, &packet, decided, verdict):
-        let_part_go(core, flow, &packet, decided, out)
+    elif needs_repetition(flow, &packet, decided, verdict):
+        forward_part(core, flow, &packet, decided, out)
     else:
-        let_go(core, flow, to_server, &packet, changed or held.cleared, out)
+        forward(core, flow, to_server, &packet, changed or held.cleared, out)
     answered(core, held)
     if verdict != ACTION_PASS:
         carry_out(core, flow, verdict, now, out)
         return False
-    return flow.fate == FLOW_INSPECTED
+    return flow.mode == FLOW_INSPECTED
 
 
-cdef void pump(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+cdef void drain(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """Decides what went ahead and what is held, as far as its turn has come."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint more = True
     cdef bint ahead, held
-    while more and flow.fate == FLOW_INSPECTED:
-        if not to_server and not flow.ruling.hold and stream_ahead(&flow.stream[1]) != NULL and not flow_waiting(flow):
-            pump(core, flow, True, now, out)       # what the client said before the server's next reply
-            if flow.fate != FLOW_INSPECTED:
+    while more and flow.mode == FLOW_INSPECTED:
+        if (not to_server and not flow.policy.hold and stream_buffered(&flow.stream[1]) != NULL
+                and not flow_waiting(flow)):
+            drain(core, flow, True, now, out)       # what the client said before the server's next reply
+            if flow.mode != FLOW_INSPECTED:
                 break
-        ahead = stream_ahead(stream) != NULL and nm_seq_diff(stream_ahead(stream).seq, stream.next_seq) <= 0
+        ahead = stream_buffered(stream) != NULL and nm_seq_diff(stream_buffered(stream).seq, stream.next_seq) <= 0
         held = stream_held(stream) != NULL and nm_seq_diff(stream_held(stream).seq, stream.next_seq) <= 0
         if ahead:                                  # first: what has left cannot be told otherwise any more
-            more = catch_up(core, flow, to_server, now, out)
+            more = process_buffered(core, flow, to_server, now, out)
         elif held:
-            more = let_next_go(core, flow, to_server, now, out)
+            more = release_next(core, flow, to_server, now, out)
         else:
             break
-    if flow.fate == FLOW_RESET or flow.fate == FLOW_DROPPED:
-        take_back(core, out)                       # what closes a gap too early must not arrive
+    if flow.mode == FLOW_RESET or flow.mode == FLOW_DROPPED:
+        withdraw(core, out)                       # what closes a gap too early must not arrive
 
 
-cdef void take_back(Core *core, Operations *out) noexcept nogil:
+cdef void withdraw(Core *core, Operations *out) noexcept nogil:
     # Every packet this call was about to let through is of the flow that has just ended.
     cdef uint32_t i
-    for i in range(core.first_operation, out.count):
+    for i in range(core.first_of_call, out.count):
         if out.items[i].kind == OP_ACCEPT or out.items[i].kind == OP_REPLACE:
             if out.items[i].kind == OP_ACCEPT:
                 core.counters.accepted -= 1
@@ -315,8 +277,8 @@ cdef void take_back(Core *core, Operations *out) noexcept nogil:
             out.items[i].kind = OP_DROP
 
 
-cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
-                   Operations *out) noexcept nogil:
+cdef bint hold_end_of_data(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
+                           Operations *out) noexcept nogil:
     """Holds back what begins an end of data at the packet's end: the sender repeats it with the rest.
 
     CSCds90792 loses one that is cut between packets, and a sender that sees a restored greeting does not see
@@ -325,9 +287,9 @@ cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64
     """
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint32_t begun = end_begun(dialogue, packet.payload, packet.payload_length) if dialogue != NULL else 0
-    if begun == 0 or dialogue.ends_kept == MOST_KEPT or packet.queued.flags & PACKET_GSO:
+    if begun == 0 or dialogue.ends_held == MOST_HELD_ENDS or packet.queued.flags & PACKET_GSO:
         return False
-    dialogue.ends_kept += 1
+    dialogue.ends_held += 1
     report_condition(core, flow, STREAM_END_KEPT, True, now)
     if begun == packet.payload_length:
         drop(core, DROP_END_KEPT, packet.queued.id, out)
@@ -337,7 +299,7 @@ cdef bint keep_end(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64
     return False
 
 
-cdef bint too_talkative(Flow *flow, Packet *packet) noexcept nogil:
+cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
     """Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
 
     A server whose connection began elsewhere (another SYN cookie's) would read it from its middle. Its first bytes
@@ -354,25 +316,25 @@ cdef bint too_talkative(Flow *flow, Packet *packet) noexcept nogil:
     return False
 
 
-cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
-                 Operations *out) noexcept nogil:
+cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+                         Operations *out) noexcept nogil:
     """A segment with payload; ``cleared``: its header has been changed already."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint apply = flow.ruling.apply
+    cdef bint apply = flow.policy.apply
     cdef bint waiting = to_server and flow_waiting(flow)
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
     cdef bint fresh = nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq) > 0
     cdef uint32_t changed, decided
     cdef uint8_t verdict
     cdef bint conflict
-    if (to_server and flow.ruling.hold and stream_ended(&flow.stream[0])
-            and nm_seq_diff(packet.seq + packet.payload_length, stream.kept_seq) > 0):
+    if (to_server and flow.policy.hold and stream_ended(&flow.stream[0])
+            and nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) > 0):
         # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
         # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
         drop(core, DROP_CLOSED, packet.queued.id, out)
         end_flow(core, flow, ACTION_RESET, now, out)
         return
-    if to_server and flow.ruling.hold and flow.stream[0].octets == 0 and too_talkative(flow, packet):
+    if to_server and flow.policy.hold and flow.stream[0].bytes == 0 and trim_early_talk(flow, packet):
         drop(core, DROP_EARLY, packet.queued.id, out)
         return
     if fresh and stream_ended(stream):
@@ -380,16 +342,17 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
         return
     if waiting and fresh and ahead <= 0:
-        note_impatience(core, flow, now)
+        note_pipelining_violation(core, flow, now)
     if ahead > 0:
         core.counters.out_of_order += 1
-        too_early(core, flow, to_server, packet, cleared, now, out)
+        handle_out_of_order(core, flow, to_server, packet, cleared, now, out)
         return
-    if waiting and fresh and (ahead == 0 or not flow.ruling.hold):
+    if waiting and fresh and (ahead == 0 or not flow.policy.hold):
         if apply and ahead < 0:
             core.counters.retransmissions += 1
-            cleared |= stream_put_back(stream, packet.seq, packet.payload, <uint32_t> -ahead, True, &conflict) != 0
-        too_early(core, flow, to_server, packet, cleared, now, out)
+            cleared |= stream_overwrite_with_first_copy(stream, packet.seq, packet.payload, <uint32_t> -ahead, True,
+                                                        &conflict) != 0
+        handle_out_of_order(core, flow, to_server, packet, cleared, now, out)
         return
     if waiting and fresh:
         # Only the old octets may go before the reply; the sender repeats the others. A super-packet
@@ -399,14 +362,15 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
             return
         packet_trim(packet, <uint32_t> -ahead)
         cleared = True
-    if flow.ruling.keep_end and to_server and ahead == 0 and keep_end(core, flow, packet, &cleared, now, out):
+    if (flow.policy.hold_end_of_data and to_server and ahead == 0
+            and hold_end_of_data(core, flow, packet, &cleared, now, out)):
         return
-    if to_server and ahead == 0 and flow.ruling.bug_dot_crlf and flow.dialogue != NULL and end_is_cut(
+    if to_server and ahead == 0 and flow.policy.bug_dot_crlf and flow.dialogue != NULL and end_is_cut(
             flow.dialogue, packet.payload, packet.payload_length):
         if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
             drop(core, DROP_FINDING, packet.queued.id, out)
             return
-    if fresh and not memory_is_plenty(core, packet.payload_length) and not room_for(
+    if fresh and not memory_is_ample(core, packet.payload_length) and not room_for(
             core, flow, to_server, packet, now, out):
         return
     decided = decide_packet(core, flow, to_server, packet, now, &changed, &verdict, out)
@@ -415,68 +379,68 @@ cdef void arrive(Core *core, Flow *flow, bint to_server, Packet *packet, bint cl
         carry_out(core, flow, verdict, now, out)
         return
     if verdict != ACTION_PASS:
-        let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
+        forward(core, flow, to_server, packet, changed != 0 or cleared, out)
         carry_out(core, flow, verdict, now, out)
         return
-    if decided == 0 and must_repeat(flow, packet, decided, verdict):
-        too_early(core, flow, to_server, packet, cleared, now, out)
-    elif must_repeat(flow, packet, decided, verdict):
-        let_part_go(core, flow, packet, decided, out)
-    elif decided < packet.payload_length and flow.fate == FLOW_INSPECTED:
+    if decided == 0 and needs_repetition(flow, packet, decided, verdict):
+        handle_out_of_order(core, flow, to_server, packet, cleared, now, out)
+    elif needs_repetition(flow, packet, decided, verdict):
+        forward_part(core, flow, packet, decided, out)
+    elif decided < packet.payload_length and flow.mode == FLOW_INSPECTED:
         # Followed only: the rest is read after the reply.
-        go_ahead(core, flow, to_server, packet, changed != 0 or cleared, now, out)
+        forward_out_of_order(core, flow, to_server, packet, changed != 0 or cleared, now, out)
     else:
-        let_go(core, flow, to_server, packet, changed != 0 or cleared, out)
-    if flow.fate == FLOW_INSPECTED and (stream_ahead(stream) != NULL or stream_held(stream) != NULL):
-        pump(core, flow, to_server, now, out)
-    if not to_server and flow.fate == FLOW_INSPECTED and not flow_waiting(flow) and (
-            not flow.ruling.hold or not stream_ended(stream)) and (
-            stream_ahead(&flow.stream[1]) != NULL or stream_held(&flow.stream[1]) != NULL):
-        pump(core, flow, True, now, out)           # the reply that was waited for
+        forward(core, flow, to_server, packet, changed != 0 or cleared, out)
+    if flow.mode == FLOW_INSPECTED and (stream_buffered(stream) != NULL or stream_held(stream) != NULL):
+        drain(core, flow, to_server, now, out)
+    if not to_server and flow.mode == FLOW_INSPECTED and not flow_waiting(flow) and (
+            not flow.policy.hold or not stream_ended(stream)) and (
+            stream_buffered(&flow.stream[1]) != NULL or stream_held(&flow.stream[1]) != NULL):
+        drain(core, flow, True, now, out)           # the reply that was waited for
 
 
 cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                          Operations *out) noexcept nogil:
     cdef bint cleared
-    cdef Standing standing = segment_standing(flow, to_server, packet)
-    if standing == STANDING_BEYOND:
+    cdef SegmentPosition standing = segment_position(flow, to_server, packet)
+    if standing == POSITION_BEYOND:
         core.counters.beyond_window += 1
-        drop_if(core, flow.ruling.apply, DROP_WINDOW, packet.queued.id, out)
+        drop_if(core, flow.policy.apply, DROP_WINDOW, packet.queued.id, out)
         return
-    if (standing != STANDING_OLD and packet.flags & TCP_ACK
+    if (standing != POSITION_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
     if packet.payload_length and not to_server and flow.syn_ack:
         flow.answered = flow.confirmed = 1         # a server that speaks has got the client's ACK
-    if packet.payload_length and flow.ruling.hold and not flow.syn_ack and (
+    if packet.payload_length and flow.policy.hold and not flow.syn_ack and (
             not to_server or packet.seq != flow.stream[1].next_seq):
         # Of the connection before, over the same ports, come late: no reason to end this one.
         drop(core, DROP_SYN_ACK, packet.queued.id, out)
         return
     if packet.payload_length and not flow.answered:
         if to_server and not flow.stream[0].known:
-            flow.stream[0].next_seq = flow.stream[0].kept_seq = packet.ack   # where the client expects a RST
-        refuse(core, flow, to_server, FLOW_ASYMMETRIC, DROP_CONDITION, packet, now, out)
+            flow.stream[0].next_seq = flow.stream[0].last_ack = packet.ack   # where the client expects a RST
+        apply_condition(core, flow, to_server, FLOW_ASYMMETRIC, DROP_CONDITION, packet, now, out)
         return
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
         return
     cleared |= packet.changed
-    if packet.payload_length and to_server and flow.ruling.seven_bits and flow.ruling.apply and not (
+    if packet.payload_length and to_server and flow.policy.seven_bits and flow.policy.apply and not (
             flow.dialogue != NULL and flow.dialogue.input == INPUT_OPAQUE):
         # The server does the same, before it looks for anything.
         cleared |= nm_clear_eighth(packet.payload, packet.payload_length)
     if packet.payload_length:
-        arrive(core, flow, to_server, packet, cleared, now, out)
+        handle_segment(core, flow, to_server, packet, cleared, now, out)
     else:
-        let_go(core, flow, to_server, packet, cleared, out)
-    if (flow.fate == FLOW_INSPECTED and not flow_closed(flow)
+        forward(core, flow, to_server, packet, cleared, out)
+    if (flow.mode == FLOW_INSPECTED and not flow_closed(flow)
             and stream_ended(&flow.stream[0]) and stream_ended(&flow.stream[1])):
         flow.end = END_FIN
     if flow.dialogue == NULL:
         return
     if (flow.dialogue.input == INPUT_OPAQUE and flow.dialogue.tls_checked
-            and stream_ahead(&flow.stream[0]) == NULL and stream_ahead(&flow.stream[1]) == NULL
+            and stream_buffered(&flow.stream[0]) == NULL and stream_buffered(&flow.stream[1]) == NULL
             and stream_held(&flow.stream[0]) == NULL and stream_held(&flow.stream[1]) == NULL):
         stop_following(core, flow, now, out)            # every octet of the plain dialogue has been delivered
     else:
-        rest(core, flow)
+        free_if_idle(core, flow)

@@ -1,5 +1,5 @@
 # Operations: what the core tells a driver to do, in order.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 cdef enum:  # OperationKind
     OP_ACCEPT = 0              # the queued packet `id` goes on as it came
@@ -13,7 +13,7 @@ cdef struct Operation:
     uint32_t length            # octets at `data`
     uint8_t kind
     uint8_t to_server          # EMIT: the direction it goes
-    uint8_t settled            # ACCEPT: nothing of this connection needs to be looked at any more
+    uint8_t offloadable            # ACCEPT: nothing of this connection needs to be looked at any more
 
 cdef struct Operations:
     Operation *items
@@ -33,5 +33,5 @@ cdef inline Operation *operation_append(Operations *out, uint8_t kind, uint64_t 
     operation.data = data
     operation.length = length
     operation.to_server = 0
-    operation.settled = 0
+    operation.offloadable = 0
     return operation

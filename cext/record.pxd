@@ -1,5 +1,5 @@
 # Records: fixed-size facts about the dialogue, in a ring that never blocks the packet path.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 cdef enum:
     RECORD_TEXT = 288          # octets of text a record holds, `before` and `after` together
@@ -76,8 +76,8 @@ cdef int ring_open(Ring *ring, uint32_t size) noexcept nogil
 cdef void ring_close(Ring *ring) noexcept nogil
 # The next free record with its identity and kind, or NULL: nobody wants the kind, the ring is full,
 # or the flow or its source has its share of it (counted as lost). ring_push publishes it.
-cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil
+cdef Record *record_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil
 # Appends text to the reserved record, before or after, as much as fits.
-cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bint after) noexcept nogil
+cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint after) noexcept nogil
 cdef void ring_push(Ring *ring) noexcept nogil
 cdef list ring_drain(Ring *ring, int most)

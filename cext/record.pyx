@@ -79,7 +79,7 @@ cdef bint has_share(Ring *ring, const Identity *identity, uint32_t used) noexcep
     return used + source < ring.size and used + 2 * flow < ring.size
 
 
-cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil:
+cdef Record *record_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil:
     cdef Record *record
     if not ring.kinds >> kind & 1:
         return NULL
@@ -97,13 +97,13 @@ cdef Record *ring_reserve(Ring *ring, uint8_t kind, const Identity *identity, ui
     return record
 
 
-cdef void record_text(Record *record, const uint8_t *octets, uint32_t length, bint after) noexcept nogil:
+cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint after) noexcept nogil:
     cdef uint32_t at = record.before_length + record.after_length
     if length > RECORD_TEXT - at:
         length = RECORD_TEXT - at
     if length == 0:
         return
-    memcpy(record.text + at, octets, length)
+    memcpy(record.text + at, data, length)
     if after:
         record.after_length += <uint16_t> length
     else:

@@ -6,47 +6,23 @@ used. The tables are made by ``nfmailguard.engine``, which is where the models m
 the core.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.core cimport MOST_RULES, Core, Rule
-from nfmailguard.cext.flow cimport AGES
-from nfmailguard.cext.network cimport Network
-from nfmailguard.cext.smtp cimport (
-    ACTION_RESET,
-    ADDRESS_ILLEGAL_CHARACTER,
-    BANNER_BASA,
-    COMMAND_DENIED,
-    COMMAND_LINE_CUT,
-    COMMAND_TOO_MANY_JUNK,
-    DATA_NUL,
-    FORM_OK,
-    INPUT_OPAQUE,
-    LINE_OCTETS,
-    MOST_FINDINGS,
-    MOST_KEYWORDS,
-    MOST_VERBS,
-    NAME_OCTETS,
-    PACKET_OTHER_CONNECTION,
-    PACKET_WRONG_INTERFACE,
-    RESTORE_COMMANDS,
-    RESTORE_NOT_RECOVERABLE,
-    RESTORE_REPLIES,
-    VERB_BDAT,
-    VERB_DATA,
-    VERB_EHLO,
-    VERB_MAIL,
-    VERB_NOOP,
-    VERB_RCPT,
-    VERB_RSET,
-    VERB_XCLIENT,
-    begins_anew,
-    Grammar,
-    Listing,
-    Name,
-    Ruling,
+from nfmailguard.cext.core cimport MOST_RULES, Rule
+from nfmailguard.cext.flow.table cimport FLOW_STATES
+from nfmailguard.cext.policy.network cimport Network
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, BANNER_BASA, COMMAND_DENIED, COMMAND_LINE_CUT, COMMAND_TOO_MANY_JUNK,
+    DATA_NUL, FORM_OK, LINE_BYTES_SHOWN, MOST_FINDINGS, MOST_KEYWORDS, MOST_VERBS, PACKET_OTHER_CONNECTION,
+    PACKET_WRONG_INTERFACE, RESTORE_NOT_RECOVERABLE, VERB_BDAT, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_NOOP,
+    VERB_RCPT, VERB_RSET, VERB_XCLIENT,
 )
+from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, CompiledPolicy, Listing
+from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE, Grammar
+from nfmailguard.cext.smtp.name cimport NAME_BYTES, Name
+from nfmailguard.cext.smtp.outstanding cimport begins_anew
 
 #: What the core's enums say; the Python tables must number alike.
 NUMBERS = {
@@ -63,17 +39,17 @@ NUMBERS = {
 
 
 cdef int set_name(Name *name, str text) except -1:
-    cdef bytes octets = text.encode("ascii").upper()
-    if not 0 < len(octets) <= NAME_OCTETS:
-        raise ValueError(f"{text!r}: a verb or keyword has 1 to {NAME_OCTETS} octets")
-    memcpy(name.octets, <const char *> octets, len(octets))
-    name.length = <uint8_t> len(octets)
+    cdef bytes data = text.encode("ascii").upper()
+    if not 0 < len(data) <= NAME_BYTES:
+        raise ValueError(f"{text!r}: a verb or keyword has 1 to {NAME_BYTES} octets")
+    memcpy(name.data, <const char *> data, len(data))
+    name.length = <uint8_t> len(data)
     return 0
 
 
 cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     cdef int state, verb, digit, place
-    cdef uint8_t octet
+    cdef uint8_t byte
     cdef uint8_t *first_of
     verbs = tables["verbs"]                        # (name, argument, waits, reads, continues, long)
     if len(verbs) > MOST_VERBS:
@@ -87,18 +63,18 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
         grammar.reads[verb] = reads
         grammar.continues[verb] = continues
         grammar.long_line[verb] = long_line
-        grammar.told[verb] = tables["told"][verb]
+        grammar.recorded[verb] = tables["told"][verb]
     for verb in range(<int> grammar.verb_count - 1, 0, -1):
         if grammar.verbs[verb].length:
-            grammar.next_verb[verb] = grammar.first_verb[grammar.verbs[verb].octets[0]]
-            grammar.first_verb[grammar.verbs[verb].octets[0]] = <uint8_t> verb
-            first_of = &grammar.first_of[grammar.verbs[verb].octets[0] & 31][grammar.verbs[verb].length]
+            grammar.next_verb[verb] = grammar.first_verb[grammar.verbs[verb].data[0]]
+            grammar.first_verb[grammar.verbs[verb].data[0]] = <uint8_t> verb
+            first_of = &grammar.first_of[grammar.verbs[verb].data[0] & 31][grammar.verbs[verb].length]
             grammar.next_of[verb] = first_of[0]
             first_of[0] = <uint8_t> verb
             for place in range(4):
-                octet = grammar.verbs[verb].octets[place] if place < grammar.verbs[verb].length else 0
-                (<uint8_t *> &grammar.first_four[verb])[place] = octet
-                (<uint8_t *> &grammar.first_mask[verb])[place] = 0xdf if c"A" <= octet <= c"Z" else 0xff
+                byte = grammar.verbs[verb].data[place] if place < grammar.verbs[verb].length else 0
+                (<uint8_t *> &grammar.first_four[verb])[place] = byte
+                (<uint8_t *> &grammar.first_mask[verb])[place] = 0xdf if c"A" <= byte <= c"Z" else 0xff
     grammar.verb_end_of_data = tables["end_of_data"]
     grammar.verb_empty = tables["empty"]
     grammar.verb_greeting = tables["greeting"]
@@ -107,7 +83,7 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     for verb in range(<int> grammar.verb_count):
         grammar.answered[verb] = (
             grammar.continues[verb] == 0 and verb != VERB_EHLO and verb != grammar.verb_greeting)
-        grammar.dull[verb] = not (
+        grammar.unremarkable[verb] = not (
             grammar.waits[verb] or grammar.continues[verb] or begins_anew(<uint8_t> verb)
             or verb in (VERB_MAIL, VERB_RCPT, VERB_DATA, VERB_RSET, VERB_BDAT, grammar.verb_end_of_data))
     grammar.state_connect = tables["connect"]
@@ -129,100 +105,100 @@ cdef int load_listing(Listing *listing, dict table) except -1:
     listing.server_count = len(table["servers"])
     listing.digits = table["digits"]
     text = table["banner"]
-    if len(text) > LINE_OCTETS or len(table["candidates"]) > MOST_KEYWORDS:
-        raise ValueError(f"a greeting has at most {LINE_OCTETS} octets, an EHLO reply {MOST_KEYWORDS} lines")
+    if len(text) > LINE_BYTES_SHOWN or len(table["candidates"]) > MOST_KEYWORDS:
+        raise ValueError(f"a greeting has at most {LINE_BYTES_SHOWN} octets, an EHLO reply {MOST_KEYWORDS} lines")
     listing.banner_length = len(text)
     memcpy(listing.banner, <const char *> text, len(text))
     listing.count = len(table["candidates"])
     for i, (text, restored) in enumerate(table["candidates"]):
-        if not 0 < len(text) < LINE_OCTETS:
-            raise ValueError(f"{text!r}: a line of an EHLO reply has 1 to {LINE_OCTETS - 1} octets here")
-        memcpy(listing.candidates[i].octets, <const char *> text, len(text))
+        if not 0 < len(text) < LINE_BYTES_SHOWN:
+            raise ValueError(f"{text!r}: a line of an EHLO reply has 1 to {LINE_BYTES_SHOWN - 1} octets here")
+        memcpy(listing.candidates[i].data, <const char *> text, len(text))
         listing.candidates[i].length = <uint8_t> len(text)
         listing.candidates[i].restored = restored
     return 0
 
 
-cdef int load_ruling(Ruling *ruling, dict table) except -1:
+cdef int load_policy(CompiledPolicy *policy, dict table) except -1:
     cdef int i
-    ruling.apply = table["apply"]
-    ruling.hold = table["hold"]
+    policy.apply = table["apply"]
+    policy.hold = table["hold"]
     for i, action in enumerate(table["actions"]):
         if i >= MOST_FINDINGS:
             raise ValueError(f"more than {MOST_FINDINGS} findings")
-        ruling.action[i] = action
+        policy.action[i] = action
     for i, allowed in enumerate(table["allow"]):
-        ruling.allow[i] = allowed
-    ruling.unknown = table["unknown"]
-    ruling.letter = ord(table["letter"])
-    ruling.faithful = table["faithful"]
-    ruling.banner = table["banner"]
-    ruling.banner_separator = table["banner_separator"]
-    ruling.banner_dash = table["banner_dash"]
-    ruling.mask_ehlo = table["mask_ehlo"]
-    ruling.hide = table["hide"]
-    ruling.restore = table["restore"]
-    ruling.restore_starttls = table["restore_starttls"]
-    ruling.restore_auth = table["restore_auth"]
-    ruling.restore_noop = table["restore_noop"]
-    ruling.keep_end = table["keep_end"]
-    for octet in table["illegal"]:
-        ruling.illegal[<uint8_t> octet] = 1
-    for octet in table["keyword_end"]:
-        ruling.keyword_end[<uint8_t> octet] = 1
-    ruling.brackets = table["brackets"]
-    ruling.seven_bits = table["seven_bits"]
-    ruling.bug_dot_crlf = table["bug_dot_crlf"]
-    ruling.bug_data_bypass = table["bug_data_bypass"]
-    ruling.bug_noop_body = table["bug_noop_body"]
-    ruling.internal_error = table["internal_error"]
-    ruling.midstream_at_start = table["midstream_at_start"]
-    ruling.line_length = table["line_length"]
-    ruling.longest_line = table["longest_line"]
-    ruling.longest_parameters = table["longest_parameters"]
-    ruling.longest_secret = table["longest_secret"]
+        policy.allow[i] = allowed
+    policy.unknown = table["unknown"]
+    policy.letter = ord(table["letter"])
+    policy.per_packet = table["faithful"]
+    policy.banner = table["banner"]
+    policy.banner_separator = table["banner_separator"]
+    policy.banner_dash = table["banner_dash"]
+    policy.mask_ehlo = table["mask_ehlo"]
+    policy.hide = table["hide"]
+    policy.restore = table["restore"]
+    policy.restore_starttls = table["restore_starttls"]
+    policy.restore_auth = table["restore_auth"]
+    policy.restore_noop = table["restore_noop"]
+    policy.hold_end_of_data = table["keep_end"]
+    for byte in table["illegal"]:
+        policy.illegal[<uint8_t> byte] = 1
+    for byte in table["keyword_end"]:
+        policy.keyword_end[<uint8_t> byte] = 1
+    policy.brackets = table["brackets"]
+    policy.seven_bits = table["seven_bits"]
+    policy.bug_dot_crlf = table["bug_dot_crlf"]
+    policy.bug_data_bypass = table["bug_data_bypass"]
+    policy.bug_noop_body = table["bug_noop_body"]
+    policy.internal_error = table["internal_error"]
+    policy.midstream_at_start = table["midstream_at_start"]
+    policy.line_length = table["line_length"]
+    policy.longest_line = table["longest_line"]
+    policy.longest_parameters = table["longest_parameters"]
+    policy.longest_secret = table["longest_secret"]
     for cut in table["cuts"]:
-        ruling.cuts[<uint32_t> cut >> 3] |= <uint8_t> (1 << (<uint32_t> cut & 7))
-    ruling.near_length = table["near_length"]
-    ruling.sender_length = table["sender_length"]
-    ruling.recipients = table["recipients"]
-    ruling.header_line_length = table["header_line_length"]
-    ruling.body_line_length = table["body_line_length"]
-    ruling.filename_length = table["filename_length"]
-    ruling.header_length = table["header_length"]
-    ruling.body_length = table["body_length"]
-    ruling.to_fields = table["to_fields"]
-    ruling.invalid_recipients = table["invalid_recipients"]
-    ruling.outstanding_commands = table["outstanding_commands"]
-    ruling.junk_commands = table["junk_commands"]
-    ruling.findings_told = table["findings_told"]
+        policy.cuts[<uint32_t> cut >> 3] |= <uint8_t> (1 << (<uint32_t> cut & 7))
+    policy.near_length = table["near_length"]
+    policy.sender_length = table["sender_length"]
+    policy.recipients = table["recipients"]
+    policy.header_line_length = table["header_line_length"]
+    policy.body_line_length = table["body_line_length"]
+    policy.filename_length = table["filename_length"]
+    policy.header_length = table["header_length"]
+    policy.body_length = table["body_length"]
+    policy.to_fields = table["to_fields"]
+    policy.invalid_recipients = table["invalid_recipients"]
+    policy.outstanding_commands = table["outstanding_commands"]
+    policy.junk_commands = table["junk_commands"]
+    policy.findings_told = table["findings_told"]
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")
-    ruling.keyword_count = len(table["keywords"])
+    policy.keyword_count = len(table["keywords"])
     for i, keyword in enumerate(table["keywords"]):
-        set_name(&ruling.keywords[i], keyword)
+        set_name(&policy.keywords[i], keyword)
     if table["listings"]:
-        ruling.listings = <Listing *> calloc(len(table["listings"]), sizeof(Listing))
-        if ruling.listings == NULL:
+        policy.listings = <Listing *> calloc(len(table["listings"]), sizeof(Listing))
+        if policy.listings == NULL:
             raise MemoryError
         for i, listing in enumerate(table["listings"]):
-            ruling.listing_count = i + 1
-            load_listing(&ruling.listings[i], listing)
+            policy.listing_count = i + 1
+            load_listing(&policy.listings[i], listing)
     return 0
 
 
 cdef Network *load_networks(list networks) except? NULL:
     cdef Network *out
     cdef int i
-    cdef bytes octets
+    cdef bytes data
     if not networks:
         return NULL
     out = <Network *> calloc(len(networks), sizeof(Network))
     if out == NULL:
         raise MemoryError
-    for i, (octets, bits) in enumerate(networks):
-        memcpy(out[i].octets, <const char *> octets, len(octets))
-        out[i].family = 4 if len(octets) == 4 else 6
+    for i, (data, bits) in enumerate(networks):
+        memcpy(out[i].data, <const char *> data, len(data))
+        out[i].family = 4 if len(data) == 4 else 6
         out[i].bits = bits
     return out
 
@@ -230,7 +206,7 @@ cdef Network *load_networks(list networks) except? NULL:
 cdef int load_rule(Rule *rule, dict table) except -1:
     cdef int i
     memset(rule, 0, sizeof(Rule))
-    load_ruling(&rule.ruling, table["ruling"])
+    load_policy(&rule.policy, table["ruling"])
     rule.sources = load_networks(table["sources"])
     rule.source_count = len(table["sources"])
     rule.destinations = load_networks(table["destinations"])
@@ -259,7 +235,7 @@ cdef int load_tables(Core *core, dict tables) except -1:
         load_rule(&core.rules[i], table)
     for port in tables["ports"]:
         core.ports[<uint32_t> port >> 3] |= 1 << (<uint32_t> port & 7)
-    for i in range(AGES):
+    for i in range(FLOW_STATES):
         core.timeout[i] = tables["timeouts"][i]
     core.held_timeout = tables["held_timeout"]
     core.stalled_timeout = tables["stalled_timeout"]
@@ -277,12 +253,12 @@ cdef int load_tables(Core *core, dict tables) except -1:
 
 cdef void free_tables(Core *core) noexcept:
     cdef uint32_t i, j
-    cdef Ruling *ruling
+    cdef CompiledPolicy *policy
     for i in range(core.rule_count):
-        ruling = &core.rules[i].ruling
-        for j in range(ruling.listing_count):
-            free(ruling.listings[j].servers)
-        free(ruling.listings)
+        policy = &core.rules[i].policy
+        for j in range(policy.listing_count):
+            free(policy.listings[j].servers)
+        free(policy.listings)
         free(core.rules[i].sources)
         free(core.rules[i].destinations)
         free(core.rules[i].ports)

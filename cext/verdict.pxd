@@ -1,16 +1,22 @@
-# The three answers to a queued packet, each counted where it is given, a drop with its reason.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+# The answers to a queued packet, each counted where it is given, a drop with its reason.
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport Core
+from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE, Operations, operation_append
+from nfmailguard.cext.wire.packet cimport Packet
+
+cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil
+# Lets a packet go on, `changed` or as it came.
+cdef void forward(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil
 
 cdef inline void accept(Core *core, uint64_t id, Operations *out) noexcept nogil:
     operation_append(out, OP_ACCEPT, id, NULL, 0)
     core.counters.accepted += 1
 
 # Of a flow that is not looked at any more.
-cdef inline void accept_settled(Core *core, uint64_t id, Operations *out) noexcept nogil:
-    operation_append(out, OP_ACCEPT, id, NULL, 0).settled = 1
+cdef inline void accept_offloadable(Core *core, uint64_t id, Operations *out) noexcept nogil:
+    operation_append(out, OP_ACCEPT, id, NULL, 0).offloadable = 1
     core.counters.accepted += 1
 
 cdef inline void replace(Core *core, uint64_t id, uint8_t *packet, uint32_t length, Operations *out) noexcept nogil:

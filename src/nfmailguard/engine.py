@@ -242,7 +242,7 @@ def _tables(
 
 def flows_at_once(limits: Limits) -> int:
     """How many flows an Engine of these limits holds: no more than fit into half of its memory."""
-    return min(limits.flows, max(1, limits.memory // 2 // core.FLOW_OCTETS))
+    return min(limits.flows, max(1, limits.memory // 2 // core.FLOW_BYTES))
 
 
 class Engine(core.Engine):

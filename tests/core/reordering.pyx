@@ -7,15 +7,17 @@ Does not know what is right.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from nfmailguard.cext.account cimport dialogue_of, settle
+from nfmailguard.cext.memory.accounting cimport charge, dialogue_of
 from nfmailguard.cext.core cimport Core
-from nfmailguard.cext.early cimport too_early
-from nfmailguard.cext.engine cimport Engine, Operation, Operations, operations_free, operations_reserve
-from nfmailguard.cext.flow cimport Flow, flow_add
-from nfmailguard.cext.packet cimport PARSED, Packet, QueuedPacket, packet_parse
-from nfmailguard.cext.smtp cimport INPUT_DATA, session_open
-from nfmailguard.cext.store cimport store_span
-from nfmailguard.cext.stream cimport Ahead, Held, stream_ahead, stream_held
+from nfmailguard.cext.tcp.reorder cimport handle_out_of_order
+from nfmailguard.cext.engine cimport Engine
+from nfmailguard.cext.operation cimport Operation, Operations, operations_free, operations_reserve
+from nfmailguard.cext.flow.table cimport Flow, flow_add
+from nfmailguard.cext.wire.packet cimport PARSED, Packet, QueuedPacket, packet_parse
+from nfmailguard.cext.smtp.dialogue cimport session_open
+from nfmailguard.cext.smtp.grammar cimport INPUT_DATA
+from nfmailguard.cext.memory.pagebuffer cimport pagebuffer_span
+from nfmailguard.cext.tcp.stream cimport Held, OutOfOrder, stream_buffered, stream_held
 
 cdef enum:
     ROOM = 2048                # of operations
@@ -44,58 +46,58 @@ cdef class Waiting:
         self.flow = flow_add(&self.core.flows, &self.core.pool, &packet, True, SECOND)
         if self.flow == NULL:
             raise MemoryError
-        self.flow.ruling = &self.core.rules[0].ruling
+        self.flow.policy = &self.core.rules[0].policy
         session_open(&self.flow.session, &self.core.grammar)
         self.flow.syn_ack = self.flow.answered = self.flow.confirmed = 1
-        self.flow.stream[1].next_seq = self.flow.stream[1].kept_seq = packet.seq + 1
-        self.flow.stream[0].next_seq = self.flow.stream[0].kept_seq = packet.ack
+        self.flow.stream[1].next_seq = self.flow.stream[1].last_ack = packet.seq + 1
+        self.flow.stream[0].next_seq = self.flow.stream[0].last_ack = packet.ack
         if text:
             dialogue_of(self.core, self.flow).input = INPUT_DATA
-        settle(self.core, self.flow, SECOND)
+        charge(self.core, self.flow, SECOND)
 
     def __dealloc__(self):
         operations_free(&self.out)
 
-    cdef void read(self, bytearray octets, uint64_t number, QueuedPacket *queued, Packet *packet) except *:
+    cdef void read(self, bytearray data, uint64_t number, QueuedPacket *queued, Packet *packet) except *:
         memset(queued, 0, sizeof(QueuedPacket))
-        queued.data = octets
-        queued.captured = queued.length = <uint32_t> len(octets)
+        queued.data = data
+        queued.captured = queued.length = <uint32_t> len(data)
         queued.id = number
         assert packet_parse(packet, queued) == PARSED
 
-    def give(self, bytes octets, uint64_t number, bint to_server=True):
+    def give(self, bytes data, uint64_t number, bint to_server=True):
         """(kind, id, octets) of each answer."""
         cdef QueuedPacket queued
         cdef Packet packet
-        cdef bytearray copy = bytearray(octets)
+        cdef bytearray copy = bytearray(data)
         cdef Operation *operation
-        cdef list told = []
+        cdef list recorded = []
         cdef uint32_t i
         self.packets.append(copy)
         self.read(copy, number, &queued, &packet)
         self.out.count = 0
-        self.core.emitted_now = self.core.first_operation = 0
-        too_early(self.core, self.flow, to_server, &packet, False, SECOND, &self.out)
-        settle(self.core, self.flow, SECOND)
+        self.core.emitted_now = self.core.first_of_call = 0
+        handle_out_of_order(self.core, self.flow, to_server, &packet, False, SECOND, &self.out)
+        charge(self.core, self.flow, SECOND)
         for i in range(self.out.count):
             operation = &self.out.items[i]
-            told.append((operation.kind, operation.id,
-                         None if operation.data == NULL else (<const char *> operation.data)[:operation.length]))
-        return told
+            recorded.append((operation.kind, operation.id,
+                             None if operation.data == NULL else (<const char *> operation.data)[:operation.length]))
+        return recorded
 
     @property
-    def fate(self):
-        return self.flow.fate
+    def mode(self):
+        return self.flow.mode
 
     def ahead(self, bint to_server=True):
         """The octets that went ahead, by their place behind the SYN."""
-        cdef Ahead *piece = stream_ahead(&self.flow.stream[to_server])
+        cdef OutOfOrder *piece = stream_buffered(&self.flow.stream[to_server])
         cdef uint32_t at, one
         cdef dict found = {}
         while piece != NULL:
-            for at in range(piece.octets.length):
+            for at in range(piece.data.length):
                 one = 1
-                found[piece.seq + at - self.flow.stream[to_server].next_seq] = store_span(&piece.octets, at, &one)[0]
+                found[piece.seq + at - self.flow.stream[to_server].next_seq] = pagebuffer_span(&piece.data, at, &one)[0]
             piece = piece.next
         return found
 

@@ -9,57 +9,23 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.netlink cimport (
-    MESSAGE_BAD,
-    MESSAGE_ERROR,
-    MESSAGE_OTHER,
-    MESSAGE_PACKET,
-    Message,
-    VERDICT_FULL,
-    VERDICT_PUT,
-    VERDICT_TOO_LONG,
-    Verdicts,
-    message_parse,
-    verdict_put,
+from nfmailguard.cext.drivers.netlink cimport (
+    MESSAGE_BAD, MESSAGE_ERROR, MESSAGE_OTHER, MESSAGE_PACKET, VERDICT_FULL, VERDICT_PUT, VERDICT_TOO_LONG, Message,
+    Verdicts, message_parse, verdict_put,
 )
-from nfmailguard.cext.packet cimport PARSED, Packet, QueuedPacket, packet_parse
-from nfmailguard.cext.pool cimport (
-    PAGE_OCTETS,
-    Pool,
-    Shelf,
-    memory_cost,
-    pool_close,
-    pool_give_flow,
-    pool_take_flow,
-    shelf_close,
-    shelf_give,
-    shelf_lend,
-    shelf_open,
+from nfmailguard.cext.wire.packet cimport PARSED, Packet, QueuedPacket, packet_parse
+from nfmailguard.cext.memory.freelist cimport FreeList as FreeListOfCore, freelist_alloc, freelist_close, freelist_free, freelist_open
+from nfmailguard.cext.memory.pool cimport PAGE_BYTES, Pool, memory_cost, pool_close, pool_give_flow, pool_take_flow
+from nfmailguard.cext.memory.pagebuffer cimport (
+    PageBuffer as BufferOfCore, pagebuffer_append, pagebuffer_compare, pagebuffer_drop, pagebuffer_span,
 )
-from nfmailguard.cext.store cimport Store, store_append, store_compare, store_drop, store_span
-from nfmailguard.cext.stream cimport (
-    MOST_EDITS,
-    Ahead,
-    Held,
-    Stream,
-    held_free,
-    stream_acknowledge,
-    stream_ahead,
-    stream_caught_up,
-    stream_close,
-    stream_go_ahead,
-    stream_held,
-    stream_hold,
-    stream_holding,
-    stream_is_empty,
-    stream_keep,
-    stream_note_edit,
-    stream_put_ahead,
-    stream_put_back,
-    stream_release,
+from nfmailguard.cext.tcp.stream cimport (
+    MOST_EDITS, Held, OutOfOrder, Stream, held_free, stream_acknowledge, stream_buffer, stream_buffered,
+    stream_close, stream_consume, stream_held, stream_hold, stream_holding, stream_is_empty, stream_keep,
+    stream_note_edit, stream_overwrite_with_buffered, stream_overwrite_with_first_copy, stream_release,
 )
 
-PAGE = <int> PAGE_OCTETS
+PAGE = <int> PAGE_BYTES
 EDITS = <int> MOST_EDITS
 
 
@@ -72,12 +38,12 @@ cdef class Octets:
     cdef uint8_t *at
     cdef uint32_t length
 
-    def __cinit__(self, bytes octets):
-        self.length = <uint32_t> len(octets)
+    def __cinit__(self, bytes data):
+        self.length = <uint32_t> len(data)
         self.at = <uint8_t *> malloc(max(self.length, 1))
         if self.at == NULL:
             raise MemoryError
-        memcpy(self.at, <const char *> octets, self.length)
+        memcpy(self.at, <const char *> data, self.length)
 
     def __dealloc__(self):
         free(self.at)
@@ -122,37 +88,37 @@ cdef class Memory:
 
 
 cdef class PageBuffer:
-    cdef Store buffer
+    cdef BufferOfCore buffer
     cdef readonly Memory memory
 
     def __cinit__(self, Memory memory):
-        memset(&self.buffer, 0, sizeof(Store))
+        memset(&self.buffer, 0, sizeof(BufferOfCore))
         self.memory = memory
 
     def __len__(self):
         return self.buffer.length
 
-    def append(self, bytes octets, uint64_t have=0):
-        cdef Octets copy = Octets(octets)
-        return store_append(&self.buffer, &self.memory.pool, copy.at, copy.length, have) == 0
+    def append(self, bytes data, uint64_t have=0):
+        cdef Octets copy = Octets(data)
+        return pagebuffer_append(&self.buffer, &self.memory.pool, copy.at, copy.length, have) == 0
 
     def drop(self, uint32_t length):
-        store_drop(&self.buffer, &self.memory.pool, length)
+        pagebuffer_drop(&self.buffer, &self.memory.pool, length)
 
     def span(self, uint32_t at, uint32_t length):
-        cdef uint8_t *octets = store_span(&self.buffer, at, &length)
-        return (<const char *> octets)[:length]
+        cdef uint8_t *data = pagebuffer_span(&self.buffer, at, &length)
+        return (<const char *> data)[:length]
 
-    def compare(self, uint32_t at, bytes octets, bint write):
+    def compare(self, uint32_t at, bytes data, bint write):
         """What it said, and what became of the octets."""
-        cdef Octets copy = Octets(octets)
-        cdef uint32_t differ = store_compare(&self.buffer, at, copy.at, copy.length, write)
+        cdef Octets copy = Octets(data)
+        cdef uint32_t differ = pagebuffer_compare(&self.buffer, at, copy.at, copy.length, write)
         return differ, copy.now()
 
 
 cdef class FreeList:
     """Things of one size; each is known by its number."""
-    cdef Shelf shelf
+    cdef FreeListOfCore shelf
     cdef readonly Memory memory
     cdef readonly int size
     cdef dict things
@@ -162,37 +128,37 @@ cdef class FreeList:
         self.memory = memory
         self.size = size
         self.things = {}
-        shelf_open(&self.shelf, &memory.pool, size)
+        freelist_open(&self.shelf, &memory.pool, size)
 
     def lend(self):
         """A number, or None."""
-        cdef void *thing = shelf_lend(&self.shelf)
+        cdef void *thing = freelist_alloc(&self.shelf)
         if thing == NULL:
             return None
         self.next_number += 1
         self.things[self.next_number] = <uint64_t> thing
         return self.next_number
 
-    def write(self, int number, bytes octets):
-        assert len(octets) == self.size
-        memcpy(<void *> <uint64_t> self.things[number], <const char *> octets, self.size)
+    def write(self, int number, bytes data):
+        assert len(data) == self.size
+        memcpy(<void *> <uint64_t> self.things[number], <const char *> data, self.size)
 
     def read(self, int number):
         return (<const char *> <uint64_t> self.things[number])[:self.size]
 
     def give(self, int number):
-        shelf_give(&self.shelf, <void *> <uint64_t> self.things.pop(number))
+        freelist_free(&self.shelf, <void *> <uint64_t> self.things.pop(number))
 
     @property
     def kept(self):
         return self.shelf.count
 
     @property
-    def lent(self):
-        return self.shelf.lent
+    def allocated(self):
+        return self.shelf.allocated
 
     def close(self):
-        shelf_close(&self.shelf)
+        freelist_close(&self.shelf)
 
 
 cdef class OneWay:
@@ -204,7 +170,7 @@ cdef class OneWay:
 
     def __cinit__(self, Memory memory, uint32_t seq):
         memset(&self.stream, 0, sizeof(Stream))
-        self.stream.next_seq = self.stream.kept_seq = seq
+        self.stream.next_seq = self.stream.last_ack = seq
         self.memory = memory
         self.waiting = {}
 
@@ -218,16 +184,16 @@ cdef class OneWay:
         return self.stream.next_seq
 
     @property
-    def kept_seq(self):
-        return self.stream.kept_seq
+    def last_ack(self):
+        return self.stream.last_ack
 
     @property
     def decided(self):
-        return self.stream.octets
+        return self.stream.bytes
 
     @property
     def kept(self):
-        return self.stream.kept.length
+        return self.stream.unacked.length
 
     @property
     def is_empty(self):
@@ -235,54 +201,55 @@ cdef class OneWay:
 
     @property
     def edits(self):
-        return self.stream.aside.edit_count if self.stream.aside != NULL else 0
+        return self.stream.backlog.edit_count if self.stream.backlog != NULL else 0
 
-    def keep(self, bytes came, bytes octets):
+    def keep(self, bytes original, bytes data):
         """What came is let through as ``octets``; whether there was memory to keep them."""
-        cdef Octets before = Octets(came), after = Octets(octets)
+        cdef Octets before = Octets(original), after = Octets(data)
         stream_note_edit(&self.stream, &self.memory.pool, before.at, after.at, after.length)
         return stream_keep(&self.stream, &self.memory.pool, after.at, after.length) == 0
 
     def acknowledge(self, uint32_t ack):
         stream_acknowledge(&self.stream, &self.memory.pool, ack)
 
-    def put_back(self, uint32_t seq, bytes octets, bint write):
+    def put_back(self, uint32_t seq, bytes data, bint write):
         """How many differed, whether they are a conflict, and what became of them."""
-        cdef Octets copy = Octets(octets)
+        cdef Octets copy = Octets(data)
         cdef bint conflict = False
-        cdef uint32_t differ = stream_put_back(&self.stream, seq, copy.at, copy.length, write, &conflict)
+        cdef uint32_t differ = stream_overwrite_with_first_copy(&self.stream, seq, copy.at, copy.length, write,
+                                                                &conflict)
         return differ, bool(conflict), copy.now()
 
-    def go_ahead(self, uint32_t seq, bytes octets):
-        cdef Octets copy = Octets(octets)
-        return stream_go_ahead(&self.stream, &self.memory.pool, seq, copy.at, copy.length) == 0
+    def forward_out_of_order(self, uint32_t seq, bytes data):
+        cdef Octets copy = Octets(data)
+        return stream_buffer(&self.stream, &self.memory.pool, seq, copy.at, copy.length) == 0
 
-    def put_ahead(self, uint32_t seq, bytes octets, bint write):
-        cdef Octets copy = Octets(octets)
-        cdef uint32_t differ = stream_put_ahead(&self.stream, seq, copy.at, copy.length, write)
+    def put_ahead(self, uint32_t seq, bytes data, bint write):
+        cdef Octets copy = Octets(data)
+        cdef uint32_t differ = stream_overwrite_with_buffered(&self.stream, seq, copy.at, copy.length, write)
         return differ, copy.now()
 
-    def caught_up(self, uint32_t length):
-        stream_caught_up(&self.stream, &self.memory.pool, length)
+    def consume(self, uint32_t length):
+        stream_consume(&self.stream, &self.memory.pool, length)
 
     def ahead(self):
         """What went ahead: (seq, octets) of each piece."""
-        cdef Ahead *piece = stream_ahead(&self.stream)
+        cdef OutOfOrder *piece = stream_buffered(&self.stream)
         cdef uint32_t at, part
-        cdef uint8_t *octets
+        cdef uint8_t *data
         cdef list pieces = []
         cdef bytes whole
         while piece != NULL:
             whole = b""
             at = 0
-            while at < piece.octets.length:
-                part = piece.octets.length - at
-                octets = store_span(&piece.octets, at, &part)
-                whole += (<const char *> octets)[:part]
+            while at < piece.data.length:
+                part = piece.data.length - at
+                data = pagebuffer_span(&piece.data, at, &part)
+                whole += (<const char *> data)[:part]
                 at += part
             pieces.append((piece.seq, whole))
             piece = piece.next
-        assert len(pieces) == (self.stream.aside.ahead_count if self.stream.aside != NULL else 0)
+        assert len(pieces) == (self.stream.backlog.buffered_count if self.stream.backlog != NULL else 0)
         return pieces
 
     def hold(self, bytes packet, uint64_t now=0):
@@ -319,7 +286,7 @@ cdef class OneWay:
         while held != NULL:
             found.append((self.number_of(held), held.seq, (<const char *> held.queued.data)[:held.size]))
             held = held.next
-        assert len(found) == (self.stream.aside.held_count if self.stream.aside != NULL else 0)
+        assert len(found) == (self.stream.backlog.held_count if self.stream.backlog != NULL else 0)
         return found
 
     def release(self, int number):
@@ -368,12 +335,12 @@ def write_verdicts(uint32_t room, list wanted, uint16_t queue=0):
     verdicts.used = verdicts.count = 0
     verdicts.size = room
     verdicts.queue = queue
-    told = []
+    recorded = []
     for number, verdict, payload, mark in wanted:
         copy = Octets(payload or b"")
         value = mark or 0
-        told.append(PUTS[verdict_put(&verdicts, number, verdict, NULL if payload is None else copy.at, copy.length,
-                                     &value if value else NULL)])
-    assert verdicts.count == told.count("put")
+        recorded.append(PUTS[verdict_put(&verdicts, number, verdict, NULL if payload is None else copy.at, copy.length,
+                                         &value if value else NULL)])
+    assert verdicts.count == recorded.count("put")
     assert buffer.now()[verdicts.used:] == b"\xee" * (room - verdicts.used)
-    return told, buffer.now()[:verdicts.used]
+    return recorded, buffer.now()[:verdicts.used]

@@ -37,7 +37,7 @@ class Buffered(RuleBasedStateMachine):
         self.begun = [0, 0]  # where the first page begins, of all that was ever appended
         self.widest = [0, 0]
         self.things = rooms().FreeList(self.memory, size)
-        self.lent: dict[int, bytes] = {}
+        self.allocated: dict[int, bytes] = {}
         self.size = size
 
     def pages(self, which: int, more: int = 0) -> int:
@@ -103,14 +103,14 @@ class Buffered(RuleBasedStateMachine):
             assert kept == 0
             assert used + rooms().cost(self.size) > self.limit // 2 - 16 or self.memory.spare
         else:
-            self.lent[number] = next(FILLINGS)[: self.size]
-            self.things.write(number, self.lent[number])
+            self.allocated[number] = next(FILLINGS)[: self.size]
+            self.things.write(number, self.allocated[number])
 
-    @precondition(lambda self: self.lent)
+    @precondition(lambda self: self.allocated)
     @rule(data=st.data())
     def give(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.lent)))
-        assert self.things.read(number) == self.lent.pop(number)
+        number = data.draw(st.sampled_from(sorted(self.allocated)))
+        assert self.things.read(number) == self.allocated.pop(number)
         self.things.give(number)
 
     @rule(count=st.integers(1, 80))
@@ -129,16 +129,16 @@ class Buffered(RuleBasedStateMachine):
             while len(read) < len(model):
                 read += buffer.span(len(read), len(model))
             assert read == model
-        for number, octets in self.lent.items():
+        for number, octets in self.allocated.items():
             assert self.things.read(number) == octets
 
     @invariant()
     def memory_is_what_they_have(self) -> None:
-        used = rooms().cost(self.size) * len(self.lent)
+        used = rooms().cost(self.size) * len(self.allocated)
         for which in range(2):
             used += rooms().cost(PAGE) * self.pages(which) + ring_cost(self.widest[which])
         assert self.memory.used == used
-        assert self.things.lent == len(self.lent)
+        assert self.things.allocated == len(self.allocated)
         assert self.things.kept <= 64
         # Free pages and free things, and nothing else, are kept for the next to ask.
         assert (self.memory.spare - self.things.kept * rooms().cost(self.size)) % rooms().cost(PAGE) == 0
@@ -149,7 +149,7 @@ class Buffered(RuleBasedStateMachine):
             return
         for buffer in self.buffers:
             buffer.drop(2**32 - 1)
-        for number in self.lent:
+        for number in self.allocated:
             self.things.give(number)
         self.things.close()
         self.memory.close()
@@ -209,7 +209,7 @@ def test_of_what_is_given_back_so_many_are_kept_and_lent_again() -> None:
     assert memory.used == 200 * rooms().cost(100)
     for number in numbers:
         things.give(number)
-    assert (things.kept, things.lent, memory.used, memory.spare) == (64, 0, 0, 64 * rooms().cost(100))
+    assert (things.kept, things.allocated, memory.used, memory.spare) == (64, 0, 0, 64 * rooms().cost(100))
     again = [things.lend() for _ in range(65)]
     assert (things.kept, memory.used, memory.spare) == (0, 65 * rooms().cost(100), 0)
     for number in again:

@@ -88,7 +88,7 @@ def test_a_copy_that_differs_may_end_the_connection(action: Action, fate: int) -
     told = room.give(segment(20, b"abX"), 2)
     assert told[0] == (DROPPED, 2, None)
     assert len(told) == (1 if action is Action.DROP else 3), "and a RST each way"
-    assert room.fate == fate
+    assert room.mode == fate
     assert room.ahead() == {}
 
 
@@ -102,7 +102,7 @@ def test_what_is_watched_is_never_held_and_never_changed() -> None:
 def test_a_driver_that_cannot_hold_has_the_sender_repeat_it() -> None:
     room = waiting(text=False, can_hold=False)
     assert room.give(segment(20, b"abc"), 1) == [(DROPPED, 1, None)]
-    assert (room.held(), room.ahead(), room.fate) == ([], {}, 0)
+    assert (room.held(), room.ahead(), room.mode) == ([], {}, 0)
 
 
 @pytest.mark.parametrize("limit", ["held_packets", "held_per_flow", "held_per_source"])
@@ -112,7 +112,7 @@ def test_so_many_are_held_and_no_more(limit: str) -> None:
     # A source may have as many as it leaves free.
     assert held == (2 if limit == "held_packets" else 3)
     assert (count(room, "held_now"), count(room, "drop.condition")) == (held, 6 - held)
-    assert room.fate == 0
+    assert room.mode == 0
 
 
 def test_so_many_pieces_are_remembered_and_no_more() -> None:
@@ -130,7 +130,7 @@ def test_where_memory_is_short_nothing_more_waits(text: bool) -> None:
     taken = [answer for answer in told if not answer or answer[0][0] == ACCEPTED]
     assert 20 < len(taken) < 370
     assert count(room, "memory_now") <= 1 << 19
-    assert room.fate == 0
+    assert room.mode == 0
     assert all(answer == [(DROPPED, number, None)] for number, answer in enumerate(told, 1) if answer not in taken)
 
 

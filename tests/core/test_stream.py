@@ -83,11 +83,11 @@ class Directed(RuleBasedStateMachine):
         assert conflict or not contradicts
 
     @rule(data=st.data(), octets=st.binary(min_size=1, max_size=30))
-    def go_ahead(self, data: st.DataObject, octets: bytes) -> None:
+    def forward_out_of_order(self, data: st.DataObject, octets: bytes) -> None:
         place = data.draw(st.integers(len(self.decided) + 1, len(self.decided) + FAR))
         if self.ahead:
             place = data.draw(st.integers(min(self.ahead), max(self.ahead) + 4)) if data.draw(st.booleans()) else place
-        whole = self.stream.go_ahead(self.seq(place), octets)
+        whole = self.stream.forward_out_of_order(self.seq(place), octets)
         remembered = self.pieces()
         for at, octet in enumerate(octets, start=place):
             if whole or at in remembered:
@@ -121,10 +121,10 @@ class Directed(RuleBasedStateMachine):
 
     @precondition(lambda self: self.ahead)
     @rule(data=st.data())
-    def catch_up(self, data: st.DataObject) -> None:
+    def process_buffered(self, data: st.DataObject) -> None:
         seq, octets = self.stream.ahead()[0]
         gone = data.draw(st.integers(min(1, len(octets)), len(octets)))
-        self.stream.caught_up(gone)
+        self.stream.consume(gone)
         first = min(self.ahead)
         assert seq == self.seq(first) or not octets
         for at in range(first, first + gone):
@@ -158,7 +158,7 @@ class Directed(RuleBasedStateMachine):
     @invariant()
     def numbers_and_lists_are_right(self) -> None:
         stream = self.stream
-        assert (stream.next_seq, stream.kept_seq) == (self.seq(len(self.decided)), self.seq(self.acknowledged))
+        assert (stream.next_seq, stream.last_ack) == (self.seq(len(self.decided)), self.seq(self.acknowledged))
         assert stream.decided == len(self.decided)
         assert stream.kept == len(self.decided) - self.acknowledged
         assert self.memory.acknowledged == self.acknowledged
@@ -216,9 +216,9 @@ def test_an_edit_is_what_lies_between_the_first_octet_that_differs_and_the_last(
 def test_what_comes_across_pieces_that_went_ahead_fills_the_gaps_alone(around: tuple[int, int]) -> None:
     stream = rooms().OneWay(rooms().Memory(1 << 20), 2**32 - 4)
     for place, octets in ((2, b"aa"), (6, b"bb"), (10, b"cc")):
-        assert stream.go_ahead(number(2**32 - 4 + place), octets)
+        assert stream.forward_out_of_order(number(2**32 - 4 + place), octets)
     start, stop = around
-    assert stream.go_ahead(number(2**32 - 4 + start), b"-" * (stop - start))
+    assert stream.forward_out_of_order(number(2**32 - 4 + start), b"-" * (stop - start))
     known = dict(zip((2, 3, 6, 7, 10, 11), b"aabbcc", strict=True))
     expected = {**dict.fromkeys(range(start, stop), ord("-")), **known}
     found = {}
@@ -232,8 +232,8 @@ def test_a_stream_that_is_closed_gives_everything_back_whatever_it_had() -> None
     memory = rooms().Memory(1 << 20)
     stream = rooms().OneWay(memory, 7)
     stream.keep(b"evil" * 2000, b"XXXX" * 2000)
-    stream.go_ahead(9000, bytes(5000))
-    stream.go_ahead(20000, bytes(5))
+    stream.forward_out_of_order(9000, bytes(5000))
+    stream.forward_out_of_order(20000, bytes(5))
     stream.hold(build(CLIENT, SERVER, 30000, 1, ACK, bytes(1400)))
     assert memory.used > 16_000
     stream.close()

@@ -16,10 +16,10 @@ DEPTH = 4
 ROOT = Path(__file__).parents[2]
 #: Pointers of a flow, and what the digest makes of them. A new one has to be followed there, too.
 POINTERS = {
-    "Flow": {"bucket_next", "older", "newer", "ruling", "dialogue"},
-    "Stream": {"aside"},
-    "Aside": {"edits", "last_edit", "ahead", "farthest", "held"},
-    "Store": {"memory"},
+    "Flow": {"bucket_next", "older", "newer", "policy", "dialogue"},
+    "Stream": {"backlog"},
+    "Backlog": {"edits", "last_edit", "buffered", "farthest", "held"},
+    "PageBuffer": {"memory"},
     "Dialogue": {"older", "newer", "flow", "command", "reply", "more"},
     "Session": set[str](),
     "Line": set[str](),

@@ -13,23 +13,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from nfmailguard.cext.core cimport LINE_BYTES, Core
-from nfmailguard.cext.engine cimport (
-    OP_ACCEPT,
-    OP_DROP,
-    OP_EMIT,
-    Engine,
-    Operation,
-    Operations,
-    QueuedPacket,
-    core_expire,
-    core_finish,
-    core_process,
-    operations_reserve,
-)
-from nfmailguard.cext.flow cimport AGES, FLOW_PASSED, Flow
-from nfmailguard.cext.smtp cimport Dialogue
-from nfmailguard.cext.store cimport Store, store_span
-from nfmailguard.cext.stream cimport Ahead, Edit, Held, Stream, stream_ended
+from nfmailguard.cext.engine cimport Engine, core_expire, core_finish, core_process
+from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, Operation, Operations, operations_reserve
+from nfmailguard.cext.wire.packet cimport QueuedPacket
+from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_STATES, Flow
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.memory.pagebuffer cimport PageBuffer, pagebuffer_span
+from nfmailguard.cext.tcp.stream cimport Edit, Held, OutOfOrder, Stream, stream_ended
 from tests.exhaustive.kernel cimport (
     APPLICATION_SECRET,
     COOKIE_ROUND,
@@ -62,8 +52,8 @@ from tests.exhaustive.kernel cimport (
 )
 
 cdef extern from "wire.h" nogil:
-    uint32_t wire_get(const uint8_t *p, int octets) noexcept
-    void wire_put(uint8_t *p, uint32_t value, int octets) noexcept
+    uint32_t wire_get(const uint8_t *p, int data) noexcept
+    void wire_put(uint8_t *p, uint32_t value, int data) noexcept
     void wire_complete(uint8_t *packet, uint32_t size) noexcept
 
 cdef extern from "digest.h" nogil:
@@ -76,7 +66,7 @@ cdef extern from "digest.h" nogil:
         uint64_t count
     void digest_open(digest *at) noexcept
     void digest_number(digest *at, uint64_t number) noexcept
-    void digest_bytes(digest *at, const void *octets, uint64_t length) noexcept
+    void digest_bytes(digest *at, const void *data, uint64_t length) noexcept
     int digest_add(digest_set *places, digest one) noexcept
 
 cdef extern from *:
@@ -191,7 +181,7 @@ cdef struct Sent:
     uint32_t length
     uint8_t lost
     uint8_t to_server
-    uint8_t octets[PACKET_ROOM]
+    uint8_t data[PACKET_ROOM]
 
 cdef Core *core = NULL
 cdef Engine engine = None                  # keeps the core alive
@@ -329,7 +319,7 @@ cdef void carry_out() noexcept nogil:
         else:
             sent = &packets[operation.id - first_id]
             if operation.kind == OP_ACCEPT:
-                read(sent.octets, sent.length, sent.to_server, &waiting[place])
+                read(sent.data, sent.length, sent.to_server, &waiting[place])
             else:
                 read(operation.data, operation.length, sent.to_server, &waiting[place])
             if sent.lost:
@@ -366,10 +356,10 @@ cdef void give(const segment *one, bint lost) noexcept nogil:
         with gil:
             tell(("client" if one.to_server else "server") + (" (lost behind the gateway)" if lost else ""), one)
     sent = &packets[packet_count]
-    sent.length = build(one, sent.octets)
+    sent.length = build(one, sent.data)
     sent.lost = lost
     sent.to_server = one.to_server
-    memcpy(data, sent.octets, sent.length)
+    memcpy(data, sent.data, sent.length)
     memset(&queued, 0, sizeof(queued))
     queued.data = data
     queued.id = first_id + packet_count
@@ -403,7 +393,7 @@ cdef void server_answers() noexcept nogil:
     server.count = 0
 
 
-cdef void settle() noexcept nogil:
+cdef void charge() noexcept nogil:
     """Until nothing is on its way any more."""
     global waiting_first, waiting_count, found, begun, cookie_known
     cdef segment one
@@ -433,7 +423,7 @@ cdef void settle() noexcept nogil:
 
 cdef Flow *flow_now() noexcept nogil:
     cdef uint32_t i
-    for i in range(AGES):
+    for i in range(FLOW_STATES):
         if core.flows.oldest[i] != NULL:
             return core.flows.oldest[i]
     return NULL
@@ -442,7 +432,7 @@ cdef Flow *flow_now() noexcept nogil:
 cdef Flow *flow_open() noexcept nogil:
     """The same, if the engine still lets anything of it through."""
     cdef Flow *flow = flow_now()
-    return flow if flow != NULL and flow.fate <= FLOW_PASSED else NULL
+    return flow if flow != NULL and flow.mode <= FLOW_BYPASSED else NULL
 
 
 cdef inline bint cookie_good() noexcept nogil:
@@ -476,7 +466,7 @@ cdef uint32_t best_ack(Flow *flow) noexcept nogil:
     return followed if 0 <= more < (1 << 20) else server.snd_nxt
 
 
-cdef void say(uint32_t seq, const uint8_t *octets, uint32_t length, uint8_t flags, uint32_t ack, uint32_t timestamp,
+cdef void say(uint32_t seq, const uint8_t *data, uint32_t length, uint8_t flags, uint32_t ack, uint32_t timestamp,
               uint8_t option, bint lost) noexcept nogil:
     """A segment of the client's, and all that it brings about. ``timestamp`` 0: none."""
     cdef segment one
@@ -491,9 +481,9 @@ cdef void say(uint32_t seq, const uint8_t *octets, uint32_t length, uint8_t flag
         one.window = <uint16_t> (edge - ack) if edge - ack < 65536 else 0
     one.to_server = 1
     one.length = <uint16_t> length
-    memcpy(one.payload, octets, length)
+    memcpy(one.payload, data, length)
     give(&one, lost)
-    settle()
+    charge()
 
 
 cdef inline void data(uint32_t seq, const char *text, uint8_t option, uint32_t timestamp, bint lost) noexcept nogil:
@@ -507,15 +497,15 @@ cdef inline void plain(uint32_t seq, uint32_t ack, uint8_t flags) noexcept nogil
 
 cdef bint again(uint32_t ack) noexcept nogil:
     cdef uint32_t at = server.rcv_nxt, length
-    cdef uint8_t octets[SEGMENT_PAYLOAD]
+    cdef uint8_t data[SEGMENT_PAYLOAD]
     cdef Flow *flow = flow_open()
     if flow == NULL or server.state < KERNEL_ESTABLISHED:
         return False
     length = flow.stream[1].next_seq - at
     if length == 0 or length > SEGMENT_PAYLOAD:
         return False
-    memset(octets, 46, length)                     # not what was said: what was decided stands, or nothing does
-    say(at, octets, length, FLAG_ACK | FLAG_PSH, ack, 1000, OPTION_NONE, False)
+    memset(data, 46, length)                     # not what was said: what was decided stands, or nothing does
+    say(at, data, length, FLAG_ACK | FLAG_PSH, ack, 1000, OPTION_NONE, False)
     return True
 
 
@@ -550,7 +540,7 @@ cdef bint pass_time(uint64_t nanoseconds) noexcept nogil:
         operations.count = 0
         core_expire(core, begun + server.now, &operations)
         carry_out()
-        settle()
+        charge()
     return True
 
 
@@ -650,12 +640,12 @@ cdef bint act(int event) noexcept nogil:
             kernel_hang_up(&server)
         else:
             kernel_abort(&server)
-        settle()
+        charge()
     elif event == REPEATS:
         kernel_repeat(&server)
         if not server.count:
             return False
-        settle()
+        charge()
     elif event == TICK:
         ticks_are(ticks + 1)
         return ticks <= MOST_TICKS and pass_time(51 * SECOND)
@@ -669,36 +659,36 @@ cdef bint act(int event) noexcept nogil:
 
 # A state's digest.
 
-cdef void digest_store(digest *at, Store *store) noexcept nogil:
+cdef void digest_store(digest *at, PageBuffer *store) noexcept nogil:
     cdef uint32_t place = 0, length
-    cdef uint8_t *octets
+    cdef uint8_t *data
     digest_number(at, store.length)
     while place < store.length:
         length = store.length - place
-        octets = store_span(store, place, &length)
-        digest_bytes(at, octets, length)
+        data = pagebuffer_span(store, place, &length)
+        digest_bytes(at, data, length)
         place += length
 
 
 cdef void digest_stream(digest *at, Stream *stream) noexcept nogil:
     cdef Edit *edit
-    cdef Ahead *ahead
+    cdef OutOfOrder *ahead
     cdef Held *held
-    digest_store(at, &stream.kept)
-    digest_number(at, stream.aside != NULL)
-    if stream.aside == NULL:
+    digest_store(at, &stream.unacked)
+    digest_number(at, stream.backlog != NULL)
+    if stream.backlog == NULL:
         return
-    edit = stream.aside.edits
+    edit = stream.backlog.edits
     while edit != NULL:
         digest_number(at, edit.seq)
         digest_bytes(at, edit + 1, edit.length)
         edit = edit.next
-    ahead = stream.aside.ahead
+    ahead = stream.backlog.buffered
     while ahead != NULL:
         digest_number(at, ahead.seq + (<uint64_t> 1 << 32))
-        digest_store(at, &ahead.octets)
+        digest_store(at, &ahead.data)
         ahead = ahead.next
-    held = stream.aside.held
+    held = stream.backlog.held
     while held != NULL:
         digest_number(at, held.seq + (<uint64_t> 2 << 32))
         digest_number(at, packets[held.queued.id - first_id].lost)
@@ -717,10 +707,10 @@ cdef void digest_dialogue(digest *at, Dialogue *dialogue) noexcept nogil:
     digest_bytes(at, &copy, sizeof(copy))
     if dialogue.command != NULL:
         digest_number(at, dialogue.command.sent + 1)
-        digest_bytes(at, dialogue.command.octets, dialogue.command.length)
+        digest_bytes(at, dialogue.command.data, dialogue.command.length)
     if dialogue.reply != NULL:
         digest_number(at, dialogue.reply.sent + (1 << 16))
-        digest_bytes(at, dialogue.reply.octets, dialogue.reply.length)
+        digest_bytes(at, dialogue.reply.data, dialogue.reply.length)
     if dialogue.more != NULL:
         digest_bytes(at, dialogue.more, dialogue.capacity)
 
@@ -735,24 +725,24 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
     copy.identity.flow_id = 0
     copy.started = min(now - flow.started, ROUND)
     copy.seen = min(now - flow.seen, ROUND)
-    copy.ruling = NULL
+    copy.policy = NULL
     copy.dialogue = NULL
     memset(&copy.session.tally, 0, sizeof(copy.session.tally))
     copy.session.found = 0
-    if flow.fate > FLOW_PASSED:
+    if flow.mode > FLOW_BYPASSED:
         # It has ended: it drops what comes, and answers with the packet's own numbers, until a SYN. Of its streams
         # where they are and began is left, and whatever else is noted there.
         for side in range(2):
-            copy.stream[side].kept_seq = copy.stream[side].fin_seq = copy.stream[side].window_end = 0
-            copy.stream[side].widest = 0
+            copy.stream[side].last_ack = copy.stream[side].fin_seq = copy.stream[side].window_end = 0
+            copy.stream[side].max_window = 0
             copy.stream[side].fin = copy.stream[side].windowed = 0
         memset(&copy.session, 0, sizeof(copy.session))
         copy.end = copy.answered = copy.other_syn_seen = 0
     for side in range(2):
-        copy.octets[side] = 0
+        copy.bytes[side] = 0
         copy.packets[side] = 0
-        memset(&copy.stream[side].kept, 0, sizeof(Store))
-        copy.stream[side].aside = NULL
+        memset(&copy.stream[side].unacked, 0, sizeof(PageBuffer))
+        copy.stream[side].backlog = NULL
     digest_bytes(at, &copy, sizeof(copy))
     for side in range(2):
         digest_stream(at, &flow.stream[side])

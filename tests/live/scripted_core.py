@@ -110,8 +110,8 @@ class Script:
 
 
 def install(script: Script) -> None:
-    """Before ``nfmailguard.cext.kernelqueue`` is imported: it takes the functions from these capsules."""
-    assert "nfmailguard.cext.kernelqueue" not in sys.modules
+    """Before ``nfmailguard.cext.drivers.nfqueue_loop`` is imported: it takes the functions from these capsules."""
+    assert "nfmailguard.cext.drivers.nfqueue_loop" not in sys.modules
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = c_void_p, [ctypes.py_object]
     api.PyCapsule_New.restype, api.PyCapsule_New.argtypes = ctypes.py_object, [c_void_p, c_void_p, c_void_p]

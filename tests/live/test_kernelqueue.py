@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from queue_router import SERVER, Router, engine, router_or_skip
 
-from nfmailguard.cext.netlink import emit_verdict, parse_messages
+from nfmailguard.cext.drivers.netlink import emit_verdict, parse_messages
 from nfmailguard.errors import CaptureError, QueueError
 from nfmailguard.queues.injector import INJECT_MARK, Injector
 from nfmailguard.queues.kernel import KernelQueue

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.cext.engine import FLOW_BYTES
 from nfmailguard.engine import Engine, OperationKind
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
@@ -26,7 +26,7 @@ from nfmailguard.policy.model import FlowRule, Limits, Mode
 ACCEPT, REPLACE, DROP = OperationKind.ACCEPT, OperationKind.REPLACE, OperationKind.DROP
 #: A server's packet may leave with a lower window, as memory runs short.
 PASSED = ACCEPT, REPLACE
-CHECKSUM_PARTIAL = 1  # cext/packet.pxd: PACKET_CHECKSUM_PARTIAL
+CHECKSUM_PARTIAL = 1  # cext/wire/packet.pxd: PACKET_CHECKSUM_PARTIAL
 SYN, PSH, ACK = 0x02, 0x08, 0x10
 SERVER = 0x0A190202
 CLIENT_ISN, SERVER_ISN = 1000, 5000
@@ -326,7 +326,7 @@ def run(flows: int) -> list[str]:
     table.row("opened again")
 
     sys.stdout.write(
-        f"\na flow: {FLOW_OCTETS} octets; a packet (the engine alone): {at_small:.2f} us with 1,000 flows,"
+        f"\na flow: {FLOW_BYTES} octets; a packet (the engine alone): {at_small:.2f} us with 1,000 flows,"
         f" {at_large:.2f} us with {flows:,}\n"
     )
     return load.faults

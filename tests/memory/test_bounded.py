@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.cext.engine import FLOW_BYTES
 from nfmailguard.engine import flows_at_once
 from nfmailguard.policy.model import Limits
 from tests.memory.flood import ACK, DROP, HOGS, PSH, Group, Load, Template
@@ -35,7 +35,7 @@ def test_20000_flows_two_floods_and_full_memory() -> None:
 @pytest.mark.parametrize("hogs", [1, 2, HOGS])
 def test_nobody_has_more_than_is_left_for_the_others(hogs: int) -> None:
     load, others = filled(hogs)
-    streams = load.engine.counters()["memory_now"] - (hogs + 10) * FLOW_OCTETS
+    streams = load.engine.counters()["memory_now"] - (hogs + 10) * FLOW_BYTES
     # Each of n takes one part of n + 2 of the streams' half, but for a packet: it leaves free what it has, and
     # again what its source has.
     assert streams == pytest.approx(MEMORY / 2 * hogs / (hogs + 2), abs=hogs * 20_000)

@@ -167,7 +167,7 @@ def test_bdat_waits_not_where_it_is_another_verb() -> None:
 
 
 @families
-def test_go_ahead_in_a_chunk_as_far_as_it_goes(family: int) -> None:
+def test_forward_out_of_order_in_a_chunk_as_far_as_it_goes(family: int) -> None:
     connection = answered(mailing(family), b"BDAT 12\r\n")
     at = connection.mark
     assert connection.send(True, payload=b"BDAT 6", at=at + 12) == []  # a command, or the beginning of one

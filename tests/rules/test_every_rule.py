@@ -48,8 +48,8 @@ def test_every_mutation_has_one_place(mutant: Mutant) -> None:
 
 #: What outlives a packet, of a flow, a stream, a session or a dialogue.
 FIELDS = (
-    "next_seq|kept_seq|known|fin|fin_seq|end|fate|age|answered|confirmed|syn_ack|widest|window_end|interface"
-    "|towards|connection|started|offers|scale|state|input|waiting|offered_chunking|tls_checked|greeted"
+    "next_seq|last_ack|known|fin|fin_seq|end|mode|state|answered|confirmed|syn_ack|max_window|window_end|interface"
+    "|server_interface|connection|started|offers|scale|input|waiting|offered_chunking|tls_checked|greeted"
     "|body_as_commands"
     "|chunk_left|last_chunk|asked"
 )
@@ -57,7 +57,7 @@ OWNER = r"(?:\bflow|\bstream|\bother|\bsession|\bdialogue|\.stream\[[^\]]+\])"
 WRITE = re.compile(rf"{OWNER}\.({FIELDS})(?:\[[^\]]+\])? (?:[-+|&]?=) (?!=)")
 FUNCTION = re.compile(r"^(?:cdef|def) .*?(\w+)\(")
 #: Of a verb that is being read, not of a flow.
-OF_A_VERB = re.compile(r"dialogue\.fate = ")
+OF_A_VERB = re.compile(r"dialogue\.mode = ")
 
 
 def places_in_the_core() -> set[tuple[str, str]]:

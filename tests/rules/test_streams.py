@@ -180,7 +180,7 @@ def test_hold_limits_drop_a_second_copy_and_what_has_waited_too_long() -> None:
 
 
 @families
-def test_go_ahead_in_message_text_at_once(family: int) -> None:
+def test_forward_out_of_order_in_message_text_at_once(family: int) -> None:
     connection = Connection(family=family).in_text()
     at = connection.mark
     assert connection.send(True, payload=b"second\r\n", at=at + 7) == [ACCEPT]
@@ -195,7 +195,7 @@ def test_go_ahead_in_message_text_at_once(family: int) -> None:
 
 
 @families
-def test_go_ahead_in_a_chunk_too(family: int) -> None:
+def test_forward_out_of_order_in_a_chunk_too(family: int) -> None:
     connection = Connection(Gateway(Policy("all")), family).greeted()
     connection.client(b"EHLO a\r\n")
     connection.server(b"250-mx\r\n250 CHUNKING\r\n")

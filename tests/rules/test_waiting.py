@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.cext.engine import FLOW_BYTES
 from nfmailguard.policy.model import Action, CommandPolicy, Limits, On, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, FIN, PSH, SYN
@@ -113,7 +113,7 @@ def test_memory_has_its_cap_where_nothing_has_to_wait(family: int) -> None:
     connection = Connection(gateway, family).in_text()
     for place in range(0, 60_000, 1000):
         connection.send(True, payload=b"x" * 1000, at=connection.mark + place, lost=True)
-        assert gateway.watching.counters()["memory_now"] <= 32 * 1024 + FLOW_OCTETS
+        assert gateway.watching.counters()["memory_now"] <= 32 * 1024 + FLOW_BYTES
     assert gateway.watched_names.count("stream.memory_limit") > 0
 
 
@@ -458,7 +458,7 @@ def test_narrow_window_to_what_memory_has_room_for(family: int) -> None:
         gateway = limited(192)
         honest = Connection(gateway, family, client=source(200, family), window=65_535).in_text()
         full(gateway, family, 0, others)
-        short = gateway.memory() - gateway.count("flows_now") * FLOW_OCTETS > 72 * 1024
+        short = gateway.memory() - gateway.count("flows_now") * FLOW_BYTES > 72 * 1024
         kinds = honest.send(False, ACK)
         assert kinds == [REPLACE if short else ACCEPT]
         if not short:
@@ -475,13 +475,13 @@ def test_narrow_window_to_what_memory_has_room_for(family: int) -> None:
 
 def test_rest_costs_no_more_than_the_flow() -> None:
     connection = Connection(Gateway(WAITING))
-    assert connection.gateway.memory() == FLOW_OCTETS
+    assert connection.gateway.memory() == FLOW_BYTES
     connection.greeted()
     for command, reply in ((b"EHLO a.example\r\n", b"250-b.example\r\n250 SIZE\r\n"), (b"NOOP\r\n", b"250 ok\r\n")):
         connection.client(command)
         connection.server(reply)
         connection.send(True, ACK)
-        assert connection.gateway.memory() == FLOW_OCTETS
+        assert connection.gateway.memory() == FLOW_BYTES
 
 
 @pytest.mark.parametrize(
@@ -506,8 +506,8 @@ def test_rest_forgets_nothing(cut: list[tuple[bool, bytes]], then: list[tuple[bo
         connection.send(not to_server, ACK)
         said[to_server] += octets
         if (to_server, octets) == cut[-1]:
-            assert connection.gateway.memory() > FLOW_OCTETS
-    assert connection.gateway.memory() == FLOW_OCTETS
+            assert connection.gateway.memory() > FLOW_BYTES
+    assert connection.gateway.memory() == FLOW_BYTES
     assert (connection.names, connection.server_reads) == ([], said[True])
     replies = [record for record in connection.gateway.records if record[0] == REPLY]
     assert len(replies) == 1 + sum(line[3:4] == b" " for line in said[False].split(b"\r\n"))

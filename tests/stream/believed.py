@@ -30,7 +30,7 @@ class Side:
     def hold(self, start: int, octets: bytes, own: int) -> None:
         self.held.insert(bisect_right(self.held, start, key=lambda held: held[0]), (start, octets, own))
 
-    def go_ahead(self, start: int, octets: bytes) -> None:
+    def forward_out_of_order(self, start: int, octets: bytes) -> None:
         """Octets that are there already stay; what follows a range belongs to it."""
         place = bisect_right(self.ahead, start, key=lambda ahead: ahead[0]) - 1
         while octets:
@@ -82,7 +82,7 @@ class Believed:
             side.hold(start, octets, own)
         elif out := verdicts[own]:
             if start > side.next:
-                side.go_ahead(start, out)
+                side.forward_out_of_order(start, out)
             else:
                 self.decide(to_server, start, octets[: len(out)])
         if start <= side.next < start + len(octets):

@@ -19,9 +19,9 @@ from nfmailguard.bench.machine import facts, pinned, usage
 from nfmailguard.bench.report import page, plot, write_plots
 from nfmailguard.bench.results import Answer, Benchmark, Report, compare, load, save, spread
 from nfmailguard.bench.targets import TARGETS, answers
-from nfmailguard.cext.drill import Drill
-from nfmailguard.cext.engine import FLOW_OCTETS
-from nfmailguard.cext.load import serve
+from nfmailguard.cext.bench.core_bench import Drill
+from nfmailguard.cext.bench.load_generator import serve
+from nfmailguard.cext.engine import FLOW_BYTES
 from nfmailguard.cli import cli
 from nfmailguard.engine import Engine
 from nfmailguard.errors import BenchError
@@ -162,7 +162,7 @@ def test_a_drill_decides_as_packets_do_one_by_one_few_flows_or_so_many_that_they
 def test_flows_are_counted_as_large_as_the_core_says() -> None:
     bench = flows.flows(1, lambda _: None, counts=(1000,))
     (memory,) = bench.values("1,000 flows", "enforce pix63", "memory")
-    assert FLOW_OCTETS <= memory <= FLOW_OCTETS + 16
+    assert FLOW_BYTES <= memory <= FLOW_BYTES + 16
 
 
 @pytest.fixture

@@ -21,29 +21,35 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policy.model", "smtp.verbs", "smtp.states"),
     ("policy",),
     ("smtp",),
-    ("cext.bytes", "cext.scan", "cext.words", "cext.numbers", "cext.name"),
-    ("cext.record", "cext.packet", "cext.pool", "cext.network", "cext.share"),
-    ("cext.operation", "cext.store", "cext.options", "cext.tally"),
-    ("cext.stream",),
-    ("cext.smtp",),
-    ("cext.argument", "cext.answer", "cext.secret", "cext.restore", "cext.mime", "cext.part"),
-    ("cext.message", "cext.run"),
-    ("cext.verb",),
-    ("cext.command", "cext.clean", "cext.reply"),
-    ("cext.lines",),
-    ("cext.client",),
-    ("cext.flow",),
+    ("cext.wire.bytes", "cext.wire.checksum", "cext.smtp.scan", "cext.smtp.words", "cext.policy.numbers"),
+    ("cext.wire", "cext.record", "cext.smtp.name", "cext.memory.pool", "cext.flow.sources"),
+    ("cext.operation", "cext.memory.freelist", "cext.memory.pagebuffer", "cext.policy.tally"),
+    ("cext.tcp.stream", "cext.smtp.grammar", "cext.policy.network"),
+    ("cext.policy.ruling", "cext.smtp.dialogue"),
+    ("cext.policy.findings",),
+    ("cext.smtp.outstanding",),
+    ("cext.smtp.argument", "cext.smtp.redact", "cext.smtp.unmask", "cext.smtp.mime", "cext.smtp.size"),
+    ("cext.smtp.reply_effects",),
+    ("cext.smtp.whole_replies", "cext.smtp.message", "cext.smtp.runs"),
+    ("cext.smtp.verb",),
+    ("cext.smtp.command", "cext.smtp.whole_lines", "cext.smtp.reply"),
+    ("cext.smtp.lines",),
+    ("cext.smtp.dispatch",),
+    ("cext.flow.table",),
     ("cext.core",),
-    ("cext.verdict", "cext.tables", "cext.rule", "cext.cookie", "cext.account"),
-    ("cext.ending",),
-    ("cext.scarce",),
-    ("cext.admission",),
-    ("cext.early",),
-    ("cext.inspect", "cext.connection", "cext.reset"),
+    ("cext.tables", "cext.flow.rules", "cext.memory.accounting", "cext.tcp.syncookie"),
+    ("cext.tcp.window", "cext.tcp.reset"),
+    ("cext.verdict",),
+    ("cext.policy.conditions", "cext.tcp.holdqueue"),
+    ("cext.flow.lifecycle",),
+    ("cext.policy.actions", "cext.flow.identity"),
+    ("cext.memory.pressure",),
+    ("cext.tcp.validate", "cext.tcp.peer_reset", "cext.tcp.reorder"),
+    ("cext.inspect", "cext.tcp.handshake"),
     ("cext.engine",),
-    ("cext.system", "cext.checksum"),
-    ("cext.netlink", "cext.injector", "cext.tap", "cext.frame"),
-    ("cext.kernelqueue", "cext.capture", "cext.drill", "cext.load"),
+    ("cext.drivers.system", "cext.drivers.frame"),
+    ("cext.drivers.netlink", "cext.drivers.rawsocket", "cext.drivers.tap"),
+    ("cext.drivers", "cext.bench"),
     ("engine",),
     ("queues",),
     ("events",),
@@ -63,11 +69,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 NEVER: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("cext",), ("policy", "smtp")),  # the core gets its tables as values
     (
-        (
-            *("cext.smtp", "cext.message", "cext.mime", "cext.part", "cext.argument", "cext.secret", "cext.restore"),
-            *("cext.answer", "cext.command", "cext.clean", "cext.lines", "cext.client", "cext.reply"),
-        ),
-        ("cext.packet", "cext.operation", "cext.stream"),
+        ("cext.smtp", "cext.policy.ruling", "cext.policy.findings"),
+        ("cext.wire.packet", "cext.operation", "cext.tcp", "cext.flow"),
     ),
     (("queues",), ("smtp",)),  # a driver never sees SMTP, as the dialogue never sees a packet
 )
@@ -154,7 +157,8 @@ def test_imports_run_one_way() -> None:
 
 
 def test_every_module_has_a_room() -> None:
-    packages = {path.parent.name for path in (ROOT / "src" / "nfmailguard").rglob("__init__.py")}
+    package = ROOT / "src" / "nfmailguard"
+    packages = {".".join(path.parent.relative_to(package).parts) for path in package.rglob("__init__.py")}
     assert [name for name in modules(ROOT) if name not in packages and room(name) is None] == []
 
 
@@ -182,9 +186,17 @@ def test_the_imports_are_seen() -> None:
         ),
         ("src/nfmailguard/queues/kernel.py", "from ..engine import Engine", "queues.kernel imports ..engine"),
         ("src/nfmailguard/surprise.py", "from nfmailguard.errors import QueueError", "surprise imports errors"),
-        ("cext/packet.pxd", "from nfmailguard.cext.flow cimport Flow", "cext.packet imports cext.flow"),
-        ("cext/record.pyx", "from nfmailguard.cext cimport (\n    stream,\n    flow)", "cext.record imports cext.flow"),
-        ("cext/smtp.pyx", "cimport nfmailguard.cext.packet", "cext.smtp imports cext.packet"),
+        (
+            "cext/wire/packet.pxd",
+            "from nfmailguard.cext.flow.table cimport Flow",
+            "cext.wire.packet imports cext.flow.table",
+        ),
+        (
+            "cext/record.pyx",
+            "from nfmailguard.cext.flow cimport (\n    sources,\n    table)",
+            "cext.record imports cext.flow.table",
+        ),
+        ("cext/smtp/command.pyx", "cimport nfmailguard.cext.wire.packet", "cext.smtp.command imports cext.wire.packet"),
         ("cext/engine.pyx", "from nfmailguard.policy.model import Policy", "cext.engine imports policy.model"),
     ],
 )
@@ -192,8 +204,8 @@ def test_a_planted_back_edge_is_found(tmp_path: Path, path: str, text: str, faul
     for name in (
         "src/nfmailguard/queues/kernel.py",
         "src/nfmailguard/policy/load.py",
-        "cext/flow.pxd",
-        "cext/stream.pxd",
+        "cext/flow/table.pxd",
+        "cext/tcp/stream.pxd",
         path,
     ):
         planted = tmp_path / name

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfmailguard.cext.netlink import emit_verdict, parse_messages
+from nfmailguard.cext.drivers.netlink import emit_verdict, parse_messages
 
 PARTIAL, GSO = 1, 2
 NFQA_MARK, NFQA_PAYLOAD = 3, 10

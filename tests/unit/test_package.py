@@ -36,12 +36,12 @@ def test_the_package_holds(installed: set[str], names: str) -> None:
 def test_every_source_of_the_core_is_an_extension() -> None:
     names = [extension.name for extension in extensions(ROOT)]
     assert len(names) == len(list((ROOT / "cext").rglob("*.pyx"))) > 30
-    assert {"nfmailguard.cext.engine", "nfmailguard.cext.kernelqueue"} <= set(names)
+    assert {"nfmailguard.cext.engine", "nfmailguard.cext.drivers.nfqueue_loop"} <= set(names)
 
 
 def test_a_library_of_no_module_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cext").mkdir()
-    with pytest.raises(ValueError, match="capture, kernelqueue"):
+    with pytest.raises(ValueError, match="capture, nfqueue_loop"):
         extensions(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_folders_of_the_core_are_packages(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     text = (ROOT / "setup.py").read_text()
-    (tmp_path / "setup.py").write_text(text.replace('{"kernelqueue": ["mnl"], "capture": ["pcap"]}', '{"one": ["m"]}'))
+    (tmp_path / "setup.py").write_text(text.replace('{"nfqueue_loop": ["mnl"], "capture": ["pcap"]}', '{"one": ["m"]}'))
     for name, content in FOLDERS.items():
         (tmp_path / "cext" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cext" / name).write_text(content)

@@ -10,7 +10,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import nft_flowtable_msg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from nfmailguard import ruleset
-from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.cext.engine import FLOW_BYTES
 from nfmailguard.config import load
 from nfmailguard.engine import Engine, flows_at_once
 from nfmailguard.errors import RulesetError
@@ -24,8 +24,8 @@ from tests.support.wire import SYN, End, build
 def test_the_flows_that_fit_are_told_and_fewer_than_asked_for_are_a_warning() -> None:
     assert list(preflight.limit_warnings(load())) == []
     short = load(None, ["limits.memory=1000000", "limits.flows=2000"])
-    room = 500_000 // FLOW_OCTETS
-    assert preflight.flow_room(short).startswith(f"each queue: {room} flows of {FLOW_OCTETS} octets ({room} fit ")
+    room = 500_000 // FLOW_BYTES
+    assert preflight.flow_room(short).startswith(f"each queue: {room} flows of {FLOW_BYTES} octets ({room} fit ")
     (warning,) = preflight.limit_warnings(short)
     assert warning.startswith(f"limits.flows: lowered from 2000 to {room}, ")
     enough = int(warning.split()[-6])
@@ -41,8 +41,8 @@ def test_what_is_told_is_what_the_engine_holds(memory: int, flows: int) -> None:
         engine.process(build(End("10.0.1.2", port), End("10.0.2.2", 25), 1, 0, SYN), 1)
     held = engine.counters()["flows_now"]
     # An Engine has room for one, even where the memory has not.
-    assert held == (flows_at_once(limits) if memory > FLOW_OCTETS else 0)
-    assert engine.counters()["memory_now"] == held * FLOW_OCTETS <= memory // 2
+    assert held == (flows_at_once(limits) if memory > FLOW_BYTES else 0)
+    assert engine.counters()["memory_now"] == held * FLOW_BYTES <= memory // 2
 
 
 def test_each_condition_is_told_with_what_is_done_what_else_could_be_and_what_counts_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nfmailguard.cext.tap import TapWriter
+from nfmailguard.cext.drivers.tap import TapWriter
 from nfmailguard.errors import ConfigError
 from nfmailguard.events import sinks
 from nfmailguard.events.sinks import FileSink, open_sink

@@ -17,7 +17,7 @@ from pathlib import Path
 from nfmailguard.bench.dialogues import Packet, captures, mails, octets, write_pcap
 from nfmailguard.bench.machine import environment, tool
 from nfmailguard.bench.results import Benchmark
-from nfmailguard.cext.drill import Drill
+from nfmailguard.cext.bench.core_bench import Drill
 from nfmailguard.engine import Engine
 from nfmailguard.errors import BenchError
 from nfmailguard.policy.load import load_profile

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from nfmailguard.bench.dialogues import rounds as dialogue
 from nfmailguard.bench.results import Benchmark
-from nfmailguard.cext.drill import Drill
+from nfmailguard.cext.bench.core_bench import Drill
 from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode

@@ -6,7 +6,7 @@
     python -m nfmailguard.bench.load flood ADDRESS SECONDS
 
 Promises: the sink says ``ready``, the others print one JSON object; what goes wrong ends
-them with a message. The inner loops are ``cext.load``'s. Does not know what is measured.
+them with a message. The inner loops are ``cext.bench.load_generator``'s. Does not know what is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from nfmailguard.bench.dialogues import Side, prose
-from nfmailguard.cext.load import flood, round_trips, send_messages, serve
+from nfmailguard.cext.bench.load_generator import flood, round_trips, send_messages, serve
 
 __all__ = ["main"]
 

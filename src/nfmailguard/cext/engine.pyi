@@ -1,7 +1,7 @@
 from typing import Any, Self
 
 #: Memory a flow takes, in octets, without what its streams keep.
-FLOW_OCTETS: int
+FLOW_BYTES: int
 
 class Engine:
     """The core as an extension type; ``nfmailguard.engine.Engine`` is what to use."""

@@ -20,7 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from nfmailguard.cext.capture import CaptureLoop
+from nfmailguard.cext.drivers.capture import CaptureLoop
 from nfmailguard.engine import Engine
 from nfmailguard.errors import CaptureError
 from nfmailguard.queues.checksums import corrected

@@ -6,7 +6,7 @@ know why it is sent.
 
 from __future__ import annotations
 
-from nfmailguard.cext.injector import RawSender
+from nfmailguard.cext.drivers.rawsocket import RawSender
 from nfmailguard.errors import QueueError
 
 __all__ = ["INJECT_MARK", "Injector"]

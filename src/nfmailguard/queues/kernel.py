@@ -1,7 +1,7 @@
 """The driver of our own: an NFQUEUE over libmnl, super-packets and all.
 
 Promises: an error on opening is one line that says what to do; counters tell what the
-kernel lost besides what the loop saw. The loop itself is ``cext.kernelqueue``. Does not
+kernel lost besides what the loop saw. The loop itself is ``cext.drivers.nfqueue_loop``. Does not
 know the rules that send packets here.
 """
 
@@ -11,7 +11,7 @@ import errno
 from contextlib import suppress
 from pathlib import Path
 
-from nfmailguard.cext.kernelqueue import QueueLoop
+from nfmailguard.cext.drivers.nfqueue_loop import QueueLoop
 from nfmailguard.engine import Engine
 from nfmailguard.errors import QueueError
 from nfmailguard.queues.injector import INJECT_MARK, Injector

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from nfmailguard.cext.tap import TapWriter
+from nfmailguard.cext.drivers.tap import TapWriter
 from nfmailguard.errors import CaptureError
 
 __all__ = ["Tap"]

@@ -49,6 +49,8 @@ from nfmailguard.settings import network
 __all__ = ["Gateway", "TapFiles", "beside", "refuse_flowtables", "ruleset", "summary", "warnings"]
 
 DRAIN_SECONDS = 0.05
+#: Seconds of writing events before it is another queue's turn.
+DRAIN_SLICE = 0.1
 #: How much nicer the thread is that writes events.
 EVENTS_NICE = 19
 LONGEST_COMMON_PACKET = 1500
@@ -204,12 +206,20 @@ class Lane:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def drain(self) -> None:
-        """Hands what the engine recorded to the writer."""
+    def drain(self, seconds: float | None = None) -> bool:
+        """Hands what the engine recorded to the writer; whether there may be more.
+
+        A peer can make records faster than they are written: after ``seconds`` it is another queue's turn, and
+        signals are looked at. Without them until nothing is left, which ends only where no packet comes any more.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
         while records := self.engine.drain():
             for writer in (self.writer, self.cisco):
                 if writer:
                     writer.write(records)
+            if end is not None and time.monotonic() >= end:
+                return True
+        return False
 
     def _run(self) -> None:
         masked()
@@ -433,10 +443,11 @@ class Gateway:
     def _watch(self) -> None:
         period = self._config.log.stats
         due = time.monotonic() + period
+        behind: list[Lane] = []
         while not self._signals.stopping and all(lane.alive for lane in self._lanes):
-            time.sleep(DRAIN_SECONDS)
-            for lane in self._lanes:
-                lane.drain()
+            if not behind:
+                time.sleep(DRAIN_SECONDS)
+            behind = [lane for lane in self._lanes if lane.drain(DRAIN_SLICE)]
             if self._signals.take_reopen():
                 self._reopen_logs()
             if period and time.monotonic() >= due:

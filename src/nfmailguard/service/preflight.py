@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nfmailguard.cext.engine import FLOW_OCTETS
+from nfmailguard.cext.engine import FLOW_BYTES
 from nfmailguard.config import Config
 from nfmailguard.engine import flows_at_once
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
@@ -92,7 +92,7 @@ def flow_room(config: Config) -> str:
     limits = config.limits
     half = limits.memory // 2
     return (
-        f"each queue: {flows_at_once(limits)} flows of {FLOW_OCTETS} octets ({half // FLOW_OCTETS} fit into half of"
+        f"each queue: {flows_at_once(limits)} flows of {FLOW_BYTES} octets ({half // FLOW_BYTES} fit into half of"
         f" limits.memory), {half} octets for what they have on the way"
     )
 
@@ -106,7 +106,7 @@ def limit_warnings(config: Config) -> Iterator[str]:
     if room < asked.flows:
         yield (
             f"limits.flows: lowered from {asked.flows} to {room}, what fits into half of limits.memory;"
-            f" {2 * FLOW_OCTETS * asked.flows} octets would hold them all"
+            f" {2 * FLOW_BYTES * asked.flows} octets would hold them all"
         )
 
 

@@ -13,19 +13,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport _IOFBF, FILE, fclose, ftell, setvbuf
 from libc.string cimport memcmp, memcpy
 
-from nfmailguard.cext.capture cimport (
-    PCAP_ERRBUF_SIZE,
-    PCAP_TSTAMP_PRECISION_MICRO,
-    PCAP_TSTAMP_PRECISION_NANO,
-    CaptureLoop,
-    Counters,
-    RecordHeader,
-    pcap_close,
-    pcap_datalink,
-    pcap_dump_fopen,
-    pcap_fopen_offline_with_tstamp_precision,
-    pcap_next_ex,
-    pcap_pkthdr,
+from nfmailguard.cext.drivers.capture cimport (
+    PCAP_ERRBUF_SIZE, PCAP_TSTAMP_PRECISION_MICRO, PCAP_TSTAMP_PRECISION_NANO, CaptureLoop, Counters, RecordHeader,
+    pcap_close, pcap_datalink, pcap_dump_fopen, pcap_fopen_offline_with_tstamp_precision, pcap_next_ex, pcap_pkthdr,
     pcap_t,
 )
 from nfmailguard.cext.engine cimport Engine

@@ -1,13 +1,13 @@
 # One core between a sender and a receiver, every answer checked.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from nfmailguard.cext.engine cimport Core
+from nfmailguard.cext.core cimport Core
 
 cdef enum:
     MOST_SETTINGS = 24
     MOST_PROFILES = 4
     MOST_PACKETS = 256         # in one execution; more are not sent
-    MOST_OCTETS = 1 << 18      # of them together
+    MOST_BYTES = 1 << 18      # of them together
 
 cdef enum:
     SECOND = 1000000000
@@ -17,7 +17,7 @@ ctypedef void (*Deliver)(uint32_t tag, bint to_server, const uint8_t *packet, ui
 
 # A packet about to be queued. `length`: octets on the wire, of which `captured` are here.
 cdef struct Sent:
-    const uint8_t *octets
+    const uint8_t *data
     uint32_t captured
     uint32_t length
     uint32_t flags             # PacketFlag

@@ -15,22 +15,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from tests.fuzz.harness.fuzzer cimport violation
-from nfmailguard.cext.engine cimport (
-    OP_ACCEPT,
-    OP_DROP,
-    OP_EMIT,
-    OP_REPLACE,
-    PACKET_GSO,
-    Engine,
-    Operation,
-    Operations,
-    QueuedPacket,
-    core_expire,
-    core_finish,
-    core_next_deadline,
-    core_process,
-    operations_reserve,
+from nfmailguard.cext.engine cimport Engine, core_expire, core_finish, core_next_deadline, core_process
+from nfmailguard.cext.operation cimport (
+    OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, Operation, Operations, operations_reserve,
 )
+from nfmailguard.cext.wire.packet cimport PACKET_GSO, QueuedPacket
 
 cdef extern from "wire.h" nogil:
     enum: WIRE_SYN, WIRE_RST
@@ -60,7 +49,7 @@ cdef struct Setting:
 
 # A packet of this execution: what was sent, as long as it may still be asked for.
 cdef struct Packet:
-    const uint8_t *octets
+    const uint8_t *data
     uint32_t captured
     uint32_t tag
     uint8_t to_server
@@ -80,7 +69,7 @@ cdef Operations operations
 cdef Packet packets[MOST_PACKETS]
 cdef uint32_t packet_count
 cdef uint32_t unanswered
-cdef uint8_t arena[MOST_OCTETS]
+cdef uint8_t arena[MOST_BYTES]
 cdef uint32_t arena_used
 cdef uint64_t first_id = 1                 # of this execution; ids are never used again
 cdef uint64_t now = SECOND
@@ -216,19 +205,19 @@ cdef void check_answer(const Operation *operation) noexcept nogil:
         violation("5 monitor", "a packet did not pass as it came", <long> index, operation.kind)
     if operation.kind == OP_ACCEPT:
         # A flow that is let pass from here on goes as it came.
-        if (at_work and memcmp(current, packet.octets, packet.captured) != 0
+        if (at_work and memcmp(current, packet.data, packet.captured) != 0
                 and setting.core.counters.flows_passed == passed_at_call):
             violation("2 an accepted packet", "octets were changed, but not in what leaves", <long> index, 0)
-        deliver_to(packet.tag, packet.to_server, packet.octets, packet.captured)
+        deliver_to(packet.tag, packet.to_server, packet.data, packet.captured)
     elif operation.kind == OP_REPLACE:
         fault = wire_fault(operation.data, operation.length)
         if fault == NULL:
-            fault = wire_changed_more(packet.octets, packet.captured, operation.data, operation.length)
+            fault = wire_changed_more(packet.data, packet.captured, operation.data, operation.length)
         if fault != NULL:
             violation("3 a replaced packet", fault, <long> index, operation.length)
             return
-        if packet.super_packet and operation.length < wire_length(packet.octets, packet.captured) and not (
-                packet.octets[wire_tcp(packet.octets, packet.captured) + 13] & (WIRE_SYN | WIRE_RST)):
+        if packet.super_packet and operation.length < wire_length(packet.data, packet.captured) and not (
+                packet.data[wire_tcp(packet.data, packet.captured) + 13] & (WIRE_SYN | WIRE_RST)):
             # Trimmed below its segment size the kernel drops it.
             violation("3 a super-packet", "was trimmed", <long> index, operation.length)
         deliver_to(packet.tag, packet.to_server, operation.data, operation.length)
@@ -278,10 +267,10 @@ cdef int gate_send(const Sent *sent) noexcept nogil:
     global packet_count, arena_used, now, unanswered, current, passed_at_call
     cdef QueuedPacket queued
     cdef Packet *packet = &packets[packet_count]
-    if packet_count == MOST_PACKETS or arena_used + sent.captured > MOST_OCTETS:
+    if packet_count == MOST_PACKETS or arena_used + sent.captured > MOST_BYTES:
         return -1
-    memcpy(arena + arena_used, sent.octets, sent.captured)
-    packet.octets = arena + arena_used
+    memcpy(arena + arena_used, sent.data, sent.captured)
+    packet.data = arena + arena_used
     packet.captured = sent.captured
     packet.tag = sent.tag
     packet.to_server = sent.to_server
@@ -291,7 +280,7 @@ cdef int gate_send(const Sent *sent) noexcept nogil:
     current = <uint8_t *> malloc(sent.captured)
     if current == NULL:
         return -1
-    memcpy(current, sent.octets, sent.captured)
+    memcpy(current, sent.data, sent.captured)
     memset(&queued, 0, sizeof(queued))
     queued.data = current
     queued.id = first_id + packet_count
@@ -304,7 +293,7 @@ cdef int gate_send(const Sent *sent) noexcept nogil:
     unanswered += 1
     now += 1000
     if shown:
-        wire_show("packet" if sent.tag < 256 else "packet, lost later,", packet_count - 1, sent.octets, sent.captured)
+        wire_show("packet" if sent.tag < 256 else "packet, lost later,", packet_count - 1, sent.data, sent.captured)
     operations.count = 0
     passed_at_call = setting.core.counters.flows_passed
     core_process(setting.core, &queued, now, &operations)

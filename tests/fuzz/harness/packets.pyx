@@ -12,11 +12,11 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from tests.fuzz.harness.gate cimport SECOND, Sent, gate_close, gate_expire, gate_open, gate_send, gate_wait
-from nfmailguard.cext.engine cimport PACKET_CHECKSUM_PARTIAL, PACKET_GSO
+from nfmailguard.cext.wire.packet cimport PACKET_CHECKSUM_PARTIAL, PACKET_GSO
 
 cdef extern from "wire.h" nogil:
     void wire_complete(uint8_t *packet, uint32_t size) noexcept
-    void wire_put(uint8_t *p, uint32_t value, int octets) noexcept
+    void wire_put(uint8_t *p, uint32_t value, int data) noexcept
     uint32_t wire_tcp(const uint8_t *packet, uint32_t size) noexcept
 
 cdef enum Option:
@@ -35,7 +35,7 @@ cdef enum:
 cdef uint8_t packet[MOST_PACKET + 2]
 
 
-cdef void nobody(uint32_t tag, bint to_server, const uint8_t *octets, uint32_t length) noexcept nogil:
+cdef void nobody(uint32_t tag, bint to_server, const uint8_t *data, uint32_t length) noexcept nogil:
     pass
 
 
@@ -94,7 +94,7 @@ cdef int run(const uint8_t *data, size_t size) noexcept nogil:
             sent.flags |= PACKET_CHECKSUM_PARTIAL
         if options & OPTION_GSO:
             sent.flags |= PACKET_GSO
-        sent.octets = packet
+        sent.data = packet
         sent.length = length
         sent.captured = length - cut if cut < length else 0
         if gate_send(&sent) < 0:

@@ -48,10 +48,10 @@ from tests.fuzz.harness.gate cimport (
 )
 
 cdef extern from "wire.h" nogil:
-    uint32_t wire_get(const uint8_t *p, int octets) noexcept
+    uint32_t wire_get(const uint8_t *p, int data) noexcept
     uint32_t wire_length(const uint8_t *packet, uint32_t size) noexcept
     uint32_t wire_tcp(const uint8_t *packet, uint32_t size) noexcept
-    void wire_put(uint8_t *p, uint32_t value, int octets) noexcept
+    void wire_put(uint8_t *p, uint32_t value, int data) noexcept
     void wire_complete(uint8_t *packet, uint32_t size) noexcept
 
 cdef enum Kind:                # operands
@@ -128,28 +128,28 @@ cdef void read_options(const uint8_t *at, uint32_t length, segment *out) noexcep
         i += size
 
 
-cdef void arrived(uint32_t tag, bint to_server, const uint8_t *octets, uint32_t length) noexcept nogil:
+cdef void arrived(uint32_t tag, bint to_server, const uint8_t *data, uint32_t length) noexcept nogil:
     """A packet has left the gateway: ``gate``'s Deliver. What it brings about waits until the gateway is done."""
     global waiting_count, reach, seen
-    cdef uint32_t at = wire_tcp(octets, length), header, end
+    cdef uint32_t at = wire_tcp(data, length), header, end
     cdef segment *one
     if not at or waiting_count == MOST_WAITING:
         return
     one = &waiting[(waiting_first + waiting_count) % MOST_WAITING]
-    header = (octets[at + 12] >> 4) * 4
-    one.seq = wire_get(octets + at + 4, 4)
-    one.ack = wire_get(octets + at + 8, 4)
-    one.flags = octets[at + 13]
-    one.window = <uint16_t> wire_get(octets + at + 14, 2)
+    header = (data[at + 12] >> 4) * 4
+    one.seq = wire_get(data + at + 4, 4)
+    one.ack = wire_get(data + at + 8, 4)
+    one.flags = data[at + 13]
+    one.window = <uint16_t> wire_get(data + at + 14, 2)
     one.option = OPTION_NONE
     one.timestamps = 0
     one.tsval = 0
     one.to_server = to_server
-    one.length = <uint16_t> (wire_length(octets, length) - at - header)
+    one.length = <uint16_t> (wire_length(data, length) - at - header)
     if one.length > SEGMENT_PAYLOAD:
         return
-    memcpy(one.payload, octets + at + header, one.length)
-    read_options(octets + at + 20, header - 20, one)
+    memcpy(one.payload, data + at + header, one.length)
+    read_options(data + at + 20, header - 20, one)
     end = one.seq + one.length + (1 if one.flags & FLAG_SYN else 0)
     if to_server:
         if one.flags & FLAG_SYN or (one.length and 0 < <int32_t> (end - reach) < (1 << 20)):
@@ -202,7 +202,7 @@ cdef int give(const segment *one, bint lost) noexcept nogil:
     wire_put(packet + 2, size, 2)
     wire_complete(packet, size)
     memset(&sent, 0, sizeof(sent))
-    sent.octets = packet
+    sent.data = packet
     sent.length = sent.captured = size
     sent.in_interface = 1 if one.to_server else 2
     sent.out_interface = 2 if one.to_server else 1
@@ -236,7 +236,7 @@ cdef int answers() noexcept nogil:
     return result
 
 
-cdef int settle() noexcept nogil:
+cdef int charge() noexcept nogil:
     """Until nothing is on its way."""
     global waiting_count, waiting_first
     cdef segment one
@@ -274,7 +274,7 @@ cdef int say(uint32_t seq, uint8_t flags, uint32_t ack, const char *text, uint8_
     one.length = <uint16_t> (filler + length)
     if give(&one, lost) < 0:
         return -1
-    return settle()
+    return charge()
 
 
 cdef inline uint32_t server_expects() noexcept nogil:
@@ -352,7 +352,7 @@ cdef int act(uint8_t action, const uint8_t *operand) noexcept nogil:
             left -= part
             kernel_wait(&server, part)
             gate_wait(part)
-            if settle() < 0:
+            if charge() < 0:
                 return -1
         return 0
     if kind == SERVER_ACTS:
@@ -362,7 +362,7 @@ cdef int act(uint8_t action, const uint8_t *operand) noexcept nogil:
             kernel_abort(&server)
         else:
             kernel_repeat(&server)
-        return settle()
+        return charge()
     if kind == WINDOW:
         narrow_now(operand[0])
         return say(reach, FLAG_ACK, client_acks(), b"", 0, 0, lost)

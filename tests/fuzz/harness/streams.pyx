@@ -34,7 +34,7 @@ from tests.fuzz.harness.talks cimport (
 cdef extern from "tokens.h" nogil:
     enum: CLIENT_TOKENS, SERVER_TOKENS
     cdef struct token:
-        const char *octets
+        const char *data
         uint32_t length
     const token *client_tokens
     const token *server_tokens
@@ -76,22 +76,22 @@ cdef uint8_t batch[MOST_PAYLOAD]
 
 
 cdef inline uint8_t take(Script *script) noexcept nogil:
-    cdef uint8_t octet = 0
+    cdef uint8_t byte = 0
     if script.at < script.size:
-        octet = script.data[script.at]
+        byte = script.data[script.at]
         script.at += 1
-    return octet
+    return byte
 
 
 cdef inline int32_t take_signed(Script *script) noexcept nogil:
     return <int8_t> take(script)
 
 
-cdef inline uint32_t take_octets(Script *script, const uint8_t **octets) noexcept nogil:
+cdef inline uint32_t take_bytes(Script *script, const uint8_t **data) noexcept nogil:
     cdef uint32_t length = take(script) & 31
     if length > script.size - script.at:
         length = <uint32_t> (script.size - script.at)
-    octets[0] = script.data + script.at
+    data[0] = script.data + script.at
     script.at += length
     return length
 
@@ -113,19 +113,19 @@ cdef inline void fill(Segment *segment, Talk *talk, bint to_server, uint8_t acti
     segment.network = action
 
 
-cdef int say(Talk *talk, bint to_server, uint8_t action, int32_t offset, const uint8_t *octets, uint32_t length,
+cdef int say(Talk *talk, bint to_server, uint8_t action, int32_t offset, const uint8_t *data, uint32_t length,
              uint8_t flags) noexcept nogil:
     """A segment, ``offset`` octets from where the side's next one belongs; moves on when that is 0."""
     cdef Segment segment
     fill(&segment, talk, to_server, action)
     segment.seq += <uint32_t> offset
-    segment.octets = octets
+    segment.data = data
     segment.length = length
     segment.flags = flags
     if offset == 0:
         talk.next[to_server] += length
         if to_server and talk.client_said + length <= MOST_SAID:
-            memcpy(talk.said + talk.client_said, octets, length)
+            memcpy(talk.said + talk.client_said, data, length)
             talk.client_said += length
     return talk_send(talk, &segment)
 
@@ -140,7 +140,7 @@ cdef int answer(Talk *talk, uint8_t action, uint32_t start, uint32_t length) noe
         talk.transmitted += length
     fill(&segment, talk, False, action)
     segment.seq = talk.isn + 1 + start
-    segment.octets = talk.server.out + start
+    segment.data = talk.server.out + start
     segment.length = length
     return talk_send(talk, &segment)
 
@@ -180,14 +180,14 @@ cdef int honest_server(Talk *talk, uint8_t action, uint8_t kind, Script *script)
 
 
 cdef int split(Talk *talk, uint8_t action, const token *text, uint32_t place) noexcept nogil:
-    cdef const uint8_t *octets = <const uint8_t *> text.octets
+    cdef const uint8_t *data = <const uint8_t *> text.data
     cdef Segment segment
     place = place % text.length
     fill(&segment, talk, True, action)
     segment.seq += place
-    segment.octets = octets + place
+    segment.data = data + place
     segment.length = text.length - place
-    if talk_send(talk, &segment) < 0 or say(talk, True, action, 0, octets, place, WIRE_ACK) < 0:
+    if talk_send(talk, &segment) < 0 or say(talk, True, action, 0, data, place, WIRE_ACK) < 0:
         return -1
     talk.next[1] += text.length - place
     return 0
@@ -201,7 +201,7 @@ cdef int say_batch(Talk *talk, uint8_t action, Script *script) noexcept nogil:
         text = take_token(script, True)
         if length + text.length > MOST_IN_A_BATCH:
             break
-        memcpy(batch + length, text.octets, text.length)
+        memcpy(batch + length, text.data, text.length)
         length += text.length
     return say(talk, True, action, 0, batch, length, WIRE_ACK | WIRE_PSH)
 
@@ -223,7 +223,7 @@ cdef int forge(Talk *talk, uint8_t action, Script *script) noexcept nogil:
     if script.honest:
         segment.seq = talk.isn + 1 + talk.transmitted
     segment.seq += <uint32_t> take_signed(script)
-    segment.octets = <const uint8_t *> text.octets
+    segment.data = <const uint8_t *> text.data
     segment.length = text.length
     segment.forged = 1
     return talk_send(talk, &segment)
@@ -242,14 +242,14 @@ cdef int act(Talk *talk, uint8_t action, Script *script) noexcept nogil:
     cdef bint to_server = not (kind == SERVER_SAYS or kind == SERVER_WRITES or kind == SERVER_PLACES
                                or kind == SERVER_ACKNOWLEDGES or kind == SERVER_SIGNALS)
     cdef const token *text
-    cdef const uint8_t *octets
+    cdef const uint8_t *data
     cdef uint32_t length
     cdef int32_t offset = 0
     if script.honest and not to_server:
         return honest_server(talk, action, kind, script)
     if kind == CLIENT_WRITES or kind == SERVER_WRITES:
-        length = take_octets(script, &octets)
-        return say(talk, to_server, action, 0, octets, length, flags)
+        length = take_bytes(script, &data)
+        return say(talk, to_server, action, 0, data, length, flags)
     if kind == CLIENT_REPEATS:
         length = take(script)
         return repeat(talk, action, length, take(script))
@@ -272,7 +272,7 @@ cdef int act(Talk *talk, uint8_t action, Script *script) noexcept nogil:
     text = take_token(script, to_server)
     if kind == CLIENT_PLACES or kind == SERVER_PLACES:
         offset = take_signed(script)
-    return say(talk, to_server, action, offset, <const uint8_t *> text.octets,
+    return say(talk, to_server, action, offset, <const uint8_t *> text.data,
                0 if flags & WIRE_RST else text.length, flags)
 
 
@@ -299,7 +299,7 @@ cdef int run(const uint8_t *data, size_t size) noexcept nogil:
         if script.honest:
             answer(talk, 0, 0, 0)
         else:
-            say(talk, False, 0, 0, <const uint8_t *> server_tokens[0].octets, server_tokens[0].length, WIRE_ACK)
+            say(talk, False, 0, 0, <const uint8_t *> server_tokens[0].data, server_tokens[0].length, WIRE_ACK)
     while script.at < size:
         action = take(&script)
         if act(talk_at((action >> 4) % MOST_FLOWS % flows), action, &script) < 0:

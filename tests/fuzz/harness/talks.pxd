@@ -54,7 +54,7 @@ cdef struct Talk:
 
 # A segment on its way.
 cdef struct Segment:
-    const uint8_t *octets
+    const uint8_t *data
     uint32_t length
     uint32_t seq
     uint32_t ack

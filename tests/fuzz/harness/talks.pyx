@@ -10,7 +10,7 @@ gateway has let go uninspected is not compared. Does not know scripts, nor how t
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from nfmailguard.cext.engine cimport PACKET_CHECKSUM_PARTIAL, PACKET_GSO
+from nfmailguard.cext.wire.packet cimport PACKET_CHECKSUM_PARTIAL, PACKET_GSO
 from tests.fuzz.harness.fuzzer cimport violation
 from tests.fuzz.harness.gate cimport (
     MOST_PROFILES,
@@ -26,7 +26,7 @@ from tests.fuzz.harness.gate cimport (
 cdef extern from "wire.h" nogil:
     uint32_t wire_build(uint8_t *out, const wire_ends *ends, int to_server, uint32_t seq, uint32_t ack, uint8_t flags,
                         uint16_t window, uint16_t urgent, const uint8_t *payload, uint32_t length) noexcept
-    uint32_t wire_get(const uint8_t *p, int octets) noexcept
+    uint32_t wire_get(const uint8_t *p, int data) noexcept
     uint32_t wire_length(const uint8_t *packet, uint32_t size) noexcept
     uint32_t wire_tcp(const uint8_t *packet, uint32_t size) noexcept
 
@@ -40,7 +40,7 @@ cdef extern from "server.h" nogil:
         char names[64][24]
         uint32_t count
     void server_open(server *server, const server_denied *denied, uint8_t habits) noexcept
-    void server_read(server *server, uint8_t octet) noexcept
+    void server_read(server *server, uint8_t byte) noexcept
 
 cdef enum:
     TAG_LOST = 256             # beside the connection's number
@@ -151,17 +151,17 @@ cdef void listen(Talk *talk) noexcept nogil:
                 violation("2 the client read what is hidden", hidden[word], talk.read[0], habits)
 
 
-cdef void arrived(uint32_t tag, bint to_server, const uint8_t *octets, uint32_t length) noexcept nogil:
+cdef void arrived(uint32_t tag, bint to_server, const uint8_t *data, uint32_t length) noexcept nogil:
     """A packet has left the gateway: ``gate``'s Deliver."""
     cdef Talk *talk = &talks[tag % MOST_FLOWS]
-    cdef uint32_t at = wire_tcp(octets, length)
+    cdef uint32_t at = wire_tcp(data, length)
     cdef uint32_t seq, payload, end
     cdef uint8_t flags
     note_passed()
     if tag & TAG_LOST or not at:
         return
-    seq = wire_get(octets + at + 4, 4)
-    flags = octets[at + 13]
+    seq = wire_get(data + at + 4, 4)
+    flags = data[at + 13]
     if flags & WIRE_SYN:
         if not to_server or flags & (WIRE_ACK | WIRE_RST):
             return
@@ -177,9 +177,9 @@ cdef void arrived(uint32_t tag, bint to_server, const uint8_t *octets, uint32_t 
         if to_server and seq == receiver_expects(&talk.to_server):
             talk.connection = LISTENING
         return
-    payload = at + (octets[at + 12] >> 4) * 4
-    end = wire_length(octets, length)
-    deliver(talk, to_server, seq, octets + payload, end - payload)
+    payload = at + (data[at + 12] >> 4) * 4
+    end = wire_length(data, length)
+    deliver(talk, to_server, seq, data + payload, end - payload)
     if to_server and flags & WIRE_FIN and seq + (end - payload) == receiver_expects(&talk.to_server):
         talk.fin_in = 1
 
@@ -205,10 +205,10 @@ cdef int talk_send(Talk *talk, const Segment *segment) noexcept nogil:
     else:
         talk.lied[1] |= <int32_t> (segment.ack - receiver_expects(&talk.to_server)) > talk.fin_in
     memset(&sent, 0, sizeof(sent))
-    sent.octets = packet
+    sent.data = packet
     sent.length = sent.captured = wire_build(
         packet, &talk.ends, segment.to_server, segment.seq, segment.ack, segment.flags, segment.window,
-        <uint16_t> (1 if segment.flags & WIRE_URG else 0), segment.octets, segment.length)
+        <uint16_t> (1 if segment.flags & WIRE_URG else 0), segment.data, segment.length)
     sent.in_interface = CLIENT_INTERFACE if segment.to_server or segment.forged else SERVER_INTERFACE
     sent.out_interface = SERVER_INTERFACE if segment.to_server else CLIENT_INTERFACE
     sent.flags = PACKET_CHECKSUM_PARTIAL | PACKET_GSO if segment.network & NETWORK_OFFLOADS else 0

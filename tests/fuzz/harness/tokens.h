@@ -12,7 +12,7 @@
 #define A1000 A250 A250 A250 A250
 
 struct token {
-    const char *octets;
+    const char *data;
     uint32_t length;
 };
 

@@ -1,0 +1,18 @@
+# Which flow a packet belongs to besides its addresses: by its interface, and by conntrack.
+from libc.stdint cimport uint64_t, uint8_t
+
+from nfmailguard.cext.core cimport Core
+from nfmailguard.cext.flow.table cimport Flow
+from nfmailguard.cext.wire.packet cimport Packet
+
+# Where addresses are translated: whether the packet is of the connection that the flow is of, or may begin another.
+cdef bint belongs(Flow *flow, bint to_server, Packet *packet) noexcept nogil
+# The action for the packet, as far as the interface it came in on tells; a wrong one is reported.
+cdef uint8_t pin_interface(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now) noexcept nogil
+cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept nogil
+
+cdef inline void pin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    flow.interface[to_server] = packet.queued.in_interface
+    flow.stream[to_server].interface_known = 1
+    if to_server:
+        flow.server_interface = packet.queued.out_interface

@@ -1,0 +1,27 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Actions: a finding about a packet becomes an answer to the packet, and the end of the flow where the policy says so.
+"""
+
+from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
+from nfmailguard.cext.flow.table cimport FLOW_INSPECTED
+from nfmailguard.cext.policy.conditions cimport report_condition
+from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_LOG
+from nfmailguard.cext.verdict cimport accept, drop
+
+
+cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil:
+    if action <= ACTION_LOG:
+        accept(core, packet.queued.id, out)
+        return
+    drop(core, reason, packet.queued.id, out)
+    if action != ACTION_DROP and flow.mode == FLOW_INSPECTED:
+        end_flow(core, flow, action, now, out)
+
+
+cdef void apply_condition(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet,
+                          uint64_t now, Operations *out) noexcept nogil:
+    cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
+    answer_by(core, flow, action, reason, packet, now, out)
+    if action <= ACTION_LOG:
+        stop_following(core, flow, now, out)       # what went by unread leaves nothing to go on from

@@ -1,0 +1,94 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Conditions: findings about a flow as a whole, or about a packet that belongs to no flow.
+
+Promises: each is reported once, under the rule the flow is under. Carries out nothing.
+"""
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.core cimport FlowlessFindings
+from nfmailguard.cext.flow.rules cimport choose_rule
+from nfmailguard.cext.flow.table cimport source_at
+from nfmailguard.cext.policy.findings cimport report
+from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_PASS, STREAM_CONFLICTING_RETRANSMISSION, UNTOLD
+from nfmailguard.cext.policy.tally cimport TALLY_UNTOLD
+from nfmailguard.cext.record cimport Identity
+from nfmailguard.cext.smtp.dialogue cimport Session
+
+cdef enum:
+    SECOND = 1000000000                # ns
+
+
+cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) noexcept nogil:
+    memset(context, 0, sizeof(Context))
+    context.grammar = &core.grammar
+    context.policy = flow.policy
+    context.ring = &core.ring
+    context.dialogue_pool = &core.dialogue_pool
+    context.identity = &flow.identity
+    context.session = &flow.session
+    context.junk = &flow.junk
+    context.untold = UNTOLD if flow.junk > flow.policy.junk_commands else 0
+    context.omitted = &core.counters.records_omitted
+    context.finding_counts = core.finding_counts
+    context.repeated = &core.counters.findings_repeated
+    context.now = now
+
+
+cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
+    cdef Context context
+    set_context(core, flow, &context, now)
+    return report(&context, finding, to_server, 0, flow.stream[to_server].bytes, NULL, 0, NULL, 0)
+
+
+cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
+    # The first octets stand in any case; the ruling says whether the flow goes on.
+    cdef uint8_t action = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
+    return ACTION_PASS if action <= ACTION_LOG else action
+
+
+cdef uint32_t flowless_number(FlowlessFindings *flowless_findings, uint32_t first, uint64_t now) noexcept nogil:
+    # So many a second are told; the next one's number says how many it stands for.
+    cdef uint32_t number
+    if now // SECOND != flowless_findings.second:
+        flowless_findings.second = now // SECOND
+        flowless_findings.count = 0
+    if flowless_findings.count >= first:
+        flowless_findings.untold += 1
+        return TALLY_UNTOLD
+    flowless_findings.count += 1
+    number = flowless_findings.untold + 1
+    flowless_findings.untold = 0
+    return number
+
+
+cdef uint8_t report_without_flow(Core *core, Packet *packet, uint8_t finding, bint to_server,
+                                 uint64_t now) noexcept nogil:
+    cdef Context context
+    cdef Session session
+    cdef Identity identity
+    cdef uint32_t size = 4 if packet.family == 4 else 16
+    memset(&context, 0, sizeof(Context))
+    memset(&session, 0, sizeof(Session))
+    memset(&identity, 0, sizeof(Identity))
+    identity.family = packet.family
+    memcpy(identity.client, packet.source if to_server else packet.destination, size)
+    memcpy(identity.server, packet.destination if to_server else packet.source, size)
+    identity.source = source_at(&core.flows, identity.client, identity.family)
+    if packet.tcp != NULL:
+        identity.client_port = packet.source_port if to_server else packet.destination_port
+        identity.server_port = packet.destination_port if to_server else packet.source_port
+    identity.rule = <uint8_t> choose_rule(
+        core, &identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
+    context.grammar = &core.grammar
+    context.policy = &core.rules[identity.rule].policy
+    context.ring = &core.ring
+    context.dialogue_pool = &core.dialogue_pool
+    context.identity = &identity
+    context.session = &session
+    context.finding_counts = core.finding_counts
+    context.repeated = &core.counters.findings_repeated
+    context.number = flowless_number(&core.flowless_findings[finding], context.policy.findings_told, now)
+    context.now = now
+    return report(&context, finding, to_server, 0, 0, NULL, 0, NULL, 0)

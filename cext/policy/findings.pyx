@@ -1,0 +1,82 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Findings: counted, reported to the ring, and answered by the policy's action.
+
+Promises: a finding's action comes from the policy and from nowhere else; nothing is carried out when the policy
+does not apply (invariant 5). Does not know lines, packets or flows.
+"""
+
+from nfmailguard.cext.policy.numbers cimport STREAM_MEMORY_LIMIT
+from nfmailguard.cext.policy.tally cimport (
+    TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count,
+)
+from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPEATED, Record, record_reserve, record_text, ring_push
+
+
+cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_server, uint8_t verb, uint64_t offset,
+               const uint8_t *before, uint32_t before_length, const uint8_t *after,
+               uint32_t after_length) noexcept nogil:
+    cdef Record *record = record_reserve(context.ring, RECORD_FINDING, context.identity, context.now)
+    if record == NULL:
+        return
+    record.to_server = to_server
+    record.state = context.session.state
+    record.verb = verb
+    record.finding = finding
+    record.action = context.policy.action[finding]
+    record.hypothetical = context.session.hypothetical
+    record.applied = context.policy.apply
+    record.a = offset
+    record.b = number
+    record_text(record, before, before_length, False)
+    record_text(record, after, after_length, True)
+    ring_push(context.ring)
+
+
+cdef uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+                    const uint8_t *before, uint32_t before_length, const uint8_t *after,
+                    uint32_t after_length) noexcept nogil:
+    cdef uint8_t action = context.policy.action[finding]
+    cdef uint32_t number = context.number
+    if action == ACTION_PASS:
+        return ACTION_PASS
+    context.finding_counts[finding] += 1
+    if to_server:
+        context.session.found |= <uint64_t> 1 << finding
+    if number == TALLY_NONE:
+        number = tally_add(&context.session.tally, context.dialogue_pool.pool, finding)
+        if is_told(number, context.policy.findings_told):
+            tell(context, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+        else:
+            context.repeated[0] += 1
+    elif number == TALLY_UNTOLD:
+        context.repeated[0] += 1
+    else:
+        tell(context, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+    return carried_out(context, action)
+
+
+cdef void report_repeated(Context *context) noexcept nogil:
+    cdef Record *record
+    cdef uint32_t count
+    cdef uint8_t finding
+    for finding in range(1, TALLY_KINDS):
+        count = tally_count(&context.session.tally, finding)
+        if count == last_told(count, context.policy.findings_told):
+            continue
+        record = record_reserve(context.ring, RECORD_REPEATED, context.identity, context.now)
+        if record == NULL:
+            continue
+        record.to_server = 1
+        record.state = context.session.state
+        record.finding = finding
+        record.action = context.policy.action[finding]
+        record.hypothetical = context.session.hypothetical
+        record.applied = context.policy.apply
+        record.b = count
+        ring_push(context.ring)
+
+
+cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil:
+    # ACTION_LOG as a verdict: not to be looked at any more.
+    cdef uint8_t action = report(context, STREAM_MEMORY_LIMIT, to_server, 0, offset, NULL, 0, NULL, 0)
+    context.verdict = action if action > ACTION_LOG else ACTION_LOG

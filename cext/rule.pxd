@@ -1,9 +1,0 @@
-# Rules: which one a flow comes under.
-from libc.stdint cimport uint32_t
-
-from nfmailguard.cext.core cimport Core
-from nfmailguard.cext.record cimport Identity
-
-# The index of the first rule that matches; `interface`: the one the client's packets come in on, 0 where
-# it is not known. A server's port of 0 is any: of a fragment it is not known.
-cdef uint32_t choose_rule(Core *core, const Identity *identity, uint32_t interface) noexcept nogil

@@ -1,0 +1,56 @@
+# Arguments of commands, octet by octet: addresses, chunk sizes, NULs, and how long lines are.
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from nfmailguard.cext.policy.findings cimport Context, again, note_change, report
+from nfmailguard.cext.policy.numbers cimport NOT_AGAIN
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+
+cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
+    SIZE_FIRST = 0
+    SIZE_ZERO = 1                      # a 0, behind which no digit follows
+    SIZE_DIGITS = 2
+    SIZE_BEHIND = 3                    # the space behind them
+    SIZE_L = 4
+    SIZE_LA = 5
+    SIZE_LAS = 6
+    SIZE_LAST = 7
+    SIZE_INVALID = 8
+
+cdef enum:                             # bits of Dialogue.reported; the others are argument's own
+    REPORTED_LENGTH = 1
+    REPORTED_NUL = 8
+    REPORTED_CUT = 16
+
+# The next octet of MAIL's or RCPT's argument.
+cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+
+# Whether BDAT's argument may end here.
+cdef inline bint size_complete(Dialogue *dialogue) noexcept nogil:
+    return dialogue.address_phase in (SIZE_ZERO, SIZE_DIGITS, SIZE_LAST, SIZE_INVALID)
+
+# Reports that BDAT's argument is none; whether the rest of the line is to be masked.
+cdef bint invalid_size(Context *context, Dialogue *dialogue, const uint8_t *byte, uint32_t length,
+                       uint64_t offset) noexcept nogil
+# The next octet of BDAT's argument.
+cdef void size_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# An octet has made the line longer: where it is longer than it may be, all from here on is masked.
+cdef void measure_line(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil
+# One octet of a line behind AUTH.
+cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# AUTH's line, or one behind it, ends here; any other is left alone.
+cdef void end_secret(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil
+# A NUL anywhere in a command line.
+cdef void nul_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+
+# Reports an octet of a command line that has no place there, and what it becomes; `shown`: it is no secret's.
+cdef inline uint8_t report_byte(Context *context, uint8_t finding, uint8_t verb, uint64_t offset, uint8_t byte,
+                                uint8_t becomes, bint shown) noexcept nogil:
+    cdef uint8_t action = again(context, finding, True)
+    if action == NOT_AGAIN:
+        action = report(context, finding, True, verb, offset, &byte, shown, &becomes, 1)
+    return action
+
+cdef inline void put(Context *context, uint8_t *at, uint8_t byte) noexcept nogil:
+    if at[0] != byte:
+        note_change(context)
+        at[0] = byte

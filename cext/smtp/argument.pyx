@@ -1,0 +1,242 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Arguments of commands: what addresses, chunk sizes, NULs and lines that are too long become.
+
+Promises: an octet is decided from what stands before it in its line, so segmentation
+decides nothing. Does not know verbs, lines or streams.
+"""
+
+from libc.stdint cimport INT32_MAX
+from libc.string cimport memmove
+
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, ADDRESS_TOO_LONG,
+    BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
+)
+from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET
+from nfmailguard.cext.smtp.name cimport name_begins, upper
+
+cdef enum:
+    SPACE = 32
+    CLOSING_BRACKET = 62
+    FIRST_LETTERS = 4                  # by which some servers know a verb
+
+cdef enum:                             # of Dialogue.reported; the others are in argument.pxd
+    REPORTED_CHARACTER = 2
+    REPORTED_ADDRESS = 4
+
+cdef enum AddressPhase:
+    ADDRESS_BEFORE = 0
+    ADDRESS_COLON = 1                  # behind FROM:, no word yet
+    ADDRESS_PATH = 2                   # between < and >
+    ADDRESS_WORD = 3                   # an address without brackets
+    ADDRESS_BEHIND = 4
+
+
+cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+    # ASA class 5: the octets between < and >, or of the first word where there is no <.
+    cdef uint8_t phase = dialogue.address_phase
+    cdef uint8_t end = CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE
+    if byte == c"<" and phase != ADDRESS_PATH and phase != ADDRESS_BEHIND:
+        dialogue.address_phase = ADDRESS_PATH
+        dialogue.address_length = 0
+    elif phase == ADDRESS_BEFORE:
+        if byte == c":":
+            dialogue.address_phase = ADDRESS_COLON
+    elif phase == ADDRESS_COLON:
+        if byte != SPACE:
+            dialogue.address_phase = ADDRESS_WORD
+            dialogue.address_length = 1
+    elif phase == ADDRESS_PATH or phase == ADDRESS_WORD:
+        if byte == end:
+            dialogue.address_phase = ADDRESS_BEHIND
+        else:
+            dialogue.address_length += 1
+    if dialogue.address_length > context.policy.sender_length and not dialogue.reported & REPORTED_ADDRESS:
+        dialogue.reported |= REPORTED_ADDRESS
+        report(context, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+
+
+cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    cdef uint8_t byte = at[0]
+    cdef bint illegal = context.policy.illegal[byte]
+    if context.policy.brackets:                      # S-ASDM: "> must be preceded by <"
+        if byte == c"<":
+            illegal |= dialogue.bracket
+            dialogue.bracket = 1
+        elif byte == c">":
+            illegal |= not dialogue.bracket
+            dialogue.bracket = 0
+    if illegal:
+        if not dialogue.reported & REPORTED_CHARACTER:
+            dialogue.reported |= REPORTED_CHARACTER
+            report_byte(context, ADDRESS_ILLEGAL_CHARACTER, dialogue.verb, offset, byte, SPACE, True)
+        if context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
+            put(context, at, SPACE)
+    if dialogue.verb == VERB_MAIL and context.policy.sender_length:
+        measure_address(context, dialogue, byte, offset)
+
+
+cdef bint invalid_size(Context *context, Dialogue *dialogue, const uint8_t *byte, uint32_t length,
+                       uint64_t offset) noexcept nogil:
+    # Where digits have passed, some servers take what they like of them, whatever stands behind (Exim: sscanf).
+    cdef uint8_t phase = dialogue.address_phase
+    dialogue.address_phase = SIZE_INVALID
+    if report(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, byte, length, NULL, 0) != ACTION_MASK:
+        return False
+    if phase != SIZE_FIRST and context.policy.hold and context.verdict == ACTION_PASS:
+        context.verdict = ACTION_RESET
+    return True
+
+
+cdef void size_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    # RFC 3030 2, to the letter: chunk-size is 1*DIGIT, [ SP "LAST" ]. What a server reads otherwise
+    # (a leading 0 as octal, more than 31 bits as fewer, anything behind as nothing) is no size.
+    cdef const char *last = b" LAST"
+    cdef uint8_t byte = at[0]
+    cdef uint8_t digit = <uint8_t> (byte - 48)
+    cdef uint8_t phase = dialogue.address_phase
+    if phase == SIZE_INVALID:
+        return
+    if digit <= 9 and phase == SIZE_FIRST:
+        dialogue.chunk_left = digit
+        dialogue.address_phase = SIZE_DIGITS if digit else SIZE_ZERO
+    elif digit <= 9 and phase == SIZE_DIGITS and dialogue.chunk_left <= (<uint64_t> INT32_MAX - digit) // 10:
+        dialogue.chunk_left = dialogue.chunk_left * 10 + digit
+    elif byte == SPACE and (phase == SIZE_ZERO or phase == SIZE_DIGITS):
+        dialogue.address_phase = SIZE_BEHIND
+    elif SIZE_BEHIND <= phase < SIZE_LAST and upper(byte) == <uint8_t> last[phase - SIZE_BEHIND + 1]:
+        dialogue.address_phase += 1
+    else:
+        if invalid_size(context, dialogue, &byte, 1, offset):
+            dialogue.denied = 1
+            dialogue.mask_rest = 1
+            put(context, at, context.policy.letter)
+
+
+cdef void nul_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    # RFC 5321 2.4, 4.1.2: never in a command; some servers leave it out, some end the line there.
+    if not dialogue.reported & REPORTED_NUL:
+        dialogue.reported |= REPORTED_NUL
+        report_byte(context, COMMAND_NUL, dialogue.verb, offset, 0, SPACE, True)
+    # In a verb it stays what it is: such a verb is none, and is masked.
+    if context.policy.apply and context.policy.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase >= PHASE_ARGUMENT:
+        put(context, at, SPACE)
+
+
+cdef inline bint is_base64(uint8_t byte) noexcept nogil:
+    return (c"a" <= byte <= c"z" or c"A" <= byte <= c"Z" or c"0" <= byte <= c"9" or byte == c"+"
+            or byte == c"/" or byte == c"=")
+
+
+cdef inline bint with_secret(Context *context, Dialogue *dialogue) noexcept nogil:
+    return dialogue.phase == PHASE_SASL or (
+        dialogue.phase == PHASE_ARGUMENT and context.grammar.argument[dialogue.verb] == ARGUMENT_SECRET)
+
+
+cdef inline bint out_of_reach(Context *context, Dialogue *dialogue, uint8_t byte) noexcept nogil:
+    # Whether some servers take the octet that makes the line `line_length` long for another line's, and may find
+    # a verb there. In base64 none is followed by anything: the line's end tells (end_secret).
+    if context.policy.longest_line == 0:
+        return False
+    if with_secret(context, dialogue):
+        return dialogue.line_length > context.policy.longest_secret or (
+            dialogue.line_length > context.policy.longest_line and not is_base64(byte))
+    if dialogue.line_length <= context.policy.longest_line:
+        return False
+    if dialogue.phase == PHASE_ARGUMENT and context.grammar.long_line[dialogue.verb]:
+        return dialogue.line_length > context.policy.longest_parameters
+    return True
+
+
+cdef bint ends_in_verb(Context *context, Dialogue *dialogue, uint32_t end) noexcept nogil:
+    # Whether the last letters of a line's first `end` bytes are a verb, where a server may have given up the rest.
+    cdef uint32_t verb, i, length
+    cdef const uint8_t *name
+    for verb in range(1, context.grammar.verb_count):
+        length = context.grammar.verbs[verb].length
+        name = context.grammar.verbs[verb].data
+        if length == 0 or length > sizeof(dialogue.tail):
+            continue
+        if end - length < context.policy.longest_line - 2:
+            continue                               # no server gives a line up before
+        i = 0
+        while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
+            i += 1
+        if i == length:
+            return True
+    return False
+
+
+cdef bint begins_verb(Context *context, Dialogue *dialogue) noexcept nogil:
+    # Whether the last four bytes stand where a known server begins another line, and begin a verb that is denied:
+    # some know verbs by four letters, whatever follows them (sendmail's MAIL, and many home-made servers).
+    cdef uint32_t begin = dialogue.line_length - FIRST_LETTERS
+    cdef const uint8_t *letters = dialogue.tail + sizeof(dialogue.tail) - FIRST_LETTERS
+    cdef uint8_t verb
+    if (begin < context.policy.longest_line - 2 or begin >= SECRET_BYTES
+            or not context.policy.cuts[begin >> 3] >> (begin & 7) & 1):
+        return False
+    verb = context.grammar.first_verb[letters[0]]
+    while verb:
+        if not context.policy.allow[verb] and name_begins(&context.grammar.verbs[verb], letters, FIRST_LETTERS):
+            return True
+        verb = context.grammar.next_verb[verb]
+    return False
+
+
+cdef void cut_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    dialogue.reported |= REPORTED_CUT
+    if report(context, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+        dialogue.mask_rest = 1
+
+
+cdef void refuse_secret(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cut_line(context, dialogue, offset)
+    # Its letters have left, or all but the last: only what follows can still be kept.
+    if context.policy.hold and context.verdict == ACTION_PASS:
+        context.verdict = ACTION_RESET
+
+
+cdef void measure_line(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+    # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
+    cdef bint secret = with_secret(context, dialogue)
+    if (context.policy.line_length and dialogue.line_length > context.policy.line_length
+            and not dialogue.reported & REPORTED_LENGTH and dialogue.phase != PHASE_SASL):
+        dialogue.reported |= REPORTED_LENGTH
+        if context.policy.action[COMMAND_TOO_LONG] == ACTION_MASK:
+            dialogue.reported |= REPORTED_CUT
+        if report(context, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+            dialogue.mask_rest = 1
+        if context.verdict != ACTION_PASS:
+            return
+    if not dialogue.reported & REPORTED_CUT and out_of_reach(context, dialogue, byte):
+        if secret and ends_in_verb(context, dialogue, dialogue.line_length - 1):
+            refuse_secret(context, dialogue, offset)
+        else:
+            cut_line(context, dialogue, offset)
+    if secret:
+        memmove(dialogue.tail, dialogue.tail + 1, sizeof(dialogue.tail) - 1)
+        dialogue.tail[sizeof(dialogue.tail) - 1] = upper(byte)
+        if context.policy.longest_line and not dialogue.reported & REPORTED_CUT and begins_verb(context, dialogue):
+            refuse_secret(context, dialogue, offset)
+
+
+cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    """One octet of a line behind AUTH (RFC 4954 4)."""
+    cdef uint8_t byte = at[0]
+    dialogue.line_length += 1
+    if byte == 0:
+        nul_byte(context, dialogue, at, offset)
+    if context.verdict == ACTION_PASS:
+        measure_line(context, dialogue, byte, offset)
+    if dialogue.mask_rest:
+        put(context, at, context.policy.letter)
+
+
+cdef void end_secret(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
+    if (with_secret(context, dialogue) and not dialogue.reported & REPORTED_CUT
+            and 0 < context.policy.longest_line < dialogue.line_length
+            and ends_in_verb(context, dialogue, dialogue.line_length)):
+        refuse_secret(context, dialogue, offset)

@@ -1,0 +1,63 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The client's direction: hands its octets to whoever reads them now.
+
+Promises: how octets are read changes only where the dialogue says so (smtp.verbs,
+column ``reads``). Does not know lines or messages.
+"""
+
+from nfmailguard.cext.policy.findings cimport report
+from nfmailguard.cext.policy.numbers cimport ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, TLS_NOT_A_HANDSHAKE
+from nfmailguard.cext.smtp.command cimport resume_line
+from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE
+from nfmailguard.cext.smtp.lines cimport command_bytes
+from nfmailguard.cext.smtp.message cimport end_chunk, message_bytes
+from nfmailguard.cext.smtp.outstanding cimport awaited_verb
+
+cdef enum:
+    TLS_HANDSHAKE = 0x16       # RFC 8446 5.1: ContentType handshake
+
+
+cdef uint32_t chunk_bytes(Context *context, Dialogue *dialogue, uint32_t at, uint32_t length) noexcept nogil:
+    cdef uint32_t part = length - at
+    if part > dialogue.chunk_left:
+        part = <uint32_t> dialogue.chunk_left
+    dialogue.chunk_left -= part
+    dialogue.message_bytes += part
+    if dialogue.chunk_left == 0:
+        end_chunk(context, dialogue)
+    return at + part
+
+
+cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
+    if dialogue.waiting and not dialogue.pipelining_violation:
+        dialogue.pipelining_violation = 1
+        report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
+
+
+cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+                           uint64_t offset) noexcept nogil:
+    cdef uint32_t at = 0, before
+    if dialogue.input == INPUT_COMMANDS:
+        resume_line(context, dialogue, data, length)
+    while at < length and context.verdict == ACTION_PASS:
+        if dialogue.input == INPUT_DATA:
+            at = message_bytes(context, dialogue, data, at, length, offset)
+        elif dialogue.input == INPUT_CHUNK:
+            at = chunk_bytes(context, dialogue, at, length)
+        elif dialogue.input == INPUT_OPAQUE:
+            if not dialogue.tls_checked:
+                dialogue.tls_checked = 1
+                if data[at] != TLS_HANDSHAKE:
+                    report(context, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, data + at, 1, NULL, 0)
+            return length
+        elif dialogue.waiting and (context.already_forwarded or not context.policy.hold):
+            note_reply_arrived(context, dialogue, offset + at)
+            return at
+        else:
+            note_reply_arrived(context, dialogue, offset + at)
+            before = at
+            at = command_bytes(context, dialogue, data, at, length, offset)
+            if at == before:                       # a chunk that has to wait
+                return at
+    return length

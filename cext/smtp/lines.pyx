@@ -1,0 +1,265 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Command lines in a segment: what lies in it whole is read whole, and anything else octet by octet.
+
+Promises: a verb read at once becomes what ``command`` makes of its octets, at a fraction of the
+cost; one about whose octets somebody would be told something is left to it. Does not know what
+a command means.
+"""
+
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.policy.findings cimport quiet, repeat
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_NUL, FORM_NOOP, VERB_UNKNOWN,
+)
+from nfmailguard.cext.smtp.argument cimport REPORTED_NUL, put, report_byte
+from nfmailguard.cext.smtp.command cimport begin_line, end_line, end_of_verb, end_verb, ordinary_byte, settle_verb
+from nfmailguard.cext.smtp.dialogue cimport PHASE_START, PHASE_VERB, Line, alloc_line
+from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.message cimport chunk_waits
+from nfmailguard.cext.smtp.redact cimport in_secret, note_glued
+from nfmailguard.cext.smtp.runs cimport (
+    MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, line_rules_of, line_run, settle_counts,
+)
+from nfmailguard.cext.smtp.verb cimport find_verb, refusal
+from nfmailguard.cext.smtp.whole_lines cimport clean_lines
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+
+cdef struct Found:             # a verb that lies in the segment whole, and what is odd about it
+    uint32_t length            # 0: there is none
+    uint8_t end                # the octet behind it
+    bint bare_cr               # it is a CR, and no LF stands behind that
+    uint32_t lfs               # that become spaces, that behind it too
+    uint32_t nuls
+
+
+cdef inline void look_for_verb(const LineRules *rules, const uint8_t *data, uint32_t length,
+                               Found *found) noexcept nogil:
+    cdef uint32_t end = 0
+    cdef uint32_t stop = length if length < rules.whole else rules.whole
+    cdef bint leading = True
+    cdef uint8_t byte
+    found.length = found.lfs = found.nuls = 0
+    found.bare_cr = False
+    while end < stop:
+        byte = data[end]
+        if byte > SPACE:
+            leading = False
+        elif byte == CR or (byte == SPACE and not leading):
+            break
+        elif byte == LF:
+            if not rules.blank_lf:
+                break
+            found.lfs += 1
+            if not leading:
+                break
+        elif byte == 0:
+            found.nuls += 1
+        end += 1
+    if end == stop or (data[end] == LF and leading):
+        return
+    if data[end] == CR:
+        if end + 1 == length:
+            return
+        found.bare_cr = data[end + 1] != LF
+    found.end = data[end]
+    found.length = end
+
+
+cdef inline bint is_quiet(Context *context, const LineRules *rules, const Found *found) noexcept nogil:
+    # Whether nobody is told of any octet.
+    return ((found.nuls == 0 or quiet(context, COMMAND_NUL, 1))
+            and (found.lfs + (found.end == LF) == 0 or quiet(context, COMMAND_BARE_LF, found.lfs + (found.end == LF)))
+            and (not found.bare_cr or (rules.blank_cr and quiet(context, COMMAND_BARE_CR, 1))))
+
+
+cdef void note_odd(Context *context, Dialogue *dialogue, const Found *found, uint8_t *data) noexcept nogil:
+    cdef uint32_t i
+    if found.nuls:
+        dialogue.reported |= REPORTED_NUL
+        repeat(context, COMMAND_NUL, 1, True)
+    if found.lfs:
+        repeat(context, COMMAND_BARE_LF, found.lfs, True)
+        for i in range(found.length):
+            if data[i] == LF:
+                put(context, data + i, SPACE)
+
+
+cdef inline void open_line(Dialogue *dialogue, Line *line, const Found *found, const uint8_t *data,
+                           uint32_t length) noexcept nogil:
+    dialogue.command = line
+    dialogue.line_length = dialogue.verb_length = line.length = <uint16_t> found.length
+    dialogue.leading = data[0] <= SPACE
+    if found.length <= 16 <= length:
+        memcpy(line.data, data, 16)            # without a call; what stands behind is overwritten
+    else:
+        memcpy(line.data, data, found.length)
+
+
+cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t verb,
+                                 uint8_t finding, uint8_t *data, uint32_t end, uint32_t length,
+                                 uint64_t offset) noexcept nogil:
+    # A CR ends the verb where what stands behind it becomes a LF, else the LF does, as octet by octet.
+    if rules.blank_cr:
+        settle_verb(context, dialogue, verb, finding, data + end, length - end, offset + end)
+    else:
+        settle_verb(context, dialogue, verb, finding, data + end + 1, 0, offset + end + 1)
+    if context.verdict != ACTION_PASS:
+        return end + 1
+    if data[end + 1] != LF:
+        repeat(context, COMMAND_BARE_CR, 1, True)
+        put(context, data + end + 1, LF)
+    end_line(context, dialogue, data + end + 1, offset + end + 1)
+    return end + 2
+
+
+cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
+                         uint64_t offset) noexcept nogil:
+    """Reads a line's verb and the octet, or line's end, behind it; how many octets that are, 0: it is not for us."""
+    cdef uint32_t i, end
+    cdef uint8_t verb, finding
+    cdef const char *noop = b"NOOP"
+    cdef Line *line
+    cdef Found found
+    look_for_verb(rules, data, length, &found)
+    end = found.length
+    if end == 0 or not is_quiet(context, rules, &found):
+        return 0
+    line = alloc_line(context.dialogue_pool)
+    if line == NULL:
+        return 0
+    begin_line(context, dialogue, offset)
+    open_line(dialogue, line, &found, data, length)      # as it came
+    if found.nuls + found.lfs:
+        note_odd(context, dialogue, &found, data)
+    verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
+    finding = refusal(context, dialogue, verb, end)
+    dialogue.mode = MASK_NONE
+    if not finding or not context.policy.apply or context.policy.action[finding] != ACTION_MASK:
+        line.sent = <uint16_t> end
+    elif context.policy.unknown == FORM_NOOP and end >= 4:
+        dialogue.mode = MASK_NOOP
+        for i in range(end):
+            put(context, data + i, noop[i] if i < 4 else SPACE)
+    else:
+        dialogue.mode = MASK_LETTER
+        fill(context, data, end, context.policy.letter)
+    dialogue.phase = PHASE_VERB
+    if found.end == CR:
+        return ended_by_cr(context, dialogue, rules, verb, finding, data, end, length, offset)
+    if found.end == LF and not rules.blank_lf:
+        repeat(context, COMMAND_BARE_LF, 1, True)
+        settle_verb(context, dialogue, verb, finding, data + end, 0, offset + end)
+        if context.verdict == ACTION_PASS:
+            end_line(context, dialogue, data + end, offset + end)
+        return end + 1
+    if found.end == LF:
+        put(context, data + end, SPACE)
+    dialogue.line_length += 1
+    settle_verb(context, dialogue, verb, finding, data + end, length - end, offset + end)
+    end_of_verb(context, dialogue, data + end)
+    if found.lfs:
+        note_glued(context, dialogue, found.end == LF)
+    return end + 1
+
+
+cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
+                               uint32_t length, uint64_t offset) noexcept nogil:
+    # The CRLF that ends a line; how many octets, 0: it is none.
+    if length < 2 or data[1] != LF:
+        return 0
+    if dialogue.phase == PHASE_START:
+        begin_line(context, dialogue, offset)
+    if dialogue.phase == PHASE_VERB and rules.blank_cr:
+        end_verb(context, dialogue, data, length, offset)
+        if context.verdict != ACTION_PASS:
+            return 1
+    end_line(context, dialogue, data + 1, offset + 1)
+    return 2
+
+
+cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
+                          uint64_t offset) noexcept nogil:
+    """Reads one octet; whether a line ended with it."""
+    cdef uint8_t byte = data[0]
+    cdef uint8_t carriage_return = CR
+    cdef bint ended = False
+    if dialogue.after_cr:
+        dialogue.after_cr = 0
+        if byte == LF:
+            ended = True
+        elif report_byte(context, COMMAND_BARE_CR, dialogue.verb, offset, byte, LF,
+                         not in_secret(context, dialogue)) == ACTION_BLANK:
+            # The CR has left, maybe in an earlier segment: make it the line end it looks like.
+            put(context, data, LF)
+            ended = True
+        elif context.verdict == ACTION_PASS:
+            ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
+    if ended:
+        end_line(context, dialogue, data, offset)
+    elif byte == CR:
+        if dialogue.phase == PHASE_START:
+            begin_line(context, dialogue, offset)
+        elif dialogue.phase == PHASE_VERB and rules.blank_cr:
+            end_verb(context, dialogue, data, length, offset)
+        dialogue.after_cr = 1
+    elif byte == LF:
+        if report_byte(context, COMMAND_BARE_LF, dialogue.verb, offset, byte, SPACE,
+                       not in_secret(context, dialogue)) == ACTION_BLANK:
+            put(context, data, SPACE)
+            ordinary_byte(context, dialogue, data, length, offset)
+            note_glued(context, dialogue, True)
+        elif context.verdict == ACTION_PASS:
+            end_line(context, dialogue, data, offset)
+            ended = True
+    elif context.verdict == ACTION_PASS:
+        ordinary_byte(context, dialogue, data, length, offset)
+    return ended
+
+
+cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
+                          uint64_t offset, bint *ended) noexcept nogil:
+    """Reads one octet or more of a line; whether it ended with them."""
+    cdef uint32_t run = 0
+    settle_counts(context, rules)
+    memset(rules.left, 0, sizeof(rules.left))    # from here on others count, too
+    if not dialogue.after_cr:
+        if data[0] == CR:
+            run = whole_end(context, dialogue, rules, data, length, offset)
+        elif dialogue.phase != PHASE_START:
+            run = line_run(context, dialogue, rules, data, 0, length, offset)
+        else:
+            run = whole_verb(context, dialogue, rules, data, length, offset)
+    ended[0] = dialogue.phase == PHASE_START
+    if run == 0:
+        ended[0] = one_byte(context, dialogue, rules, data, length, offset)
+        run = 1
+    return run
+
+
+cdef uint32_t command_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+                            uint64_t offset) noexcept nogil:
+    """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
+    cdef uint32_t run
+    cdef bint ended
+    cdef LineRules rules
+    line_rules_of(context, &rules)
+    while at < length and context.verdict == ACTION_PASS:
+        run = 0
+        if data[at] | SPACE == c"b" and chunk_waits(context.policy, context.session, dialogue, data + at, length - at):
+            break
+        if dialogue.phase == PHASE_START and not dialogue.after_cr:
+            run = clean_lines(context, dialogue, &rules, data + at, length - at, offset + at)
+        if run == 0:
+            run = other_bytes(context, dialogue, &rules, data + at, length - at, offset + at, &ended)
+            if ended and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
+                at += run
+                break
+        at += run
+    settle_counts(context, &rules)
+    return at

@@ -1,0 +1,365 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Message text: finds the end of DATA and leaves no second opinion about it.
+
+Promises: what we take for the end of data is what any server takes for it
+(RFC 5321 4.1.1.4): of the other shapes some servers accept (SMTP smuggling, 2023)
+the completing octet is blanked. Most text is skipped by memchr: an end of data
+needs a dot behind a line end. Does not know commands.
+"""
+
+from libc.stddef cimport size_t
+from libc.string cimport memchr
+
+from nfmailguard.cext.policy.findings cimport again, note_change, report
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR,
+    DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, HEADER_LINE_TOO_LONG, NOT_AGAIN,
+    VERB_BDAT,
+)
+from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, record_reserve, ring_push
+from nfmailguard.cext.smtp.dialogue cimport PHASE_START
+from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
+from nfmailguard.cext.smtp.mime cimport mime_bytes
+from nfmailguard.cext.smtp.name cimport upper
+from nfmailguard.cext.smtp.outstanding cimport expect_reply
+from nfmailguard.cext.smtp.size cimport part_bytes
+
+cdef extern from "scan.h" nogil:
+    size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) noexcept
+    size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
+    const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
+    bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
+
+cdef enum:                             # Odd: octets that have no place in a message; bits of Dialogue.text_reported
+    ODD_NUL = 0
+    ODD_LF = 1
+    ODD_CR = 2
+    ODD_ALL = 7
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+    DOT = 46
+    REPORTED_LINE = 1
+
+
+cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
+    # Any octet but a dot, in any state that holds no dot.
+    if byte == CR:
+        return DATA_CR
+    if byte == LF:
+        return DATA_LINE if state == DATA_CR else DATA_BARE
+    return DATA_TEXT
+
+
+cdef inline bint shape(Context *context, Dialogue *dialogue, uint8_t *byte, uint8_t blank,
+                       uint64_t offset) noexcept nogil:
+    # Reports a non-standard end of data; whether `octet` was overwritten with `blank`.
+    cdef uint8_t before = byte[0]
+    cdef uint8_t action = again(context, DATA_SMUGGLING_SHAPE, True)
+    if action == NOT_AGAIN:
+        action = report(context, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1)
+    if action != ACTION_BLANK:
+        return False
+    note_change(context)
+    byte[0] = blank
+    return True
+
+
+cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    """The index of the next dot, or ``length``."""
+    cdef uint32_t near = at + 4 if length - at > 4 else length
+    cdef const uint8_t *dot
+    while at < near:                               # where dots are dense, a call costs more than the looking
+        if data[at] == DOT:
+            return at
+        at += 1
+    dot = <const uint8_t *> memchr(data + at, DOT, length - at)
+    return <uint32_t> (dot - data) if dot != NULL else length
+
+
+cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    """The index of the first NUL to be blanked, or ``length``."""
+    cdef const uint8_t *nul = NULL
+    if context.policy.apply and context.policy.action[DATA_NUL] == ACTION_BLANK:
+        nul = <const uint8_t *> memchr(data + at, 0, length - at)
+    return <uint32_t> (nul - data) if nul != NULL else length
+
+
+cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
+    """There is one in what is read."""
+    if context.edits == 0:
+        note_change(context)
+        context.edits = 0
+    context.edits += <uint32_t> nm_blank_nuls(data, length)
+
+
+cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+                       uint64_t offset, bint *ended) noexcept nogil:
+    # The index behind CRLF.CRLF, or `length` when the message goes on. Some servers leave NULs out before they
+    # look for the end of data: where they are blanked, none is left to.
+    cdef uint8_t state = dialogue.data_state
+    cdef uint32_t stop
+    cdef uint32_t nul = first_nul(context, data, at, length)
+    cdef uint8_t byte
+    ended[0] = 0
+    while at < length and context.verdict == ACTION_PASS:
+        if state < DATA_DOT and at + 1 < length and data[at + 1] == DOT and (data[at] == LF or data[at] == CR):
+            state = DATA_DOT if data[at] == LF and state == DATA_CR else DATA_BARE_DOT
+            at += 2                                # where they are dense, the general way costs more
+            continue
+        if state < DATA_DOT:
+            stop = next_dot(data, at, length)
+            if nul < stop:
+                blank_nuls(context, data + at, stop - at)
+            # The two octets before a dot tell all there is to know.
+            if stop - at >= 2:
+                state = step(step(DATA_TEXT, data[stop - 2]), data[stop - 1])
+            elif stop - at == 1:
+                state = step(state, data[at])
+            at = stop
+            if at < length:
+                at += 1
+                state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
+            continue
+        if data[at] == 0 and nul < length:
+            blank_nuls(context, data + at, 1)
+        byte = data[at]
+        if state == DATA_DOT_CR:
+            if byte == LF:
+                ended[0] = 1
+            elif shape(context, dialogue, data + at, LF, offset + at):
+                ended[0] = 1                       # CRLF.CR has left: make it the one standard end
+            if ended[0]:
+                state = DATA_LINE
+                at += 1
+                break
+            state = DATA_CR                        # read the octet again as what follows a CR
+        elif byte == CR and state == DATA_DOT:
+            state = DATA_DOT_CR
+            at += 1
+        elif byte == CR or byte == LF:
+            if shape(context, dialogue, data + at, SPACE, offset + at):
+                state = DATA_TEXT
+            else:
+                state = step(DATA_TEXT, byte)
+            at += 1
+        else:
+            state = DATA_TEXT
+            at += 1
+    dialogue.data_state = state
+    return at
+
+
+cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+                        uint64_t offset) noexcept nogil:
+    # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
+    cdef uint32_t stop, size, limit
+    cdef const uint8_t *end
+    while at < length and context.verdict == ACTION_PASS:
+        limit = context.policy.header_line_length if dialogue.header else context.policy.body_line_length
+        if not dialogue.header and dialogue.data_line_length == 0:
+            # Any line that ends within `limit` octets is short enough: only the last end matters.
+            end = nm_last_lf(data + at, length - at if limit == 0 or length - at < limit else limit)
+            if end != NULL:
+                at = <uint32_t> (end - data) + 1
+                dialogue.after_cr = 0
+                dialogue.reported = 0
+                continue
+        end = <const uint8_t *> memchr(data + at, LF, length - at)
+        stop = <uint32_t> (end - data) if end != NULL else length
+        size = dialogue.data_line_length + (stop - at)
+        if stop > at:
+            dialogue.after_cr = data[stop - 1] == CR
+        if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
+            dialogue.reported |= REPORTED_LINE
+            report(context, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
+                   offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
+        if end == NULL:
+            dialogue.data_line_length = size
+            return
+        if size - dialogue.after_cr == 0:
+            dialogue.header = 0                    # RFC 5322 2.1: an empty line ends the header
+        dialogue.data_line_length = 0
+        dialogue.after_cr = 0
+        dialogue.reported = 0
+        at = stop + 1
+
+
+cdef void find_odd(Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+                   uint32_t *found) noexcept nogil:
+    """Where the octets RFC 5321 2.3.8 and 4.5.2 forbid are first met: by Odd; ``length`` where they are not.
+
+    In honest text one pass finds nothing. A kind that has been reported is not looked for again.
+    """
+    cdef uint32_t start = at, place
+    cdef const uint8_t *next_one
+    found[0] = found[1] = found[2] = length
+    if dialogue.text_reported == 0:
+        at += <uint32_t> nm_odd_byte(data + at, length - at, dialogue.text_byte)
+    if at == length or dialogue.text_reported == ODD_ALL:
+        return
+    if not dialogue.text_reported & 1 << ODD_NUL:
+        next_one = <const uint8_t *> memchr(data + at, 0, length - at)
+        if next_one != NULL:
+            found[ODD_NUL] = <uint32_t> (next_one - data)
+    place = at
+    while place < length and not dialogue.text_reported & 1 << ODD_LF:
+        next_one = <const uint8_t *> memchr(data + place, LF, length - place)
+        if next_one == NULL:
+            break
+        place = <uint32_t> (next_one - data)
+        if (data[place - 1] if place > start else dialogue.text_byte) != CR:
+            found[ODD_LF] = place
+            break
+        place += 1
+    if dialogue.text_reported & 1 << ODD_CR:
+        return
+    if (data[at - 1] if at > start else dialogue.text_byte) == CR and data[at] != LF:
+        found[ODD_CR] = at
+        return
+    place = at
+    while place < length:
+        next_one = <const uint8_t *> memchr(data + place, CR, length - place)
+        if next_one == NULL or next_one == data + length - 1:
+            break
+        place = <uint32_t> (next_one - data) + 1
+        if data[place] != LF:
+            found[ODD_CR] = place
+            break
+
+
+cdef void report_odd(Context *context, Dialogue *dialogue, uint8_t kind, uint8_t finding, uint32_t at, uint32_t end,
+                     uint64_t offset) noexcept nogil:
+    if at < end:
+        dialogue.text_reported |= 1 << kind
+        report(context, finding, True, 0, offset + at, NULL, 0, NULL, 0)
+
+
+cdef inline bint is_plain(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    # What came before may have been changed since: both readings of it count.
+    cdef uint8_t state = dialogue.data_state
+    if state >= DATA_DOT or (data[0] == DOT and state != DATA_TEXT):
+        return False
+    return nm_plain(data, length, dialogue.text_byte)
+
+
+cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    # The two last octets tell all there is to know.
+    if length >= 2:
+        dialogue.data_state = step(step(DATA_TEXT, data[length - 2]), data[length - 1])
+    else:
+        dialogue.data_state = step(dialogue.data_state, data[0])
+
+
+cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+                            uint64_t offset) noexcept nogil:
+    cdef bint ended = 0
+    cdef uint32_t odd[3]
+    cdef uint32_t end
+    cdef uint8_t last = data[length - 1]
+    cdef Record *record
+    if is_plain(dialogue, data + at, length - at):
+        # As nearly all text: nothing to tell, and no dot that could begin an end of data.
+        follow(dialogue, data + at, length - at)
+        end = length
+    else:
+        find_odd(dialogue, data, at, length, odd)    # as they came: find_end makes some of them spaces
+        end = find_end(context, dialogue, data, at, length, offset, &ended)
+        report_odd(context, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
+        report_odd(context, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
+        report_odd(context, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
+    dialogue.text_byte = last
+    if context.verdict != ACTION_PASS:
+        return end
+    if context.policy.header_line_length or context.policy.body_line_length:
+        measure_lines(context, dialogue, data, at, end, offset)
+        if context.verdict != ACTION_PASS:
+            return end
+    if context.policy.header_length or context.policy.body_length or context.policy.to_fields:
+        part_bytes(context, dialogue, data, at, end, offset, ended)
+        if context.verdict != ACTION_PASS:
+            return end
+    if context.policy.filename_length:
+        mime_bytes(context, dialogue, data, at, end, offset)
+        if context.verdict != ACTION_PASS:
+            return end
+    dialogue.message_bytes += end - at
+    if not ended:
+        return end
+    record = record_reserve(context.ring, RECORD_MESSAGE, context.identity, context.now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = context.session.state
+        record.a = dialogue.message_bytes - 3     # without the dot and its CRLF
+        record.c = context.session.found
+        context.session.found = 0
+        ring_push(context.ring)
+    dialogue.message_bytes = 0
+    dialogue.input = INPUT_COMMANDS
+    context.session.recipients = 0
+    dialogue.after_cr = 0
+    dialogue.reported = 0
+    expect_reply(context, dialogue, context.grammar.verb_end_of_data, offset + end - 1)
+    return end
+
+
+cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    # S-Q295725, S-POSTFIX HISTORY 20010529: the final ".<CR><LF>" spans a packet boundary.
+    if dialogue.input != INPUT_DATA:
+        return False
+    if dialogue.data_state == DATA_DOT:
+        return data[0] == CR and (length == 1 or data[1] == LF)
+    return dialogue.data_state == DATA_DOT_CR and data[0] == LF
+
+
+cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    # "<CR><LF>." or "<CR><LF>.<CR>", with the octets that were let through before.
+    cdef uint32_t behind = 1 if data[length - 1] == CR else 0    # the dot
+    cdef const uint8_t *dot = data + length - 1 - behind
+    cdef uint32_t before
+    if dialogue.input != INPUT_DATA or length < behind + 1 or dot[0] != DOT:
+        return 0
+    before = length - 1 - behind
+    if before >= 2:
+        return behind + 3 if (dot - 1)[0] == LF and (dot - 2)[0] == CR else 0
+    if before == 1:
+        return behind + 2 if (dot - 1)[0] == LF and dialogue.data_state == DATA_CR else 0
+    return behind + 1 if dialogue.data_state == DATA_LINE else 0
+
+
+cdef bint chunk_waits(const CompiledPolicy *policy, const Session *session, Dialogue *dialogue, const uint8_t *data,
+                      uint32_t length) noexcept nogil:
+    # A verb that is cut may go on as BDAT.
+    cdef const char *bdat = b"BDAT"
+    cdef uint32_t i = 0
+    if (dialogue.count == 0 or dialogue.input != INPUT_COMMANDS or dialogue.phase != PHASE_START or dialogue.after_cr
+            or not policy.hold or not policy.allow[VERB_BDAT] or not session.offered_chunking or policy.seven_bits):
+        return False
+    while i < length and i < 4:
+        if upper(data[i]) != <uint8_t> bdat[i]:
+            return False
+        i += 1
+    if i == 4 and length > 4 and data[4] > SPACE:
+        return False                               # another verb
+    dialogue.waiting = dialogue.count
+    dialogue.pipelining_violation = 1                         # as it may be (RFC 3030 4.2): not to be told
+    return True
+
+
+cdef void end_chunk(Context *context, Dialogue *dialogue) noexcept nogil:
+    # RFC 3030 2: LAST says that it was the message's last one.
+    cdef Record *record
+    dialogue.input = INPUT_COMMANDS
+    if not dialogue.last_chunk:
+        return
+    record = record_reserve(context.ring, RECORD_MESSAGE, context.identity, context.now)
+    if record != NULL:
+        record.to_server = 1
+        record.state = context.session.state
+        record.a = dialogue.message_bytes
+        record.c = context.session.found
+        context.session.found = 0
+        ring_push(context.ring)
+    dialogue.message_bytes = 0

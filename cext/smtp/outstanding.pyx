@@ -1,0 +1,49 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Outstanding commands: a ring of verbs, each answered by one reply, in order (RFC 2920 3.1).
+"""
+
+from libc.stdint cimport UINT16_MAX, uint16_t
+
+from nfmailguard.cext.memory.pool cimport pool_give, pool_take
+from nfmailguard.cext.policy.findings cimport out_of_memory, report
+from nfmailguard.cext.policy.numbers cimport COMMAND_TOO_MANY_OUTSTANDING
+from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
+
+
+cdef bint expect_one_more(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+    cdef uint32_t size, more, i
+    cdef uint8_t *ring = slots(dialogue, &size)
+    cdef uint8_t *larger
+    if dialogue.count >= context.policy.outstanding_commands:
+        report(context, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
+        if not context.policy.apply:
+            dialogue.input = INPUT_OPAQUE
+            dialogue.tls_checked = 1
+        return False
+    more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX
+    larger = <uint8_t *> pool_take(context.dialogue_pool.pool, more, 0)
+    if larger == NULL:
+        out_of_memory(context, True, offset)
+        return False
+    for i in range(dialogue.count):
+        larger[i] = ring[(dialogue.first + i) % size]
+    pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
+    dialogue.more = larger
+    dialogue.capacity = <uint16_t> more
+    dialogue.first = 0
+    return expect_reply(context, dialogue, verb, offset)
+
+
+cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
+    cdef uint32_t size
+    cdef uint8_t *ring = slots(dialogue, &size)
+    return ring[(dialogue.first + dialogue.waiting - 1) % size] & ~UNTOLD if dialogue.waiting else VERB_UNKNOWN
+
+
+cdef void answer_all(Context *context, Dialogue *dialogue) noexcept nogil:
+    dialogue.count = dialogue.first = dialogue.waiting = dialogue.greetings = dialogue.recipients = 0
+    dialogue.pipelining_violation = 0
+    if dialogue.more != NULL:
+        pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
+        dialogue.more = NULL
+        dialogue.capacity = 0

@@ -1,0 +1,198 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Secrets: AUTH in any spelling, what other protocols' clients say, and the lines that may belong to it.
+
+Promises: of what a client says to prove who it is, nothing but the mechanism's name
+reaches a record: not where AUTH is allowed, not where it was masked, here or upstream,
+and the client goes on with its secrets all the same, nor where it speaks POP3, IMAP or
+HTTP. Does not decide about octets.
+"""
+
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.policy.numbers cimport VERB_UNKNOWN
+from nfmailguard.cext.smtp.dialogue cimport PHASE_SASL, SECRET_BEGUN, SECRET_SAID, Line
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_SECRET
+from nfmailguard.cext.smtp.name cimport upper
+
+cdef extern from "words.h" nogil:
+    const char *nm_mechanisms[26]
+    const char *nm_behind_a_tag[26]
+    const char *nm_strangers[26]
+
+cdef extern from "scan.h" nogil:
+    bint nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) noexcept
+
+cdef enum:
+    TAB = 9
+    LF = 10
+    SPACE = 32
+    WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
+
+
+cdef uint32_t word_in(const char *words, const uint8_t *data, uint32_t length, bint whole) noexcept nogil:
+    """The octets of the word that these are, or begin with; 0 where they are none."""
+    cdef const char *word = words
+    cdef uint32_t i
+    while word[0]:
+        i = 0
+        while word[i] != SPACE and i < length and upper(data[i]) == <uint8_t> word[i]:
+            i += 1
+        if word[i] == SPACE and (not whole or i == length or data[i] <= SPACE):
+            return i
+        while word[0] != SPACE:
+            word += 1
+        word += 1
+    return 0
+
+
+cdef inline uint32_t word_of(const char *const *words, const uint8_t *data, uint32_t length, bint whole) noexcept nogil:
+    """As word_in, of words that are kept by their first letter."""
+    cdef uint8_t letter = upper(data[0]) - c"A" if length else 26
+    return word_in(words[letter], data, length, whole) if letter < 26 and words[letter] != NULL else 0
+
+
+cdef inline uint32_t stranger(const uint8_t *verb, uint32_t length) noexcept nogil:
+    return word_of(nm_strangers, verb, length, False)
+
+
+cdef inline uint32_t mechanism_behind(const uint8_t *argument, uint32_t length) noexcept nogil:
+    return word_of(nm_behind_a_tag, argument, length, False)
+
+
+cdef uint32_t behind_auth(const uint8_t *verb, uint32_t length) noexcept nogil:
+    # Where a verb that has AUTH in it, in any case, goes on; 0 where it has not.
+    cdef uint32_t i
+    for i in range(3, length):
+        if upper(verb[i]) == c"H" and upper(verb[i - 3]) == c"A" and upper(verb[i - 2]) == c"U" and (
+                upper(verb[i - 1]) == c"T"):
+            return i + 1
+    return 0
+
+
+cdef uint32_t shown_of_verb(Context *context, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil:
+    cdef uint32_t i, begin = 0
+    if number == context.grammar.verb_dot:
+        return 1
+    if number != VERB_UNKNOWN:
+        return length
+    if context.session.secret & SECRET_BEGUN:
+        return 0
+    i = behind_auth(verb, length)
+    if i:
+        return i
+    while begin < length and verb[begin] <= SPACE:
+        begin += 1
+    i = stranger(verb + begin, length - begin)
+    if i:
+        return begin + i
+    # A name and nothing else is no secret; what may be base64, or a form's field, is none.
+    i = begin
+    while i < length and i - begin <= WORD and (c"A" <= upper(verb[i]) <= c"Z" or c"0" <= verb[i] <= c"9"
+                                                or verb[i] == c"-" or (verb[i] < SPACE and verb[i] != TAB)):
+        i += 1
+    if i - begin > WORD or (i < length and (verb[i] == c"=" or verb[i] == c"+" or verb[i] == c"/")):
+        return 0
+    return i
+
+
+cdef bint shows_argument(Context *context, uint8_t number) noexcept nogil:
+    # Of a verb that nobody knows it is IGNORED.
+    return context.grammar.argument[number] != ARGUMENT_IGNORED and context.grammar.argument[number] != ARGUMENT_SECRET
+
+
+cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
+    # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
+    cdef uint32_t i = 0, end, at
+    if length < 6 or not nm_holds(text, length, c"=", c"/"):
+        return                                     # as nearly all
+    while i + 5 < length:
+        end = 0
+        if upper(text[i]) == c"A" and word_in(b"AUTH= ", text + i, length - i, False):
+            i += 5
+            end = i
+            while end < length and text[end] > SPACE:
+                end += 1
+        elif text[i] == c":" and text[i + 1] == c"/" and text[i + 2] == c"/":
+            # Up to the last @, in practice.
+            i += 3
+            at = i
+            while at < length and text[at] > SPACE:
+                if text[at] == c"@":
+                    end = at
+                at += 1
+            if at == length and (cut or end == 0):
+                end = at                           # it may be in what is not here
+        if end > i:
+            memset(text + i, c"*", end - i)
+            i = end
+        else:
+            i += 1
+
+
+cdef inline uint32_t one_line(const uint8_t *data, uint32_t length) noexcept nogil:
+    # Behind a bare LF, or a NUL, is what some servers take for another line.
+    cdef uint32_t i = 0
+    while i < length and data[i] != LF and data[i] != 0:
+        i += 1
+    return i
+
+
+cdef bint cut_short(Dialogue *dialogue) noexcept nogil:
+    return dialogue.line_length > one_line(dialogue.command.data, dialogue.command.length)
+
+
+cdef void note_glued(Context *context, Dialogue *dialogue, bint last) noexcept nogil:
+    cdef Line *line = dialogue.command
+    context.session.secret |= SECRET_SAID            # a server may repeat what was to be another line, maybe AUTH's
+    if last and line != NULL and line.length == dialogue.line_length:
+        line.data[line.length - 1] = LF          # as it came
+
+
+cdef uint32_t shown_of_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb, uint32_t length,
+                             bint cut, uint8_t *out) noexcept nogil:
+    cdef uint32_t size, mechanism
+    if shows_argument(context, number):
+        size = one_line(data, length)
+        cut |= size < length
+        size = size if size > verb else verb
+    else:
+        size = shown_of_verb(context, data, verb, number)
+        if context.grammar.argument[number] == ARGUMENT_SECRET and verb < length:
+            mechanism = word_of(nm_mechanisms, data + verb + 1, length - verb - 1, True)
+            size = verb + 1 + mechanism if mechanism else verb
+    memcpy(out, data, size)
+    hide_secrets(out, size, cut)
+    return size
+
+
+cdef uint32_t shown_of_line(Context *context, Dialogue *dialogue, uint8_t *out) noexcept nogil:
+    cdef Line *line = dialogue.command
+    return shown_of_words(context, dialogue.verb, line.data, verb_of_line(dialogue), line.length,
+                          dialogue.line_length > line.length, out)
+
+
+cdef bint in_secret(Context *context, Dialogue *dialogue) noexcept nogil:
+    return dialogue.phase == PHASE_SASL or context.session.secret & SECRET_BEGUN or (
+        not shows_argument(context, dialogue.verb))
+
+
+cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
+                     uint32_t length) noexcept nogil:
+    cdef uint32_t at = verb + 1, begin = 0
+    cdef bint begun = context.grammar.argument[number] == ARGUMENT_SECRET
+    if number == VERB_UNKNOWN:
+        while begin < verb and data[begin] <= SPACE:
+            begin += 1
+        begun = stranger(data + begin, verb - begin) or behind_auth(data, verb)
+        while begin < verb and not begun:          # with a tab, or what some servers leave out, between its words
+            begin += 1
+            if data[begin - 1] <= SPACE:
+                begun = mechanism_behind(data + begin, verb - begin)
+    while at < length and data[at] <= SPACE:
+        at += 1
+    if not begun and at < length and context.grammar.argument[number] == ARGUMENT_IGNORED:
+        begun = mechanism_behind(data + at, length - at)
+    if begun:
+        context.session.secret = SECRET_BEGUN | SECRET_SAID
+    elif number != VERB_UNKNOWN:
+        context.session.secret &= SECRET_SAID

@@ -1,0 +1,11 @@
+# Reply lines: the server's direction.
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from nfmailguard.cext.policy.findings cimport Context
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+
+# Decides `length` octets in place; `offset` is the stream offset of the first. Returns how many
+# were decided: fewer only where nothing is applied and a reply let the client go on, whose octets
+# are to be read before the next reply.
+cdef uint32_t server_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+                           uint64_t offset) noexcept nogil

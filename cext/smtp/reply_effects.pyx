@@ -1,0 +1,217 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What a complete reply does to the session.
+
+Promises: a state changes only by the table of ``smtp.states``; each reply answers the oldest outstanding command
+(RFC 2920 3.1). Does not know how lines are read.
+"""
+
+from libc.stdint cimport uint16_t
+
+from nfmailguard.cext.policy.findings cimport again, note_junk, report
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_LOG, ACTION_PASS, BUG_DATA_BYPASS, BUG_NOOP_BODY, NOT_AGAIN, RECIPIENTS_INVALID_TOO_MANY,
+    REPLY_AMBIGUOUS, REPLY_UNSOLICITED, TLS_STARTED, UNTOLD, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_RCPT, VERB_RSET,
+)
+from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_reserve, record_text, ring_push
+from nfmailguard.cext.smtp.dialogue cimport (
+    PHASE_ARGUMENT, PHASE_SASL, PHASE_START, begin_message, free_line, is_untold, leads_on,
+)
+from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE, INPUT_SASL, Grammar
+from nfmailguard.cext.smtp.name cimport upper
+from nfmailguard.cext.smtp.outstanding cimport (
+    answer_all, answer_oldest, begins_anew, ends_message, expected_verb, keeps_reply, slots,
+)
+
+cdef enum:
+    SPACE = 32
+    CHUNK_OFFERED = 1
+    CHUNK_REFUSED = 2
+
+
+cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
+                       uint64_t offset, bint untold) noexcept nogil:
+    cdef Record *record = record_reserve(context.ring, RECORD_REPLY, context.identity, context.now)
+    if record == NULL:
+        return
+    record.code = code
+    record.verb = verb
+    record.state = context.session.state
+    record.a = offset
+    record.b = untold                              # what it is to has not been told
+    record_text(record, text + 4 if text != NULL else text, length - 4 if length > 4 else 0, False)
+    ring_push(context.ring)
+
+
+cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # Watching only: the reply tells which command the server answers, so skip to that one.
+    cdef uint32_t i, size
+    cdef uint8_t *ring = slots(dialogue, &size)
+    for i in range(dialogue.count):
+        if context.grammar.continues[ring[(dialogue.first + i) % size] & ~UNTOLD] == dialogue.code:
+            while i:
+                if keeps_reply(context, dialogue, expected_verb(dialogue)):
+                    record_reply(context, expected_verb(dialogue), 0, NULL, 0, offset, False)  # there will be none
+                answer_oldest(context, dialogue, expected_verb(dialogue))
+                i -= 1
+            return True
+    return False
+
+
+cdef void ambiguous(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset, const uint8_t *text,
+                    uint32_t length) noexcept nogil:
+    report(context, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    if context.policy.restore:
+        context.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
+
+
+cdef bint spells_ehlo(const uint8_t *data, uint32_t length) noexcept nogil:
+    # Some servers skip space and control octets, or know a verb by its first letters.
+    cdef const char *ehlo = b"EHLO"
+    cdef uint32_t i, found = 0
+    for i in range(length):
+        if data[i] > SPACE:
+            if upper(data[i]) != <uint8_t> ehlo[found]:
+                return False
+            found += 1
+            if found == 4:
+                return True
+    return False
+
+
+cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const uint8_t *data,
+                    uint32_t length) noexcept nogil:
+    # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
+    # or answers one twice, shifts the count.
+    cdef bint first = (session.asked == ASKED_NOTHING and not dialogue.reply_junk
+                       and dialogue.reply_line == 0 and not dialogue.reply_cr and dialogue.reply_column == 0)
+    if verb == VERB_EHLO:
+        session.asked = ASKED_EHLO if first else ASKED_DOUBT
+    elif spells_ehlo(data, length):
+        session.asked = ASKED_DOUBT
+    elif session.asked == ASKED_NOTHING:
+        session.asked = ASKED_OTHER
+
+
+cdef inline void note_answered(Session *session, Dialogue *dialogue, bint odd) noexcept nogil:
+    if session.asked == ASKED_EHLO:
+        # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
+        session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
+            expected_verb(dialogue) == VERB_EHLO) and not odd else ASKED_DOUBT
+    elif dialogue.count == 0:
+        session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
+
+
+cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
+                     uint64_t offset) noexcept nogil:
+    cdef Grammar *grammar = context.grammar
+    cdef uint16_t code = dialogue.code
+    cdef uint16_t digit = code // 100
+    context.session.state = grammar.next_state[context.session.state][verb][digit if digit < 6 else 0]
+    if verb == VERB_BDAT and digit == 2 and dialogue.last_chunk:
+        context.session.state = grammar.state_ready
+    if context.session.offered_chunking:
+        context.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
+    # DATA's 354 is told as well: what was said behind it is no command.
+    if keeps_reply(context, dialogue, verb) or (code == 354 and verb == VERB_DATA and grammar.recorded[VERB_MAIL]):
+        record_reply(context, verb, code, text, length, offset, is_untold(dialogue))
+    if grammar.unremarkable[verb]:
+        if verb != grammar.verb_greeting:
+            note_junk(context, offset)
+        return
+    if verb == VERB_RCPT and digit == 5:
+        context.session.invalid_recipients += 1
+        if context.policy.invalid_recipients and context.session.invalid_recipients > context.policy.invalid_recipients:
+            report(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
+    elif verb == grammar.verb_end_of_data:
+        context.session.invalid_recipients = 0            # the mail they were of is over
+    elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or begins_anew(verb)):
+        # So it is for the server, and for no one before it says so: of the others those behind it count.
+        context.session.invalid_recipients = 0
+        context.session.recipients = dialogue.recipients + (
+            dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
+    if context.verdict != ACTION_PASS:
+        return
+    if digit == 2 and ends_message(context, dialogue, verb):
+        context.junk[0] = 0
+        context.untold = 0
+    elif not leads_on(verb, code):
+        note_junk(context, offset)
+
+
+cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text, uint32_t length,
+                       uint64_t offset) noexcept nogil:
+    cdef Grammar *grammar = context.grammar
+    cdef uint16_t code = dialogue.code
+    cdef uint8_t verb = expected_verb(dialogue)
+    cdef bint expected = dialogue.count != 0
+    # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
+    dialogue.reply_junk = length > 3 and text[3] != SPACE
+    note_answered(context.session, dialogue, dialogue.reply_junk)
+    length = shown_of_reply(context, verb, length)
+    if (code == 354 or code == 334) and (
+            not expected or grammar.continues[verb] != code
+            # 334 asks for one line, and what stands behind AUTH may be taken for it.
+            or (grammar.reads[verb] == INPUT_SASL and dialogue.count > 1)):
+        ambiguous(context, dialogue, verb, offset, text, length)
+        if not context.policy.hold and resynchronise(context, dialogue, offset):
+            verb = expected_verb(dialogue)
+    elif code != 421 and (dialogue.input == INPUT_SASL or (
+            dialogue.input == INPUT_DATA and not expected and not context.policy.bug_data_bypass)):
+        # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
+        # up reads what follows as commands.
+        ambiguous(context, dialogue, verb, offset, text, length)
+    elif not expected and code != 421 and context.session.offered_chunking == CHUNK_REFUSED and context.policy.hold:
+        # It has refused a chunk and reads it as commands.
+        ambiguous(context, dialogue, verb, offset, text, length)
+    elif not expected:
+        # RFC 5321 3.8: a server may close with 421 at any time.
+        if code != 421 and again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
+            report(context, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+        if code != 421:
+            context.session.offered_chunking = 0     # which command a reply is to is not certain any more
+    elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
+        # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
+        # before they have come may take them for commands.
+        ambiguous(context, dialogue, verb, offset, text, length)
+    if context.verdict != ACTION_PASS:
+        return
+    if not expected:
+        if grammar.recorded[verb]:
+            record_reply(context, verb, code, text, length, offset, False)
+        return
+    note_reply(context, dialogue, verb, text, length, offset)
+    if context.verdict != ACTION_PASS:
+        return
+    if code == 0 or grammar.continues[verb] != code:
+        if dialogue.input == INPUT_SASL:           # given up
+            dialogue.input = INPUT_COMMANDS
+            dialogue.phase = PHASE_START
+        if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+            report(context, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
+        answer_oldest(context, dialogue, verb)
+        return
+    if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+        answer_oldest(context, dialogue, verb)       # CSCdr91002: the message has begun with the command
+        return
+    if verb == VERB_DATA and context.policy.bug_noop_body and context.session.noop_seen:
+        # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
+        report(context, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
+        answer_all(context, dialogue)
+        context.session.noop_seen = 0
+        dialogue.body_as_commands = 1
+        return
+    dialogue.input = grammar.reads[verb]
+    dialogue.waiting = 0
+    dialogue.pipelining_violation = 0
+    free_line(context.dialogue_pool, &dialogue.command)
+    if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
+        dialogue.phase = PHASE_SASL
+        dialogue.line_length = 0
+        dialogue.reported = 0
+        dialogue.mask_rest = 0
+        return
+    # The server reads everything behind the command as message text, or as TLS.
+    answer_all(context, dialogue)
+    begin_message(dialogue)
+    if dialogue.input == INPUT_OPAQUE:
+        report(context, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)

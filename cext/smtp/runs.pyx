@@ -1,0 +1,243 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Runs: the octets of a command line that are what stood before them, many at a time.
+
+Promises: each is what ``command`` would make of it by itself, at a fraction of the cost; a run
+stops in front of the first that may be more than one more octet of its verb or argument. A bare LF
+or a NUL of which nothing more is told is no more than that. Does not know verbs.
+"""
+
+from libc.stdint cimport UINT32_MAX, uint16_t
+from libc.string cimport memcpy, memset
+
+from nfmailguard.cext.policy.findings cimport note_change, repeat
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_BLANK, ACTION_DROP, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_BARE_CR, COMMAND_BARE_LF,
+    COMMAND_DENIED, COMMAND_NUL, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED, VERB_MAIL,
+)
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.tally cimport tally_untold
+from nfmailguard.cext.smtp.argument cimport REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte, put
+from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, SECRET_SAID, Line, line_add
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
+    bint nm_differs(const uint8_t *p, uint32_t length, uint8_t byte) noexcept
+    size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+
+
+cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil:
+    cdef const CompiledPolicy *policy = context.policy
+    rules.blank_lf = policy.apply and policy.action[COMMAND_BARE_LF] == ACTION_BLANK
+    rules.blank_nul = policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK
+    rules.blank_cr = policy.apply and policy.action[COMMAND_BARE_CR] == ACTION_BLANK
+    rules.whole = rules.counted = 0
+    rules.found = 0
+    memset(rules.left, 0, sizeof(rules.left))
+    memset(rules.count, 0, sizeof(rules.count))
+    if not policy.restore and not policy.per_packet:
+        rules.whole = policy.near_length if policy.near_length < LINE_BYTES_SHOWN else LINE_BYTES_SHOWN
+
+
+cdef inline uint8_t finding_of(int kind) noexcept nogil:
+    if kind == KIND_DENIED:
+        return COMMAND_DENIED
+    if kind == KIND_LF:
+        return COMMAND_BARE_LF
+    if kind == KIND_CR:
+        return COMMAND_BARE_CR
+    if kind == KIND_NUL:
+        return COMMAND_NUL
+    return ADDRESS_ILLEGAL_CHARACTER if kind == KIND_ILLEGAL else UPSTREAM_COMMAND_MASKED
+
+
+cdef void settle_each(Context *context, LineRules *rules) noexcept nogil:
+    cdef int kind
+    for kind in range(KINDS):
+        if rules.count[kind]:
+            repeat(context, finding_of(kind), rules.count[kind], False)
+            rules.count[kind] = 0
+    rules.counted = 0
+    context.session.found |= rules.found
+    rules.found = 0
+
+
+cdef bint more_untold(Context *context, LineRules *rules, Kind kind, uint32_t number) noexcept nogil:
+    cdef uint8_t finding = finding_of(kind)
+    cdef uint8_t action = context.policy.action[finding]
+    if rules.count[<int> kind]:
+        repeat(context, finding, rules.count[<int> kind], False)
+        rules.count[<int> kind] = 0
+    rules.bit[<int> kind] = <uint64_t> 1 << finding if action != ACTION_PASS else 0
+    if action == ACTION_PASS:
+        rules.left[<int> kind] = UINT32_MAX
+    elif action < ACTION_DROP:
+        rules.left[<int> kind] = tally_untold(&context.session.tally, finding, context.policy.findings_told)
+    return rules.left[<int> kind] >= number
+
+
+cdef void fill(Context *context, uint8_t *data, uint32_t length, uint8_t byte) noexcept nogil:
+    if context.edits == 0:
+        if not nm_differs(data, length, byte):
+            return
+        note_change(context)
+    memset(data, byte, length)
+
+
+cdef inline void keep(Line *line, const uint8_t *data, uint32_t length) noexcept nogil:
+    if length > <uint32_t> (LINE_BYTES_SHOWN - line.length):
+        length = LINE_BYTES_SHOWN - line.length
+    if length:
+        memcpy(line.data + line.length, data, length)
+        line.length += <uint16_t> length
+
+
+cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data, uint32_t stop) noexcept nogil:
+    """How many LFs that nobody is told of stand here; they become spaces."""
+    cdef uint32_t count = 0, untold
+    if not rules.blank_lf:
+        return 0
+    untold = tally_untold(&context.session.tally, COMMAND_BARE_LF, context.policy.findings_told)
+    while count < stop and count < untold and data[count] == LF:
+        count += 1
+    if count:
+        repeat(context, COMMAND_BARE_LF, count, True)
+        fill(context, data, count, SPACE)
+        context.session.secret |= SECRET_SAID        # what follows was to be another line, maybe AUTH's
+    return count
+
+
+cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
+                       uint32_t stop) noexcept nogil:
+    cdef Line *line = dialogue.command
+    cdef uint32_t at = 0, kept = 0, i, place = dialogue.verb_length
+    cdef uint8_t mode = dialogue.mode
+    cdef bint leading = dialogue.leading
+    cdef const char *noop = b"NOOP"
+    if mode == MASK_UNDECIDED:
+        return 0
+    while at < stop:
+        if data[at] > SPACE:
+            if leading:
+                break
+        elif data[at] == CR or (data[at] == 0 and not dialogue.reported & REPORTED_NUL):
+            break
+        elif data[at] == LF:
+            i = blank_lfs(context, rules, data + at, stop - at) if leading else 0
+            if i == 0:
+                break
+            keep(line, data + kept, at - kept)
+            at += i
+            kept = at
+            while i and line.length < LINE_BYTES_SHOWN:
+                line_add(line, LF)                 # as it came
+                i -= 1
+            continue
+        elif data[at] == SPACE and not leading:
+            break
+        at += 1
+    keep(line, data + kept, at - kept)
+    if mode == MASK_LETTER:
+        fill(context, data, at, context.policy.letter)
+    elif mode == MASK_NOOP:
+        for i in range(at):
+            put(context, data + i, noop[place + i] if place + i < 4 else SPACE)
+    else:
+        line.sent += <uint16_t> at
+    dialogue.verb_length = <uint16_t> (place + at) if place + at < 0xffff else 0xffff
+    return at
+
+
+cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t stop,
+                           uint64_t offset) noexcept nogil:
+    cdef uint8_t kind = context.grammar.argument[dialogue.verb]
+    cdef Line *line = dialogue.command
+    cdef uint32_t at = 0, i, glued = UINT32_MAX, before = line.length
+    cdef const uint8_t *illegal = context.policy.illegal
+    cdef bint reported = dialogue.reported & REPORTED_NUL
+    cdef bint masked = dialogue.mask_rest
+    cdef bint read = not masked and not dialogue.denied
+    cdef bint address = read and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT)
+    cdef bint brackets = context.policy.brackets
+    cdef bint measured = dialogue.verb == VERB_MAIL and context.policy.sender_length
+    if read and kind == ARGUMENT_CHUNK_SIZE and dialogue.address_phase != SIZE_INVALID:
+        return 0
+    while at < stop:
+        at += nm_line_stop(data + at, stop - at, not reported)
+        if at == stop or data[at] != LF or (address and at):
+            break
+        i = blank_lfs(context, rules, data + at, stop - at)
+        if i == 0:
+            break
+        glued = at if glued == UINT32_MAX else glued
+        at += i
+    if reported and rules.blank_nul:
+        blank_nuls(context, data, at)
+    if address:
+        for i in range(at):
+            if measured or illegal[data[i]] or (brackets and (data[i] == c"<" or data[i] == c">")):
+                keep(line, data + i, 1)
+                address_byte(context, dialogue, data + i, offset + i)
+                if context.verdict != ACTION_PASS:
+                    return i + 1
+            else:
+                keep(line, data + i, 1)
+    else:
+        keep(line, data, at)
+    if glued < <uint32_t> (line.length - before):
+        line.data[before + glued] = LF           # as it came
+    if address:
+        return at
+    if masked:
+        fill(context, data, at, context.policy.letter)
+    return at
+
+
+cdef void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t i = 0
+    while i < length and data[i]:
+        i += 1
+    if i < length:
+        note_change(context)
+        nm_blank_nuls(data + i, length - i)
+
+
+cdef inline uint32_t unmeasured(Context *context, Dialogue *dialogue) noexcept nogil:
+    """How long the line may become before its next octet has to be measured."""
+    cdef const CompiledPolicy *policy = context.policy
+    cdef uint32_t longest = UINT32_MAX
+    if dialogue.line_length < policy.near_length:
+        return policy.near_length
+    if dialogue.phase == PHASE_ARGUMENT and context.grammar.argument[dialogue.verb] == ARGUMENT_SECRET:
+        return 0                                   # each is
+    if policy.line_length and not dialogue.reported & REPORTED_LENGTH:
+        longest = policy.line_length
+    if policy.longest_line and not dialogue.reported & REPORTED_CUT:
+        if dialogue.phase != PHASE_ARGUMENT or not context.grammar.long_line[dialogue.verb]:
+            return policy.longest_line if policy.longest_line < longest else longest
+        if policy.longest_parameters < longest:
+            return policy.longest_parameters
+    return longest
+
+
+cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t at,
+                       uint32_t length, uint64_t offset) noexcept nogil:
+    cdef uint32_t stop = length - at, run
+    if dialogue.phase == PHASE_SASL:
+        return 0                                   # each is measured
+    run = unmeasured(context, dialogue)
+    if run <= dialogue.line_length:
+        return 0
+    if run - dialogue.line_length < stop:
+        stop = run - dialogue.line_length
+    if dialogue.phase == PHASE_VERB:
+        run = verb_run(context, dialogue, rules, data + at, stop)
+    else:
+        run = argument_run(context, dialogue, rules, data + at, stop, offset + at)
+    dialogue.line_length += run
+    return run

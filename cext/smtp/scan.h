@@ -1,0 +1,161 @@
+/* Text and lines at memory speed: what is odd about their octets, where they end, how long they are. */
+#ifndef NFMAILGUARD_SCAN_H
+#define NFMAILGUARD_SCAN_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* The index of the first octet that is NUL, a LF not behind CR, or not the LF behind a CR; `length`
+ * when there is none. `before` is the octet in front of the first one. The inner loop has no branch,
+ * so that a compiler makes vectors of it. */
+static inline size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) {
+    size_t at = 0, i;
+    while (at < length) {
+        size_t block = length - at < 256 ? length - at : 256;
+        uint8_t odd = p[at] == 0 || (p[at] == 10) != (before == 13);
+        const uint8_t *q = p + at;
+        for (i = 1; i < block; i++)
+            odd |= (uint8_t)((q[i] == 0) | ((q[i] == 10) ^ (q[i - 1] == 13)));
+        if (odd) {
+            if (q[0] == 0 || (q[0] == 10) != (before == 13))
+                return at;
+            for (i = 1; i < block; i++)
+                if (q[i] == 0 || (q[i] == 10) != (q[i - 1] == 13))
+                    return at + i;
+        }
+        before = q[block - 1];
+        at += block;
+    }
+    return length;
+}
+
+/* Whether the text is plain: no NUL, no LF or CR alone but for a CR at its end, no dot behind a line's end.
+ * `before` is the octet in front of the first one. The loop has no branch, so that a compiler makes vectors
+ * of it. */
+static inline int nm_plain(const uint8_t *p, size_t length, uint8_t before) {
+    size_t at, i;
+    uint8_t odd;
+    if (length == 0)
+        return 1;
+    if (p[0] == 0 || (p[0] == 10) != (before == 13) || (p[0] == 46 && (before == 10 || before == 13)))
+        return 0;
+    for (at = 1; at < length; at += 1024) {
+        size_t stop = length - at < 1024 ? length : at + 1024;
+        odd = 0;
+        for (i = at; i < stop; i++)
+            odd |= (uint8_t)((p[i] == 0) | ((p[i] == 10) ^ (p[i - 1] == 13)) | ((p[i] == 46) & (p[i - 1] == 10)));
+        if (odd)
+            return 0;
+    }
+    return 1;
+}
+
+/* Makes every NUL a space; how many there were. No branch, as above. */
+static inline size_t nm_blank_nuls(uint8_t *p, size_t length) {
+    size_t at, count = 0;
+    for (at = 0; at < length; at += 255) {
+        size_t i, stop = length - at < 255 ? length : at + 255;
+        uint8_t found = 0;
+        for (i = at; i < stop; i++) {
+            uint8_t nul = p[i] == 0;
+            found = (uint8_t)(found + nul);
+            p[i] = (uint8_t)(p[i] | nul << 5);
+        }
+        count += found;
+    }
+    return count;
+}
+
+#define NM_ONES 0x0101010101010101u
+
+/* Bit 7 of the first of eight octets that is zero is the lowest bit that is set; of those behind it nothing is said. */
+static inline uint64_t nm_zeros(uint64_t word) { return (word - NM_ONES) & ~word & (NM_ONES << 7); }
+
+static inline uint64_t nm_eight(const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+/* The index of the first CR, LF or, where `nul`, NUL; `length` when there is none. */
+static inline uint32_t nm_line_stop(const uint8_t *p, uint32_t length, int nul) {
+    uint32_t at = 0;
+    for (; at + 8 <= length; at += 8) {
+        uint64_t word = nm_eight(p + at);
+        uint64_t found = nm_zeros(word ^ 13 * NM_ONES) | nm_zeros(word ^ 10 * NM_ONES) | (nul ? nm_zeros(word) : 0);
+        if (found)
+            return at + (uint32_t)__builtin_ctzll(found) / 8;
+    }
+    while (at < length && p[at] != 13 && p[at] != 10 && (p[at] || !nul))
+        at++;
+    return at;
+}
+
+/* The index of the first LF, or `length`; a near one is found without a call. */
+static inline uint32_t nm_next_lf(const uint8_t *p, uint32_t length) {
+    uint32_t at = 0;
+    const uint8_t *end;
+    for (; at + 8 <= length && at < 32; at += 8) {
+        uint64_t found = nm_zeros(nm_eight(p + at) ^ 10 * NM_ONES);
+        if (found)
+            return at + (uint32_t)__builtin_ctzll(found) / 8;
+    }
+    end = length > at ? (const uint8_t *)memchr(p + at, 10, length - at) : NULL;
+    return end ? (uint32_t)(end - p) : length;
+}
+
+/* A reply's code as three octets, or 0: it is none, or one of those that are more than an answer. */
+static inline uint32_t nm_code(const uint8_t *p) {
+    uint32_t code = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+    if (((code + 0x464646) | (code - 0x303030) | code) & 0x808080)
+        return 0;
+    return code == 0x333534 || code == 0x333334 || code == 0x343231 ? 0 : code;
+}
+
+/* Whether one of two octets is among them. */
+static inline int nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) {
+    uint32_t at = 0;
+    for (; at + 8 <= length; at += 8) {
+        uint64_t word = nm_eight(p + at);
+        if (nm_zeros(word ^ one * NM_ONES) | nm_zeros(word ^ other * NM_ONES))
+            return 1;
+    }
+    for (; at < length; at++)
+        if (p[at] == one || p[at] == other)
+            return 1;
+    return 0;
+}
+
+/* Whether one of them is not `octet`. */
+static inline int nm_differs(const uint8_t *p, uint32_t length, uint8_t octet) {
+    uint32_t i;
+    uint8_t differs = 0;
+    for (i = 0; i < length; i++)
+        differs |= (uint8_t)(p[i] ^ octet);
+    return differs != 0;
+}
+
+/* Clears every eighth bit; whether there was one. No branch, as above. */
+static inline int nm_clear_eighth(uint8_t *p, size_t length) {
+    size_t i;
+    uint8_t found = 0;
+    for (i = 0; i < length; i++) {
+        found |= p[i];
+        p[i] &= 127;
+    }
+    return found >> 7;
+}
+
+/* The last LF of `length` octets, or NULL. */
+static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
+    return (const uint8_t *)memrchr(p, 10, length);
+}
+
+#endif

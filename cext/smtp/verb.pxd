@@ -1,0 +1,61 @@
+# Verbs: which one it is, and whether it may pass.
+from libc.stdint cimport uint32_t, uint8_t
+from libc.string cimport memcpy
+
+from nfmailguard.cext.policy.findings cimport Context
+from nfmailguard.cext.policy.numbers cimport BDAT_NOT_OFFERED, COMMAND_DENIED, VERB_BDAT, VERB_UNKNOWN
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.name cimport NAME_BYTES, name_begins, upper
+
+cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint8_t i
+    cdef uint32_t four
+    if length and data[0] == c".":
+        return context.grammar.verb_dot
+    if length == 0 or length > NAME_BYTES:
+        return VERB_UNKNOWN
+    i = context.grammar.first_of[data[0] & 31][length]
+    if length == 4:                                # as nearly all
+        memcpy(&four, data, 4)
+        while i and four & context.grammar.first_mask[i] != context.grammar.first_four[i]:
+            i = context.grammar.next_of[i]
+        return i
+    while i and not name_begins(&context.grammar.verbs[i], data, length):
+        i = context.grammar.next_of[i]
+    return i
+
+cdef inline bint verb_possible(Context *context, Dialogue *dialogue, const uint8_t *data,
+                               uint32_t length) noexcept nogil:
+    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
+    cdef uint8_t i
+    if length == 1 and data[0] == c".":
+        return dialogue.body_as_commands
+    if context.policy.allow[VERB_UNKNOWN]:
+        return True
+    i = context.grammar.first_verb[upper(data[0])]
+    while i:
+        if context.policy.allow[i] and name_begins(&context.grammar.verbs[i], data, length):
+            return True
+        i = context.grammar.next_verb[i]
+    return False
+
+cdef inline uint8_t refusal(Context *context, Dialogue *dialogue, uint8_t verb, uint32_t length) noexcept nogil:
+    # The finding that keeps a verb of `length` octets from passing, or 0. What begins with a dot is none
+    # but where a message is taken for commands, and ends it there.
+    if verb == context.grammar.verb_dot:
+        return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
+    if not context.policy.allow[verb]:
+        return COMMAND_DENIED
+    if verb == VERB_BDAT and context.policy.hold and (context.policy.seven_bits or not (
+            context.session.offered_chunking and context.grammar.takes_chunk[context.session.state])):
+        return BDAT_NOT_OFFERED
+    return 0
+
+cdef inline bint spelled_out(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
+    # Whether the octets are a whole verb that passes.
+    cdef uint8_t verb = find_verb(context, data, length)
+    return verb != VERB_UNKNOWN and context.policy.allow[verb]
+
+# Reports the finding of a verb that has been read; `rest` is what follows it in this segment.
+cdef uint8_t report_verb(Context *context, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
+                         uint32_t length) noexcept nogil

@@ -1,0 +1,420 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Command lines that lie in a segment whole, of which nobody is told anything: read at once.
+
+Promises: such a line becomes what ``command`` makes of it octet by octet; first it is looked at, and
+what is not for us is left as it was. Lines of a few octets are what costs most an octet: everything
+here is done once a line, and nothing of the line is kept. Does not know how a line goes on in
+another segment.
+"""
+
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy
+
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_DENIED, FORM_NOOP, FORM_OK,
+    FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET, VERB_UNKNOWN,
+)
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_reserve, ring_push
+from nfmailguard.cext.smtp.argument cimport put
+from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_SAID
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER
+from nfmailguard.cext.smtp.name cimport upper
+from nfmailguard.cext.smtp.outstanding cimport add_reply, begins_anew, expect_reply, has_room
+from nfmailguard.cext.smtp.redact cimport note_words, shown_of_words
+from nfmailguard.cext.smtp.reply_effects cimport note_asked
+from nfmailguard.cext.smtp.runs cimport (
+    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, untold,
+)
+from nfmailguard.cext.smtp.unmask cimport verb_masked
+from nfmailguard.cext.smtp.verb cimport find_verb, refusal
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+
+cdef struct Clean:
+    uint32_t verb              # its length
+    uint32_t end               # where the line's CR or, alone, LF stands
+    uint32_t lfs               # that become spaces
+    uint32_t nuls
+    uint32_t first             # LF that becomes a space, or NUL behind the verb, or before it
+    uint32_t last              # behind the last of them; 0: there is none
+    uint32_t illegal           # octets of an address
+    uint8_t number             # the verb's
+    uint8_t finding            # that keeps it from passing, or 0
+    bint denied
+    bint bare                  # no LF stands behind the CR, or no CR before the LF
+    bint masked_upstream
+
+
+cdef inline uint32_t verb_end(Clean *line, const uint8_t *data, uint32_t at, uint32_t stop) noexcept nogil:
+    """Behind the verb, of which ``at`` octets are ordinary, or ``stop``."""
+    cdef uint8_t byte
+    while at < stop:
+        byte = data[at]
+        if byte <= SPACE:
+            if byte == SPACE or byte == CR or byte == LF:
+                break
+            line.nuls += byte == 0
+        at += 1
+    return at
+
+
+cdef inline uint32_t leading(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t stop) noexcept nogil:
+    """Behind what stands before the verb, or ``stop``."""
+    cdef uint32_t at = 0
+    while at < stop and data[at] <= SPACE and data[at] != CR:
+        if data[at] == LF:
+            if not rules.blank_lf:
+                return stop
+            line.lfs += 1
+            line.last = at + 1
+        line.nuls += data[at] == 0
+        at += 1
+    return at
+
+
+cdef inline bint plain_end(Clean *line, const uint8_t *data, uint32_t verb, uint32_t stop) noexcept nogil:
+    """Whether the line, whose verb is ordinary, ends here with CRLF and has nothing odd in it."""
+    cdef uint32_t end = verb
+    if data[end] == SPACE:
+        end += 1
+        end += nm_line_stop(data + end, stop - end, True)
+    if end + 1 >= stop or data[end] != CR or data[end + 1] != LF:
+        return False
+    line.verb = verb
+    line.end = end
+    line.lfs = line.nuls = line.illegal = line.first = line.last = 0
+    line.bare = False
+    return True
+
+
+cdef inline bint find_end(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t at,
+                          uint32_t stop) noexcept nogil:
+    """Whether the line ends here, and where; its first ``at`` octets are ordinary."""
+    line.lfs = line.nuls = line.illegal = 0
+    line.last = 0
+    if at == 0:
+        at = leading(line, rules, data, stop)
+    line.first = 0 if line.lfs else at
+    line.verb = at = verb_end(line, data, at, stop)
+    while at < stop:
+        if data[at] == CR:
+            line.end = at
+            if at + 1 == stop:
+                return False
+            line.bare = data[at + 1] != LF
+            return not line.bare or rules.blank_cr
+        if data[at] == LF:
+            if not rules.blank_lf:
+                line.end = at
+                line.bare = True
+                return True
+            line.lfs += 1
+            line.last = at + 1
+        elif data[at] == 0:
+            line.nuls += 1
+            line.last = at + 1
+        at += 1
+        at += nm_line_stop(data + at, stop - at, True)
+    return False
+
+
+cdef inline bint is_illegal(const CompiledPolicy *policy, const LineRules *rules, uint8_t byte,
+                            bint *open_bracket) noexcept nogil:
+    """As ``argument.address_byte`` has it, which sees LFs and NULs that have become spaces."""
+    cdef bint illegal
+    if byte == LF or (byte == 0 and rules.blank_nul):
+        byte = SPACE
+    illegal = policy.illegal[byte]
+    if policy.brackets:
+        if byte == c"<":
+            illegal |= open_bracket[0]
+            open_bracket[0] = True
+        elif byte == c">":
+            illegal |= not open_bracket[0]
+            open_bracket[0] = False
+    return illegal
+
+
+cdef inline bint is_address(Context *context, const Clean *line) noexcept nogil:
+    cdef uint8_t kind = context.grammar.argument[line.number]
+    return not line.denied and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT)
+
+
+cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *rules, Clean *line, const uint8_t *data,
+                         bint named) noexcept nogil:
+    """Which verb it is, unless it is known; whether its line can be read here."""
+    cdef const CompiledPolicy *policy = context.policy
+    cdef uint8_t number
+    cdef uint32_t i
+    cdef bint bracket = False
+    if not named:
+        line.number = find_verb(context, data, line.verb) if data[0] > SPACE else VERB_UNKNOWN
+    number = line.number
+    line.finding = refusal(context, dialogue, number, line.verb)
+    line.denied = line.finding and policy.apply and policy.action[line.finding] == ACTION_MASK
+    line.masked_upstream = (line.verb > 3 and number == VERB_UNKNOWN and upper(data[0]) == c"X"
+                            and verb_masked(data, line.verb))
+    if line.denied or context.grammar.unremarkable[number]:
+        return True
+    if number == VERB_RCPT:
+        if policy.recipients and context.session.recipients >= policy.recipients:
+            return False
+    elif context.grammar.waits[number] or (
+            number != VERB_MAIL and number != VERB_RSET and not begins_anew(number)):
+        return False                               # how the client is read changes
+    if is_address(context, line):
+        if number == VERB_MAIL and policy.sender_length and line.end - line.verb > policy.sender_length:
+            return False                           # measured
+        for i in range(line.verb + 1, line.end):
+            line.illegal += is_illegal(policy, rules, data[i], &bracket)
+    return True
+
+
+cdef inline bint is_quiet(Context *context, LineRules *rules, const Clean *line, const uint8_t *data) noexcept nogil:
+    """Whether nobody is told of anything."""
+    if line.nuls + line.lfs and context.grammar.recorded[line.number]:
+        return False                               # what may be told of it has to be found out
+    if line.finding and (line.finding != COMMAND_DENIED or not untold(context, rules, KIND_DENIED, 1)):
+        return False
+    if line.masked_upstream and not untold(context, rules, KIND_UPSTREAM, 1):
+        return False
+    if line.nuls + line.lfs + line.bare + line.illegal == 0:
+        return True
+    return ((line.nuls == 0 or untold(context, rules, KIND_NUL, 1))
+            and (line.lfs == 0 or untold(context, rules, KIND_LF, line.lfs))
+            and (not line.bare or untold(context, rules, KIND_CR if data[line.end] == CR else KIND_LF, 1))
+            and (line.illegal == 0 or untold(context, rules, KIND_ILLEGAL, 1)))
+
+
+cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line, uint8_t *data) noexcept nogil:
+    """What is odd about octets is counted, and LFs and NULs become spaces."""
+    cdef uint32_t i
+    if line.nuls:
+        found(rules, KIND_NUL, 1)
+    if line.lfs:
+        found(rules, KIND_LF, line.lfs)
+    if line.bare:
+        found(rules, KIND_CR if data[line.end] == CR else KIND_LF, 1)
+    if line.illegal:
+        found(rules, KIND_ILLEGAL, 1)
+    if line.nuls or line.lfs:
+        context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
+    if line.last:
+        for i in range(line.first, line.last):
+            if data[i] == LF or (data[i] == 0 and i > line.verb and rules.blank_nul):
+                put(context, data + i, SPACE)
+    if line.bare and data[line.end] == CR:
+        put(context, data + line.end + 1, LF)
+
+
+cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *data, uint32_t verb, uint32_t end,
+               uint64_t offset) noexcept nogil:
+    cdef Record *record
+    if context.untold:
+        context.omitted[0] += 1
+        return
+    record = record_reserve(context.ring, RECORD_COMMAND, context.identity, context.now)
+    if record == NULL:
+        return
+    record.to_server = 1
+    record.state = context.session.state
+    record.verb = number
+    record.a = offset
+    record.b = denied
+    record.c = context.session.found
+    context.session.found = 0
+    if end == 4 and verb == 4 and number != context.grammar.verb_dot and number != VERB_UNKNOWN:
+        record.before_length = 4                   # as nearly all that are a verb and nothing else
+        memcpy(record.text, data, 4)
+    elif number != VERB_UNKNOWN:
+        record.before_length = <uint16_t> shown_of_words(context, number, data, verb, end, False, record.text)
+    ring_push(context.ring)
+
+
+cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    if length > 4:
+        fill(context, data, length, context.policy.letter)
+        return
+    for i in range(length):
+        put(context, data + i, context.policy.letter)
+
+
+cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexcept nogil:
+    """A denied verb's octets become what the ruling says."""
+    cdef const char *noop = b"NOOP"
+    cdef uint32_t i
+    if context.policy.unknown == FORM_NOOP and line.verb >= 4:
+        for i in range(line.verb):
+            put(context, data + i, noop[i] if i < 4 else SPACE)
+    else:
+        mask_few(context, data, line.verb)
+    if context.policy.unknown == FORM_XALL and line.end > line.verb:
+        fill(context, data + line.verb, line.end - line.verb, context.policy.letter)
+
+
+cdef void blank_illegal(Context *context, const LineRules *rules, uint8_t *data, uint32_t at,
+                        uint32_t end) noexcept nogil:
+    cdef uint32_t i
+    cdef bint bracket = False
+    if not context.policy.apply or context.policy.action[ADDRESS_ILLEGAL_CHARACTER] != ACTION_BLANK:
+        return
+    for i in range(at, end):
+        if is_illegal(context.policy, rules, data[i], &bracket):
+            put(context, data + i, SPACE)
+
+
+cdef inline void note_said(Context *context, const Clean *line, const uint8_t *data) noexcept nogil:
+    """As at any line's end: whether what follows may be secret."""
+    cdef uint8_t kind = context.grammar.argument[line.number]
+    if line.number == VERB_UNKNOWN:
+        # No verb that tells of secrets is shorter than 3 octets, and no mechanism than 4.
+        if line.verb > 2 or line.end > line.verb + 4:
+            note_words(context, line.number, data, line.verb, line.end)
+    elif kind == ARGUMENT_SECRET or (kind == ARGUMENT_IGNORED and line.end > line.verb + 4):
+        note_words(context, line.number, data, line.verb, line.end)
+    else:
+        context.session.secret &= SECRET_SAID
+
+
+cdef inline void note_session(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    if verb == VERB_RCPT:
+        context.session.recipients += 1
+        return
+    dialogue.message_bytes = 0                    # of chunks that no LAST followed
+    if begins_anew(verb):
+        context.session.offered_chunking = 0         # until this one's reply offers it
+
+
+cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
+                              uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
+    """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
+    cdef uint8_t verb
+    cdef uint32_t end
+    cdef Clean line
+    line.number = number
+    if not (0 < ordinary and ordinary + 1 < stop and plain_end(&line, data, ordinary, stop)):
+        if not find_end(&line, rules, data, ordinary, stop) or line.verb == 0:
+            return 0
+    if not is_ours(context, dialogue, rules, &line, data, line.verb == ordinary):
+        return 0
+    if not is_quiet(context, rules, &line, data):
+        return 0
+    if line.nuls + line.lfs + line.bare + line.illegal:
+        count_odd(context, rules, &line, data)
+    if line.masked_upstream:
+        found(rules, KIND_UPSTREAM, 1)
+    if line.finding:
+        found(rules, KIND_DENIED, 1)
+    if context.grammar.recorded[line.number]:
+        context.session.found |= rules.found
+        rules.found = 0
+        tell(context, line.number, line.denied, data, line.verb, line.end, offset)
+    note_said(context, &line, data)
+    verb = line.number
+    if line.denied:
+        verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
+    note_asked(context.session, dialogue, verb, data, line.verb)
+    end = line.end + (data[line.end] == CR)
+    if line.denied:
+        mask(context, &line, data)
+    elif verb == VERB_NOOP:
+        context.session.noop_seen = 1
+    elif not context.grammar.unremarkable[verb]:
+        if line.illegal:
+            blank_illegal(context, rules, data, line.verb + 1, line.end)
+        note_session(context, dialogue, verb)
+    expect_reply(context, dialogue, verb, offset + end)
+    return end + 1
+
+
+cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t number,
+                                 const uint8_t *data, uint32_t length, bint *denied) noexcept nogil:
+    """Whether a verb is all that its line says, and nobody keeps it; it is counted."""
+    cdef uint8_t finding = refusal(context, dialogue, number, length)
+    if context.grammar.argument[number] == ARGUMENT_SECRET or data[0] | 32 == c"e":
+        return False
+    denied[0] = finding and context.policy.apply and context.policy.action[finding] == ACTION_MASK
+    if not denied[0]:
+        if (not (context.grammar.unremarkable[number] or number == VERB_RSET)
+                or (number == VERB_UNKNOWN and not finding)):
+            return False
+    if finding and (finding != COMMAND_DENIED or not untold(context, rules, KIND_DENIED, 1)):
+        return False
+    if number == VERB_UNKNOWN and length > 3 and upper(data[0]) == c"X" and verb_masked(data, length):
+        if not untold(context, rules, KIND_UPSTREAM, 1):
+            return False
+        found(rules, KIND_UPSTREAM, 1)
+    if finding:
+        found(rules, KIND_DENIED, 1)
+    return True
+
+
+cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t verb,
+                                   uint8_t number) noexcept nogil:
+    """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
+    cdef uint8_t said = number
+    cdef bint denied
+    if not has_room(context, dialogue) or (context.grammar.recorded[number] and not context.untold):
+        return False
+    if not is_unremarkable(context, dialogue, rules, number, data, verb, &denied):
+        return False
+    if number != VERB_UNKNOWN:
+        context.session.secret &= SECRET_SAID
+    elif verb >= 3:
+        note_words(context, number, data, verb, verb)
+    if denied:
+        mask_few(context, data, verb)
+        number = VERB_UNKNOWN
+    elif number == VERB_NOOP:
+        context.session.noop_seen = 1
+    elif number == VERB_RSET:
+        dialogue.message_bytes = 0
+    context.omitted[0] += context.grammar.recorded[said]
+    add_reply(context, dialogue, number)
+    return True
+
+
+cdef inline bint empty_line(Context *context, Dialogue *dialogue) noexcept nogil:
+    if not has_room(context, dialogue):
+        return False
+    dialogue.verb = VERB_UNKNOWN
+    note_asked(context.session, dialogue, VERB_UNKNOWN, NULL, 0)
+    add_reply(context, dialogue, context.grammar.verb_empty)
+    return True
+
+
+cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
+                          uint64_t offset) noexcept nogil:
+    cdef uint32_t at = 0, run, verb, stop
+    cdef uint8_t number
+    cdef bint simple = context.policy.unknown <= FORM_XALL and context.session.asked != ASKED_NOTHING
+    if dialogue.body_as_commands or dialogue.waiting:
+        return 0
+    while at < length and context.verdict == ACTION_PASS:
+        stop = length - at if length - at < rules.whole else rules.whole
+        verb = 0
+        while verb < stop and data[at + verb] > SPACE:
+            verb += 1
+        number = VERB_UNKNOWN
+        if 0 < verb < stop:
+            number = find_verb(context, data + at, verb)
+            if simple and verb + 1 < stop and data[at + verb] == CR and data[at + verb + 1] == LF and (
+                    unremarkable_line(context, dialogue, rules, data + at, verb, number)):
+                at += verb + 2
+                continue
+        elif data[at] == CR and length - at > 1 and data[at + 1] == LF and empty_line(context, dialogue):
+            at += 2
+            continue
+        run = any_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+        if run == 0:
+            break
+        at += run
+    return at

@@ -1,0 +1,110 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Replies of one line that lie in a segment whole and are never altered: read at once.
+
+Promises: the session becomes what ``reply`` makes of it octet by octet. Lines of a few octets are
+what costs most an octet. Does not know banners, keywords or what else changes a reply.
+"""
+
+from libc.stdint cimport uint64_t
+
+from nfmailguard.cext.policy.findings cimport repeat
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, VERB_RCPT,
+)
+from nfmailguard.cext.policy.tally cimport tally_untold
+from nfmailguard.cext.smtp.outstanding cimport begins_anew, ring_size
+from nfmailguard.cext.smtp.reply_effects cimport note_reply, shown_of_reply
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
+    uint32_t nm_code(const uint8_t *p) noexcept
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+
+
+cdef inline bint masks_junk(Context *context, Dialogue *dialogue) noexcept nogil:
+    # Behind a line that is no reply's, where clients wait for EHLO's.
+    return context.policy.mask_ehlo and not context.policy.hide and answers(context, dialogue) == ANSWERS_ANYHOW
+
+
+cdef uint32_t bad_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Lines without a code that nobody is told of: how many octets of them stand here."""
+    cdef uint32_t at = 0, count = 0, end
+    cdef bint masking = masks_junk(context, dialogue)
+    cdef uint32_t untold = tally_untold(&context.session.tally, REPLY_MALFORMED, context.policy.findings_told)
+    if context.policy.action[REPLY_MALFORMED] == ACTION_PASS:
+        untold = length
+    elif context.policy.action[REPLY_MALFORMED] >= ACTION_DROP:
+        untold = 0
+    while at < length and count < untold:
+        end = at
+        if data[at] == CR and at + 1 < length and data[at + 1] == LF:
+            end += 1
+        elif data[at] != LF:
+            if <uint8_t> (data[at] - 48) <= 9:
+                break
+            end += nm_next_lf(data + at, length - at)
+            if end == length or end - at > LINE_BYTES_SHOWN:
+                break
+        count += 1
+        if end - at > (data[at] == CR):
+            dialogue.reply_junk = 1
+            at = end + 1
+            if masking:
+                break                              # and the next one
+        at = end + 1
+    if count:
+        repeat(context, REPLY_MALFORMED, count, False)
+    return at
+
+
+cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
+    return <uint16_t> ((code >> 16 & 15) * 100 + (code >> 8 & 15) * 10 + (code & 15))
+
+
+cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
+                            uint64_t offset) noexcept nogil:
+    """Replies of one line that are but answers, while more are awaited: their octets."""
+    cdef uint32_t size = ring_size(dialogue)
+    cdef uint32_t at = 0, end
+    cdef uint32_t code
+    cdef uint8_t one, verb
+    while dialogue.count > 1 and at + 4 < length and context.verdict == ACTION_PASS:
+        verb = expected_verb(dialogue)
+        code = nm_code(data + at)
+        one = data[at] - 48
+        if code == 0 or not context.grammar.answered[verb] or one < 2 or one > 5:
+            break
+        end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
+        if end == length or end - at > LINE_BYTES_SHOWN or (
+                data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
+            break
+        if context.grammar.unremarkable[verb] and not context.grammar.recorded[verb]:
+            context.session.state = context.grammar.next_state[context.session.state][verb][one]
+            context.session.offered_chunking = context.session.offered_chunking != 0
+            note_junk(context, offset + at)
+        else:
+            dialogue.code = number_of(code)
+            note_reply(context, dialogue, verb, data + at,
+                       shown_of_reply(context, verb, end - at - (data[end - 1] == CR)), offset + at)
+            dialogue.greetings -= begins_anew(verb)
+            dialogue.recipients -= verb == VERB_RCPT
+        dialogue.first = dialogue.first + 1 if dialogue.first + <uint32_t> 1 < size else 0
+        dialogue.count -= 1
+        at = end + 1
+    return at
+
+
+cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    if context.policy.restore or dialogue.reply_line or context.session.state == context.grammar.state_connect or (
+            context.policy.unknown == FORM_OK) or (dialogue.reply_junk and masks_junk(context, dialogue)):
+        return 0
+    if not 48 <= data[0] <= 57:
+        return bad_lines(context, dialogue, data, length)
+    if dialogue.reply_junk or dialogue.count < 2 or dialogue.waiting or (
+            dialogue.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO):
+        return 0
+    return quick_replies(context, dialogue, data, length, dialogue.reply_offset)

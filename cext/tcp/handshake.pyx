@@ -1,0 +1,235 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Connections: how a flow begins, under which rule, and how it ends.
+
+Promises: only a SYN begins a flow that is inspected, so nothing is ever read from
+its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
+"""
+
+from libc.stdint cimport uint32_t, uint8_t
+
+from nfmailguard.cext.core cimport DROP_FLAGS, DROP_MIDSTREAM, DROP_OPTION, DROP_SYN_ACK
+from nfmailguard.cext.flow.identity cimport on_its_interface, pin
+from nfmailguard.cext.flow.lifecycle cimport count_packet, end_flow, forget_flow, open_flow, refuse_flow, starting_up
+from nfmailguard.cext.flow.rules cimport inspected_port
+from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_GREETED, FLOW_INSPECTED, flow_closed, flow_find, flow_touch
+from nfmailguard.cext.policy.actions cimport answer_by
+from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_LOG, ACTION_PASS, FLOW_MIDSTREAM, PACKET_MULTIPATH, PACKET_ODD_FLAGS, PACKET_SYN_DATA,
+)
+from nfmailguard.cext.record cimport END_TIMEOUT
+from nfmailguard.cext.tcp.stream cimport Stream, stream_isn
+from nfmailguard.cext.tcp.syncookie cimport note_cookie, old_number
+from nfmailguard.cext.tcp.validate cimport take_acknowledgement
+from nfmailguard.cext.tcp.window cimport narrow_window
+from nfmailguard.cext.verdict cimport accept, drop, drop_if, replace
+from nfmailguard.cext.wire.options cimport MOST_SCALE, OPTIONS_OF_SYN, OPTION_SCALE, options_read
+from nfmailguard.cext.wire.packet cimport (
+    TCP_ACK, TCP_RST, TCP_SYN, nm_put16, nm_put32, packet_blank_ip_options, packet_fix_checksums, packet_trim,
+)
+
+
+cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
+    flow.stream[to_server].next_seq = flow.stream[to_server].last_ack = isn + 1
+    flow.stream[to_server].known = 1
+
+
+cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
+    """A packet of no known flow."""
+    cdef Flow *flow
+    cdef uint8_t action = ACTION_PASS
+    cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
+    if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and (not to_server or inspected_port(core, packet.source_port)):
+        drop_if(core, report_without_flow(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
+                packet.queued.id, out)             # no connection is opened from a mail server's port
+        return
+    if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
+        flow = open_flow(core, packet, True, now, out)
+        if flow == NULL:
+            refuse_flow(core, packet, True, now, out)
+            return
+        pin(flow, True, packet)
+        count_packet(flow, True, packet)
+        begin_stream(flow, True, packet.seq)
+        syn_packet(core, flow, True, False, packet, now, out)
+        return
+    if packet.flags & TCP_RST:
+        accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
+        return
+    flow = open_flow(core, packet, to_server, now, out)
+    if flow == NULL:
+        refuse_flow(core, packet, to_server, now, out)
+        return
+    core.counters.flows_midstream += 1
+    count_packet(flow, to_server, packet)
+    flow.stream[to_server].next_seq = packet.seq
+    flow.stream[not to_server].next_seq = flow.stream[not to_server].last_ack = packet.ack
+    flow.stream[to_server].last_ack = packet.seq
+    if not from_before or flow.policy.midstream_at_start > ACTION_LOG:
+        action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
+    if from_before and flow.policy.apply:
+        action = flow.policy.midstream_at_start
+    if action <= ACTION_LOG:
+        flow.mode = FLOW_BYPASSED
+        core.counters.flows_passed += 1
+        flow_touch(&core.flows, flow, FLOW_GREETED, now)
+        accept(core, packet.queued.id, out)
+        return
+    drop(core, DROP_MIDSTREAM, packet.queued.id, out)
+    end_flow(core, flow, action, now, out)
+
+
+cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    """What a SYN offers."""
+    cdef Stream *stream = &flow.stream[to_server]
+    # A client's SYN repeated: whichever its server has answered, it tells of no option that was not offered, and
+    # its windows are no wider.
+    cdef bint again = to_server and stream.offers & OPTION_SCALE != 0
+    stream.offers = packet.options.present | (stream.offers if to_server else 0)
+    if packet.options.present & OPTION_SCALE and not (again and packet.options.scale < stream.scale):
+        stream.scale = packet.options.scale
+
+
+cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
+                     Operations *out) noexcept nogil:
+    """Lets a SYN go on, without what would carry data past the stream; ``other``: it is none of this flow's."""
+    cdef bint apply = flow.policy.apply
+    cdef bint changed = 0
+    options_read(packet, OPTIONS_OF_SYN, flow.policy.hold)
+    if packet.options.multipath and apply:
+        options_read(packet, OPTIONS_OF_SYN, True)
+        packet.options.multipath = 1
+    core.counters.options_blanked += packet.changed
+    if flow.policy.hold and (packet.options.refused or (packet.extended and packet.family == 6)):
+        drop(core, DROP_OPTION, packet.queued.id, out)
+        return
+    if packet.extended and packet.family == 4 and flow.policy.hold:
+        packet_blank_ip_options(packet)
+    if not other:
+        note_offer(flow, to_server, packet)
+    if packet.payload_length:
+        # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
+        report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
+        if apply:
+            packet_trim(packet, 0)
+            changed = 1
+    if packet.options.multipath:
+        # RFC 8684: more connections, each with parts of one stream. Without the option there is one.
+        report_condition(core, flow, PACKET_MULTIPATH, to_server, now)
+    if not to_server and narrow_window(core, flow, packet):
+        changed = 1
+    if changed or packet.changed:
+        packet_fix_checksums(packet)
+        replace(core, packet.queued.id, packet.ip, packet.length, out)
+    else:
+        accept(core, packet.queued.id, out)
+
+
+cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) noexcept nogil:
+    """Makes of a SYN on an open flow an ACK with an old number: only the server knows whether it has the connection.
+
+    If so, it says its numbers again, and a client that has forgotten them answers with the RST that ends both. If
+    not, it sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client's SYN is repeated, and finds no open flow then: no
+    other connection ever begins at the server while this one is taken for open.
+    """
+    options_read(packet, 0, True)
+    if packet.options.refused or (packet.extended and packet.family == 6):
+        drop(core, DROP_OPTION, packet.queued.id, out)
+        return
+    if packet.extended:
+        packet_blank_ip_options(packet)
+    packet_trim(packet, 0)
+    nm_put32(packet.tcp + 4, old_number(core, flow))
+    nm_put32(packet.tcp + 8, flow.stream[0].last_ack)
+    packet.tcp[12] &= 0xf0
+    packet.tcp[13] = TCP_ACK
+    nm_put16(packet.tcp + 18, 0)
+    packet_fix_checksums(packet)
+    core.counters.syns_asked += 1
+    replace(core, packet.queued.id, packet.ip, packet.length, out)
+
+
+cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.mode == FLOW_INSPECTED
+            and not flow_closed(flow) and not flow.answered and on_its_interface(flow, True, packet)):
+        syn_packet(core, flow, True, False, packet, now, out)
+    elif flow_closed(flow) or flow.mode > FLOW_BYPASSED or (flow.mode == FLOW_INSPECTED and (
+            not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
+        # The ports are used again: another connection, inspected from its beginning.
+        forget_flow(core, flow, END_TIMEOUT, now, out)
+        first_packet(core, packet, True, now, out)
+        if flow_find(&core.flows, packet, True) == NULL:
+            core.forgot = 1                        # its next packet must not look like one that was open before us
+    elif not flow.policy.hold:
+        flow.other_syn_seen = 1
+        syn_packet(core, flow, True, True, packet, now, out)
+    else:
+        ask_server(core, flow, packet, out)
+
+
+cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    """A SYN with ACK from the server: it begins the server's direction, or another flow, or has no place.
+
+    A server that has spoken, or acknowledged bytes, has the connection and sends no SYN in it (RFC 9293 3.10.7.4):
+    where a SYN could reach it all the same, one that answers it is another connection's, even with the same
+    numbers, as those of SYN cookies are (RFC 4987 3.6).
+    """
+    cdef Stream *stream = &flow.stream[0]
+    if flow.other_syn_seen and flow.answered:
+        flow = reopen(core, flow, packet, now, out)
+        if flow == NULL:
+            refuse_flow(core, packet, False, now, out)
+            return
+        stream = &flow.stream[0]
+    if (flow.mode == FLOW_INSPECTED and not flow.confirmed and flow.stream[1].known
+            and packet.ack == stream_isn(&flow.stream[1]) + 1):
+        if not flow.answered:
+            # The latest one until the client has answered: SYN cookies change.
+            pin(flow, False, packet)
+            begin_stream(flow, False, packet.seq)
+            flow.syn_ack = 1
+            flow.started = now                     # a cookie is as old as the answer it stands in
+            note_cookie(core, flow, now)
+        if packet.seq == stream_isn(stream):
+            take_acknowledgement(core, flow, False, packet, now, out)
+            syn_packet(core, flow, False, False, packet, now, out)
+            return
+    drop_if(core, flow.policy.apply, DROP_SYN_ACK, packet.queued.id, out)
+
+
+cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                    Operations *out) noexcept nogil:
+    """Packets with SYN; False when the packet has none."""
+    if not packet.flags & TCP_SYN:
+        return False
+    if to_server and not packet.flags & TCP_ACK:
+        client_syn(core, flow, packet, now, out)
+    elif to_server or not packet.flags & TCP_ACK:
+        # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
+        answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
+                  now, out)
+    else:
+        server_syn_ack(core, flow, packet, now, out)
+    return True
+
+
+cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    """The flow that the server's answer to another SYN begins, in place of ``flow``; NULL without memory.
+
+    What that SYN offered is not known: everything, and the widest windows.
+    """
+    cdef Flow old = flow[0]
+    forget_flow(core, flow, END_TIMEOUT, now, out)
+    flow = open_flow(core, packet, False, now, out)
+    if flow == NULL:
+        core.forgot = 1
+        return NULL
+    flow.identity.rule = old.identity.rule
+    flow.policy = &core.rules[old.identity.rule].policy
+    begin_stream(flow, True, packet.ack - 1)
+    flow.interface[1] = old.interface[1]
+    flow.stream[1].interface_known = old.stream[1].interface_known
+    flow.server_interface = old.server_interface
+    flow.stream[1].offers = OPTIONS_OF_SYN
+    flow.stream[1].scale = MOST_SCALE
+    return flow

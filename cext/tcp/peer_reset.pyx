@@ -1,0 +1,74 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""RSTs of the peers: whether one ends the connection, and what becomes of the flow then.
+
+Promises: a RST ends the flow or, where something may be refused, goes nowhere. Does not build any.
+"""
+
+from libc.stdint cimport int32_t
+
+from nfmailguard.cext.core cimport DROP_RST
+from nfmailguard.cext.flow.lifecycle cimport release_flow_memory
+from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, FLOW_RESET
+from nfmailguard.cext.memory.accounting cimport charge
+from nfmailguard.cext.record cimport END_RST
+from nfmailguard.cext.tcp.holdqueue cimport drop_held
+from nfmailguard.cext.tcp.stream cimport Stream, buffered_end, stream_buffered, stream_isn
+from nfmailguard.cext.verdict cimport accept, drop, replace
+from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_trim
+
+
+cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    """Whether a RST's receiver may take it: at a number it may expect (RFC 9293 3.10.7.4, RFC 5961 3.2)."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
+    cdef int32_t max_window = <int32_t> stream.max_window
+    if not flow.syn_ack and flow.mode == FLOW_INSPECTED:
+        # A refusal acknowledges the SYN; and the client may end what it has only begun.
+        return behind == 0 if to_server else packet.flags & TCP_ACK and packet.ack == stream_isn(&flow.stream[1]) + 1
+    if behind == 0 or packet.seq == stream.last_ack:
+        return True
+    if stream.fin and packet.seq == stream.fin_seq + 1:
+        return True                                # a FIN counts (RFC 9293 3.4)
+    if stream_buffered(stream) != NULL and packet.seq == buffered_end(stream.backlog.farthest):
+        return True                                # what its sender has sent farthest
+    # A server without the connection answers with the number that it was asked for, one that gives it up with
+    # the end of a window that has shrunk since, maybe.
+    return not to_server and -max_window <= nm_seq_diff(packet.seq, stream.last_ack) <= max_window + 1
+
+
+cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                       Operations *out) noexcept nogil:
+    """A RST: the flow ends with it, or it goes nowhere.
+
+    Whoever does not get it is told again by what becomes of the flow: nothing passes any more but another SYN.
+    Let through without an end, it would end the connection at its receiver alone, and the next one over the
+    same ports, with the same numbers maybe, would be taken for this one.
+    """
+    cdef bint refuse = flow.policy.hold            # restoring, we refuse nothing
+    cdef bint ends = ends_connection(core, flow, to_server, packet)
+    if not ends:
+        # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
+        # Where packets go by unseen, its receiver knows the number, and we do not.
+        if flow.mode == FLOW_INSPECTED:
+            refuse = refuse and flow.syn_ack
+        elif core.offload:
+            refuse = False
+        if refuse:
+            drop(core, DROP_RST, packet.queued.id, out)
+            return
+    if packet.payload_length and flow.policy.apply:
+        packet_trim(packet, 0)                     # RFC 9293 3.5.3 allows text; it is no part of a stream
+        packet.changed = 1
+    if packet.changed:
+        packet_fix_checksums(packet)
+        replace(core, packet.queued.id, packet.ip, packet.length, out)
+    else:
+        accept(core, packet.queued.id, out)
+    if not ends:
+        return
+    flow.end = END_RST
+    if refuse:
+        drop_held(core, flow, out)
+        release_flow_memory(core, flow)
+        charge(core, flow, now)
+        flow.mode = FLOW_RESET

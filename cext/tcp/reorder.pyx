@@ -1,0 +1,107 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Segments that came too early: let through ahead of their turn, or held in the queue.
+
+Keeps invariant 2: what goes ahead is remembered, for nobody can read it before the gap in
+front of it closes; and invariant 6: who holds too much is refused. Does not know how
+octets are decided.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint8_t
+
+from nfmailguard.cext.core cimport DROP_CONDITION, DROP_REPEATED
+from nfmailguard.cext.flow.lifecycle cimport end_flow
+from nfmailguard.cext.flow.sources cimport Source, source_of
+from nfmailguard.cext.memory.accounting cimport dialogue_of, memory_is_ample
+from nfmailguard.cext.memory.pool cimport pool_is_short
+from nfmailguard.cext.memory.pressure cimport cost_to_buffer, cost_to_hold, memory_for
+from nfmailguard.cext.policy.actions cimport apply_condition
+from nfmailguard.cext.policy.conditions cimport conflicting
+from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_PASS, STREAM_MEMORY_LIMIT, STREAM_PENDING_LIMIT
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
+from nfmailguard.cext.tcp.holdqueue cimport list_held, may_hold
+from nfmailguard.cext.tcp.stream cimport (
+    Held, Stream, stream_buffer, stream_buffered, stream_buffered_count, stream_hold, stream_holding,
+    stream_overwrite_with_buffered,
+)
+from nfmailguard.cext.verdict cimport drop, forward
+from nfmailguard.cext.wire.packet cimport nm_seq_diff
+
+
+cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+                               Operations *out) noexcept nogil:
+    """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef bint apply = flow.policy.apply
+    cdef uint32_t changed = 0
+    cdef uint8_t action
+    cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
+    cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided already, and put back
+    cdef uint32_t length = packet.payload_length - old
+    if stream_buffered(stream) != NULL:
+        changed = stream_overwrite_with_buffered(stream, packet.seq + old, packet.payload + old, length, apply)
+    if changed:
+        action = conflicting(core, flow, to_server, now)
+        if action != ACTION_PASS:
+            drop(core, DROP_CONDITION, packet.queued.id, out)
+            if action != ACTION_DROP:
+                end_flow(core, flow, action, now, out)
+            return
+    if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, length) or memory_for(
+            core, flow, to_server, cost_to_buffer(flow, stream, length), now, out)):
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    if stream_buffered_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+    elif stream_buffer(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+    else:
+        forward(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
+
+
+cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+               Operations *out) noexcept nogil:
+    """Keeps a packet in the queue until its turn has come."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef Source source = source_of(&core.flows.shares, packet.family, packet.source)
+    cdef Held *held
+    if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
+        # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
+        drop(core, DROP_REPEATED, packet.queued.id, out)
+        return
+    if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, packet.length) or memory_for(
+            core, flow, to_server, cost_to_hold(flow, stream, packet.length), now, out)):
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    if pool_is_short(&core.pool) or not may_hold(core, flow, source):
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    held = stream_hold(stream, &core.pool, packet, now)
+    if held == NULL:
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        return
+    held.cleared = cleared
+    held.source = source
+    held.flow = flow
+    held.to_server = to_server
+    list_held(core, held)
+
+
+cdef inline bint within_chunk(Stream *stream, Dialogue *dialogue, Packet *packet) noexcept nogil:
+    # What stands behind it are commands again.
+    return packet.seq + packet.payload_length - stream.next_seq <= dialogue.chunk_left
+
+
+cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
+                              Operations *out) noexcept nogil:
+    """A segment that cannot be decided yet."""
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef Dialogue *dialogue = flow.dialogue
+    cdef bint text = to_server and dialogue != NULL and not dialogue.waiting and (
+        dialogue.input == INPUT_DATA or (dialogue.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
+    if not flow.policy.hold and (to_server or not flow.policy.apply):
+        forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
+    elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+        forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
+    else:
+        hold(core, flow, to_server, packet, cleared, now, out)

@@ -1,0 +1,164 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Admission: what a segment's header is believed of.
+
+Keeps invariant 2: octets are let go only by ACKs of octets that were emitted, in
+segments their receiver would take (RFC 9293 3.10.7.4, RFC 5961 5), so that whoever
+sees only one side cannot empty the store; and nothing is taken that the receiver
+has made no room for. Does not know payloads.
+"""
+
+from libc.stdint cimport int32_t, uint32_t
+
+from nfmailguard.cext.core cimport (
+    DROP_FINDING, DROP_FLOW_ENDED, DROP_FRAGMENT, DROP_GAP, DROP_MALFORMED, DROP_OPTION, DROP_TRUNCATED,
+)
+from nfmailguard.cext.flow.rules cimport inspected_port
+from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_INSPECTED, agreed, flow_find
+from nfmailguard.cext.policy.actions cimport answer_by, apply_condition
+from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
+from nfmailguard.cext.policy.numbers cimport ACTION_LOG, PACKET_FRAGMENT, PACKET_TRUNCATED, STREAM_GAP, STREAM_URGENT
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.tcp.stream cimport (
+    OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge, stream_buffered, stream_isn,
+)
+from nfmailguard.cext.tcp.window cimport take_window
+from nfmailguard.cext.verdict cimport accept, drop, drop_if
+from nfmailguard.cext.wire.options cimport OPTION_SACK, OPTION_SACK_PERMITTED, options_read
+from nfmailguard.cext.wire.packet cimport (
+    FRAGMENT, NOT_TCP, TCP_URG, TRUNCATED, nm_put16, nm_seq_diff, packet_blank_ip_options,
+)
+
+cdef enum:
+    FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
+
+
+cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    cdef bint apply = flow.policy.hold
+    cdef bint shaken = flow.stream[0].known and flow.stream[1].known
+    if packet.extended and apply:
+        if packet.family == 6:
+            return DROP_OPTION                     # RFC 8200 4.2: some options a host must refuse, and mail needs none
+        packet_blank_ip_options(packet)
+    options_read(packet, OPTION_SACK if agreed(flow, OPTION_SACK_PERMITTED) else 0, apply and shaken)
+    core.counters.options_blanked += packet.changed
+    return DROP_OPTION if packet.options.refused else 0
+
+
+cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # RFC 5961 5.2: a segment whose ACK is older than a window is not taken, nor are its octets.
+    cdef Stream *other = &flow.stream[not to_server]
+    return (flow.answered and packet.flags & TCP_ACK
+            and nm_seq_diff(other.last_ack, packet.ack) > <int32_t> other.max_window)
+
+
+cdef SegmentPosition segment_position(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t edge
+    if not stream.known:
+        return POSITION_IN
+    edge = stream.window_end if stream.windowed else stream.next_seq + FARTHEST
+    if nm_seq_diff(packet.seq, edge) > 0 or stale(flow, to_server, packet):
+        return POSITION_BEYOND
+    # A keep-alive begins one byte before (RFC 1122 4.2.3.6); nothing else lies, or acknowledges, before the beginning.
+    if before_stream(stream, packet.seq + 1) or (
+            packet.flags & TCP_ACK and flow.syn_ack and before_stream(&flow.stream[not to_server], packet.ack)):
+        return POSITION_BEYOND
+    if nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) < 0:
+        return POSITION_OLD
+    return POSITION_IN
+
+
+cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
+    # The end of what the receiver can have in order, where packets go on before they are decided.
+    cdef uint32_t end = stream.next_seq
+    cdef OutOfOrder *ahead = stream_buffered(stream)
+    while ahead != NULL and nm_seq_diff(ahead.seq, end) <= 0:
+        if nm_seq_diff(buffered_end(ahead), end) > 0:
+            end = buffered_end(ahead)
+        ahead = ahead.next
+    return end
+
+
+cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
+                               Operations *out) noexcept nogil:
+    cdef Stream *stream = &flow.stream[not to_server]
+    cdef uint32_t end, last
+    if not stream.known or not (flow.syn_ack or to_server):
+        return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
+    if nm_seq_diff(packet.ack, stream.last_ack) > 0:
+        end = stream.next_seq if flow.policy.hold or (to_server and flow.policy.apply) else forwarded_to(stream)
+        last = end + 1 if stream.fin and stream.fin_seq == end else end
+        if nm_seq_diff(packet.ack, last) > 0:
+            # Octets have been acknowledged that did not come through us. Who only guesses does not know
+            # the very place; a true one says it again there.
+            if packet.seq != flow.stream[to_server].next_seq:
+                drop_if(core, flow.policy.apply, DROP_GAP, packet.queued.id, out)
+            else:
+                apply_condition(core, flow, not to_server, STREAM_GAP, DROP_GAP, packet, now, out)
+            return False
+        stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
+                           else stream.next_seq)
+    if to_server and flow.syn_ack:
+        flow.answered = 1                          # it acknowledges the SYN at least, or had no place in the flow
+    elif not to_server and packet.ack != stream_isn(stream) + 1:
+        flow.confirmed = 1
+    take_window(flow, to_server, packet)
+    return True
+
+
+cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
+                      Operations *out) noexcept nogil:
+    # Receivers disagree on where urgent data lies in the stream (RFC 6093 3.1).
+    cdef uint8_t action
+    cleared[0] = 0
+    if not packet.flags & TCP_URG:
+        return True
+    action = report_condition(core, flow, STREAM_URGENT, to_server, now)
+    if action > ACTION_LOG:
+        answer_by(core, flow, action, DROP_FINDING, packet, now, out)
+        return False
+    if flow.policy.apply:
+        packet.flags &= ~TCP_URG
+        packet.tcp[13] = packet.flags
+        nm_put16(packet.tcp + 18, 0)
+        cleared[0] = 1
+    return True
+
+
+cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint64_t now,
+                           Operations *out) noexcept nogil:
+    """A packet whose stream cannot be told or whose octets are not all here."""
+    cdef CompiledPolicy *policy = &core.rules[core.rule_count - 1].policy
+    cdef bint to_server
+    cdef Flow *flow
+    if result == NOT_TCP:
+        core.counters.not_tcp += 1
+        accept(core, packet.queued.id, out)
+        return
+    if result == FRAGMENT:
+        # Conntrack joins them where it runs, and our own table makes it run.
+        core.counters.fragments += 1
+        drop_if(core, report_without_flow(core, packet, PACKET_FRAGMENT, True, now) > ACTION_LOG, DROP_FRAGMENT,
+                packet.queued.id, out)
+        return
+    if result != TRUNCATED:
+        core.counters.malformed += 1
+        drop_if(core, policy.apply, DROP_MALFORMED, packet.queued.id, out)
+        return
+    core.counters.truncated += 1
+    if packet.tcp == NULL:
+        core.finding_counts[PACKET_TRUNCATED] += 1
+        drop_if(core, policy.apply and policy.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
+                packet.queued.id, out)
+        return
+    to_server = inspected_port(core, packet.destination_port)
+    flow = flow_find(&core.flows, packet, to_server)
+    if flow == NULL:
+        drop_if(core, report_without_flow(core, packet, PACKET_TRUNCATED, to_server, now) > ACTION_LOG, DROP_TRUNCATED,
+                packet.queued.id, out)
+    elif flow.mode == FLOW_BYPASSED:
+        accept(core, packet.queued.id, out)
+    elif flow.mode == FLOW_INSPECTED:
+        apply_condition(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
+    else:
+        drop(core, DROP_FLOW_ENDED, packet.queued.id, out)

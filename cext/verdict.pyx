@@ -1,0 +1,30 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The way out: a packet that is forwarded, as it came or changed.
+
+What leaves may end its stream, and a server's window leaves no wider than we can hold.
+"""
+
+from nfmailguard.cext.tcp.stream cimport Stream, stream_ended
+from nfmailguard.cext.tcp.window cimport narrow_window
+from nfmailguard.cext.wire.packet cimport TCP_FIN, nm_seq_diff, packet_fix_checksums
+
+
+cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    # The latest one counts: one that no receiver took says nothing. What lies behind it, arrives nowhere.
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef uint32_t place = packet.seq + packet.payload_length
+    if packet.flags & TCP_FIN and not stream_ended(stream) and nm_seq_diff(place, stream.next_seq) >= 0:
+        stream.fin = 1
+        stream.fin_seq = place
+
+
+cdef void forward(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil:
+    # What leaves may end its stream.
+    take_fin(flow, to_server, packet)
+    if not to_server and narrow_window(core, flow, packet):
+        changed = True
+    if changed or packet.changed:
+        packet_fix_checksums(packet)
+        replace(core, packet.queued.id, packet.ip, packet.length, out)
+    else:
+        accept(core, packet.queued.id, out)

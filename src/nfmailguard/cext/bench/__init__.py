@@ -1,0 +1,1 @@
+"""Measuring: packets and mail as a load."""

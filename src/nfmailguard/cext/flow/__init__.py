@@ -1,0 +1,1 @@
+"""Which flow a packet belongs to, and the life of a flow."""

@@ -1,0 +1,1 @@
+"""All memory that peers can make us use."""

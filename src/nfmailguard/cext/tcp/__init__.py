@@ -1,0 +1,1 @@
+"""TCP: what a receiver would take, in which order."""
