@@ -73,7 +73,7 @@ cdef struct Counters:
     uint64_t malformed
     uint64_t truncated
     uint64_t bad_checksum
-    uint64_t invalid_flags
+    uint64_t odd_flags
     uint64_t options_blanked
     uint64_t out_of_order
     uint64_t beyond_window

@@ -165,7 +165,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
                 DROP_CHECKSUM, queued.id, out)
         return
     if invalid_flags(packet.flags):
-        core.counters.invalid_flags += 1
+        core.counters.odd_flags += 1
         if flow != NULL:
             answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS,
                       &packet, now, out)

@@ -162,7 +162,8 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
         # The packet that closed the gap brought them too, as they stand here; decided, they must be the same.
         data = pagebuffer_span(&stream_buffered(stream).data, 0, &known) if length else NULL
         if (apply and known
-                and stream_overwrite_with_first_copy(stream, stream_buffered(stream).seq, data, known, False, &conflict)):
+                and stream_overwrite_with_first_copy(
+                    stream, stream_buffered(stream).seq, data, known, False, &conflict)):
             edit_after_forward(core, flow, to_server, now, out)
             return False
         stream_consume(stream, &core.pool, known)

@@ -67,6 +67,7 @@ cdef struct Counters:
     uint64_t written           # frames in the output
     uint64_t internal_errors   # operations for packets that are not there, or no memory to hold one
 
+
 @cython.final
 cdef class CaptureLoop:
     cdef Engine engine

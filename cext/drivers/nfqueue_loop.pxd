@@ -40,6 +40,7 @@ cdef enum LoopEnd:
     LOOP_SIGNAL = 1            # Python may have a signal to look at
     LOOP_FAILED = 2
 
+
 @cython.final
 cdef class QueueLoop:
     cdef mnl_socket *socket

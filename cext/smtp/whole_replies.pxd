@@ -36,7 +36,7 @@ cdef inline bint no_reply_s(const Dialogue *dialogue, uint32_t column, uint8_t b
         return True
     return (dialogue.answers_ehlo == ANSWERS_ANYHOW and dialogue.reply_line > 0 and is_refusal(dialogue)
             and byte - 48 != (dialogue.first_code // 100 if column == 0 else dialogue.first_code // 10 % 10
-                               if column == 1 else dialogue.first_code % 10))
+                              if column == 1 else dialogue.first_code % 10))
 
 cdef inline bint masking_junk(Context *context, Dialogue *dialogue) noexcept nogil:
     return (context.policy.mask_ehlo and not context.policy.hide and dialogue.answers_ehlo == ANSWERS_ANYHOW

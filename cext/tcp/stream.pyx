@@ -227,7 +227,8 @@ cdef int stream_buffer(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *
                 before = new_buffered(stream, pool, before, seq)
                 if before == NULL:
                     return -1
-            if pagebuffer_append(&before.data, pool, data, part, <uint64_t> stream.backlog.buffered_count * PAGE_BYTES) < 0:
+            if pagebuffer_append(&before.data, pool, data, part,
+                                 <uint64_t> stream.backlog.buffered_count * PAGE_BYTES) < 0:
                 return -1
         seq += part
         data += part

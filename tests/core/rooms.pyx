@@ -14,7 +14,9 @@ from nfmailguard.cext.drivers.netlink cimport (
     Verdicts, message_parse, verdict_put,
 )
 from nfmailguard.cext.wire.packet cimport PARSED, Packet, QueuedPacket, packet_parse
-from nfmailguard.cext.memory.freelist cimport FreeList as FreeListOfCore, freelist_alloc, freelist_close, freelist_free, freelist_open
+from nfmailguard.cext.memory.freelist cimport (
+    FreeList as FreeListOfCore, freelist_alloc, freelist_close, freelist_free, freelist_open,
+)
 from nfmailguard.cext.memory.pool cimport PAGE_BYTES, Pool, memory_cost, pool_close, pool_give_flow, pool_take_flow
 from nfmailguard.cext.memory.pagebuffer cimport (
     PageBuffer as BufferOfCore, pagebuffer_append, pagebuffer_compare, pagebuffer_drop, pagebuffer_span,

@@ -95,6 +95,15 @@ def test_early_reply_behind_auth_is_ambiguous(family: int) -> None:
 
 
 @families
+@pytest.mark.parametrize("begun", [b"A", b"A" * 500, b"STARTTL", b" ", b"\r"])
+def test_early_reply_behind_auth_to_a_line_that_has_begun_is_ambiguous(family: int, begun: bytes) -> None:
+    connection = extended(family)
+    connection.client(b"AUTH LOGIN\r\n" + begun)  # that has left: of the line only the rest would be measured
+    assert connection.server(b"334 VXNlcm5hbWU6\r\n") == RESET
+    assert connection.names[-1] == "reply.ambiguous"
+
+
+@families
 def test_bdat_passes_where_the_reply_to_ehlo_offered_chunking(family: int) -> None:
     connection = mailing(family)
     chunk = b"EXPN\r\n.\r\nEXPN\r\n"
