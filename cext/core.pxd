@@ -126,10 +126,10 @@ cdef struct Core:
     uint64_t drops[DROP_REASONS]
     FlowlessFindings flowless_findings[MOST_FINDINGS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
-    uint64_t timeout[FLOW_STATES]     # by FlowAge, nanoseconds
+    uint64_t timeout[FLOW_STATES]  # by FlowState, nanoseconds
     uint64_t held_timeout
     uint64_t stalled_timeout
-    uint64_t accounted           # of the streams' memory, what the flows had when they were last asked
+    uint64_t accounted         # of the streams' memory, what the flows had when they were last asked
     uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
     uint64_t cookie_life       # nanoseconds a SYN cookie may be good for
@@ -139,7 +139,7 @@ cdef struct Core:
     uint32_t held_flow_limit
     uint32_t held_source_limit
     uint32_t pending_limit
-    uint32_t first_of_call   # of this call
+    uint32_t first_of_call     # of this call
     uint32_t emitted_now
     uint32_t room              # octets of packets the driver can have waiting; 0: any number
     uint8_t can_hold

@@ -368,7 +368,7 @@ cdef class Engine:
         return ring_drain(&self.core.ring, most)
 
     def bound_windows(self, uint32_t data):
-        """From now on windows are lowered so that all flows' packets on their way fit into ``octets``; 0: no more."""
+        """From now on windows are lowered so that all flows' packets on their way fit into ``data``; 0: no more."""
         self.core.room = data
 
     def chains(self):

@@ -4,7 +4,7 @@
 Keeps invariant 2 (delivered is decided): octets are decided in order and once;
 retransmissions carry what was decided; what cannot be decided yet is held, or, in
 message text, let through ahead of the gap and decided before the gap closes.
-Keeps invariant 5: where the ruling does not apply, everything is accepted as it
+Keeps invariant 5: where the policy does not apply, everything is accepted as it
 came and only followed. Does not know how a flow is found, begun or aged.
 """
 
@@ -66,7 +66,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *data, uint
                      bint already_forwarded, uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
     """Decides the next ``length`` octets of a stream, in place, and keeps them.
 
-    Returns how many were decided: all, or, where they have left already (``gone``) or the
+    Returns how many were decided: all, or, where they have left already (``already_forwarded``) or the
     ruling does not apply, those before the client has to wait. ``changed``: how many differ
     now; ``verdict``: the action that ends the flow, or ACTION_PASS.
     """

@@ -13,7 +13,7 @@ cdef struct Operation:
     uint32_t length            # octets at `data`
     uint8_t kind
     uint8_t to_server          # EMIT: the direction it goes
-    uint8_t offloadable            # ACCEPT: nothing of this connection needs to be looked at any more
+    uint8_t offloadable        # ACCEPT: nothing of this connection needs to be looked at any more
 
 cdef struct Operations:
     Operation *items

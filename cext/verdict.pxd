@@ -6,7 +6,6 @@ from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE, Operations, operation_append
 from nfmailguard.cext.wire.packet cimport Packet
 
-cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil
 # Lets a packet go on, `changed` or as it came.
 cdef void forward(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil
 

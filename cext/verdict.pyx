@@ -9,7 +9,7 @@ from nfmailguard.cext.tcp.window cimport narrow_window
 from nfmailguard.cext.wire.packet cimport TCP_FIN, nm_seq_diff, packet_fix_checksums
 
 
-cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+cdef inline void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     # The latest one counts: one that no receiver took says nothing. What lies behind it, arrives nowhere.
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t place = packet.seq + packet.payload_length
@@ -19,7 +19,6 @@ cdef void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
 
 
 cdef void forward(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil:
-    # What leaves may end its stream.
     take_fin(flow, to_server, packet)
     if not to_server and narrow_window(core, flow, packet):
         changed = True

@@ -82,7 +82,7 @@ cdef void opens(Core *core, Flow *flow, bint to_server, uint64_t now, Operations
 
 
 cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A new flow with its ruling, or NULL when the table is full and none gives way, or its source has its share."""
+    """A new flow with its policy, or NULL when the table is full and none gives way, or its source has its share."""
     cdef bint begins = packet.flags & TCP_SYN != 0
     cdef Flow *flow
     cdef Flow *least

@@ -14,7 +14,7 @@ cdef extern from "bytes.h" nogil:
     uint64_t nm_siphash(const uint64_t *key, const uint8_t *p, size_t length) noexcept
     void nm_prefetch(const void *p) noexcept
 
-cdef enum:  # FlowAge: which time-out a flow is under; each has its list, oldest first
+cdef enum:  # FlowState: which time-out a flow is under; each has its list, oldest first
     FLOW_EMBRYONIC = 0          # the client has not answered the server yet
     FLOW_UNCONFIRMED = 1        # it says so; of the server nothing shows that it has the connection
     FLOW_GREETED = 2            # it has; none of the client's commands has been accepted
@@ -22,7 +22,7 @@ cdef enum:  # FlowAge: which time-out a flow is under; each has its list, oldest
     FLOW_CLOSING = 4
     FLOW_STATES = 5
 
-cdef enum:  # FlowFate: what becomes of its packets
+cdef enum:  # FlowMode: what becomes of its packets
     FLOW_INSPECTED = 0
     FLOW_BYPASSED = 1            # not looked at any more
     FLOW_DROPPED = 2           # drop-connection
@@ -32,8 +32,8 @@ cdef enum:  # FlowFate: what becomes of its packets
 cdef struct Flow:
     Flow *bucket_next
     Identity identity
-    uint8_t state                # FlowAge
-    uint8_t mode               # FlowFate
+    uint8_t state              # FlowState
+    uint8_t mode               # FlowMode
     uint8_t end                # FlowEnd, as it would be reported now: END_FIN and END_RST close
     uint8_t syn_ack            # the server answered
     uint8_t answered           # and the client acknowledged that
@@ -43,13 +43,13 @@ cdef struct Flow:
     CompiledPolicy *policy
     Dialogue *dialogue         # NULL while nothing is being said
     Session session
-    uint64_t bytes[2]         # to the client, to the server
+    uint64_t bytes[2]          # to the client, to the server
     uint32_t packets[2]        # 0xffffffff: so many or more
     uint32_t interface[2]
-    uint32_t server_interface           # the interface the client's packets leave on, 0: not known
+    uint32_t server_interface  # the interface the client's packets leave on, 0: not known
     uint32_t mix               # a keyed hash of its addresses and ports
     uint32_t connection        # QueuedPacket.connection of its packets
-    uint32_t junk              # Scene.junk
+    uint32_t junk              # Context.junk
     uint64_t started           # nanoseconds
     uint64_t seen
     Flow *older

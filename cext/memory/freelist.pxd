@@ -12,8 +12,8 @@ cdef struct FreeList:
     uint32_t allocated
 
 # `size`: at least a pointer's.
-cdef void freelist_open(FreeList *shelf, Pool *pool, uint32_t size) noexcept nogil
+cdef void freelist_open(FreeList *freelist, Pool *pool, uint32_t size) noexcept nogil
 # One, with whatever it holds, or NULL as pool_take; every one is given back.
-cdef void *freelist_alloc(FreeList *shelf) noexcept nogil
-cdef void freelist_free(FreeList *shelf, void *thing) noexcept nogil
-cdef void freelist_close(FreeList *shelf) noexcept nogil
+cdef void *freelist_alloc(FreeList *freelist) noexcept nogil
+cdef void freelist_free(FreeList *freelist, void *thing) noexcept nogil
+cdef void freelist_close(FreeList *freelist) noexcept nogil

@@ -10,38 +10,38 @@ cdef enum:
     MOST_FREE = 64
 
 
-cdef void freelist_open(FreeList *shelf, Pool *pool, uint32_t size) noexcept nogil:
-    shelf.first = NULL
-    shelf.pool = pool
-    shelf.size = size
-    shelf.count = shelf.allocated = 0
+cdef void freelist_open(FreeList *freelist, Pool *pool, uint32_t size) noexcept nogil:
+    freelist.first = NULL
+    freelist.pool = pool
+    freelist.size = size
+    freelist.count = freelist.allocated = 0
 
 
-cdef void *freelist_alloc(FreeList *shelf) noexcept nogil:
-    cdef void *thing = shelf.first
+cdef void *freelist_alloc(FreeList *freelist) noexcept nogil:
+    cdef void *thing = freelist.first
     if thing == NULL:
-        thing = pool_take(shelf.pool, shelf.size, 0)
+        thing = pool_take(freelist.pool, freelist.size, 0)
     else:
-        memcpy(&shelf.first, thing, sizeof(void *))
-        shelf.count -= 1
-        reuse_spare(shelf.pool, shelf.size)
-    shelf.allocated += thing != NULL
+        memcpy(&freelist.first, thing, sizeof(void *))
+        freelist.count -= 1
+        reuse_spare(freelist.pool, freelist.size)
+    freelist.allocated += thing != NULL
     return thing
 
 
-cdef void freelist_free(FreeList *shelf, void *thing) noexcept nogil:
-    shelf.allocated -= 1
-    if shelf.count == MOST_FREE:
-        pool_give(shelf.pool, thing, shelf.size)
+cdef void freelist_free(FreeList *freelist, void *thing) noexcept nogil:
+    freelist.allocated -= 1
+    if freelist.count == MOST_FREE:
+        pool_give(freelist.pool, thing, freelist.size)
         return
-    memcpy(thing, &shelf.first, sizeof(void *))
-    shelf.first = thing
-    shelf.count += 1
-    set_aside(shelf.pool, shelf.size)
+    memcpy(thing, &freelist.first, sizeof(void *))
+    freelist.first = thing
+    freelist.count += 1
+    set_aside(freelist.pool, freelist.size)
 
 
-cdef void freelist_close(FreeList *shelf) noexcept nogil:
+cdef void freelist_close(FreeList *freelist) noexcept nogil:
     cdef void *thing
-    while shelf.count:
-        thing = freelist_alloc(shelf)
-        pool_give(shelf.pool, thing, shelf.size)
+    while freelist.count:
+        thing = freelist_alloc(freelist)
+        pool_give(freelist.pool, thing, freelist.size)

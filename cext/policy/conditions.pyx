@@ -43,7 +43,7 @@ cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_s
 
 
 cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
-    # The first octets stand in any case; the ruling says whether the flow goes on.
+    # The first octets stand in any case; the policy says whether the flow goes on.
     cdef uint8_t action = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
     return ACTION_PASS if action <= ACTION_LOG else action
 

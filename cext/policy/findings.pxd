@@ -25,17 +25,17 @@ cdef struct Context:
     uint32_t *junk             # commands since the last message that was accepted which led to nothing
     uint64_t *omitted          # counts the records that are not made any more, for so many of them
     uint64_t now
-    const uint8_t *data      # the `length` octets to decide
-    uint8_t *original              # room for them as they came; filled when the first is changed
+    const uint8_t *data        # the `length` octets to decide
+    uint8_t *original          # room for them as they came; filled when the first is changed
     uint32_t length
     uint32_t number            # of the finding to be reported, where no flow has a tally; or TALLY_NONE
     uint32_t edits             # octets changed, or that would have been
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow
     uint8_t not_smtp
-    uint8_t untold             # UNTOLD where it is more than the ruling's limit, as then of any command
-    uint8_t already_forwarded               # the octets have left already: not one is decided that should have waited
+    uint8_t untold             # UNTOLD where it is more than the policy's limit, as then of any command
+    uint8_t already_forwarded  # the octets have left already: not one is decided that should have waited
 
-# No memory for what has to be remembered of a dialogue: the ruling's word is in scene.verdict.
+# No memory for what has to be remembered of a dialogue: the policy's word is in context.verdict.
 cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil
 
 # A command has been answered, and led to nothing.
@@ -47,7 +47,7 @@ cdef inline void note_junk(Context *context, uint64_t offset) noexcept nogil:
             report(context, COMMAND_TOO_MANY_JUNK, False, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
 
 # Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
-# that ends the flow also stands in scene.verdict.
+# that ends the flow also stands in context.verdict.
 cdef uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                     const uint8_t *before, uint32_t before_length, const uint8_t *after,
                     uint32_t after_length) noexcept nogil

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t, uint8_t
 
 cdef struct Network:
-    uint8_t data[16]         # IPv4 in the first four
+    uint8_t data[16]           # IPv4 in the first four
     uint8_t family             # 4 or 6
     uint8_t bits
 

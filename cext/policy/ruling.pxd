@@ -5,7 +5,7 @@ from nfmailguard.cext.policy.network cimport Network
 from nfmailguard.cext.policy.numbers cimport CUT_BYTES, LINE_BYTES_SHOWN, MOST_FINDINGS, MOST_KEYWORDS, MOST_VERBS
 from nfmailguard.cext.smtp.name cimport Name
 
-cdef enum:  # bits of Ruling.restore: on which side of the firewall the gateway stands
+cdef enum:  # bits of CompiledPolicy.restore: on which side of the firewall the gateway stands
     RESTORE_COMMANDS = 1       # the server's
     RESTORE_REPLIES = 2        # the client's
 
@@ -33,7 +33,7 @@ cdef struct CompiledPolicy:
     uint8_t allow[MOST_VERBS]
     uint8_t unknown            # UnknownForm
     uint8_t letter
-    uint8_t per_packet           # partial_lines = mask
+    uint8_t per_packet         # partial_lines = mask
     uint8_t banner             # BannerRule
     uint8_t banner_separator
     uint8_t banner_dash
@@ -42,7 +42,7 @@ cdef struct CompiledPolicy:
     uint8_t restore            # RESTORE_COMMANDS, RESTORE_REPLIES; 0 in other modes
     uint8_t restore_starttls
     uint8_t restore_auth
-    uint8_t hold_end_of_data           # an end of data leaves in one segment
+    uint8_t hold_end_of_data   # an end of data leaves in one segment
     uint8_t restore_noop       # the firewall makes NOOP of what it denies
     uint8_t illegal[256]       # address characters to blank
     uint8_t keyword_end[256]

@@ -5,7 +5,7 @@ from nfmailguard.cext.memory.pool cimport Pool
 
 cdef enum:
     TALLY_KINDS = 64
-    TALLY_NONE = 0             # of Scene.number: the flow's tally gives it
+    TALLY_NONE = 0             # of Context.number: the flow's tally gives it
     TALLY_UNTOLD = 0xffffffff  # of a number: whatever the limit is, it is not told
 
 # Up to three kinds with small counts stand in the word itself (its lowest bit is 1), as they do in

@@ -3,7 +3,7 @@
 
 Keeps invariant 4 (segmentation decides nothing): every octet is decided when it is
 seen, from what stands before it. A verb that lies in one segment gets the exact
-form of the ruling; one that is cut passes while an allowed verb is still possible
+form of the policy; one that is cut passes while an allowed verb is still possible
 and becomes letters from the first impossible octet, so no denied verb is readable
 and no partial line is held. What leaves ends its lines with CRLF and nothing else
 (where bare CR and LF are blanked), so no server can see another line than we do.
@@ -18,7 +18,7 @@ from nfmailguard.cext.policy.numbers cimport (
     FORM_XALL, NOT_AGAIN, RECIPIENTS_TOO_MANY, UPSTREAM_COMMAND_MASKED, VERB_BDAT, VERB_DATA, VERB_MAIL, VERB_NOOP,
     VERB_RCPT, VERB_RSET,
 )
-from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_reserve, ring_push
+from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport (
     SIZE_INVALID, SIZE_LAST, address_byte, end_secret, invalid_size, measure_line, nul_byte, put, sasl_byte,
     size_byte, size_complete,
@@ -33,7 +33,7 @@ from nfmailguard.cext.smtp.grammar cimport (
 from nfmailguard.cext.smtp.message cimport end_chunk
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, upper
 from nfmailguard.cext.smtp.outstanding cimport begins_anew, expect_reply
-from nfmailguard.cext.smtp.redact cimport cut_short, note_secret, shown_of_line, verb_of_line
+from nfmailguard.cext.smtp.redact cimport command_record, cut_short, note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER, MASK_NONE, MASK_NOOP, MASK_UNDECIDED
 from nfmailguard.cext.smtp.unmask cimport report_damage, restore_command, verb_masked
@@ -47,7 +47,7 @@ cdef enum:
 
 cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_t *data,
                               uint32_t length) noexcept nogil:
-    """The fate of the verb whose (next) octets begin at ``octets``, `length` octets in this segment."""
+    """The mask mode of the verb whose (next) octets begin at ``data``, `length` octets in this segment."""
     cdef Line *line = dialogue.command
     cdef uint32_t end = 0
     cdef uint8_t verb, finding
@@ -228,20 +228,10 @@ cdef void end_body_line(Context *context, Dialogue *dialogue, uint64_t offset) n
 
 
 cdef void record_command(Context *context, Dialogue *dialogue) noexcept nogil:
-    cdef Record *record
-    if context.untold:
-        context.omitted[0] += 1
-        return
-    record = record_reserve(context.ring, RECORD_COMMAND, context.identity, context.now)
+    cdef Record *record = command_record(context, dialogue.verb, dialogue.line_offset,
+                                         dialogue.denied | cut_short(dialogue) << 1)
     if record == NULL:
         return
-    record.to_server = 1
-    record.state = context.session.state
-    record.verb = dialogue.verb
-    record.a = dialogue.line_offset
-    record.b = dialogue.denied | cut_short(dialogue) << 1
-    record.c = context.session.found
-    context.session.found = 0
     if dialogue.verb != VERB_UNKNOWN:
         record.before_length = <uint16_t> shown_of_line(context, dialogue, record.text)
     ring_push(context.ring)

@@ -3,7 +3,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.memory.freelist cimport FreeList, freelist_alloc, freelist_free
 from nfmailguard.cext.memory.pool cimport Pool
-from nfmailguard.cext.policy.numbers cimport LINE_BYTES_SHOWN, UNTOLD, VERB_BDAT, VERB_DATA, VERB_RCPT
+from nfmailguard.cext.policy.numbers cimport LINE_BYTES_SHOWN
 from nfmailguard.cext.policy.tally cimport Tally
 from nfmailguard.cext.smtp.grammar cimport Grammar
 
@@ -75,7 +75,7 @@ cdef struct Dialogue:
     uint32_t line_length
     uint32_t data_line_length
     uint32_t address_length
-    uint32_t part_bytes       # of the header, then of the body, of whole lines
+    uint32_t part_bytes        # of the header, then of the body, of whole lines
     uint32_t part_line         # of the line that is not whole
     uint32_t mime_count        # octets of the field's or the file's name so far
     uint16_t to_fields
@@ -120,7 +120,7 @@ cdef struct Dialogue:
     uint8_t pipelining_violation          # the client did not wait; reported
     uint8_t body_as_commands   # the message is read as lines of commands
     uint8_t ends_held          # of this message
-    uint8_t text_byte         # the last octet of the message so far
+    uint8_t text_byte          # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
     uint8_t last_chunk
     uint8_t malformed          # the reply line being read
@@ -128,7 +128,7 @@ cdef struct Dialogue:
     uint8_t reply_junk         # a line has come that is no reply's, and clients may count as the reply's first
     uint8_t reply_cr           # a CR was the segment's last octet
     uint8_t masked_lines
-    uint8_t already_masked        # the letter, from 0, that the next line masked upstream has at least
+    uint8_t already_masked     # the letter, from 0, that the next line masked upstream has at least
     uint8_t keyword_mask_mode
     uint8_t answers_ehlo       # Answers: the reply line being read may
     uint8_t listed
@@ -176,10 +176,3 @@ cdef inline void line_add(Line *line, uint8_t byte) noexcept nogil:
     if line.length < LINE_BYTES_SHOWN:
         line.data[line.length] = byte
         line.length += 1
-
-cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
-    # Of a mail there may be thousands of recipients, and chunks.
-    return code // 100 == 2 and (verb == VERB_RCPT or verb == VERB_BDAT) or (verb == VERB_DATA and code == 354)
-
-cdef inline bint is_untold(const Dialogue *dialogue) noexcept nogil:
-    return (dialogue.more if dialogue.more != NULL else dialogue.few)[dialogue.first] & UNTOLD != 0

@@ -5,6 +5,6 @@ from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
 # Decides the octets from `at` on, in place, until a line changes how the client is to be read;
-# `offset` is the stream offset of octets[0]. Returns the index behind the last one decided.
+# `offset` is the stream offset of data[0]. Returns the index behind the last one decided.
 cdef uint32_t command_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                             uint64_t offset) noexcept nogil

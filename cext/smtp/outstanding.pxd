@@ -2,10 +2,8 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
-from nfmailguard.cext.policy.numbers cimport (
-    UNTOLD, VERB_BDAT, VERB_EHLO, VERB_HELO, VERB_RCPT, VERB_UNKNOWN, VERB_XCLIENT,
-)
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, is_untold
+from nfmailguard.cext.policy.numbers cimport UNTOLD, VERB_EHLO, VERB_HELO, VERB_RCPT, VERB_UNKNOWN, VERB_XCLIENT
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
 # The command whose reply has to be waited for, when `waiting`.
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
@@ -15,6 +13,14 @@ cdef void answer_all(Context *context, Dialogue *dialogue) noexcept nogil
 # Of how many outstanding commands there is memory.
 cdef inline uint32_t ring_size(const Dialogue *dialogue) noexcept nogil:
     return sizeof(dialogue.few) if dialogue.more == NULL else dialogue.capacity
+
+# That memory: `ring_size` verbs, each with UNTOLD or without.
+cdef inline uint8_t *ring_of(const Dialogue *dialogue) noexcept nogil:
+    return dialogue.more if dialogue.more != NULL else <uint8_t *> dialogue.few
+
+# Whether no record tells of the oldest outstanding command.
+cdef inline bint is_untold(const Dialogue *dialogue) noexcept nogil:
+    return ring_of(dialogue)[dialogue.first] & UNTOLD != 0
 
 # The reply to `verb`, the oldest outstanding command, has come.
 cdef inline void answer_oldest(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
@@ -40,11 +46,7 @@ cdef inline void add_reply(Context *context, Dialogue *dialogue, uint8_t verb) n
     cdef uint32_t place = dialogue.first + dialogue.count, size = ring_size(dialogue)
     if place >= size:
         place -= size
-    verb |= context.untold
-    if dialogue.more == NULL:
-        dialogue.few[place] = verb
-    else:
-        dialogue.more[place] = verb
+    ring_of(dialogue)[place] = verb | context.untold
     dialogue.count += 1
 
 # As expect_reply, where there is no room left.
@@ -63,25 +65,8 @@ cdef inline bint expect_reply(Context *context, Dialogue *dialogue, uint8_t verb
 cdef inline uint8_t expected_verb(const Dialogue *dialogue) noexcept nogil:
     if dialogue.count == 0:
         return VERB_UNKNOWN
-    return (dialogue.more[dialogue.first] if dialogue.more != NULL else dialogue.few[dialogue.first]) & ~UNTOLD
+    return ring_of(dialogue)[dialogue.first] & ~UNTOLD
 
 cdef inline bint begins_anew(uint8_t verb) noexcept nogil:
     # RFC 5321 4.1.1.1; Postfix, XCLIENT_README. What EHLO offered holds no more.
     return verb == VERB_HELO or verb == VERB_EHLO or verb == VERB_XCLIENT
-
-cdef inline uint8_t *slots(Dialogue *dialogue, uint32_t *size) noexcept nogil:
-    size[0] = ring_size(dialogue)
-    return dialogue.more if dialogue.more != NULL else dialogue.few
-
-cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Whether the reply to it, the oldest outstanding command, is: as it was, or as the word on a message.
-    if not context.grammar.recorded[verb] or not is_untold(dialogue):
-        return context.grammar.recorded[verb]
-    if ends_message(context, dialogue, verb):
-        return True
-    context.omitted[0] += 1
-    return False
-
-cdef inline bint ends_message(const Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Whether a reply to it is the word on a message.
-    return verb == context.grammar.verb_end_of_data or (verb == VERB_BDAT and dialogue.last_chunk)

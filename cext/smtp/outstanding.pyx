@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Outstanding commands: a ring of verbs, each answered by one reply, in order (RFC 2920 3.1).
-"""
+"""Outstanding commands: a ring of verbs, each answered by one reply, in order (RFC 2920 3.1)."""
 
 from libc.stdint cimport UINT16_MAX, uint16_t
 
@@ -11,8 +10,7 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
 
 
 cdef bint expect_one_more(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    cdef uint32_t size, more, i
-    cdef uint8_t *ring = slots(dialogue, &size)
+    cdef uint32_t size = ring_size(dialogue), more, i
     cdef uint8_t *larger
     if dialogue.count >= context.policy.outstanding_commands:
         report(context, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
@@ -26,7 +24,7 @@ cdef bint expect_one_more(Context *context, Dialogue *dialogue, uint8_t verb, ui
         out_of_memory(context, True, offset)
         return False
     for i in range(dialogue.count):
-        larger[i] = ring[(dialogue.first + i) % size]
+        larger[i] = ring_of(dialogue)[(dialogue.first + i) % size]
     pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
     dialogue.more = larger
     dialogue.capacity = <uint16_t> more
@@ -35,9 +33,9 @@ cdef bint expect_one_more(Context *context, Dialogue *dialogue, uint8_t verb, ui
 
 
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
-    cdef uint32_t size
-    cdef uint8_t *ring = slots(dialogue, &size)
-    return ring[(dialogue.first + dialogue.waiting - 1) % size] & ~UNTOLD if dialogue.waiting else VERB_UNKNOWN
+    if not dialogue.waiting:
+        return VERB_UNKNOWN
+    return ring_of(dialogue)[(dialogue.first + dialogue.waiting - 1) % ring_size(dialogue)] & ~UNTOLD
 
 
 cdef void answer_all(Context *context, Dialogue *dialogue) noexcept nogil:

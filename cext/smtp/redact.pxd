@@ -1,13 +1,16 @@
 # Secrets: what a client says that no event may show.
-from libc.stdint cimport uint32_t, uint8_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
+from nfmailguard.cext.record cimport Record
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
 # How many octets of a verb an event may show. `number`: the verb's.
 cdef uint32_t shown_of_verb(Context *context, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil
 # Whether what stands behind the verb may be shown.
 cdef bint shows_argument(Context *context, uint8_t number) noexcept nogil
+# The record of a command, reserved, without its text; `bits`: as RECORD_COMMAND has them. NULL: none is to be made.
+cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uint64_t bits) noexcept nogil
 # Puts what of the dialogue's command line an event may show into `out`, which holds a line; how many octets.
 cdef uint32_t shown_of_line(Context *context, Dialogue *dialogue, uint8_t *out) noexcept nogil
 # Whether an event shows less of the command line's argument than the client said.

@@ -10,6 +10,7 @@ HTTP. Does not decide about octets.
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.policy.numbers cimport VERB_UNKNOWN
+from nfmailguard.cext.record cimport RECORD_COMMAND, record_reserve
 from nfmailguard.cext.smtp.dialogue cimport PHASE_SASL, SECRET_BEGUN, SECRET_SAID, Line
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_SECRET
 from nfmailguard.cext.smtp.name cimport upper
@@ -196,3 +197,21 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
         context.session.secret = SECRET_BEGUN | SECRET_SAID
     elif number != VERB_UNKNOWN:
         context.session.secret &= SECRET_SAID
+
+
+cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uint64_t bits) noexcept nogil:
+    cdef Record *record
+    if context.untold:
+        context.omitted[0] += 1
+        return NULL
+    record = record_reserve(context.ring, RECORD_COMMAND, context.identity, context.now)
+    if record == NULL:
+        return NULL
+    record.to_server = 1
+    record.state = context.session.state
+    record.verb = verb
+    record.a = offset
+    record.b = bits
+    record.c = context.session.found
+    context.session.found = 0
+    return record

@@ -54,7 +54,7 @@ cdef inline void put(Context *context, uint8_t *at, uint8_t byte) noexcept nogil
 
 
 cdef uint8_t banner_byte(Context *context, uint32_t column, uint8_t byte) noexcept nogil:
-    """What the octet at ``column`` of a 220 greeting line becomes, under the ruling's banner rule."""
+    """What the octet at ``column`` of a 220 greeting line becomes, under the policy's banner rule."""
     cdef uint8_t rule = context.policy.banner
     if column < 3:
         return byte
@@ -136,7 +136,7 @@ cdef inline bint too_long(Context *context, uint32_t length) noexcept nogil:
 
 
 cdef void begin_keyword(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Chooses the fate of the keyword line whose text begins at ``octets``."""
+    """Chooses the mask mode of the keyword line whose text begins at ``data``."""
     cdef uint32_t end = 0, stop
     # A CR alone ends no line.
     while end < length and data[end] != LF and not (

@@ -13,13 +13,11 @@ from nfmailguard.cext.policy.numbers cimport (
     REPLY_AMBIGUOUS, REPLY_UNSOLICITED, TLS_STARTED, UNTOLD, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_RCPT, VERB_RSET,
 )
 from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_reserve, record_text, ring_push
-from nfmailguard.cext.smtp.dialogue cimport (
-    PHASE_ARGUMENT, PHASE_SASL, PHASE_START, begin_message, free_line, is_untold, leads_on,
-)
+from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_START, begin_message, free_line
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE, INPUT_SASL, Grammar
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport (
-    answer_all, answer_oldest, begins_anew, ends_message, expected_verb, keeps_reply, slots,
+    answer_all, answer_oldest, begins_anew, expected_verb, is_untold, ring_of, ring_size,
 )
 
 cdef enum:
@@ -42,12 +40,31 @@ cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint
     ring_push(context.ring)
 
 
+cdef inline bint ends_message(const Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Whether a reply to it is the word on a message.
+    return verb == context.grammar.verb_end_of_data or (verb == VERB_BDAT and dialogue.last_chunk)
+
+
+cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
+    # Of a mail there may be thousands of recipients, and chunks.
+    return code // 100 == 2 and (verb == VERB_RCPT or verb == VERB_BDAT) or (verb == VERB_DATA and code == 354)
+
+
+cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Whether the reply to it, the oldest outstanding command, is recorded: as it was, or as the word on a message.
+    if not context.grammar.recorded[verb] or not is_untold(dialogue):
+        return context.grammar.recorded[verb]
+    if ends_message(context, dialogue, verb):
+        return True
+    context.omitted[0] += 1
+    return False
+
+
 cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     # Watching only: the reply tells which command the server answers, so skip to that one.
-    cdef uint32_t i, size
-    cdef uint8_t *ring = slots(dialogue, &size)
+    cdef uint32_t i, size = ring_size(dialogue)
     for i in range(dialogue.count):
-        if context.grammar.continues[ring[(dialogue.first + i) % size] & ~UNTOLD] == dialogue.code:
+        if context.grammar.continues[ring_of(dialogue)[(dialogue.first + i) % size] & ~UNTOLD] == dialogue.code:
             while i:
                 if keeps_reply(context, dialogue, expected_verb(dialogue)):
                     record_reply(context, expected_verb(dialogue), 0, NULL, 0, offset, False)  # there will be none

@@ -20,15 +20,15 @@ cdef enum Kind:                        # findings that are counted together for 
     KINDS = 6
 
 cdef struct LineRules:                    # how odd octets are taken
-    bint blank_lf                      # a LF becomes a space
-    bint blank_nul                     # behind a verb a NUL, likewise
-    bint blank_cr                      # what stands behind a CR becomes a LF
-    uint32_t whole                     # octets of a verb, or a line, that may be read at once
-    uint32_t left[KINDS]               # how many more of a kind would not be told, as far as it is known
-    uint32_t counted                   # of all kinds
-    uint64_t found                     # bits of those that are to be in Session.found, and are not
-    uint64_t bit[KINDS]                # of each kind; 0 where nothing is made of it
-    uint32_t count[KINDS]              # of them, those that are yet to be counted in the tally
+    bint blank_lf              # a LF becomes a space
+    bint blank_nul             # behind a verb a NUL, likewise
+    bint blank_cr              # what stands behind a CR becomes a LF
+    uint32_t whole             # octets of a verb, or a line, that may be read at once
+    uint32_t left[KINDS]       # how many more of a kind would not be told, as far as it is known
+    uint32_t counted           # of all kinds
+    uint64_t found             # bits of those that are to be in Session.found, and are not
+    uint64_t bit[KINDS]        # of each kind; 0 where nothing is made of it
+    uint32_t count[KINDS]      # of them, those that are yet to be counted in the tally
 
 # Counts in the tally what has been found; before anything else may look there, or at Session.found.
 cdef inline void settle_counts(Context *context, LineRules *rules) noexcept nogil:
@@ -52,8 +52,8 @@ cdef inline void found(LineRules *rules, Kind kind, uint32_t number) noexcept no
 
 # Makes all of them `octet`.
 cdef void fill(Context *context, uint8_t *data, uint32_t length, uint8_t byte) noexcept nogil
-# As the ruling has it; for a whole segment.
+# As the policy has it; for a whole segment.
 cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil
-# Reads octets[at:], as far as that is what they are, of a line that has begun; how many. Behind a CR there are none.
+# Reads data[at:], as far as that is what they are, of a line that has begun; how many. Behind a CR there are none.
 cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t at,
                        uint32_t length, uint64_t offset) noexcept nogil

@@ -1,4 +1,4 @@
-# Damage done upstream: recognised in every mode, undone where the ruling says so.
+# Damage done upstream: recognised in every mode, undone where the policy says so.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context

@@ -26,7 +26,7 @@ cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t le
 
 cdef inline bint verb_possible(Context *context, Dialogue *dialogue, const uint8_t *data,
                                uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `octets`; one that begins with a dot may end there.
+    # Whether an allowed verb begins with `data`; one that begins with a dot may end there.
     cdef uint8_t i
     if length == 1 and data[0] == c".":
         return dialogue.body_as_commands

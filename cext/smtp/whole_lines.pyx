@@ -15,13 +15,13 @@ from nfmailguard.cext.policy.numbers cimport (
     FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET, VERB_UNKNOWN,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
-from nfmailguard.cext.record cimport RECORD_COMMAND, Record, record_reserve, ring_push
+from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport put
 from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_SAID
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport add_reply, begins_anew, expect_reply, has_room
-from nfmailguard.cext.smtp.redact cimport note_words, shown_of_words
+from nfmailguard.cext.smtp.redact cimport command_record, note_words, shown_of_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
     KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, untold,
@@ -216,20 +216,9 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
 
 cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *data, uint32_t verb, uint32_t end,
                uint64_t offset) noexcept nogil:
-    cdef Record *record
-    if context.untold:
-        context.omitted[0] += 1
-        return
-    record = record_reserve(context.ring, RECORD_COMMAND, context.identity, context.now)
+    cdef Record *record = command_record(context, number, offset, denied)
     if record == NULL:
         return
-    record.to_server = 1
-    record.state = context.session.state
-    record.verb = number
-    record.a = offset
-    record.b = denied
-    record.c = context.session.found
-    context.session.found = 0
     if end == 4 and verb == 4 and number != context.grammar.verb_dot and number != VERB_UNKNOWN:
         record.before_length = 4                   # as nearly all that are a verb and nothing else
         memcpy(record.text, data, 4)
@@ -248,7 +237,7 @@ cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noex
 
 
 cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexcept nogil:
-    """A denied verb's octets become what the ruling says."""
+    """A denied verb's octets become what the policy says."""
     cdef const char *noop = b"NOOP"
     cdef uint32_t i
     if context.policy.unknown == FORM_NOOP and line.verb >= 4:

@@ -8,9 +8,9 @@ from nfmailguard.cext.wire.packet cimport Packet, QueuedPacket, nm_seq_diff
 
 # Octets that went ahead of a gap: the receiver may have them, and cannot read them yet.
 cdef struct OutOfOrder:
-    OutOfOrder *next                # by sequence number; two of them share no octet
+    OutOfOrder *next           # by sequence number; two of them share no octet
     PageBuffer data
-    uint32_t seq               # of the first one in `octets`
+    uint32_t seq               # of the first one in `data`
 
 # A packet that waits in the queue for its turn, with its octets behind the struct.
 cdef struct Held:
@@ -42,20 +42,20 @@ cdef struct Backlog:
     Edit *edits
     Edit *last_edit
     OutOfOrder *buffered
-    OutOfOrder *farthest            # the last of them
+    OutOfOrder *farthest       # the last of them
     Held *held
     uint32_t buffered_count
     uint32_t edit_count
     uint32_t held_count
 
 cdef struct Stream:
-    PageBuffer unacked                 # emitted and not acknowledged: [last_ack, next_seq)
+    PageBuffer unacked         # emitted and not acknowledged: [last_ack, next_seq)
     Backlog *backlog
-    uint64_t bytes            # decided since the beginning
+    uint64_t bytes             # decided since the beginning
     uint32_t next_seq          # the first octet that is not decided
     uint32_t last_ack          # the first octet that is not acknowledged
     uint32_t fin_seq           # where the stream ends, when fin
-    uint32_t max_window            # the widest window its receiver has announced
+    uint32_t max_window        # the widest window its receiver has announced
     uint32_t window_end        # the first octet the receiver has not made room for
     uint8_t known              # its SYN was seen: next_seq - octets - 1 is its initial sequence number
     uint8_t fin
@@ -79,7 +79,7 @@ cdef uint32_t stream_overwrite_with_buffered(Stream *stream, uint32_t seq, uint8
                                              bint write) noexcept nogil
 # Remembers a segment that goes ahead, as far as it is new; -1 when memory runs out.
 cdef int stream_buffer(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *data, uint32_t length) noexcept nogil
-# Forgets the first `length` octets of the first Ahead.
+# Forgets the first `length` octets of the first OutOfOrder.
 cdef void stream_consume(Stream *stream, Pool *pool, uint32_t length) noexcept nogil
 # Copies a packet into the list of held ones; NULL when memory runs out.
 cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil

@@ -21,7 +21,7 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
                       Operations *out) noexcept nogil
 
 # Whether the segment's receiver may drop it unread for what its header says: the reason, a DropReason, or 0.
-# Where the ruling applies, options that were not agreed become NOPs.
+# Where the policy applies, options that were not agreed become NOPs.
 cdef inline uint8_t refused(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     if packet.payload == packet.tcp + 20 and not packet.extended:
         return 0                                   # a bare header
