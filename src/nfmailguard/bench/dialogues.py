@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from nfmailguard.queues.checksums import internet_checksum
+
 __all__ = ["Packet", "Side", "captures", "octets", "prose", "rounds", "write_pcap"]
 
 #: The octets from the IP header on, and whether they go to the server.
@@ -48,15 +50,6 @@ def prose(size: int) -> bytes:
     return text.removesuffix(b"\r") + b"\r\n"
 
 
-def _sum(octets: bytes) -> int:
-    if len(octets) % 2:
-        octets += b"\0"
-    total: int = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
 class Side:
     """A connection of a client, from either side; keeps count of both sides' numbers."""
 
@@ -71,10 +64,10 @@ class Side:
         seq, ack = self._seq[to_server], self._seq[not to_server] if flags & ACK else 0
         tcp = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 65535, 0, 0) + payload
         pseudo = struct.pack("!IIHH", source, destination, 6, len(tcp))
-        tcp = tcp[:16] + struct.pack("!H", _sum(pseudo + tcp)) + tcp[18:]
+        tcp = tcp[:16] + struct.pack("!H", internet_checksum(pseudo + tcp)) + tcp[18:]
         ip = struct.pack("!BBHHHBBHII", 0x45, 0, 20 + len(tcp), 0, 0x4000, 64, 6, 0, source, destination)
         self._seq[to_server] += len(payload) + bool(flags & (SYN | FIN))
-        return ip[:10] + struct.pack("!H", _sum(ip)) + ip[12:] + tcp, to_server
+        return ip[:10] + struct.pack("!H", internet_checksum(ip)) + ip[12:] + tcp, to_server
 
     def opening(self) -> list[Packet]:
         """The handshake."""

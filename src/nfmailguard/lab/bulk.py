@@ -9,18 +9,11 @@ import socket
 import struct
 
 from nfmailguard.lab.rawtcp import Ends
+from nfmailguard.queues.checksums import internet_checksum
 
-__all__ = ["checksum", "segment"]
+__all__ = ["segment"]
 
 IPV6_DESTINATION = 60
-
-
-def checksum(octets: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    words = octets + b"\0" * (len(octets) & 1)
-    total: int = sum(struct.unpack(f"!{len(words) // 2}H", words))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def segment(
@@ -46,11 +39,11 @@ def segment(
     tcp = struct.pack("!HHIIBBHHH", ends.port, ends.destination_port, *numbers) + options + payload
     kind = socket.AF_INET if ends.family == 4 else socket.AF_INET6
     addresses = socket.inet_pton(kind, ends.source) + socket.inet_pton(kind, ends.destination)
-    total = checksum(addresses + struct.pack("!II", socket.IPPROTO_TCP, len(tcp)) + tcp)
+    total = internet_checksum(addresses + struct.pack("!II", socket.IPPROTO_TCP, len(tcp)) + tcp)
     tcp = tcp[:16] + struct.pack("!H", total) + tcp[18:]
     if ends.family == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), tag, 0x4000, ttl, socket.IPPROTO_TCP, 0) + addresses
-        return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + tcp
+        return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + tcp
     following, between = socket.IPPROTO_TCP, b""
     if destination_options:
         following = IPV6_DESTINATION

@@ -22,7 +22,7 @@ __all__ = ["lines", "opened", "plain_head"]
 _LONGEST = 1 << 16
 _LOOKED_AT = 8192
 _PACKED: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
-_WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXTS = ("MESSAGE", "log", "message", "msg")
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
@@ -46,10 +46,8 @@ def plain_head(file: io.BufferedReader) -> bytes:
 
 def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
     """Each line's number and its text; of an object of JSON the text of its message."""
-    source: BinaryIO = file
-    head = plain_head(file)
-    if head[:2] in _WIDE:
-        source = _recoded(file)
+    wide = plain_head(file)[:2] in _WIDE
+    source: BinaryIO = io.BufferedReader(_Recoder(file)) if wide else file
     number, begins = 1, True
     while True:
         try:
@@ -64,12 +62,9 @@ def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
         number += begins
 
 
-def _recoded(file: io.BufferedReader) -> BinaryIO:
-    """UTF-16, as PowerShell writes it, as UTF-8."""
-    return io.BufferedReader(_Recoder(file))
-
-
 class _Recoder(io.RawIOBase):
+    """UTF-16, as PowerShell writes it, as UTF-8."""
+
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-16")("replace")

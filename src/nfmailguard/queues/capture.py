@@ -40,6 +40,16 @@ _LOOK, _ROOM = 1 << 26, 1 << 28  # octets between two looks at the disk, and oct
 _MICROSECONDS = frozenset({b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"})
 
 
+def _begun(source: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
+    """What ``source`` gives, where that begins as a capture; ValueError where it does not."""
+    piece = source.read1(1 << 16)  # read1: what comes before damage is given, not lost with the error
+    if piece and not any(piece[: len(known)] == known[: len(piece)] for known in _KNOWN):
+        raise ValueError("it begins as neither pcap nor pcapng")
+    while piece:
+        yield piece
+        piece = source.read1(1 << 16)
+
+
 class CaptureFile:
     """Replays ``in_path`` through ``engine``, which ``accept_all`` leaves out (for measuring).
 
@@ -119,13 +129,15 @@ class CaptureFile:
         try:
             with Path(self.in_path).open("rb") as file:
                 self._input_stat = os.fstat(file.fileno())
-                plain: IO[bytes] = file if stat.S_ISREG(self._input_stat.st_mode) else self._spool(file)
+                plain: IO[bytes] = (
+                    file if stat.S_ISREG(self._input_stat.st_mode) else self._spool(_begun(file), "unpack")
+                )
                 if os.pread(plain.fileno(), 2, 0) == _GZIP:
                     with gzip.open(plain) as packed:
-                        plain = self._spool(packed)
+                        plain = self._spool(_begun(packed), "unpack")
                 if not self._checksums:
                     plain.seek(0)
-                    plain = self._spool_of(corrected(plain))
+                    plain = self._spool(corrected(plain), "copy")
                 fd = os.dup(plain.fileno())
                 plain.close()
             os.lseek(fd, 0, os.SEEK_SET)
@@ -135,21 +147,18 @@ class CaptureFile:
         except ValueError as error:
             raise CaptureError(f"{self.in_path}: no capture that can be read: {self._cut or error}") from error
 
-    def _spool(self, source: BufferedReader | gzip.GzipFile) -> IO[bytes]:
-        """What ``source`` gives, in a file without a name, as far as it can be read."""
+    def _spool(self, pieces: Iterator[bytes], what: str) -> IO[bytes]:
+        """The pieces in a file without a name, as far as they can be read; ``what``: is done with the capture."""
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            # read1: what comes before the damage is given, not lost with the error.
-            size = look = 0  # octets, and those from which on the disk is looked at again
-            while octets := source.read1(1 << 16):
-                if not size and not any(octets[: len(known)] == known[: len(octets)] for known in _KNOWN):
-                    raise ValueError("it begins as neither pcap nor pcapng")
+            size = look = 0  # bytes, and those from which on the disk is looked at again
+            for piece in pieces:
                 if size >= look:
                     look = size + _LOOK
                     if shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
-                        raise OSError(errno.ENOSPC, f"no room to unpack it in {tempfile.gettempdir()} (TMPDIR)")
-                spool.write(octets)
-                size += len(octets)
+                        raise OSError(errno.ENOSPC, f"no room to {what} it in {tempfile.gettempdir()} (TMPDIR)")
+                spool.write(piece)
+                size += len(piece)
         except (ValueError, OSError) as error:
             if not isinstance(error, gzip.BadGzipFile):
                 spool.close()
@@ -157,22 +166,6 @@ class CaptureFile:
             self._cut = f"the compressed data is damaged ({error})"
         except (EOFError, zlib.error) as error:
             self._cut = f"the compressed data is damaged ({error})"
-        spool.flush()
-        spool.seek(0)
-        return spool
-
-    @staticmethod
-    def _spool_of(parts: Iterator[bytes]) -> IO[bytes]:
-        spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-        size = look = 0
-        for part in parts:
-            if size >= look:
-                look = size + _LOOK
-                if shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
-                    spool.close()
-                    raise OSError(errno.ENOSPC, f"no room to copy it in {tempfile.gettempdir()} (TMPDIR)")
-            spool.write(part)
-            size += len(part)
         spool.flush()
         spool.seek(0)
         return spool

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 
-__all__ = ["corrected"]
+__all__ = ["corrected", "internet_checksum"]
 
 _CLASSIC = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">", b"\xa1\xb2\x3c\x4d": ">"}
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 3, 6
@@ -122,8 +122,8 @@ def _network(frame: bytes, link: int) -> int | None:
     return None
 
 
-def _sum(octets: bytes | bytearray, start: int = 0) -> int:
-    """The internet checksum (RFC 1071)."""
+def internet_checksum(octets: bytes | bytearray, start: int = 0) -> int:
+    """RFC 1071, of ``octets`` and a sum of other words."""
     if len(octets) % 2:
         octets = bytes(octets) + b"\0"
     total: int = start + sum(struct.unpack(f">{len(octets) // 2}H", octets))
@@ -138,7 +138,7 @@ def _ipv4(frame: bytearray, at: int) -> None:
         return
     length = int.from_bytes(frame[at + 2 : at + 4]) or len(frame) - at  # 0: segmentation offload
     frame[at + 10 : at + 12] = b"\0\0"
-    frame[at + 10 : at + 12] = _sum(frame[at : at + header]).to_bytes(2)
+    frame[at + 10 : at + 12] = internet_checksum(frame[at : at + header]).to_bytes(2)
     fragment = int.from_bytes(frame[at + 6 : at + 8]) & 0x3FFF
     if frame[at + 9] == _TCP and not fragment:
         _tcp(frame, at + header, at + length, bytes(frame[at + 12 : at + 20]))
@@ -158,4 +158,4 @@ def _tcp(frame: bytearray, at: int, end: int, addresses: bytes) -> None:
         return
     frame[at + 16 : at + 18] = b"\0\0"
     pseudo = sum(struct.unpack(f">{len(addresses) // 2}H", addresses)) + _TCP + (end - at)
-    frame[at + 16 : at + 18] = _sum(frame[at:end], pseudo).to_bytes(2)
+    frame[at + 16 : at + 18] = internet_checksum(frame[at:end], pseudo).to_bytes(2)
