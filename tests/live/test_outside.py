@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
 from nfmailguard.policy.load import profile_names
 from tests.live.test_mail import is_real_root, letter
+from tests.support.listening import serving
 
 pytestmark = pytest.mark.live
 
@@ -62,28 +62,17 @@ def sendmail(topology: Topology, refusal: str = '500 Command unrecognized: "{}"'
     with topology.enter(SERVER):
         listener = socket.create_server((topology.address(SERVER), 25))
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as lines, suppress(ConnectionError):
-                connection.sendall(b"220 mail.example.com ESMTP Sendmail 8.9.3/8.9.3; Tue, 19 Mar 2002 11:15:23\r\n")
-                for line in lines:
-                    reply = answer(line.decode("latin-1").rstrip("\r\n"), refusal=refusal)
-                    connection.sendall(reply.encode("latin-1") + b"\r\n")
-                    if reply.startswith("221"):
-                        break
+    def talk(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines, suppress(ConnectionError):
+            connection.sendall(b"220 mail.example.com ESMTP Sendmail 8.9.3/8.9.3; Tue, 19 Mar 2002 11:15:23\r\n")
+            for line in lines:
+                reply = answer(line.decode("latin-1").rstrip("\r\n"), refusal=refusal)
+                connection.sendall(reply.encode("latin-1") + b"\r\n")
+                if reply.startswith("221"):
+                    break
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
+    with serving(listener, talk):
         yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
 
 
 def enforcing(topology: Topology, directory: Path, profile: str, *settings: str) -> Gateway:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,6 +26,7 @@ from nfmailguard.engine import Engine
 from nfmailguard.errors import BenchError
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
+from tests.support.listening import serving
 from tests.support.wire import FIN, SYN, parse
 
 without_asan = pytest.mark.skipif(
@@ -167,22 +167,9 @@ def test_flows_are_counted_as_large_as_the_core_says() -> None:
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def run() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    serve(connection.fileno())
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
+    listener = socket.create_server(("127.0.0.1", 0))
+    with serving(listener, lambda connection: serve(connection.fileno())):
         yield listener.getsockname()
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
 
 
 def test_mail_of_our_own_load_arrives_and_round_trips_are_counted(server: tuple[str, int]) -> None:

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from nfmailguard.errors import ConfigError
 from nfmailguard.plain import block, json_safe, octets, printable
 from tests.support.captures import RAW as RAW_IP
 from tests.support.captures import Conversation, framed, pcap
+from tests.support.listening import serving
 
 SOURCES = Path(__file__).parents[2] / "src" / "nfmailguard"
 #: A title for the window, colours, the 8-bit CSI, DEL, BS, CR, reversed and invisible text, line ends of
@@ -233,47 +233,33 @@ def test_counters(named: Path, options: list[str]) -> None:
 
 @contextmanager
 def hostile_server(greeting: bytes, reply: bytes) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, connection.makefile("rb") as lines:
-                    connection.sendall(greeting)
-                    for line in lines:
-                        if line.upper().startswith(b"QUIT"):
-                            break
-                        connection.sendall(reply)
+    def talk(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            connection.sendall(greeting)
+            for line in lines:
+                if line.upper().startswith(b"QUIT"):
+                    break
+                connection.sendall(reply)
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+    with serving(socket.create_server(("127.0.0.1", 0)), talk) as port:
+        yield port
 
 
 @contextmanager
 def server_of(replies: dict[bytes, bytes], asked: set[bytes]) -> Iterator[int]:
     """Answers each verb with a reply of its own; the verbs that came."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, connection.makefile("rb") as lines:
-                    connection.sendall(b"220 ****2******0***\r\n")
-                    for line in lines:
-                        verb = line.split()[0].upper()
-                        asked.add(verb)
-                        connection.sendall(replies.get(verb, b"250 ok\r\n"))
+    def talk(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            connection.sendall(b"220 ****2******0***\r\n")
+            for line in lines:
+                verb = line.split()[0].upper()
+                asked.add(verb)
+                connection.sendall(replies.get(verb, b"250 ok\r\n"))
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+    with serving(socket.create_server(("127.0.0.1", 0)), talk) as port:
+        yield port
 
 
 ODD = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from nfmailguard.probe import verdict
 from nfmailguard.probe.compare import Glance, Vantage, of_result
 from nfmailguard.probe.letter import letter
 from nfmailguard.probe.talk import NONSENSE
+from tests.support.listening import serving
 
 Replies = Mapping[str, str]
 
@@ -27,25 +27,18 @@ Replies = Mapping[str, str]
 def server(replies: Replies, family: socket.AddressFamily = socket.AF_INET, port: int = 0) -> Iterator[int]:
     """Answers each verb; "" is the greeting, "*" what it does not know, ``{}`` the verb."""
     where = "127.0.0.1" if family == socket.AF_INET else "::1"
-    with socket.create_server((where, port), family=family) as listener:
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, connection.makefile("rb") as lines:
-                    connection.sendall(said(replies[""]))
-                    for line in lines:
-                        verb = line.split()[0].decode().upper() if line.split() else ""
-                        connection.sendall(said(replies.get(verb, replies["*"]).replace("{}", verb.lower())))
-                        if verb == "QUIT":
-                            break
+    def talk(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            connection.sendall(said(replies[""]))
+            for line in lines:
+                verb = line.split()[0].decode().upper() if line.split() else ""
+                connection.sendall(said(replies.get(verb, replies["*"]).replace("{}", verb.lower())))
+                if verb == "QUIT":
+                    break
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+    with serving(socket.create_server((where, port), family=family), talk) as at:
+        yield at
 
 
 def said(text: str) -> bytes:
