@@ -29,7 +29,7 @@ cdef struct Counters:
     uint64_t emitted
     uint64_t expired           # calls of core_expire
     uint64_t sleeps            # times the loop waited for a packet
-    uint64_t offloadable       # packets whose connection was offloaded
+    uint64_t settled           # packets whose connection was offloaded
     uint64_t enobufs           # the socket buffer ran over: packets were lost
     uint64_t receive_errors
     uint64_t send_retries

@@ -403,7 +403,7 @@ cdef class QueueLoop:
         if kind == OP_ACCEPT:
             self.count.accepted += 1
             if operation.offloadable and self.offload_mark:
-                self.count.offloadable += 1
+                self.count.settled += 1
                 mark = self.mark | self.offload_mark
             self.answer(operation.id, NF_ACCEPT, NULL, 0, &mark if mark else NULL)
         elif kind == OP_REPLACE:

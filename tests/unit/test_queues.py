@@ -8,6 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from nfmailguard.cext.drivers.capture import CaptureLoop
+from nfmailguard.cext.drivers.nfqueue_loop import QueueLoop
+from nfmailguard.engine import Engine
+from nfmailguard.policy.load import load_profile
+from nfmailguard.policy.model import FlowRule, Mode
 from nfmailguard.queues import QueueDriver, kernel
 from nfmailguard.queues.kernel import KernelQueue, QueueState, explain
 from nfmailguard.queues.netfilterqueue import PackageQueue, ip_length
@@ -152,3 +157,29 @@ def test_what_is_due_expires_at_its_own_time() -> None:
     queue = PackageQueue(Clocked(), 5)  # type: ignore[arg-type]
     queue._expire(10)
     assert expired == [5, 7]
+
+
+def test_the_names_of_counters_stay() -> None:
+    """They are fields of C structs, and what operators read in `stats` events."""
+    loop = QueueLoop(
+        None, 0, length=1, copy_range=1, gso=False, fail_open=False, batch=1, busy_poll=0, offload_mark=0,
+        connection_mark=0, most_buffer=0, sender=None, writer=None,
+    )  # fmt: skip
+    shared = {"packets", "bytes", "truncated", "accepted", "replaced", "dropped", "emitted", "expired", "held"}
+    assert set(loop.counters()) == shared | {
+        *("batches", "gso_packets", "unreadable", "sleeps", "settled", "enobufs", "receive_errors", "send_retries"),
+        *("verdict_errors", "emit_errors"),
+    }
+    assert set(CaptureLoop(None).counters()) == shared | {
+        *("not_ip", "checksum_partial", "clock_back", "written", "internal_errors"),
+    }
+    engine = Engine([FlowRule(Mode.ENFORCE, load_profile("pix63"))])
+    assert {name for name in engine.counters() if "." not in name and not name.startswith("records_")} == {
+        *("packets", "accepted", "replaced", "dropped", "emitted", "held", "held_now", "held_expired", "not_tcp"),
+        *("not_inspected", "fragments", "malformed", "truncated", "bad_checksum", "odd_flags", "options_blanked"),
+        *("out_of_order", "beyond_window", "retransmissions", "windows_narrowed", "syns_asked", "flows_opened"),
+        *("flows_midstream", "flows_evicted", "flows_evicted_ended", "flows_evicted_embryonic"),
+        *("flows_evicted_unconfirmed", "flows_evicted_greeted", "flows_refused", "flows_refused_share"),
+        *("flows_passed", "flows_dropped", "flows_reset", "flows_stalled", "findings_repeated", "internal_errors"),
+        *("flows_now", "flows_opened_now", "memory_now", "table_octets"),
+    }
