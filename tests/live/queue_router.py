@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ class Router:
         self.run(self.gateway, lambda: self._links({"veth-c": (self.client, 1), "veth-s": (self.server, 2)}))
         self.run(self.client, lambda: configure("eth0", 1, 2, self.mtu, route=True))
         self.run(self.server, lambda: configure("eth0", 2, 2, self.mtu, route=True))
+        for namespace in (self.client, self.gateway, self.server):
+            self.run(namespace, wait_for_carriers)
 
     def close(self) -> None:
         for namespace in (self.client, self.gateway, self.server):
@@ -73,8 +76,11 @@ class Router:
         for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             Path(f"/proc/sys/net/{switch}").write_text("1")
         with IPRoute() as ip:
-            for name, (namespace, _) in peers.items():
-                ip.link("add", ifname=name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": namespace})
+            for name, (namespace, net) in peers.items():
+                # The kernel tells of a carrier at once only where the two ends have different indexes;
+                # else up to a second later, and until then neighbour discovery is lost.
+                peer = {"ifname": "eth0", "net_ns_fd": namespace}
+                ip.link("add", ifname=name, index=100 + net, kind="veth", peer=peer)
         for name, (_, net) in peers.items():
             configure(name, net, 1, self.mtu)
 
@@ -178,6 +184,16 @@ def configure(name: str, net: int, host: int, mtu: int, *, route: bool = False) 
         if route:
             ip.route("add", dst="default", gateway=f"10.99.{net}.1")
             ip.route("add", dst="::/0", gateway=f"fd99:{net}::1", family=10)
+
+
+def wait_for_carriers() -> None:
+    """Until every link has its carrier: packets sent before that are lost."""
+    deadline = time.monotonic() + 30
+    with IPRoute() as ip:
+        while any(link["index"] != 1 and link.get("operstate") != "UP" for link in ip.get_links()):
+            if time.monotonic() > deadline:
+                raise TimeoutError("a link has no carrier after 30 seconds")
+            time.sleep(0.01)
 
 
 def equal(data: bytes) -> dict[str, object]:

@@ -123,7 +123,7 @@ class LossyTopology(Topology):
         for end, side in ((left, "left"), (right, "right")):
             with self.enter(end.host), IPRoute() as ip:
                 peer = {"ifname": side, "net_ns_fd": self.namespace(between)}
-                ip.link("add", ifname=end.interface, kind="veth", peer=peer)
+                ip.link("add", ifname=end.interface, index=100 + number, kind="veth", peer=peer)
                 offload(end.interface, tx=False, tso=False, gro=True)
             self._wait_and_merge(end)
             with self.enter(between), IPRoute() as ip:

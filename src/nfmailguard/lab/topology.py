@@ -117,10 +117,10 @@ class Topology:
             self._wait_for_carrier(host)
 
     def _wait_for_carrier(self, host: str) -> None:
-        # The kernel announces a carrier up to a second late; before that, neighbour discovery is lost.
+        # Packets sent before the carrier are lost, also those of neighbour discovery.
         from pyroute2 import IPRoute
 
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 30
         with self.enter(host), IPRoute() as ip:
             while any(link.get("operstate") != "UP" for link in ip.get_links() if link.get("ifname") != "lo"):
                 if time.monotonic() > deadline:
@@ -129,11 +129,12 @@ class Topology:
 
     def _link(self, number: int, left: Address, right: Address) -> None:
         # Lossy links are known by their number. A veth pair is born inside its first host, and one end is handed over.
+        # Where the two ends have the same index the kernel tells of their carrier up to a second late.
         from pyroute2 import IPRoute
 
         with self.enter(left.host), IPRoute() as ip:
             peer = {"ifname": right.interface, "net_ns_fd": self.namespace(right.host)}
-            ip.link("add", ifname=left.interface, kind="veth", peer=peer)
+            ip.link("add", ifname=left.interface, index=100 + number, kind="veth", peer=peer)
 
     def _configure(self, host: str) -> None:
         from pyroute2 import IPRoute
