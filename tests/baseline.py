@@ -38,7 +38,7 @@ from nfmailguard.config import load
 from nfmailguard.engine import Engine
 from nfmailguard.errors import ConfigError
 from nfmailguard.events.eve import EveWriter
-from nfmailguard.policy.cisco import read as read_cisco
+from nfmailguard.policy.cisco.read import read as read_cisco
 from nfmailguard.policy.load import profile_names
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from nfmailguard.replay import replay

@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from nfmailguard.errors import ConfigError
-from nfmailguard.policy.cisco import read
-from nfmailguard.policy.cisco_write import write
+from nfmailguard.policy.cisco.read import read
+from nfmailguard.policy.cisco.write import write
 from nfmailguard.policy.dump import render
 from nfmailguard.policy.load import override
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nfmailguard.policy.cisco_write import write as written
+from nfmailguard.policy.cisco.write import write as written
 from nfmailguard.policy.load import load_profile, profile_names, profile_text
 from tests.fuzz import configuration
 from tests.fuzz.build import ROOT

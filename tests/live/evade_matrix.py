@@ -75,13 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         rows = kept[run.title()] = json.loads(done.stdout)
         counts = Counter(row["outcome"] for row in rows)
-        honest = sum(row["honest"] == "ok" for row in rows)
+        control_mail = sum(row["control_mail"] == "ok" for row in rows)
         told = [counts[outcome] for outcome in OUTCOMES]
-        sys.stdout.write(ROW.format(run.title(), len(rows), *told, honest, f"{time.monotonic() - begun:.0f}"))
+        sys.stdout.write(ROW.format(run.title(), len(rows), *told, control_mail, f"{time.monotonic() - begun:.0f}"))
         for row in rows:
-            if row["outcome"] in ("GOT PAST", "not tried") or row["honest"] != "ok":
+            if row["outcome"] in ("GOT PAST", "not tried") or row["control_mail"] != "ok":
                 bad += 1
-                why = row["faults"][0] if row["faults"] else row["honest"]
+                why = row["faults"][0] if row["faults"] else row["control_mail"]
                 sys.stdout.write(f"    {row['outcome']}: {row['name']}: {why}\n")
         sys.stdout.flush()
     if chosen.json:

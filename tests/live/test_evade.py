@@ -67,7 +67,7 @@ def held(row: dict[str, Any]) -> None:
         pytest.skip(row["faults"][0])
     assert row["faults"] == []
     assert row["outcome"] not in ("GOT PAST", "not tried")
-    assert row["honest"] == "ok"
+    assert row["control_mail"] == "ok"
 
 
 @pytest.mark.parametrize("name", [one.name for one in evade.chosen(evade.Choice())])
@@ -93,7 +93,7 @@ def test_what_a_watching_gateway_lets_through_is_seen(name: str) -> None:
     row = run.rows[name]
     assert row["outcome"] == "GOT PAST"
     assert row["faults"]
-    assert row["honest"] == "ok"
+    assert row["control_mail"] == "ok"
     assert run.code == 1
 
 
@@ -121,7 +121,7 @@ def test_a_real_server_s_own_log_shows_what_it_read(server: str) -> None:
     rows = ran("--mode", "monitor", "--server", server, *only(REAL)).rows
     for name in REAL:
         assert rows[name]["outcome"] == "GOT PAST"
-        assert rows[name]["honest"] == "ok"
+        assert rows[name]["control_mail"] == "ok"
     assert rows["verb-plain"]["dialogues"][0][-1][0] == "TURN root"
     answers = [answer for dialogue in rows["again-executed"]["dialogues"] for _, answer in dialogue]
     assert any(answer.startswith("250-") for answer in answers), "EHLO was not carried out"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
+from tests.stream.invariant_checker import InvariantChecker, Violation
 from tests.stream.network import FAIR, SECOND, Action, Network
 from tests.stream.packets import (
     ACK,
@@ -44,9 +44,9 @@ EVIL = {
 class Adversary(Network):
     """A network that forges."""
 
-    def __init__(self, below: Below, books: Books, ends: tuple[Endpoint, Endpoint]) -> None:
-        super().__init__(below, books, ends)
-        self.wedged = not books.apply  # what only follows stops no RST
+    def __init__(self, below: Below, checker: InvariantChecker, ends: tuple[Endpoint, Endpoint]) -> None:
+        super().__init__(below, checker, ends)
+        self.wedged = not checker.apply  # what only follows stops no RST
 
     def table(self) -> list[Action]:
         return [action for action, weight in (*FAIR, *FOUL) for _ in range(weight)]
@@ -74,7 +74,7 @@ class Adversary(Network):
         if start >= 0:
             self.contradicted = self.wedged = True
             text = self.forged(to_server, start, size)
-            if not to_server and start + size > self.books.believed.sides[to_server].next:
+            if not to_server and start + size > self.checker.reassembly.sides[to_server].next:
                 # Who speaks first in the server's name has spoken for it: nobody can know that it does not read on.
                 text = text.replace(b"354", b"454").replace(b"220", b"250")
             self.send(to_server, start, text)
@@ -105,8 +105,8 @@ class Adversary(Network):
     def mangle(self) -> None:
         """Cut on the way to us, a fragment, or lengths that do not add up."""
         to_server = self.side()
-        end, track = self.ends[to_server], self.books.tracks[to_server]
-        place = self.books.believed.sides[to_server].next
+        end, track = self.ends[to_server], self.checker.tracks[to_server]
+        place = self.checker.reassembly.sides[to_server].next
         text = self.forged(to_server, place, 20)
         packet = track.build(end.seq(place), end.ack(), ACK | PSH, text)
         kind = self.below(4)
@@ -123,7 +123,7 @@ class Adversary(Network):
         else:
             packet = packet[:6] + b"\x2c" + packet[7:]
         seen = Segment(0, 0, 0, 0, text)
-        self.books.give(to_server, packet, place, believable=False, seen=seen, length=length)
+        self.checker.give(to_server, packet, place, believable=False, seen=seen, length=length)
         self.carry()
 
     # Headers.
@@ -164,8 +164,8 @@ class Adversary(Network):
             return
         self.wedged = True
         ahead = (1, 2, 40, 2**20, 2**31 - 2**20)[self.below(5)]
-        self.books.lied |= ahead == 1  # a FIN may have left that its receiver has not got
-        place = self.books.believed.sides[not to_server].next + ahead
+        self.checker.lied |= ahead == 1  # a FIN may have left that its receiver has not got
+        place = self.checker.reassembly.sides[not to_server].next + ahead
         self.send(to_server, self.ends[to_server].sent, flags=ACK, ack=self.ends[to_server].peer_base + place)
 
     def finish_early(self) -> None:
@@ -174,8 +174,8 @@ class Adversary(Network):
         start, size = self.span(to_server)
         start = max(0, start)
         self.wedged = True
-        self.contradicted |= not self.books.apply  # octets behind a FIN pass there, and no receiver takes them
-        self.judged &= self.books.holds or not self.books.apply
+        self.contradicted |= not self.checker.apply  # octets behind a FIN pass there, and no receiver takes them
+        self.judged &= self.checker.holds or not self.checker.apply
         text = bytes(self.ends[to_server].said[start : start + size]) if self.below(2) else b""
         self.send(to_server, start, text, flags=FIN | ACK)
 
@@ -183,7 +183,7 @@ class Adversary(Network):
         """What no TCP sends; some take its octets all the same."""
         to_server = self.side()
         flags = (0, PSH, FIN, URG, SYN | FIN, SYN | RST | ACK, SYN | FIN | ACK)[self.below(7)]
-        place = self.books.believed.sides[to_server].next
+        place = self.checker.reassembly.sides[to_server].next
         self.send(to_server, place, self.forged(to_server, place, 12), flags=flags, believable=False)
 
     def urge(self) -> None:
@@ -200,7 +200,7 @@ class Adversary(Network):
         flags = (SYN if to_server else SYN | ACK) if self.below(6) < 5 else (SYN | ACK if to_server else SYN)
         start = (-1, -1, -2, 5, 100000)[self.below(5)]
         text = b"EHLO x\r\n"[: self.below(3) * 4]
-        self.renewed |= self.books.ended and flags == SYN
+        self.renewed |= self.checker.ended and flags == SYN
         self.send(to_server, start, text, flags=flags, believable=False, options=self.offers[to_server])
 
     def blind_reset(self) -> None:
@@ -223,23 +223,23 @@ class Adversary(Network):
 
     def lost_reset(self, to_server: bool) -> None:
         """A RST that would end the connection, did it not die behind the gateway."""
-        end, track = self.ends[to_server], self.books.tracks[to_server]
-        place = self.books.believed.sides[to_server].next
-        self.books.give(to_server, track.build(end.seq(place), 0, RST), place, believable=False)
-        self.books.out.clear()
+        end, track = self.ends[to_server], self.checker.tracks[to_server]
+        place = self.checker.reassembly.sides[to_server].next
+        self.checker.give(to_server, track.build(end.seq(place), 0, RST), place, believable=False)
+        self.checker.out.clear()
 
     def begin_again(self) -> None:
         """Makes the gateway take the connection for closed, and begins another over it, speaking for both ends."""
         if self.below(3) < 2:
             return
-        self.wedged = self.contradicted = self.books.lied = True
+        self.wedged = self.contradicted = self.checker.lied = True
         kind = self.below(3)
         if kind == 0:
             self.lost_reset(True)
         elif kind == 1:
-            self.books.expire(3601 * SECOND)
+            self.checker.expire(3601 * SECOND)
             self.carry()
-        client, place = self.ends[True], self.books.believed.sides[True].next
+        client, place = self.ends[True], self.checker.reassembly.sides[True].next
         fair, self.fair = self.fair, True
         back = self.ends[False].seq(self.ends[True].have)
         at = place
@@ -256,28 +256,28 @@ class Adversary(Network):
 
     def speak_for_server(self, text: bytes, seq: int, ack: int, flags: int) -> None:
         """The server's address, from the client's side; of what the gateway lets through nothing reaches an end."""
-        packet = self.books.tracks[False].build(seq % 2**32, ack, flags, text)
-        left = self.books.give(False, packet, 0, believable=False, interface=1)
-        self.books.out.clear()
-        if self.books.apply and left and not self.books.passed:
+        packet = self.checker.tracks[False].build(seq % 2**32, ack, flags, text)
+        left = self.checker.give(False, packet, 0, believable=False, interface=1)
+        self.checker.out.clear()
+        if self.checker.apply and left and not self.checker.passed:
             raise Violation(2, f"the client speaks for the server: {text!r}, flags {flags:#x}")
 
     def sneak_in(self) -> None:
         """A packet with the other side's address, from this side."""
         to_server = self.side()
         end = self.ends[to_server]
-        place = self.books.believed.sides[to_server].next
+        place = self.checker.reassembly.sides[to_server].next
         text = (self.forged(to_server, place, 1 + self.below(40)), b"354 go\r\n", b"")[self.below(3)]
         self.contradicted = True
         left = self.send(
             to_server,
             place,
             text,
-            ack=end.peer_base + self.books.believed.sides[not to_server].next,
+            ack=end.peer_base + self.checker.reassembly.sides[not to_server].next,
             interface=2 if to_server else 1,
-            believable=not self.books.apply,
+            believable=not self.checker.apply,
         )
-        if self.books.apply and not self.books.over and left:
+        if self.checker.apply and not self.checker.over and left:
             raise Violation(2, "a packet from the wrong side passes")
 
     # The rest.
@@ -292,7 +292,7 @@ class Adversary(Network):
         """Longer than a flow is remembered."""
         if self.below(4) == 3:
             self.wedged = True
-            self.books.expire(3601 * SECOND)
+            self.checker.expire(3601 * SECOND)
             self.carry()
 
 

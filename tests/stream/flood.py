@@ -23,7 +23,7 @@ from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from tests.exhaustive.search import COOKIES, FRESH, harness
-from tests.stream.books import ACCEPT, DROP, EMIT, Violation
+from tests.stream.invariant_checker import ACCEPT, DROP, EMIT, Violation
 from tests.stream.packets import ACK, PSH, RST, SYN, Track, options_of
 from tests.stream.peers import Below
 from tests.stream.ports import NEW, OLD, OPTIONS, SECOND, timestamps

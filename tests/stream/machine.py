@@ -1,7 +1,7 @@
 """One run of the machine: a dialogue, delivered by an adversary, and what has to hold at its end.
 
 Promises: every run ends, and leaves nothing behind. Where what was decided cannot be
-known, or not be equal, it says so (``judge``): with conflicting copies monitor lets both
+known, or not be equal, it says so (``check``): with conflicting copies monitor lets both
 pass, and nobody can know which one the receiver took, so that invariants 1, 3 and 5 to 8
 remain; and octets that an end has acknowledged without having them (``lied``) are blanked
 when they are sent again, so that of invariant 2 its strongest form remains: no denied verb.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from nfmailguard.policy.model import EhloMask, Mode
 from tests.stream.adversary import Adversary
-from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
-from tests.stream.judge import Judge
+from tests.stream.invariant_checker import InvariantChecker, Violation
 from tests.stream.network import Network
+from tests.stream.oracle import Oracle
 from tests.stream.packets import ACK, FIN, STAMP, SYN, TIMESTAMPS, Track
 from tests.stream.peers import HIDDEN, KNOWN, TEXT, Below, DisagreementError
 from tests.stream.setting import NAMES, POLICIES, TOTALS, Setting, engine_for, forget_engines
@@ -41,12 +41,14 @@ class Run:
         self.tracks = Track(family, False), Track(family, True)
         self.apply = setting.mode is not Mode.MONITOR
         bases = (isns[0] + 1) % 2**32, (isns[1] + 1) % 2**32
-        self.books = Books(self.engine, self.tracks, bases, apply=self.apply, memory=setting.memory, now=clock[0])
+        self.checker = InvariantChecker(
+            self.engine, self.tracks, bases, apply=self.apply, memory=setting.memory, now=clock[0]
+        )
         size = (65535, 65535, 65535, 300, 40)[below(5)]
         ends = Endpoint(isns[0], isns[1], 65535), Endpoint(isns[1], isns[0], 65535)
         ends[below(2)].size = size
-        self.network = (Adversary if hostile else Network)(below, self.books, ends)
-        self.books.holds = setting.mode is Mode.ENFORCE
+        self.network = (Adversary if hostile else Network)(below, self.checker, ends)
+        self.checker.holds = setting.mode is Mode.ENFORCE
         if setting.mode is Mode.RESTORE:
             self.network.server.others.clear()  # what servers read otherwise is told, and left
         self.network.options = TIMESTAMPS if below(4) == 3 else b""
@@ -62,12 +64,12 @@ class Run:
         except BaseException:  # hypothesis has enough of this one
             forget_engines()
             raise
-        clock[0] = self.books.now + 1
+        clock[0] = self.checker.now + 1
         TOTALS.runs += 1
 
     def fail(self, violation: Violation) -> None:
         forget_engines()
-        violation.add_note(f"policy {self.name}\n{self.books.story()}")
+        violation.add_note(f"policy {self.name}\n{self.checker.story()}")
         if violation.invariant == 4:
             TOTALS.reference_differs += 1
         if violation.invariant == 2:
@@ -76,7 +78,7 @@ class Run:
 
     def play(self) -> None:
         network = self.network
-        before = self.books.given
+        before = self.checker.given
         try:
             self.handshake()
             turns = (0, 1, 3, 4, 5, 5, 6, 10)[self.below(8)]
@@ -89,15 +91,15 @@ class Run:
             self.understood()
             self.close()
         finally:
-            TOTALS.deliveries += self.books.given - before
+            TOTALS.deliveries += self.checker.given - before
         self.end()
-        TOTALS.ended += self.books.ended
+        TOTALS.ended += self.checker.ended
         TOTALS.messages += sum(1 for (mode, _), _, _ in network.server.events if mode == TEXT)
         records = []
         while more := self.engine.drain():
             records += more
         if network.judged and (self.apply or not network.contradicted):
-            Judge(self.name, self.setting, self.books).judge(records, honest=type(network) is Network)
+            Oracle(self.name, self.setting, self.checker).check(records, honest=type(network) is Network)
 
     def scale(self, shifts: tuple[int | None, ...]) -> None:
         """Window scales the SYNs offer: the server's, the client's; one alone means none (RFC 7323 2.2)."""
@@ -137,7 +139,7 @@ class Run:
 
     def repair(self) -> None:
         """Honest ends on an honest network, until all is said or nothing goes on any more."""
-        network, books = self.network, self.books
+        network, checker = self.network, self.checker
         stalled = 0
         while stalled < 5:
             before = self.progress()
@@ -157,7 +159,7 @@ class Run:
                 return
             stalled = 0 if self.progress() != before else stalled + 1
             if stalled == 2:
-                books.expire(200 * 10**9)  # longer than anything waits
+                checker.expire(200 * 10**9)  # longer than anything waits
 
     def progress(self) -> tuple[int, ...]:
         ends = self.network.ends
@@ -166,7 +168,7 @@ class Run:
     def settled(self) -> bool:
         if all(end.dead for end in self.network.ends):
             return True
-        return all(end.una == len(end.said) for end in self.network.ends) and not self.books.open
+        return all(end.una == len(end.said) for end in self.network.ends) and not self.checker.open
 
     def understood(self) -> None:
         """Invariant 2 at its strongest: no server's reading of what it got has a denied verb in it."""
@@ -188,11 +190,11 @@ class Run:
             raise Violation(2, f"{behind} has not read all of the lines that others have")
 
     def close(self) -> None:
-        network, books = self.network, self.books
-        if not self.settled() and not network.wedged and not books.ended and not books.over and not self.waits():
+        network, checker = self.network, self.checker
+        if not self.settled() and not network.wedged and not checker.ended and not checker.over and not self.waits():
             raise Violation(2, "honest ends on an honest network do not go on")
-        reset = books.last["flows_reset"] > books.first["flows_reset"]
-        if books.ended and self.apply and reset and not network.renewed:
+        reset = checker.last["flows_reset"] > checker.first["flows_reset"]
+        if checker.ended and self.apply and reset and not network.renewed:
             for to_server in (True, False):
                 if not network.ends[to_server].dead:
                     raise Violation(
@@ -211,12 +213,12 @@ class Run:
 
     def end(self) -> None:
         """Nothing is left behind (invariants 1, 6)."""
-        books = self.books
-        books.finish()
-        if books.open:
-            raise Violation(1, f"{len(books.open)} packets never get a verdict")
-        books.expire(1)
-        counters = books.last
+        checker = self.checker
+        checker.finish()
+        if checker.open:
+            raise Violation(1, f"{len(checker.open)} packets never get a verdict")
+        checker.expire(1)
+        counters = checker.last
         left = {name: counters[name] for name in ("memory_now", "held_now", "flows_now") if counters[name]}
         if left:
             raise Violation(6, f"left behind: {left}")

@@ -2,15 +2,15 @@
 
 Promises: it loses, delays, repeats, cuts and reorders, and never makes an octet up.
 Every choice is made by ``below``, where 0 is the ordinary one: a run whose choices
-shrink becomes an ordinary one. Does not know what is right; books and machine do.
+shrink becomes an ordinary one. Does not know what is right; checker and machine do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.stream.books import Books, Violation
 from tests.stream.endpoint import Endpoint
+from tests.stream.invariant_checker import InvariantChecker, Violation
 from tests.stream.packets import ACK, PSH, RST, SYN, Segment
 from tests.stream.peers import Below, Client, Server
 
@@ -21,12 +21,12 @@ CHECKSUM_PARTIAL, GSO = 1, 2
 class Network:
     """Both ends, what talks over them, and the gateway between; ``ends[to_server]`` sends that way."""
 
-    def __init__(self, below: Below, books: Books, ends: tuple[Endpoint, Endpoint]) -> None:
+    def __init__(self, below: Below, checker: InvariantChecker, ends: tuple[Endpoint, Endpoint]) -> None:
         self.below = below
-        self.books = books
+        self.checker = checker
         self.ends = ends
         self.client = Client(below)
-        self.server = Server(below, every_reading=books.apply)
+        self.server = Server(below, every_reading=checker.apply)
         self.fair = True  # nothing is lost behind the gateway
         self.bag: list[tuple[bool, Segment]] = []
         self.history: list[tuple[bool, bytes, int]] = []
@@ -63,7 +63,7 @@ class Network:
     ) -> bool:
         """One packet, through the gateway and on; whether it left."""
         end = self.ends[to_server]
-        packet = self.books.tracks[to_server].build(
+        packet = self.checker.tracks[to_server].build(
             end.seq(start),
             end.ack() if ack is None else ack % 2**32,
             flags,
@@ -76,14 +76,14 @@ class Network:
         end.sent = max(end.sent, min(start + len(payload), len(end.said)))
         if believable and not flags & (SYN | RST):
             self.history.append((to_server, packet, start))
-        left = self.books.give(to_server, packet, start, believable=believable, interface=interface, flags=queued)
+        left = self.checker.give(to_server, packet, start, believable=believable, interface=interface, flags=queued)
         self.carry()
         return left
 
     def carry(self) -> None:
         """What has left the gateway: on to its receiver, into the bag, or gone."""
-        while self.books.out:
-            out, self.books.out = self.books.out, []
+        while self.checker.out:
+            out, self.checker.out = self.checker.out, []
             for to_server, segment in out:
                 fate = 0 if self.fair else self.below(10)
                 if fate < 6 or fate == 9:
@@ -110,13 +110,13 @@ class Network:
 
     def compare(self, to_server: bool, before: int) -> None:
         """Invariant 2: both receivers have the same, and it is what left the gateway in order."""
-        if not self.books.apply or self.books.over or self.books.lied:
+        if not self.checker.apply or self.checker.over or self.checker.lied:
             return
         end = self.ends[not to_server]
         first, last = end.first.stream[before:], end.last.stream[before:]
         if first != last:
             raise Violation(2, f"from {before} on one receiver has {bytes(first)!r}, another {bytes(last)!r}")
-        if first != self.books.left[to_server][before : end.have]:
+        if first != self.checker.left[to_server][before : end.have]:
             raise Violation(2, f"from {before} on a receiver has {bytes(first)!r}, which was not decided")
 
     # What happens next.
@@ -168,7 +168,7 @@ class Network:
     def span(self, to_server: bool) -> tuple[int, int]:
         """Somewhere about where things happen: (start, size)."""
         end = self.ends[to_server]
-        marks = (self.books.believed.sides[to_server].next, end.una, end.sent, len(end.said), 0)
+        marks = (self.checker.reassembly.sides[to_server].next, end.una, end.sent, len(end.said), 0)
         start = marks[self.below(5)] + (0, 1, 2, 5, 17, 40, -1, -2, -3, -9)[self.below(10)]
         return start, (1, 2, 3, 4, 6, 9, 14, 30, 60)[self.below(9)]
 
@@ -184,7 +184,7 @@ class Network:
         """A packet of long ago, to the octet."""
         if self.history:
             to_server, packet, start = self.history[-1 - self.below(min(40, len(self.history)))]
-            self.books.give(to_server, packet, start)
+            self.checker.give(to_server, packet, start)
             self.carry()
 
     def acknowledge(self) -> None:
@@ -213,7 +213,7 @@ class Network:
 
     def pass_time(self) -> None:
         seconds = (0.2, 1.0, 31.0)[self.below(3)]
-        self.books.expire(int(seconds * SECOND))
+        self.checker.expire(int(seconds * SECOND))
         self.carry()
 
     def resize(self) -> None:

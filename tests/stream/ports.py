@@ -22,7 +22,7 @@ from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from tests.exhaustive.search import COOKIES, NEAR, harness
-from tests.stream.books import ACCEPT, DROP, EMIT, Violation
+from tests.stream.invariant_checker import ACCEPT, DROP, EMIT, Violation
 from tests.stream.packets import ACK, FIN, PSH, RST, SYN, Segment, Track, options_of
 from tests.stream.peers import Below
 

@@ -21,7 +21,7 @@ from nfmailguard.policy.model import (
     RestoreScope,
     UnknownCommand,
 )
-from tests.stream.books import FLOWS
+from tests.stream.invariant_checker import FLOWS
 
 MEMORY = 1 << 20
 

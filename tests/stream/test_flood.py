@@ -17,8 +17,8 @@ from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Limits, Mode
 from tests.stream import flood
-from tests.stream.books import Violation
 from tests.stream.flood import FLOWS, MEMORY, Flood
+from tests.stream.invariant_checker import Violation
 
 DEEP = settings.default.max_examples > 100
 RUNS = 2_000 if DEEP else 60

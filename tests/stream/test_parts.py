@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stream.believed import Believed, Turn
-from tests.stream.books import ACCEPT, DROP, EMIT, REPLACE, Books, Violation
 from tests.stream.endpoint import Endpoint
+from tests.stream.invariant_checker import ACCEPT, DROP, EMIT, REPLACE, InvariantChecker, Violation
 from tests.stream.packets import ACK, ADDRESSES, PSH, RST, TIMESTAMPS, Segment, Track
 from tests.stream.peers import DisagreementError, Server, understood
+from tests.stream.reassembly_model import ReassemblyModel, Turn
 from tests.stream.receiver import Receiver
 from tests.support.wire import End, build, parse
 
@@ -83,14 +83,14 @@ def test_verbs_are_understood_in_every_way() -> None:
 
 
 def test_what_has_gone_ahead_stands_and_what_is_held_waits_for_its_release() -> None:
-    believed = Believed(apply=True)
-    believed.given(True, 1, 4, b"EF", {1: b"EF"}, ended=False)  # ahead
-    believed.given(True, 2, 2, b"cd", {}, ended=False)  # held
-    believed.given(True, 3, 0, b"abXXee", {3: b"abXXEF", 2: b"XX"}, ended=False)
-    assert believed.turns == [Turn(True, b"abXXEF")]
-    believed.given(True, 4, 8, b"ij", {}, ended=False)
-    believed.given(True, 5, 6, b"gh", {5: b"gh", 4: b"ij"}, ended=False)
-    assert believed.turns[1:] == [Turn(True, b"gh"), Turn(True, b"ij")]
+    reassembly = ReassemblyModel(apply=True)
+    reassembly.given(True, 1, 4, b"EF", {1: b"EF"}, ended=False)  # ahead
+    reassembly.given(True, 2, 2, b"cd", {}, ended=False)  # held
+    reassembly.given(True, 3, 0, b"abXXee", {3: b"abXXEF", 2: b"XX"}, ended=False)
+    assert reassembly.turns == [Turn(True, b"abXXEF")]
+    reassembly.given(True, 4, 8, b"ij", {}, ended=False)
+    reassembly.given(True, 5, 6, b"gh", {5: b"gh", 4: b"ij"}, ended=False)
+    assert reassembly.turns[1:] == [Turn(True, b"gh"), Turn(True, b"ij")]
 
 
 class Lying:
@@ -132,21 +132,21 @@ CASES = [
 
 
 @pytest.mark.parametrize(("invariant", "apply", "operations", "counted"), CASES)
-def test_the_books_see_a_violation(
+def test_the_checker_sees_a_violation(
     invariant: int, apply: bool, operations: list[tuple[int, int, bytes | None, bool]], counted: dict[str, int]
 ) -> None:
     engine = Lying(operations, **counted)
-    books = Books(engine, TRACKS, (1, 1), apply=apply, memory=1000, now=1)  # type: ignore[arg-type]
+    checker = InvariantChecker(engine, TRACKS, (1, 1), apply=apply, memory=1000, now=1)  # type: ignore[arg-type]
     with pytest.raises(Violation) as raised:
-        books.give(True, PACKET, 0)
+        checker.give(True, PACKET, 0)
     assert raised.value.invariant == invariant
 
 
-def test_the_books_see_two_copies_that_differ() -> None:
+def test_the_checker_sees_two_copies_that_differ() -> None:
     engine = Lying([(ACCEPT, 1, None, False)])
-    books = Books(engine, TRACKS, (1, 1), apply=True, memory=1000, now=1)  # type: ignore[arg-type]
-    books.give(True, PACKET, 0)
+    checker = InvariantChecker(engine, TRACKS, (1, 1), apply=True, memory=1000, now=1)  # type: ignore[arg-type]
+    checker.give(True, PACKET, 0)
     engine.operations = [(ACCEPT, 2, None, False)]
     engine.counted = {"packets": 2, "accepted": 2}
     with pytest.raises(Violation, match="octet 0 left as"):
-        books.give(True, TRACKS[True].build(1, 1, ACK, b"EHLO\r\n"), 0)
+        checker.give(True, TRACKS[True].build(1, 1, ACK, b"EHLO\r\n"), 0)

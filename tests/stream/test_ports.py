@@ -18,7 +18,7 @@ from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Mode
 from tests.exhaustive.search import CLOCK, COOKIES, FRESH, NEAR, harness
 from tests.stream import ports
-from tests.stream.books import Violation
+from tests.stream.invariant_checker import Violation
 from tests.stream.packets import AUTHENTICATION, MD5, ODD_OPTIONS, TIMESTAMPS, Track, options_of
 from tests.stream.ports import ISN, PORT_TOTALS, PROFILES, SECOND, Ports
 

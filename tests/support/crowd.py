@@ -19,8 +19,8 @@ from pyroute2 import IPRoute
 from nfmailguard.errors import LabError
 from nfmailguard.lab.clients import Client
 from nfmailguard.lab.servers import Gateway, MailServer, Process
+from nfmailguard.lab.testbed import HOP
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
-from nfmailguard.lab.trial import HOP
 
 __all__ = ["Crowd", "Honest", "staged"]
 

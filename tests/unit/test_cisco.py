@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.errors import ConfigError
-from nfmailguard.policy.cisco import Import, read
-from nfmailguard.policy.cisco_text import Status
+from nfmailguard.policy.cisco.read import Import, read
+from nfmailguard.policy.cisco.text import Status
 from nfmailguard.policy.load import load_profile, override
 from nfmailguard.policy.model import Action, BannerRule, EhloMask, Policy
 from tests.support.cisco import ASA, DEFAULT_MAP, PIX, esmtp_map, nonsense

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.cli import cli
-from nfmailguard.policy.cisco import Import, read, read_all
-from nfmailguard.policy.cisco_text import Status
+from nfmailguard.policy.cisco.read import Import, read, read_all
+from nfmailguard.policy.cisco.text import Status
 from nfmailguard.policy.load import load_profile
 from tests.support.cisco import ASA, DEFAULT_MAP
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.policy import dump
-from nfmailguard.policy.cisco import read
-from nfmailguard.policy.cisco_text import Status
-from nfmailguard.policy.cisco_write import write
+from nfmailguard.policy.cisco.read import read
+from nfmailguard.policy.cisco.text import Status
+from nfmailguard.policy.cisco.write import write
 from nfmailguard.policy.load import load_profile, override, profile_names
 from nfmailguard.policy.model import Action, Policy
 from tests.support.cisco import esmtp_map

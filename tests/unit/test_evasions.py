@@ -13,11 +13,11 @@ from rich.console import Console
 
 from nfmailguard import cli
 from nfmailguard.errors import ConfigError
-from nfmailguard.lab import evade, judge, trial
+from nfmailguard.lab import evade, oracle, testbed
 from nfmailguard.lab.bulk import segment
 from nfmailguard.lab.evasions import TECHNIQUES
 from nfmailguard.lab.evasions.identity import lines
-from nfmailguard.lab.permissive import Conversation, Personality
+from nfmailguard.lab.lenient_server import Conversation, Personality
 from nfmailguard.lab.rawtcp import ACK, PSH, RST, SYN, URG, Ends, RawTcp, Seen, build, parse
 from nfmailguard.lab.readers import Reader
 from nfmailguard.lab.topology import Topology
@@ -246,15 +246,15 @@ def test_a_server_s_log_is_read_as_it_grows(kind: str, cut: int, tmp_path: Path)
     assert one.lines == [b"EHLO x", b"TURN root"]
     assert one.answers == [b"250-server.example.com\r\n250 CHUNKING\r\n", b"500 no\r\n"]
     assert one.sent.startswith(b"220 ")
-    assert all("as the server cut its lines" in fault for fault in judge.faults([one], [b"TURN"]))
-    assert judge.faults([one], [b"TURN"])
+    assert all("as the server cut its lines" in fault for fault in oracle.faults([one], [b"TURN"]))
+    assert oracle.faults([one], [b"TURN"])
     [other] = reader.conversations("10.25.1.2")
-    assert not list(judge.faults([other], [b"EXPN"]))
+    assert not list(oracle.faults([other], [b"EXPN"]))
 
 
 def outcome(client: RawTcp, left: list[Seen], received: bytes = b"", *, held: bool = False) -> str:
     conversation = Conversation((ENDS[4].source, ENDS[4].port), Personality(), bytearray(received))
-    return trial.outcome_of([client], [conversation], left, held=held)
+    return testbed.outcome_of([client], [conversation], left, held=held)
 
 
 def test_the_outcome_is_what_left_the_gateway() -> None:
@@ -262,21 +262,21 @@ def test_the_outcome_is_what_left_the_gateway() -> None:
     client.put(b"EXPN root\r\n", flags=PSH | ACK | URG)
     wire: Any = client.link
     sent = wire.packets[-1]
-    assert outcome(client, [sent]) == trial.NO_EFFECT
-    assert outcome(client, [sent._replace(payload=b"XXXX root\r\n")]) == trial.MASKED
-    assert outcome(client, [sent._replace(flags=PSH | ACK)]) == trial.MASKED
-    assert outcome(client, [], b"XXXX") == trial.MASKED
-    assert outcome(client, [], b"EXPN") == trial.DROPPED
-    assert outcome(client, []) == trial.DROPPED
-    assert outcome(client, [], held=True) == trial.HELD
-    assert outcome(client, [Seen(0, ENDS[4], 5, 0, RST | ACK, 0, b"")]) == trial.RESET
+    assert outcome(client, [sent]) == testbed.NO_EFFECT
+    assert outcome(client, [sent._replace(payload=b"XXXX root\r\n")]) == testbed.MASKED
+    assert outcome(client, [sent._replace(flags=PSH | ACK)]) == testbed.MASKED
+    assert outcome(client, [], b"XXXX") == testbed.MASKED
+    assert outcome(client, [], b"EXPN") == testbed.DROPPED
+    assert outcome(client, []) == testbed.DROPPED
+    assert outcome(client, [], held=True) == testbed.HELD
+    assert outcome(client, [Seen(0, ENDS[4], 5, 0, RST | ACK, 0, b"")]) == testbed.RESET
 
 
 def test_a_reset_of_the_attacker_s_own_is_none_of_the_gateway_s() -> None:
     client = connection()
     client.stray(flags=RST | ACK)
     wire: Any = client.link
-    assert outcome(client, [wire.packets[-1]]) == trial.NO_EFFECT
+    assert outcome(client, [wire.packets[-1]]) == testbed.NO_EFFECT
 
 
 def test_the_second_of_two_copies_may_be_the_one_that_arrived() -> None:
@@ -284,26 +284,26 @@ def test_the_second_of_two_copies_may_be_the_one_that_arrived() -> None:
     client.put(b"NOOP", 0)
     client.put(b"EXPN", 0)
     wire: Any = client.link
-    assert outcome(client, wire.packets[-1:], b"EXPN") == trial.DROPPED
-    assert outcome(client, wire.packets[-2:], b"NOXN") == trial.MASKED
+    assert outcome(client, wire.packets[-1:], b"EXPN") == testbed.DROPPED
+    assert outcome(client, wire.packets[-2:], b"NOXN") == testbed.MASKED
 
 
-def result(outcome: str = "masked", honest: str = "ok", **fields: Any) -> evade.Result:
+def result(outcome: str = "masked", control_mail: str = "ok", **fields: Any) -> evade.Result:
     given = {"name": "a", "kind": "order", "why": "b", "received": "NOOP", "faults": (), "findings": ("x.y",)}
-    return evade.Result(**{**given, **fields}, outcome=outcome, honest=honest)
+    return evade.Result(**{**given, **fields}, outcome=outcome, control_mail=control_mail)
 
 
 def test_one_that_got_past_or_one_lost_mail_is_exit_code_1() -> None:
     assert evade.exit_code([result(), result("dropped")]) == 0
-    assert evade.exit_code([result(), result(trial.GOT_PAST)]) == 1
-    assert evade.exit_code([result(), result(honest="other replies came")]) == 1
-    assert evade.exit_code([result(), result(trial.NOT_TRIED)]) == 3
-    assert evade.exit_code([result(trial.GOT_PAST), result(trial.NOT_TRIED)]) == 1
+    assert evade.exit_code([result(), result(testbed.GOT_PAST)]) == 1
+    assert evade.exit_code([result(), result(control_mail="other replies came")]) == 1
+    assert evade.exit_code([result(), result(testbed.NOT_TRIED)]) == 3
+    assert evade.exit_code([result(testbed.GOT_PAST), result(testbed.NOT_TRIED)]) == 1
 
 
 def test_the_table_shows_what_got_past() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
-    rows = [result(trial.GOT_PAST, faults=("EXPN readable",), received="A" * 100), result("reset", name="b")]
+    rows = [result(testbed.GOT_PAST, faults=("EXPN readable",), received="A" * 100), result("reset", name="b")]
     evade.show(console, evade.Choice(), rows)
     text = console.export_text()
     assert "GOT PAST" in text

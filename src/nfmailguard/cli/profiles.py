@@ -49,7 +49,7 @@ def profile_show(context: click.Context, name: str, as_json: bool, as_cisco: boo
         raise click.UsageError("--json or --cisco, not both")
     policy = load_profile(name)
     if as_cisco:
-        from nfmailguard.policy.cisco_write import write
+        from nfmailguard.policy.cisco.write import write
 
         written = write(policy)
         echo_text(written.text)

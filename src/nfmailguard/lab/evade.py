@@ -1,6 +1,6 @@
 """``lab evade``: the ways round an inline filter, live through a running gateway, as a table.
 
-Promises: the outcome is judged by what a real kernel delivered to a server (lab/judge.py);
+Promises: the outcome is judged by what a real kernel delivered to a server (lab/oracle.py);
 1 as exit code as soon as one technique got past or an honest mail suffered, 3 when one could
 not be tried. Does not know the techniques, nor how the gateway decides.
 """
@@ -30,8 +30,8 @@ from nfmailguard.lab.evasions.technique import Technique
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.readers import SERVERS
 from nfmailguard.lab.servers import Gateway
+from nfmailguard.lab.testbed import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, Testbed, Trial
 from nfmailguard.lab.topology import Topology
-from nfmailguard.lab.trial import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, NOT_TRIED, RESET, ProvingGround, Trial
 from nfmailguard.plain import json_safe
 from nfmailguard.policy.model import Policy
 from nfmailguard.reports.console import Console
@@ -95,7 +95,7 @@ class Result(NamedTuple):
     received: str
     faults: tuple[str, ...]
     findings: tuple[str, ...]
-    honest: str
+    control_mail: str
     #: Connection by connection: what the server read as a command, and what it answered.
     dialogues: tuple[tuple[tuple[str, str], ...], ...] = ()
     notes: tuple[str, ...] = ()
@@ -164,13 +164,11 @@ class Work:
                 results += self._play(topology, ground, group, scratch / group[0].name)
         return results
 
-    def _ground(self, topology: Topology, scratch: Path) -> ProvingGround:
+    def _ground(self, topology: Topology, scratch: Path) -> Testbed:
         choice = self.choice
-        return ProvingGround(topology, choice.family, choice.cookies, choice.server, scratch)
+        return Testbed(topology, choice.family, choice.cookies, choice.server, scratch)
 
-    def _play(
-        self, topology: Topology, ground: ProvingGround, group: list[Technique], directory: Path
-    ) -> Iterator[Result]:
+    def _play(self, topology: Topology, ground: Testbed, group: list[Technique], directory: Path) -> Iterator[Result]:
         options = [*self.choice.options(), *group[0].options]
         policy = _policy(options)
         attacks = [ground.attack(technique, policy) for technique in group]
@@ -217,7 +215,7 @@ def _result(trial: Trial, events: Iterable[dict[str, Any]]) -> Result:
         repr(trial.received)[2:-1],
         trial.faults,
         tuple(findings),
-        trial.honest,
+        trial.control_mail,
         tuple(tuple((_readable(line), _readable(answer)) for line, answer in one) for one in trial.dialogues),
         trial.notes,
     )
@@ -263,10 +261,10 @@ def table(results: Sequence[Result]) -> Table:
             received.append(f"\nread: {shown(line)}\nsaid: {shown(answer.removesuffix(CRLF))}", style="dim")
         if result.faults:
             received.append(f"\n{result.faults[0]}", style="red")
-        honest = Text(result.honest, style="green" if result.honest == "ok" else "bold red")
+        control_mail = Text(result.control_mail, style="green" if result.control_mail == "ok" else "bold red")
         # The greeting is masked in every connection; that says nothing here.
         findings = [finding for finding in result.findings if finding != "banner.masked"]
-        made.add_row(name, received, outcome, Text("\n".join(findings)), honest)
+        made.add_row(name, received, outcome, Text("\n".join(findings)), control_mail)
     return made
 
 
@@ -274,13 +272,15 @@ def closing_line(results: Sequence[Result]) -> str:
     """What it comes to."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}
     parts = [f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == GOT_PAST]
-    honest = sum(result.honest == "ok" for result in results)
-    return f"{len(results)} techniques: {', '.join(parts)}; honest mail beside them: {honest} of {len(results)} ok"
+    control_mail = sum(result.control_mail == "ok" for result in results)
+    return (
+        f"{len(results)} techniques: {', '.join(parts)}; honest mail beside them: {control_mail} of {len(results)} ok"
+    )
 
 
 def exit_code(results: Sequence[Result]) -> int:
     """0 nothing got past and no honest mail suffered, 1 otherwise, 3 when something could not be tried."""
-    if any(result.outcome == GOT_PAST or result.honest != "ok" for result in results):
+    if any(result.outcome == GOT_PAST or result.control_mail != "ok" for result in results):
         return 1
     return 3 if any(result.outcome == NOT_TRIED for result in results) else 0
 

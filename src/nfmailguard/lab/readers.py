@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from nfmailguard.errors import LabError
-from nfmailguard.lab.permissive import CHUNK, Conversation, Personality
+from nfmailguard.lab.lenient_server import CHUNK, Conversation, Personality
 from nfmailguard.lab.postfix import Postfix
 from nfmailguard.lab.topology import SERVER, Topology
 from nfmailguard.lab.unpacked import KINDS, Unpacked
@@ -30,7 +30,7 @@ PROMPT = 5.0
 
 
 class Server(Protocol):
-    """What lab/trial.py needs of a server."""
+    """What lab/testbed.py needs of a server."""
 
     @property
     def multipath(self) -> bool: ...

@@ -1,4 +1,4 @@
-"""A server that remembers every octet its kernel delivered: lab/permissive.py on real sockets.
+"""A server that remembers every octet its kernel delivered: lab/lenient_server.py on real sockets.
 
 Promises: runs as one thread of the calling process on a host of the lab, so that its record
 can be read while a connection is open; should it fail, the next question to it says so.
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from nfmailguard.errors import LabError
-from nfmailguard.lab.permissive import HOST, TEXT, Conversation, Personality, Session
+from nfmailguard.lab.lenient_server import HOST, TEXT, Conversation, Personality, Session
 from nfmailguard.lab.topology import SERVER, Topology
 
 __all__ = ["Recorder"]

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from nfmailguard.errors import ConfigError, NfmailguardError
 from nfmailguard.plain import printable
-from nfmailguard.policy import cisco, cisco_rules, dump
-from nfmailguard.policy.cisco import Import, Imported
-from nfmailguard.policy.cisco_text import Line, Status
+from nfmailguard.policy import dump
+from nfmailguard.policy.cisco import rules
+from nfmailguard.policy.cisco.read import Import, Imported, read_all
+from nfmailguard.policy.cisco.text import Line, Status
 from nfmailguard.policy.load import profile_text
 
 __all__ = ["MOST_OCTETS", "read", "refused", "toml"]
@@ -30,7 +31,7 @@ def read(files: Sequence[tuple[str, bytes]], context: str | None = None) -> Impo
         texts.append((where if len(files) > 1 else None, text))
     where = ", ".join(name for name, _ in files)
     try:
-        found = cisco.read_all(texts, context)
+        found = read_all(texts, context)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     if context is not None and context not in found.contexts[:1]:
@@ -115,8 +116,8 @@ def _rules(found: Import) -> str:
         "What holds for some interfaces, ports or hosts only. It belongs into the configuration (gateway.mode there is",
         "what all others get), without the first # of each line:",
         "",
-        *cisco_rules.text(found.rules).splitlines(),
+        *rules.text(found.rules).splitlines(),
     ]
     if found.rules_left_out:
-        lines.append(f"{found.rules_left_out} more are left out: a configuration has {cisco_rules.MOST_RULES}")
+        lines.append(f"{found.rules_left_out} more are left out: a configuration has {rules.MOST_RULES}")
     return "\n" + "".join(f"# {line}".rstrip() + "\n" for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nfmailguard.lab.evasions.beside import BESIDE
 from nfmailguard.lab.evasions.commands import COMMANDS
 from nfmailguard.lab.evasions.extensions import EXTENSIONS
 from nfmailguard.lab.evasions.handshake import HANDSHAKE
@@ -10,6 +9,7 @@ from nfmailguard.lab.evasions.headers import HEADERS
 from nfmailguard.lab.evasions.identity import IDENTITY
 from nfmailguard.lab.evasions.long_lines import LONG_LINES
 from nfmailguard.lab.evasions.multipath import MULTIPATH
+from nfmailguard.lab.evasions.off_path import OFF_PATH
 from nfmailguard.lab.evasions.order import ORDER
 from nfmailguard.lab.evasions.packets import PACKETS
 from nfmailguard.lab.evasions.replies import REPLIES
@@ -29,7 +29,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     *CONFUSION,
     *PACKETS,
     *MULTIPATH,
-    *BESIDE,
+    *OFF_PATH,
     *COMMANDS,
     *LONG_LINES,
     *EXTENSIONS,

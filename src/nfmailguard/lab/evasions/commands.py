@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, Attack, Table
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 
 __all__ = ["COMMANDS"]
 

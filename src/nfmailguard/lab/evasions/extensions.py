@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nfmailguard.lab.evasions.technique import EVIL, Attack, Table
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 from nfmailguard.lab.rawtcp import RawTcp
 
 __all__ = ["EXTENSIONS"]

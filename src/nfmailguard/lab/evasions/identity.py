@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nfmailguard.lab.evasions.technique import EVIL, LOST, Attack, NotTried, Table
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 from nfmailguard.lab.rawtcp import ACK, FIN, PSH, RST, SYN, RawTcp
 from nfmailguard.policy.model import BannerRule
 

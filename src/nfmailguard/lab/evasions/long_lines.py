@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from nfmailguard.lab.evasions.extensions import OPEN
 from nfmailguard.lab.evasions.technique import EVIL, Attack, Table
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 
 __all__ = ["LONG_LINES"]
 

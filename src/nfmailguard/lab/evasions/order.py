@@ -9,7 +9,7 @@ Protocol Semantics").
 from __future__ import annotations
 
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, Attack, Table
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 from nfmailguard.lab.rawtcp import ACK, FIN, PSH, RST, RawTcp
 
 __all__ = ["ORDER"]

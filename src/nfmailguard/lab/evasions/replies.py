@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from nfmailguard.lab.evasions.technique import Attack, Table
-from nfmailguard.lab.permissive import HOST, Personality
+from nfmailguard.lab.lenient_server import HOST, Personality
 from nfmailguard.lab.rawtcp import ACK, RawTcp
 from nfmailguard.policy.model import BannerRule
 

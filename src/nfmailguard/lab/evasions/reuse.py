@@ -12,7 +12,7 @@ from typing import Any
 
 from nfmailguard.lab.evasions.identity import MD5, lines, speak_again
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, PATIENCE, Attack, NotTried, Table
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 from nfmailguard.lab.rawtcp import ACK, FIN, PSH, RST, SYN, RawTcp
 
 __all__ = ["CONFUSION", "REUSE"]

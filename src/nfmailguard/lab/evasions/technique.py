@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nfmailguard.lab.bulk import segment
-from nfmailguard.lab.permissive import Personality
+from nfmailguard.lab.lenient_server import Personality
 from nfmailguard.lab.rawtcp import ACK, PSH, RST, SYN, Ends, Link, RawTcp, build
 from nfmailguard.policy.model import Policy
 

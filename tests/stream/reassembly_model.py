@@ -59,7 +59,7 @@ class Side:
         return octets
 
 
-class Believed:
+class ReassemblyModel:
     """``turns`` is the dialogue decided so far; ``ending`` what the call that ended the flow may have decided."""
 
     def __init__(self, *, apply: bool) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from nfmailguard.policy.cisco_lists import Entry, Lists
-from nfmailguard.policy.cisco_match import Fault
-from nfmailguard.policy.cisco_ports import EVERY, MAIL, parse_range
-from nfmailguard.policy.cisco_text import Ledger, Section, Statement
+from nfmailguard.policy.cisco.lists import Entry, Lists
+from nfmailguard.policy.cisco.match import Fault
+from nfmailguard.policy.cisco.ports import EVERY, MAIL, parse_range
+from nfmailguard.policy.cisco.text import ImportReport, Section, Statement
 
 __all__ = ["Inspection", "Traffic", "inspect_traffic"]
 
@@ -70,9 +70,9 @@ class _PolicyMap:
         return any(one.mail for one in self.classes.values())
 
 
-def inspect_traffic(sections: Sequence[Section], ledger: Ledger) -> Traffic:
+def inspect_traffic(sections: Sequence[Section], report: ImportReport) -> Traffic:
     """The inspections of mail that the lines leave, in order, each with its ports and where it is applied."""
-    reader = _Reader(ledger)
+    reader = _Reader(report)
     for section in sections:
         reader.section(section)
     return reader.result()
@@ -81,8 +81,8 @@ def inspect_traffic(sections: Sequence[Section], ledger: Ledger) -> Traffic:
 class _Reader:
     """Everything, by name, as the lines so far leave it."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, report: ImportReport) -> None:
+        self.report = report
         self.lists = Lists()
         self.classes: dict[str, list[Section]] = {}
         self.policies: dict[str, _PolicyMap] = {}
@@ -125,14 +125,14 @@ class _Reader:
             before = self.services.pop(interface)
             if before.words[1] in self.policies and self.policies[before.words[1]].inspects_mail:
                 self.traffic.off = header
-                self.ledger.honoured(header, "off")
-                self.ledger.honoured(before, f"taken back by {header.place}")
+                self.report.honoured(header, "off")
+                self.report.honoured(before, f"taken back by {header.place}")
 
     def _clear(self, header: Statement, what: tuple[str, ...]) -> None:
         if what in (("service-policy",), ("all",)) and self.services:
             self.services.clear()
             self.traffic.off = header
-            self.ledger.honoured(header, "off")
+            self.report.honoured(header, "off")
         if what in (("policy-map",), ("all",)):
             for known in self.policies.values():
                 self._remove(known, header)
@@ -146,8 +146,8 @@ class _Reader:
 
     def _switch_off(self, one: _Class, header: Statement) -> None:
         for before in one.mail.values():
-            self.ledger.honoured(before, f"taken back by {header.place}")
-            self.ledger.honoured(header, f"off: {before.place} is taken back")
+            self.report.honoured(before, f"taken back by {header.place}")
+            self.report.honoured(header, f"off: {before.place} is taken back")
             self.traffic.off = one.off = header
         one.mail.clear()
 
@@ -173,19 +173,19 @@ class _Reader:
         mail = "".join(protocol) in _MAIL_PROTOCOLS
         if one is None:
             if mail:
-                self.ledger.error(statement, "stands in no class; write class NAME above it")
+                self.report.error(statement, "stands in no class; write class NAME above it")
         elif not mail:
             one.others = one.others or not off
         elif off:
             before = one.mail.pop(protocol[0], None)
             one.off = self.traffic.off = statement
-            self.ledger.honoured(statement, f"mail of class {one.selector.words[-1]} is not inspected")
+            self.report.honoured(statement, f"mail of class {one.selector.words[-1]} is not inspected")
             if before is not None:
-                self.ledger.honoured(before, f"taken back by {statement.place}")
+                self.report.honoured(before, f"taken back by {statement.place}")
         else:
             before = one.mail.get(protocol[0])
             if before is not None and before is not statement:
-                self.ledger.honoured(before, f"{statement.place} takes its place")
+                self.report.honoured(before, f"{statement.place} takes its place")
             one.mail[protocol[0]], one.off = statement, None
 
     # What is left.
@@ -210,7 +210,7 @@ class _Reader:
             if interface is None or not whole:
                 continue
             if other is None:
-                self.ledger.not_honoured(service, "its policy-map is not in this text: mail may be an exception there")
+                self.report.not_honoured(service, "its policy-map is not in this text: mail may be an exception there")
             elif other.inspects and not other.inspects_mail:
                 self._exception(interface, service, other)
         return self.traffic
@@ -218,50 +218,50 @@ class _Reader:
     def _exception(self, interface: str, service: Statement, known: _PolicyMap) -> None:
         # "Interface service policies take precedence over the global service policy for a given feature" (S-MPF).
         why = f"on interface {interface} mail is not inspected: a [[rule]] says so"
-        self.ledger.not_honoured(service, why)
+        self.report.not_honoured(service, why)
         for one in known.classes.values():
             if one.off is not None:
-                self.ledger.not_honoured(one.off, why)
+                self.report.not_honoured(one.off, why)
         self.traffic.exceptions.append((interface, service))
 
     def _left(
         self, known: _PolicyMap, *, applied: bool, interface: str | None = None, service: Statement | None = None
     ) -> None:
-        self.ledger.honoured(known.header, "where mail is inspected")
+        self.report.honoured(known.header, "where mail is inspected")
         if service is not None and interface is None:
-            self.ledger.honoured(service, "where mail is inspected")
+            self.report.honoured(service, "where mail is inspected")
         elif service is not None:
-            self.ledger.not_honoured(service, f'only on interface {interface}: a [[rule]] says so (in = "...")')
+            self.report.not_honoured(service, f'only on interface {interface}: a [[rule]] says so (in = "...")')
         for one in known.classes.values():
             for statement in one.mail.values():
                 if not applied:
-                    self.ledger.not_honoured(statement, f"no service-policy applies policy-map {known.header.words[1]}")
+                    self.report.not_honoured(statement, f"no service-policy applies policy-map {known.header.words[1]}")
                 ports, entries = self._of_class(one.selector)
                 self.traffic.inspections.append(Inspection(statement, ports, applied, interface, service, entries))
 
     def _of_class(self, selector: Statement) -> tuple[int, tuple[Entry, ...]]:
         name = selector.words[-1]
-        self.ledger.honoured(selector, "where mail is inspected")
+        self.report.honoured(selector, "where mail is inspected")
         if name not in self._read:
             self._read[name] = self._read_class(selector, name)
         return self._read[name]
 
     def _read_class(self, selector: Statement, name: str) -> tuple[int, tuple[Entry, ...]]:
         if name == "class-default":
-            self.ledger.not_honoured(selector, "all traffic: port 25 is taken, gateway.ports may name more")
+            self.report.not_honoured(selector, "all traffic: port 25 is taken, gateway.ports may name more")
             return MAIL, ()
         if name not in self.classes:
             if name != "inspection_default":  # a box has this one by itself
-                self.ledger.error(selector, f"no class-map {name} in this text; give all of it")
+                self.report.error(selector, f"no class-map {name} in this text; give all of it")
             return MAIL, ()
         ports, entries, default = 0, [], False
         for section in self.classes[name]:
-            self.ledger.honoured(section.header, "where mail is inspected")
+            self.report.honoured(section.header, "where mail is inspected")
             for statement in section.body:
                 try:
                     some, more = self._match(statement)
                 except Fault as fault:
-                    (self.ledger.error if fault.syntax else self.ledger.not_honoured)(statement, str(fault))
+                    (self.report.error if fault.syntax else self.report.not_honoured)(statement, str(fault))
                     continue
                 default |= statement.keywords == ("match", "default-inspection-traffic")
                 ports |= some
@@ -288,7 +288,7 @@ class _Reader:
             raise Fault("all traffic: port 25 is taken, gateway.ports may name more", syntax=False)
         else:
             raise Fault("traffic is told apart by its port alone", syntax=False)
-        self.ledger.honoured(statement, "where mail is inspected")
+        self.report.honoured(statement, "where mail is inspected")
         return ports, entries
 
     def _of_access_list(self, name: str) -> Iterator[Entry]:
@@ -298,18 +298,18 @@ class _Reader:
             try:
                 entry = self.lists.entry(statement)
             except Fault as fault:
-                self.ledger.not_honoured(statement, str(fault))
+                self.report.not_honoured(statement, str(fault))
                 continue
             if entry is None:
                 continue
             if entry.ports == EVERY:
                 entry = Entry(statement, entry.permit, entry.source, entry.destination, MAIL, entry.uses)
             for used in entry.uses:
-                self.ledger.honoured(used, "the hosts and ports of access-lists")
+                self.report.honoured(used, "the hosts and ports of access-lists")
             if entry.permit and entry.of_all:
-                self.ledger.honoured(statement, "where mail is inspected")
+                self.report.honoured(statement, "where mail is inspected")
             elif entry.permit:
-                self.ledger.not_honoured(statement, "its ports are taken; which hosts says a [[rule]] (from, to)")
+                self.report.not_honoured(statement, "its ports are taken; which hosts says a [[rule]] (from, to)")
             else:
-                self.ledger.not_honoured(statement, "not inspected: a [[rule]] says so (from, to)")
+                self.report.not_honoured(statement, "not inspected: a [[rule]] says so (from, to)")
             yield entry

@@ -9,10 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nfmailguard.policy.cisco_text import Statement
+from nfmailguard.policy.cisco.text import Statement
 from nfmailguard.policy.model import Action
 
-__all__ = ["KEYWORDS", "OTHERS", "VERBS", "Deed", "Fault", "Limit", "Match", "number", "parse_deed", "parse_match"]
+__all__ = [
+    "KEYWORDS",
+    "OTHERS",
+    "VERBS",
+    "CiscoAction",
+    "Fault",
+    "Limit",
+    "Match",
+    "number",
+    "parse_action",
+    "parse_match",
+]
 
 _MOST = 2**31 - 1
 
@@ -102,7 +113,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Deed:
+class CiscoAction:
     """What is done to what matches. ``action`` None: nothing we can; ``note``: the part that is not honoured."""
 
     statement: Statement
@@ -176,7 +187,7 @@ _ACTIONS = {
 }
 
 
-def parse_deed(statement: Statement) -> Deed:
+def parse_action(statement: Statement) -> CiscoAction:
     """``drop-connection log`` and its like; Fault when it is none."""
     words = statement.keywords
     first, rest = words[0], list(words[1:])
@@ -184,7 +195,7 @@ def parse_deed(statement: Statement) -> Deed:
         if len(rest) != 1:
             raise Fault("write rate-limit MESSAGES-A-SECOND")
         number(rest[0], "messages a second")
-        return Deed(statement, None, "the rate of messages is not limited")
+        return CiscoAction(statement, None, "the rate of messages is not limited")
     if first not in _ACTIONS:
         raise Fault(f"not known in a map; actions are {', '.join(_ACTIONS)}, rate-limit", syntax=False)
     note = None
@@ -195,4 +206,4 @@ def parse_deed(statement: Statement) -> Deed:
         del rest[0]
     if rest not in ([], ["log"]) or (first == "log" and rest):
         raise Fault(f"{' '.join(rest)!r} does not belong here; write {first}{'' if first == 'log' else ' [log]'}")
-    return Deed(statement, _ACTIONS[first], note)
+    return CiscoAction(statement, _ACTIONS[first], note)

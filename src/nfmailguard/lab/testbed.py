@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from nfmailguard.errors import LabError
-from nfmailguard.lab import judge
+from nfmailguard.lab import oracle
+from nfmailguard.lab.control_mail import ControlMail
 from nfmailguard.lab.evasions.technique import LOST, PORTS_EACH, Attack, NotTried, Technique
-from nfmailguard.lab.honest import HonestMail
-from nfmailguard.lab.permissive import Conversation
+from nfmailguard.lab.lenient_server import Conversation
 from nfmailguard.lab.rawtcp import RST, Link, RawTcp, Seen, Sent
 from nfmailguard.lab.readers import SERVERS, Reader, Server
 from nfmailguard.lab.recorder import Recorder
@@ -27,7 +27,7 @@ from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.policy.model import Policy
 from nfmailguard.queues.kernel import queue_states
 
-__all__ = ["DROPPED", "GOT_PAST", "HELD", "MASKED", "NOT_TRIED", "NO_EFFECT", "RESET", "ProvingGround", "Trial"]
+__all__ = ["DROPPED", "GOT_PAST", "HELD", "MASKED", "NOT_TRIED", "NO_EFFECT", "RESET", "Testbed", "Trial"]
 
 GOT_PAST, RESET, MASKED, HELD, DROPPED = "GOT PAST", "reset", "masked", "held", "dropped"
 #: It left the gateway as it came, and the server made nothing forbidden of it.
@@ -59,14 +59,14 @@ class Trial(NamedTuple):
     outcome: str
     received: bytes
     faults: tuple[str, ...]
-    honest: str
+    control_mail: str
     ports: frozenset[int]
     #: What the server read as commands, connection by connection, and its answer to each.
     dialogues: tuple[tuple[tuple[bytes, bytes], ...], ...]
     notes: tuple[str, ...]
 
 
-class ProvingGround:
+class Testbed:
     """One topology, made ready. A context manager."""
 
     def __init__(
@@ -170,8 +170,8 @@ class ProvingGround:
         list(self._tap.read())
         if attack.early is None:  # others may have been played since it was made
             attack.before_it = len(self._server.conversations(attack.source))
-        honest = HonestMail(self._topology, self._server, self._family, self._tried)
-        honest.start()
+        control_mail = ControlMail(self._topology, self._server, self._family, self._tried)
+        control_mail.start()
         failure = ""
         try:
             technique.run(attack)
@@ -179,13 +179,13 @@ class ProvingGround:
         except NotTried as error:
             failure = str(error)
         self._settle(attack)
-        told = honest.result()
+        told = control_mail.result()
         left = [seen for seen in self._tap.read() if seen.ends.port in attack.ports() and not seen.outgoing]
         conversations = self._server.conversations(attack.source)[attack.before_it :]
         conversations = [one for one in conversations if one.peer[1] in attack.ports() or not one.peer[1]]
         heard = [octets for one in attack.connections for octets in (bytes(one.heard), bytes(one.heard_last.values()))]
-        faults = judge.faults(
-            conversations, judge.denied_verbs(attack.policy), attack.forbidden, heard, attack.forbidden_to_client
+        faults = oracle.faults(
+            conversations, oracle.denied_verbs(attack.policy), attack.forbidden, heard, attack.forbidden_to_client
         )
         outcome = outcome_of(attack.connections, conversations, left, held=self._held() > held)
         if outcome in (NO_EFFECT, DROPPED) and attack.forbidden_to_client:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.lab.judge import denied_verbs, faults, readable_verbs, unlike_ends
-from nfmailguard.lab.permissive import Conversation, Personality, Session
+from nfmailguard.lab.lenient_server import Conversation, Personality, Session
+from nfmailguard.lab.oracle import denied_verbs, faults, readable_verbs, unlike_ends
 from nfmailguard.policy.load import load_profile
 
 PIX63 = denied_verbs(load_profile("pix63"))

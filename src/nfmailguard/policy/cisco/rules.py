@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from nfmailguard.plain import printable
-from nfmailguard.policy.cisco_classes import Inspection
-from nfmailguard.policy.cisco_ports import MAIL, every
-from nfmailguard.policy.cisco_text import Statement
+from nfmailguard.policy.cisco.classes import Inspection
+from nfmailguard.policy.cisco.ports import MAIL, every
+from nfmailguard.policy.cisco.text import Statement
 
 __all__ = ["MOST_RULES", "DraftedRule", "rules_of", "text"]
 

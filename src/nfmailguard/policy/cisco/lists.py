@@ -10,9 +10,9 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from nfmailguard.policy.cisco_match import Fault
-from nfmailguard.policy.cisco_ports import EVERY, parse_range
-from nfmailguard.policy.cisco_text import Section, Statement
+from nfmailguard.policy.cisco.match import Fault
+from nfmailguard.policy.cisco.ports import EVERY, parse_range
+from nfmailguard.policy.cisco.text import Section, Statement
 
 __all__ = ["Entry", "Lists"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.lab.permissive import CHUNK, COMMAND, SASL, TEXT, Conversation, Personality, Session
+from nfmailguard.lab.lenient_server import CHUNK, COMMAND, SASL, TEXT, Conversation, Personality, Session
 
 MAIL = b"EHLO a\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\n"
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from nfmailguard.lab.evasions.technique import EVIL, HARMLESS, LOST, Attack, NotTried, Table
 from nfmailguard.lab.rawtcp import ACK, FIN, PSH, RST, SYN, RawTcp
 
-__all__ = ["BESIDE"]
+__all__ = ["OFF_PATH"]
 
-BESIDE = Table("beside")
-technique = BESIDE.technique
+OFF_PATH = Table("beside")
+technique = OFF_PATH.technique
 
 GREETING = b"220 mail.example.com\r\n"
 OK, GO_ON = b"250 ok\r\n", b"354 go on\r\n"

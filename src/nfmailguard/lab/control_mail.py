@@ -16,7 +16,7 @@ from nfmailguard.lab.clients import Client
 from nfmailguard.lab.readers import Server
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
 
-__all__ = ["HonestMail"]
+__all__ = ["ControlMail"]
 
 PIECES = 5
 PAUSE = 0.02
@@ -34,7 +34,7 @@ def letter(seed: int) -> bytes:
     return "\r\n".join(["Subject: honest", "", *lines, ""]).encode()
 
 
-class HonestMail:
+class ControlMail:
     """One mail, sent by a real kernel's TCP. ``result`` is complete after ``join``."""
 
     def __init__(self, topology: Topology, server: Server, family: int, seed: int) -> None:

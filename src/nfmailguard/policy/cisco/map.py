@@ -1,7 +1,7 @@
 """The lines of one ``policy-map type inspect esmtp``, in order, become a Policy.
 
 Promises: each line is noted in the ledger: honoured and as what, not honoured and why, or
-an error. Does not know what a Policy can express (``cisco_draft``), nor the rest of a
+an error. Does not know what a Policy can express (``draft``), nor the rest of a
 configuration.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nfmailguard.policy.cisco_draft import Draft, Rule
-from nfmailguard.policy.cisco_match import Deed, Fault, Match, parse_deed, parse_match
-from nfmailguard.policy.cisco_text import Ledger, Section, Statement
+from nfmailguard.policy.cisco.builder import PolicyBuilder, Rule
+from nfmailguard.policy.cisco.match import CiscoAction, Fault, Match, parse_action, parse_match
+from nfmailguard.policy.cisco.text import ImportReport, Section, Statement
 from nfmailguard.policy.model import Action, Policy
 
 __all__ = ["Definitions", "read_map"]
@@ -38,27 +38,27 @@ class Definitions:
     conditions: int = 0  # that classes have stood for
 
 
-def read_map(section: Section, name: str, known: Definitions, ledger: Ledger) -> tuple[Policy, dict[str, str]]:
+def read_map(section: Section, name: str, known: Definitions, report: ImportReport) -> tuple[Policy, dict[str, str]]:
     """The policy of a map, and for each key of it the line it comes from."""
-    ledger.honoured(section.header, f"policy {name}")
-    reader = _Reader(Draft(name, ledger), known, ledger)
+    report.honoured(section.header, f"policy {name}")
+    reader = _Reader(PolicyBuilder(name, report), known, report)
     for statement in section.body:
         reader.statement(statement)
     reader.close()
-    return reader.draft.policy(reader.rules), reader.draft.sources
+    return reader.builder.policy(reader.rules), reader.builder.sources
 
 
 class _Reader:
     """The map's lines in order: rules are collected, parameters go into the draft."""
 
-    def __init__(self, draft: Draft, known: Definitions, ledger: Ledger) -> None:
-        self.draft = draft
+    def __init__(self, builder: PolicyBuilder, known: Definitions, report: ImportReport) -> None:
+        self.builder = builder
         self.known = known
-        self.ledger = ledger
+        self.report = report
         self.rules: list[Rule] = []
         self._open: Statement | None = None  # a match or class that waits for its action
         self._matches: list[Match] = []
-        self._done: Deed | None = None
+        self._done: CiscoAction | None = None
 
     def statement(self, statement: Statement) -> None:
         word = statement.keywords[0]
@@ -78,17 +78,17 @@ class _Reader:
                 self._act(statement)
         except Fault as fault:
             if fault.syntax:
-                self.ledger.error(statement, str(fault))
+                self.report.error(statement, str(fault))
             else:
-                self.ledger.not_honoured(statement, str(fault))
+                self.report.not_honoured(statement, str(fault))
             if word in ("match", "class") or self._open is None or self._done is not None:
                 self.close()
                 self._open = statement  # what is done then belongs to it
 
     def close(self) -> None:
         """What waits for an action gets none."""
-        if self._open is not None and self._done is None and self._open not in self.ledger:
-            self.ledger.not_honoured(self._open, "no action follows it")
+        if self._open is not None and self._done is None and self._open not in self.report:
+            self.report.not_honoured(self._open, "no action follows it")
         self._open, self._matches, self._done = None, [], None
 
     def _begin(self, statement: Statement, matches: list[Match]) -> None:
@@ -103,7 +103,7 @@ class _Reader:
         if section is None:
             raise Fault(f"no class-map type inspect esmtp {name} in this text; give all of it")
         self.known.used.setdefault(("class", name), statement.place)
-        self.ledger.honoured(section.header, "with the maps that name it")
+        self.report.honoured(section.header, "with the maps that name it")
         self.known.conditions += len(section.body)
         if self.known.conditions > _MOST_CONDITIONS:
             raise Fault(f"classes stand for more than {_MOST_CONDITIONS} conditions by now", syntax=False)
@@ -113,41 +113,41 @@ class _Reader:
                 try:
                     found.append(parse_match(line))
                 except Fault as fault:
-                    (self.ledger.error if fault.syntax else self.ledger.not_honoured)(line, str(fault))
+                    (self.report.error if fault.syntax else self.report.not_honoured)(line, str(fault))
             elif line.keywords[0] in ("description", "exit"):
-                self.ledger.honoured(line, "changes nothing")
+                self.report.honoured(line, "changes nothing")
             else:
-                self.ledger.not_honoured(line, "not known inside a class of mail inspection")
+                self.report.not_honoured(line, "not known inside a class of mail inspection")
         if not found:
             raise Fault(f"class {name} has no match that can be read", syntax=False)
         if len(found) > 1 and "match-any" not in section.header.keywords:
             for match in found:
-                self.ledger.not_honoured(match.statement, "match-all: only one condition at a time is looked at")
+                self.report.not_honoured(match.statement, "match-all: only one condition at a time is looked at")
             raise Fault(f"class {name} wants all of its lines to match", syntax=False)
         return found
 
     def _plain(self, statement: Statement, word: str) -> None:
         if word == "description" and len(statement.words) > 1:
-            self.draft.set("title", " ".join(statement.words[1:]), statement)
-            self.ledger.honoured(statement, "the title")
+            self.builder.set("title", " ".join(statement.words[1:]), statement)
+            self.report.honoured(statement, "the title")
         else:
-            self.ledger.honoured(statement, "changes nothing by itself")
+            self.report.honoured(statement, "changes nothing by itself")
 
     def _act(self, statement: Statement) -> None:
-        deed = parse_deed(statement)
+        cisco_action = parse_action(statement)
         if self._open is None:
             raise Fault("an action without a match before it")
         if self._done is not None:
             raise Fault(f"a match has one action here, that of {self._done.statement.place}", syntax=False)
-        self._done = deed
-        if self.ledger.status(self._open) is not None and not self._matches:
-            self.ledger.not_honoured(statement, f"belongs to {self._open.place}")
+        self._done = cisco_action
+        if self.report.status(self._open) is not None and not self._matches:
+            self.report.not_honoured(statement, f"belongs to {self._open.place}")
             return
         for match in self._matches:
-            rule = Rule(match, deed, self._open if match.statement is not self._open else None)
-            refusal = self._refusal(match) or (None if deed.action else deed.note)
+            rule = Rule(match, cisco_action, self._open if match.statement is not self._open else None)
+            refusal = self._refusal(match) or (None if cisco_action.action else cisco_action.note)
             if refusal:
-                self.draft.refuse(rule, refusal)
+                self.builder.refuse(rule, refusal)
             else:
                 self.rules.append(rule)
 
@@ -157,7 +157,7 @@ class _Reader:
             defined = self.known.regex_classes if match.pattern_is_class else self.known.regexes
             self.known.used.setdefault((kind, match.pattern), match.statement.place)
             if match.pattern not in defined:
-                self.ledger.error(match.statement, f"no {kind} {match.pattern} in this text; give all of it")
+                self.report.error(match.statement, f"no {kind} {match.pattern} in this text; give all of it")
         return match.refusal
 
     def _parameter(self, statement: Statement) -> bool:
@@ -168,16 +168,16 @@ class _Reader:
         if name not in _FORMS:
             return False
         if off:
-            self.draft.parameter(name, None, statement)
+            self.builder.parameter(name, None, statement)
         elif name == "mask-banner" and not rest:
-            self.draft.parameter(name, Action.MASK, statement)
+            self.builder.parameter(name, Action.MASK, statement)
         elif name == "allow-tls" and rest in ((), ("action", "log")):
-            self.draft.parameter(name, Action.LOG if rest else Action.PASS, statement)
+            self.builder.parameter(name, Action.LOG if rest else Action.PASS, statement)
         elif name == "special-character" and rest[:1] == ("action",):
-            self.draft.parameter(name, self._parameter_action(name, rest[1:]), statement)
+            self.builder.parameter(name, self._parameter_action(name, rest[1:]), statement)
         elif name == "mail-relay" and rest[1:2] == ("action",):
             self._parameter_action(f"{name} DOMAIN", rest[2:])
-            self.ledger.not_honoured(statement, "recipients' domains are not looked at")
+            self.report.not_honoured(statement, "recipients' domains are not looked at")
         else:
             raise Fault(f"write {_FORMS[name]}")
         return True

@@ -1,4 +1,4 @@
-"""The gateway under test, with books on everything that goes in and comes out.
+"""The gateway under test, with a check of everything that goes in and comes out.
 
 Promises: invariants 1, 3, 5, 6 and 8 are checked at every packet, and of invariant 2
 what can be said without any receiver: no two copies of an octet that leave differ, and
@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nfmailguard.engine import Engine
-from tests.stream.believed import Believed
 from tests.stream.packets import ACK, FIN, RST, SYN, URG, Segment, Track
+from tests.stream.reassembly_model import ReassemblyModel
 
 ACCEPT, REPLACE, DROP, EMIT = range(4)
 FLOWS = 4  #: the engine's cap
@@ -37,7 +37,7 @@ class Given(NamedTuple):
     believable: bool
 
 
-class Books:
+class InvariantChecker:
     """One flow through ``engine``; ``out`` holds what has left and is on its way: (to_server, segment)."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Books:
         self.now = now
         self.open: dict[int, Given] = {}
         self.out: list[tuple[bool, Segment]] = []
-        self.believed = Believed(apply=apply)
+        self.reassembly = ReassemblyModel(apply=apply)
         self.left = [bytearray(), bytearray()]
         self.ahead: list[dict[int, int]] = [{}, {}]
         self.acked = [0, 0]
@@ -127,7 +127,7 @@ class Books:
         self.settle(self.engine.finish(self.now), 0)
 
     def settle(self, operations: list[tuple[int, int, bytes | None, bool]], own: int) -> bool:
-        """Books what a call has done; whether packet ``own``, the one it was given, has left."""
+        """InvariantChecker what a call has done; whether packet ``own``, the one it was given, has left."""
         given = self.open.get(own)
         leaving, verdicts = self.answers(operations)
         if given is not None and not self.apply and own not in verdicts:
@@ -146,9 +146,9 @@ class Books:
         if not self.over and not self.ended:
             if given is not None and given.believable:
                 octets = given.segment.payload
-                self.believed.given(given.to_server, own, given.start, octets, verdicts, ended=ends and self.apply)
+                self.reassembly.given(given.to_server, own, given.start, octets, verdicts, ended=ends and self.apply)
             else:
-                self.believed.forget(verdicts)
+                self.reassembly.forget(verdicts)
         self.passed |= self.last["flows_passed"] > before["flows_passed"]
         self.over |= self.passed
         for answered, segment in leaving:
@@ -235,7 +235,7 @@ class Books:
             return
         if segment.flags & FIN and given.believable:
             end = given.start + len(segment.payload)
-            if end == self.believed.sides[to_server].next:  # in its turn: who gets it reads nothing more
+            if end == self.reassembly.sides[to_server].next:  # in its turn: who gets it reads nothing more
                 self.fins[to_server] = min(self.fins[to_server], end)
         if not segment.payload:
             return
@@ -248,8 +248,10 @@ class Books:
         self.octets(to_server, given.start, segment.payload)
         if len(self.left[to_server]) > self.fins[to_server] and (self.holds or not to_server):
             raise Violation(2, f"octets leave behind the FIN at {self.fins[to_server]}")
-        if len(self.left[to_server]) > self.believed.sides[to_server].next and not ending:
-            raise Violation(2, f"octets from {self.believed.sides[to_server].next} on can be read and are not decided")
+        if len(self.left[to_server]) > self.reassembly.sides[to_server].next and not ending:
+            raise Violation(
+                2, f"octets from {self.reassembly.sides[to_server].next} on can be read and are not decided"
+            )
 
     def note_ack(self, to_server: bool, segment: Segment) -> None:
         # What was acknowledged through the gateway need not be put back any more.
@@ -282,7 +284,7 @@ class Books:
             left += payload
 
     def count(self, before: dict[str, int]) -> None:
-        """Invariants 6, 7 and 8: the books of the core agree with ours."""
+        """Invariants 6, 7 and 8: the counters of the core agree with ours."""
         counters = self.last
         answered = counters["accepted"] + counters["replaced"] + counters["dropped"]
         if counters["packets"] != answered + counters["held_now"]:
@@ -303,4 +305,4 @@ class Books:
             )
 
 
-__all__ = ["ACCEPT", "DROP", "EMIT", "REPLACE", "Books", "Given", "Violation"]
+__all__ = ["ACCEPT", "DROP", "EMIT", "REPLACE", "Given", "InvariantChecker", "Violation"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from nfmailguard.policy.cisco_match import Fault
+from nfmailguard.policy.cisco.match import Fault
 
 __all__ = ["EVERY", "MAIL", "every", "listed", "parse_ports", "parse_range", "runs"]
 

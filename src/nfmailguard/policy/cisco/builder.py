@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from nfmailguard.policy.cisco_match import KEYWORDS, OTHERS, VERBS, Deed, Limit, Match
-from nfmailguard.policy.cisco_text import Ledger, Statement
+from nfmailguard.policy.cisco.match import KEYWORDS, OTHERS, VERBS, CiscoAction, Limit, Match
+from nfmailguard.policy.cisco.text import ImportReport, Statement
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import Action, BannerRule, CommandPolicy, EhloMask, Policy, ReplyPolicy
 
-__all__ = ["SPECIAL_CHARACTERS", "Draft", "Rule", "asa", "default_title", "profile"]
+__all__ = ["SPECIAL_CHARACTERS", "PolicyBuilder", "Rule", "asa", "default_title", "profile"]
 
 #: What ``special-character`` names (recalled, not re-read), but for NUL, which is ``command.nul``'s.
 SPECIAL_CHARACTERS = "|`"
@@ -49,7 +49,7 @@ class Rule:
     """A match with what is done then; ``selector`` is the ``class`` line it came through."""
 
     match: Match
-    deed: Deed
+    cisco_action: CiscoAction
     selector: Statement | None = None
 
     @property
@@ -58,15 +58,15 @@ class Rule:
 
     @property
     def action(self) -> Action:
-        return self.deed.action or Action.PASS
+        return self.cisco_action.action or Action.PASS
 
 
-class Draft:
+class PolicyBuilder:
     """A policy in the making, and where each key of it comes from."""
 
-    def __init__(self, name: str, ledger: Ledger) -> None:
+    def __init__(self, name: str, report: ImportReport) -> None:
         self.name = name
-        self.ledger = ledger
+        self.report = report
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.actions: dict[str, Action] = {}
@@ -98,19 +98,19 @@ class Draft:
         return policy
 
     def honour(self, rule: Rule, what: str) -> None:
-        self.ledger.honoured(rule.match.statement, what)
+        self.report.honoured(rule.match.statement, what)
         if rule.selector:
-            self.ledger.honoured(rule.selector, "as the lines of its class")
-        if rule.deed.note:
-            self.ledger.not_honoured(rule.deed.statement, rule.deed.note)
+            self.report.honoured(rule.selector, "as the lines of its class")
+        if rule.cisco_action.note:
+            self.report.not_honoured(rule.cisco_action.statement, rule.cisco_action.note)
         else:
-            self.ledger.honoured(rule.deed.statement, f"with {(rule.selector or rule.match.statement).place}")
+            self.report.honoured(rule.cisco_action.statement, f"with {(rule.selector or rule.match.statement).place}")
 
     def refuse(self, rule: Rule, why: str) -> None:
-        self.ledger.not_honoured(rule.match.statement, why)
+        self.report.not_honoured(rule.match.statement, why)
         if rule.selector:
-            self.ledger.not_honoured(rule.selector, f"{rule.place} is not")
-        self.ledger.not_honoured(rule.deed.statement, f"belongs to {rule.place}")
+            self.report.not_honoured(rule.selector, f"{rule.place} is not")
+        self.report.not_honoured(rule.cisco_action.statement, f"belongs to {rule.place}")
 
     # Parameters.
 
@@ -118,7 +118,7 @@ class Draft:
         """One parameter; ``action`` None switches it off."""
         if name == "mask-banner":
             self.set("banner.rule", BannerRule.BASA if action else BannerRule.NONE, statement)
-            self.ledger.honoured(statement, f"banner.rule = {self.values['banner.rule']}")
+            self.report.honoured(statement, f"banner.rule = {self.values['banner.rule']}")
         elif name == "special-character":
             self.set("address.characters", SPECIAL_CHARACTERS if action else "", statement)
             self.actions.pop("address.illegal_character", None)
@@ -127,7 +127,7 @@ class Draft:
                 self.act("address.illegal_character", action, statement)
             if action is Action.DROP_CONNECTION:
                 self.act("command.nul", action, statement)
-            self.ledger.honoured(
+            self.report.honoured(
                 statement, "address.characters: pipe and backquote, a NUL by itself (unverified)" if action else "off"
             )
         elif name == "allow-tls":
@@ -135,9 +135,9 @@ class Draft:
             self.actions.pop("tls.started", None)
             if action:
                 self.act("tls.started", action, statement)
-            self.ledger.honoured(statement, "STARTTLS, command and keyword, passes" if action else "off")
+            self.report.honoured(statement, "STARTTLS, command and keyword, passes" if action else "off")
         else:
-            self.ledger.honoured(statement, "off")
+            self.report.honoured(statement, "off")
 
     # Rules.
 

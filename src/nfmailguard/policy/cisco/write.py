@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from nfmailguard.policy.cisco import read
-from nfmailguard.policy.cisco_draft import SPECIAL_CHARACTERS, asa, default_title, profile
-from nfmailguard.policy.cisco_match import KEYWORDS, OTHERS
+from nfmailguard.policy.cisco.builder import SPECIAL_CHARACTERS, asa, default_title, profile
+from nfmailguard.policy.cisco.match import KEYWORDS, OTHERS
+from nfmailguard.policy.cisco.read import read
 from nfmailguard.policy.model import (
     CONDITION_OF,
     FINDINGS,
@@ -98,12 +98,14 @@ def _parameters(policy: Policy, passing: tuple[str, ...]) -> list[str]:
         " parameters",
         f"  {'' if policy.banner.rule is BannerRule.BASA else 'no '}mask-banner",
         "  no mail-relay",
-        f"  special-character action {_deed(illegal)}" if special and _deed(illegal) else "  no special-character",
+        f"  special-character action {_cisco_action(illegal)}"
+        if special and _cisco_action(illegal)
+        else "  no special-character",
         f"  allow-tls{' action log' if logs else ''}" if "STARTTLS" in passing else "  no allow-tls",
     ]
 
 
-def _deed(action: Action) -> str:
+def _cisco_action(action: Action) -> str:
     """The action as a map writes it; empty for one that no map has."""
     if action is Action.LOG:
         return "log"
@@ -111,7 +113,7 @@ def _deed(action: Action) -> str:
 
 
 def _rule(match: str, action: Action) -> list[str]:
-    return [f" match {match}", f"  {_deed(action)}"] if _deed(action) else []
+    return [f" match {match}", f"  {_cisco_action(action)}"] if _cisco_action(action) else []
 
 
 def _limits(policy: Policy) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from nfmailguard.lab.permissive import CHUNK, COMMAND, SASL, TEXT, Conversation
+from nfmailguard.lab.lenient_server import CHUNK, COMMAND, SASL, TEXT, Conversation
 from nfmailguard.policy.model import Policy
 from nfmailguard.smtp.verbs import VERBS
 

@@ -3,7 +3,7 @@
 Promises: ``read`` raises nothing but ConfigError, in time linear in the text; every line
 that has to do with mail inspection stands in ``Import.lines`` with what became of it; all
 others are counted. Does not know how a Policy is enforced, nor how it is written back
-(``cisco_write``).
+(``write``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from nfmailguard.policy.cisco_classes import Inspection, Traffic, inspect_traffic
-from nfmailguard.policy.cisco_contexts import VERSION, Unit, split
-from nfmailguard.policy.cisco_draft import profile as built_in_profile
-from nfmailguard.policy.cisco_ios import IosInspection, inspect_ios
-from nfmailguard.policy.cisco_map import Definitions, read_map
-from nfmailguard.policy.cisco_match import Fault
-from nfmailguard.policy.cisco_ports import MAIL, every, listed, parse_ports, runs
-from nfmailguard.policy.cisco_rules import DraftedRule, rules_of
-from nfmailguard.policy.cisco_text import Ledger, Line, Section, Statement, Status, sections, statements
+from nfmailguard.policy.cisco.builder import profile as built_in_profile
+from nfmailguard.policy.cisco.classes import Inspection, Traffic, inspect_traffic
+from nfmailguard.policy.cisco.contexts import VERSION, Unit, split
+from nfmailguard.policy.cisco.ios import IosInspection, inspect_ios
+from nfmailguard.policy.cisco.map import Definitions, read_map
+from nfmailguard.policy.cisco.match import Fault
+from nfmailguard.policy.cisco.ports import MAIL, every, listed, parse_ports, runs
+from nfmailguard.policy.cisco.rules import DraftedRule, rules_of
+from nfmailguard.policy.cisco.text import ImportReport, Line, Section, Statement, Status, sections, statements
 from nfmailguard.policy.model import Policy
 
 __all__ = ["Import", "Imported", "read", "read_all"]
@@ -115,12 +115,12 @@ def read_all(texts: Iterable[tuple[str | None, str]], context: str | None = None
     known = tuple(dict.fromkeys(unit.name for unit, _ in mail)) if len(units) > 1 else ()
     chosen = [(unit, result) for unit, result in mail if context in (None, unit.name)]
     unit, result = next(iter(chosen or mail or _with_lines(read_units)))
-    ledger = Ledger()
+    report = ImportReport()
     for other, its in read_units:
         if other is not unit and its.lines:
             where = f"of context {other.name}" if len(known) > 1 else "before or after the configuration that was read"
-            ledger.not_honoured(other.statements[0], f"{where}: choose it with --context {other.name}")
-    lines = tuple(sorted((*result.lines, *ledger.lines()), key=lambda line: line.number if line.file is None else 0))
+            report.not_honoured(other.statements[0], f"{where}: choose it with --context {other.name}")
+    lines = tuple(sorted((*result.lines, *report.lines()), key=lambda line: line.number if line.file is None else 0))
     names = tuple(sorted(known, key=lambda name: name != unit.name))
     return msgspec.structs.replace(result, lines=lines, unrelated=len(found) - len(lines), contexts=names)
 
@@ -135,7 +135,7 @@ class _Configuration:
     def __init__(self, found: list[Statement]) -> None:
         self.statements = found
         self.sections = list(sections(found))
-        self.ledger = Ledger()
+        self.report = ImportReport()
         self.box, self.version, self.version_line = self._version()
         self.maps: dict[str, Imported] = {}  # of the text, by name
         self.built_in: dict[str, Imported] = {}
@@ -149,9 +149,9 @@ class _Configuration:
     def result(self) -> Import:
         """Everything; definitions before what names them."""
         self._read_maps()
-        traffic = inspect_traffic(self.sections, self.ledger)
+        traffic = inspect_traffic(self.sections, self.report)
         targets = [(one, self._inspect(one)) for one in traffic.inspections]
-        for one in inspect_ios(self.sections, self.ledger):
+        for one in inspect_ios(self.sections, self.report):
             self._ios(one)
         for section in self.sections:
             self._single(section)
@@ -165,7 +165,7 @@ class _Configuration:
         for some in self.ports.values():
             ports |= some
         found = (*self._with_ports(False, self.maps), *self._with_ports(True, self.built_in))
-        lines = self.ledger.lines()
+        lines = self.report.lines()
         rules, left_out = rules_of(targets, traffic.exceptions)
         return Import(
             found,
@@ -209,10 +209,10 @@ class _Configuration:
                 continue
             between = words[len(kind) : -1]
             if len(words) == len(kind) or (between and between not in (("match-any",), ("match-all",))):
-                self.ledger.error(section.header, f"write {' '.join(kind)} NAME")
+                self.report.error(section.header, f"write {' '.join(kind)} NAME")
             elif (known := found.get(section.header.words[-1])) is not None:
                 known.body.extend(section.body)
-                self.ledger.honoured(section.header, f"goes on with {known.header.place}")
+                self.report.honoured(section.header, f"goes on with {known.header.place}")
             else:
                 found[section.header.words[-1]] = Section(section.header, list(section.body))
         return found
@@ -227,12 +227,12 @@ class _Configuration:
         regex_classes = self._regex_classes()
         known = Definitions(regexes, regex_classes, self._named("class-map", "type", "inspect", "esmtp"), used)
         for name, section in self._named("policy-map", "type", "inspect", "esmtp").items():
-            policy, sources = read_map(section, name, known, self.ledger)
+            policy, sources = read_map(section, name, known, self.report)
             self.maps[name] = Imported(policy, section.header.number, sources=sources)
         for name, section in known.mail_classes.items():
             if ("class", name) not in used:
                 for statement in (section.header, *section.body):
-                    self.ledger.not_honoured(statement, "no map of mail inspection names this class")
+                    self.report.not_honoured(statement, "no map of mail inspection names this class")
         self._patterns(known)
 
     def _regex_classes(self) -> dict[str, Section]:
@@ -251,15 +251,15 @@ class _Configuration:
             if section is None:
                 continue
             for statement in (section.header, *section.body):
-                self.ledger.not_honoured(statement, f"needed by {line}, which is not honoured")
+                self.report.not_honoured(statement, f"needed by {line}, which is not honoured")
                 if statement.keywords[:2] == ("match", "regex") and len(statement.words) == 3:
                     needed.setdefault(statement.words[2], line)
                     if statement.words[2] not in known.regexes:
-                        self.ledger.error(statement, f"no regex {statement.words[2]} in this text; give all of it")
+                        self.report.error(statement, f"no regex {statement.words[2]} in this text; give all of it")
         for name, line in needed.items():
             if name in known.regexes:
                 header = known.regexes[name].header
-                self.ledger.not_honoured(header, f"needed by {line}, which is not honoured")
+                self.report.not_honoured(header, f"needed by {line}, which is not honoured")
 
     def _strays(self, section: Section) -> None:
         """What looks like ours and nothing understood."""
@@ -267,8 +267,8 @@ class _Configuration:
         # Maps of other inspections have words of ours: FTP has a mask-banner, too.
         others = words[0] in ("class-map", "policy-map") and words[1:3] == ("type", "inspect")
         for statement in (section.header, *(() if others else section.body)):
-            if statement not in self.ledger and _OURS.match(" ".join(statement.words[:6])):
-                self.ledger.not_honoured(statement, "not understood where it stands")
+            if statement not in self.report and _OURS.match(" ".join(statement.words[:6])):
+                self.report.not_honoured(statement, "not understood where it stands")
 
     # What applies them.
 
@@ -278,17 +278,17 @@ class _Configuration:
         words = statement.words
         default = "_default_esmtp_map"
         if len(words) > 3 or (len(words) == 3 and statement.keywords[1] == "smtp"):
-            self.ledger.error(statement, "write inspect esmtp [MAP], or inspect smtp")
+            self.report.error(statement, "write inspect esmtp [MAP], or inspect smtp")
             return None
         name = words[2] if len(words) == 3 else default
         if name in self.maps and statement.keywords[1] == "esmtp":
-            self.ledger.honoured(statement, f"policy {name} on port {listed(ports)}")
+            self.report.honoured(statement, f"policy {name} on port {listed(ports)}")
             if one.applied:
                 self.ports[False, name] = self.ports.get((False, name), 0) | ports
                 self._mark(self.maps, name, one)
             return f"./{name}.toml"
         if name != default:
-            self.ledger.error(statement, f"no policy-map type inspect esmtp {name} in this text; give all of it")
+            self.report.error(statement, f"no policy-map type inspect esmtp {name} in this text; give all of it")
             return None
         profile = self._release_of_inspect(statement.keywords[1])
         if one.applied:
@@ -296,7 +296,7 @@ class _Configuration:
             self._mark(self.built_in, profile, one)
             if profile == "asa" and self.box == "ASA" and self.version >= (9, 4, 1):
                 known = "a box that is new with 9.4(1) or later has allow-tls in its default map: asa-tls (unverified)"
-                self.ledger.honoured(statement, f"profile asa on port {listed(ports)}; {known}", anew=True)
+                self.report.honoured(statement, f"profile asa on port {listed(ports)}; {known}", anew=True)
         return profile
 
     def _mark(self, known: dict[str, Imported], name: str, one: Inspection) -> None:
@@ -329,9 +329,9 @@ class _Configuration:
         return "pix63"
 
     def _apply_profile(self, profile: str, statement: Statement, ports: int) -> None:
-        self.ledger.honoured(statement, f"profile {profile} on port {listed(ports)}")
+        self.report.honoured(statement, f"profile {profile} on port {listed(ports)}")
         if self.version_line is not None:
-            self.ledger.honoured(self.version_line, f"the release: profile {profile}")
+            self.report.honoured(self.version_line, f"the release: profile {profile}")
         self.built_in.setdefault(profile, Imported(built_in_profile(profile), statement.number, profile=profile))
         self.ports[True, profile] = self.ports.get((True, profile), 0) | ports
 
@@ -348,30 +348,30 @@ class _Configuration:
             elif words[:1] == ("mailhost",):
                 self._mailhost(header, words[1:], off)
             elif words[:2] == ("logging", "message") and words[2:3] and words[2] in _LOG_IDS:
-                self.ledger.not_honoured(header, "what is logged is said in [log], for all findings alike")
+                self.report.not_honoured(header, "what is logged is said in [log], for all findings alike")
         except Fault as fault:
-            self.ledger.error(header, str(fault))
+            self.report.error(header, str(fault))
 
     def _fixup(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
         ports = parse_ports(words) if words else MAIL
         if off and words:
             self.fixup_ports &= ~ports
             self.off = header
-            self.ledger.honoured(header, f"off on port {listed(ports)}")
+            self.report.honoured(header, f"off on port {listed(ports)}")
             return
         # `no fixup protocol smtp` alone: port 25 again.
         self.fixup_ports = MAIL if off else self.fixup_ports | ports
         self.fixup = self.fixup or header
-        self.ledger.honoured(header, f"on port {listed(ports)}")
+        self.report.honoured(header, f"on port {listed(ports)}")
 
     def _mailhost(self, header: Statement, words: tuple[str, ...], off: bool) -> None:
         if off:
             self.off, self.mailhost = header, None
-            self.ledger.honoured(header, "off")
+            self.report.honoured(header, "off")
             return
         if not 2 <= len(words) <= 4:
             raise Fault("write mailhost OUTSIDE-ADDRESS INSIDE-ADDRESS")
         self.mailhost = header
-        self.ledger.honoured(header, f"profile pix40 on port {listed(MAIL)}")
+        self.report.honoured(header, f"profile pix40 on port {listed(MAIL)}")
         if any(word != "0" for word in words[2:]):
-            self.ledger.not_honoured(header, "profile pix40 on port 25; connections are not counted")
+            self.report.not_honoured(header, "profile pix40 on port 25; connections are not counted")

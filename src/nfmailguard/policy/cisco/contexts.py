@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nfmailguard.policy.cisco_text import Statement
+from nfmailguard.policy.cisco.text import Statement
 
 __all__ = ["VERSION", "Unit", "split"]
 

@@ -16,9 +16,9 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.plain import printable
-from nfmailguard.policy import cisco_source
+from nfmailguard.policy.cisco import source
 
-__all__ = ["Ledger", "Line", "Section", "Statement", "Status", "sections", "statements"]
+__all__ = ["ImportReport", "Line", "Section", "Statement", "Status", "sections", "statements"]
 
 _LARGEST = 64 * 1024 * 1024
 _MOST_LINES = 1_000_000
@@ -44,7 +44,7 @@ _INSIDE = {
 #: Words that stand in such a section alone: one that has lost its indentation belongs to it all the same.
 _NOWHERE_ELSE = frozenset({"class", "match", "inspect", "parameters"})
 #: Words that end a section which has no indentation.
-_ENDS = cisco_source.FIRST_WORDS
+_ENDS = source.FIRST_WORDS
 
 
 class Status(StrEnum):
@@ -104,7 +104,7 @@ class Section:
     body: list[Statement] = field(default_factory=list)
 
 
-class Ledger:
+class ImportReport:
     """What has been said of each line: an error counts more than "not honoured", and that more than "honoured"."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def statements(text: str, file: str | None = None) -> list[Statement]:
         )
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
-    numbered = enumerate(cisco_source.lines(text), start=1)
+    numbered = enumerate(source.lines(text), start=1)
     return [found for number, line in numbered if (found := _statement(number, line, file)) is not None]
 
 
@@ -171,7 +171,7 @@ def _statement(number: int, line: str, file: str | None) -> Statement | None:
         _, slash, name = prompt[1].partition("/")
         context = name if slash else None
         stripped = stripped[prompt.end() :].strip()
-    stripped = cisco_source.without_comment(stripped)
+    stripped = source.without_comment(stripped)
     if not stripped or stripped[0] in "!:":
         return None
     return Statement(number, depth, stripped, tuple(stripped.split()), file, context)

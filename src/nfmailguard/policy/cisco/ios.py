@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nfmailguard.policy.cisco_text import Ledger, Section, Statement
+from nfmailguard.policy.cisco.text import ImportReport, Section, Statement
 
 __all__ = ["IosInspection", "inspect_ios"]
 
@@ -38,10 +38,10 @@ class _Set:
     applied: dict[tuple[str, str], Statement] = field(default_factory=dict)
 
 
-def inspect_ios(sections: Sequence[Section], ledger: Ledger) -> list[IosInspection]:
+def inspect_ios(sections: Sequence[Section], report: ImportReport) -> list[IosInspection]:
     """What is applied, in the text's order."""
-    reader = _Sets(ledger)
-    zones = _Zones(ledger)
+    reader = _Sets(report)
+    zones = _Zones(report)
     for section in sections:
         zones.section(section)
         for statement in (section.header, *section.body):
@@ -52,8 +52,8 @@ def inspect_ios(sections: Sequence[Section], ledger: Ledger) -> list[IosInspecti
 class _Sets:
     """``ip inspect``."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, report: ImportReport) -> None:
+        self.report = report
         self.sets: dict[str, _Set] = {}
         self.interface: str | None = None
 
@@ -75,9 +75,9 @@ class _Sets:
             kind = one.mail if protocol in _MAIL else one.transport if protocol in _TRANSPORT else {}
             before = kind.pop(protocol, None)
             if off and protocol in _MAIL:
-                self.ledger.honoured(statement, "off")
+                self.report.honoured(statement, "off")
             if before is not None and protocol in _MAIL:
-                self.ledger.honoured(before, f"{statement.place} takes its place" if not off else "taken back")
+                self.report.honoured(before, f"{statement.place} takes its place" if not off else "taken back")
             if not off:
                 kind[protocol] = statement
 
@@ -96,16 +96,16 @@ class _Sets:
         for name, one in self.sets.items():
             for protocol, statement in one.mail.items():
                 if whole and not one.applied:
-                    self.ledger.not_honoured(statement, f"not applied: no interface has `ip inspect {name} in` or out")
+                    self.report.not_honoured(statement, f"not applied: no interface has `ip inspect {name} in` or out")
                     continue
                 found.append(IosInspection(f"ios-{protocol}", statement))
                 self._options(statement, f"ios-{protocol}")
             for (interface, direction), statement in one.applied.items() if one.mail else ():
                 where = f"{interface or 'one interface'}, {direction}"
-                self.ledger.not_honoured(statement, f'only on {where}: a [[rule]] says so (in = "...")')
+                self.report.not_honoured(statement, f'only on {where}: a [[rule]] says so (in = "...")')
             for protocol, statement in one.transport.items() if not mail and "tcp" in one.transport else ():
                 if protocol == "tcp":
-                    self.ledger.not_honoured(statement, "follows connections, and reads no SMTP: no mail inspection")
+                    self.report.not_honoured(statement, "follows connections, and reads no SMTP: no mail inspection")
         return found
 
     def _options(self, statement: Statement, profile: str) -> None:
@@ -118,7 +118,7 @@ class _Sets:
             else:
                 left.append(words.pop(0))
         if left:
-            self.ledger.not_honoured(statement, f"profile {profile} on port 25; `{' '.join(left)}` is not")
+            self.report.not_honoured(statement, f"profile {profile} on port 25; `{' '.join(left)}` is not")
 
 
 @dataclass
@@ -132,8 +132,8 @@ class _Zoned:
 class _Zones:
     """The zone-based firewall: ``class-map type inspect``, ``policy-map type inspect``, ``zone-pair``."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, report: ImportReport) -> None:
+        self.report = report
         self.classes: dict[str, _Zoned] = {}
         self.policies: dict[str, _Zoned] = {}
         self.seventh: list[Section] = []  # layer 7: `type inspect smtp`
@@ -187,17 +187,17 @@ class _Zones:
             applied = name in used or not self.pairs
             why = _NEAREST if applied else f"not applied: no zone-pair has `service-policy type inspect {name}`"
             for statement in (policy.header, *lines):
-                self.ledger.not_honoured(statement, why)
+                self.report.not_honoured(statement, why)
             for pair, service in self.services.items():
                 if service.words[-1] == name:
                     for line in (self.pairs.get(pair), service):
                         if line is not None:
-                            self.ledger.not_honoured(line, f"{_NEAREST}, between these zones")
+                            self.report.not_honoured(line, f"{_NEAREST}, between these zones")
             if applied:
                 found.append(IosInspection("ios-esmtp", lines[-1], exact=False))
         for section in self.seventh:
             for statement in (section.header, *section.body):
-                self.ledger.not_honoured(
+                self.report.not_honoured(
                     statement, "a layer 7 map of IOS' zone-based firewall: say it with --set, on profile ios-esmtp"
                 )
         return found
@@ -211,7 +211,7 @@ class _Zones:
                 words = statement.keywords
                 if words[:2] == ("match", "protocol") and words[2:3] in (("smtp",), ("esmtp",)):
                     left.append(name)
-                    self.ledger.not_honoured(statement, _NEAREST)
+                    self.report.not_honoured(statement, _NEAREST)
                 elif words[:2] == ("match", "class-map") and len(words) == 3:
                     parents.setdefault(statement.words[2], []).append((name, statement))
         mail: set[str] = set()
@@ -220,9 +220,9 @@ class _Zones:
             if name in mail:
                 continue
             mail.add(name)
-            self.ledger.not_honoured(self.classes[name].header, _NEAREST)
+            self.report.not_honoured(self.classes[name].header, _NEAREST)
             for parent, statement in parents.get(name, ()):
-                self.ledger.not_honoured(statement, _NEAREST)
+                self.report.not_honoured(statement, _NEAREST)
                 left.append(parent)
         return mail
 
@@ -241,6 +241,6 @@ class _Zones:
             elif words[:2] in (("service-policy", "smtp"), ("service-policy", "esmtp")):
                 lines.append(statement)
             elif selector is not None and words[0] in ("pass", "drop"):
-                self.ledger.honoured(statement, f"mail of class {selector.words[-1]} is not inspected")
-                self.ledger.honoured(selector, "no inspection")
+                self.report.honoured(statement, f"mail of class {selector.words[-1]} is not inspected")
+                self.report.honoured(selector, "no inspection")
         return lines
