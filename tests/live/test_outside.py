@@ -95,7 +95,7 @@ def test_recog_knows_the_greeting_of_a_pix_and_no_other(topology: Topology, tmp_
     text = greeting[4:]
     assert bool(RECOG_PIX_4.match(text)) is (profile in ("pix40", "pix42"))
     assert bool(RECOG_PIX.match(text)) is (
-        profile in ("pix44", "pix51", "pix63", "fwsm2", "pix70", "asa", "asa-tls", "asa84")
+        profile in ("pix44", "pix51", "pix63", "fwsm2", "pix70", "asa", "asa-log", "asa-tls", "asa84")
     )
 
 

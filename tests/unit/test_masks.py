@@ -21,7 +21,7 @@ def test_the_published_greeting_is_reproduced_byte_for_byte(profile: str) -> Non
     assert masked(profile, SENDMAIL) == PUBLISHED
 
 
-@pytest.mark.parametrize("profile", ["pix44", "pix70", "asa", "asa-tls", "asa84"])
+@pytest.mark.parametrize("profile", ["pix44", "pix70", "asa", "asa-log", "asa-tls", "asa84"])
 def test_other_rules_keep_no_space(profile: str) -> None:
     assert masked(profile, SENDMAIL) == b"220 " + b"*" * (len(SENDMAIL) - 4)
 

@@ -57,7 +57,7 @@ def test_noop_and_ok_are_told_apart() -> None:
     ("greeting", "banner", "profiles"),
     [
         ("220 *******2***0***", "stars but 2 and 0", {"pix51", "pix63", "fwsm2"}),
-        ("220 *********", "stars", {"pix44", "pix51", "pix63", "fwsm2", "pix70", "asa", "asa-tls", "asa84"}),
+        ("220 *********", "stars", {"pix44", "pix51", "pix63", "fwsm2", "pix70", "asa", "asa-log", "asa-tls", "asa84"}),
         ("220 SMTP/cmap ready______", "cmap", {"pix40", "pix42"}),
         ("220 mail.example.com", "clear", {"ios-smtp", "ios-esmtp", "rfc821"}),
     ],
