@@ -19,11 +19,12 @@ demo: ## guarded mail on a real queue, before your eyes
 test: setup lint ## everything CI runs, but for the sanitizer
 	pytest -n auto --maxprocesses 4
 
-lint: build ## formatting, ruff, mypy, cython-lint
+lint: build ## formatting, ruff, mypy, cython-lint, names left behind
 	ruff format --check
 	ruff check
 	mypy
 	cython-lint cext tests/fuzz/harness/*.pyx tests/fuzz/harness/*.pxd tests/core/*.pyx tests/exhaustive/*.pyx tests/exhaustive/*.pxd
+	python -m tests.names
 
 test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh

@@ -120,7 +120,7 @@ cdef class PageBuffer:
 
 cdef class FreeList:
     """Things of one size; each is known by its number."""
-    cdef FreeListOfCore shelf
+    cdef FreeListOfCore freelist
     cdef readonly Memory memory
     cdef readonly int size
     cdef dict things
@@ -130,11 +130,11 @@ cdef class FreeList:
         self.memory = memory
         self.size = size
         self.things = {}
-        freelist_open(&self.shelf, &memory.pool, size)
+        freelist_open(&self.freelist, &memory.pool, size)
 
-    def lend(self):
+    def allocate(self):
         """A number, or None."""
-        cdef void *thing = freelist_alloc(&self.shelf)
+        cdef void *thing = freelist_alloc(&self.freelist)
         if thing == NULL:
             return None
         self.next_number += 1
@@ -148,19 +148,19 @@ cdef class FreeList:
     def read(self, int number):
         return (<const char *> <uint64_t> self.things[number])[:self.size]
 
-    def give(self, int number):
-        freelist_free(&self.shelf, <void *> <uint64_t> self.things.pop(number))
+    def free(self, int number):
+        freelist_free(&self.freelist, <void *> <uint64_t> self.things.pop(number))
 
     @property
-    def kept(self):
-        return self.shelf.count
+    def spare(self):
+        return self.freelist.count
 
     @property
     def allocated(self):
-        return self.shelf.allocated
+        return self.freelist.allocated
 
     def close(self):
-        freelist_close(&self.shelf)
+        freelist_close(&self.freelist)
 
 
 cdef class OneWay:
@@ -214,7 +214,7 @@ cdef class OneWay:
     def acknowledge(self, uint32_t ack):
         stream_acknowledge(&self.stream, &self.memory.pool, ack)
 
-    def put_back(self, uint32_t seq, bytes data, bint write):
+    def overwrite_with_first_copy(self, uint32_t seq, bytes data, bint write):
         """How many differed, whether they are a conflict, and what became of them."""
         cdef Octets copy = Octets(data)
         cdef bint conflict = False
@@ -226,7 +226,7 @@ cdef class OneWay:
         cdef Octets copy = Octets(data)
         return stream_buffer(&self.stream, &self.memory.pool, seq, copy.at, copy.length) == 0
 
-    def put_ahead(self, uint32_t seq, bytes data, bint write):
+    def overwrite_with_buffered(self, uint32_t seq, bytes data, bint write):
         cdef Octets copy = Octets(data)
         cdef uint32_t differ = stream_overwrite_with_buffered(&self.stream, seq, copy.at, copy.length, write)
         return differ, copy.now()

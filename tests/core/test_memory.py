@@ -35,7 +35,7 @@ class Buffered(RuleBasedStateMachine):
         self.buffers = [rooms().PageBuffer(self.memory) for _ in range(2)]
         self.models = [bytearray(), bytearray()]
         self.begun = [0, 0]  # where the first page begins, of all that was ever appended
-        self.widest = [0, 0]
+        self.most_pages = [0, 0]
         self.things = rooms().FreeList(self.memory, size)
         self.allocated: dict[int, bytes] = {}
         self.size = size
@@ -51,21 +51,21 @@ class Buffered(RuleBasedStateMachine):
         before, had = self.memory.used, self.pages(which)
         if self.buffers[which].append(octets, have):
             self.models[which] += octets
-            self.widest[which] = max(self.widest[which], pages)
+            self.most_pages[which] = max(self.most_pages[which], pages)
         else:
             # Refused for want of memory alone: what it would have taken is more than its share of what there is.
             taken = rooms().cost(PAGE) * (pages - had) + ring_cost(pages)
             assert pages > had
             assert before + taken + have + pages * PAGE > self.limit // 2
             if had:
-                self.widest[which] = max(self.widest[which], pages if self.memory.used > before else 0)
+                self.most_pages[which] = max(self.most_pages[which], pages if self.memory.used > before else 0)
 
     @rule(which=st.integers(0, 1), length=LENGTHS)
     def drop(self, which: int, length: int) -> None:
         self.buffers[which].drop(length)
         del self.models[which][:length]
         self.begun[which] = (self.begun[which] + length) % PAGE if self.models[which] else 0
-        self.widest[which] = self.widest[which] if self.models[which] else 0
+        self.most_pages[which] = self.most_pages[which] if self.models[which] else 0
 
     @precondition(lambda self: any(self.models))
     @rule(data=st.data(), write=st.booleans())
@@ -96,11 +96,11 @@ class Buffered(RuleBasedStateMachine):
         assert len(found) == whole or (self.begun[which] + at + len(found)) % PAGE == 0
 
     @rule()
-    def lend(self) -> None:
-        kept, used = self.things.kept, self.memory.used
-        number = self.things.lend()
+    def allocate(self) -> None:
+        spare, used = self.things.spare, self.memory.used
+        number = self.things.allocate()
         if number is None:
-            assert kept == 0
+            assert spare == 0
             assert used + rooms().cost(self.size) > self.limit // 2 - 16 or self.memory.spare
         else:
             self.allocated[number] = next(FILLINGS)[: self.size]
@@ -108,18 +108,18 @@ class Buffered(RuleBasedStateMachine):
 
     @precondition(lambda self: self.allocated)
     @rule(data=st.data())
-    def give(self, data: st.DataObject) -> None:
+    def free(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.allocated)))
         assert self.things.read(number) == self.allocated.pop(number)
-        self.things.give(number)
+        self.things.free(number)
 
     @rule(count=st.integers(1, 80))
-    def lend_and_give_many(self, count: int) -> None:
-        numbers = [number for number in (self.things.lend() for _ in range(count)) if number is not None]
+    def allocate_and_free_many(self, count: int) -> None:
+        numbers = [number for number in (self.things.allocate() for _ in range(count)) if number is not None]
         for number in numbers:
             self.things.write(number, bytes(self.size))
         for number in numbers:
-            self.things.give(number)
+            self.things.free(number)
 
     @invariant()
     def what_is_kept_is_what_was_said(self) -> None:
@@ -136,12 +136,12 @@ class Buffered(RuleBasedStateMachine):
     def memory_is_what_they_have(self) -> None:
         used = rooms().cost(self.size) * len(self.allocated)
         for which in range(2):
-            used += rooms().cost(PAGE) * self.pages(which) + ring_cost(self.widest[which])
+            used += rooms().cost(PAGE) * self.pages(which) + ring_cost(self.most_pages[which])
         assert self.memory.used == used
         assert self.things.allocated == len(self.allocated)
-        assert self.things.kept <= 64
+        assert self.things.spare <= 64
         # Free pages and free things, and nothing else, are kept for the next to ask.
-        assert (self.memory.spare - self.things.kept * rooms().cost(self.size)) % rooms().cost(PAGE) == 0
+        assert (self.memory.spare - self.things.spare * rooms().cost(self.size)) % rooms().cost(PAGE) == 0
         assert self.memory.used + self.memory.spare <= self.limit
 
     def teardown(self) -> None:
@@ -150,7 +150,7 @@ class Buffered(RuleBasedStateMachine):
         for buffer in self.buffers:
             buffer.drop(2**32 - 1)
         for number in self.allocated:
-            self.things.give(number)
+            self.things.free(number)
         self.things.close()
         self.memory.close()
         assert (self.memory.used, self.memory.spare) == (0, 0)
@@ -205,15 +205,15 @@ def test_an_append_that_fails_halfway_leaves_what_was_there() -> None:
 def test_of_what_is_given_back_so_many_are_kept_and_lent_again() -> None:
     memory = rooms().Memory(1 << 20)
     things = rooms().FreeList(memory, 100)
-    numbers = [things.lend() for _ in range(200)]
+    numbers = [things.allocate() for _ in range(200)]
     assert memory.used == 200 * rooms().cost(100)
     for number in numbers:
-        things.give(number)
-    assert (things.kept, things.allocated, memory.used, memory.spare) == (64, 0, 0, 64 * rooms().cost(100))
-    again = [things.lend() for _ in range(65)]
-    assert (things.kept, memory.used, memory.spare) == (0, 65 * rooms().cost(100), 0)
+        things.free(number)
+    assert (things.spare, things.allocated, memory.used, memory.spare) == (64, 0, 0, 64 * rooms().cost(100))
+    again = [things.allocate() for _ in range(65)]
+    assert (things.spare, memory.used, memory.spare) == (0, 65 * rooms().cost(100), 0)
     for number in again:
-        things.give(number)
+        things.free(number)
     things.close()
     assert memory.spare == 0
 

@@ -81,14 +81,14 @@ def test_of_two_copies_the_first_goes_ahead() -> None:
     assert bytes(room.ahead()[at] for at in range(18, 25)) == b"12abc67"
 
 
-@pytest.mark.parametrize(("action", "fate"), [(Action.DROP, 2), (Action.RESET, 3)])
-def test_a_copy_that_differs_may_end_the_connection(action: Action, fate: int) -> None:
+@pytest.mark.parametrize(("action", "mode"), [(Action.DROP, 2), (Action.RESET, 3)])
+def test_a_copy_that_differs_may_end_the_connection(action: Action, mode: int) -> None:
     room = waiting(text=True, on=On(conflict=action))
     assert room.give(segment(20, b"abc"), 1) == [(ACCEPTED, 1, None)]
     told = room.give(segment(20, b"abX"), 2)
     assert told[0] == (DROPPED, 2, None)
     assert len(told) == (1 if action is Action.DROP else 3), "and a RST each way"
-    assert room.mode == fate
+    assert room.mode == mode
     assert room.ahead() == {}
 
 

@@ -63,7 +63,7 @@ class Directed(RuleBasedStateMachine):
             octets.append(self.came[at] if known else ord("?"))
         for at in data.draw(st.lists(st.integers(0, max(0, length - 1)), max_size=2)) if length else ():
             octets[at] = data.draw(st.sampled_from([ord("X"), ord("!")]))
-        differ, conflict, left = self.stream.put_back(self.seq(place), bytes(octets), write)
+        differ, conflict, left = self.stream.overwrite_with_first_copy(self.seq(place), bytes(octets), write)
         expected = bytearray(octets)
         contradicts, unlike = False, 0
         for at, octet in enumerate(octets):
@@ -112,7 +112,7 @@ class Directed(RuleBasedStateMachine):
         place = data.draw(st.integers(min(self.ahead) - 30, max(self.ahead) + 2))
         if data.draw(st.booleans()):
             octets = bytes(self.ahead.get(at, 0) for at in range(place, place + len(octets)))
-        differ, left = self.stream.put_ahead(self.seq(place), octets, write)
+        differ, left = self.stream.overwrite_with_buffered(self.seq(place), octets, write)
         expected = bytes(self.ahead.get(at, octet) for at, octet in enumerate(octets, start=place))
         assert left == (expected if write else octets)
         unlike = sum(one != other for one, other in zip(expected, octets, strict=True))
@@ -189,12 +189,12 @@ def test_of_edits_beyond_the_most_a_stream_remembers_copies_look_like_conflicts(
     for _ in range(most + 1):
         assert stream.keep(b"evil ", b"XXXX ")
     assert stream.edits == most
-    assert stream.put_back(5 * (most - 1), b"evil ", True)[1:] == (False, b"XXXX ")
-    assert stream.put_back(5 * most, b"evil ", True)[1:] == (True, b"XXXX ")
+    assert stream.overwrite_with_first_copy(5 * (most - 1), b"evil ", True)[1:] == (False, b"XXXX ")
+    assert stream.overwrite_with_first_copy(5 * most, b"evil ", True)[1:] == (True, b"XXXX ")
     stream.acknowledge(5)
     assert stream.edits == most - 1
     assert stream.keep(b"evil", b"XXXX")
-    assert stream.put_back(5 * most + 5, b"evil", True)[1:] == (False, b"XXXX"), "room again"
+    assert stream.overwrite_with_first_copy(5 * most + 5, b"evil", True)[1:] == (False, b"XXXX"), "room again"
     stream.close()
 
 
@@ -202,11 +202,13 @@ def test_an_edit_is_what_lies_between_the_first_octet_that_differs_and_the_last(
     stream = rooms().OneWay(rooms().Memory(1 << 20), 10)
     assert stream.keep(b"MAIL evil x\r\n", b"MAIL XXXX x\r\n")
     assert stream.edits == 1
-    assert not stream.put_back(10, b"MAIL evil x\r\n", False)[1]
-    assert not stream.put_back(10, b"MAIL XXXX x\r\n", False)[1]
-    assert not stream.put_back(10, b"MAIL eXXl x\r\n", False)[1], "as it came or as it left, octet for octet"
-    assert stream.put_back(10, b"MAIL evil y\r\n", False)[1]
-    assert stream.put_back(10, b"MAIl evil x\r\n", False)[1]
+    assert not stream.overwrite_with_first_copy(10, b"MAIL evil x\r\n", False)[1]
+    assert not stream.overwrite_with_first_copy(10, b"MAIL XXXX x\r\n", False)[1]
+    assert not stream.overwrite_with_first_copy(10, b"MAIL eXXl x\r\n", False)[1], (
+        "as it came or as it left, octet for octet"
+    )
+    assert stream.overwrite_with_first_copy(10, b"MAIL evil y\r\n", False)[1]
+    assert stream.overwrite_with_first_copy(10, b"MAIl evil x\r\n", False)[1]
     stream.acknowledge(19)
     assert stream.edits == 0
     stream.close()

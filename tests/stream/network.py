@@ -85,10 +85,10 @@ class Network:
         while self.checker.out:
             out, self.checker.out = self.checker.out, []
             for to_server, segment in out:
-                fate = 0 if self.fair else self.below(10)
-                if fate < 6 or fate == 9:
+                what = 0 if self.fair else self.below(10)
+                if what < 6 or what == 9:
                     self.deliver(to_server, segment)
-                if fate in (6, 7, 9):
+                if what in (6, 7, 9):
                     self.bag.append((to_server, segment))
 
     def deliver(self, to_server: bool, segment: Segment) -> None:

@@ -87,9 +87,9 @@ class ReassemblyModel:
                 self.decide(to_server, start, octets[: len(out)])
         if start <= side.next < start + len(octets):
             self.impatient.add(side.next)
-        self.pump(to_server, verdicts)
+        self.drain(to_server, verdicts)
         if not to_server:
-            self.pump(True, verdicts)
+            self.drain(True, verdicts)
         if len(verdicts) > (own in verdicts):
             self.forget(verdicts)
 
@@ -101,7 +101,7 @@ class ReassemblyModel:
             self.turns.append(Turn(to_server, fresh))
             side.next += len(fresh)
 
-    def pump(self, to_server: bool, verdicts: dict[int, bytes | None] | None) -> None:
+    def drain(self, to_server: bool, verdicts: dict[int, bytes | None] | None) -> None:
         """What was waiting goes on: held packets when they have been let go (None: all), the others by themselves."""
         side = self.sides[to_server]
         while True:
@@ -128,6 +128,6 @@ class ReassemblyModel:
         decided, self.turns = self.turns, []
         if start <= self.sides[to_server].next:
             self.decide(to_server, start, octets)
-        self.pump(to_server, None)
-        self.pump(True, None)
+        self.drain(to_server, None)
+        self.drain(True, None)
         self.ending, self.turns = self.turns, decided
