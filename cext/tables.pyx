@@ -104,6 +104,7 @@ cdef int load_listing(Listing *listing, dict table) except -1:
     listing.servers = load_networks(table["servers"])
     listing.server_count = len(table["servers"])
     listing.digits = table["digits"]
+    listing.spaces = table["spaces"]
     text = table["banner"]
     if len(text) > LINE_BYTES_SHOWN or len(table["candidates"]) > MOST_KEYWORDS:
         raise ValueError(f"a greeting has at most {LINE_BYTES_SHOWN} octets, an EHLO reply {MOST_KEYWORDS} lines")

@@ -22,6 +22,7 @@ cdef struct Listing:
     uint32_t count             # of candidates, in their order
     uint32_t banner_length     # 0: not known
     uint8_t digits             # every 2 and 0 of a masked banner is its own (rule B51)
+    uint8_t spaces             # and a space behind a 0 has been kept
     uint8_t banner[LINE_BYTES_SHOWN]
     Candidate candidates[MOST_KEYWORDS]
 

@@ -127,6 +127,7 @@ cdef struct Dialogue:
     uint8_t reply_line
     uint8_t reply_junk         # a line has come that is no reply's, and clients may count as the reply's first
     uint8_t reply_cr           # a CR was the segment's last octet
+    uint8_t reply_before       # the last octet of the reply line so far, as it came
     uint8_t masked_lines
     uint8_t already_masked     # the letter, from 0, that the next line masked upstream has at least
     uint8_t keyword_mask_mode

@@ -53,8 +53,8 @@ cdef inline void put(Context *context, uint8_t *at, uint8_t byte) noexcept nogil
             at[0] = byte
 
 
-cdef uint8_t banner_byte(Context *context, uint32_t column, uint8_t byte) noexcept nogil:
-    """What the octet at ``column`` of a 220 greeting line becomes, under the policy's banner rule."""
+cdef uint8_t banner_byte(Context *context, uint32_t column, uint8_t byte, uint8_t before) noexcept nogil:
+    """What the octet at ``column`` of a 220 greeting line, behind the octet ``before``, becomes by the banner rule."""
     cdef uint8_t rule = context.policy.banner
     if column < 3:
         return byte
@@ -68,6 +68,8 @@ cdef uint8_t banner_byte(Context *context, uint32_t column, uint8_t byte) noexce
         return CMAP[column - 4] if column < 19 else c"_"
     if rule == BANNER_B51 and (byte == c"2" or byte == c"0"):
         return byte                               # S-Q295725, S-MS320027
+    if rule == BANNER_B51 and byte == SPACE and before == c"0" and context.policy.banner_separator:
+        return byte                               # S-HVERA: "0 SPACE" is meant literally
     return STAR
 
 
@@ -185,7 +187,7 @@ cdef void report_banner(Context *context, Dialogue *dialogue, uint64_t offset) n
     cdef uint8_t after[LINE_BYTES_SHOWN]
     cdef uint32_t i, length = line.length if line.length < 120 else 120
     for i in range(length):
-        after[i] = banner_byte(context, i, line.data[i])
+        after[i] = banner_byte(context, i, line.data[i], line.data[i - 1] if i else 0)
     if context.session.secret:
         length = 0
     report(context, BANNER_MASKED, False, 0, offset, line.data, length, after, length)
@@ -321,7 +323,7 @@ cdef void reply_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t
         put(context, at, ok_byte(column, byte))
     elif masking_banner(context, dialogue):
         if context.policy.action[BANNER_MASKED] == ACTION_MASK:
-            put(context, at, banner_byte(context, column, byte))
+            put(context, at, banner_byte(context, column, byte, dialogue.reply_before))
     elif column > 3:
         # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
         if column == 4:
@@ -332,6 +334,7 @@ cdef void reply_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t
             last = length > 1 and (at[1] == LF or (at[1] == CR and (length == 2 or at[2] == LF)))
             keyword_byte(context, dialogue, at, last)
     line_add(dialogue.reply, byte)
+    dialogue.reply_before = byte
     if column < 0xffff:
         dialogue.reply_column += 1
 

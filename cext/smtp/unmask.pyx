@@ -62,6 +62,8 @@ cdef bint banner_masked(const uint8_t *data, uint32_t length) noexcept nogil:
 
 cdef bint keyword_masked(const uint8_t *data, uint32_t length, uint32_t least) noexcept nogil:
     cdef uint32_t i
+    if length == 2:                                # a single X may be a keyword's: `250 OK` becomes `250 XB`
+        return data[0] == c"X" and data[1] == c"A" + least % 26
     if length < 3 or length >= LINE_BYTES_SHOWN - 4:
         return False
     for i in range(length - 1):
@@ -167,6 +169,17 @@ cdef Listing *listing_of(Context *context) noexcept nogil:
     return NULL
 
 
+cdef bint contradicts(Listing *listing, uint32_t place, const uint8_t *ours, uint8_t theirs) noexcept nogil:
+    # Whether rule B51 would have left another octet of `ours`, which stands at `place` of a greeting's text and has one
+    # before it. S-Q295725, S-HVERA: it leaves every 2 and 0, and a space behind a 0; what is padded says nothing.
+    cdef bint zero_space = ours[0] == SPACE and (ours - 1)[0] == c"0"
+    if theirs == SPACE and not zero_space:
+        return True
+    return ours[0] != theirs and (
+        ours[0] == c"2" or ours[0] == c"0" or theirs == c"2" or theirs == c"0" or theirs == SPACE
+        or (zero_space and listing.spaces and place < listing.banner_length))
+
+
 cdef void restore_greeting(Context *context, Dialogue *dialogue, Listing *listing, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef bint whole
@@ -180,10 +193,8 @@ cdef void restore_greeting(Context *context, Dialogue *dialogue, Listing *listin
     text[0] = SPACE
     for i in range(length - 4):
         text[i + 1] = listing.banner[i] if i < listing.banner_length else SPACE
-        # S-Q295725: rule B51 leaves every 2 and 0: where they contradict, it is another greeting.
-        if listing.digits and text[i + 1] != data[i + 4] and (
-                text[i + 1] == c"2" or text[i + 1] == c"0" or data[i + 4] == c"2" or data[i + 4] == c"0"):
-            return
+        if listing.digits and contradicts(listing, i, text + i + 1, data[i + 4]):
+            return                                 # it is another greeting
     write(context, RESTORE_BANNER, False, VERB_UNKNOWN, data + 3, text, length - 3, offset)
 
 

@@ -154,6 +154,7 @@ def _restoring(known: Recovery | None) -> dict[str, object]:
                 "servers": _nets(offer.servers),
                 "banner": offer.banner.encode("latin-1"),
                 "digits": known.digits,
+                "spaces": known.spaces,
                 "candidates": [(line.text, line.restored) for line in known.candidates(offer)],
             }
             for offer in known.offers

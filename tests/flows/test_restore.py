@@ -52,6 +52,7 @@ def damaged_turns(draw: st.DrawFn, profile: str) -> list[Turn]:
                             b"250 ok\r\n",
                             b"500 no\r\n",
                             b"250-host\r\n250-XXXXXXXA\r\n250 XXXB\r\n",
+                            b"250-host\r\n250-XXXXXXXA\r\n250-XA\r\n250 XB\r\n",
                         ]
                     )
                 ),

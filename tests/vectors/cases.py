@@ -38,8 +38,6 @@ class Case:
     core_only: bool
     by_packet: bool
     restore: Restore | None
-    #: What the core does not have yet, though the model does.
-    core_lacks: str | None = None
 
     @property
     def to_server(self) -> bool:
@@ -93,7 +91,6 @@ def _case(kind: str, table: dict[str, Any], profile: str) -> Case:
         table.get("core_only", False),
         table.get("by_packet", False),
         _restore(table["restore"]) if "restore" in table else None,
-        table.get("core_lacks"),
     )
 
 
