@@ -17,7 +17,7 @@ WHOLE = [case for case in CASES if not case.core_only]
 CUT = [case for case in WHOLE if not case.by_packet]
 LINE_BYTES_SHOWN = 254  # of a line, as much as the core keeps
 
-families = pytest.mark.parametrize("family", (4, 6))
+families = pytest.mark.parametrize("family", [4, 6])
 
 
 def through_core(case: Case, packets: list[tuple[bool, bytes]], family: int) -> tuple[bytes, list[Finding], Dialogue]:
