@@ -15,6 +15,8 @@ from nfmailguard.policy.model import (
     Policy,
     ReplyPolicy,
 )
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Turn
 from tests.rules.gateway import ACCEPT, DROP, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, PSH
 
@@ -213,6 +215,37 @@ def test_superseded_counts_begin_anew_only_where_the_server_does(
             connection.client(said)
             connection.server(replies)
         assert finding in connection.names
+
+
+@families
+def test_superseded_counts_go_on_behind_an_ehlo_that_was_refused_so_that_asa_drops_the_101st(family: int) -> None:
+    turns = [(b"EHLO a.example\r\n", b"250-mx.example.com\r\n250 SIZE\r\n"), (b"MAIL FROM:<a@b>\r\n", OK)]
+    turns += [(b"RCPT TO:<u@c>\r\n", OK)] * 60 + [(b"EHLO\r\n", b"501 no\r\n")] + [(b"RCPT TO:<u@c>\r\n", OK)] * 40
+    policy = load_profile("asa")
+    connection = Connection(Gateway(policy), family).greeted()
+    for said, reply in turns:
+        connection.client(said)
+        connection.server(reply)
+    assert "recipients.too_many" not in connection.names
+    connection.client(b"RCPT TO:<u@c>\r\n")
+    assert connection.names[-1] == "recipients.too_many"
+    said_in_order = [
+        Turn(to_server, data) for turn in turns for to_server, data in zip((True, False), turn, strict=True)
+    ]
+    model = translate(policy, [Turn(False, b"220 mx\r\n"), *said_in_order, Turn(True, b"RCPT TO:<u@c>\r\n")])
+    assert model.findings[-1].name == "recipients.too_many"
+    assert model.ended is Action.DROP_CONNECTION
+
+
+@families
+@pytest.mark.parametrize("greeting", [b"EHLO\r\n", b"HELO\r\n"])
+def test_superseded_offer_is_taken_back_by_a_greeting_that_seems_refused(family: int, greeting: bytes) -> None:
+    connection = mailing(family)
+    connection.client(b"XYZ\r\n" + greeting)
+    connection.server(b"500 what\r\n" * 2)  # both to the first line: some servers answer one twice
+    connection.client(b"BDAT 6\r\nEXPN\r\n")
+    assert connection.server_reads.endswith(b"XXXX 6\r\nXXXX\r\n")
+    assert "bdat.not_offered" in connection.names
 
 
 @pytest.mark.parametrize("command", [b"MAIL FROM:<x@y>\r\n", b"EHLO a\r\n", b"RSET\r\n"])
