@@ -272,12 +272,28 @@ def test_a_server_that_reads_nothing_stops_nobody() -> None:
         syslog.close()
 
 
-@pytest.mark.parametrize("target", ["http://x", "udp://", "tcp://host:99999", "udp://host:x"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("http://x", "udp://", "tcp://host:99999", "udp://host:x", "udp://host:0", "udp://host:", "udp://[::1"),
+        *("", "udp:", "udp:host", "udp:host:514", "udp:/host", "TCP:host:514", "tcp:", "unix:", "unix:/run/log"),
+        *(
+            "unix://",
+            "unix:///",
+            "unix://run/log",
+            "tcp://host/path",
+            "tcp://user@host",
+            "udp://host?x",
+            "udp://host#x",
+        ),
+    ],
+)
 def test_a_target_that_is_none_is_told(target: str) -> None:
     assert problem(target, "local4", "")
     assert problem("journald", "local9", "")
     assert problem("journald", "mail", "a b")
-    assert problem("udp://[::1]:514", "mail", "gw") is None
+    for good in ("udp://[::1]:514", "tcp://host", "unix:///dev/log", "-", "journald", "/var/log/x:y", "./udp:host"):
+        assert problem(good, "mail", "gw") is None
     assert FACILITIES["local4"] == 20
 
 

@@ -6,6 +6,7 @@ Promises: values only, and what is wrong with them. Does not know lines.
 from __future__ import annotations
 
 import ipaddress
+import re
 from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -52,12 +53,21 @@ def problem(target: str, facility: str, host: str) -> str | None:
         return f"facility: {facility!r}; one of {', '.join(FACILITIES)}"
     if not all(33 <= ord(character) < 127 for character in host):
         return f"host: {host!r}; a host's name"
-    if "://" in target:
-        url = urlsplit(target)
-        try:
-            good = url.scheme == "unix" or (url.scheme in ("udp", "tcp") and bool(url.hostname) and url.port != 0)
-        except ValueError:
-            good = False
-        if not good:
-            return f"target: {target!r}; a file, -, journald, udp://HOST[:PORT], tcp://HOST[:PORT] or unix:///PATH"
+    if not _goes_somewhere(target):
+        return f"target: {target!r}; a file, -, journald, udp://HOST[:PORT], tcp://HOST[:PORT] or unix:///PATH"
     return None
+
+
+def _goes_somewhere(target: str) -> bool:
+    if "://" not in target:
+        # A slip in writing a server's name would make a file of that name, and no line would ever get there.
+        return bool(target) and not re.match(r"(udp|tcp|unix):", target, re.IGNORECASE)
+    try:
+        url = urlsplit(target)
+        # What stands beyond host and port would be left out without a word.
+        rest = url.path.strip("/") or url.query or url.fragment or url.username is not None or url.netloc[-1:] == ":"
+        if url.scheme == "unix":
+            return not url.netloc and len(url.path) > 1 and not url.query and not url.fragment
+        return url.scheme in ("udp", "tcp") and bool(url.hostname) and url.port != 0 and not rest
+    except ValueError:
+        return False
