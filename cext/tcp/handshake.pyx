@@ -17,7 +17,7 @@ from nfmailguard.cext.policy.conditions cimport report_condition, report_without
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, FLOW_MIDSTREAM, PACKET_MULTIPATH, PACKET_ODD_FLAGS, PACKET_SYN_DATA,
 )
-from nfmailguard.cext.record cimport END_TIMEOUT
+from nfmailguard.cext.record cimport END_DROPPED, END_TIMEOUT
 from nfmailguard.cext.tcp.stream cimport Stream, stream_isn
 from nfmailguard.cext.tcp.syncookie cimport note_cookie, old_number
 from nfmailguard.cext.tcp.validate cimport take_acknowledgement
@@ -76,7 +76,11 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         accept(core, packet.queued.id, out)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
-    end_flow(core, flow, action, now, out)
+    if packet.flags & TCP_SYN:
+        # Of a handshake whose SYN was not seen: the client repeats that SYN, or has had this answer and goes on.
+        forget_flow(core, flow, END_DROPPED, now, out)
+    else:
+        end_flow(core, flow, action, now, out)
 
 
 cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:

@@ -52,6 +52,28 @@ def test_only_a_syn_begins_but_while_we_start_flows_that_were_there_before_pass(
     assert late.send(True, payload=b"EXPN\r\n") == RESET
 
 
+@families
+@pytest.mark.parametrize("starting", [True, False])
+def test_only_a_syn_begins_and_a_handshake_half_seen_is_not_refused(family: int, starting: bool) -> None:
+    gateway = Gateway(limits=Limits(startup=60, cookies=0)) if starting else long_running()
+    connection = Connection(gateway, family, shake=False)
+    for _ in range(2):
+        assert connection.send(False, SYN | ACK, ack=1001) == [DROP]
+    assert connection.emitted == []
+    assert set(connection.names) == {"flow.midstream"}
+    # The client that has no answer repeats its SYN, and is inspected.
+    again = Connection(gateway, family)
+    assert again.client(b"EXPN a\r\n") == [REPLACE]
+    assert again.emitted == []
+
+
+@families
+def test_only_a_syn_begins_and_a_syn_ack_repeated_takes_no_flow_that_was_there_before(family: int) -> None:
+    old = Connection(Gateway(limits=Limits(startup=60)), family, shake=False)
+    assert old.send(False, SYN | ACK, ack=1001) == [DROP]
+    assert old.send(True, payload=b"EXPN\r\n") == [ACCEPT]
+
+
 @pytest.mark.parametrize(("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, RESET)])
 def test_only_a_syn_begins_and_the_rest_is_what_on_midstream_says(action: Action, kinds: list[int]) -> None:
     later = Connection(long_running(on=On(midstream=action)), shake=False)
