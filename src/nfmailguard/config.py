@@ -20,11 +20,23 @@ from nfmailguard.events import targets
 from nfmailguard.policy.load import built, meant, parse_value
 from nfmailguard.policy.model import CONDITIONS
 from nfmailguard.reading import toml_of
-from nfmailguard.settings import Config, Driver, Gateway, Hook, Log, Queue, RestoreServer, Restoring, Rule, network
+from nfmailguard.settings import (
+    Config,
+    Driver,
+    Gateway,
+    Hook,
+    Log,
+    Queue,
+    RestoreServer,
+    Restoring,
+    Rule,
+    Service,
+    network,
+)
 
 _MOST_PROBLEMS = 50  # that are told
 
-__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "load"]
+__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "control_path", "load"]
 
 
 def load(
@@ -221,10 +233,27 @@ def _restore_problems(config: Config) -> list[str]:
     return problems
 
 
+#: Of a Unix socket's 107 octets a few are for the name it has until it listens (unix(7)).
+_LONGEST_SOCKET = 96
+
+
+def control_path(path: Path | None) -> str:
+    """``service.control`` of a file (None: the default) that may be wrong in all else. Raises ConfigError."""
+    service = toml_of(path).get("service", {}) if path is not None else {}
+    control = service.get("control") if isinstance(service, dict) else None
+    return control if isinstance(control, str) else Service().control
+
+
 def _log_problems(config: Config) -> list[str]:
     ours = config.syslog
     problem = targets.problem(ours.target, ours.facility, ours.host) if ours.target is not None else None
     problems = [f"syslog.{problem}"] if problem else []
     names = (ours.client, ours.server, *ours.interfaces)
     odd = [name for name in names if not re.fullmatch(r"[!-9;-~]{1,48}", name)]
-    return [*problems, *(f"syslog: {name!r}; an interface's name has no space and no colon" for name in odd)]
+    problems += [f"syslog: {name!r}; an interface's name has no space and no colon" for name in odd]
+    control = config.service.control
+    if control and not (control.startswith("/") and 1 < len(os.fsencode(control)) <= _LONGEST_SOCKET):
+        problems.append(
+            f"service.control: {control!r}; an absolute path of at most {_LONGEST_SOCKET} octets, or nothing"
+        )
+    return problems

@@ -7,7 +7,17 @@ not printable in a line is escaped here, once for all.
 
 from nfmailguard.plain import line
 
-__all__ = ["BenchError", "CaptureError", "ConfigError", "LabError", "NfmailguardError", "QueueError", "RulesetError"]
+__all__ = [
+    "BenchError",
+    "CaptureError",
+    "ConfigError",
+    "ControlError",
+    "LabError",
+    "NfmailguardError",
+    "QueueError",
+    "RefusedError",
+    "RulesetError",
+]
 
 
 class NfmailguardError(Exception):
@@ -46,3 +56,13 @@ class LabError(NfmailguardError):
 
 class BenchError(NfmailguardError):
     """A benchmark that cannot be run here, or a report that cannot be used."""
+
+
+class ControlError(NfmailguardError):
+    """No gateway answers at the control socket, or it cannot listen there."""
+
+    exit_code = 2
+
+
+class RefusedError(NfmailguardError):
+    """What the gateway that was asked says in place of an answer."""

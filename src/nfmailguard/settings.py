@@ -30,7 +30,7 @@ from nfmailguard.policy.model import (
     RestoreSide,
 )
 
-__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "network"]
+__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "Service", "network"]
 
 
 class Hook(StrEnum):
@@ -172,6 +172,15 @@ class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Interfaces(self.client, self.server, tuple(named))
 
 
+class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[service]``: how a running gateway is asked."""
+
+    #: The path of the control socket; empty: none.
+    control: str = "/run/nfmailguard/control.sock"
+    #: Who may ask besides root and the gateway's own user: a group's name or number; empty: nobody.
+    group: str = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole configuration. ``policy`` overrides keys of every profile named in it."""
 
@@ -183,6 +192,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: Log = Log()
     syslog: Syslog = Syslog()
     restore: Restoring = Restoring()
+    service: Service = Service()
     policy: dict[str, Any] = {}
 
     def flow_rules(self) -> tuple[FlowRule, ...]:

@@ -52,7 +52,7 @@ def test_attach_tells_what_a_queue_of_this_machine_does(tmp_path: Path) -> None:
 
 
 def _attached(router: Router, scratch: Path):  # type: ignore[no-untyped-def]
-    command = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull]
+    command = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", "service.control="]
     gateway = router.popen(router.gateway, command)
     assert gateway.stdout is not None
     gateway.stdout.readline()

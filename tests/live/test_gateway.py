@@ -18,7 +18,7 @@ from queue_router import SERVER, Router, router_or_skip
 
 pytestmark = pytest.mark.live
 
-PROGRAM = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull]
+PROGRAM = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", "service.control="]
 DRIVERS = ["kernel", "netfilterqueue"]
 
 

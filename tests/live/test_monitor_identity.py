@@ -33,7 +33,7 @@ def running(router: Router, *options: str) -> Iterator[subprocess.Popen[str] | N
     if options == ("no gateway",):
         yield None
         return
-    command = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, *options]
+    command = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", "service.control=", *options]
     process = router.popen(router.gateway, command)
     try:
         assert process.stdout is not None

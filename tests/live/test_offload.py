@@ -98,7 +98,20 @@ class Talk:
 
 
 def gateway(router: Router, eve: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, *OPTIONS, "--set", f"log.eve={eve}", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "nfmailguard",
+        "run",
+        "-c",
+        os.devnull,
+        "--set",
+        "service.control=",
+        *OPTIONS,
+        "--set",
+        f"log.eve={eve}",
+        *more,
+    ]
     process = router.popen(router.gateway, command)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("nfmailguard: ready")

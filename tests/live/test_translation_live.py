@@ -74,7 +74,18 @@ class Gateway:
 
     def __init__(self, router: Router, eve: Path, *more: str) -> None:
         options = ["--mode", "enforce", "--profile", "pix63", "--set", "limits.cookies=0", "--set", f"log.eve={eve}"]
-        command = [sys.executable, "-m", "nfmailguard", "run", "-c", "/dev/null", *options, *more]
+        command = [
+            sys.executable,
+            "-m",
+            "nfmailguard",
+            "run",
+            "-c",
+            "/dev/null",
+            "--set",
+            "service.control=",
+            *options,
+            *more,
+        ]
         self.eve = eve
         self.process = router.popen(router.gateway, command)
         assert self.process.stdout is not None

@@ -11,7 +11,7 @@ from nfmailguard.config import Config, Driver, Hook, load
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.load import load_profile, override, profile_names
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, PartialLines, UnknownCommand
-from nfmailguard.service import gateway, preflight
+from nfmailguard.service import preflight
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -58,7 +58,7 @@ def test_the_kernel_does_one_thing_for_all_flows(
     done = action or default
     assert config.on_queue(condition) is done
     if condition == "no_listener":
-        assert gateway.ruleset(config).bypass is (done is Action.PASS)
+        assert preflight.ruleset(config).bypass is (done is Action.PASS)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_conntrack_runs_only_where_something_may_be_changed_or_offloaded(
 ) -> None:
     path = written(tmp_path, f'[[rule]]\nfrom = "192.0.2.1"\nmode = "{rule}"\n' if rule else "")
     config = load(path, **options)
-    assert gateway.ruleset(config).conntrack is needed
+    assert preflight.ruleset(config).conntrack is needed
     assert preflight.conntrack(config).startswith("conntrack: runs," if needed else "conntrack: not needed;")
-    assert "conntrack" not in " ".join(gateway.warnings(config))
+    assert "conntrack" not in " ".join(preflight.warnings(config))
     offloading = load(path, ["queue.offload=yes"], **options)
-    assert gateway.ruleset(offloading).conntrack
-    assert ("queue.offload: makes conntrack run" in " ".join(gateway.warnings(offloading))) is not needed
+    assert preflight.ruleset(offloading).conntrack
+    assert ("queue.offload: makes conntrack run" in " ".join(preflight.warnings(offloading))) is not needed
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

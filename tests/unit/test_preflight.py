@@ -16,7 +16,7 @@ from nfmailguard.engine import Engine, flows_at_once
 from nfmailguard.errors import RulesetError
 from nfmailguard.policy.model import CONDITIONS, Action, FlowRule, Limits, Mode
 from nfmailguard.ruleset import Others
-from nfmailguard.service import gateway, preflight
+from nfmailguard.service import preflight
 from tests.support.conditions import PIX63
 from tests.support.wire import SYN, End, build
 
@@ -86,27 +86,27 @@ def test_a_flowtable_takes_mail_past_the_queue() -> None:
     assert line.startswith("flowtable inet filter fast: ")
     assert "tcp port 25,587" in line
     with pytest.raises(RulesetError, match="rules: flowtable inet filter fast: "):
-        gateway.refuse_flowtables(enforce, around)
+        preflight.refuse_flowtables(enforce, around)
     for watching in (load(), load(None, [], mode="enforce", dry_run=True)):
-        gateway.refuse_flowtables(watching, around)
-        assert [told for told in gateway.beside(watching, around) if told.startswith("flowtable")] != []
+        preflight.refuse_flowtables(watching, around)
+        assert [told for told in preflight.beside(watching, around) if told.startswith("flowtable")] != []
     # Said to be none of our business, or no forwarding.
     for other in ("queue.flowtables=yes", "gateway.hook=input"):
         config = load(None, [other], mode="enforce")
-        gateway.refuse_flowtables(config, around)
-        assert gateway.beside(config, around) == []
+        preflight.refuse_flowtables(config, around)
+        assert preflight.beside(config, around) == []
 
 
 def test_what_cannot_be_done_where_addresses_are_translated() -> None:
     only, both = Others((), ("prerouting ip nat a",)), Others((), ("prerouting ip nat a", "postrouting ip nat b"))
     enforce = load(None, [], mode="enforce")
-    assert gateway.beside(enforce, only) == []
-    (line,) = gateway.beside(enforce, both)
+    assert preflight.beside(enforce, only) == []
+    (line,) = preflight.beside(enforce, both)
     assert line.startswith("addresses are translated (ip nat a, ip nat b): ")
     for other, reason in (("queue.conntrack=no", "queue.conntrack is off"), ("on.no_listener=pass", "may pass")):
-        (line,) = gateway.beside(load(None, [other], mode="enforce"), only)
+        (line,) = preflight.beside(load(None, [other], mode="enforce"), only)
         assert reason in line
-    assert gateway.beside(load(), both) == []  # nothing is reset or told apart
+    assert preflight.beside(load(), both) == []  # nothing is reset or told apart
 
 
 def interface(

@@ -297,11 +297,11 @@ def test_wherever_a_network_is_named(tmp_path: Path, place: str) -> None:
     path.write_text(PLACES[place].format("::ffff:10.9.0.0/112"))
     read = config.load(path)
     mapped = network("10.9.0.0/16")
-    from nfmailguard.service import gateway
+    from nfmailguard.service import preflight
 
     first = read.flow_rules()[0]
     found = [
-        *gateway.ruleset(read).addresses,
+        *preflight.ruleset(read).addresses,
         *first.source,
         *first.destination,
         *(one for _, one in read.syslog.names().networks),

@@ -48,7 +48,20 @@ def ours(name: str, mode: str, profile: str, events: Path | None, *sets: str) ->
     """``nfmailguard run`` as an operator starts it."""
     log = ["--set", f"log.eve={events}"] if events else []
     more = [word for one in sets for word in ("--set", one)]
-    command = (sys.executable, "-m", "nfmailguard", "run", "-c", "/dev/null", "--mode", mode, "--profile", profile)
+    command = (
+        sys.executable,
+        "-m",
+        "nfmailguard",
+        "run",
+        "-c",
+        "/dev/null",
+        "--set",
+        "service.control=",
+        "--mode",
+        mode,
+        "--profile",
+        profile,
+    )
     return Candidate(name, (*command, *log, *more), own_rules=True)
 
 

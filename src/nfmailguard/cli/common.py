@@ -119,5 +119,6 @@ def cli() -> None:
       nfmailguard profile list                    whose behaviour there is
       nfmailguard run --profile asa               report what an ASA would have done
       nfmailguard run --mode enforce              be a PIX 6.3
+      nfmailguard status                          healthy or degraded, and why
       nfmailguard rules remove                    out of the path at once, connections kept
     """

@@ -56,23 +56,23 @@ def check(as_json: bool, **choices: Any) -> None:
     """
     from nfmailguard import ruleset
     from nfmailguard.errors import RulesetError
-    from nfmailguard.service import gateway, preflight
+    from nfmailguard.service import preflight
 
     config = configured(**choices)
     flows, conditions = config.flow_rules(), preflight.conditions(config)
     try:
-        beside = gateway.beside(config, ruleset.others())
+        beside = preflight.beside(config, ruleset.others())
     except RulesetError as error:
         beside = [f"others' rules were not looked at, flowtables and address translation: {error}"]
     beside += preflight.interface_warnings(config, preflight.interfaces(config))
     if as_json:
         import msgspec
 
-        found = {"config": msgspec.to_builtins(config), "warnings": [*gateway.warnings(config), *beside]}
+        found = {"config": msgspec.to_builtins(config), "warnings": [*preflight.warnings(config), *beside]}
         told = {condition.name: condition._asdict() for condition in conditions}
-        print_json({**found, "conditions": told, "ruleset": gateway.ruleset(config).render()})
+        print_json({**found, "conditions": told, "ruleset": preflight.ruleset(config).render()})
         return
-    echo(gateway.summary(config))
+    echo(preflight.summary(config))
     for number, flow in enumerate(flows[:-1], 1):
         ends = [
             f"{word} {', '.join(map(str, networks))}"
@@ -87,9 +87,9 @@ def check(as_json: bool, **choices: Any) -> None:
     echo(preflight.conntrack(config))
     for condition in conditions:
         echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
-    for line in (*gateway.warnings(config), *beside):
+    for line in (*preflight.warnings(config), *beside):
         echo(f"warning: {line}")
-    echo_text(f"\n{gateway.ruleset(config).render()}", tabs=True)
+    echo_text(f"\n{preflight.ruleset(config).render()}", tabs=True)
 
 
 @cli.group()
@@ -101,9 +101,9 @@ def rules() -> None:
 @gateway_options
 def rules_show(**choices: Any) -> None:
     """Print the table as `nft -f` would load it, for a ruleset of your own (`run --no-rules`)."""
-    from nfmailguard.service import gateway
+    from nfmailguard.service import preflight
 
-    echo_text(gateway.ruleset(configured(**choices)).render(), tabs=True)
+    echo_text(preflight.ruleset(configured(**choices)).render(), tabs=True)
 
 
 @rules.command("apply")
@@ -114,9 +114,9 @@ def rules_apply(**choices: Any) -> None:
     What happens to packets while nobody listens is on.no_listener's to say: dropped when
     flows are enforced, else let through.
     """
-    from nfmailguard.service import gateway
+    from nfmailguard.service import preflight
 
-    gateway.ruleset(configured(**choices)).apply()
+    preflight.ruleset(configured(**choices)).apply()
 
 
 @rules.command("remove")

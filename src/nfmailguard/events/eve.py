@@ -138,6 +138,11 @@ class EveWriter:
         self._sink.write(lines)
         self.written += len(lines)
 
+    def health(self, now: int, body: dict[str, Any]) -> None:
+        """Writes that the gateway has become degraded, or is no longer."""
+        self._sink.write([self._encode({"timestamp": timestamp(now), "event_type": "health", "health": body}) + b"\n"])
+        self.written += 1
+
     def _line(self, record: Record, kind: str, body: dict[str, Any] | Mail) -> bytes:
         community = self._communities.get(record.flow_id)
         if community is None:

@@ -26,6 +26,8 @@ class Sink(Protocol):
 
     #: Lines that could not be written.
     lost: int
+    #: Why the last lines were not taken, or None.
+    trouble: str | None
 
     def write(self, lines: list[bytes]) -> None: ...
     def reopen(self) -> None: ...
@@ -76,18 +78,23 @@ class StandardOutput:
 
     def __init__(self, patient: bool = False) -> None:
         self.lost = 0
+        self.trouble: str | None = None
         self._pushed = _Pushed(patient)
 
     def write(self, lines: list[bytes]) -> None:
+        lost, failure = 0, ""
         try:
             sys.stdout.flush()
             descriptor = self._descriptor()
             if descriptor < 0:
                 sys.stdout.buffer.write(b"".join(lines))
             else:
-                self.lost += self._pushed.push(descriptor, lines)[0]
-        except (OSError, ValueError):
-            self.lost += len(lines)
+                lost, error = self._pushed.push(descriptor, lines)
+                failure = str(error and error.strerror)
+        except (OSError, ValueError) as error:
+            lost, failure = len(lines), str(error)
+        self.lost += lost
+        self.trouble = f"standard output: {failure}; events are lost" if lost else None
 
     @staticmethod
     def _descriptor() -> int:
@@ -116,6 +123,7 @@ class FileSink:
         self.lost = 0
         #: What went wrong first, in a line, or None.
         self.failure: str | None = None
+        self.trouble: str | None = None
         self._pushed = _Pushed(self._patient)
         self._look = 0.0
         self._fd = self._open()
@@ -139,9 +147,11 @@ class FileSink:
             self.reopen()
         lost, failure = (len(lines), None) if self._gone() else self._pushed.push(self._fd, lines)
         self.lost += lost
+        self.trouble = None
         if lost:
             why = failure.strerror if failure else "it is gone, or nobody reads it"
             self.failure = self.failure or f"log.eve: {self.path}: {why}"
+            self.trouble = f"{self.path}: {why}; events are lost"
 
     def _gone(self) -> bool:
         return self._fd < 0 or not os.fstat(self._fd).st_nlink

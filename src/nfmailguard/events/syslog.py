@@ -40,6 +40,8 @@ class Syslog:
         self.lost = 0
         #: What went wrong first, in a line, or None.
         self.failure: str | None = None
+        #: Why the last messages were not taken, or None.
+        self.trouble: str | None = None
         self._facility = FACILITIES[facility]
         self._host = host or socket.gethostname().partition(".")[0] or "localhost"
         self._form = form
@@ -65,16 +67,20 @@ class Syslog:
             before = self._file.lost
             self._file.write([self._line(now, message) + b"\n" for now, message in messages])
             self.lost += self._file.lost - before
+            self.trouble = self._file.trouble and self._file.trouble.replace("events are", "log lines are")
             return
         for place, (now, message) in enumerate(messages):
             try:
                 self._transmit(self._framed(now, message))
             except OSError as error:
                 self.lost += len(messages) - place
+                self.trouble = f"{self.target}: {error.strerror or error}; log lines are lost"
                 self.failure = self.failure or f"syslog.target: {self.target}: {error.strerror or error}"
                 if not isinstance(error, BlockingIOError):
                     self._forget()
                 return
+        if messages:
+            self.trouble = None
 
     def reopen(self) -> None:
         """After a file has been moved away by a log rotation."""

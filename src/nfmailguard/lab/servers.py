@@ -108,7 +108,8 @@ class Gateway(Process):
     def __init__(self, topology: Topology, directory: Path, *options: str, host: str = GATEWAY) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.eve = directory / "eve.json"
-        argv = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", f"log.eve={self.eve}", *options]
+        argv = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", f"log.eve={self.eve}"]
+        argv += ["--set", "service.control=", *options]  # the machine's own gateway is the one that is asked
         super().__init__(topology, host, argv, directory / "gateway.log", "ready")
 
     def events(self, kind: str = "mailguard") -> list[dict[str, Any]]:

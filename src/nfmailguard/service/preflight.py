@@ -11,16 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from nfmailguard.cext.engine import FLOW_BYTES
-from nfmailguard.config import Config
+from nfmailguard.config import Config, Driver
 from nfmailguard.engine import flows_at_once
+from nfmailguard.errors import RulesetError
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
-from nfmailguard.ruleset import Network, Others
+from nfmailguard.ruleset import Network, Others, Ruleset
 from nfmailguard.settings import Hook, network
 
 __all__ = [
     "Condition",
     "Interfaces",
+    "beside",
     "conditions",
     "conntrack",
     "conntrack_warnings",
@@ -30,12 +34,17 @@ __all__ = [
     "interfaces",
     "limit_warnings",
     "long_packets",
+    "refuse_flowtables",
     "restore_warnings",
+    "ruleset",
+    "summary",
     "translation_warnings",
+    "warnings",
 ]
 
 #: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
 LONGEST_PACKET = 0xFFFF + 1
+LONGEST_COMMON_PACKET = 1500
 #: linux/if_link.h; pyroute2 0.9 knows two of the four by name.
 SIZES = {58: "gro_max_size", 41: "gso_max_size", 64: "gro_ipv4_max_size", 63: "gso_ipv4_max_size"}
 #: linux/if.h, linux/rtnetlink.h.
@@ -70,6 +79,81 @@ class Condition(NamedTuple):
         if len(set(self.actions.values())) == 1:
             done = next(iter(self.actions.values()))
         return f"{done} (or {', '.join(self.others)})"
+
+
+def ruleset(config: Config) -> Ruleset:
+    """The rules that ``config`` asks for."""
+    return Ruleset(
+        config.queue.first,
+        config.queue.last,
+        config.ports(),
+        config.hooks(),
+        bypass=config.on_queue("no_listener") is Action.PASS,
+        conntrack=config.needs_conntrack(),
+        connections=config.tells_connections_apart(),
+        offload=config.queue.offload,
+        addresses=[network(text) for text in config.gateway.addresses],
+    )
+
+
+def summary(config: Config) -> str:
+    """What ``config`` does, in a line."""
+    gateway = config.gateway
+    parts = [f"{gateway.mode} {gateway.profile}"]
+    if config.rule:
+        parts.append(f"{len(config.rule)} rules before it")
+    if gateway.dry_run:
+        parts.append("dry run")
+    parts += [f"queue {config.queue.numbers}", f"ports {','.join(map(str, config.ports()))}"]
+    return ", ".join([*parts, f"hook {','.join(config.hooks())}"])
+
+
+def warnings(config: Config) -> list[str]:
+    """What works, but perhaps not as meant."""
+    found = []
+    queue, modes = config.queue, {rule.mode for rule in config.flow_rules()}
+    enforced = Mode.ENFORCE in modes and not config.gateway.dry_run
+    for condition in ("queue_full", "no_listener"):
+        if enforced and config.on_queue(condition) is Action.PASS:
+            found.append(f"on.{condition}: packets of enforced flows pass uninspected then")
+        if Mode.MONITOR in modes and config.on_queue(condition) is not Action.PASS:
+            found.append(
+                f"on.{condition}: packets of monitored flows are dropped then; the kernel cannot tell them apart"
+            )
+    found += _faults(config)
+    if queue.driver is Driver.NETFILTERQUEUE:
+        found.append(
+            "queue.driver: netfilterqueue knows none of gso, busy_poll, offload and on.queue_full, and when enforcing"
+            " drops packets that are out of order or longer than 3840 octets"
+        )
+    elif queue.copy_range < LONGEST_COMMON_PACKET:
+        found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
+    found += conntrack_warnings(config)
+    if Hook.OUTPUT in config.hooks():
+        found.append("gateway.hook: what this machine sends to itself is queued once, on output")
+    return [*found, *limit_warnings(config), *restore_warnings(config)]
+
+
+def beside(config: Config, found: Others) -> list[str]:
+    """What others' rules of this machine make of ours."""
+    return [*flowtable_warnings(config, found), *translation_warnings(config, found)]
+
+
+def refuse_flowtables(config: Config, found: Others) -> None:
+    """Raises RulesetError where mail that is to be guarded could go past us."""
+    modes = {rule.mode for rule in config.flow_rules()}
+    for line in flowtable_warnings(config, found):
+        if Mode.ENFORCE in modes and not config.gateway.dry_run:
+            raise RulesetError(f"rules: {line}")
+
+
+def _faults(config: Config) -> list[str]:
+    faults: dict[str, None] = {}  # each once, in the order of the rules
+    for rule in config.flow_rules():
+        on = [f"bugs.{name}" for name, value in msgspec.structs.asdict(rule.policy.bugs).items() if value]
+        if on and rule.mode is Mode.ENFORCE and not config.gateway.dry_run:
+            faults[f"{', '.join(on)}: {rule.policy.name} has the faults of its release, and guards nothing"] = None
+    return list(faults)
 
 
 def conditions(config: Config) -> list[Condition]:

@@ -1,0 +1,95 @@
+"""Commands to a gateway that runs, over its control socket."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nfmailguard.cli.common import DEFAULT_CONFIG, cli, echo, file_option, json_option, options, print_json
+
+if TYPE_CHECKING:
+    from nfmailguard.service.asking import Asking
+
+__all__: list[str] = []
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+socket_options = options(
+    file_option,
+    click.option("--socket", "control", metavar="PATH", help="The gateway's control socket; else service.control."),
+)
+
+
+def _asking(path: Path | None, control: str | None) -> Asking:
+    from nfmailguard.config import control_path
+    from nfmailguard.service.asking import Asking
+
+    if path is None and DEFAULT_CONFIG.exists():
+        path = DEFAULT_CONFIG
+    return Asking(control or control_path(path))
+
+
+@cli.command()
+@socket_options
+@json_option
+@click.pass_context
+def status(context: click.Context, /, path: Path | None, control: str | None, as_json: bool) -> None:
+    """Say how the running gateway is, and why.
+
+    Exit code 0: healthy; 1: degraded; 2: none runs, or it does not answer.
+    """
+    from nfmailguard.reports import standing
+
+    with _asking(path, control) as asking:
+        answer = asking.ask("status")
+    if as_json:
+        print_json(answer)
+    else:
+        for line in standing.render(answer):
+            echo(line)
+    context.exit(0 if answer["state"] == "healthy" else 1)
+
+
+@cli.command()
+@socket_options
+@json_option
+def stats(path: Path | None, control: str | None, as_json: bool) -> None:
+    """The running gateway's counters, as they are now (`counters` reads those of the last `stats` event)."""
+    with _asking(path, control) as asking:
+        answer = asking.ask("stats")
+    if as_json:
+        print_json(answer)
+        return
+    for name, count in answer.items():
+        echo(f"{count:>16} {name}")
+
+
+@cli.command()
+@socket_options
+def events(path: Path | None, control: str | None) -> None:
+    """Events as they are written, a JSON object a line, until interrupted.
+
+    A reader that is too slow loses some, and is told by a line {"v":1,"lost":N}.
+
+    \b
+      nfmailguard events | jq 'select(.event_type == "mailguard") | .mailguard'
+    """
+    from nfmailguard.plain import json_safe
+
+    with _asking(path, control) as asking:
+        for line in asking.follow("events"):
+            sys.stdout.buffer.write(json_safe(line))
+            sys.stdout.flush()
+
+
+@cli.command()
+@socket_options
+def reload(path: Path | None, control: str | None) -> None:
+    """Have the running gateway open its log files anew, as SIGHUP does."""
+    with _asking(path, control) as asking:
+        asking.ask("reload")
+    echo("log files opened anew; the configuration is read at a start")

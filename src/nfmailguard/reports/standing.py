@@ -1,0 +1,39 @@
+"""The answer of a running gateway to ``status``, as lines.
+
+Does not ask anybody; shows what was answered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["render"]
+
+
+def render(status: Mapping[str, Any]) -> Iterator[str]:
+    """State first, then its reasons, then each queue."""
+    yield f"{status['state']}: {status['summary']}"
+    for reason in status["reasons"]:
+        since = time.strftime("%H:%M:%S", time.localtime(reason["since"]))
+        count = f"{reason['count']} " if reason["count"] else ""
+        yield f"  {reason['reason']}: {count}{reason['text']} (since {since})"
+    yield f"nfmailguard {status['version']}, process {status['pid']}, up {_span(status['uptime'])}"
+    yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}"
+    for queue in status["queues"]:
+        yield (
+            f"queue {queue['number']}: {queue['waiting']} of {queue['length']} packets waiting, {queue['held']} held;"
+            f" {queue['flows']} of {queue['most_flows']} flows; {queue['memory'] / 2**20:.1f} of"
+            f" {queue['most_memory'] / 2**20:.0f} MiB; {queue['packets']} packets so far"
+        )
+
+
+def _uninspected(count: int | None) -> str:
+    return "" if count is None else f"; {count} packets passed uninspected"
+
+
+def _span(seconds: int) -> str:
+    days, rest = divmod(seconds, 86400)
+    hours, minutes, seconds = rest // 3600, rest // 60 % 60, rest % 60
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -1,0 +1,78 @@
+"""The other end of the control socket: a question to the gateway that runs, and its answer.
+
+Promises: an error is one line that says who does not answer, and where; nothing is waited for longer than
+``timeout``. Does not know what the answers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any, Self
+
+from nfmailguard.errors import ControlError, RefusedError
+from nfmailguard.service.control import VERSION
+
+__all__ = ["Asking"]
+
+_MOST = 64 << 20  # octets of an answer
+
+
+class Asking:
+    """A connection to the gateway whose control socket is ``path``. Raises ControlError."""
+
+    def __init__(self, path: str, timeout: float = 10.0) -> None:
+        self._path = path
+        self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._link.settimeout(timeout)
+        try:
+            self._link.connect(path)
+        except OSError as error:
+            self._link.close()
+            raise ControlError(f"no gateway answers at {path}: {error.strerror or error}") from error
+        self._file = self._link.makefile("rb")
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        """The answer; RefusedError is what the gateway says instead."""
+        try:
+            self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise self._silent(error) from error
+        reply = self._line()
+        if not reply.get("ok"):
+            raise RefusedError(*str(reply.get("error", "no reason given")).split("\n"))
+        return reply.get("answer")
+
+    def follow(self, command: str, **arguments: object) -> Iterator[bytes]:
+        """Lines as they come, until the gateway ends."""
+        self.ask(command, **arguments)
+        self._link.settimeout(None)
+        yield from self._file
+
+    def _line(self) -> dict[str, Any]:
+        try:
+            line = self._file.readline(_MOST)
+        except OSError as error:
+            raise self._silent(error) from error
+        try:
+            reply = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            reply = None
+        if not isinstance(reply, dict):
+            raise ControlError(f"the gateway at {self._path} has ended, or is none")
+        return reply
+
+    def _silent(self, error: OSError) -> ControlError:
+        return ControlError(f"the gateway at {self._path} does not answer: {error.strerror or error}")
+
+    def close(self) -> None:
+        self._file.close()
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

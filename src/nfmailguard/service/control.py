@@ -1,0 +1,401 @@
+"""The control socket: JSON lines from whoever may ask, answered beside the packets.
+
+    {"v": 1, "command": "status"}\\n          {"v": 1, "ok": true, "answer": {...}}\\n
+    whatever else                            {"v": 1, "ok": false, "error": "..."}\\n
+
+Promises: no thread that works on packets waits for anybody here; a client that does not read, does not
+finish its line or says nothing is given up after a moment, and costs a bounded buffer until then; what is no
+request gets one line that says why, and the connection ends. Only root, our own user and the configured group
+are heard. Does not know what is asked: ``answer`` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import json
+import os
+import selectors
+import socket
+import stat
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nfmailguard.errors import ControlError, NfmailguardError
+from nfmailguard.service.signals import masked
+
+__all__ = ["VERSION", "ControlSocket", "Request"]
+
+VERSION = 1
+_LONGEST_REQUEST = 4096
+_MOST_CLIENTS = 32
+#: Seconds a client may take to finish a line or to read an answer; and to ask again.
+_PATIENCE, _IDLE = 5.0, 300.0
+#: Octets that may wait for one that follows events, and for them all before they are handed out.
+_MOST_WAITING = 1 << 20
+_SO_PEERGROUPS = 59
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Request:
+    """One question; ``reply`` or ``fail`` answers it, once, now or later, from any thread."""
+
+    def __init__(self, command: str, arguments: dict[str, Any], send: Callable[[bytes, bool], None]) -> None:
+        self.command = command
+        self.arguments = arguments
+        self._send = send
+
+    def reply(self, answer: object) -> None:
+        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False)
+
+    def follow(self) -> None:
+        """From now on the client gets every event."""
+        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": {"following": True}}) + b"\n", True)
+
+    def fail(self, *lines: str) -> None:
+        self._send(_refusal(*lines), False)
+
+
+def _refusal(*lines: str) -> bytes:
+    return _ENCODE({"v": VERSION, "ok": False, "error": "\n".join(lines)}) + b"\n"
+
+
+class _Client:
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
+        self.read = b""
+        self.waiting = bytearray()
+        self.since = time.monotonic()  # when it last did something, or we had something for it
+        self.asked = False  # its answer is being made
+        self.follows = False
+        self.lost = 0  # events it did not take
+        self.ending = False  # once it has what is waiting
+
+    @property
+    def deadline(self) -> float:
+        """When it is given up."""
+        if self.waiting or self.read:
+            return self.since + _PATIENCE
+        return float("inf") if self.asked or self.follows else self.since + _IDLE
+
+
+class ControlSocket:
+    """Listens at ``path`` for those of ``group`` (empty: for root and us alone); ``answer`` gets each request.
+
+    Raises ControlError where it cannot listen. ``answer`` may raise NfmailguardError; it is called from a thread
+    of the socket's own, and must not take long.
+    """
+
+    def __init__(self, path: str, group: str, answer: Callable[[Request], None]) -> None:
+        self._path = Path(path)
+        self._answer = answer
+        self._group = _group(group)
+        self._clients: dict[int, _Client] = {}
+        self._lock = threading.Lock()
+        self._done: deque[tuple[_Client, bytes, bool]] = deque()  # answers made by other threads
+        self._published: deque[bytes] = deque()
+        self._published_octets = 0
+        self._published_lost = 0
+        self._followers = 0
+        self._stopping = False
+        self._listener = self._listen()
+        self._awake, self._wake = socket.socketpair()
+        self._inode = _inode(self._path)
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def start(self) -> None:
+        for end in (self._awake, self._wake, self._listener):
+            end.setblocking(False)
+        self._selector.register(self._awake, selectors.EVENT_READ)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Nobody is heard any more. Idempotent."""
+        if not self._stopping:
+            self._stopping = True
+            self._rouse()
+            if self._thread.ident is not None:
+                self._thread.join(_PATIENCE)
+            with suppress(OSError):
+                if _inode(self._path) == self._inode:  # else it is another gateway's by now
+                    self._path.unlink()
+            for end in (self._listener, self._awake, self._wake, *(client.link for client in self._clients.values())):
+                end.close()
+
+    def publish(self, lines: Sequence[bytes]) -> None:
+        """For those that follow; what they do not take in time is counted, and they are told."""
+        if not self._followers:
+            return
+        with self._lock:
+            for line in lines:
+                if self._published_octets + len(line) > _MOST_WAITING:
+                    self._published_lost += 1
+                else:
+                    self._published.append(line)
+                    self._published_octets += len(line)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        with suppress(OSError):
+            self._wake.send(b"x")
+
+    def _listen(self) -> socket.socket:
+        path, fresh = self._path, self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with suppress(FileExistsError):
+                path.parent.mkdir(0o755)
+            _refuse_taken(path)
+            with suppress(FileNotFoundError):
+                fresh.unlink()
+            os.fchmod(link.fileno(), 0o600)  # which the file begins with: at no moment may anybody else connect
+            link.bind(str(fresh))
+            if self._group is not None:
+                os.chown(fresh, -1, self._group)
+                fresh.chmod(0o660)
+            link.listen(_MOST_CLIENTS)
+            fresh.rename(path)
+        except (OSError, ValueError) as error:
+            link.close()
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ControlError(f"service.control: {path}: {reason}") from error
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _run(self) -> None:
+        masked()
+        while not self._stopping:
+            deadline = min((client.deadline for client in self._clients.values()), default=float("inf"))
+            wait = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+            for key, events in self._selector.select(wait):
+                if key.fileobj is self._awake:
+                    with suppress(OSError):
+                        while self._awake.recv(4096):
+                            pass
+                elif key.fileobj is self._listener:
+                    self._accept()
+                else:
+                    self._serve(key.data, events)
+            self._hand_out()
+            now = time.monotonic()
+            for client in [one for one in self._clients.values() if one.deadline <= now]:
+                self._give_up(client)
+
+    def _accept(self) -> None:
+        try:
+            link, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                time.sleep(0.05)  # it stays readable: no busy loop while descriptors are short
+            return
+        link.setblocking(False)
+        refusal = self._refused(link)
+        if refusal:
+            with suppress(OSError):
+                link.send(_refusal(refusal))
+            link.close()
+            return
+        if len(self._clients) >= _MOST_CLIENTS:
+            self._drop(min(self._clients.values(), key=lambda client: (client.asked or client.follows, client.since)))
+        client = self._clients[link.fileno()] = _Client(link)
+        self._selector.register(link, selectors.EVENT_READ, client)
+
+    def _refused(self, link: socket.socket) -> str | None:
+        _, user, group = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user in (0, os.geteuid()):
+            return None
+        if self._group is not None and self._group in (group, *_groups(link)):
+            return None
+        return f"permission: user {user} may not ask; root, user {os.geteuid()} and service.group may"
+
+    def _serve(self, client: _Client, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._write(client)
+            if client.lost and not client.waiting:
+                self._events(client, [], 0)
+        if events & selectors.EVENT_READ and client.link.fileno() in self._clients:
+            self._read(client)
+
+    def _read(self, client: _Client) -> None:
+        try:
+            octets = client.link.recv(_LONGEST_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        if not octets:
+            self._drop(client)
+        elif not client.ending:
+            if not client.read:
+                client.since = time.monotonic()
+            client.read += octets
+            self._ask(client)
+
+    def _ask(self, client: _Client) -> None:
+        """The next whole line, where no other is being answered."""
+        while not (client.asked or client.follows or client.ending):
+            line, end, rest = client.read.partition(b"\n")
+            if not end or len(line) > _LONGEST_REQUEST:
+                break
+            client.read, client.since = rest, time.monotonic()
+            self._request(client, line)
+        if len(client.read) > _LONGEST_REQUEST:
+            self._end(client, _refusal(f"a request is a line of at most {_LONGEST_REQUEST} octets"))
+
+    def _request(self, client: _Client, line: bytes) -> None:
+        try:
+            command, arguments = _parsed(line)
+        except ValueError as error:
+            self._end(client, _refusal(str(error)))
+            return
+        client.asked = True
+        request = Request(command, arguments, lambda octets, follows: self._reply(client, octets, follows))
+        try:
+            self._answer(request)
+        except NfmailguardError as error:
+            request.fail(*error.lines)
+        except Exception as error:  # noqa: BLE001 - a fault of ours costs an answer, not the socket
+            request.fail(f"internal error: {type(error).__name__}: {error}")
+        self._hand_out()
+
+    def _reply(self, client: _Client, octets: bytes, follows: bool) -> None:
+        with self._lock:
+            self._done.append((client, octets, follows))
+        self._rouse()
+
+    def _hand_out(self) -> None:
+        """Answers that have been made, and events, to whom they are for."""
+        with self._lock:
+            done, self._done = list(self._done), deque()
+            lines, lost = list(self._published), self._published_lost
+            self._published.clear()
+            self._published_octets = self._published_lost = 0
+        for client in [one for one in self._clients.values() if one.follows]:
+            self._events(client, lines, lost)
+        for client, octets, follows in done:
+            if self._clients.get(client.link.fileno()) is client:
+                client.asked, client.follows = False, follows
+                self._send(client, octets)
+                self._ask(client)
+        self._followers = sum(client.follows for client in self._clients.values())
+
+    def _events(self, client: _Client, lines: list[bytes], lost: int) -> None:
+        client.lost += lost
+        for line in lines:
+            if len(client.waiting) + len(line) > _MOST_WAITING:
+                client.lost += 1
+                continue
+            self._tell_lost(client)
+            client.waiting += line
+        if len(client.waiting) < _MOST_WAITING // 2:
+            self._tell_lost(client)
+        if client.waiting:
+            self._write(client)
+
+    @staticmethod
+    def _tell_lost(client: _Client) -> None:
+        if client.lost:
+            client.waiting += _ENCODE({"v": VERSION, "lost": client.lost}) + b"\n"
+            client.lost = 0
+
+    def _end(self, client: _Client, octets: bytes) -> None:
+        client.ending, client.read = True, b""
+        self._send(client, octets)
+
+    def _send(self, client: _Client, octets: bytes) -> None:
+        if not client.waiting:
+            client.since = time.monotonic()
+        client.waiting += octets
+        self._write(client)
+
+    def _write(self, client: _Client) -> None:
+        try:
+            while client.waiting:
+                sent = client.link.send(client.waiting[: 1 << 16])
+                del client.waiting[:sent]
+                client.since = time.monotonic()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(client)
+            return
+        if client.ending and not client.waiting:
+            self._drop(client)
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.waiting else 0)
+        self._selector.modify(client.link, wanted, client)
+
+    def _give_up(self, client: _Client) -> None:
+        if client.read and not client.waiting:
+            with suppress(OSError):
+                client.link.send(_refusal(f"a request ends with a line feed; nothing came for {_PATIENCE:.0f} s"))
+        self._drop(client)
+
+    def _drop(self, client: _Client) -> None:
+        if self._clients.pop(client.link.fileno(), None):
+            self._selector.unregister(client.link)
+        client.link.close()
+
+
+def _parsed(line: bytes) -> tuple[str, dict[str, Any]]:
+    """Command and arguments; ValueError says what is wrong with the line."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError('no JSON object; write {"v": 1, "command": "status"}') from None
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        raise ValueError('no command; write {"v": 1, "command": "status"}')
+    if request.pop("v", None) != VERSION:
+        raise ValueError(f"this gateway speaks version {VERSION} of the control protocol")
+    return request.pop("command"), request
+
+
+def _refuse_taken(path: Path) -> None:
+    """Where somebody listens, or what is there is no socket. What a crash has left is replaced."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ControlError(f"service.control: {path}: is there, and no socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.setblocking(False)
+            with suppress(ConnectionRefusedError):
+                with suppress(BlockingIOError):  # its queue is full: somebody listens
+                    link.connect(str(path))
+                raise ControlError(f"service.control: {path}: another gateway answers there; give each its own")
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _group(name: str) -> int | None:
+    if not name:
+        return None
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ControlError(f"service.group: there is no group {name!r}") from None
+
+
+def _groups(link: socket.socket) -> tuple[int, ...]:
+    """The supplementary groups of the other end."""
+    with suppress(OSError):
+        octets = link.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # as much as Python has room for
+        return struct.unpack(f"{len(octets) // 4}I", octets)
+    return ()

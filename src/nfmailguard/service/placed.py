@@ -1,0 +1,95 @@
+"""Our rules while a gateway runs: put in place, looked after, taken away.
+
+Promises: another gateway's rules are not replaced; rules that somebody took away are missed, and not put
+back; what went past the queue is counted. Does not know what the queue is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from nfmailguard.config import Config
+from nfmailguard.errors import RulesetError
+from nfmailguard.queues.kernel import holder, queue_states
+from nfmailguard.ruleset import Installed, Others, Ruleset, installed, others
+from nfmailguard.service.preflight import beside, flowtable_warnings, refuse_flowtables, ruleset
+from nfmailguard.service.worker import QueueWorker
+
+__all__ = ["PlacedRules"]
+
+
+class PlacedRules:
+    """The rules of ``config`` in the kernel; ``wanted`` False leaves them to the operator."""
+
+    def __init__(self, config: Config, *, wanted: bool) -> None:
+        self._config = config
+        self._queues = (config.queue.first, config.queue.last)
+        self._ruleset: Ruleset | None = ruleset(config) if wanted else None
+        self._told: set[str] = set()
+        self._placed = False
+        #: Whether packets are sent to the queue, as far as can be told; None: rules of the operator's own.
+        self.in_place: bool | None = None
+        #: As counters: what came to the rule, and what of it the queue has not seen.
+        self.passed: dict[str, int] = {}
+
+    def look_around(self) -> list[str]:
+        """What others' rules make of ours; RulesetError where mail that is to be guarded could go past us."""
+        # With rules of the operator's own there may be no nf_tables at all.
+        around = Others((), ())
+        with suppress(RulesetError):
+            around = others()
+        refuse_flowtables(self._config, around)
+        self._told = set(flowtable_warnings(self._config, around))
+        return beside(self._config, around)
+
+    def new_flowtables(self) -> list[str]:
+        """A firewall may be loaded after us. Each is told of once; what runs is not stopped for it."""
+        found = []
+        with suppress(RulesetError):
+            found = [line for line in flowtable_warnings(self._config, others()) if line not in self._told]
+        self._told.update(found)
+        return found
+
+    def apply(self) -> None:
+        """Raises RulesetError, also where the rules of another gateway are in place."""
+        if self._ruleset is None:
+            return
+        before = installed()
+        if before:
+            first, last = self._queues
+            foreign = set(range(before.queue_first, before.queue_last + 1)) - set(range(first, last + 1))
+            for number, state in queue_states().items():
+                if number in foreign:
+                    raise RulesetError(
+                        f"rules: those of another nfmailguard are in place, queue {number} is read by"
+                        f" {holder(state.portid)}; stop it, or use --no-rules"
+                    )
+        self._placed = True
+        self._ruleset.apply()
+        self.in_place = True
+
+    def remove(self) -> None:
+        """Nothing happens where ours were never put in place."""
+        if self._ruleset is not None and self._placed:
+            self._ruleset.remove()
+        self._placed = False
+
+    def look(self, workers: Sequence[QueueWorker]) -> None:
+        """Whether they are still there, and what they counted."""
+        table = None
+        if self._ruleset is not None:
+            table = installed()
+            self.in_place = table is not None and (table.queue_first, table.queue_last) == self._queues
+        self.passed = self._passed_by(table, workers)
+
+    def _passed_by(self, table: Installed | None, workers: Sequence[QueueWorker]) -> dict[str, int]:
+        # The rule counts what it sends to the queue; what the queue neither numbered nor dropped went on
+        # uninspected. Counted in this order, packets on their way between the two are no loss. Without
+        # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
+        queues = [worker.driver.counters() for worker in workers]
+        parts = {"queue.fragments_unseen": table.fragments} if table and not self._config.needs_conntrack() else {}
+        if not (table and self._config.queue.gso) or any("kernel_id_sequence" not in queue for queue in queues):
+            return parts
+        seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
+        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen), **parts}

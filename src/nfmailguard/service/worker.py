@@ -1,0 +1,171 @@
+"""One queue of a gateway: its engine, its thread, and what its events are written with.
+
+Promises: the thread blocks every signal and never waits for whoever reads its records. Does not know
+other queues, nor rules in the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from nfmailguard.config import Config, Driver
+from nfmailguard.engine import Engine, flows_at_once
+from nfmailguard.events.cisco import CiscoWriter
+from nfmailguard.events.eve import EveWriter
+from nfmailguard.events.transactions import TOLD
+from nfmailguard.policy.model import Action, FlowRule
+from nfmailguard.queues import QueueDriver
+from nfmailguard.queues.tap import Tap
+from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK
+from nfmailguard.service.signals import masked
+
+__all__ = ["QueueWorker"]
+
+#: Of a queue or its memory: the part that is too much.
+NEARLY_FULL = 0.9
+
+
+class QueueWorker:
+    """One queue with its engine, its thread and its events."""
+
+    def __init__(self, config: Config, rules: Sequence[FlowRule], number: int, tap: Tap | None) -> None:
+        own = config.queue.driver is Driver.KERNEL
+        self.number = number
+        cpus = config.queue.cpus
+        self._cpu = cpus[(number - config.queue.first) % len(cpus)] if cpus else None
+        self.failure: BaseException | None = None
+        self.engine = Engine(
+            rules,
+            ports=config.ports(),
+            limits=config.engine_limits(),
+            on=config.on,
+            dry_run=config.gateway.dry_run,
+            can_hold=own,
+            records=config.log.eve is not None or config.syslog.target is not None,
+            told=TOLD,
+            offload=own and config.queue.offload,
+        )
+        self.driver: QueueDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
+        self._length = config.queue.length
+        self._most_memory = config.limits.memory
+        self._most_flows = flows_at_once(config.limits)
+        self._last: dict[str, int] = {}
+        self.writer: EveWriter | None = None
+        self.cisco: CiscoWriter | None = None
+        self._thread = threading.Thread(target=self._run, name=f"queue-{number}", daemon=True)
+
+    def _kernel_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
+        from nfmailguard.queues.kernel import KernelQueue
+
+        queue = config.queue
+        return KernelQueue(
+            self.engine,
+            self.number,
+            length=queue.length,
+            copy_range=queue.copy_range,
+            gso=queue.gso,
+            fail_open=config.on_queue("queue_full") is Action.PASS,
+            receive_buffer=queue.receive_buffer,
+            busy_poll=queue.busy_poll,
+            offload_mark=OFFLOAD_MARK if queue.offload else 0,
+            connection_mark=CONNECTION_MARK if config.tells_connections_apart() else 0,
+            tap=tap,
+        )
+
+    def _package_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
+        from nfmailguard.queues.netfilterqueue import PackageQueue
+
+        return PackageQueue(
+            self.engine,
+            self.number,
+            length=config.queue.length,
+            connection_mark=CONNECTION_MARK if config.tells_connections_apart() else 0,
+            tap=tap,
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the driver has to say after it was opened."""
+        return list(getattr(self.driver, "notes", ()))
+
+    def counters(self) -> dict[str, int]:
+        """The core's by name, the driver's as ``queue.NAME``, and those of what is written."""
+        found = dict(self.engine.counters())
+        found |= {f"queue.{name}": value for name, value in self.driver.counters().items()}
+        if self.writer:
+            found |= self.writer.counters()
+        if self.cisco:
+            found["log_lines_withheld"] = self.cisco.withheld
+        return found
+
+    def standing(self) -> dict[str, int]:
+        """How full it is, and what it has."""
+        core, driver = self.engine.counters(), self.driver.counters()
+        return {
+            "number": self.number,
+            "waiting": driver.get("kernel_queue_total", 0),
+            "length": self._length,
+            "packets": driver.get("packets", 0),
+            "held": core["held_now"],
+            "flows": core["flows_now"],
+            "most_flows": self._most_flows,
+            "memory": core["memory_now"],
+            "most_memory": self._most_memory,
+            "dropped_by_kernel": driver.get("kernel_queue_dropped", 0) + driver.get("kernel_user_dropped", 0),
+            "socket_overruns": driver.get("enobufs", 0),
+            "records_lost": core["records_lost"],
+        }
+
+    def troubles(self) -> dict[str, str]:
+        """What is wrong at this moment, by name, since the last time it was asked for."""
+        standing, last, name = self.standing(), self._last, f"queue {self.number}"
+        self._last = standing
+        found = {}
+        if standing["waiting"] > NEARLY_FULL * standing["length"]:
+            found[f"{name} full"] = f"{standing['waiting']} of {standing['length']} packets wait for a verdict"
+        if standing["memory"] > NEARLY_FULL * standing["most_memory"]:
+            found[f"{name} memory"] = "limits.memory is nearly used up"
+        waits = standing["waiting"] > standing["held"]
+        if last and waits and standing["packets"] == last["packets"] and last["waiting"] > last["held"]:
+            found[f"{name} stalled"] = "packets wait and none is read"
+        return found
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Until the thread has answered what it held."""
+        self.driver.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Hands what the engine recorded to the writer; whether there may be more.
+
+        A peer can make records faster than they are written: after ``seconds`` it is another queue's turn, and
+        signals are looked at. Without them until nothing is left, which ends only where no packet comes any more.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        while records := self.engine.drain():
+            for writer in (self.writer, self.cisco):
+                if writer:
+                    writer.write(records)
+            if end is not None and time.monotonic() >= end:
+                return True
+        return False
+
+    def _run(self) -> None:
+        masked()
+        try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})  # of this thread alone
+            self.driver.run()
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self.failure = error

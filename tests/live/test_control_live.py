@@ -1,0 +1,143 @@
+"""A running gateway is asked how it is, what it counted, what happens; and it says by itself when something is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from queue_router import Router, router_or_skip
+from test_gateway import Gateway, dialogue, tables
+
+from nfmailguard.service.asking import Asking
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    with router_or_skip() as made:
+        yield made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control.sock"
+
+
+def command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "nfmailguard", *words, "--socket", str(path)]
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+
+
+def until(asking: Asking, wanted: str) -> dict[str, Any]:
+    """The first status in which the gateway is as ``wanted``."""
+    deadline = time.monotonic() + 60
+    while (status := asking.ask("status"))["state"] != wanted:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.1)
+    return dict(status)
+
+
+def line_with(gateway: Gateway, words: str) -> str:
+    return next(line for line in iter(gateway.read_line, "") if words in line)
+
+
+def test_it_says_how_it_is(router: Router, path: Path) -> None:
+    with Gateway(router, "--mode", "enforce", "--queue", "3-4", "--set", f"service.control={path}") as gateway:
+        assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
+        done = command(path, "status")
+        assert (done.returncode, done.stderr) == (0, "")
+        first, process, rules, *queues = done.stdout.splitlines()
+        assert first == "healthy: enforce pix63, queue 3-4, ports 25, hook forward"
+        assert f"process {gateway.process.pid}, up 0 min" in process
+        assert rules == "rules: in place; 0 packets passed uninspected"
+        assert [line.partition(":")[0] for line in queues] == ["queue 3", "queue 4"]
+        status = json.loads(command(path, "status", "--json").stdout)
+        assert sum(queue["packets"] for queue in status["queues"]) > 5
+        stats = json.loads(command(path, "stats", "--json").stdout)
+        assert stats["packets"] == sum(queue["packets"] for queue in status["queues"])
+        assert (stats["finding.command.denied"], stats["degraded_now"]) == (1, 0)
+        assert command(path, "events").stderr == "nfmailguard: log.eve: no events are made\n"
+        with Asking(str(path)) as asking:
+            for name in ("status", "stats"):
+                began = time.monotonic()
+                asking.ask(name)
+                assert time.monotonic() - began < 0.2
+        assert gateway.end()[0] == 0
+    assert not path.exists()
+    assert command(path, "status").returncode == 2
+
+
+def test_rules_that_are_gone_degrade_it_until_they_are_back(router: Router, path: Path, tmp_path: Path) -> None:
+    eve = tmp_path / "eve.json"
+    options = ["--set", f"service.control={path}", "--set", f"log.eve={eve}"]
+    with Gateway(router, *options) as gateway, Asking(str(path)) as asking:
+        router.run(router.gateway, lambda: subprocess.run(["nft", "flush", "ruleset"], check=True))
+        (reason,) = until(asking, "degraded")["reasons"]
+        assert reason["reason"] == "rules"
+        assert "our rules are gone" in line_with(gateway, "degraded")
+        assert command(path, "status").returncode == 1
+        apply = [sys.executable, "-m", "nfmailguard", "rules", "apply", "-c", os.devnull]
+        router.run(router.gateway, lambda: subprocess.run(apply, check=True))
+        until(asking, "healthy")
+        assert "healthy again: rules" in line_with(gateway, "healthy again")
+        assert gateway.end()[0] == 0
+    events = [json.loads(line) for line in eve.read_text().splitlines()]
+    assert [event["health"]["state"] for event in events if event["event_type"] == "health"] == ["degraded", "healthy"]
+
+
+def test_a_log_that_takes_nothing_is_told_when_it_begins_and_when_it_ends(
+    router: Router, path: Path, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    options = ["--set", f"service.control={path}", "--set", f"log.eve={fifo}", "--set", "log.stats=0.2"]
+    with Gateway(router, *options) as gateway, Asking(str(path)) as asking:
+        (reason,) = until(asking, "degraded")["reasons"]
+        assert reason["reason"] == "log.eve"
+        assert "events are lost" in line_with(gateway, "degraded: log.eve")
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        until(asking, "healthy")
+        assert asking.ask("stats")["events_lost"] > 0
+        assert "healthy again: log.eve" in line_with(gateway, "healthy again")
+        assert gateway.end()[0] == 0
+        os.close(reader)
+
+
+def test_events_are_followed_and_a_gateway_that_stops_ends_them(router: Router, path: Path, tmp_path: Path) -> None:
+    options = ["--mode", "enforce", "--set", f"service.control={path}", "--set", f"log.eve={tmp_path / 'eve'}"]
+    with Gateway(router, *options) as gateway:
+        argv = [sys.executable, "-m", "nfmailguard", "events", "--socket", str(path)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout
+            with Asking(str(path)) as asking:
+                deadline = time.monotonic() + 60
+                found = None
+                while found is None:
+                    assert time.monotonic() < deadline
+                    dialogue(router, b"EHLO me\r\n")
+                    asking.ask("status")
+                    os.set_blocking(follower.stdout.fileno(), False)
+                    lines = [json.loads(line) for line in follower.stdout]
+                    found = next((line for line in lines if line["event_type"] == "mailguard"), None)
+            assert gateway.end(signal.SIGTERM)[0] == 0
+            follower.communicate(timeout=60)
+            assert follower.returncode == 0
+
+
+def test_two_gateways_and_one_socket_the_second_is_not_asked(router: Router, path: Path) -> None:
+    with Gateway(router, "--set", f"service.control={path}") as first:
+        second_router = ["--no-rules", "--queue", "7", "--set", f"service.control={path}"]
+        with Gateway(router, *second_router) as second:
+            assert "another gateway answers there" in line_with(second, "note: service.control")
+            assert second.end()[0] == 0
+        assert json.loads(command(path, "status", "--json").stdout)["pid"] == first.process.pid
+        assert tables(router) == "table inet nfmailguard"
