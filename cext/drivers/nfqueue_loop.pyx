@@ -15,7 +15,7 @@ from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, EPROTO, errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
-from posix.unistd cimport close, write
+from posix.unistd cimport close, read, write
 
 from nfmailguard.cext.drivers.netlink cimport (
     MESSAGE_ERROR, MESSAGE_OTHER, MESSAGE_PACKET, MESSAGE_ROOM, MOST_REPLACED, VERDICT_FULL, VERDICT_ROOM, Message,
@@ -26,12 +26,12 @@ from nfmailguard.cext.drivers.system cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, MSG_DONTWAIT, MSG_WAITFORONE, NETLINK_CAP_ACK, NETLINK_NETFILTER, NETLINK_NO_ENOBUFS,
     NFNETLINK_V0, NFNL_SUBSYS_QUEUE, NFQA_CFG_CMD, NFQA_CFG_FLAGS, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_F_GSO,
     NFQA_CFG_MASK, NFQA_CFG_PARAMS, NFQA_CFG_QUEUE_MAXLEN, NFQNL_CFG_CMD_BIND, NFQNL_COPY_PACKET, NFQNL_MSG_CONFIG,
-    NF_ACCEPT, NF_DROP, NLM_F_ACK, NLM_F_REQUEST, POLLIN, SOCK_CLOEXEC, SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE,
-    SO_SNDBUF, SO_SNDBUFFORCE, eventfd, getsockopt, htonl, htons, mnl_attr_put, mnl_attr_put_u32,
+    NF_ACCEPT, NF_DROP, NLM_F_ACK, NLM_F_REQUEST, POLLIN, SOCK_CLOEXEC, SO_RCVBUF, SO_RCVBUFFORCE,
+    SO_SNDBUF, SO_SNDBUFFORCE, buffer_size, eventfd, htonl, htons, mnl_attr_put, mnl_attr_put_u32,
     mnl_nlmsg_put_extra_header, mnl_nlmsg_put_header, mnl_socket_bind, mnl_socket_close, mnl_socket_get_fd,
     mnl_socket_get_portid, mnl_socket_open2, mnl_socket_sendto, mnl_socket_setsockopt, nfgenmsg,
     nfqnl_msg_config_cmd, nfqnl_msg_config_params, nlmsghdr, nm_load_flag, nm_store_flag, pollfd, ppoll, recvmmsg,
-    send, setsockopt,
+    send,
 )
 from nfmailguard.cext.drivers.tap cimport tap_incoming, tap_operation
 from nfmailguard.cext.engine cimport (
@@ -211,6 +211,12 @@ cdef class QueueLoop:
         if self.wake >= 0:
             write(self.wake, &one, sizeof(one))
 
+    def nudge(self):
+        """Has the loop turn once, packets or none: its counters show that it does. From any thread."""
+        cdef uint64_t one = 1
+        if self.wake >= 0:
+            write(self.wake, &one, sizeof(one))
+
     def close(self):
         """Gives the queue back: the kernel drops what was not read. Not while ``run`` runs. Idempotent."""
         give_back(self)
@@ -275,6 +281,8 @@ cdef class QueueLoop:
             timeout.tv_sec = <long> (left // 1000000000)
             timeout.tv_nsec = <long> (left % 1000000000)
             ready = ppoll(fds, 2, &timeout, NULL)
+        if ready > 0 and fds[1].revents:
+            read(self.wake, &deadline, sizeof(deadline))   # a nudge, or the stop, which is noted besides
         return errno if ready < 0 else 0
 
     cdef void spin(self) noexcept nogil:
@@ -471,17 +479,6 @@ cdef void nap(long nanoseconds) noexcept nogil:
 
 cdef inline uint64_t nanoseconds(const timespec *t) noexcept nogil:
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
-
-
-cdef uint32_t buffer_size(int fd, int force, int option, uint32_t want) noexcept nogil:
-    """Asks for ``want`` octets, by privilege or else up to the system's limit; what there is then."""
-    cdef int half = <int> ((want + 1) // 2)            # the kernel doubles it
-    cdef int got = 0
-    cdef unsigned int size = sizeof(int)
-    if setsockopt(fd, SOL_SOCKET, force, &half, sizeof(int)) < 0:
-        setsockopt(fd, SOL_SOCKET, option, &half, sizeof(int))
-    getsockopt(fd, SOL_SOCKET, option, &got, &size)
-    return <uint32_t> got
 
 
 cdef void give_back(QueueLoop self):

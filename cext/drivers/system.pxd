@@ -147,3 +147,13 @@ cdef extern from "<libmnl/libmnl.h>" nogil:
     void *mnl_nlmsg_put_extra_header(nlmsghdr *header, size_t size)
     void mnl_attr_put(nlmsghdr *header, uint16_t type, size_t size, const void *data)
     void mnl_attr_put_u32(nlmsghdr *header, uint16_t type, uint32_t value)
+
+cdef inline uint32_t buffer_size(int fd, int force, int option, uint32_t want) noexcept nogil:
+    """Asks for ``want`` octets, by privilege or else up to the system's limit; what there is then."""
+    cdef int half = <int> ((want + 1) // 2)            # the kernel doubles it
+    cdef int got = 0
+    cdef unsigned int size = sizeof(int)
+    if setsockopt(fd, SOL_SOCKET, force, &half, sizeof(int)) < 0:
+        setsockopt(fd, SOL_SOCKET, option, &half, sizeof(int))
+    getsockopt(fd, SOL_SOCKET, option, &got, &size)
+    return <uint32_t> got

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 from queue_router import Router, router_or_skip
-from test_gateway import Gateway, dialogue, tables
+from test_gateway import PROGRAM, Gateway, dialogue, tables
 
 from nfmailguard.service.asking import Asking
 
@@ -141,3 +143,48 @@ def test_two_gateways_and_one_socket_the_second_is_not_asked(router: Router, pat
             assert second.end()[0] == 0
         assert json.loads(command(path, "status", "--json").stdout)["pid"] == first.process.pid
         assert tables(router) == "table inet nfmailguard"
+
+
+def test_systemd_hears_of_a_gateway_that_inspects_reloads_and_ends(router: Router, path: Path, tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(60)
+        wanted = [*PROGRAM, "--queue", "0-1", "--set", f"service.control={path}"]
+        systemd = ["env", f"NOTIFY_SOCKET={address}", "WATCHDOG_USEC=400000"]
+        with Gateway(router, program=[*systemd, *wanted]) as gateway:
+            assert manager.recv(1000).startswith(b"READY=1\nSTATUS=monitor pix63, queue 0-1")
+            assert tables(router) == "table inet nfmailguard"
+            for _ in range(10):  # no packet comes: the loops turn because they are asked to
+                assert manager.recv(1000) == b"WATCHDOG=1"
+            assert command(path, "reload").returncode == 0
+            heard: list[bytes] = []
+            while len(heard) < 2:
+                line = manager.recv(1000)
+                heard += [line] if line != b"WATCHDOG=1" else []
+            assert heard[0].startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert heard[1].startswith(b"READY=1")
+            gateway.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            while select.select([manager], [], [], 0)[0]:  # what was on its way
+                manager.recv(1000)
+            assert not select.select([manager], [], [], 1)[0]
+            manager.settimeout(60)
+            gateway.process.send_signal(signal.SIGCONT)
+            assert gateway.end()[0] == 0
+            while manager.recv(1000) == b"WATCHDOG=1":
+                pass
+        assert tables(router) == ""
+
+
+def test_a_flood_of_hups_is_told_in_few_lines(router: Router) -> None:
+    with Gateway(router) as gateway:
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            gateway.process.send_signal(signal.SIGHUP)
+            time.sleep(0.005)
+        assert dialogue(router, b"EHLO me\r\n")[1] == [b"EHLO me\r\n"]
+        code, out, err = gateway.end()
+    assert (code, err) == (0, "")
+    assert out.count("SIGHUP: log files") <= 60
+    assert "too many lines; not shown: " in out

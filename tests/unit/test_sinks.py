@@ -119,6 +119,65 @@ def test_an_unfinished_line_ends_before_the_next(tmp_path: Path) -> None:
     assert path.read_bytes().split(b"\n") == [b"x" * 99, b"x" * 99, b"x" * 50, b"y", b""]
 
 
+def test_what_another_process_left_torn_is_ended_first(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    for before, between in ((b'{"a":1}\n{"b"', b"\n"), (b'{"a":1}\n', b""), (b"", b"")):
+        path.write_bytes(before)
+        sink = FileSink(path)
+        sink.write([b"{}\n"])
+        sink.close()
+        assert path.read_bytes() == before + between + b"{}\n"
+
+
+def test_a_file_that_is_cut_while_its_last_line_is_torn_begins_with_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    path.write_bytes(b"torn")
+    sink = FileSink(path)
+    os.truncate(path, 0)
+    sink.write([b"{}\n"])
+    assert path.read_bytes() == b"{}\n"
+    sink.close()
+
+
+def test_a_file_that_was_moved_away_is_followed_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, moved = tmp_path / "eve.json", tmp_path / "eve.json.1"
+    sink = FileSink(path)
+    sink.write(LINES[:1])
+    path.rename(moved)
+    sink.write(LINES[1:2])
+    assert not path.exists()
+    monkeypatch.setattr(sinks, "_AGAIN", 0.0)
+    sink.write(LINES[2:3])
+    assert (moved.read_bytes(), path.read_bytes()) == (b"".join(LINES[:2]), LINES[2])
+    other = tmp_path / "other"
+    other.write_bytes(b"")
+    other.rename(path)
+    sink.write(LINES[3:4])
+    assert (path.read_bytes(), sink.lost) == (LINES[3], 0)
+    sink.close()
+
+
+def test_why_nothing_is_taken_is_known_until_it_is_taken_again(fifo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "_AGAIN", 0.0)
+    sink = FileSink(fifo)
+    assert sink.trouble is None
+    sink.write(LINES[:1])
+    assert sink.trouble == f"{fifo}: it is gone, or nobody reads it; events are lost"
+    fd = reader(fifo)
+    sink.write(LINES[:1])
+    assert sink.trouble is None
+    os.close(fd)
+    sink.close()
+
+
+def test_a_server_that_is_not_there_is_known_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    syslog = open_syslog(f"unix://{path}", facility="local4", host="", form=Format.RFC3164)
+    syslog.look()
+    assert syslog.trouble == f"unix://{path}: No such file or directory; log lines would be lost"
+    syslog.close()
+
+
 @pytest.mark.parametrize("name", ["", "nowhere/eve", "a\0b"])
 def test_what_is_no_file_is_told_at_the_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"log\.eve: "):

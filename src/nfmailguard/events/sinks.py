@@ -13,6 +13,7 @@ import select
 import stat
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +52,7 @@ class _Pushed:
 
     def push(self, fd: int, lines: list[bytes]) -> tuple[int, OSError | None]:
         """How many of the lines were lost, and why."""
-        began_torn = self.torn
+        began_torn = self.torn and not _is_empty(fd)
         octets = memoryview((b"\n" if began_torn else b"") + b"".join(lines))
         deadline = time.monotonic() + (0.0 if self._stuck else _PATIENCE)
         failure: OSError | None = None
@@ -71,6 +72,25 @@ class _Pushed:
         if taken:
             self.torn = octets[taken - 1] != ord("\n")
         return bytes(octets[taken:]).count(b"\n") - (began_torn and not taken), failure
+
+
+def _is_empty(fd: int) -> bool:
+    """Of a file that was cut to nothing (logrotate's copytruncate) also the torn line has gone."""
+    with suppress(OSError):
+        found = os.fstat(fd)
+        return stat.S_ISREG(found.st_mode) and found.st_size == 0
+    return False
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file's last line has no end, as a full disk or a crash leaves it."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return os.pread(fd, 1, max(0, os.fstat(fd).st_size - 1)) not in (b"", b"\n")
+        finally:
+            os.close(fd)
+    return False
 
 
 class StandardOutput:
@@ -114,7 +134,8 @@ class StandardOutput:
 class FileSink:
     """Lines appended to a file, whole batches at once. ConfigError when it cannot be opened.
 
-    A pipe that nobody reads is tried again; a file that somebody removed is made anew.
+    A pipe that nobody reads is tried again; a file that somebody removed is made anew. One that was moved away is
+    followed after a few seconds, in which a rotation may send its SIGHUP.
     """
 
     def __init__(self, path: Path, patient: bool = False) -> None:
@@ -124,9 +145,14 @@ class FileSink:
         #: What went wrong first, in a line, or None.
         self.failure: str | None = None
         self.trouble: str | None = None
-        self._pushed = _Pushed(self._patient)
         self._look = 0.0
-        self._fd = self._open()
+        self._moved: float | None = None  # since when another file, or none, has our name
+        self._fd, self._pushed = self._opened()
+
+    def _opened(self) -> tuple[int, _Pushed]:
+        fd, pushed = self._open(), _Pushed(self._patient)
+        pushed.torn = fd >= 0 and stat.S_ISREG(os.fstat(fd).st_mode) and _is_torn(self.path)
+        return fd, pushed
 
     def _open(self) -> int:
         """-1: a pipe without a reader."""
@@ -142,9 +168,7 @@ class FileSink:
             raise ConfigError(f"log.eve: {error}") from error  # a NUL in the path
 
     def write(self, lines: list[bytes]) -> None:
-        if self._gone() and time.monotonic() >= self._look:
-            self._look = time.monotonic() + _AGAIN
-            self.reopen()
+        self._follow(time.monotonic())
         lost, failure = (len(lines), None) if self._gone() else self._pushed.push(self._fd, lines)
         self.lost += lost
         self.trouble = None
@@ -153,19 +177,38 @@ class FileSink:
             self.failure = self.failure or f"log.eve: {self.path}: {why}"
             self.trouble = f"{self.path}: {why}; events are lost"
 
+    def _follow(self, now: float) -> None:
+        if self._gone():
+            if now >= self._look:
+                self._look = now + _AGAIN
+                self.reopen()
+        elif self._is_ours():
+            self._moved = None
+        else:
+            self._moved = now if self._moved is None else self._moved
+            if now - self._moved >= _AGAIN:
+                self._moved = None
+                self.reopen()
+
+    def _is_ours(self) -> bool:
+        """Whether the name is still that of the file we write."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def _gone(self) -> bool:
         return self._fd < 0 or not os.fstat(self._fd).st_nlink
 
     def reopen(self) -> None:
         """After the file has been moved away by a log rotation; the old one goes on when that fails."""
         try:
-            fresh = self._open()
+            fresh, pushed = self._opened()
         except ConfigError as error:
             self.failure = self.failure or str(error)
             return
         self.close()
-        self._fd = fresh
-        self._pushed = _Pushed(self._patient)
+        self._fd, self._pushed = fresh, pushed
 
     def close(self) -> None:
         """Idempotent."""

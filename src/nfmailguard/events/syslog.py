@@ -82,6 +82,14 @@ class Syslog:
         if messages:
             self.trouble = None
 
+    def look(self) -> None:
+        """Whether its target is there: asked at the start, not only with the first message."""
+        if self._file is None and self._socket is None:
+            try:
+                self._connect()
+            except OSError as error:
+                self.trouble = f"{self.target}: {error.strerror or error}; log lines would be lost"
+
     def reopen(self) -> None:
         """After a file has been moved away by a log rotation."""
         if self._file is not None:

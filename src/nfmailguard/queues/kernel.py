@@ -139,6 +139,11 @@ class KernelQueue:
         if self._loop:
             self._loop.stop()
 
+    def nudge(self) -> None:
+        """Has an idle loop turn once: ``counters`` shows that it does."""
+        if self._loop:
+            self._loop.nudge()
+
     def close(self) -> None:
         """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""
         if self._loop:

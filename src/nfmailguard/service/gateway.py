@@ -27,6 +27,8 @@ from nfmailguard.queues.tap import Tap
 from nfmailguard.service.control import ControlSocket, Request
 from nfmailguard.service.health import Health
 from nfmailguard.service.logs import Logs
+from nfmailguard.service.notices import Notices
+from nfmailguard.service.notify import Systemd
 from nfmailguard.service.placed import PlacedRules
 from nfmailguard.service.preflight import interface_warnings, interfaces, long_packets, summary
 from nfmailguard.service.signals import Signals
@@ -76,6 +78,8 @@ class Gateway:
             raise ConfigError(f"configuration: {error}") from error
         self._config = config
         self._say = tell
+        self._notices = Notices(self._print)
+        self._systemd = Systemd()
         self._signals = Signals()
         self._rules = PlacedRules(config, wanted=rules)
         self._logs = Logs(config, self._publish)
@@ -122,6 +126,9 @@ class Gateway:
                 *notes,
             ):
                 self._tell(f"nfmailguard: note: {note}")
+            self._systemd.ready(summary(self._config))
+            self._systemd.watch(self._moved)
+            stack.callback(self._systemd.stopping)
             self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
             self._watch()
         for worker in self._workers:
@@ -129,11 +136,19 @@ class Gateway:
                 raise worker.failure
         return self._counters
 
+    def _moved(self) -> bool:
+        """Whether all loops have turned since this was last asked; each of them is asked to turn again."""
+        moved = [worker.moved() for worker in self._workers]
+        return all(moved)
+
     def stop(self) -> None:
         """Ends ``run`` soon; from any thread."""
         self._signals.stopping = True
 
     def _tell(self, line: str) -> None:
+        self._notices.tell(line)
+
+    def _print(self, line: str) -> None:
         with suppress(OSError, ValueError):  # whoever listened has gone, a closed terminal or pipe; mail goes on
             self._say(printable(line))
 
@@ -208,11 +223,18 @@ class Gateway:
 
     def _carry_out(self) -> None:
         """What was asked for that is not only read."""
+        if self._signals.take_reopen():
+            self._reload("SIGHUP")
         while not self._requests.empty():
             request = self._requests.get()
-            self._logs.reopen()
-            self._tell("nfmailguard: reload: log files opened anew; the configuration is read at a start")
+            self._reload("reload")
             request.reply({"reopened": True})
+
+    def _reload(self, asked: str) -> None:
+        self._systemd.reloading()
+        self._logs.reopen()
+        self._tell(f"nfmailguard: {asked}: log files opened anew; the configuration is read at a start")
+        self._systemd.ready(summary(self._config))
 
     def _look(self) -> None:
         """After rules, queues and losses; what has changed for the worse, or the better, is told."""
@@ -225,19 +247,18 @@ class Gateway:
         for worker in self._workers:
             troubles |= worker.troubles()
         self._health.look(self.counters(), troubles)
+        self._notices.look()
 
     def _watch(self) -> None:
         period = self._config.log.stats
         due = time.monotonic() + period
+        self._logs.look()
         look = time.monotonic()
         behind: list[QueueWorker] = []
         while not self._signals.stopping and all(worker.alive for worker in self._workers):
             if not behind:
                 time.sleep(DRAIN_SECONDS)
             behind = [worker for worker in self._workers if worker.drain(DRAIN_SLICE)]
-            if self._signals.take_reopen():
-                self._logs.reopen()
-                self._tell("nfmailguard: SIGHUP: log files opened anew; the configuration is read at a start")
             self._carry_out()
             if time.monotonic() >= look:
                 look = time.monotonic() + LOOK_SECONDS
@@ -258,6 +279,7 @@ class Gateway:
         self._write_stats(self._counters)
         for line in self._logs.last_words():
             self._tell(f"nfmailguard: {line}")
+        self._notices.last()
 
     def _write_stats(self, counters: dict[str, int]) -> None:
         self._logs.stats({**counters, "degraded_now": len(self._health.reasons())})

@@ -90,6 +90,11 @@ class Logs:
         """Whether any are made."""
         return self._sink is not None
 
+    def look(self) -> None:
+        """Whether a server is there, before there is anything to send; takes up to a second."""
+        if self._syslog:
+            self._syslog.look()
+
     def reopen(self) -> None:
         """After a log rotation."""
         for log in (self._sink, self._syslog):

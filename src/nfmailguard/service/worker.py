@@ -18,6 +18,7 @@ from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.transactions import TOLD
 from nfmailguard.policy.model import Action, FlowRule
 from nfmailguard.queues import QueueDriver
+from nfmailguard.queues.kernel import KernelQueue, queue_states
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK
 from nfmailguard.service.signals import masked
@@ -53,13 +54,12 @@ class QueueWorker:
         self._most_memory = config.limits.memory
         self._most_flows = flows_at_once(config.limits)
         self._last: dict[str, int] = {}
+        self._last_turns = -1
         self.writer: EveWriter | None = None
         self.cisco: CiscoWriter | None = None
         self._thread = threading.Thread(target=self._run, name=f"queue-{number}", daemon=True)
 
     def _kernel_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
-        from nfmailguard.queues.kernel import KernelQueue
-
         queue = config.queue
         return KernelQueue(
             self.engine,
@@ -132,6 +132,21 @@ class QueueWorker:
         if last and waits and standing["packets"] == last["packets"] and last["waiting"] > last["held"]:
             found[f"{name} stalled"] = "packets wait and none is read"
         return found
+
+    def moved(self) -> bool:
+        """Whether its loop has turned since this was last asked; it turns at least once until it is asked again."""
+        turns, last = self._turns(), self._last_turns
+        self._last_turns = turns
+        if isinstance(self.driver, KernelQueue):
+            self.driver.nudge()
+            return self.alive and turns != last
+        # The package's loop cannot be made to turn: where no packet waits it has nothing to do.
+        state = queue_states().get(self.number)
+        return self.alive and (turns != last or state is None or state.total == 0)
+
+    def _turns(self) -> int:
+        driver = self.driver.counters()
+        return sum(driver.get(name, 0) for name in ("batches", "sleeps", "packets"))
 
     def start(self) -> None:
         self._thread.start()
