@@ -67,6 +67,11 @@ def test_it_says_how_it_is(router: Router, path: Path) -> None:
         stats = json.loads(command(path, "stats", "--json").stdout)
         assert stats["packets"] == sum(queue["packets"] for queue in status["queues"])
         assert (stats["finding.command.denied"], stats["degraded_now"]) == (1, 0)
+        top = command(path, "top", "--interval", "0.2").stdout
+        assert top.startswith("healthy: enforce pix63, queue 3-4")
+        assert [line.split()[:2] for line in top.splitlines() if line.startswith("command.")] == [
+            ["command.denied", "1"]
+        ]
         assert command(path, "events").stderr == "nfmailguard: log.eve: no events are made\n"
         with Asking(str(path)) as asking:
             for name in ("status", "stats"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,3 +95,34 @@ def reload(path: Path | None, control: str | None) -> None:
     with _asking(path, control) as asking:
         asking.ask("reload")
     echo("log files opened anew; the configuration is read at a start")
+
+
+@cli.command()
+@socket_options
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds.")
+@click.option("--once", is_flag=True, help="One screen, and end; so it is where there is no terminal.")
+def top(path: Path | None, control: str | None, interval: float, once: bool) -> None:
+    """Watch the running gateway: state, rates, queues, findings, losses; Ctrl-C ends it."""
+    from rich.live import Live
+
+    from nfmailguard.reports.console import Console
+    from nfmailguard.reports.top import Sample, render
+
+    console = Console()
+    with _asking(path, control) as asking:
+
+        def sample() -> Sample:
+            return Sample(time.monotonic(), asking.ask("status"), asking.ask("stats"))
+
+        before = sample()
+        if once or not console.is_terminal:
+            time.sleep(interval)
+            console.print(render(sample(), before))
+            return
+        live = Live(render(before, None), console=console, screen=True, auto_refresh=False)
+        with suppress(KeyboardInterrupt), live:
+            while True:
+                time.sleep(interval)
+                now = sample()
+                live.update(render(now, before), refresh=True)
+                before = now

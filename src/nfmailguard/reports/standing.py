@@ -9,17 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["render"]
+__all__ = ["reasons", "render", "span"]
 
 
 def render(status: Mapping[str, Any]) -> Iterator[str]:
     """State first, then its reasons, then each queue."""
     yield f"{status['state']}: {status['summary']}"
-    for reason in status["reasons"]:
-        since = time.strftime("%H:%M:%S", time.localtime(reason["since"]))
-        count = f"{reason['count']} " if reason["count"] else ""
-        yield f"  {reason['reason']}: {count}{reason['text']} (since {since})"
-    yield f"nfmailguard {status['version']}, process {status['pid']}, up {_span(status['uptime'])}"
+    yield from reasons(status)
+    yield f"nfmailguard {status['version']}, process {status['pid']}, up {span(status['uptime'])}"
     yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}"
     for queue in status["queues"]:
         yield (
@@ -29,11 +26,20 @@ def render(status: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def reasons(status: Mapping[str, Any]) -> Iterator[str]:
+    """Why it is degraded, a line each."""
+    for reason in status["reasons"]:
+        since = time.strftime("%H:%M:%S", time.localtime(reason["since"]))
+        count = f"{reason['count']} " if reason["count"] else ""
+        yield f"  {reason['reason']}: {count}{reason['text']} (since {since})"
+
+
 def _uninspected(count: int | None) -> str:
     return "" if count is None else f"; {count} packets passed uninspected"
 
 
-def _span(seconds: int) -> str:
+def span(seconds: int) -> str:
+    """A time for people."""
     days, rest = divmod(seconds, 86400)
     hours, minutes, seconds = rest // 3600, rest // 60 % 60, rest % 60
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -114,6 +114,7 @@ class Gateway:
             besides = self._rules.look_around()
             stack.callback(self._rules.remove)
             self._rules.apply()
+            self._rules.look(self._workers)
             self._started = time.monotonic()
             if self._control:
                 self._control.start()  # who asks hears of a gateway that inspects
