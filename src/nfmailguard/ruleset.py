@@ -32,6 +32,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nfmailguard import foreign
 from nfmailguard.errors import RulesetError
 from nfmailguard.queues.injector import INJECT_MARK
 from nfmailguard.statements import (
@@ -81,6 +82,7 @@ __all__ = [
     "installed",
     "others",
     "remove",
+    "rules_of_others",
 ]
 
 TABLE = "nfmailguard"
@@ -167,7 +169,7 @@ class Ruleset:
 
     def apply(self) -> None:
         """Puts the table in place of whatever has its name. Raises RulesetError and changes nothing then."""
-        with _Nftables() as nftables:
+        with Nftables() as nftables:
             try:
                 nftables.load(self._chains(self._native()))
             except OSError as error:
@@ -175,6 +177,16 @@ class Ruleset:
                     raise
                 # This kernel has no queue expression; xtables' target does the same (rev 3: xt_NFQUEUE.h).
                 nftables.load(self._chains(self._compatible()))
+
+    def check(self) -> None:
+        """Whether the kernel would take the table, which it does not get. Raises RulesetError."""
+        with Nftables() as nftables:
+            try:
+                nftables.load(self._chains(self._native()), commit=False)
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                nftables.load(self._chains(self._compatible()), commit=False)
 
     def remove(self) -> None:
         """As the module's ``remove``."""
@@ -274,7 +286,7 @@ class Ruleset:
 
 def installed() -> Installed | None:
     """What the table that is there does; None when there is none. Raises RulesetError."""
-    with _Nftables() as nftables:
+    with Nftables() as nftables:
         return nftables.installed()
 
 
@@ -291,13 +303,18 @@ class Others(NamedTuple):
 
 def others() -> Others:
     """Of this network namespace. Raises RulesetError."""
-    with _Nftables(NFPROTO_ANY) as nftables:
+    with Nftables(NFPROTO_ANY) as nftables:
         return nftables.others()
+
+
+def rules_of_others() -> foreign.Rules:
+    """All rules of this network namespace that are not in our table. Raises RulesetError."""
+    return foreign.read(Nftables, TABLE)
 
 
 def remove() -> None:
     """Removes our table, also one left by a crash; nothing happens when there is none. Raises RulesetError."""
-    with _Nftables() as nftables:
+    with Nftables() as nftables:
         nftables.load(None)
 
 
@@ -313,13 +330,13 @@ def _priority(number: int) -> str:
     return f"filter + {number}" if number > 0 else str(number)
 
 
-class _Nftables:
+class Nftables:
     """A connection to the kernel's nftables; what fails inside the block becomes a RulesetError."""
 
     def __init__(self, family: int = NFPROTO_INET) -> None:
         self._family = family
 
-    def __enter__(self) -> _Nftables:
+    def __enter__(self) -> Nftables:
         from pyroute2.nftables.main import NFTables
 
         try:
@@ -340,8 +357,11 @@ class _Nftables:
         if isinstance(error, OSError):
             raise RulesetError(_explain(error)) from error
 
-    def load(self, chains: Iterable[Chain] | None) -> None:
-        """One transaction: away with the table that is there, if any, and ``chains`` in a new one."""
+    def load(self, chains: Iterable[Chain] | None, *, commit: bool = True) -> None:
+        """One transaction: away with the table that is there, if any, and ``chains`` in a new one.
+
+        One that is not ended is checked, and then undone (nfnetlink_rcv_batch), as `nft --check` does.
+        """
         from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
 
         table = {"NFTA_TABLE_NAME": TABLE}
@@ -350,7 +370,8 @@ class _Nftables:
             messages.append(self._message(NFT_MSG_NEWTABLE, table))
             for chain in chains:
                 messages += self._chain_messages(chain)
-        self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, self._edge(BATCH_END)])
+        end = [self._edge(BATCH_END)] if commit else []
+        self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, *end])
 
     def installed(self) -> Installed | None:
         """As the module's ``installed``."""
@@ -387,6 +408,10 @@ class _Nftables:
         chains = self._asked(self._socket.request_get, nfgen_msg(), NFT_MSG_GETCHAIN)
         translating = *filter(None, map(_translating, chains)), *_legacy()
         return Others(tuple(map(_flowtable, flowtables)), translating)
+
+    def dump(self, request: Any, kind: int) -> Any:
+        """What the kernel lists, of the family this connection is for."""
+        return self._asked(self._socket.request_get, request, kind)
 
     def _probe(self) -> None:
         from pyroute2.netlink.nfnetlink import nfgen_msg

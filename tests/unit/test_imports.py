@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("queues",),
     ("events",),
     ("settings",),
-    ("config", "statements"),
+    ("config", "foreign", "statements"),
     ("ruleset",),
     ("probe",),
     ("reports", "replay"),

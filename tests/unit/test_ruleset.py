@@ -79,7 +79,7 @@ def messages(rules: Ruleset, chain: str) -> list[list[tuple[str, Any]]]:
     """The rules of one chain as the kernel reads them: each a list of expressions."""
     (found,) = [one for one in rules._chains(rules._native()) if one.name == chain]
     read = []
-    for message in list(ruleset._Nftables()._chain_messages(found))[1:]:
+    for message in list(ruleset.Nftables()._chain_messages(found))[1:]:
         message.encode()
         copy = nft_rule_msg(bytes(message.data))
         copy.decode()
@@ -262,7 +262,7 @@ def test_what_the_kernel_refuses_is_one_line(number: int, part: str, monkeypatch
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(ruleset._Nftables, "_probe", refuse)
+    monkeypatch.setattr(ruleset.Nftables, "_probe", refuse)
     with pytest.raises(RulesetError) as told:
         ruleset.remove()
     assert part in str(told.value)

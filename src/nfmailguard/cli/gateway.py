@@ -49,16 +49,26 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
 @cli.command()
 @gateway_options
 @json_option
-def check(as_json: bool, **choices: Any) -> None:
+@click.option("--live", is_flag=True, help="Look at this machine, too: what lets mail past, or breaks it.")
+@click.pass_context
+def check(context: click.Context, /, as_json: bool, live: bool, **choices: Any) -> None:
     """Say what `run` would do with this configuration, and touch nothing.
 
-    Exits with 2 and a line for each fault when it could not run.
+    Exits with 2 and a line for each fault when it could not run. With --live (as root) it looks at the machine before
+    mail comes: each trouble with its remedy, on a line; exits with 1 when there is one.
+
+    \b
+      nfmailguard check -c mine.toml
+      nfmailguard check --live --mode enforce
     """
     from nfmailguard import ruleset
     from nfmailguard.errors import RulesetError
     from nfmailguard.service import preflight
 
     config = configured(**choices)
+    if live:
+        _check_live(context, config, as_json)
+        return
     flows, conditions = config.flow_rules(), preflight.conditions(config)
     try:
         beside = preflight.beside(config, ruleset.others())
@@ -90,6 +100,24 @@ def check(as_json: bool, **choices: Any) -> None:
     for line in (*preflight.warnings(config), *beside):
         echo(f"warning: {line}")
     echo_text(f"\n{preflight.ruleset(config).render()}", tabs=True)
+
+
+def _check_live(context: click.Context, config: Any, as_json: bool) -> None:
+    from nfmailguard.service import gateway, machine
+    from nfmailguard.service.live import troubles
+
+    seen = machine.read(config)
+    found = troubles(config, seen)
+    if as_json:
+        print_json({"troubles": [trouble._asdict() for trouble in found], "unread": seen.unread})
+    else:
+        echo(gateway.summary(config))
+        for trouble in found:
+            echo(f"trouble: {trouble}")
+        for what in seen.unread:
+            echo(f"not looked at: {what}")
+        echo(f"{len(found)} troubles found" if found else "no trouble found")
+    context.exit(1 if found else 0)
 
 
 @cli.group()
