@@ -103,7 +103,7 @@ def check(context: click.Context, /, as_json: bool, live: bool, **choices: Any) 
 
 
 def _check_live(context: click.Context, config: Any, as_json: bool) -> None:
-    from nfmailguard.service import gateway, machine
+    from nfmailguard.service import machine, preflight
     from nfmailguard.service.live import troubles
 
     seen = machine.read(config)
@@ -111,7 +111,7 @@ def _check_live(context: click.Context, config: Any, as_json: bool) -> None:
     if as_json:
         print_json({"troubles": [trouble._asdict() for trouble in found], "unread": seen.unread})
     else:
-        echo(gateway.summary(config))
+        echo(preflight.summary(config))
         for trouble in found:
             echo(f"trouble: {trouble}")
         for what in seen.unread:

@@ -19,7 +19,7 @@ from nfmailguard.config import Config
 from nfmailguard.errors import RulesetError
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.ruleset import Installed, Others, installed, others, rules_of_others
-from nfmailguard.service.gateway import ruleset
+from nfmailguard.service.preflight import ruleset
 from nfmailguard.settings import network
 
 __all__ = ["Link", "Machine", "read"]
