@@ -47,6 +47,7 @@ cdef class QueueLoop:
     cdef int fd
     cdef int wake              # eventfd
     cdef int stopped
+    cdef int anew              # every flow is to be ended
     cdef int failed            # errno that ended the loop
     cdef bint in_main_thread
     cdef readonly uint32_t number

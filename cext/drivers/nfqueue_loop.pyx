@@ -29,7 +29,7 @@ from nfmailguard.cext.drivers.system cimport (
     NF_ACCEPT, NF_DROP, NLM_F_ACK, NLM_F_REQUEST, POLLIN, SOCK_CLOEXEC, SO_RCVBUF, SO_RCVBUFFORCE,
     SO_SNDBUF, SO_SNDBUFFORCE, buffer_size, eventfd, htonl, htons, mnl_attr_put, mnl_attr_put_u32,
     mnl_nlmsg_put_extra_header, mnl_nlmsg_put_header, mnl_socket_bind, mnl_socket_close, mnl_socket_get_fd,
-    mnl_socket_get_portid, mnl_socket_open2, mnl_socket_sendto, mnl_socket_setsockopt, nfgenmsg,
+    mnl_socket_get_portid, mnl_socket_open2, mnl_socket_sendto, mnl_socket_setsockopt, nanoseconds, nap, nfgenmsg,
     nfqnl_msg_config_cmd, nfqnl_msg_config_params, nlmsghdr, nm_load_flag, nm_store_flag, pollfd, ppoll, recvmmsg,
     send,
 )
@@ -109,7 +109,7 @@ cdef class QueueLoop:
         clock_gettime(CLOCK_REALTIME, &wall)
         clock_gettime(CLOCK_MONOTONIC, &monotonic)
         self.wall_offset = nanoseconds(&wall) - nanoseconds(&monotonic)
-        self.stopped = self.failed = 0
+        self.stopped = self.failed = self.anew = 0
         self.core_now = 0
         try:
             self.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
@@ -211,9 +211,14 @@ cdef class QueueLoop:
         if self.wake >= 0:
             write(self.wake, &one, sizeof(one))
 
-    def nudge(self):
-        """Has the loop turn once, packets or none: its counters show that it does. From any thread."""
+    def nudge(self, *, bint anew=False):
+        """Has the loop turn once, packets or none: its counters show that it does. From any thread.
+
+        ``anew``: when it next has nothing to read it ends every flow, and takes those it meets then for open ones.
+        """
         cdef uint64_t one = 1
+        if anew:
+            nm_store_flag(&self.anew, 1)
         if self.wake >= 0:
             write(self.wake, &one, sizeof(one))
 
@@ -283,6 +288,11 @@ cdef class QueueLoop:
             ready = ppoll(fds, 2, &timeout, NULL)
         if ready > 0 and fds[1].revents:
             read(self.wake, &deadline, sizeof(deadline))   # a nudge, or the stop, which is noted besides
+            if nm_load_flag(&self.anew):
+                nm_store_flag(&self.anew, 0)
+                self.finish()
+                if self.core != NULL:
+                    self.core.started, self.core.forgot = self.now(), 0
         return errno if ready < 0 else 0
 
     cdef void spin(self) noexcept nogil:
@@ -468,17 +478,6 @@ cdef class QueueLoop:
                 nap(LAST_WAIT)
                 patience -= 1
         self.send_verdicts()
-
-
-cdef void nap(long nanoseconds) noexcept nogil:
-    cdef timespec pause
-    pause.tv_sec = 0
-    pause.tv_nsec = nanoseconds
-    nanosleep(&pause, NULL)
-
-
-cdef inline uint64_t nanoseconds(const timespec *t) noexcept nogil:
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 cdef void give_back(QueueLoop self):

@@ -1,6 +1,6 @@
 # The kernel's netlink and NFQUEUE headers, libmnl and the socket calls, as the live drivers use them.
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint8_t
-from posix.time cimport timespec
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
+from posix.time cimport nanosleep, timespec
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct sockaddr:
@@ -157,3 +157,12 @@ cdef inline uint32_t buffer_size(int fd, int force, int option, uint32_t want) n
         setsockopt(fd, SOL_SOCKET, option, &half, sizeof(int))
     getsockopt(fd, SOL_SOCKET, option, &got, &size)
     return <uint32_t> got
+
+cdef inline void nap(long time) noexcept nogil:
+    cdef timespec pause
+    pause.tv_sec = 0
+    pause.tv_nsec = time
+    nanosleep(&pause, NULL)
+
+cdef inline uint64_t nanoseconds(const timespec *t) noexcept nogil:
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec

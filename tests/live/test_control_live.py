@@ -18,6 +18,7 @@ import pytest
 from queue_router import Router, router_or_skip
 from test_gateway import PROGRAM, Gateway, dialogue, tables
 
+from nfmailguard.errors import RefusedError
 from nfmailguard.service.asking import Asking
 
 pytestmark = pytest.mark.live
@@ -193,3 +194,50 @@ def test_a_flood_of_hups_is_told_in_few_lines(router: Router) -> None:
     assert (code, err) == (0, "")
     assert out.count("SIGHUP: log files") <= 60
     assert "too many lines; not shown: " in out
+
+
+def test_bypass_takes_it_out_of_the_path_and_back_and_no_connection_breaks(router: Router, path: Path) -> None:
+    options = ["--mode", "enforce", "--profile", "pix63", "--set", f"service.control={path}", "--queue", "0-1"]
+    with Gateway(router, *options, "--set", "gateway.ports=25,2525") as gateway, Asking(str(path)) as asking:
+
+        def turn(what: str) -> None:
+            done = command(path, "bypass", what)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == ("rules: away: bypass is on\n" if what == "on" else "rules: in place\n")
+
+        def through_it() -> None:
+            assert asking.ask("stats")["flows_now"] > 0
+            turn("on")
+            assert asking.ask("stats")["flows_now"] == 0
+            assert asking.ask("status")["reasons"][0]["reason"] == "bypass"
+            assert tables(router) == ""
+            assert dialogue(router, b"EHLO me\r\n")[1] == [b"EHLO me\r\n"]
+            turn("off")
+            assert asking.ask("status")["state"] == "healthy"
+            assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
+
+        data = b"NOOP\r\n" * 4000
+        assert router.transfer(data, during=through_it) == data
+        data = b"NOOP\r\n" * 400_000
+        flipping = [asking.ask("bypass", on=number % 2 == 0) for number in range(2)]
+        assert [answer["rules"] for answer in flipping] == ["away: bypass is on", "in place"]
+        flips = router.start(router.gateway, lambda: [asking.ask("bypass", on=number % 2 == 0) for number in range(20)])
+        assert router.transfer(data) == data
+        flips.result(60)
+        assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
+        turn("off")  # it is off
+        with pytest.raises(RefusedError, match="on is true or false"):
+            asking.ask("bypass", on="yes")
+        code, _, err = gateway.end()
+    assert (code, err) == (0, "")
+    assert tables(router) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--no-rules"], "the rules are your own"), (["--driver", "netfilterqueue"], "only the kernel driver")],
+)
+def test_bypass_that_cannot_be_is_refused(router: Router, path: Path, options: list[str], told: str) -> None:
+    with Gateway(router, "--set", f"service.control={path}", *options):
+        done = command(path, "bypass", "on")
+        assert (done.returncode, told in done.stderr) == (1, True)

@@ -98,6 +98,19 @@ def reload(path: Path | None, control: str | None) -> None:
 
 
 @cli.command()
+@click.argument("what", type=click.Choice(["on", "off"]))
+@socket_options
+def bypass(what: str, path: Path | None, control: str | None) -> None:
+    """Take the running gateway out of the path, or back in; no connection breaks.
+
+    on: the rules go, and mail flows on uninspected. off: they are back; connections that are open then go on
+    uninspected (on.midstream_at_start), new ones are inspected.
+    """
+    with _asking(path, control) as asking:
+        echo(f"rules: {asking.ask('bypass', on=what == 'on')['rules']}")
+
+
+@cli.command()
 @socket_options
 @click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="One screen, and end; so it is where there is no terminal.")

@@ -139,10 +139,10 @@ class KernelQueue:
         if self._loop:
             self._loop.stop()
 
-    def nudge(self) -> None:
-        """Has an idle loop turn once: ``counters`` shows that it does."""
+    def nudge(self, *, anew: bool = False) -> None:
+        """Has an idle loop turn once: ``counters`` shows that it does. ``anew``: with no flow, as after a start."""
         if self._loop:
-            self._loop.nudge()
+            self._loop.nudge(anew=anew)
 
     def close(self) -> None:
         """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""

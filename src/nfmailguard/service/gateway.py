@@ -21,7 +21,7 @@ from typing import Any
 
 from nfmailguard import __version__
 from nfmailguard.config import Config
-from nfmailguard.errors import ConfigError, ControlError
+from nfmailguard.errors import ConfigError, ControlError, NfmailguardError, RefusedError
 from nfmailguard.plain import printable
 from nfmailguard.queues.tap import Tap
 from nfmailguard.service.control import ControlSocket, Request
@@ -41,6 +41,8 @@ DRAIN_SECONDS = 0.05
 DRAIN_SLICE = 0.1
 #: Seconds between two looks at rules, queues and losses.
 LOOK_SECONDS = 1.0
+#: Seconds a queue may take to get empty when its rules have gone.
+BYPASS_SECONDS = 2.0
 #: How much nicer the thread is that writes events.
 EVENTS_NICE = 19
 
@@ -202,10 +204,10 @@ class Gateway:
                 request.follow()
             else:
                 request.fail("log.eve: no events are made")
-        elif request.command == "reload":
+        elif request.command in ("reload", "bypass"):
             self._requests.put(request)
         else:
-            request.fail(f"no such command: {printable(request.command, 40)}; status, stats, events or reload")
+            request.fail(f"no such command: {printable(request.command, 40)}; status, stats, events, reload or bypass")
 
     def _status(self) -> dict[str, Any]:
         reasons = self._health.reasons()
@@ -216,7 +218,7 @@ class Gateway:
             "version": __version__,
             "pid": os.getpid(),
             "uptime": int(time.monotonic() - self._started),
-            "rules": {True: "in place", False: "gone", None: "the operator's own"}[self._rules.in_place],
+            "rules": self._rules.standing,
             "queues": [worker.standing() for worker in self._workers],
             "uninspected": self._rules.passed.get("queue.uninspected"),
             "events_lost": self._logs.counters().get("events_lost", 0),
@@ -228,8 +230,38 @@ class Gateway:
             self._reload("SIGHUP")
         while not self._requests.empty():
             request = self._requests.get()
-            self._reload("reload")
-            request.reply({"reopened": True})
+            try:
+                if request.command == "bypass":
+                    self._bypass(request.arguments.get("on"))
+                else:
+                    self._reload("reload")
+            except NfmailguardError as error:
+                request.fail(*error.lines)
+            else:
+                request.reply({"rules": self._rules.standing})
+
+    def _bypass(self, on: object) -> None:
+        """Out of the path, or back in it. What was open meanwhile is, for the core, open since before a start."""
+        if not isinstance(on, bool):
+            raise RefusedError("bypass: on is true or false")
+        if self._rules.in_place is None:
+            raise RefusedError("bypass: the rules are your own (--no-rules): take them away")
+        if not all(worker.begins_anew for worker in self._workers):
+            raise RefusedError(
+                "bypass: only the kernel driver can begin anew; `nfmailguard rules remove` and a restart"
+            )
+        if on != self._rules.bypassed:
+            if on:
+                self._rules.remove()
+            left = [worker.number for worker in self._workers if not worker.begin_anew(BYPASS_SECONDS)]
+            self._rules.look(self._workers)  # what the queues have seen without a table
+            if not on:
+                self._rules.apply()
+            self._rules.bypassed = on
+            self._tell(f"nfmailguard: bypass: {'on, nothing is inspected' if on else 'off'}")
+            if left:
+                self._tell(f"nfmailguard: bypass: queues {left} did not get empty; what they follow is followed on")
+        self._look()
 
     def _reload(self, asked: str) -> None:
         self._systemd.reloading()
@@ -240,11 +272,7 @@ class Gateway:
     def _look(self) -> None:
         """After rules, queues and losses; what has changed for the worse, or the better, is told."""
         self._rules.look(self._workers)
-        troubles = self._logs.troubles()
-        if self._rules.in_place is False:
-            troubles["rules"] = (
-                "our rules are gone, nothing is inspected; `nfmailguard rules apply` or a restart puts them back"
-            )
+        troubles = self._logs.troubles() | self._rules.trouble()
         for worker in self._workers:
             troubles |= worker.troubles()
         self._health.look(self.counters(), troubles)

@@ -28,6 +28,9 @@ class PlacedRules:
         self._ruleset: Ruleset | None = ruleset(config) if wanted else None
         self._told: set[str] = set()
         self._placed = False
+        self._packets = self._seen = self._seen_before = 0
+        self._uninspected = self._uninspected_before = 0
+        self.bypassed = False
         #: Whether packets are sent to the queue, as far as can be told; None: rules of the operator's own.
         self.in_place: bool | None = None
         #: As counters: what came to the rule, and what of it the queue has not seen.
@@ -73,7 +76,24 @@ class PlacedRules:
         """Nothing happens where ours were never put in place."""
         if self._ruleset is not None and self._placed:
             self._ruleset.remove()
+            self.in_place = False
         self._placed = False
+
+    @property
+    def standing(self) -> str:
+        """In a word or two."""
+        if self.bypassed:
+            return "away: bypass is on"
+        return {True: "in place", False: "gone", None: "the operator's own"}[self.in_place]
+
+    def trouble(self) -> dict[str, str]:
+        """What is wrong with them, by name."""
+        if self.bypassed:
+            return {"bypass": "bypass is on, nothing is inspected; `nfmailguard bypass off` ends it"}
+        if self.in_place is False:
+            back = "`nfmailguard rules apply` or a restart puts them back"
+            return {"rules": f"our rules are gone, nothing is inspected; {back}"}
+        return {}
 
     def look(self, workers: Sequence[QueueWorker]) -> None:
         """Whether they are still there, and what they counted."""
@@ -89,7 +109,16 @@ class PlacedRules:
         # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
         queues = [worker.driver.counters() for worker in workers]
         parts = {"queue.fragments_unseen": table.fragments} if table and not self._config.needs_conntrack() else {}
-        if not (table and self._config.queue.gso) or any("kernel_id_sequence" not in queue for queue in queues):
+        if not self._config.queue.gso or any("kernel_id_sequence" not in queue for queue in queues):
             return parts
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
-        return {"queue.rule_packets": table.packets, "queue.uninspected": max(0, table.packets - seen), **parts}
+        if table is None or table.packets < self._packets:
+            # No table, or another than at the last look: its counter begins at nothing, and the queue's does not.
+            self._seen_before = seen if table is None else self._seen
+            self._uninspected_before = self._uninspected
+        self._packets, self._seen = table.packets if table else 0, seen
+        if table is None:
+            return parts
+        passed = table.packets - (seen - self._seen_before)
+        self._uninspected = self._uninspected_before + max(0, passed)
+        return {"queue.rule_packets": table.packets, "queue.uninspected": self._uninspected, **parts}

@@ -144,6 +144,25 @@ class QueueWorker:
         state = queue_states().get(self.number)
         return self.alive and (turns != last or state is None or state.total == 0)
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it can."""
+        return isinstance(self.driver, KernelQueue)
+
+    def begin_anew(self, seconds: float) -> bool:
+        """Ends its flows once no packet waits to be read; whether it did in so many seconds."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            standing = self.standing()
+            if isinstance(self.driver, KernelQueue) and standing["waiting"] <= standing["held"]:
+                self.driver.nudge(anew=True)
+                while self.standing()["flows"] and time.monotonic() < deadline:
+                    self.drain(0.01)  # it waits for room for the records of its flows
+                    time.sleep(0.002)
+                return True
+            time.sleep(0.005)
+        return False
+
     def _turns(self) -> int:
         driver = self.driver.counters()
         return sum(driver.get(name, 0) for name in ("batches", "sleeps", "packets"))
