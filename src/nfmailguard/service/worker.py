@@ -52,6 +52,7 @@ class QueueWorker:
         self.driver: QueueDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
         self._length = config.queue.length
         self._most_memory = config.limits.memory
+        self._most_held = config.engine_limits().held_packets
         self._most_flows = flows_at_once(config.limits)
         self._last: dict[str, int] = {}
         self._last_turns = -1
@@ -110,6 +111,7 @@ class QueueWorker:
             "length": self._length,
             "packets": driver.get("packets", 0),
             "held": core["held_now"],
+            "most_held": self._most_held,
             "flows": core["flows_now"],
             "most_flows": self._most_flows,
             "memory": core["memory_now"],
@@ -128,6 +130,10 @@ class QueueWorker:
             found[f"{name} full"] = f"{standing['waiting']} of {standing['length']} packets wait for a verdict"
         if standing["memory"] > NEARLY_FULL * standing["most_memory"]:
             found[f"{name} memory"] = "limits.memory is nearly used up"
+        if standing["held"] > NEARLY_FULL * standing["most_held"]:
+            found[f"{name} held"] = (
+                f"{standing['held']} of {standing['most_held']} packets are held (limits.held_packets)"
+            )
         waits = standing["waiting"] > standing["held"]
         if last and waits and standing["packets"] == last["packets"] and last["waiting"] > last["held"]:
             found[f"{name} stalled"] = "packets wait and none is read"
