@@ -20,7 +20,8 @@ from nfmailguard.events.sinks import FileSink
 from nfmailguard.events.transactions import Mail, Transactions
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FINDING_INDEX, FlowRule, Limits, Mode
-from nfmailguard.service.gateway import DRAIN_SLICE, Lane
+from nfmailguard.service.gateway import DRAIN_SLICE
+from nfmailguard.service.worker import QueueWorker
 from nfmailguard.settings import Config, Log
 from nfmailguard.smtp.verbs import VERB_INDEX
 from tests.rules.gateway import Connection, Gateway
@@ -273,14 +274,16 @@ def test_of_bystanders_no_finding_is_lost_in_a_flood(tmp_path: Path) -> None:
 class Pressed:
     """A writer whose peer makes records while it writes, so many times: there are more whenever it has written."""
 
-    def __init__(self, lane: Lane, times: int) -> None:
-        self.lane, self.left, self.written, self.port = lane, times, 0, 20000
+    def __init__(self, worker: QueueWorker, times: int) -> None:
+        self.worker, self.left, self.written, self.port = worker, times, 0, 20000
         self.more()
 
     def more(self) -> None:
         self.port += 1
         client = End(CLIENTS[4].address, self.port)
-        self.lane.engine.process(build(SERVERS[4], client, 1, 1, SYN | ACK), SECOND, id=1)  # of no flow: flow.midstream
+        self.worker.engine.process(
+            build(SERVERS[4], client, 1, 1, SYN | ACK), SECOND, id=1
+        )  # of no flow: flow.midstream
 
     def write(self, records: list[tuple]) -> None:  # type: ignore[type-arg]
         self.written += 1
@@ -293,19 +296,19 @@ class Pressed:
 @pytest.mark.parametrize("writer", ["writer", "cisco"])
 def test_a_queue_whose_peer_makes_records_faster_than_they_are_written_gives_way(writer: str) -> None:
     config = Config(log=Log(eve="-"))
-    lane = Lane(config, config.flow_rules(), 5, None)
-    pressed = Pressed(lane, 3000)
-    setattr(lane, writer, pressed)
+    worker = QueueWorker(config, config.flow_rules(), 5, None)
+    pressed = Pressed(worker, 3000)
+    setattr(worker, writer, pressed)
     began = time.monotonic()
-    assert lane.drain(DRAIN_SLICE)  # there is more
+    assert worker.drain(DRAIN_SLICE)  # there is more
     assert DRAIN_SLICE <= time.monotonic() - began < 2
     written = pressed.written
     assert 1 <= written < 3000
     pressed.left = 5
-    assert not lane.drain(60)  # nothing is left, long before that
+    assert not worker.drain(60)  # nothing is left, long before that
     assert pressed.written > written
     assert pressed.left == 0
     pressed.left = 200
     pressed.more()
-    lane.drain()  # without a time: all of it
-    assert (pressed.left, lane.engine.drain()) == (0, [])
+    worker.drain()  # without a time: all of it
+    assert (pressed.left, worker.engine.drain()) == (0, [])
