@@ -20,6 +20,7 @@ from test_gateway import PROGRAM, Gateway, dialogue, tables
 
 from nfmailguard.errors import RefusedError
 from nfmailguard.service.asking import Asking
+from nfmailguard.service.notices import MOST
 
 pytestmark = pytest.mark.live
 
@@ -192,8 +193,9 @@ def test_a_flood_of_hups_is_told_in_few_lines(router: Router) -> None:
         assert dialogue(router, b"EHLO me\r\n")[1] == [b"EHLO me\r\n"]
         code, out, err = gateway.end()
     assert (code, err) == (0, "")
-    assert out.count("SIGHUP: log files") <= 60
-    assert "too many lines; not shown: " in out
+    shown = out.count("SIGHUP: log files")
+    assert shown <= 2 * MOST
+    assert "too many lines; not shown: " in out or shown < MOST  # a busy machine hears few of them
 
 
 def test_bypass_takes_it_out_of_the_path_and_back_and_no_connection_breaks(router: Router, path: Path) -> None:
