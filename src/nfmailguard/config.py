@@ -18,7 +18,7 @@ import msgspec
 from nfmailguard.errors import ConfigError
 from nfmailguard.events import targets
 from nfmailguard.policy.load import built, meant, parse_value
-from nfmailguard.policy.model import CONDITIONS
+from nfmailguard.policy.model import CONDITIONS, Mode
 from nfmailguard.reading import toml_of
 from nfmailguard.settings import (
     Config,
@@ -36,7 +36,7 @@ from nfmailguard.settings import (
 
 _MOST_PROBLEMS = 50  # that are told
 
-__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "control_path", "load"]
+__all__ = ["IMPLICIT_TLS", "Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "control_path", "load"]
 
 
 def load(
@@ -66,13 +66,27 @@ def load(
         given = {key: value for key, value in values.items() if value is not None}
         if given and isinstance(table.setdefault(section, {}), dict):
             table[section] |= given
+    illegal = _illegal_conditions(table)
     config: Config = built(table, Config, "", problems)
-    problems += _problems(config)
+    problems += [*_problems(config), *illegal]
     if problems:
         told = [f"{where}: {problem}" for problem in problems[:_MOST_PROBLEMS]]
         more = len(problems) - len(told)
         raise ConfigError(*told, *([f"{where}: and {more} more"] if more else []))
     return config
+
+
+def _illegal_conditions(table: dict[str, Any]) -> list[str]:
+    """Actions of ``[on]`` that their condition has not, which are left out: the type has those of all conditions."""
+    given = table.get("on")
+    problems = []
+    if not isinstance(given, dict):
+        return []
+    for name, action in list(given.items()):
+        if name in CONDITIONS and action not in (legal := CONDITIONS[name].actions):
+            del given[name]
+            problems.append(f"on.{name}: {str(action)[:80]}; one of {', '.join(legal)}")
+    return problems
 
 
 @functools.cache
@@ -95,6 +109,8 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
             table.setdefault("policy", {})[key.strip().removeprefix("policy.")] = value.strip()
         elif name not in fields:
             problems.append(f"--set {key}: no such key{meant(name, fields)}")
+        elif section == "on" and value.strip().lower() != "none":
+            table.setdefault(section, {})[name] = value.strip()
         else:
             try:
                 table.setdefault(section, {})[name] = parse_value(value.strip(), fields[name], f"--set {key}")
@@ -105,8 +121,40 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
 
 def _problems(config: Config) -> list[str]:
     """What the types cannot say."""
-    checks = (_queue_problems, _address_problems, _limit_problems, _policy_problems, _restore_problems, _log_problems)
+    checks = (
+        _port_problems,
+        _queue_problems,
+        _address_problems,
+        _limit_problems,
+        _policy_problems,
+        _restore_problems,
+        _log_problems,
+    )
     return [problem for check in checks for problem in check(config)]
+
+
+#: TLS from the first byte on: RFC 8314 3.3, and those of the same kind for reading mail.
+IMPLICIT_TLS = (465, 993, 995)
+
+
+def _port_problems(config: Config) -> list[str]:
+    """Ports where there is no SMTP to enforce: the first bytes of TLS would be blanked."""
+    return [
+        f"gateway.ports: {port} speaks TLS from the first byte on, and enforcing breaks it; leave it out, or watch it:"
+        f' [[rule]] ports = [{port}], mode = "monitor"'
+        for port in config.ports()
+        if port in IMPLICIT_TLS and not config.gateway.dry_run and _enforced(config, port)
+    ]
+
+
+def _enforced(config: Config, port: int) -> bool:
+    for rule in config.rule:
+        if not rule.ports or port in rule.ports:
+            if (rule.mode or config.gateway.mode) is Mode.ENFORCE:
+                return True
+            if not (rule.source or rule.destination or rule.interface):
+                return False  # every flow to that port is of this rule
+    return config.gateway.mode is Mode.ENFORCE
 
 
 def _queue_problems(config: Config) -> list[str]:
@@ -188,12 +236,10 @@ def _limit_problems(config: Config) -> list[str]:
     for name, value in msgspec.structs.asdict(config.limits).items():
         most = _MOST.get(name, _MOST_SECONDS)
         least = "0 or more" if name in _NONE else "more than 0"
-        if value is not None and not (0 < value <= most or (value == 0 and name in _NONE)):  # nor is it nan
+        if value == 0 and name == "startup":
+            problems.append('limits.startup: 0; to reset flows older than the start, on.midstream_at_start = "reset"')
+        elif value is not None and not (0 < value <= most or (value == 0 and name in _NONE)):  # nor is it nan
             problems.append(f"limits.{name}: {value}; {least}, at most {most}")
-    for name, action in msgspec.structs.asdict(config.on).items():
-        legal = CONDITIONS[name].actions
-        if action is not None and action not in legal:
-            problems.append(f"on.{name}: {action}; one of {', '.join(legal)}")
     if not 0 < config.log.stats <= _MOST_SECONDS:
         problems.append(f"log.stats: {config.log.stats}; more than 0 seconds, at most {_MOST_SECONDS}")
     return problems

@@ -120,11 +120,21 @@ def toml(text: str, where: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError(f"{where}: nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {_explained(text, str(error))}") from error
     except ValueError as error:  # a number with more digits than Python turns into one, a date that is none
         raise ConfigError(f"{where}: a value out of range: {error}") from error
     _check(table, where)
     return table
+
+
+def _explained(text: str, message: str) -> str:
+    """What tomllib says, and of a text without quotes how it is written."""
+    found = re.fullmatch(r"Invalid value \(at line (\d+), column \d+\)", message)
+    line = text.split("\n")[int(found[1]) - 1] if found else ""
+    plain = re.fullmatch(r"\s*([\w.\"-]{1,80})\s*=\s*([A-Za-z/][\w./:-]{0,80})\s*(?:#.*)?", line)
+    if not (found and plain):
+        return message
+    return f'line {found[1]}: {plain[1]} = {plain[2]}: text needs quotes: {plain[1]} = "{plain[2]}"'
 
 
 def _check(table: dict[str, Any], where: str) -> None:

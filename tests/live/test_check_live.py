@@ -173,7 +173,9 @@ WRONG = {
     "room in conntrack": Wrong(
         "conntrack_size", "nf_conntrack_max", settings=("limits.flows=5000000", "limits.memory=20000000000")
     ),
-    "implicit TLS": Wrong("implicit_tls", "take 465 out", settings=("gateway.ports=25,465",)),
+    "implicit TLS": Wrong(
+        "implicit_tls", "take 465 out", configuration='[[rule]]\nports = [465]\nmode = "monitor"\nprofile = "asa"\n'
+    ),
     "no folder for events": Wrong("log_folder", "install -d", settings=("log.eve=/nowhere/eve.json",)),
     "no events": Wrong("no_events", "log.eve", settings=("log.eve=",)),
     "no log host": Wrong("log_host", "correct the name", settings=("syslog.target=udp://nohost.invalid",)),

@@ -119,7 +119,10 @@ def _problems_of_actions(policy: Policy) -> Iterator[str]:
     """What the types cannot say, here and in the next two."""
     for name, action in policy.actions.items():
         if name not in FINDING_INDEX or name == "none":
-            yield f"actions.{name}: no such finding; they are {', '.join(spec.name for spec in FINDINGS[1:])}"
+            close = difflib.get_close_matches(name[:80], FINDING_INDEX, n=1)
+            yield f"actions.{name}: no such finding; " + (
+                f"did you mean {close[0]!r}?" if close else "`nfmailguard profile findings` lists them"
+            )
         elif name in CONDITION_OF:
             yield f"actions.{name}: decided by [on] {CONDITION_OF[name].name}"
         elif action not in (legal := FINDINGS[FINDING_INDEX[name]].actions):
@@ -219,11 +222,13 @@ def _set(table: dict[str, Any], key: str, text: str) -> None:
     section, _, rest = key.partition(".")
     fields = typing.get_type_hints(Policy)
     if section == "actions" and rest:
+        if len(rest) > 2 and rest[0] == rest[-1] and rest[0] in "\"'":
+            rest = rest[1:-1]  # as it is written in a file
         table["actions"][rest] = parse_value(text, Action, key)
         return
     kind = fields.get(section)
     inner = typing.get_type_hints(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else {}
     if rest not in inner:
         known = [f"{section}.{name}" for name in inner] or [name for name in fields if name not in ("name", "title")]
-        raise ConfigError(f"--set {key}: no such key; one of {', '.join(known)}")
+        raise ConfigError(f"--set {key}: no such key{meant(key, dict.fromkeys(known))}")
     table[section][rest] = parse_value(text, inner[rest], key)

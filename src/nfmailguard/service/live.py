@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from nfmailguard import foreign
-from nfmailguard.config import Config
+from nfmailguard.config import IMPLICIT_TLS, Config
 from nfmailguard.engine import flows_at_once
 from nfmailguard.policy.model import Action, Mode
 from nfmailguard.service.machine import Link, Machine
@@ -24,8 +24,6 @@ from nfmailguard.statements import OFFLOAD_MARK, Network
 
 __all__ = ["Trouble", "troubles"]
 
-#: TLS from the first byte on: RFC 8314 3.3, and those of the same kind for reading mail.
-IMPLICIT_TLS = (465, 993, 995)
 #: Of conntrack's table, from which on it is too full.
 FULL = 0.8
 
@@ -349,10 +347,9 @@ def _loopback(address: str) -> bool:
 
 def _implicit_tls(config: Config, machine: Machine) -> Iterator[Trouble]:
     for port in sorted({*config.ports()} & {*IMPLICIT_TLS}):
-        what = "TLS breaks" if _enforces(config) else "every session is a finding"
         yield Trouble(
             "implicit_tls",
-            f"tcp port {port} speaks TLS from the first byte on: there is no SMTP to inspect, and {what}",
+            f"tcp port {port} speaks TLS from the first byte on: there is no SMTP to inspect",
             f"take {port} out of gateway.ports",
         )
 

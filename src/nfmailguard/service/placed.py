@@ -66,7 +66,8 @@ class PlacedRules:
                 if number in foreign:
                     raise RulesetError(
                         f"rules: those of another nfmailguard are in place, queue {number} is read by"
-                        f" {holder(state.portid)}; stop it, or use --no-rules"
+                        f" {holder(state.portid)}; stop it, or use --no-rules; two on one machine are"
+                        " one `run --queue 0-1`"
                     )
         self._placed = True
         self._ruleset.apply()

@@ -28,6 +28,7 @@ __all__ = [
     "conditions",
     "conntrack",
     "conntrack_warnings",
+    "ehlo_warnings",
     "flow_room",
     "flowtable_warnings",
     "interface_warnings",
@@ -128,7 +129,7 @@ def warnings(config: Config) -> list[str]:
         )
     elif queue.copy_range < LONGEST_COMMON_PACKET:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
-    found += conntrack_warnings(config)
+    found += [*conntrack_warnings(config), *ehlo_warnings(config)]
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     return [*found, *limit_warnings(config), *restore_warnings(config)]
@@ -231,6 +232,21 @@ def restore_warnings(config: Config) -> Iterator[str]:
         rule.policy.name for rule in rules if rule.policy.commands.unknown is UnknownCommand.XALL
     ):
         yield f"{name}: it masks whole commands; what they were cannot be told, so none is restored"
+
+
+def ehlo_warnings(config: Config) -> Iterator[str]:
+    """Profiles that make a server answer EHLO as if it had been taken (`250`), and then want a HELO (`503`)."""
+    silent = (UnknownCommand.NOOP, UnknownCommand.OK)
+    rules = [rule for rule in config.flow_rules() if rule.mode is Mode.ENFORCE and not config.gateway.dry_run]
+    for name in dict.fromkeys(
+        rule.policy.name
+        for rule in rules
+        if rule.policy.commands.unknown in silent and not {"EHLO", "*"} & {*rule.policy.commands.allow}
+    ):
+        yield (
+            f"{name}: EHLO is answered with 250 and not taken, so servers that insist on a HELO answer 503 to MAIL, and"
+            " clients that begin with EHLO do not get through; for the lab, or `--set commands.unknown=xverb`"
+        )
 
 
 def flowtable_warnings(config: Config, others: Others) -> Iterator[str]:
