@@ -203,7 +203,9 @@ def _address_problems(config: Config) -> list[str]:
                 network(text)
             except ValueError as error:
                 problems.append(f"{where}: {error}")
-    problems += [f"ports: {port}; 1 to 65535" for port in config.ports() if not 1 <= port <= 65535]
+    places = [("gateway.ports", config.gateway.ports)]
+    places += [(f"rule {place}: ports", rule.ports) for place, rule in enumerate(config.rule, 1)]
+    problems += [f"{where}: {port}; 1 to 65535" for where, ports in places for port in ports if not 1 <= port <= 65535]
     if not config.gateway.ports:
         problems.append("gateway.ports: no port, nothing to inspect")
     if not config.gateway.hook:

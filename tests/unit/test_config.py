@@ -177,7 +177,7 @@ def test_everything_wrong_is_said_at_once_with_its_key(tmp_path: Path) -> None:
         ('[gateway]\nmode = "enforced"', "gateway.mode: 'enforced'; one of enforce, monitor, restore"),
         ('[gateway]\nprofile = "pix99"', "profile 'pix99': unknown; one of asa, asa-log, asa-tls, asa84, fwsm2"),
         ('[gateway]\naddresses = ["mail"]', "gateway.addresses: 'mail' is no address or network"),
-        ("[gateway]\nports = [0]", "ports: 0; 1 to 65535"),
+        ("[gateway]\nports = [0]", "gateway.ports: 0; 1 to 65535"),
         ("[gateway]\nports = []", "gateway.ports: no port, nothing to inspect"),
         ('[queue]\nnumbers = "3-1"', "queue.numbers: '3-1'; a number from 0 to 65535, or a range like 0-3"),
         ("[queue]\nlength = 0", "queue.length: 0; 1 to 1000000 packets"),

@@ -7,6 +7,7 @@ the key and what is legal. Does not know configurations or flows.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,14 @@ __all__ = ["built", "load_profile", "meant", "override", "parse_value", "profile
 
 _MOST_PROBLEMS = 50  # that are told
 _TRUE = frozenset({"yes", "true", "on", "1"})
+#: How a type is written, by msgspec's name for it.
+_WRITTEN = {
+    "bool": "; true or false, without quotes",
+    "int": "; a whole number, without quotes",
+    "float": "; a number, without quotes",
+    "str": '; text in quotes: "..."',
+    "object": "; a table of its own: [name], and its keys below",
+}
 _FALSE = frozenset({"no", "false", "off", "0"})
 
 
@@ -97,7 +106,9 @@ def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
         )
         if of is not None and "enum value" in message:
             message = f"{message.rpartition('enum value ')[2]}; one of {', '.join(str(member.value) for member in of)}"
-        problems.append(f"{where.rstrip(':')}{place.rstrip('`')}: {message[0].lower()}{message[1:]}")
+        wanted = re.match(r"Expected `(\w+)", message)
+        hint = _WRITTEN.get(wanted[1], "") if wanted else ""
+        problems.append(f"{where.rstrip(':')}{place.rstrip('`')}: {message[0].lower()}{message[1:]}{hint}")
         return None
 
 
