@@ -7,15 +7,15 @@ later packet, by ``core_expire`` or by ``core_finish``. Keeps invariant 7: nothi
 peer sends raises. No sockets, no clock, no Python object a packet.
 """
 
-from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint8_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from nfmailguard.cext.core cimport (
-    DROP_CHECKSUM, DROP_CLOSED, DROP_CONNECTION, DROP_COOKIE, DROP_FLAGS, DROP_FLOW_ENDED, DROP_INTERFACE,
-    DROP_INTERNAL, DROP_REASONS, Counters,
+    DROP_CHECKSUM, DROP_CONNECTION, DROP_COOKIE, DROP_FLAGS, DROP_FLOW_ENDED, DROP_INTERFACE, DROP_INTERNAL,
+    DROP_REASONS, Counters,
 )
 from nfmailguard.cext.flow.identity cimport belongs, pin_interface
-from nfmailguard.cext.flow.lifecycle cimport count_packet, end_flow, forget_flow, opens, starting_up
+from nfmailguard.cext.flow.lifecycle cimport count_packet, forget_flow, opens, starting_up
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
     FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED, FLOW_RESET, FLOW_STATES,
@@ -29,22 +29,23 @@ from nfmailguard.cext.operation cimport Operation, operations_free, operations_r
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_DROP, ACTION_LOG, ACTION_RESET, MOST_FINDINGS, PACKET_ODD_FLAGS, PACKET_OTHER_CONNECTION,
+    ACTION_DROP, ACTION_LOG, MOST_FINDINGS, PACKET_ODD_FLAGS, PACKET_OTHER_CONNECTION,
 )
-from nfmailguard.cext.record cimport END_FIN, END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
+from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
 from nfmailguard.cext.smtp.dialogue cimport dialogue_pool_close, dialogue_pool_open
 from nfmailguard.cext.tables cimport free_tables, load_tables
 from nfmailguard.cext.tcp.handshake cimport first_packet, handshake
 from nfmailguard.cext.tcp.holdqueue cimport drop_oldest_held
+from nfmailguard.cext.tcp.passed cimport pass_packet
 from nfmailguard.cext.tcp.peer_reset cimport reset_packet
 from nfmailguard.cext.tcp.reset cimport emit_reset
-from nfmailguard.cext.tcp.stream cimport Held, Stream, held_free
+from nfmailguard.cext.tcp.stream cimport Held, held_free
 from nfmailguard.cext.tcp.syncookie cimport hide_cookie, notes_close, notes_open
 from nfmailguard.cext.tcp.validate cimport handle_malformed, invalid_flags, refused
-from nfmailguard.cext.verdict cimport accept, accept_offloadable, drop, drop_if, forward
+from nfmailguard.cext.verdict cimport accept, drop, drop_if
 from nfmailguard.cext.wire.packet cimport (
-    PACKET_CHECKSUM_PARTIAL, PARSED, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Packet, ParseResult, nm_seq_diff,
-    packet_checksum_ok, packet_parse,
+    PACKET_CHECKSUM_PARTIAL, PARSED, TCP_ACK, TCP_RST, TCP_SYN, Packet, ParseResult, packet_checksum_ok,
+    packet_parse,
 )
 
 #: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
@@ -78,42 +79,6 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
     core.first_of_call = out.count
     if core.started == 0:
         core.started = now
-
-
-cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
-                      Operations *out) noexcept nogil:
-    """A packet of a flow that is not looked at any more: only its end matters.
-
-    A server that has closed may forget the connection without a word (RFC 9293 3.6, FIN-WAIT-2): what is said
-    after its FIN, by either side, is not of this connection.
-    """
-    cdef Stream *stream = &flow.stream[to_server]
-    cdef Stream *other = &flow.stream[not to_server]
-    cdef uint32_t end = packet.seq + packet.payload_length
-    cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
-    if packet.payload_length and flow.policy.hold and flow.stream[0].fin and nm_seq_diff(
-            end, stream.last_ack if to_server else stream.fin_seq) > 0:
-        drop(core, DROP_CLOSED, packet.queued.id, out)
-        if to_server:
-            end_flow(core, flow, ACTION_RESET, now, out)
-        return
-    if -<int32_t> stream.max_window <= ahead <= <int32_t> stream.max_window:   # who only guesses moves nothing
-        if nm_seq_diff(end, stream.next_seq) > 0:
-            stream.bytes += end - stream.next_seq
-            stream.next_seq = end
-        if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.last_ack) <= <int32_t> other.max_window:
-            other.last_ack = packet.ack
-        if packet.flags & TCP_FIN and ahead <= 0 and end == stream.next_seq:
-            stream.fin = 1
-            stream.fin_seq = end
-            if other.fin:
-                flow.end = END_FIN
-    if packet.changed:
-        forward(core, flow, to_server, packet, True, out)
-    elif stream.fin or other.fin or flow.other_syn_seen or now - flow.started < core.cookie_life:
-        accept(core, packet.queued.id, out)            # the rest is to be seen: a mark comes later than what follows
-    else:
-        accept_offloadable(core, packet.queued.id, out)
 
 
 cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:

@@ -23,6 +23,9 @@ from nfmailguard.cext.tcp.stream cimport stream_close
 from nfmailguard.cext.verdict cimport drop_if
 from nfmailguard.cext.wire.packet cimport TCP_SYN
 
+cdef enum:
+    UNKNOWN_WINDOW = 1 << 20   # octets: of a receiver whose window, or its scale, has not been seen
+
 
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
     """Reports the flow's end and takes it out of the table; held packets are dropped."""
@@ -145,7 +148,11 @@ cdef void end_flow(Core *core, Flow *flow, uint8_t action, uint64_t now, Operati
 
 
 cdef void stop_following(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil:
+    cdef bint to_server
     drop_held(core, flow, out)
+    for to_server in range(2):
+        if flow.stream[to_server].max_window == 0:
+            flow.stream[to_server].max_window = UNKNOWN_WINDOW
     flow.mode = FLOW_BYPASSED
     core.counters.flows_passed += 1
     release_flow_memory(core, flow)

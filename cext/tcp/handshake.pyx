@@ -9,7 +9,9 @@ from libc.stdint cimport uint32_t, uint8_t
 
 from nfmailguard.cext.core cimport DROP_FLAGS, DROP_MIDSTREAM, DROP_OPTION, DROP_SYN_ACK
 from nfmailguard.cext.flow.identity cimport on_its_interface, pin
-from nfmailguard.cext.flow.lifecycle cimport count_packet, end_flow, forget_flow, open_flow, refuse_flow, starting_up
+from nfmailguard.cext.flow.lifecycle cimport (
+    count_packet, end_flow, forget_flow, open_flow, refuse_flow, starting_up, stop_following,
+)
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_GREETED, FLOW_INSPECTED, flow_closed, flow_find, flow_touch
 from nfmailguard.cext.policy.actions cimport answer_by
@@ -18,6 +20,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, FLOW_MIDSTREAM, PACKET_MULTIPATH, PACKET_ODD_FLAGS, PACKET_SYN_DATA,
 )
 from nfmailguard.cext.record cimport END_DROPPED, END_TIMEOUT
+from nfmailguard.cext.tcp.passed cimport pass_packet
 from nfmailguard.cext.tcp.stream cimport Stream, stream_isn
 from nfmailguard.cext.tcp.syncookie cimport note_cookie, old_number
 from nfmailguard.cext.tcp.validate cimport take_acknowledgement
@@ -70,10 +73,9 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     if from_before and flow.policy.apply:
         action = flow.policy.midstream_at_start
     if action <= ACTION_LOG:
-        flow.mode = FLOW_BYPASSED
-        core.counters.flows_passed += 1
+        stop_following(core, flow, now, out)
+        pass_packet(core, flow, to_server, packet, now, out)
         flow_touch(&core.flows, flow, FLOW_GREETED, now)
-        accept(core, packet.queued.id, out)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
     if packet.flags & TCP_SYN:

@@ -415,6 +415,47 @@ def test_passed_flows_end_by_nothing_that_is_guessed_as_far_away_as_can_be() -> 
 
 
 @families
+@pytest.mark.parametrize("how", ["fins", "rst", "server's rst"])
+@pytest.mark.parametrize("seen", ["before", "one direction"])
+def test_passed_flows_end_where_no_window_was_seen(family: int, how: str, seen: str) -> None:
+    gateway = Gateway(limits=Limits(startup=60, closing=10, cookies=0), on=On(asymmetric=Action.LOG))
+    old = Connection(gateway, family, shake=False)
+    if seen == "one direction":
+        assert old.send(True, SYN) == [ACCEPT]
+        old.sent[True] += 1
+    assert old.client(b"a mail's text") == [ACCEPT]
+    assert old.send(True, payload=b"and more, after a loss", at=300_000, lost=True) == [ACCEPT]
+    old.sent[True] = old.isn[True] + 1 + 300_022
+    if how == "fins":
+        assert old.send(False, FIN | ACK, b"221 bye", ack=old.sent[True]) == [ACCEPT]
+        assert old.send(True, FIN | ACK) == [ACCEPT]
+    else:
+        assert old.send(how == "rst", RST) == [ACCEPT]
+    gateway.wait(61)
+    assert gateway.count("flows_now") == 0
+
+
+@families
+def test_passed_flows_end_where_the_first_packet_seen_is_a_fin(family: int) -> None:
+    gateway = Gateway(limits=Limits(startup=60, closing=10))
+    old = Connection(gateway, family, shake=False)
+    assert old.send(False, FIN | ACK, b"221 bye\r\n", ack=old.sent[True]) == [ACCEPT]
+    assert old.send(True, FIN | ACK, ack=old.sent[False] + 10) == [ACCEPT]
+    gateway.wait(61)
+    assert gateway.count("flows_now") == 0
+
+
+def test_passed_flows_end_by_nothing_that_is_guessed_where_no_window_was_seen() -> None:
+    gateway = Gateway(limits=Limits(startup=60))
+    old = Connection(gateway, shake=False)
+    assert old.client(b"a mail's text") == [ACCEPT]
+    for wrong in (2**21, -(2**21), 2**30):
+        assert old.send(False, RST, seq=old.sent[False] + wrong) == [DROP]
+        assert old.send(True, ACK, seq=old.sent[True] + wrong) == [ACCEPT]
+    assert old.send(True, RST) == [ACCEPT]
+
+
+@families
 def test_passed_flows_end_by_no_syn(family: int) -> None:
     gateway = Gateway(Policy("all"))
     connection = passed(gateway, family)

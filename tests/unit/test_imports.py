@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.verdict",),
     ("cext.policy.conditions", "cext.tcp.holdqueue"),
     ("cext.flow.lifecycle",),
+    ("cext.tcp.passed",),
     ("cext.policy.actions", "cext.flow.identity"),
     ("cext.memory.pressure",),
     ("cext.tcp.validate", "cext.tcp.peer_reset", "cext.tcp.reorder"),
