@@ -27,7 +27,7 @@ from nfmailguard.cext.memory.accounting cimport charge, note_progress
 from nfmailguard.cext.memory.pool cimport memory_cost, pool_close
 from nfmailguard.cext.operation cimport Operation, operations_free, operations_reserve
 from nfmailguard.cext.policy.actions cimport answer_by
-from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
+from nfmailguard.cext.policy.conditions cimport policy_without_flow, report_condition, report_without_flow
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_LOG, MOST_FINDINGS, PACKET_ODD_FLAGS, PACKET_OTHER_CONNECTION,
 )
@@ -126,8 +126,8 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if not queued.flags & PACKET_CHECKSUM_PARTIAL and not packet_checksum_ok(&packet):
         # No receiver takes it; taking it here would be believing what the server never sees.
         core.counters.bad_checksum += 1
-        drop_if(core, (flow.policy if flow != NULL else &core.rules[core.rule_count - 1].policy).apply,
-                DROP_CHECKSUM, queued.id, out)
+        drop_if(core, (flow.policy if flow != NULL else policy_without_flow(core, &packet)).apply, DROP_CHECKSUM,
+                queued.id, out)
         return
     if invalid_flags(packet.flags):
         core.counters.odd_flags += 1

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.core cimport FlowlessFindings
-from nfmailguard.cext.flow.rules cimport choose_rule
+from nfmailguard.cext.flow.rules cimport choose_rule, inspected_port
 from nfmailguard.cext.flow.table cimport source_at
 from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_PASS, STREAM_CONFLICTING_RETRANSMISSION, UNTOLD
@@ -63,24 +63,49 @@ cdef uint32_t flowless_number(FlowlessFindings *flowless_findings, uint32_t firs
     return number
 
 
+cdef void identify_flowless(Core *core, Packet *packet, bint to_server, Identity *identity) noexcept nogil:
+    """The identity that a flow of the packet's would have, and its rule."""
+    cdef uint32_t size = 4 if packet.family == 4 else 16
+    memset(identity, 0, sizeof(Identity))
+    identity.family = packet.family
+    memcpy(identity.client, packet.source if to_server else packet.destination, size)
+    memcpy(identity.server, packet.destination if to_server else packet.source, size)
+    if packet.tcp != NULL:
+        identity.client_port = packet.source_port if to_server else packet.destination_port
+        identity.server_port = packet.destination_port if to_server else packet.source_port
+    identity.rule = <uint8_t> choose_rule(
+        core, identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
+
+
+cdef bint is_to_server(Core *core, Packet *packet) noexcept nogil:
+    # Where no ports tell, a rule for its addresses does, the other way round only where none is for this one.
+    cdef Identity identity
+    if packet.tcp != NULL:
+        return inspected_port(core, packet.destination_port)
+    identify_flowless(core, packet, True, &identity)
+    if identity.rule != core.rule_count - 1:
+        return True
+    identify_flowless(core, packet, False, &identity)
+    return identity.rule == core.rule_count - 1
+
+
+cdef CompiledPolicy *policy_without_flow(Core *core, Packet *packet) noexcept nogil:
+    cdef Identity identity
+    if packet.source == NULL:
+        return &core.rules[core.rule_count - 1].policy
+    identify_flowless(core, packet, is_to_server(core, packet), &identity)
+    return &core.rules[identity.rule].policy
+
+
 cdef uint8_t report_without_flow(Core *core, Packet *packet, uint8_t finding, bint to_server,
                                  uint64_t now) noexcept nogil:
     cdef Context context
     cdef Session session
     cdef Identity identity
-    cdef uint32_t size = 4 if packet.family == 4 else 16
     memset(&context, 0, sizeof(Context))
     memset(&session, 0, sizeof(Session))
-    memset(&identity, 0, sizeof(Identity))
-    identity.family = packet.family
-    memcpy(identity.client, packet.source if to_server else packet.destination, size)
-    memcpy(identity.server, packet.destination if to_server else packet.source, size)
+    identify_flowless(core, packet, to_server, &identity)
     identity.source = source_at(&core.flows, identity.client, identity.family)
-    if packet.tcp != NULL:
-        identity.client_port = packet.source_port if to_server else packet.destination_port
-        identity.server_port = packet.destination_port if to_server else packet.source_port
-    identity.rule = <uint8_t> choose_rule(
-        core, &identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
     context.grammar = &core.grammar
     context.policy = &core.rules[identity.rule].policy
     context.ring = &core.ring

@@ -15,7 +15,9 @@ from nfmailguard.cext.core cimport (
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_INSPECTED, agreed, flow_find
 from nfmailguard.cext.policy.actions cimport answer_by, apply_condition
-from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
+from nfmailguard.cext.policy.conditions cimport (
+    is_to_server, policy_without_flow, report_condition, report_without_flow,
+)
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, PACKET_FRAGMENT, PACKET_TRUNCATED, STREAM_GAP, STREAM_URGENT
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.tcp.stream cimport (
@@ -128,7 +130,7 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
 cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint64_t now,
                            Operations *out) noexcept nogil:
     """A packet whose stream cannot be told or whose octets are not all here."""
-    cdef CompiledPolicy *policy = &core.rules[core.rule_count - 1].policy
+    cdef CompiledPolicy *policy
     cdef bint to_server
     cdef Flow *flow
     if result == NOT_TCP:
@@ -138,15 +140,17 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
     if result == FRAGMENT:
         # Conntrack joins them where it runs, and our own table makes it run.
         core.counters.fragments += 1
-        drop_if(core, report_without_flow(core, packet, PACKET_FRAGMENT, True, now) > ACTION_LOG, DROP_FRAGMENT,
+        to_server = is_to_server(core, packet)
+        drop_if(core, report_without_flow(core, packet, PACKET_FRAGMENT, to_server, now) > ACTION_LOG, DROP_FRAGMENT,
                 packet.queued.id, out)
         return
     if result != TRUNCATED:
         core.counters.malformed += 1
-        drop_if(core, policy.apply, DROP_MALFORMED, packet.queued.id, out)
+        drop_if(core, policy_without_flow(core, packet).apply, DROP_MALFORMED, packet.queued.id, out)
         return
     core.counters.truncated += 1
     if packet.tcp == NULL:
+        policy = policy_without_flow(core, packet)
         core.finding_counts[PACKET_TRUNCATED] += 1
         drop_if(core, policy.apply and policy.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
                 packet.queued.id, out)

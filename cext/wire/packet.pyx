@@ -36,19 +36,23 @@ cdef inline int ipv6_transport(const uint8_t *ip, uint32_t length, uint32_t *at)
 
 
 cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil:
-    """Fills ``packet`` from ``queued``. TRUNCATED leaves addresses and ports when ``tcp`` is not NULL."""
+    """Fills ``packet`` from ``queued``. Whatever the result, ``source`` is NULL where no addresses can be read, and
+    there are ports where ``tcp`` is not NULL."""
     cdef uint8_t *ip = queued.data
     cdef uint32_t offset, length, header
     cdef int protocol
     cdef uint32_t have = queued.captured
     packet.queued = queued
     packet.ip = ip
-    packet.tcp = NULL
+    packet.tcp = packet.source = packet.destination = NULL
+    packet.family = 0
     packet.changed = 0
     if have < 20:
         return TRUNCATED if queued.length >= 20 and queued.length > have else MALFORMED
     if ip[0] >> 4 == 4:
         packet.family = 4
+        packet.source = ip + 12
+        packet.destination = ip + 16
         offset = (ip[0] & 15) * 4
         packet.extended = offset > 20
         length = nm_get16(ip + 2)
@@ -56,22 +60,20 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
             length = queued.length                 # a super-packet of Linux's "BIG TCP": no queue hands over all of it
         if offset < 20 or length < offset or length > queued.length:
             return MALFORMED
-        packet.source = ip + 12
-        packet.destination = ip + 16
         if nm_get16(ip + 6) & 0x3fff:
             return FRAGMENT
         protocol = ip[9]
     elif ip[0] >> 4 == 6:
-        packet.family = 6
         if have < 40:
             return TRUNCATED if queued.length >= 40 and queued.length > have else MALFORMED
+        packet.family = 6
+        packet.source = ip + 8
+        packet.destination = ip + 24
         length = 40 + nm_get16(ip + 4)
         if length == 40 and queued.length > 0xffff + 40:
             length = queued.length                 # RFC 2675, and BIG TCP
         if length > queued.length:
             return MALFORMED
-        packet.source = ip + 8
-        packet.destination = ip + 24
         protocol = ipv6_transport(ip, length if length < have else have, &offset)
         packet.extended = ip[6] != PROTOCOL_TCP
         if protocol < 0:
@@ -88,12 +90,12 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
         return TRUNCATED
     packet.length = length
     packet.tcp = ip + offset
+    packet.source_port = nm_get16(packet.tcp)
+    packet.destination_port = nm_get16(packet.tcp + 2)
     header = (packet.tcp[12] >> 4) * 4
     packet.segment_length = length - offset
     if header < 20 or header > packet.segment_length:
         return MALFORMED
-    packet.source_port = nm_get16(packet.tcp)
-    packet.destination_port = nm_get16(packet.tcp + 2)
     packet.seq = nm_get32(packet.tcp + 4)
     packet.ack = nm_get32(packet.tcp + 8)
     packet.flags = packet.tcp[13]

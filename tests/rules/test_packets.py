@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 
-from nfmailguard.policy.model import Action, On
+from nfmailguard.engine import Engine
+from nfmailguard.policy.model import Action, FlowRule, Mode, On
 from nfmailguard.ruleset import Ruleset
-from tests.rules.gateway import ACCEPT, DROP, EMIT, PARTIAL, REPLACE, RESET, Connection, Gateway
+from tests.rules.gateway import ACCEPT, DROP, EMIT, PARTIAL, REPLACE, RESET, Connection, Gateway, profile
 from tests.support.dialogue import findings
 from tests.support.wire import ACK, FIN, PSH, RST, SYN, URG, checksum
 
@@ -344,3 +347,44 @@ def test_urgent_ends_the_flow_where_the_policy_says_so() -> None:
     policy = Policy("urgent", commands=CommandPolicy(allow=("NOOP",)), actions={"stream.urgent": Action.RESET})
     connection = Connection(Gateway(policy)).greeted()
     assert connection.send(True, ACK | PSH | URG, b"NOOP\r\n", urgent=3) == RESET
+
+
+def told_apart(connection: Connection) -> Iterator[tuple[str, bytes, int]]:
+    """What is of no flow: its name, the packet and how many octets of it are captured."""
+    for to_server in (True, False):
+        whole = connection.packet(to_server, payload=b"EXPN\r\n")
+        at = 20 if whole[0] >> 4 == 4 else 40
+        way = "to the server" if to_server else "to the client"
+        yield f"checksum, {way}", spoiled(whole), len(whole)
+        yield f"header, {way}", whole[: at + 12] + b"\x10" + whole[at + 13 :], len(whole)
+        yield f"length, {way}", whole[:-1], len(whole) - 1
+        yield f"cut, {way}", whole, at + 4
+        yield f"cut behind the ports, {way}", whole, at + 22
+        if at == 20:
+            yield f"fragment, {way}", whole[:6] + b"\x20\x00" + whole[8:], len(whole)
+
+
+@families
+@pytest.mark.parametrize("by", ["source", "destination"])
+@pytest.mark.parametrize("others", [False, True])
+def test_rule_of_no_flow_is_that_of_its_addresses(family: int, by: str, others: bool) -> None:
+    connection = Connection(family=family, shake=False)
+    end = connection.client_end if by == "source" else connection.server_end
+    networks = (ip_network("10.99.0.0/16" if others else end.address),)
+    policy = profile("pix63")
+    for mode, other in ((Mode.MONITOR, Mode.ENFORCE), (Mode.ENFORCE, Mode.MONITOR)):
+        first = FlowRule(mode, policy, **{by: networks})  # type: ignore[arg-type]
+        for name, packet, captured in told_apart(connection):
+            engine = Engine([first, FlowRule(other, policy)])
+            answers = engine.process(packet[:captured], 1, length=len(packet))
+            expected = ACCEPT if (other if others else mode) is Mode.MONITOR else DROP
+            assert [kind for kind, *_ in answers] == [expected], name
+            assert {record[3] for record in engine.drain()} <= {int(others)}, name
+
+
+def test_rule_of_no_flow_without_addresses_is_the_last() -> None:
+    policy = profile("pix63")
+    for mode, kind in ((Mode.MONITOR, ACCEPT), (Mode.ENFORCE, DROP)):
+        for packet in (b"", b"\x45" * 19, b"\x60" + bytes(38), b"\x75" + bytes(60)):
+            engine = Engine([FlowRule(Mode.ENFORCE, policy, source=(ip_network("0.0.0.0/0"),)), FlowRule(mode, policy)])
+            assert [answer[0] for answer in engine.process(packet, 1)] == [kind]
