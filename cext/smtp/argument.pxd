@@ -21,6 +21,11 @@ cdef enum:                             # bits of Dialogue.reported; the others a
     REPORTED_NUL = 8
     REPORTED_CUT = 16
 
+cdef enum:
+    SEVEN_BITS = 5                     # of Dialogue.seven_matched: MAIL's argument has said =7BIT
+
+# Whether MAIL's argument says so.
+cdef bint says_seven_bits(const uint8_t *data, uint32_t length) noexcept nogil
 # The next octet of MAIL's or RCPT's argument.
 cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 

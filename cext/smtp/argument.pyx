@@ -13,7 +13,7 @@ from nfmailguard.cext.policy.numbers cimport (
     BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
 )
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
-from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET, ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport name_begins, upper
 
 cdef enum:
@@ -31,6 +31,24 @@ cdef enum AddressPhase:
     ADDRESS_PATH = 2                   # between < and >
     ADDRESS_WORD = 3                   # an address without brackets
     ADDRESS_BEHIND = 4
+
+
+cdef uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
+    # RFC 6152 3: BODY=7BIT. Its = is nowhere else in it.
+    cdef const char *value = b"=7BIT"
+    if matched == SEVEN_BITS:
+        return SEVEN_BITS
+    if upper(byte) == <uint8_t> value[matched]:
+        return matched + 1
+    return byte == c"="
+
+
+cdef bint says_seven_bits(const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint8_t matched = 0
+    cdef uint32_t i
+    for i in range(length):
+        matched = seven_bits_behind(matched, data[i])
+    return matched == SEVEN_BITS
 
 
 cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
@@ -73,6 +91,8 @@ cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64
             report_byte(context, ADDRESS_ILLEGAL_CHARACTER, dialogue.verb, offset, byte, SPACE, True)
         if context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
             put(context, at, SPACE)
+    if context.grammar.argument[dialogue.verb] == ARGUMENT_SENDER:
+        dialogue.seven_matched = seven_bits_behind(dialogue.seven_matched, byte)
     if dialogue.verb == VERB_MAIL and context.policy.sender_length:
         measure_address(context, dialogue, byte, offset)
 

@@ -20,7 +20,7 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport (
-    SIZE_INVALID, SIZE_LAST, address_byte, end_secret, invalid_size, measure_line, nul_byte, put, sasl_byte,
+    SEVEN_BITS, SIZE_INVALID, SIZE_LAST, address_byte, end_secret, invalid_size, measure_line, nul_byte, put, sasl_byte,
     size_byte, size_complete,
 )
 from nfmailguard.cext.smtp.dialogue cimport (
@@ -139,6 +139,7 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
     dialogue.address_phase = 0
     dialogue.address_length = 0
     dialogue.bracket = 0
+    dialogue.seven_matched = 0
     dialogue.chunk_left = 0
     if verb == VERB_UNKNOWN and dialogue.verb_length > 3 and upper(dialogue.command.data[0]) == c"X":
         note_masked(context, dialogue)
@@ -273,6 +274,8 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
     note_secret(context, dialogue)
     if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
         dialogue.message_bytes = 0                # of chunks that no LAST followed
+    if context.grammar.argument[verb] == ARGUMENT_SENDER:
+        context.session.seven_bits |= dialogue.seven_matched == SEVEN_BITS
     context.session.noop_seen |= verb == VERB_NOOP
     note_asked(context.session, dialogue, verb, dialogue.command.data, verb_of_line(dialogue))
     if begins_anew(verb):

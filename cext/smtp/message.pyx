@@ -28,6 +28,7 @@ cdef extern from "scan.h" nogil:
     size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) noexcept
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
     const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
+    bint nm_eighth(const uint8_t *p, size_t length) noexcept
     bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
 
 cdef enum:                             # Odd: octets that have no place in a message; bits of Dialogue.text_reported
@@ -35,6 +36,11 @@ cdef enum:                             # Odd: octets that have no place in a mes
     ODD_LF = 1
     ODD_CR = 2
     ODD_ALL = 7
+
+cdef enum:                             # Eighth: of Dialogue.eighth
+    EIGHTH_NONE = 0                    # what it is anyway
+    EIGHTH_LINE = 1                    # a line's end
+    EIGHTH_DOT = 2                     # a dot that begins a line
 
 cdef enum:
     CR = 13
@@ -152,6 +158,53 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
     return at
 
 
+cdef inline bint is_end(uint8_t byte) noexcept nogil:
+    return byte == CR or byte == LF
+
+
+cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+                                uint64_t offset, bint *ended) noexcept nogil:
+    """As find_end, octet by octet, where the server may clear eighth bits (sendmail's EF_7BITBODY): of an end of data
+    that only then is one, the octet that would complete it becomes a space."""
+    cdef uint8_t state = dialogue.data_state
+    cdef uint8_t eighth = dialogue.eighth
+    cdef uint8_t byte, low
+    cdef bint high
+    cdef uint32_t nul = first_nul(context, data, at, length)
+    ended[0] = 0
+    while at < length and context.verdict == ACTION_PASS:
+        if data[at] == 0 and nul < length:
+            blank_nuls(context, data + at, 1)
+        byte, low, high = data[at], data[at] & 127, data[at] > 127
+        if state == DATA_DOT_CR:
+            ended[0] = byte == LF or shape(context, dialogue, data + at, LF, offset + at)
+            state = DATA_LINE if ended[0] else DATA_CR
+            at += ended[0]
+            if ended[0]:
+                break
+            continue
+        if is_end(low) and (eighth == EIGHTH_DOT or (state >= DATA_DOT and (high or state != DATA_DOT or byte == LF))):
+            if shape(context, dialogue, data + at, SPACE, offset + at):
+                byte = low = SPACE
+                high = False
+        if is_end(low) and high:
+            eighth = EIGHTH_LINE
+        elif low == DOT and (eighth == EIGHTH_LINE or (high and DATA_TEXT != state < DATA_DOT)):
+            eighth = EIGHTH_DOT
+        else:
+            eighth = EIGHTH_NONE
+        if state == DATA_DOT and byte == CR:
+            state = DATA_DOT_CR
+        elif byte == DOT and state < DATA_DOT:
+            state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
+        else:
+            state = step(state if state < DATA_DOT else <uint8_t> DATA_TEXT, byte)
+        at += 1
+    dialogue.data_state = state
+    dialogue.eighth = eighth
+    return at
+
+
 cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
                         uint64_t offset) noexcept nogil:
     # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
@@ -260,13 +313,17 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef uint32_t end
     cdef uint8_t last = data[length - 1]
     cdef Record *record
-    if is_plain(dialogue, data + at, length - at):
+    cdef bint seven = context.session.seven_bits and (dialogue.eighth or nm_eighth(data + at, length - at))
+    if not seven and is_plain(dialogue, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
         follow(dialogue, data + at, length - at)
         end = length
     else:
         find_odd(dialogue, data, at, length, odd)    # as they came: find_end makes some of them spaces
-        end = find_end(context, dialogue, data, at, length, offset, &ended)
+        if seven:
+            end = find_end_in_seven(context, dialogue, data, at, length, offset, &ended)
+        else:
+            end = find_end(context, dialogue, data, at, length, offset, &ended)
         report_odd(context, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
         report_odd(context, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
         report_odd(context, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)

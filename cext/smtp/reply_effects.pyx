@@ -118,6 +118,12 @@ cdef inline void note_answered(Session *session, Dialogue *dialogue, bint odd) n
         session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
 
 
+cdef inline void mail_is_over(Context *context, const Dialogue *dialogue) noexcept nogil:
+    # Of its body nothing holds any more, unless one of the commands behind this one may have begun another.
+    if dialogue.count == 1:
+        context.session.seven_bits = 0
+
+
 cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil:
     cdef Grammar *grammar = context.grammar
@@ -141,11 +147,14 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
             report(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
     elif verb == grammar.verb_end_of_data:
         context.session.invalid_recipients = 0            # the mail they were of is over
+        mail_is_over(context, dialogue)
     elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or begins_anew(verb)):
         # So it is for the server, and for no one before it says so: of the others those behind it count.
         context.session.invalid_recipients = 0
         context.session.recipients = dialogue.recipients + (
             dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
+        if verb != VERB_MAIL:
+            mail_is_over(context, dialogue)
     if context.verdict != ACTION_PASS:
         return
     if digit == 2 and ends_message(context, dialogue, verb):

@@ -164,7 +164,7 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
     cdef bint read = not masked and not dialogue.denied
     cdef bint address = read and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT)
     cdef bint brackets = context.policy.brackets
-    cdef bint measured = dialogue.verb == VERB_MAIL and context.policy.sender_length
+    cdef bint measured = kind == ARGUMENT_SENDER     # and looked at for BODY=7BIT
     if read and kind == ARGUMENT_CHUNK_SIZE and dialogue.address_phase != SIZE_INVALID:
         return 0
     while at < stop:

@@ -153,6 +153,15 @@ static inline int nm_clear_eighth(uint8_t *p, size_t length) {
     return found >> 7;
 }
 
+/* Whether one of them has its eighth bit. No branch, as above. */
+static inline int nm_eighth(const uint8_t *p, size_t length) {
+    size_t i;
+    uint8_t found = 0;
+    for (i = 0; i < length; i++)
+        found |= p[i];
+    return found >> 7;
+}
+
 /* The last LF of `length` octets, or NULL. */
 static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
     return (const uint8_t *)memrchr(p, 10, length);

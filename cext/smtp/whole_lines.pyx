@@ -16,7 +16,7 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.record cimport Record, ring_push
-from nfmailguard.cext.smtp.argument cimport put
+from nfmailguard.cext.smtp.argument cimport put, says_seven_bits
 from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_SAID
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport upper
@@ -320,6 +320,8 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         if line.illegal:
             blank_illegal(context, rules, data, line.verb + 1, line.end)
         note_session(context, dialogue, verb)
+        if context.grammar.argument[verb] == ARGUMENT_SENDER:
+            context.session.seven_bits |= says_seven_bits(data + line.verb, line.end - line.verb)
     expect_reply(context, dialogue, verb, offset + end)
     return end + 1
 

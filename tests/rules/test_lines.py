@@ -501,3 +501,116 @@ def test_seven_bits_of_addresses_and_lines_are_what_is_decided(family: int) -> N
 def test_seven_bits_are_not_the_default() -> None:
     connection = Connection(Gateway(Policy("eight"))).in_text()
     assert connection.client("э.\r\n".encode()) == [ACCEPT]
+
+
+def declared(family: int, *lines: bytes, answers: tuple[bytes, ...] = (), policy: Policy | str = "pix63") -> Connection:
+    """In the text of a mail that these lines have begun; ``answers``: to those that are not accepted."""
+    connection = Connection(Gateway(policy), family).greeted()
+    for place, line in enumerate(lines):
+        for piece in line.split(b"/"):
+            connection.client(piece)
+        connection.server(answers[place] if place < len(answers) else b"250 ok\r\n")
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go on\r\n")
+    return connection
+
+
+SEVEN_BIT_MAIL = b"MAIL FROM:<a@b> BODY=7BIT\r\n"
+#: Ends of data to a server that clears eighth bits, and what they become.
+IN_SEVEN = [
+    (b"\r\n\xae\r\n", b"\r\n\xae \n"),
+    (b"\x8d\x8a\xae\x8d\x8a", b"\x8d\x8a\xae \x8a"),
+    (b"\r\n.\x8d\x8a", b"\r\n. \x8a"),
+    (b"\x8a\xae\x8a", b"\x8a\xae "),
+    (b"\r\x8a.\r\n", b"\r\x8a. \n"),
+    (b"\x8a.\r\n.\r", b"\x8a. \n. "),
+    (b"\r\xae\n", b"\r\xae "),
+]
+
+
+@families
+@pytest.mark.parametrize(("end", "becomes"), IN_SEVEN)
+@pytest.mark.parametrize("cut", range(5))
+@pytest.mark.parametrize("policy", ["pix63", "asa"])
+def test_declared_seven_leaves_no_end_of_data_in_seven_bits(
+    family: int, end: bytes, becomes: bytes, cut: int, policy: str
+) -> None:
+    connection = declared(family, b"HELO a\r\n", SEVEN_BIT_MAIL, b"RCPT TO:<c@d>\r\n", policy=policy)
+    before = len(connection.server_reads)
+    for piece in (b"Subject: x\r\n\r\nhello" + end[:cut], end[cut:], b"EXPN root\r\n"):
+        if piece:
+            connection.client(piece)
+    assert connection.server_reads[before:] == b"Subject: x\r\n\r\nhello" + becomes + b"EXPN root\r\n"
+    assert "data.smuggling_shape" in connection.names
+    connection.client(b".\r\nEXPN root\r\n")
+    assert connection.server_reads.endswith(b"\r\n.\r\nXXXX root\r\n")
+
+
+@families
+@pytest.mark.parametrize("early", [b"\xae\r\n", b".\x8d\x8a"])
+def test_declared_seven_looks_at_the_beginning_of_a_message(family: int, early: bytes) -> None:
+    connection = declared(family, SEVEN_BIT_MAIL)
+    connection.client(early)
+    assert connection.server_reads.endswith(early[:1] + b" " + early[2:])
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        b"MAIL FROM:<a@b> SIZE=10 body=7bit AUTH=<>\r\n",
+        b"MAIL FROM:<a@b>\tBODY=7BIT\r\n",
+        b"MAIL FROM:<a@b>\0BODY=7BIT\r\n",
+        b"MAIL FROM:<a@b>\nBODY=7BIT\r\n",
+        b"MAIL FROM:<a@b>" + b" " * 300 + b"BODY=7BIT\r\n",
+        b"MAIL FROM:<a@b> BODY=7B/IT\r\n",
+        b"MAIL FROM:<a@b> BODY=/7BIT\r/\n",
+        b"MAI/L FROM:<a@b> BODY==7BIT\r\n",
+    ],
+)
+@pytest.mark.parametrize("policy", ["pix63", "asa", ALL])
+def test_declared_seven_is_found_wherever_it_stands(mail: bytes, policy: Policy | str) -> None:
+    connection = declared(4, mail, policy=policy)
+    connection.client(b"hello\r\n\xae\r\n")
+    assert connection.server_reads.endswith(b"hello\r\n\xae \n")
+
+
+def test_declared_seven_lasts_for_a_mail() -> None:
+    text = b"hello\r\n\xae\r\n"
+    for second in (b"RSET\r\n", b"HELO b\r\n"):
+        connection = declared(4, SEVEN_BIT_MAIL, second, b"MAIL FROM:<a@b>\r\n")
+        connection.client(text)
+        assert connection.server_reads.endswith(text)
+    connection = declared(4, SEVEN_BIT_MAIL)
+    connection.client(b"hello\r\n.\r\n")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"MAIL FROM:<a@b> BODY=8BITMIME\r\n")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go on\r\n")
+    connection.client(text)
+    assert connection.server_reads.endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "answers"),
+    [
+        ((SEVEN_BIT_MAIL, b"MAIL FROM:<a@b> BODY=8BITMIME\r\n"), (b"250 ok\r\n", b"503 one is enough\r\n")),
+        ((SEVEN_BIT_MAIL, b"RSET\r\n"), (b"250 ok\r\n", b"500 no\r\n")),
+        ((b"RSET\r\n" + SEVEN_BIT_MAIL,), (b"250 ok\r\n250 ok\r\n",)),
+    ],
+)
+def test_declared_seven_holds_until_the_server_says_otherwise(
+    lines: tuple[bytes, ...], answers: tuple[bytes, ...]
+) -> None:
+    connection = declared(4, *lines, answers=answers)
+    connection.client(b"hello\r\n\xae\r\n")
+    assert connection.server_reads.endswith(b"hello\r\n\xae \n")
+
+
+def test_declared_seven_leaves_other_octets_and_other_mails_alone() -> None:
+    for mail in (SEVEN_BIT_MAIL, b"MAIL FROM:<a@b> BODY=8BITMIME\r\n"):
+        connection = declared(4, mail)
+        text = "э\r\nэ.\r\n".encode() + b"\x8d\x8a\xae."
+        assert connection.client(text) == [ACCEPT]
+    connection = declared(4, b"MAIL FROM:<a@b>\r\n")
+    assert connection.client("э.\r\n".encode() + b"\r\n\xae\r\n") == [ACCEPT]

@@ -20,6 +20,7 @@ COMMAND, TEXT, CHUNK, SASL = "command", "text", "chunk", "sasl"
 LINE_ENDS = {"crlf": re.compile(rb"\r\n"), "lf": re.compile(rb"\r?\n"), "any": re.compile(rb"\r\n|\n|\r")}
 STRICT_END = re.compile(rb"\r\n\.\r\n")
 LOOSE_END = re.compile(rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)")
+SEVEN_BITS = bytes(octet & 0x7F for octet in range(256))
 CHUNK_SIZE = re.compile(rb"(\d{1,18})( LAST)?", re.IGNORECASE)
 LOOSE_SIZE = re.compile(rb"\s*([+]?)(\d+)")
 
@@ -35,7 +36,7 @@ class Personality(NamedTuple):
     offered and answered with 220; no TLS follows. ``refuses_auth``: 535. ``stalled``:
     seconds in which it reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it
     refuses what is no BDAT, and anything it has not asked for, and from then on takes nothing but RSET (Exim 4.96).
-    ``offer``: its reply to EHLO, as it is.
+    ``offer``: its reply to EHLO, as it is. ``seven_bits``: MAIL's BODY=7BIT clears the text's eighth bits (sendmail).
     """
 
     line_ends: str = "lf"
@@ -49,6 +50,7 @@ class Personality(NamedTuple):
     stalled: float = 0.0
     gives_up: bool = False
     offer: str = ""
+    seven_bits: bool = False
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Session:
         self._after_cr = False
         self._chunk_left = 0
         self._last_chunk = self._chunks = self._given_up = False
-        self._sender = self._extended = False
+        self._sender = self._extended = self._seven = False
         self._recipients = 0
 
     def say(self, text: str) -> None:
@@ -146,7 +148,8 @@ class Session:
     def _read_text(self) -> bool:
         # The line end before the dot may be that of the DATA line itself.
         pattern = LOOSE_END if self.personality.loose_end else STRICT_END
-        found = pattern.search(b"\r\n" + self._text + self._buffer)
+        text = b"\r\n" + self._text + self._buffer
+        found = pattern.search(text.translate(SEVEN_BITS) if self._seven else text)
         if not found:
             self._text += self._take(len(self._buffer), TEXT)
             return False
@@ -213,7 +216,8 @@ class Session:
         offers += ["CHUNKING"] if self.personality.chunking else []
         self.say("\r\n".join([f"250-{HOST}", *(f"250-{offer}" for offer in offers[:-1]), f"250 {offers[-1]}"]))
 
-    def on_mail(self, _: bytes) -> None:
+    def on_mail(self, argument: bytes) -> None:
+        self._seven = self.personality.seven_bits and b"BODY=7BIT" in argument.upper()
         self._sender = True
         self.say("250 2.1.0 Ok")
 

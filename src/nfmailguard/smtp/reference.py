@@ -8,6 +8,7 @@ decisions against it for any segmentation; ``nfmailguard translate`` shows it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from nfmailguard.policy.model import Action, Limits, Policy, Restore, UnknownCommand
@@ -22,6 +23,9 @@ from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
 __all__ = ["translate"]
+
+#: A dot that begins a line, to a server that clears eighth bits.
+SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
 
 
 class _Dialogue(Chunks):
@@ -262,6 +266,8 @@ class _Dialogue(Chunks):
                 self.report("recipients.too_many", True, behind, verb.name)
         if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
             self.address(verb, argument)
+        if verb.argument is Argument.SENDER:
+            self.seven_bits |= b"=7BIT" in bytes(octet.value for octet in argument).upper()
         return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
     def verb(self, line: list[Octet]) -> tuple[bytes, int, Verb]:
@@ -336,6 +342,8 @@ class _Dialogue(Chunks):
                 pass  # the standard one, so far
             elif octet.value in (CR, LF) and self.tail.endswith((b"\r.", b"\n.")):
                 self.shape(octet, SPACE)
+            elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
+                self.shape(octet, SPACE)  # one to a server that clears eighth bits
             self.tail = (self.tail + bytes([octet.value]))[-4:]
             self.measure(octet)
             if self.policy.data.filename_length and self.file_names.too_long(octet.value):

@@ -233,10 +233,12 @@ class Replies(Restoring):
                 self.report("recipients.invalid_too_many", False, offset, verb.name)
         elif verb.name == "<end of data>":
             self.invalid_recipients = 0  # the mail they were of is over
+            self.seven_bits &= len(self.outstanding) > 1  # those behind it may have begun another
         elif code // 100 == 2 and verb.name in ("MAIL", "RSET", *GREETINGS):
             # So it is for the server; those behind it count.
             self.invalid_recipients = 0
             self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
+            self.seven_bits &= verb.name == "MAIL" or len(self.outstanding) > 1
 
     def note_junk(self, verb: Verb, code: int, offset: int) -> None:
         """Commands that led to nothing since the last message that was accepted."""

