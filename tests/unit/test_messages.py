@@ -85,5 +85,7 @@ def test_where_there_is_no_smtp_nothing_can_be_enforced(port: int, tmp_path: Pat
 def test_profiles_that_answer_ehlo_with_250_are_named() -> None:
     for profile, named in (("fwsm2", 1), ("pix44", 1), ("pix40", 1), ("pix63", 0), ("asa", 0), ("rfc821", 0)):
         config = load(mode="enforce", profile=profile)
-        assert len([line for line in preflight.warnings(config) if "EHLO is answered with 250" in line]) == named, profile
+        assert len([line for line in preflight.warnings(config) if "EHLO is answered with 250" in line]) == named, (
+            profile
+        )
     assert not any("EHLO" in line for line in preflight.warnings(load(mode="monitor", profile="fwsm2")))
