@@ -39,8 +39,6 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
     files = (Path(arrived), Path(left) if left else None) if arrived else None
     # Events on standard output are for a program to read.
     events = config.log.eve == "-"
-    if config.log.eve is None and config.syslog.target is None:
-        echo("nfmailguard: note: findings are written nowhere; log.eve names a file", err=events)
     gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: echo(line, err=events))
     counters = gateway.run()
     with suppress(OSError, SystemExit):  # nobody reads it any more
