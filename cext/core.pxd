@@ -86,6 +86,7 @@ cdef struct Counters:
     uint64_t flows_evicted_ended
     uint64_t flows_evicted_embryonic
     uint64_t flows_evicted_unconfirmed
+    uint64_t flows_evicted_one_sided
     uint64_t flows_evicted_greeted
     uint64_t flows_refused
     uint64_t flows_refused_share    # of them, for what their source has

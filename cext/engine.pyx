@@ -18,9 +18,9 @@ from nfmailguard.cext.flow.identity cimport belongs, pin_interface
 from nfmailguard.cext.flow.lifecycle cimport count_packet, forget_flow, opens, starting_up
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED, FLOW_RESET, FLOW_STATES,
-    FLOW_UNCONFIRMED, Flow, flow_bucket, flow_closed, flow_find, flow_prefetch, flow_touch, flows_close, flows_open,
-    nm_prefetch,
+    FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED, FLOW_ONE_SIDED, FLOW_RESET,
+    FLOW_STATES, FLOW_UNCONFIRMED, Flow, flow_bucket, flow_closed, flow_find, flow_prefetch, flow_touch, flows_close,
+    flows_open, nm_prefetch,
 )
 from nfmailguard.cext.inspect cimport inspect_packet
 from nfmailguard.cext.memory.accounting cimport charge, note_progress
@@ -86,6 +86,8 @@ cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:
         return FLOW_CLOSING
     if flow.state == FLOW_ESTABLISHED or flow.session.state >= core.grammar.state_ready:
         return FLOW_ESTABLISHED                            # a command was accepted, once
+    if flow.mode == FLOW_BYPASSED and not flow.stream[1].known and not (flow.packets[0] and flow.packets[1]):
+        return FLOW_ONE_SIDED
     if flow.confirmed or flow.mode == FLOW_BYPASSED:
         return FLOW_GREETED
     return FLOW_UNCONFIRMED if flow.answered else FLOW_EMBRYONIC

@@ -16,3 +16,8 @@ cdef inline void pin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     flow.stream[to_server].interface_known = 1
     if to_server:
         flow.server_interface = packet.queued.out_interface
+
+# Of a flow whose first packet seen is the server's: the client's come in where that one leaves.
+cdef inline void pin_client(Flow *flow, Packet *packet) noexcept nogil:
+    flow.interface[1] = packet.queued.out_interface
+    flow.stream[1].interface_known = 1

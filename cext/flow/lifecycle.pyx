@@ -7,8 +7,9 @@ Keeps invariant 1: whoever ends a flow answers the packets it still holds. Does 
 from nfmailguard.cext.core cimport DROP_FLOW_LIMIT
 from nfmailguard.cext.flow.rules cimport choose_rule
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_GREETED, FLOW_INSPECTED, FLOW_RESET,
+    FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_INSPECTED, FLOW_ONE_SIDED, FLOW_RESET,
     FLOW_UNCONFIRMED, flow_add, flow_client, flow_closed, flow_gives_way, flow_has_share, flow_remove, flow_touch,
+    unknown_flow_gives_way,
 )
 from nfmailguard.cext.memory.accounting cimport charge, free_dialogue
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow, set_context
@@ -61,6 +62,8 @@ cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept 
         core.counters.flows_evicted_embryonic += 1
     elif flow.state == FLOW_UNCONFIRMED:
         core.counters.flows_evicted_unconfirmed += 1
+    elif flow.state == FLOW_ONE_SIDED:
+        core.counters.flows_evicted_one_sided += 1
     else:
         core.counters.flows_evicted_greeted += 1
     if flow.mode != FLOW_BYPASSED:                   # that one may as well be let through again
@@ -99,9 +102,7 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
         # For what only seems to go on, nothing that goes on gives way; for what was open before us, its like.
         least = flow_gives_way(&core.flows, not begins)
         if least == NULL and starting_up(core, now):
-            least = core.flows.oldest[FLOW_GREETED]
-            if least != NULL and least.mode != FLOW_BYPASSED:
-                least = NULL
+            least = unknown_flow_gives_way(&core.flows)
         if least == NULL:
             return NULL
         evict(core, least, now, out)

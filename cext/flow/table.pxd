@@ -17,10 +17,11 @@ cdef extern from "bytes.h" nogil:
 cdef enum:  # FlowState: which time-out a flow is under; each has its list, oldest first
     FLOW_EMBRYONIC = 0          # the client has not answered the server yet
     FLOW_UNCONFIRMED = 1        # it says so; of the server nothing shows that it has the connection
-    FLOW_GREETED = 2            # it has; none of the client's commands has been accepted
-    FLOW_ESTABLISHED = 3
-    FLOW_CLOSING = 4
-    FLOW_STATES = 5
+    FLOW_ONE_SIDED = 2          # its beginning was not seen, and nothing from the other side since
+    FLOW_GREETED = 3            # it has; none of the client's commands has been accepted
+    FLOW_ESTABLISHED = 4
+    FLOW_CLOSING = 5
+    FLOW_STATES = 6
 
 cdef enum:  # FlowMode: what becomes of its packets
     FLOW_INSPECTED = 0
@@ -87,6 +88,8 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t state, uint64_t now) noexcept nogil
 # Of a full table the flow that gives way to another, or NULL; `ended`: only one that has ended.
 cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil
+# Of a full table the flow that gives way to one that was open before us too, or NULL.
+cdef Flow *unknown_flow_gives_way(FlowTable *table) noexcept nogil
 # Whether one more flow of the client's source may open.
 cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil
 # The client of the packet's flow alone, as flow_has_share reads it.

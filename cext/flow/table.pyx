@@ -15,7 +15,7 @@ from nfmailguard.cext.memory.pool cimport pool_give_flow, pool_take_flow
 
 cdef enum:
     LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second
-    LEFT_TO_THE_YOUNG = 8      # of the table, one part is left to flows that open, and one to those that wait
+    LEFT_TO_THE_YOUNG = 8      # of the table, one part is left to flows that open, one to those that wait, and so on
     MOST_CROWDED = 4096        # so many sources' share nobody is refused
 
 
@@ -184,10 +184,11 @@ cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t state, uint64_t now) 
 
 
 cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
-    """The least: of what has ended, has never opened, waits for its server, has had nothing accepted, the oldest.
+    """The least: of what has ended, has never opened, waits for its server, or for its other side, has had nothing
+    accepted, the oldest.
 
-    Those that open, and those that wait for their server, keep a part of the table: with the rest full, each
-    newcomer would push out the one before it, and none would live to be greeted.
+    Those that open, and those that wait, keep a part of the table: with the rest full, each newcomer would push out
+    the one before it, and none would live to be greeted.
     """
     cdef uint32_t left = table.limit // LEFT_TO_THE_YOUNG
     cdef int state
@@ -198,7 +199,23 @@ cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
             return table.oldest[state]
     if table.oldest[FLOW_GREETED] != NULL:
         return table.oldest[FLOW_GREETED]
-    return table.oldest[FLOW_EMBRYONIC] if table.oldest[FLOW_EMBRYONIC] != NULL else table.oldest[FLOW_UNCONFIRMED]
+    for state in range(FLOW_EMBRYONIC, FLOW_GREETED):
+        if table.oldest[state] != NULL:
+            return table.oldest[state]
+    return NULL
+
+
+cdef Flow *unknown_flow_gives_way(FlowTable *table) noexcept nogil:
+    """Its like: one that nothing from the other side was heard of before one that goes on.
+
+    Anybody can write a packet, and its flow has shown nothing. An honest one's answer comes within a round trip: for
+    so long a part of the table is left to them.
+    """
+    cdef Flow *least = table.oldest[FLOW_GREETED]
+    if (table.state_counts[FLOW_ONE_SIDED] > table.limit // LEFT_TO_THE_YOUNG or least == NULL
+            or least.mode != FLOW_BYPASSED):
+        return table.oldest[FLOW_ONE_SIDED]
+    return least
 
 
 cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil:

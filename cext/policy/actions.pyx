@@ -6,7 +6,7 @@ from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
 from nfmailguard.cext.flow.table cimport FLOW_INSPECTED
 from nfmailguard.cext.policy.conditions cimport report_condition
 from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_LOG
-from nfmailguard.cext.tcp.passed cimport pass_packet
+from nfmailguard.cext.tcp.passed cimport follow_passed
 from nfmailguard.cext.verdict cimport accept, drop
 
 
@@ -20,11 +20,15 @@ cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Pack
         end_flow(core, flow, action, now, out)
 
 
+cdef void answer_condition(Core *core, Flow *flow, bint to_server, uint8_t action, uint8_t reason, Packet *packet,
+                           uint64_t now, Operations *out) noexcept nogil:
+    answer_by(core, flow, action, reason, packet, now, out)
+    if action <= ACTION_LOG:
+        stop_following(core, flow, now, out)       # what went by unread leaves nothing to go on from
+        follow_passed(flow, to_server, packet)
+
+
 cdef void apply_condition(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet,
                           uint64_t now, Operations *out) noexcept nogil:
-    cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
-    if action > ACTION_LOG:
-        answer_by(core, flow, action, reason, packet, now, out)
-        return
-    stop_following(core, flow, now, out)           # what goes by unread leaves nothing to go on from
-    pass_packet(core, flow, to_server, packet, now, out)
+    answer_condition(core, flow, to_server, report_condition(core, flow, finding, to_server, now), reason, packet, now,
+                     out)

@@ -8,12 +8,14 @@ its middle; a RST or FIN never makes a flow unknown. Does not know streams or SM
 from libc.stdint cimport uint32_t, uint8_t
 
 from nfmailguard.cext.core cimport DROP_FLAGS, DROP_MIDSTREAM, DROP_OPTION, DROP_SYN_ACK
-from nfmailguard.cext.flow.identity cimport on_its_interface, pin
+from nfmailguard.cext.flow.identity cimport on_its_interface, pin, pin_client
 from nfmailguard.cext.flow.lifecycle cimport (
     count_packet, end_flow, forget_flow, open_flow, refuse_flow, starting_up, stop_following,
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
-from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_GREETED, FLOW_INSPECTED, flow_closed, flow_find, flow_touch
+from nfmailguard.cext.flow.table cimport (
+    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_closed, flow_find, flow_touch,
+)
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
 from nfmailguard.cext.policy.numbers cimport (
@@ -64,6 +66,9 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         refuse_flow(core, packet, to_server, now, out)
         return
     core.counters.flows_midstream += 1
+    pin(flow, to_server, packet)
+    if not to_server:
+        pin_client(flow, packet)
     count_packet(flow, to_server, packet)
     flow.stream[to_server].next_seq = packet.seq
     flow.stream[not to_server].next_seq = flow.stream[not to_server].last_ack = packet.ack
@@ -75,7 +80,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     if action <= ACTION_LOG:
         stop_following(core, flow, now, out)
         pass_packet(core, flow, to_server, packet, now, out)
-        flow_touch(&core.flows, flow, FLOW_GREETED, now)
+        flow_touch(&core.flows, flow, FLOW_ONE_SIDED, now)
         return
     drop(core, DROP_MIDSTREAM, packet.queued.id, out)
     if packet.flags & TCP_SYN:

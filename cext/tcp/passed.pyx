@@ -15,6 +15,25 @@ from nfmailguard.cext.verdict cimport accept, accept_offloadable, drop, forward
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_seq_diff
 
 
+cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
+    cdef Stream *stream = &flow.stream[to_server]
+    cdef Stream *other = &flow.stream[not to_server]
+    cdef uint32_t end = packet.seq + packet.payload_length
+    cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
+    if not -<int32_t> stream.max_window <= ahead <= <int32_t> stream.max_window:
+        return                                     # who only guesses moves nothing
+    if nm_seq_diff(end, stream.next_seq) > 0:
+        stream.bytes += end - stream.next_seq
+        stream.next_seq = end
+    if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.last_ack) <= <int32_t> other.max_window:
+        other.last_ack = packet.ack
+    if packet.flags & TCP_FIN and ahead <= 0 and end == stream.next_seq:
+        stream.fin = 1
+        stream.fin_seq = end
+        if other.fin:
+            flow.end = END_FIN
+
+
 cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                       Operations *out) noexcept nogil:
     """A packet of a flow that is not looked at any more: only its end matters.
@@ -25,24 +44,13 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     cdef Stream *stream = &flow.stream[to_server]
     cdef Stream *other = &flow.stream[not to_server]
     cdef uint32_t end = packet.seq + packet.payload_length
-    cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
     if packet.payload_length and flow.policy.hold and flow.stream[0].fin and nm_seq_diff(
             end, stream.last_ack if to_server else stream.fin_seq) > 0:
         drop(core, DROP_CLOSED, packet.queued.id, out)
         if to_server:
             end_flow(core, flow, ACTION_RESET, now, out)
         return
-    if -<int32_t> stream.max_window <= ahead <= <int32_t> stream.max_window:   # who only guesses moves nothing
-        if nm_seq_diff(end, stream.next_seq) > 0:
-            stream.bytes += end - stream.next_seq
-            stream.next_seq = end
-        if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.last_ack) <= <int32_t> other.max_window:
-            other.last_ack = packet.ack
-        if packet.flags & TCP_FIN and ahead <= 0 and end == stream.next_seq:
-            stream.fin = 1
-            stream.fin_seq = end
-            if other.fin:
-                flow.end = END_FIN
+    follow_passed(flow, to_server, packet)
     if packet.changed:
         forward(core, flow, to_server, packet, True, out)
     elif stream.fin or other.fin or flow.other_syn_seen or now - flow.started < core.cookie_life:

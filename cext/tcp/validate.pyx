@@ -14,7 +14,7 @@ from nfmailguard.cext.core cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_INSPECTED, agreed, flow_find
-from nfmailguard.cext.policy.actions cimport answer_by, apply_condition
+from nfmailguard.cext.policy.actions cimport answer_by, answer_condition, apply_condition
 from nfmailguard.cext.policy.conditions cimport (
     is_to_server, policy_without_flow, report_condition, report_without_flow,
 )
@@ -96,7 +96,8 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
             if packet.seq != flow.stream[to_server].next_seq:
                 drop_if(core, flow.policy.apply, DROP_GAP, packet.queued.id, out)
             else:
-                apply_condition(core, flow, not to_server, STREAM_GAP, DROP_GAP, packet, now, out)
+                answer_condition(core, flow, to_server, report_condition(core, flow, STREAM_GAP, not to_server, now),
+                                 DROP_GAP, packet, now, out)
             return False
         stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
                            else stream.next_seq)

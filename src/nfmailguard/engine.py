@@ -217,8 +217,12 @@ def _tables(
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
         "ports": sorted(set(ports) | {port for rule in rules for port in rule.ports}),
-        "timeouts": [  # by FlowAge
-            int(s * _NANOSECONDS) for s in (limits.embryonic, limits.greeting, limits.idle, limits.idle, limits.closing)
+        "timeouts": [  # by FlowState
+            int(seconds * _NANOSECONDS)
+            for seconds in (
+                *(limits.embryonic, limits.greeting, limits.idle),
+                *(limits.idle, limits.idle, limits.closing),
+            )
         ],
         "held_timeout": int(limits.held * _NANOSECONDS),
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),

@@ -13,6 +13,7 @@ from tests.support.wire import ACK, FIN, PSH, RST, SYN, parse
 
 families = pytest.mark.parametrize("family", [4, 6])
 SERVER, CLIENT = True, False
+INSIDE, OUTSIDE = 2, 3  # interfaces: the clients', the servers'
 
 
 def opening(gateway: Gateway, count: int, first: int = 1024, family: int = 4) -> list[Connection]:
@@ -130,14 +131,18 @@ def test_embryonic_first_but_what_was_open_before_us_takes_the_place_of_its_like
         stranger = Connection(gateway, family, client=address(number, family), shake=False)
         assert stranger.send(True, ACK) == [ACCEPT]
     assert gateway.count("flows_now") == 4
-    assert gateway.count("flows_evicted_greeted") == 36
+    assert gateway.count("flows_evicted_one_sided") == 36
     # One that begins takes the place of one of them, and no other of them that of one that has begun.
     connection = Connection(gateway, family).greeted()
     assert connection.client(b"EXPN\r\n") == [REPLACE]
     for number in range(2000, 2010):
         kinds = Connection(gateway, family, client=address(number, family), shake=False).send(True, ACK)
-        assert kinds == ([ACCEPT] if number < 2003 else [DROP])
+        assert kinds == [ACCEPT]
     assert connection.server(b"500 no\r\n") == [ACCEPT]
+    full = Gateway(limits=Limits(flows=4, startup=60))
+    for number in range(4):
+        Connection(full, family, client=address(number, family)).greeted()
+    assert Connection(full, family, client=address(4, family), shake=False).send(True, ACK) == [DROP]
 
 
 def test_embryonic_first_and_the_oldest_of_them() -> None:
@@ -232,6 +237,59 @@ def test_young_flows_live_although_all_others_keep_the_table_full(family: int) -
     assert gateway.count("flows_evicted_embryonic") >= 90
     flood[-8].sent[True] += 1
     assert flood[-8].send(False, SYN | ACK) == [ACCEPT]
+
+
+def seen_from_both(gateway: Gateway, family: int, number: int, first: bool = True) -> Connection:
+    """A connection that was open before us, of which each side has said something, ``first`` the client or not."""
+    old = Connection(gateway, family, client=address(number, family), shake=False)
+    for to_server in (first, not first):
+        ways = {"in_interface": INSIDE, "out_interface": OUTSIDE}
+        if not to_server:
+            ways = {"in_interface": OUTSIDE, "out_interface": INSIDE}
+        assert old.send(to_server, ACK, ack=old.sent[not to_server], **ways) == [ACCEPT]
+    return old
+
+
+@families
+def test_one_sided_first_and_what_was_open_before_us_goes_on_beside_a_flood_of_the_start(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64, startup=60, cookies=0))
+    honest = [seen_from_both(gateway, family, number, number % 2 == 0) for number in range(40)]
+    for number in range(1000, 2000):
+        stranger = Connection(gateway, family, client=address(number, family), shake=False)
+        way = {"in_interface": INSIDE, "out_interface": OUTSIDE}
+        assert stranger.send(True, ACK, **way) == [ACCEPT]
+        # Nor does a word for the other side help that comes in on the same.
+        assert stranger.send(False, ACK, **way) == [DROP]
+    # Who comes now has an eighth of the table for the time that an answer takes.
+    late = Connection(gateway, family, client=address(3000, family), shake=False)
+    assert late.send(True, ACK, in_interface=INSIDE, out_interface=OUTSIDE) == [ACCEPT]
+    for number in range(3001, 3008):
+        Connection(gateway, family, client=address(number, family), shake=False).send(True, ACK)
+    assert late.send(False, ACK, in_interface=OUTSIDE, out_interface=INSIDE) == [ACCEPT]
+    for number in range(4000, 4100):
+        begins = Connection(gateway, family, client=address(number, family), shake=False)
+        assert begins.send(True, SYN) == [ACCEPT]
+    assert gateway.count("flows_evicted_greeted") == 0
+    gateway.wait(61)
+    for old in (*honest, late):
+        assert old.send(True, payload=b"mail", in_interface=INSIDE, out_interface=OUTSIDE) == [ACCEPT]
+    assert late.send(False, ACK, in_interface=INSIDE) == [DROP]
+
+
+@families
+def test_one_sided_first_but_a_part_of_the_table_is_theirs(family: int) -> None:
+    gateway = Gateway(limits=Limits(flows=64, startup=60))
+    for number in range(64):
+        seen_from_both(gateway, family, number)
+    # Of newcomers none pushes out the one before it.
+    for number in range(100, 108):
+        stranger = Connection(gateway, family, client=address(number, family), shake=False)
+        assert stranger.send(True, ACK, in_interface=INSIDE, out_interface=OUTSIDE) == [ACCEPT]
+    assert (gateway.count("flows_evicted_greeted"), gateway.count("flows_evicted_one_sided")) == (8, 0)
+    for number in range(108, 120):
+        stranger = Connection(gateway, family, client=address(number, family), shake=False)
+        assert stranger.send(True, ACK, in_interface=INSIDE, out_interface=OUTSIDE) == [ACCEPT]
+    assert (gateway.count("flows_evicted_greeted"), gateway.count("flows_evicted_one_sided")) == (9, 11)
 
 
 def shaken(gateway: Gateway, client: str, port: int, family: int) -> bool:

@@ -179,7 +179,13 @@ def test_the_names_of_counters_stay() -> None:
         *("not_inspected", "fragments", "malformed", "truncated", "bad_checksum", "odd_flags", "options_blanked"),
         *("out_of_order", "beyond_window", "retransmissions", "windows_narrowed", "syns_asked", "flows_opened"),
         *("flows_midstream", "flows_evicted", "flows_evicted_ended", "flows_evicted_embryonic"),
-        *("flows_evicted_unconfirmed", "flows_evicted_greeted", "flows_refused", "flows_refused_share"),
+        *(
+            "flows_evicted_unconfirmed",
+            "flows_evicted_one_sided",
+            "flows_evicted_greeted",
+            "flows_refused",
+            "flows_refused_share",
+        ),
         *("flows_passed", "flows_dropped", "flows_reset", "flows_stalled", "findings_repeated", "internal_errors"),
         *("flows_now", "flows_opened_now", "memory_now", "table_octets"),
     }
