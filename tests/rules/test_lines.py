@@ -610,7 +610,7 @@ def test_declared_seven_holds_until_the_server_says_otherwise(
 def test_declared_seven_leaves_other_octets_and_other_mails_alone() -> None:
     for mail in (SEVEN_BIT_MAIL, b"MAIL FROM:<a@b> BODY=8BITMIME\r\n"):
         connection = declared(4, mail)
-        text = "э\r\nэ.\r\n".encode() + b"\x8d\x8a\xae."
+        text = "э\r\nя.\r\n".encode() + b"\x8d\x8a\xae."
         assert connection.client(text) == [ACCEPT]
     connection = declared(4, b"MAIL FROM:<a@b>\r\n")
     assert connection.client("э.\r\n".encode() + b"\r\n\xae\r\n") == [ACCEPT]
