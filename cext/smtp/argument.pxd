@@ -3,7 +3,8 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context, again, note_change, report
 from nfmailguard.cext.policy.numbers cimport NOT_AGAIN
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, Dialogue
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET
 
 cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_FIRST = 0
@@ -40,6 +41,15 @@ cdef bint invalid_size(Context *context, Dialogue *dialogue, const uint8_t *byte
 cdef void size_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 # An octet has made the line longer: where it is longer than it may be, all from here on is masked.
 cdef void measure_line(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil
+# Whether the line's next octet may be a part of a secret.
+cdef inline bint with_secret(Context *context, Dialogue *dialogue) noexcept nogil:
+    return dialogue.phase == PHASE_SASL or (
+        dialogue.phase == PHASE_ARGUMENT and context.grammar.argument[dialogue.verb] == ARGUMENT_SECRET)
+
+# How many of a secret's next octets need not be measured one by one.
+cdef uint32_t secret_stop(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t stop) noexcept nogil
+# Keeps the last of its octets; as `measure_line` does, of many.
+cdef void note_tail(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil
 # One octet of a line behind AUTH.
 cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 # AUTH's line, or one behind it, ends here; any other is left alone.

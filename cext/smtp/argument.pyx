@@ -12,9 +12,14 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, ADDRESS_TOO_LONG,
     BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
 )
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET, ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport name_begins, upper
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_base64(const uint8_t *p, uint32_t length) noexcept
+    uint32_t nm_next_bit(const uint8_t *bits, uint32_t begin, uint32_t end) noexcept
 
 cdef enum:
     SPACE = 32
@@ -145,13 +150,7 @@ cdef void nul_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
 
 
 cdef inline bint is_base64(uint8_t byte) noexcept nogil:
-    return (c"a" <= byte <= c"z" or c"A" <= byte <= c"Z" or c"0" <= byte <= c"9" or byte == c"+"
-            or byte == c"/" or byte == c"=")
-
-
-cdef inline bint with_secret(Context *context, Dialogue *dialogue) noexcept nogil:
-    return dialogue.phase == PHASE_SASL or (
-        dialogue.phase == PHASE_ARGUMENT and context.grammar.argument[dialogue.verb] == ARGUMENT_SECRET)
+    return nm_base64(&byte, 1)
 
 
 cdef inline bint out_of_reach(Context *context, Dialogue *dialogue, uint8_t byte) noexcept nogil:
@@ -240,6 +239,45 @@ cdef void measure_line(Context *context, Dialogue *dialogue, uint8_t byte, uint6
         dialogue.tail[sizeof(dialogue.tail) - 1] = upper(byte)
         if context.policy.longest_line and not dialogue.reported & REPORTED_CUT and begins_verb(context, dialogue):
             refuse_secret(context, dialogue, offset)
+
+
+cdef void note_tail(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t size = sizeof(dialogue.tail), i
+    cdef uint32_t new = length if length < size else size
+    memmove(dialogue.tail, dialogue.tail + new, size - new)
+    for i in range(new):
+        dialogue.tail[size - new + i] = upper(data[length - new + i])
+
+
+cdef uint32_t before_cut(Context *context, uint32_t length, const uint8_t *data, uint32_t stop) noexcept nogil:
+    """How many of the octets behind a line's first `length` stand before one with which begins_verb may hold."""
+    cdef uint32_t begin = context.policy.longest_line - 2
+    cdef uint32_t end = length + stop if length + stop < SECRET_BYTES else SECRET_BYTES
+    if begin + FIRST_LETTERS <= length:
+        begin = length + 1 - FIRST_LETTERS
+    while begin + FIRST_LETTERS <= end:
+        begin = nm_next_bit(context.policy.cuts, begin, end)
+        if begin + FIRST_LETTERS > end:
+            break
+        if begin < length or context.grammar.first_verb[upper(data[begin - length])]:
+            return begin + FIRST_LETTERS - 1 - length
+        begin += 1
+    return stop
+
+
+cdef uint32_t secret_stop(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t stop) noexcept nogil:
+    cdef const CompiledPolicy *policy = context.policy
+    cdef uint32_t length = dialogue.line_length, at = 0
+    if policy.longest_line == 0 or dialogue.reported & REPORTED_CUT:
+        return stop
+    if length >= policy.longest_secret:
+        return 0
+    if policy.longest_secret - length < stop:
+        stop = policy.longest_secret - length
+    stop = before_cut(context, length, data, stop)
+    if length < policy.longest_line:
+        at = policy.longest_line - length
+    return at + nm_base64(data + at, stop - at) if at < stop else stop
 
 
 cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:

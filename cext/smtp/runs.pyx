@@ -16,9 +16,11 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_untold
-from nfmailguard.cext.smtp.argument cimport REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte, put
+from nfmailguard.cext.smtp.argument cimport (
+    REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte, note_tail, put, secret_stop, with_secret,
+)
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, SECRET_SAID, Line, line_add
-from nfmailguard.cext.smtp.grammar cimport ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
@@ -207,17 +209,33 @@ cdef void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept 
         nm_blank_nuls(data + i, length - i)
 
 
+cdef uint32_t sasl_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
+                       uint32_t stop) noexcept nogil:
+    cdef bint reported = dialogue.reported & REPORTED_NUL
+    cdef uint32_t at = 0, count = 1
+    while at < stop and count:
+        at += nm_line_stop(data + at, stop - at, not reported)
+        count = blank_lfs(context, rules, data + at, stop - at)
+        at += count
+    note_tail(dialogue, data, at)
+    if dialogue.mask_rest:
+        fill(context, data, at, context.policy.letter)
+    elif reported and rules.blank_nul:
+        blank_nuls(context, data, at)
+    return at
+
+
 cdef inline uint32_t unmeasured(Context *context, Dialogue *dialogue) noexcept nogil:
     """How long the line may become before its next octet has to be measured."""
     cdef const CompiledPolicy *policy = context.policy
     cdef uint32_t longest = UINT32_MAX
+    if dialogue.phase == PHASE_SASL:
+        return longest
     if dialogue.line_length < policy.near_length:
         return policy.near_length
-    if dialogue.phase == PHASE_ARGUMENT and context.grammar.argument[dialogue.verb] == ARGUMENT_SECRET:
-        return 0                                   # each is
     if policy.line_length and not dialogue.reported & REPORTED_LENGTH:
         longest = policy.line_length
-    if policy.longest_line and not dialogue.reported & REPORTED_CUT:
+    if policy.longest_line and not dialogue.reported & REPORTED_CUT and not with_secret(context, dialogue):
         if dialogue.phase != PHASE_ARGUMENT or not context.grammar.long_line[dialogue.verb]:
             return policy.longest_line if policy.longest_line < longest else longest
         if policy.longest_parameters < longest:
@@ -227,17 +245,22 @@ cdef inline uint32_t unmeasured(Context *context, Dialogue *dialogue) noexcept n
 
 cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t at,
                        uint32_t length, uint64_t offset) noexcept nogil:
-    cdef uint32_t stop = length - at, run
-    if dialogue.phase == PHASE_SASL:
-        return 0                                   # each is measured
-    run = unmeasured(context, dialogue)
+    cdef uint32_t stop = length - at, run = unmeasured(context, dialogue)
+    cdef bint secret = with_secret(context, dialogue) and (
+        dialogue.phase == PHASE_SASL or dialogue.line_length >= context.policy.near_length)
     if run <= dialogue.line_length:
         return 0
     if run - dialogue.line_length < stop:
         stop = run - dialogue.line_length
-    if dialogue.phase == PHASE_VERB:
+    if secret:
+        stop = secret_stop(context, dialogue, data + at, stop)
+    if dialogue.phase == PHASE_SASL:
+        run = sasl_run(context, dialogue, rules, data + at, stop)
+    elif dialogue.phase == PHASE_VERB:
         run = verb_run(context, dialogue, rules, data + at, stop)
     else:
         run = argument_run(context, dialogue, rules, data + at, stop, offset + at)
+        if secret:
+            note_tail(dialogue, data + at, run)
     dialogue.line_length += run
     return run

@@ -162,6 +162,39 @@ static inline int nm_eighth(const uint8_t *p, size_t length) {
     return found >> 7;
 }
 
+/* How many octets, of the first ones, are base64's. The inner loop has no branch, as above. */
+static inline uint8_t nm_no_base64(uint8_t c) {
+    uint8_t letter = (uint8_t)((c | 32) - 'a') < 26, digit = (uint8_t)(c - '/') < 11, sign = c == '+', pad = c == '=';
+    return (uint8_t)((letter | digit | sign | pad) ^ 1);
+}
+
+static inline uint32_t nm_base64(const uint8_t *p, uint32_t length) {
+    uint32_t at = 0, i;
+    for (; length - at >= 32; at += 32) {
+        uint8_t odd = 0;
+        for (i = 0; i < 32; i++)
+            odd = (uint8_t)(odd | nm_no_base64(p[at + i]));
+        if (odd)
+            break;
+    }
+    while (at < length && !nm_no_base64(p[at]))
+        at++;
+    return at;
+}
+
+/* The first bit from `begin` on that is set, or `end`. */
+static inline uint32_t nm_next_bit(const uint8_t *bits, uint32_t begin, uint32_t end) {
+    while (begin < end) {
+        uint32_t rest = (uint32_t)bits[begin >> 3] >> (begin & 7);
+        if (rest) {
+            begin += (uint32_t)__builtin_ctz(rest);
+            return begin < end ? begin : end;
+        }
+        begin = (begin | 7) + 1;
+    }
+    return end;
+}
+
 /* The last LF of `length` octets, or NULL. */
 static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
     return (const uint8_t *)memrchr(p, 10, length);

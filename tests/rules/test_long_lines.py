@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -197,6 +198,32 @@ def test_long_secret_has_no_verb_s_letters_where_servers_cut(
             assert RESET in kinds
             assert verb[:4] not in connection.server_reads
             assert connection.names == ["command.line_cut"]
+
+
+def dialogue_of(policy: Policy, said: bytes, before: tuple[tuple[bool, bytes], ...], size: int) -> list[object]:
+    """What enforce and monitor find in segments of that size, and what the server reads where the flow goes on."""
+    connection = Connection(Gateway(policy)).greeted()
+    for to_server, octets in before:
+        connection.say(to_server, octets)
+    for at in range(0, len(said), size):
+        if connection.client(said[at : at + size]) == RESET:
+            return [connection.names, None]
+    gateway = connection.gateway
+    counts = [engine.core_counters()[1] for engine in (gateway.engine, gateway.watching)]
+    return [connection.names, connection.server_reads, gateway.watched_names, *counts]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("policy", [ALL, EXTENDED], ids=["all", "extended"])
+def test_long_secret_is_the_same_wherever_it_is_cut(policy: Policy, seed: int) -> None:
+    random = Random(seed)
+    pieces = [b"EXPN", b"TURN", b"starttls", b"E", b"A" * 37, b"QUFB" * 90, b" ", b"=", b"*", b"\0", b"\n", b"-\0\n"]
+    weights = [1, 1, 1, 2, 12, 12, *[seed % 3 / 4] * 4, *[seed % 4 / 4] * 2]
+    said = b"".join(random.choices(pieces, weights, k=80)) + b"\r\n"
+    for before, begin in ((BEHIND_AUTH, b""), ((), b"AUTH PLAIN ")):
+        one = dialogue_of(policy, begin + said, before, 1)
+        for size in (3, 200, 513, 5000):
+            assert dialogue_of(policy, begin + said, before, size) == one
 
 
 @pytest.mark.parametrize("place", [513, 700, 1500, 12000])
