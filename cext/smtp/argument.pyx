@@ -14,7 +14,7 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
-from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET, ARGUMENT_SENDER
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport name_begins, upper
 
 cdef extern from "scan.h" nogil:

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from nfmailguard.cext.policy.findings cimport note_change, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_DROP, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_BARE_CR, COMMAND_BARE_LF,
-    COMMAND_DENIED, COMMAND_NUL, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED, VERB_MAIL,
+    COMMAND_DENIED, COMMAND_NUL, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_untold
