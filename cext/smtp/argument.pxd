@@ -17,8 +17,10 @@ cdef enum SizePhase:                   # of BDAT, in Dialogue.address_phase
     SIZE_LAST = 7
     SIZE_INVALID = 8
 
-cdef enum:                             # bits of Dialogue.reported; the others are argument's own
+cdef enum:                             # bits of Dialogue.reported
     REPORTED_LENGTH = 1
+    REPORTED_CHARACTER = 2
+    REPORTED_ADDRESS = 4
     REPORTED_NUL = 8
     REPORTED_CUT = 16
 

@@ -26,10 +26,6 @@ cdef enum:
     CLOSING_BRACKET = 62
     FIRST_LETTERS = 4                  # by which some servers know a verb
 
-cdef enum:                             # of Dialogue.reported; the others are in argument.pxd
-    REPORTED_CHARACTER = 2
-    REPORTED_ADDRESS = 4
-
 cdef enum AddressPhase:
     ADDRESS_BEFORE = 0
     ADDRESS_COLON = 1                  # behind FROM:, no word yet

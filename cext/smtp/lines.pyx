@@ -183,6 +183,14 @@ cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineR
     return 2
 
 
+cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+    # No LF has come behind it: it belongs to the line.
+    cdef uint8_t carriage_return = CR
+    dialogue.after_cr = 0
+    report_byte(context, COMMAND_BARE_CR, dialogue.verb, offset, byte, LF, not in_secret(context, dialogue))
+    ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
+
+
 cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
     """Reads one octet; whether a line ended with it."""
@@ -228,13 +236,16 @@ cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules
     cdef uint32_t run = 0
     settle_counts(context, rules)
     memset(rules.left, 0, sizeof(rules.left))    # from here on others count, too
+    if dialogue.after_cr and rules.plain_cr and data[0] != LF:
+        plain_cr(context, dialogue, data[0], offset)
     if not dialogue.after_cr:
         if data[0] == CR:
             run = whole_end(context, dialogue, rules, data, length, offset)
-        elif dialogue.phase != PHASE_START:
-            run = line_run(context, dialogue, rules, data, 0, length, offset)
-        else:
-            run = whole_verb(context, dialogue, rules, data, length, offset)
+        if run == 0 and (data[0] != CR or rules.plain_cr):
+            if dialogue.phase != PHASE_START:
+                run = line_run(context, dialogue, rules, data, 0, length, offset)
+            else:
+                run = whole_verb(context, dialogue, rules, data, length, offset)
     ended[0] = dialogue.phase == PHASE_START
     if run == 0:
         ended[0] = one_byte(context, dialogue, rules, data, length, offset)

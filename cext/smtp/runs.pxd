@@ -23,6 +23,7 @@ cdef struct LineRules:                    # how odd octets are taken
     bint blank_lf              # a LF becomes a space
     bint blank_nul             # behind a verb a NUL, likewise
     bint blank_cr              # what stands behind a CR becomes a LF
+    bint plain_cr              # a CR without a LF is an octet as any other
     uint32_t whole             # octets of a verb, or a line, that may be read at once
     uint32_t left[KINDS]       # how many more of a kind would not be told, as far as it is known
     uint32_t counted           # of all kinds

@@ -17,7 +17,8 @@ from nfmailguard.cext.policy.numbers cimport (
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.argument cimport (
-    REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte, note_tail, put, secret_stop, with_secret,
+    REPORTED_ADDRESS, REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte,
+    note_tail, put, secret_stop, with_secret,
 )
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, SECRET_SAID, Line, line_add
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER
@@ -38,6 +39,7 @@ cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil:
     rules.blank_lf = policy.apply and policy.action[COMMAND_BARE_LF] == ACTION_BLANK
     rules.blank_nul = policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK
     rules.blank_cr = policy.apply and policy.action[COMMAND_BARE_CR] == ACTION_BLANK
+    rules.plain_cr = not policy.apply
     rules.whole = rules.counted = 0
     rules.found = 0
     memset(rules.left, 0, sizeof(rules.left))
@@ -114,8 +116,26 @@ cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data,
     return count
 
 
+cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t *data, uint32_t stop,
+                        uint32_t length) noexcept nogil:
+    """How many CRs that end no line, and that nobody is told of, stand here; `length` octets can be seen."""
+    cdef uint32_t count = 0, untold
+    if not rules.plain_cr or stop == 0 or data[0] != CR:
+        return 0
+    untold = UINT32_MAX
+    if context.policy.action[COMMAND_BARE_CR] != ACTION_PASS:
+        untold = tally_untold(&context.session.tally, COMMAND_BARE_CR, context.policy.findings_told)
+    if stop == length:
+        stop -= 1                                  # of the last nobody knows yet
+    while count < stop and count < untold and data[count] == CR and data[count + 1] != LF:
+        count += 1
+    if count:
+        repeat(context, COMMAND_BARE_CR, count, True)
+    return count
+
+
 cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
-                       uint32_t stop) noexcept nogil:
+                       uint32_t stop, uint32_t length) noexcept nogil:
     cdef Line *line = dialogue.command
     cdef uint32_t at = 0, kept = 0, i, place = dialogue.verb_length
     cdef uint8_t mode = dialogue.mode
@@ -127,7 +147,13 @@ cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *ru
         if data[at] > SPACE:
             if leading:
                 break
-        elif data[at] == CR or (data[at] == 0 and not dialogue.reported & REPORTED_NUL):
+        elif data[at] == CR:
+            i = plain_crs(context, rules, data + at, stop - at, length - at)
+            if i == 0:
+                break
+            at += i
+            continue
+        elif data[at] == 0 and not dialogue.reported & REPORTED_NUL:
             break
         elif data[at] == LF:
             i = blank_lfs(context, rules, data + at, stop - at) if leading else 0
@@ -155,8 +181,14 @@ cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *ru
     return at
 
 
+cdef inline bint reads_address(Context *context, const Dialogue *dialogue, bint measured) noexcept nogil:
+    # Whether an address's next octets may still be told of, or change.
+    return measured or not dialogue.reported & REPORTED_CHARACTER or (
+        context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)
+
+
 cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t stop,
-                           uint64_t offset) noexcept nogil:
+                           uint32_t length, uint64_t offset) noexcept nogil:
     cdef uint8_t kind = context.grammar.argument[dialogue.verb]
     cdef Line *line = dialogue.command
     cdef uint32_t at = 0, i, glued = UINT32_MAX, before = line.length
@@ -164,13 +196,18 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
     cdef bint reported = dialogue.reported & REPORTED_NUL
     cdef bint masked = dialogue.mask_rest
     cdef bint read = not masked and not dialogue.denied
-    cdef bint address = read and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT)
     cdef bint brackets = context.policy.brackets
     cdef bint measured = kind == ARGUMENT_SENDER     # and looked at for BODY=7BIT
+    cdef bint address = read and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT) and (
+        reads_address(context, dialogue, measured))
     if read and kind == ARGUMENT_CHUNK_SIZE and dialogue.address_phase != SIZE_INVALID:
         return 0
     while at < stop:
         at += nm_line_stop(data + at, stop - at, not reported)
+        i = plain_crs(context, rules, data + at, stop - at, length - at)
+        if i:
+            at += i
+            continue
         if at == stop or data[at] != LF or (address and at):
             break
         i = blank_lfs(context, rules, data + at, stop - at)
@@ -210,12 +247,14 @@ cdef void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept 
 
 
 cdef uint32_t sasl_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
-                       uint32_t stop) noexcept nogil:
+                       uint32_t stop, uint32_t length) noexcept nogil:
     cdef bint reported = dialogue.reported & REPORTED_NUL
     cdef uint32_t at = 0, count = 1
     while at < stop and count:
         at += nm_line_stop(data + at, stop - at, not reported)
-        count = blank_lfs(context, rules, data + at, stop - at)
+        count = plain_crs(context, rules, data + at, stop - at, length - at)
+        if count == 0:
+            count = blank_lfs(context, rules, data + at, stop - at)
         at += count
     note_tail(dialogue, data, at)
     if dialogue.mask_rest:
@@ -255,11 +294,11 @@ cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *ru
     if secret:
         stop = secret_stop(context, dialogue, data + at, stop)
     if dialogue.phase == PHASE_SASL:
-        run = sasl_run(context, dialogue, rules, data + at, stop)
+        run = sasl_run(context, dialogue, rules, data + at, stop, length - at)
     elif dialogue.phase == PHASE_VERB:
-        run = verb_run(context, dialogue, rules, data + at, stop)
+        run = verb_run(context, dialogue, rules, data + at, stop, length - at)
     else:
-        run = argument_run(context, dialogue, rules, data + at, stop, offset + at)
+        run = argument_run(context, dialogue, rules, data + at, stop, length - at, offset + at)
         if secret:
             note_tail(dialogue, data + at, run)
     dialogue.line_length += run

@@ -42,6 +42,7 @@ cdef struct Clean:
     uint32_t end               # where the line's CR or, alone, LF stands
     uint32_t lfs               # that become spaces
     uint32_t nuls
+    uint32_t crs               # that are octets as any other
     uint32_t first             # LF that becomes a space, or NUL behind the verb, or before it
     uint32_t last              # behind the last of them; 0: there is none
     uint32_t illegal           # octets of an address
@@ -52,15 +53,21 @@ cdef struct Clean:
     bint masked_upstream
 
 
-cdef inline uint32_t verb_end(Clean *line, const uint8_t *data, uint32_t at, uint32_t stop) noexcept nogil:
+cdef inline bint is_plain_cr(const LineRules *rules, const uint8_t *data, uint32_t at, uint32_t stop) noexcept nogil:
+    return rules.plain_cr and data[at] == CR and at + 1 < stop and data[at + 1] != LF
+
+
+cdef inline uint32_t verb_end(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t at,
+                              uint32_t stop) noexcept nogil:
     """Behind the verb, of which ``at`` octets are ordinary, or ``stop``."""
     cdef uint8_t byte
     while at < stop:
         byte = data[at]
         if byte <= SPACE:
-            if byte == SPACE or byte == CR or byte == LF:
+            if byte == SPACE or byte == LF or (byte == CR and not is_plain_cr(rules, data, at, stop)):
                 break
             line.nuls += byte == 0
+            line.crs += byte == CR
         at += 1
     return at
 
@@ -68,13 +75,14 @@ cdef inline uint32_t verb_end(Clean *line, const uint8_t *data, uint32_t at, uin
 cdef inline uint32_t leading(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t stop) noexcept nogil:
     """Behind what stands before the verb, or ``stop``."""
     cdef uint32_t at = 0
-    while at < stop and data[at] <= SPACE and data[at] != CR:
+    while at < stop and data[at] <= SPACE and (data[at] != CR or is_plain_cr(rules, data, at, stop)):
         if data[at] == LF:
             if not rules.blank_lf:
                 return stop
             line.lfs += 1
             line.last = at + 1
         line.nuls += data[at] == 0
+        line.crs += data[at] == CR
         at += 1
     return at
 
@@ -89,7 +97,7 @@ cdef inline bint plain_end(Clean *line, const uint8_t *data, uint32_t verb, uint
         return False
     line.verb = verb
     line.end = end
-    line.lfs = line.nuls = line.illegal = line.first = line.last = 0
+    line.lfs = line.nuls = line.crs = line.illegal = line.first = line.last = 0
     line.bare = False
     return True
 
@@ -97,19 +105,21 @@ cdef inline bint plain_end(Clean *line, const uint8_t *data, uint32_t verb, uint
 cdef inline bint find_end(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t at,
                           uint32_t stop) noexcept nogil:
     """Whether the line ends here, and where; its first ``at`` octets are ordinary."""
-    line.lfs = line.nuls = line.illegal = 0
+    line.lfs = line.nuls = line.crs = line.illegal = 0
     line.last = 0
     if at == 0:
         at = leading(line, rules, data, stop)
     line.first = 0 if line.lfs else at
-    line.verb = at = verb_end(line, data, at, stop)
+    line.verb = at = verb_end(line, rules, data, at, stop)
     while at < stop:
         if data[at] == CR:
             line.end = at
             if at + 1 == stop:
                 return False
-            line.bare = data[at + 1] != LF
-            return not line.bare or rules.blank_cr
+            line.bare = data[at + 1] != LF and not rules.plain_cr
+            if data[at + 1] == LF or line.bare:
+                return not line.bare or rules.blank_cr
+            line.crs += 1
         if data[at] == LF:
             if not rules.blank_lf:
                 line.end = at
@@ -185,10 +195,11 @@ cdef inline bint is_quiet(Context *context, LineRules *rules, const Clean *line,
         return False
     if line.masked_upstream and not untold(context, rules, KIND_UPSTREAM, 1):
         return False
-    if line.nuls + line.lfs + line.bare + line.illegal == 0:
+    if line.nuls + line.lfs + line.crs + line.bare + line.illegal == 0:
         return True
     return ((line.nuls == 0 or untold(context, rules, KIND_NUL, 1))
             and (line.lfs == 0 or untold(context, rules, KIND_LF, line.lfs))
+            and (line.crs == 0 or untold(context, rules, KIND_CR, line.crs))
             and (not line.bare or untold(context, rules, KIND_CR if data[line.end] == CR else KIND_LF, 1))
             and (line.illegal == 0 or untold(context, rules, KIND_ILLEGAL, 1)))
 
@@ -200,6 +211,8 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
         found(rules, KIND_NUL, 1)
     if line.lfs:
         found(rules, KIND_LF, line.lfs)
+    if line.crs:
+        found(rules, KIND_CR, line.crs)
     if line.bare:
         found(rules, KIND_CR if data[line.end] == CR else KIND_LF, 1)
     if line.illegal:
@@ -296,7 +309,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         return 0
     if not is_quiet(context, rules, &line, data):
         return 0
-    if line.nuls + line.lfs + line.bare + line.illegal:
+    if line.nuls + line.lfs + line.crs + line.bare + line.illegal:
         count_odd(context, rules, &line, data)
     if line.masked_upstream:
         found(rules, KIND_UPSTREAM, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from random import Random
 
 import pytest
 
@@ -614,3 +615,41 @@ def test_declared_seven_leaves_other_octets_and_other_mails_alone() -> None:
         assert connection.client(text) == [ACCEPT]
     connection = declared(4, b"MAIL FROM:<a@b>\r\n")
     assert connection.client("э.\r\n".encode() + b"\r\n\xae\r\n") == [ACCEPT]
+
+
+def watched_of(name: str, said: bytes, size: int) -> list[object]:
+    """What monitor makes of it in segments of that size; findings show what the segment has, and are left out in part."""
+    connection = Connection(Gateway(name)).greeted()
+    had = len(connection.gateway.watched)
+    for at in range(0, len(said), size):
+        connection.client(said[at : at + size])
+    gateway = connection.gateway
+    return [
+        *(record[2:-2] if record[0] == 1 else record[2:] for record in gateway.watched[had:]),
+        gateway.watching.core_counters()[1],
+    ]
+
+
+@pytest.mark.parametrize("name", ["pix63", "asa", "pix40"])
+@pytest.mark.parametrize("seed", range(12))
+def test_line_ends_watched_are_the_same_wherever_they_are_cut(name: str, seed: int) -> None:
+    random = Random(seed)
+    pieces = [
+        b"\r",
+        b"\r\n",
+        b"X",
+        b"NOOP",
+        b"HELO",
+        b"AUTH LOGIN",
+        b" ",
+        b"MAIL FROM:<a|>",
+        b"RCPT TO:",
+        b"<",
+        b"\0",
+        b"\n",
+    ]
+    pieces += [b"x" * 300, b"BDAT 1"]
+    said = b"".join(random.choices(pieces, [18, 4, 4, *[1] * 11], k=300)) + b"x\r\n"
+    one = watched_of(name, said, 1)
+    for size in (2, 7, 200, len(said)):
+        assert watched_of(name, said, size) == one
