@@ -35,6 +35,12 @@ cdef inline int ipv6_transport(const uint8_t *ip, uint32_t length, uint32_t *at)
     return kind
 
 
+cdef inline void read_ports(Packet *packet, uint32_t offset) noexcept nogil:
+    packet.tcp = packet.ip + offset
+    packet.source_port = nm_get16(packet.tcp)
+    packet.destination_port = nm_get16(packet.tcp + 2)
+
+
 cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil:
     """Fills ``packet`` from ``queued``. Whatever the result, ``source`` is NULL where no addresses can be read, and
     there are ports where ``tcp`` is not NULL."""
@@ -61,6 +67,8 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
         if offset < 20 or length < offset or length > queued.length:
             return MALFORMED
         if nm_get16(ip + 6) & 0x3fff:
+            if nm_get16(ip + 6) & 0x1fff == 0 and ip[9] == PROTOCOL_TCP and have >= offset + 4:
+                read_ports(packet, offset)
             return FRAGMENT
         protocol = ip[9]
     elif ip[0] >> 4 == 6:
@@ -79,6 +87,8 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
         if protocol < 0:
             return MALFORMED if have >= length else TRUNCATED
         if protocol == IPV6_FRAGMENT:
+            if have >= offset + 12 and nm_get16(ip + offset + 2) < 8 and ip[offset] == PROTOCOL_TCP:
+                read_ports(packet, offset + 8)
             return FRAGMENT
     else:
         return MALFORMED
@@ -89,9 +99,7 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
     if have < offset + 20:
         return TRUNCATED
     packet.length = length
-    packet.tcp = ip + offset
-    packet.source_port = nm_get16(packet.tcp)
-    packet.destination_port = nm_get16(packet.tcp + 2)
+    read_ports(packet, offset)
     header = (packet.tcp[12] >> 4) * 4
     packet.segment_length = length - offset
     if header < 20 or header > packet.segment_length:

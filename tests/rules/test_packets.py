@@ -382,6 +382,25 @@ def test_rule_of_no_flow_is_that_of_its_addresses(family: int, by: str, others: 
             assert {record[3] for record in engine.drain()} <= {int(others)}, name
 
 
+@families
+@pytest.mark.parametrize("by", ["source", "destination"])
+@pytest.mark.parametrize("to_server", [True, False])
+def test_rule_of_no_flow_is_told_by_the_ports_of_a_first_part(family: int, by: str, to_server: bool) -> None:
+    """What holds for the connections that a server begins does not for those that come to it."""
+    connection = Connection(family=family, shake=False)
+    end = connection.server_end if by == "source" else connection.client_end
+    policy = profile("pix63")
+    whole = connection.packet(to_server, payload=b"EXPN\r\n")
+    if family == 4:
+        part = whole[:6] + b"\x20\x00" + whole[8:]
+    else:
+        part = whole[:4] + struct.pack("!HB", len(whole) - 32, 44) + whole[7:40] + b"\x06\0\0\1\0\0\0\7" + whole[40:]
+    for mode, kind in ((Mode.MONITOR, DROP), (Mode.ENFORCE, ACCEPT)):
+        first = FlowRule(mode, policy, **{by: (ip_network(end.address),)})  # type: ignore[arg-type]
+        other = Mode.ENFORCE if mode is Mode.MONITOR else Mode.MONITOR
+        assert [answer[0] for answer in Engine([first, FlowRule(other, policy)]).process(part, 1)] == [kind]
+
+
 def test_rule_of_no_flow_without_addresses_is_the_last() -> None:
     policy = profile("pix63")
     for mode, kind in ((Mode.MONITOR, ACCEPT), (Mode.ENFORCE, DROP)):
