@@ -25,7 +25,7 @@ cdef enum:                             # bits of Dialogue.reported
     REPORTED_CUT = 16
 
 cdef enum:
-    SEVEN_BITS = 5                     # of Dialogue.seven_matched: MAIL's argument has said =7BIT
+    SEVEN_BITS = 5                     # of Dialogue.in_seven: MAIL's argument has said =7BIT
 
 # Whether MAIL's argument says so.
 cdef bint says_seven_bits(const uint8_t *data, uint32_t length) noexcept nogil

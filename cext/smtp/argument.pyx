@@ -93,7 +93,7 @@ cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64
         if context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
             put(context, at, SPACE)
     if context.grammar.argument[dialogue.verb] == ARGUMENT_SENDER:
-        dialogue.seven_matched = seven_bits_behind(dialogue.seven_matched, byte)
+        dialogue.in_seven = seven_bits_behind(dialogue.in_seven, byte)
     if dialogue.verb == VERB_MAIL and context.policy.sender_length:
         measure_address(context, dialogue, byte, offset)
 

@@ -139,7 +139,7 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
     dialogue.address_phase = 0
     dialogue.address_length = 0
     dialogue.bracket = 0
-    dialogue.seven_matched = 0
+    dialogue.in_seven = 0
     dialogue.chunk_left = 0
     if verb == VERB_UNKNOWN and dialogue.verb_length > 3 and upper(dialogue.command.data[0]) == c"X":
         note_masked(context, dialogue)
@@ -275,7 +275,7 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
     if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
         dialogue.message_bytes = 0                # of chunks that no LAST followed
     if context.grammar.argument[verb] == ARGUMENT_SENDER:
-        context.session.seven_bits |= dialogue.seven_matched == SEVEN_BITS
+        context.session.seven_bits |= dialogue.in_seven == SEVEN_BITS
     context.session.noop_seen |= verb == VERB_NOOP
     note_asked(context.session, dialogue, verb, dialogue.command.data, verb_of_line(dialogue))
     if begins_anew(verb):

@@ -101,7 +101,7 @@ cdef struct Dialogue:
     uint8_t after_cr
     uint8_t address_phase
     uint8_t bracket
-    uint8_t seven_matched      # octets of "=7BIT" that MAIL's argument ends in; all: it has been there
+    uint8_t in_seven           # octets of "=7BIT" that MAIL's argument ends in, all: it has said so; of a message, Eighth
     uint8_t reported           # bits of Reported: findings already made in this line
     uint8_t data_state         # DataState
     uint8_t header
@@ -122,7 +122,6 @@ cdef struct Dialogue:
     uint8_t pipelining_violation          # the client did not wait; reported
     uint8_t body_as_commands   # the message is read as lines of commands
     uint8_t ends_held          # of this message
-    uint8_t eighth             # Eighth: what the message's last octets are to a server that clears eighth bits
     uint8_t text_byte          # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
     uint8_t last_chunk

@@ -111,6 +111,6 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.mime_header = 1
     dialogue.text_byte = CR if dialogue.data_state == DATA_CR else 0
     dialogue.text_reported = 0
-    dialogue.eighth = 0
+    dialogue.in_seven = 0
     dialogue.header = 1
     dialogue.tls_checked = 0

@@ -37,7 +37,7 @@ cdef enum:                             # Odd: octets that have no place in a mes
     ODD_CR = 2
     ODD_ALL = 7
 
-cdef enum:                             # Eighth: of Dialogue.eighth
+cdef enum:                             # Eighth: of Dialogue.in_seven
     EIGHTH_NONE = 0                    # what it is anyway
     EIGHTH_LINE = 1                    # a line's end
     EIGHTH_DOT = 2                     # a dot that begins a line
@@ -167,7 +167,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
     """As find_end, octet by octet, where the server may clear eighth bits (sendmail's EF_7BITBODY): of an end of data
     that only then is one, the octet that would complete it becomes a space."""
     cdef uint8_t state = dialogue.data_state
-    cdef uint8_t eighth = dialogue.eighth
+    cdef uint8_t eighth = dialogue.in_seven
     cdef uint8_t byte, low
     cdef bint high
     cdef uint32_t nul = first_nul(context, data, at, length)
@@ -201,7 +201,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             state = step(state if state < DATA_DOT else <uint8_t> DATA_TEXT, byte)
         at += 1
     dialogue.data_state = state
-    dialogue.eighth = eighth
+    dialogue.in_seven = eighth
     return at
 
 
@@ -313,7 +313,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef uint32_t end
     cdef uint8_t last = data[length - 1]
     cdef Record *record
-    cdef bint seven = context.session.seven_bits and (dialogue.eighth or nm_eighth(data + at, length - at))
+    cdef bint seven = context.session.seven_bits and (dialogue.in_seven or nm_eighth(data + at, length - at))
     if not seven and is_plain(dialogue, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
         follow(dialogue, data + at, length - at)
