@@ -101,7 +101,7 @@ cdef struct Dialogue:
     uint8_t after_cr
     uint8_t address_phase
     uint8_t bracket
-    uint8_t in_seven           # octets of "=7BIT" that MAIL's argument ends in, all: it has said so; of a message, Eighth
+    uint8_t in_seven           # bytes of "=7BIT" that MAIL's argument ends in, all: it was said; of a message, Eighth
     uint8_t reported           # bits of Reported: findings already made in this line
     uint8_t data_state         # DataState
     uint8_t header

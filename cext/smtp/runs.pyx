@@ -17,7 +17,7 @@ from nfmailguard.cext.policy.numbers cimport (
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.argument cimport (
-    REPORTED_ADDRESS, REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte,
+    REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte,
     note_tail, put, secret_stop, with_secret,
 )
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, SECRET_SAID, Line, line_add

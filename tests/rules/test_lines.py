@@ -618,7 +618,7 @@ def test_declared_seven_leaves_other_octets_and_other_mails_alone() -> None:
 
 
 def watched_of(name: str, said: bytes, size: int) -> list[object]:
-    """What monitor makes of it in segments of that size; findings show what the segment has, and are left out in part."""
+    """What monitor makes of it in segments of that size; of findings without what the segment shows of it."""
     connection = Connection(Gateway(name)).greeted()
     had = len(connection.gateway.watched)
     for at in range(0, len(said), size):
