@@ -94,6 +94,7 @@ cdef struct Counters:
     uint64_t flows_dropped
     uint64_t flows_reset
     uint64_t flows_stalled     # ended for others, as their receivers took nothing
+    uint64_t refusals_omitted  # RSTs to packets of no flow, beyond so many a second
     uint64_t findings_repeated  # counted, and not told
     uint64_t records_omitted   # of commands and replies, in flows with too many that led to nothing
     uint64_t internal_errors
@@ -130,6 +131,7 @@ cdef struct Core:
     uint64_t timeout[FLOW_STATES]  # by FlowState, nanoseconds
     uint64_t held_timeout
     uint64_t stalled_timeout
+    uint64_t refusals_second   # in which `refusals` have been emitted
     uint64_t accounted         # of the streams' memory, what the flows had when they were last asked
     uint64_t released_bytes    # what `released` takes of it
     uint64_t startup
@@ -142,6 +144,7 @@ cdef struct Core:
     uint32_t pending_limit
     uint32_t first_of_call     # of this call
     uint32_t emitted_now
+    uint32_t refusals
     uint32_t room              # octets of packets the driver can have waiting; 0: any number
     uint8_t can_hold
     uint8_t offload            # packets of passed flows may go by unseen

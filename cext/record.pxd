@@ -77,6 +77,8 @@ cdef void ring_close(Ring *ring) noexcept nogil
 # The next free record with its identity and kind, or NULL: nobody wants the kind, the ring is full,
 # or the flow or its source has its share of it (counted as lost). ring_push publishes it.
 cdef Record *record_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil
+# The same of a flow's end; `kept`: a reader may keep something of the flow until then.
+cdef Record *end_reserve(Ring *ring, const Identity *identity, bint kept, uint64_t now) noexcept nogil
 # Appends text to the reserved record, before or after, as much as fits.
 cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint after) noexcept nogil
 cdef void ring_push(Ring *ring) noexcept nogil

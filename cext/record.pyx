@@ -4,6 +4,8 @@
 Promises: a full ring loses the newest record, counts it and never waits. Half of it is kept for
 sources that have few records in it; of the other half a source may have as many as it leaves free,
 a flow half as many (Choudhury and Hahne 1998): however many some make, there is room for the rest.
+An eighth is left to the ends of flows: whoever reads records forgets what he keeps of a flow with its
+end. The ends of flows whose server never showed itself, which anybody can make, have half of the ring.
 Does not know what a record means to anybody; ``events.records`` does.
 """
 
@@ -36,6 +38,7 @@ cdef void ring_close(Ring *ring) noexcept nogil:
 
 
 cdef enum:
+    LEFT_TO_ENDS = 8                   # of the ring, one part is for the ends of flows
     QUIET = 32                         # records of a source that may stand in the half that is kept for such
 
 
@@ -72,21 +75,15 @@ cdef bint has_share(Ring *ring, const Identity *identity, uint32_t used) noexcep
     cdef uint32_t source, flow
     source = waiting_of_source(ring, identity)
     if source < QUIET:
-        return used < ring.size
+        return used < ring.size - ring.size // LEFT_TO_ENDS
     flow = flow_share(identity)
     flow = ring.pushed_by_flow[flow] - nm_load_relaxed(&ring.read_by_flow[flow])
     used += ring.size // 2
     return used + source < ring.size and used + 2 * flow < ring.size
 
 
-cdef Record *record_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil:
-    cdef Record *record
-    if not ring.kinds >> kind & 1:
-        return NULL
-    if not has_room(ring, identity):
-        ring.lost[kind] += 1
-        return NULL
-    record = &ring.records[ring.head & (ring.size - 1)]
+cdef inline Record *next_record(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil:
+    cdef Record *record = &ring.records[ring.head & (ring.size - 1)]
     record.now = now
     record.a = record.b = record.c = record.d = record.e = 0
     record.identity = identity[0]
@@ -95,6 +92,29 @@ cdef Record *record_reserve(Ring *ring, uint8_t kind, const Identity *identity, 
     record.to_server = record.state = record.verb = record.finding = 0
     record.action = record.hypothetical = record.applied = 0
     return record
+
+
+cdef inline bint end_has_room(Ring *ring, bint kept) noexcept nogil:
+    cdef uint32_t used = <uint32_t> (ring.head - nm_load_acquire(&ring.tail))
+    return used < (ring.size if kept or ring.unshared else ring.size // 2)
+
+
+cdef Record *end_reserve(Ring *ring, const Identity *identity, bint kept, uint64_t now) noexcept nogil:
+    if not ring.kinds >> RECORD_FLOW & 1:
+        return NULL
+    if not end_has_room(ring, kept):
+        ring.lost[RECORD_FLOW] += 1
+        return NULL
+    return next_record(ring, RECORD_FLOW, identity, now)
+
+
+cdef Record *record_reserve(Ring *ring, uint8_t kind, const Identity *identity, uint64_t now) noexcept nogil:
+    if not ring.kinds >> kind & 1:
+        return NULL
+    if not has_room(ring, identity):
+        ring.lost[kind] += 1
+        return NULL
+    return next_record(ring, kind, identity, now)
 
 
 cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint after) noexcept nogil:
@@ -111,10 +131,12 @@ cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint
 
 
 cdef void ring_push(Ring *ring) noexcept nogil:
-    cdef const Identity *identity = &ring.records[ring.head & (ring.size - 1)].identity
-    ring.pushed_by_source[0][identity.source] += 1
-    ring.pushed_by_source[1][second_share(identity)] += 1
-    ring.pushed_by_flow[flow_share(identity)] += 1
+    cdef const Record *record = &ring.records[ring.head & (ring.size - 1)]
+    cdef const Identity *identity = &record.identity
+    if record.kind != RECORD_FLOW:                 # an end is on nobody's account
+        ring.pushed_by_source[0][identity.source] += 1
+        ring.pushed_by_source[1][second_share(identity)] += 1
+        ring.pushed_by_flow[flow_share(identity)] += 1
     nm_store_release(&ring.head, ring.head + 1)
 
 
@@ -136,8 +158,9 @@ cdef list ring_drain(Ring *ring, int most):
             (<const char *> r.text)[:r.before_length],
             (<const char *> r.text)[r.before_length:r.before_length + r.after_length],
         ))
-        count_read(&ring.read_by_source[0][r.identity.source])
-        count_read(&ring.read_by_source[1][second_share(&r.identity)])
-        count_read(&ring.read_by_flow[flow_share(&r.identity)])
+        if r.kind != RECORD_FLOW:
+            count_read(&ring.read_by_source[0][r.identity.source])
+            count_read(&ring.read_by_source[1][second_share(&r.identity)])
+            count_read(&ring.read_by_flow[flow_share(&r.identity)])
         nm_store_release(&ring.tail, ring.tail + 1)
     return out

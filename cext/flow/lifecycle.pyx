@@ -16,13 +16,13 @@ from nfmailguard.cext.policy.conditions cimport report_condition, report_without
 from nfmailguard.cext.policy.findings cimport Context, report_repeated
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_RESET, FLOW_LIMIT
 from nfmailguard.cext.policy.tally cimport tally_close
-from nfmailguard.cext.record cimport END_DROPPED, END_EVICTED, RECORD_FLOW, Identity, Record, record_reserve, ring_push
+from nfmailguard.cext.record cimport END_DROPPED, END_EVICTED, Identity, Record, end_reserve, ring_push
 from nfmailguard.cext.smtp.dialogue cimport session_open
 from nfmailguard.cext.tcp.holdqueue cimport drop_held
 from nfmailguard.cext.tcp.reset cimport emit_refusal, emit_reset
 from nfmailguard.cext.tcp.stream cimport stream_close
 from nfmailguard.cext.verdict cimport drop_if
-from nfmailguard.cext.wire.packet cimport TCP_SYN
+from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_SYN
 
 cdef enum:
     UNKNOWN_WINDOW = 1 << 20   # octets: of a receiver whose window, or its scale, has not been seen
@@ -36,7 +36,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
     if flow.session.tally.word:
         set_context(core, flow, &context, now)
         report_repeated(&context)
-    record = record_reserve(&core.ring, RECORD_FLOW, &flow.identity, now)
+    record = end_reserve(&core.ring, &flow.identity, flow.confirmed, now)
     if record != NULL:
         record.to_server = 1
         record.state = flow.session.state
@@ -89,7 +89,7 @@ cdef void opens(Core *core, Flow *flow, bint to_server, uint64_t now, Operations
 
 cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """A new flow with its policy, or NULL when the table is full and none gives way, or its source has its share."""
-    cdef bint begins = packet.flags & TCP_SYN != 0
+    cdef bint begins = packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     cdef Flow *flow
     cdef Flow *least
     cdef Identity client
@@ -124,7 +124,7 @@ cdef void refuse_flow(Core *core, Packet *packet, bint to_server, uint64_t now, 
     core.counters.flows_refused += 1
     drop_if(core, action > ACTION_LOG, DROP_FLOW_LIMIT, packet.queued.id, out)
     if action == ACTION_RESET:
-        emit_refusal(core, packet, to_server, out)
+        emit_refusal(core, packet, to_server, now, out)
 
 
 cdef void release_flow_memory(Core *core, Flow *flow) noexcept nogil:

@@ -14,6 +14,7 @@ cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_s
 cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil
 # Whether a packet of no flow, parsed or not, goes to a server; its addresses can be read.
 cdef bint is_to_server(Core *core, Packet *packet) noexcept nogil
+cdef CompiledPolicy *policy_of(Core *core, Packet *packet, bint to_server) noexcept nogil
 # The policy of a packet of no flow, parsed or not: of the rule a flow of its own would have, as far as can be told.
 cdef CompiledPolicy *policy_without_flow(Core *core, Packet *packet) noexcept nogil
 # Reports a packet that belongs to no flow, under the rule a flow of its own would have, and returns the

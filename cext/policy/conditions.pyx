@@ -89,12 +89,16 @@ cdef bint is_to_server(Core *core, Packet *packet) noexcept nogil:
     return identity.rule == core.rule_count - 1
 
 
-cdef CompiledPolicy *policy_without_flow(Core *core, Packet *packet) noexcept nogil:
+cdef CompiledPolicy *policy_of(Core *core, Packet *packet, bint to_server) noexcept nogil:
     cdef Identity identity
+    identify_flowless(core, packet, to_server, &identity)
+    return &core.rules[identity.rule].policy
+
+
+cdef CompiledPolicy *policy_without_flow(Core *core, Packet *packet) noexcept nogil:
     if packet.source == NULL:
         return &core.rules[core.rule_count - 1].policy
-    identify_flowless(core, packet, is_to_server(core, packet), &identity)
-    return &core.rules[identity.rule].policy
+    return policy_of(core, packet, is_to_server(core, packet))
 
 
 cdef uint8_t report_without_flow(Core *core, Packet *packet, uint8_t finding, bint to_server,

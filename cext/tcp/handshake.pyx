@@ -10,19 +10,21 @@ from libc.stdint cimport uint32_t, uint8_t
 from nfmailguard.cext.core cimport DROP_FLAGS, DROP_MIDSTREAM, DROP_OPTION, DROP_SYN_ACK
 from nfmailguard.cext.flow.identity cimport on_its_interface, pin, pin_client
 from nfmailguard.cext.flow.lifecycle cimport (
-    count_packet, end_flow, forget_flow, open_flow, refuse_flow, starting_up, stop_following,
+    count_packet, forget_flow, open_flow, refuse_flow, starting_up, stop_following,
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
     FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_closed, flow_find, flow_touch,
 )
 from nfmailguard.cext.policy.actions cimport answer_by
-from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow
+from nfmailguard.cext.policy.conditions cimport policy_of, report_condition, report_without_flow
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_LOG, ACTION_PASS, FLOW_MIDSTREAM, PACKET_MULTIPATH, PACKET_ODD_FLAGS, PACKET_SYN_DATA,
+    ACTION_LOG, ACTION_PASS, ACTION_RESET, FLOW_MIDSTREAM, PACKET_MULTIPATH, PACKET_ODD_FLAGS, PACKET_SYN_DATA,
 )
-from nfmailguard.cext.record cimport END_DROPPED, END_TIMEOUT
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.record cimport END_TIMEOUT
 from nfmailguard.cext.tcp.passed cimport pass_packet
+from nfmailguard.cext.tcp.reset cimport emit_refusal
 from nfmailguard.cext.tcp.stream cimport Stream, stream_isn
 from nfmailguard.cext.tcp.syncookie cimport note_cookie, old_number
 from nfmailguard.cext.tcp.validate cimport take_acknowledgement
@@ -42,6 +44,7 @@ cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
 cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     """A packet of no known flow."""
     cdef Flow *flow
+    cdef CompiledPolicy *policy
     cdef uint8_t action = ACTION_PASS
     cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and (not to_server or inspected_port(core, packet.source_port)):
@@ -61,11 +64,23 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     if packet.flags & TCP_RST:
         accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
         return
+    core.counters.flows_midstream += 1
+    policy = policy_of(core, packet, to_server)
+    if not from_before or policy.midstream_at_start > ACTION_LOG:
+        action = report_without_flow(core, packet, FLOW_MIDSTREAM, to_server, now)
+    if from_before and policy.apply:
+        action = policy.midstream_at_start
+    if action > ACTION_LOG:
+        # Answered as by a host without the connection, and remembered nowhere: anybody can write such packets. No
+        # answer to a SYN and ACK: its client repeats the SYN that was not seen, or has had this answer and goes on.
+        drop(core, DROP_MIDSTREAM, packet.queued.id, out)
+        if action == ACTION_RESET and not packet.flags & TCP_SYN:
+            emit_refusal(core, packet, to_server, now, out)
+        return
     flow = open_flow(core, packet, to_server, now, out)
     if flow == NULL:
         refuse_flow(core, packet, to_server, now, out)
         return
-    core.counters.flows_midstream += 1
     pin(flow, to_server, packet)
     if not to_server:
         pin_client(flow, packet)
@@ -73,21 +88,9 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     flow.stream[to_server].next_seq = packet.seq
     flow.stream[not to_server].next_seq = flow.stream[not to_server].last_ack = packet.ack
     flow.stream[to_server].last_ack = packet.seq
-    if not from_before or flow.policy.midstream_at_start > ACTION_LOG:
-        action = report_condition(core, flow, FLOW_MIDSTREAM, to_server, now)
-    if from_before and flow.policy.apply:
-        action = flow.policy.midstream_at_start
-    if action <= ACTION_LOG:
-        stop_following(core, flow, now, out)
-        pass_packet(core, flow, to_server, packet, now, out)
-        flow_touch(&core.flows, flow, FLOW_ONE_SIDED, now)
-        return
-    drop(core, DROP_MIDSTREAM, packet.queued.id, out)
-    if packet.flags & TCP_SYN:
-        # Of a handshake whose SYN was not seen: the client repeats that SYN, or has had this answer and goes on.
-        forget_flow(core, flow, END_DROPPED, now, out)
-    else:
-        end_flow(core, flow, action, now, out)
+    stop_following(core, flow, now, out)
+    pass_packet(core, flow, to_server, packet, now, out)
+    flow_touch(&core.flows, flow, FLOW_ONE_SIDED, now)
 
 
 cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:

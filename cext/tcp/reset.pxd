@@ -1,4 +1,6 @@
 # RSTs of our own: built, and handed to the driver.
+from libc.stdint cimport uint64_t
+
 from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport Operations
@@ -7,4 +9,4 @@ from nfmailguard.cext.wire.packet cimport Packet
 # A RST to one side, with the sequence number that side expects (RFC 9293 3.5.2).
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil
 # A RST to the sender of a packet that belongs to no flow.
-cdef void emit_refusal(Core *core, Packet *packet, bint to_server, Operations *out) noexcept nogil
+cdef void emit_refusal(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil

@@ -4,11 +4,15 @@
 Keeps invariant 3 for what we send ourselves: a RST carries the sequence number its receiver expects.
 """
 
-from libc.stdint cimport uint32_t, uint8_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport MOST_EMITTED
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_RST, packet_build
+
+cdef enum:
+    SECOND = 1000000000        # ns
+    MOST_REFUSALS = 1000       # a second, of all
 
 
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil:
@@ -31,11 +35,23 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
     core.counters.emitted += 1
 
 
-cdef void emit_refusal(Core *core, Packet *packet, bint to_server, Operations *out) noexcept nogil:
+cdef inline bint may_refuse(Core *core, uint64_t now) noexcept nogil:
+    # Each answer is a system call, and costs more than the packet that asks for it; who gets none sends again.
+    if now // SECOND != core.refusals_second:
+        core.refusals_second = now // SECOND
+        core.refusals = 0
+    if core.refusals >= MOST_REFUSALS:
+        core.counters.refusals_omitted += 1
+        return False
+    core.refusals += 1
+    return True
+
+
+cdef void emit_refusal(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
     # RFC 9293 3.5.2: what a host says to a packet of a connection that it does not have.
     cdef uint8_t *answer
     cdef uint32_t length
-    if core.emitted_now == MOST_EMITTED or packet.flags & TCP_RST:
+    if core.emitted_now == MOST_EMITTED or packet.flags & TCP_RST or not may_refuse(core, now):
         return
     answer = core.emitted[core.emitted_now]
     core.emitted_now += 1

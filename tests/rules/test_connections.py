@@ -6,9 +6,12 @@ import pytest
 
 from nfmailguard.policy.model import Action, Limits, On
 from tests.rules.gateway import ACCEPT, DROP, EMIT, REPLACE, RESET, Connection, Gateway
+from tests.rules.test_told import of_kind
 from tests.support.wire import ACK, FIN, PSH, RST, SYN, parse
 
 families = pytest.mark.parametrize("family", [4, 6])
+#: A packet of no flow that is reset: dropped, and its sender told.
+REFUSED = [DROP, EMIT]
 INSIDE, OUTSIDE, ELSEWHERE = 2, 3, 4  # interfaces: the client's, the server's, another
 
 
@@ -29,15 +32,40 @@ def gateway_startup(options: dict[str, object]) -> float:
 @families
 def test_only_a_syn_begins_a_flow_and_the_middle_of_one_is_reset(family: int) -> None:
     stranger = Connection(long_running(), family, shake=False)
-    assert stranger.send(True, payload=b"NOOP\r\n", ack=7) == RESET
+    assert stranger.send(True, payload=b"NOOP\r\n", ack=7) == REFUSED
     assert stranger.names == ["flow.midstream"]
-    # To the server as if from the client, and the other way round.
-    assert [(s.source, s.seq, s.flags) for s in stranger.emitted] == [
-        (stranger.client_end, 1000, RST | ACK),
-        (stranger.server_end, 7, RST | ACK),
-    ]
     answered = Connection(long_running(), family, shake=False)
-    assert answered.send(False, payload=b"220 x\r\n") == RESET
+    assert answered.send(False, payload=b"220 x\r\n") == REFUSED
+
+
+@families
+def test_strangers_answered_as_by_a_host_without_the_connection(family: int) -> None:
+    gateway = long_running()
+    stranger = Connection(gateway, family, shake=False)
+    for to_server in (True, False):
+        assert stranger.send(to_server, payload=b"NOOP\r\n", ack=7) == REFUSED
+    assert [(s.source, s.destination, s.seq, s.flags) for s in stranger.emitted] == [
+        (stranger.server_end, stranger.client_end, 7, RST),
+        (stranger.client_end, stranger.server_end, 7, RST),
+    ]
+    assert stranger.emitted_to_server == [False, True]
+    assert gateway.count("flows_midstream") == gateway.count("finding.flow.midstream") == 2
+    # Nor is it remembered, and what comes next is asked anew.
+    assert gateway.count("flows_now") == gateway.count("flows_opened") == 1  # the one of the start
+    assert Connection(gateway, family).greeted().client(b"EXPN\r\n") == [REPLACE]
+
+
+def test_strangers_answered_are_so_many_a_second() -> None:
+    gateway = long_running(limits=Limits(cookies=0, flows=64))
+    gateway.wait(1 - gateway.now % 10**9 / 1e9)
+    opened = gateway.count("flows_opened")
+    kinds = [Connection(gateway, port=1024 + n, shake=False).send(True, ACK) for n in range(3000)]
+    assert kinds == [REFUSED] * 1000 + [[DROP]] * 2000
+    assert gateway.count("refusals_omitted") == 2000
+    assert gateway.count("flows_opened") == opened
+    assert len(of_kind(gateway.records, "flow.midstream")) <= 16
+    gateway.wait(1)
+    assert Connection(gateway, port=1024, shake=False).send(True, ACK) == REFUSED
 
 
 @families
@@ -49,7 +77,7 @@ def test_only_a_syn_begins_but_while_we_start_flows_that_were_there_before_pass(
     gateway.wait(120)
     assert old.send(False, payload=b"250 x\r\n") == [ACCEPT]  # it goes on when that time is over
     late = Connection(gateway, family, port=40001, shake=False)
-    assert late.send(True, payload=b"EXPN\r\n") == RESET
+    assert late.send(True, payload=b"EXPN\r\n") == REFUSED
 
 
 @families
@@ -74,7 +102,7 @@ def test_only_a_syn_begins_and_a_syn_ack_repeated_takes_no_flow_that_was_there_b
     assert old.send(True, payload=b"EXPN\r\n") == [ACCEPT]
 
 
-@pytest.mark.parametrize(("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, RESET)])
+@pytest.mark.parametrize(("action", "kinds"), [(Action.PASS, [ACCEPT]), (Action.DROP, [DROP]), (Action.RESET, REFUSED)])
 def test_only_a_syn_begins_and_the_rest_is_what_on_midstream_says(action: Action, kinds: list[int]) -> None:
     later = Connection(long_running(on=On(midstream=action)), shake=False)
     assert later.send(True, payload=b"EXPN\r\n") == kinds

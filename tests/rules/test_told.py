@@ -7,7 +7,7 @@ import pytest
 from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.policy.model import FINDING_INDEX, FINDINGS, Limits, On
 from tests.rules.gateway import DROP, Connection, Gateway
-from tests.support.wire import ACK, FIN, SYN
+from tests.support.wire import ACK, FIN, RST, SYN
 
 families = pytest.mark.parametrize("family", [4, 6])
 SHAPE = FINDING_INDEX["data.smuggling_shape"]
@@ -174,6 +174,49 @@ def test_ring_share_leaves_room_for_who_is_quiet(sources: list[str], flows: int)
     assert gateway.count("records_lost") == gateway.count("records_lost.finding")
     findings = sum(one.kind == RecordKind.FINDING for one in records)
     assert found(gateway) == gateway.count("records_lost.finding") + findings
+
+
+def test_ring_ends_are_told_whatever_their_source_has_in_the_ring() -> None:
+    limits = Limits(findings_told=1_000_000, outstanding_commands=60_000)
+    gateway = Gateway(limits=limits)
+    ends = [Connection(gateway, client="10.66.0.1", port=20_000 + n).greeted() for n in range(2000)]
+    # Many addresses, each of them quiet, fill all that is open to them.
+    many = [Connection(gateway, client=f"10.{67 + (n >> 8)}.{n & 255}.1").greeted() for n in range(1100)]
+    gateway.engine.drain()
+    for connection in many:
+        unread(gateway, connection, b"\n" * 30)
+    assert gateway.count("records_lost.finding") > 0
+    for connection in ends:
+        for to_server in (False, True):
+            gateway.engine.process(connection.packet(to_server, RST), gateway.now, id=1)
+    gateway.now += round(7200 * 1e9)
+    gateway.engine.expire(gateway.now)
+    records: list[tuple] = []  # type: ignore[type-arg]
+    while drained := gateway.engine.drain():
+        records += drained
+    ended = {one.client_port for one in map(Record.of, records) if one.kind == RecordKind.FLOW}
+    assert ended >= {connection.client_end.port for connection in ends}
+    assert gateway.count("records_lost.flow") == 0
+
+
+def test_ring_ends_of_what_anybody_can_begin_have_half() -> None:
+    gateway = Gateway(limits=Limits(flows=65_536, embryonic=1, startup=1))
+    opened = Connection(gateway, client="10.66.0.1", port=20_000).greeted()
+    gateway.engine.drain()
+    for number in range(20_000):
+        client = f"10.{70 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+        stranger = Connection(gateway, client=client, shake=False)
+        gateway.engine.process(stranger.packet(True, SYN), gateway.now, id=1)
+    gateway.now += 2 * 10**9
+    gateway.engine.expire(gateway.now)
+    assert gateway.count("records_lost.flow") >= 20_000 - RING // 2
+    gateway.engine.process(opened.packet(True, payload=b"EXPN bystander\r\n"), gateway.now, id=1)
+    gateway.engine.finish(gateway.now)
+    records: list[tuple] = []  # type: ignore[type-arg]
+    while drained := gateway.engine.drain():
+        records += drained
+    assert any(b"bystander" in one.before for one in map(Record.of, records))
+    assert 20_000 in {one.client_port for one in map(Record.of, records) if one.kind == RecordKind.FLOW}
 
 
 def test_ring_share_of_a_flow_leaves_room_for_the_others_of_its_address() -> None:

@@ -26,7 +26,7 @@ from nfmailguard.settings import Config, Log
 from nfmailguard.smtp.verbs import VERB_INDEX
 from tests.rules.gateway import Connection, Gateway
 from tests.support.dialogue import CLIENTS, SERVERS, Dialogue
-from tests.support.wire import ACK, SYN, End, build
+from tests.support.wire import SYN, End, build
 
 MEBIBYTE = 1 << 20
 SECOND = 1_000_000_000
@@ -281,9 +281,7 @@ class Pressed:
     def more(self) -> None:
         self.port += 1
         client = End(CLIENTS[4].address, self.port)
-        self.worker.engine.process(
-            build(SERVERS[4], client, 1, 1, SYN | ACK), SECOND, id=1
-        )  # of no flow: flow.midstream
+        self.worker.engine.process(build(client, SERVERS[4], 1, 0, SYN, b"x"), SECOND, id=1)  # packet.syn_data
 
     def write(self, records: list[tuple]) -> None:  # type: ignore[type-arg]
         self.written += 1

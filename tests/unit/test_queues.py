@@ -186,6 +186,14 @@ def test_the_names_of_counters_stay() -> None:
             "flows_refused",
             "flows_refused_share",
         ),
-        *("flows_passed", "flows_dropped", "flows_reset", "flows_stalled", "findings_repeated", "internal_errors"),
+        *(
+            "flows_passed",
+            "flows_dropped",
+            "flows_reset",
+            "flows_stalled",
+            "refusals_omitted",
+            "findings_repeated",
+            "internal_errors",
+        ),
         *("flows_now", "flows_opened_now", "memory_now", "table_octets"),
     }
