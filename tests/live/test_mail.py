@@ -134,8 +134,9 @@ def test_a_reset_ends_the_connection_on_both_sides(topology: Topology, tmp_path:
         server = listener.accept()[0]
         server.settimeout(60)
         with client, server, Gateway(topology, tmp_path / "gateway", *PIX63, "--set", "on.midstream_at_start=reset"):
-            client.sendall(b"EHLO a.example\r\n")
+            # Who speaks is told, as by a host without the connection.
             for end in (client, server):
+                end.sendall(b"EHLO a.example\r\n")
                 with pytest.raises(ConnectionResetError):
                     end.recv(100)
 
