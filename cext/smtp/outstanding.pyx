@@ -2,6 +2,7 @@
 """Outstanding commands: a ring of verbs, each answered by one reply, in order (RFC 2920 3.1)."""
 
 from libc.stdint cimport UINT16_MAX, uint16_t
+from libc.string cimport memcpy
 
 from nfmailguard.cext.memory.pool cimport pool_give, pool_take
 from nfmailguard.cext.policy.findings cimport out_of_memory, report
@@ -10,7 +11,7 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
 
 
 cdef bint expect_one_more(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    cdef uint32_t size = ring_size(dialogue), more, i
+    cdef uint32_t size = ring_size(dialogue), more, behind
     cdef uint8_t *larger
     if dialogue.count >= context.policy.outstanding_commands:
         report(context, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
@@ -23,8 +24,10 @@ cdef bint expect_one_more(Context *context, Dialogue *dialogue, uint8_t verb, ui
     if larger == NULL:
         out_of_memory(context, True, offset)
         return False
-    for i in range(dialogue.count):
-        larger[i] = ring_of(dialogue)[(dialogue.first + i) % size]
+    # It was full, or it would have had room.
+    behind = size - dialogue.first
+    memcpy(larger, ring_of(dialogue) + dialogue.first, behind)
+    memcpy(larger + behind, ring_of(dialogue), dialogue.first)
     pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
     dialogue.more = larger
     dialogue.capacity = <uint16_t> more

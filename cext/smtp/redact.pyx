@@ -133,6 +133,8 @@ cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
 cdef inline uint32_t one_line(const uint8_t *data, uint32_t length) noexcept nogil:
     # Behind a bare LF, or a NUL, is what some servers take for another line.
     cdef uint32_t i = 0
+    if not nm_holds(data, length, LF, 0):
+        return length                              # as nearly all
     while i < length and data[i] != LF and data[i] != 0:
         i += 1
     return i

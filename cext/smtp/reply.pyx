@@ -139,11 +139,9 @@ cdef inline bint too_long(Context *context, uint32_t length) noexcept nogil:
 
 cdef void begin_keyword(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     """Chooses the mask mode of the keyword line whose text begins at ``data``."""
-    cdef uint32_t end = 0, stop
-    # A CR alone ends no line.
-    while end < length and data[end] != LF and not (
-            data[end] == CR and (end + 1 == length or data[end + 1] == LF)):
-        end += 1
+    cdef uint32_t end = nm_next_lf(data, length), stop
+    if end and data[end - 1] == CR:                # which alone ends no line
+        end -= 1
     if end == length:
         dialogue.keyword_mask_mode = KEYWORD_OPEN
         return
@@ -346,8 +344,22 @@ cdef void keyword_line(Context *context, Dialogue *dialogue, uint8_t *text, uint
         dialogue.reply.sent += <uint16_t> length
         return
     for i in range(length - 1):
-        put(context, text + i, c"X")
+        if text[i] != c"X":
+            note_change(context)
+            break
+    if context.policy.apply:
+        memset(text, c"X", length - 1)
     put(context, text + length - 1, letter(dialogue))
+
+
+cdef inline bint says_nothing(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *data,
+                              uint32_t size) noexcept nogil:
+    """Whether a line of the reply to EHLO is never altered, nobody is told of it, and it does not offer CHUNKING."""
+    if verb != VERB_EHLO or context.policy.mask_ehlo or dialogue.reply_junk or size == 12 or (
+            dialogue.reply_line and is_refusal(dialogue)):
+        return False
+    return dialogue.reply_line == 0 or dialogue.code != 250 or size < 5 or not (
+        keyword_masked(data + 4, size - 4, dialogue.already_masked))
 
 
 cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length) noexcept nogil:
@@ -372,7 +384,10 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
             return 0
         dialogue.reply_junk |= size != 0
         return whole + 1
-    if is_plain(context, dialogue, verb) and (size == 3 or data[3] == SPACE or data[3] == DASH):
+    if (size == 3 or data[3] == SPACE or data[3] == DASH) and (
+            is_plain(context, dialogue, verb) or says_nothing(context, dialogue, verb, data, size)):
+        if verb == VERB_EHLO and dialogue.reply_line == 0 and dialogue.code == 250 and dialogue.greetings < 2:
+            context.session.offered_chunking = 0     # as note_chunking has it
         if size > 3 and data[3] == DASH:
             if dialogue.reply_line == 0:
                 dialogue.already_masked = 0

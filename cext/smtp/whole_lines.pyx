@@ -66,8 +66,10 @@ cdef inline uint32_t verb_end(Clean *line, const LineRules *rules, const uint8_t
         if byte <= SPACE:
             if byte == SPACE or byte == LF or (byte == CR and not is_plain_cr(rules, data, at, stop)):
                 break
-            line.nuls += byte == 0
-            line.crs += byte == CR
+            if byte == 0:
+                line.nuls += 1
+            elif byte == CR:
+                line.crs += 1
         at += 1
     return at
 
@@ -318,7 +320,9 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if context.grammar.recorded[line.number]:
         context.session.found |= rules.found
         rules.found = 0
-        tell(context, line.number, line.denied, data, line.verb, line.end, offset)
+        context.omitted[0] += context.untold != 0
+        if not context.untold:
+            tell(context, line.number, line.denied, data, line.verb, line.end, offset)
     note_said(context, &line, data)
     verb = line.number
     if line.denied:
@@ -409,7 +413,8 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
             verb += 1
         number = VERB_UNKNOWN
         if 0 < verb < stop:
-            number = find_verb(context, data + at, verb)
+            if data[at + verb]:                    # a NUL is a verb's
+                number = find_verb(context, data + at, verb)
             if simple and verb + 1 < stop and data[at + verb] == CR and data[at + verb + 1] == LF and (
                     unremarkable_line(context, dialogue, rules, data + at, verb, number)):
                 at += verb + 2

@@ -9,10 +9,10 @@ from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.policy.findings cimport repeat
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, VERB_RCPT,
+    ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, UNTOLD, VERB_RCPT,
 )
 from nfmailguard.cext.policy.tally cimport tally_untold
-from nfmailguard.cext.smtp.outstanding cimport begins_anew, ring_size
+from nfmailguard.cext.smtp.outstanding cimport begins_anew, ring_of, ring_size
 from nfmailguard.cext.smtp.reply_effects cimport note_reply, shown_of_reply
 
 cdef extern from "scan.h" nogil:
@@ -69,11 +69,12 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
                             uint64_t offset) noexcept nogil:
     """Replies of one line that are but answers, while more are awaited: their octets."""
     cdef uint32_t size = ring_size(dialogue)
+    cdef const uint8_t *ring = ring_of(dialogue)
     cdef uint32_t at = 0, end
     cdef uint32_t code
     cdef uint8_t one, verb
     while dialogue.count > 1 and at + 4 < length and context.verdict == ACTION_PASS:
-        verb = expected_verb(dialogue)
+        verb = ring[dialogue.first] & ~UNTOLD
         code = nm_code(data + at)
         one = data[at] - 48
         if code == 0 or not context.grammar.answered[verb] or one < 2 or one > 5:

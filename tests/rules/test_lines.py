@@ -618,38 +618,41 @@ def test_declared_seven_leaves_other_octets_and_other_mails_alone() -> None:
 
 
 def watched_of(name: str, said: bytes, size: int) -> list[object]:
-    """What monitor makes of it in segments of that size; of findings without what the segment shows of it."""
+    """What monitor makes of it in segments of that size, without what findings show: that is of the segment."""
     connection = Connection(Gateway(name)).greeted()
     had = len(connection.gateway.watched)
     for at in range(0, len(said), size):
         connection.client(said[at : at + size])
     gateway = connection.gateway
-    return [
-        *(record[2:-2] if record[0] == 1 else record[2:] for record in gateway.watched[had:]),
-        gateway.watching.core_counters()[1],
-    ]
+    records = [record[2:-2] if record[0] == 1 else record[2:] for record in gateway.watched[had:]]
+    return [*records, gateway.watching.core_counters()[1]]
 
 
 @pytest.mark.parametrize("name", ["pix63", "asa", "pix40"])
 @pytest.mark.parametrize("seed", range(12))
 def test_line_ends_watched_are_the_same_wherever_they_are_cut(name: str, seed: int) -> None:
     random = Random(seed)
-    pieces = [
-        b"\r",
-        b"\r\n",
-        b"X",
-        b"NOOP",
-        b"HELO",
-        b"AUTH LOGIN",
-        b" ",
-        b"MAIL FROM:<a|>",
-        b"RCPT TO:",
-        b"<",
-        b"\0",
-        b"\n",
-    ]
-    pieces += [b"x" * 300, b"BDAT 1"]
+    pieces = [b"\r", b"\r\n", b"X", b"NOOP", b"HELO", b"AUTH LOGIN", b" ", b"MAIL FROM:<a|>", b"RCPT TO:", b"<"]
+    pieces += [b"\0", b"\n", b"x" * 300, b"BDAT 1"]
     said = b"".join(random.choices(pieces, [18, 4, 4, *[1] * 11], k=300)) + b"x\r\n"
     one = watched_of(name, said, 1)
     for size in (2, 7, 200, len(said)):
         assert watched_of(name, said, size) == one
+
+
+@pytest.mark.parametrize("name", ["pix63", "pix40"])
+def test_replies_to_ehlo_that_nobody_masks_are_the_same_wherever_they_are_cut(name: str) -> None:
+    lines = [b"250-a", b"250-XXXXA", b"250-XB", b"250-CHUNKING", b"250-SIZE 1", b"250 OK", b"500-no", b"500 x"]
+    lines += [b"250", b"x"]
+    for seed in range(25):
+        said = b"\r\n".join(Random(seed).choices(lines, [4, 1, 1, 1, 1, 3, 1, 1, 1, 1], k=30)) + b"\r\n"
+        seen = []
+        for size in (1, 9, len(said)):
+            connection = Connection(Gateway(name)).greeted()
+            for _ in range(12):
+                connection.client(b"EHLO a\r\n")
+            for at in range(0, len(said), size):
+                connection.server(said[at : at + size])
+            engines = connection.gateway.engine, connection.gateway.watching
+            seen.append((connection.client_reads, connection.names, [one.core_counters()[1] for one in engines]))
+        assert seen[0] == seen[1] == seen[2]
