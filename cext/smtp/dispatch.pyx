@@ -5,13 +5,17 @@ Promises: how octets are read changes only where the dialogue says so (smtp.verb
 column ``reads``). Does not know lines or messages.
 """
 
-from nfmailguard.cext.policy.findings cimport report
+from nfmailguard.cext.policy.findings cimport note_change, report
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, TLS_NOT_A_HANDSHAKE
 from nfmailguard.cext.smtp.command cimport resume_line
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE
 from nfmailguard.cext.smtp.lines cimport command_bytes
 from nfmailguard.cext.smtp.message cimport end_chunk, message_bytes
 from nfmailguard.cext.smtp.outstanding cimport awaited_verb
+
+cdef extern from "scan.h" nogil:
+    bint nm_eighth(const uint8_t *p, size_t length) noexcept
+    bint nm_clear_eighth(uint8_t *p, size_t length) noexcept
 
 cdef enum:
     TLS_HANDSHAKE = 0x16       # RFC 8446 5.1: ContentType handshake
@@ -38,6 +42,7 @@ cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offs
 cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef uint32_t at = 0, before
+    cdef bint cleared = False
     if dialogue.input == INPUT_COMMANDS:
         resume_line(context, dialogue, data, length)
     while at < length and context.verdict == ACTION_PASS:
@@ -56,6 +61,12 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             return at
         else:
             note_reply_arrived(context, dialogue, offset + at)
+            if dialogue.waiting and context.session.seven_bits and context.policy.hold and not cleared:
+                cleared = True
+                if nm_eighth(data + at, length - at):
+                    # Behind DATA a server may read it as the text, and clear them: then commands are what is left.
+                    note_change(context)
+                    nm_clear_eighth(data + at, length - at)
             before = at
             at = command_bytes(context, dialogue, data, at, length, offset)
             if at == before:                       # a chunk that has to wait

@@ -656,3 +656,18 @@ def test_replies_to_ehlo_that_nobody_masks_are_the_same_wherever_they_are_cut(na
             engines = connection.gateway.engine, connection.gateway.watching
             seen.append((connection.client_reads, connection.names, [one.core_counters()[1] for one in engines]))
         assert seen[0] == seen[1] == seen[2]
+
+
+@families
+@pytest.mark.parametrize("before", [b"", b"foo"])
+@pytest.mark.parametrize("refused", [False, True])
+def test_declared_seven_of_a_text_behind_data_in_its_packet(family: int, before: bytes, refused: bool) -> None:
+    connection = Connection(family=family).greeted()
+    mail = SEVEN_BIT_MAIL + b"RCPT TO:<c@d>\r\nDATA\r\n"
+    connection.client(mail + before + b"\x8d\x8a\xae\x8d\x8aEXPN root\x8d")
+    shown = b"X" * len(before) + b"\r\nX\r\nXXXX root\r"
+    assert connection.server_reads == mail + shown
+    connection.server(b"250 ok\r\n250 ok\r\n" + (b"503 no\r\n" if refused else b"354 go on\r\n"))
+    connection.client(b"\x8a\xae\r\nEXPN root\r\n")
+    rest = b"\nX\r\nXXXX root\r\n" if refused else b"\x8a\xae \nEXPN root\r\n"
+    assert connection.server_reads[len(mail + shown) :] == rest

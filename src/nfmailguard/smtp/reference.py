@@ -52,6 +52,9 @@ class _Dialogue(Chunks):
                 return
             else:
                 self.wait(octets)
+                if self.waiting and self.seven_bits and self.holds:
+                    for octet in octets:  # behind DATA a server may read them as the text
+                        octet.become(octet.value & 127)
                 if self.chunk_waits(octets):
                     self.waiting, self.impatient = len(self.outstanding), True
                     self.held.insert(0, octets)

@@ -8,6 +8,7 @@ every shape for an end, so a command that comes behind one is a command.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 from nfmailguard.lab.evasions.technique import EVIL, Attack, Table
 from nfmailguard.lab.lenient_server import Personality
@@ -99,11 +100,12 @@ def smuggling_seven_bits(attack: Attack) -> None:
     server=Personality(seven_bits=True),
 )
 def smuggling_body_7bit(attack: Attack) -> None:
-    for end in (b"\r\n\xae\r\n", b"\x8d\x8a\xae\x8d\x8a", b"\r\n.\x8d\x8a"):
+    for waits, end in product((True, False), (b"\r\n\xae\r\n", b"\x8d\x8a\xae\x8d\x8a", b"\r\n.\x8d\x8a")):
         connection = attack.session()
         for line in (b"MAIL FROM:<evil@example.net> BODY=7BIT\r\n", b"RCPT TO:<bob@example.com>\r\n"):
             connection.say(line)
-        connection.say(b"DATA\r\n")
-        connection.put(b"Subject: one\r\n\r\nhello" + end + EVIL)
+        if waits:
+            connection.say(b"DATA\r\n")
+        connection.put(b"DATA\r\n" * (not waits) + b"Subject: one\r\n\r\nhello" + end + EVIL)
         connection.put(b"more text\r\n.\r\n")
         connection.read()
