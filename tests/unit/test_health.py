@@ -57,5 +57,6 @@ def test_a_trouble_lasts_as_long_as_it_is_there() -> None:
 
 def test_a_peer_alone_degrades_nothing() -> None:
     watched = Watched()
-    assert watched.look(1, **{"drop.checksum": 10, "drop.malformed": 5, "malformed": 5, "flows_reset": 3}) == []
+    losses = {"drop.checksum": 10, "drop.malformed": 5, "malformed": 5, "flows_reset": 3, "held_expired": 1}
+    assert watched.look(1, **losses) == []
     assert not watched.health.degraded

@@ -15,7 +15,8 @@ from nfmailguard.reports.summary import LOSSES
 __all__ = ["COUNTED", "Health"]
 
 #: Counters that only grow where something was lost or not inspected: degraded while they do, and ``QUIET``
-#: seconds longer. What a peer alone can bring about, as a malformed packet, is none of them.
+#: seconds longer. What a peer alone can bring about, as a malformed packet or one that is held until its time is over,
+#: is none of them.
 COUNTED: Mapping[str, str] = {
     **{
         name: LOSSES[name]
@@ -25,7 +26,6 @@ COUNTED: Mapping[str, str] = {
             *("event_flows_forgotten", "internal_errors"),
         )
     },
-    "held_expired": "packets held too long, and dropped",
     "flows_evicted_greeted": "open flows forgotten: limits.flows",
 }
 QUIET = 30.0
