@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep package test-memory test-crowd evade mutants exhaustive fuzz test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep package test-memory test-crowd evade mutants exhaustive fuzz deb test-deb test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -40,6 +40,12 @@ exhaustive: build ## every course of events between an adversary and a server's 
 
 package: build ## sdist and wheel, installed and tried outside the checkout; needs the package index
 	python -m tests.packaging.smoke
+
+deb: ## dist/nfmailguard_*.deb for the Debian release of this machine; needs the package index
+	@deploy/deb
+
+test-deb: ## the package in a bare Debian: installed, tried, purged without a trace; as root, DEB_ROOT=FOLDER of debootstrap
+	tests/packaging/deb.sh
 
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000
