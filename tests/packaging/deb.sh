@@ -3,7 +3,7 @@
 #
 #     tests/packaging/deb.sh          DEB_ROOT: a folder that debootstrap has filled; without, one is made
 #
-# Installed from the distribution's packages, its commands work, the service is off, and after a purge of it and of
+# Installed with what it depends on and no more, its commands work, the service is off, and after a purge of it and of
 # what came with it every file is as before. Exits 1 at the first fault.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -48,7 +48,7 @@ inside dpkg-query -W -f '${Package}\n' | sort >"$scratch/packages"
 mkdir -p "$root/root/nfmailguard-test"
 cp "$package" "$root/root/nfmailguard-test/new.deb"
 say "installing $(basename "$package")"
-expect "apt cannot install it" inside apt-get install -y -q /root/nfmailguard-test/new.deb
+expect "apt cannot install it" inside apt-get install -y -q --no-install-recommends /root/nfmailguard-test/new.deb
 
 expect "--version" inside nfmailguard --version
 said "nfmailguard "
