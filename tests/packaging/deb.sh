@@ -68,6 +68,14 @@ expect "replay" inside nfmailguard replay /root/nfmailguard-test/in.pcap /root/n
 said '"command.denied"'
 said '"banner.masked"'
 grep -q XXXX "$root/root/nfmailguard-test/out.pcap" || die "replay has masked nothing"
+# On a real queue, in a network namespace of its own, with the configuration as it comes; systemd makes the folders.
+mkdir -p "$root/var/log/nfmailguard" "$root/run/nfmailguard"
+alone() { unshare -n chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"; }
+expect "run" alone bash -c 'nfmailguard run -c /etc/nfmailguard/nfmailguard.toml & gateway=$!
+for try in $(seq 50); do sleep 0.2; nfmailguard status >/dev/null 2>&1 && break; done
+nfmailguard status; nfmailguard reload; kill -TERM $gateway; wait $gateway && echo "exit 0, tries: $try"'
+said "healthy: monitor pix63"
+said "exit 0"
 expect "completion" inside bash -c '. /usr/share/bash-completion/completions/nfmailguard
 COMP_WORDS=(nfmailguard prof) COMP_CWORD=1; _nfmailguard_completion nfmailguard; echo "${COMPREPLY[@]}"'
 said profile
