@@ -28,12 +28,12 @@ leave() {
 trap leave EXIT
 mountpoint -q "$root/proc" || mount -t proc proc "$root/proc"
 
-# Every file with its sort, mode and content but what apt and dpkg write about themselves and caches of the linker.
+# Every file with its sort, mode and checksum, but for what apt and dpkg write about themselves, and caches.
 state() {
     (cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./root/nfmailguard-test \
         -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o -path ./var/log/apt \) -prune -o \
-        ! -path ./var/log/dpkg.log ! -path ./var/log/alternatives.log ! -path ./etc/ld.so.cache -printf '%y %m %u %g %p %l\n' | sort)
-    cksum "$root/etc/passwd" "$root/etc/group" | sed 's/^/account files: /'
+        ! -path ./var/log/dpkg.log ! -path ./var/log/alternatives.log ! -path ./etc/ld.so.cache \
+        \( -printf '%y %m %u %g %p %l\n' -type f -exec cksum {} + \) | sort)
 }
 expect() {
     what=$1
