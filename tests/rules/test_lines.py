@@ -641,7 +641,7 @@ def test_line_ends_watched_are_the_same_wherever_they_are_cut(name: str, seed: i
 
 
 @pytest.mark.parametrize("name", ["pix63", "pix40"])
-def test_replies_to_ehlo_that_nobody_masks_are_the_same_wherever_they_are_cut(name: str) -> None:
+def test_reply_ends_are_found_wherever_a_reply_to_ehlo_that_nobody_masks_is_cut(name: str) -> None:
     lines = [b"250-a", b"250-XXXXA", b"250-XB", b"250-CHUNKING", b"250-SIZE 1", b"250 OK", b"500-no", b"500 x"]
     lines += [b"250", b"x"]
     for seed in range(25):
