@@ -453,11 +453,13 @@ def test_reply_ends_are_lfs_wherever_a_cr_is_cut(family: int, at: int) -> None:
     assert connection.names == ["reply.keyword_masked"]
 
 
-def test_reply_ends_are_lfs_in_a_line_that_is_there_as_a_whole() -> None:
+@pytest.mark.parametrize("line", [b"SIZE\rXEXCH50", b"SIZE 1\rXEXCH50"])
+def test_reply_ends_are_lfs_in_a_line_that_is_there_as_a_whole(line: bytes) -> None:
     connection = Connection(Gateway(EXTENDED)).greeted()
     connection.client(b"EHLO a\r\n")
-    connection.server(b"250-mx\r\n250-SIZE\rXEXCH50\r\n250 CHUNKING\r\n")
-    assert connection.client_reads.endswith(b"250-mx\r\n250-XXXXXXXXXXXA\r\n250 CHUNKING\r\n")
+    connection.server(b"250-mx\r\n250-" + line + b"\r\n250 CHUNKING\r\n")
+    masked = b"X" * (len(line) - 1) + b"A"
+    assert connection.client_reads.endswith(b"250-mx\r\n250-" + masked + b"\r\n250 CHUNKING\r\n")
 
 
 @families
