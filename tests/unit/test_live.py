@@ -156,6 +156,7 @@ def test_an_effect_tells_where_its_rule_is() -> None:
     ]
 
 
+@pytest.mark.sources
 def test_every_name_has_a_row_in_the_documentation() -> None:
     source = Path(live.__file__).read_text()
     rows = re.findall(r"^\| `(\w+)` \|", DOCS.read_text(), re.MULTILINE)

@@ -218,6 +218,7 @@ def test_a_hundred_thousand_events_take_less_than_a_second_of_this_thread() -> N
     assert found._open == {}
 
 
+@pytest.mark.sources
 def test_the_fields_are_those_that_events_have() -> None:
     from nfmailguard.events import outlook as counted
 
