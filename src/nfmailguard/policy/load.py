@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,14 @@ def _policy(table: dict[str, Any], where: str) -> Policy:
     return policy
 
 
+#: msgspec evaluates the annotations anew at each call, which a file of many tables would pay for each of them.
+_fields = cache(msgspec.structs.fields)
+
+
 def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
     """``value`` of TOML as ``kind``. What is wrong goes into ``problems``, a line each, and is left out."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
-        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        fields = {field.encode_name: field for field in _fields(kind)}
         given: dict[str, Any] = {}
         for key, part in value.items():
             at = f"{where} {key}" if where.endswith(":") else f"{where}.{key}".lstrip(".")
