@@ -206,10 +206,8 @@ cdef class QueueLoop:
 
     def stop(self):
         """Ends ``run`` soon; from any thread or a signal handler, before or during it."""
-        cdef uint64_t one = 1
         nm_store_flag(&self.stopped, 1)
-        if self.wake >= 0:
-            write(self.wake, &one, sizeof(one))
+        self.nudge()
 
     def nudge(self, *, bint anew=False):
         """Has the loop turn once, packets or none: its counters show that it does. From any thread.

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,14 @@ class Router:
 
     def popen(self, namespace: int, command: list[str]) -> subprocess.Popen[str]:
         return self.run(namespace, lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+
+    def nfmailguard(self, *options: str) -> subprocess.Popen[str]:
+        """``nfmailguard run`` on the gateway with these options and no configuration, once it is ready."""
+        command = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", "service.control=", *options]
+        process = self.popen(self.gateway, command)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("nfmailguard: ready")
+        return process
 
     def start(self, namespace: int, function: Callable[[], Result]) -> Future[Result]:
         """Runs ``function`` inside ``namespace`` in a thread of its own."""

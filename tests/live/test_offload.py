@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -98,24 +97,7 @@ class Talk:
 
 
 def gateway(router: Router, eve: Path, *more: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "nfmailguard",
-        "run",
-        "-c",
-        os.devnull,
-        "--set",
-        "service.control=",
-        *OPTIONS,
-        "--set",
-        f"log.eve={eve}",
-        *more,
-    ]
-    process = router.popen(router.gateway, command)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("nfmailguard: ready")
-    return process
+    return router.nfmailguard(*OPTIONS, "--set", f"log.eve={eve}", *more)
 
 
 def inside(router: Router, function: Callable[[], Result]) -> Result:

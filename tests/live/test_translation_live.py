@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -74,22 +73,8 @@ class Gateway:
 
     def __init__(self, router: Router, eve: Path, *more: str) -> None:
         options = ["--mode", "enforce", "--profile", "pix63", "--set", "limits.cookies=0", "--set", f"log.eve={eve}"]
-        command = [
-            sys.executable,
-            "-m",
-            "nfmailguard",
-            "run",
-            "-c",
-            "/dev/null",
-            "--set",
-            "service.control=",
-            *options,
-            *more,
-        ]
         self.eve = eve
-        self.process = router.popen(router.gateway, command)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline().startswith("nfmailguard: ready")
+        self.process = router.nfmailguard(*options, *more)
 
     def __enter__(self) -> Gateway:
         return self

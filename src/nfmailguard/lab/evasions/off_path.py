@@ -100,16 +100,21 @@ def play_both(attack: Attack, connection: RawTcp, place: int) -> None:
         attack.wait(0.01)
 
 
+def imagine(attack: Attack, seconds: float) -> None:
+    """A RST that dies on its way; so long after it a dialogue up to 354 that only the gateway sees."""
+    connection = attack.session()
+    text = connection.here
+    connection.stray(flags=RST | ACK, ttl=LOST)
+    attack.wait(seconds)
+    play_both(attack, connection, text)
+    connection.put(EVIL, text)
+
+
 @technique(
     "imagined-dialogue", "a RST that dies; then a dialogue up to 354 that only the gateway sees, both sides ours"
 )
 def imagined_dialogue(attack: Attack) -> None:
-    connection = attack.session()
-    text = connection.here
-    connection.stray(flags=RST | ACK, ttl=LOST)
-    attack.wait(0.02)
-    play_both(attack, connection, text)
-    connection.put(EVIL, text)
+    imagine(attack, 0.02)
 
 
 @technique(
@@ -118,12 +123,7 @@ def imagined_dialogue(attack: Attack) -> None:
     options=("--set", "limits.closing=0.2", "--set", "limits.startup=0.001"),
 )
 def imagined_forgotten(attack: Attack) -> None:
-    connection = attack.session()
-    text = connection.here
-    connection.stray(flags=RST | ACK, ttl=LOST)
-    attack.wait(0.6)
-    play_both(attack, connection, text)
-    connection.put(EVIL, text)
+    imagine(attack, 0.6)
 
 
 @technique("imagined-beginning", "as imagined-dialogue, before the real SYN: the gateway knows the ports already")
