@@ -25,10 +25,13 @@ __all__ = ["FileSink", "Sink", "StandardOutput", "open_sink"]
 class Sink(Protocol):
     """Takes whole lines."""
 
-    #: Lines that could not be written.
-    lost: int
-    #: Why the last lines were not taken, or None.
-    trouble: str | None
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last lines were not taken, or None."""
 
     def write(self, lines: list[bytes]) -> None: ...
     def reopen(self) -> None: ...

@@ -28,12 +28,16 @@ class _Published:
         self._sink = sink
         self._publish = publish
 
-    lost = 0
-    trouble: str | None = None
+    @property
+    def lost(self) -> int:
+        return self._sink.lost
+
+    @property
+    def trouble(self) -> str | None:
+        return self._sink.trouble
 
     def write(self, lines: list[bytes]) -> None:
         self._sink.write(lines)
-        self.lost, self.trouble = self._sink.lost, self._sink.trouble
         self._publish(lines)
 
     def reopen(self) -> None:
