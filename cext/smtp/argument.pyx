@@ -32,6 +32,8 @@ cdef enum AddressPhase:
     ADDRESS_PATH = 2                   # between < and >
     ADDRESS_WORD = 3                   # an address without brackets
     ADDRESS_BEHIND = 4
+    ADDRESS_QUOTED = 16                # a bit beside PATH or WORD: within a quoted string (RFC 5321 4.1.2)
+    ADDRESS_ESCAPED = 32               # behind a backslash
 
 
 cdef uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
@@ -53,24 +55,32 @@ cdef bint says_seven_bits(const uint8_t *data, uint32_t length) noexcept nogil:
 
 
 cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
-    # ASA class 5: the octets between < and >, or of the first word where there is no <.
-    cdef uint8_t phase = dialogue.address_phase
-    cdef uint8_t end = CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE
-    if byte == c"<" and phase != ADDRESS_PATH and phase != ADDRESS_BEHIND:
-        dialogue.address_phase = ADDRESS_PATH
+    # ASA class 5: the octets between < and >, or of the first word where there is no <. Neither ends within quotes
+    # or behind a backslash, and a < behind either begins another address: some servers take `x <a@b>` (sendmail).
+    cdef uint8_t quoted = dialogue.address_phase & ADDRESS_QUOTED
+    cdef uint8_t escaped = dialogue.address_phase & ADDRESS_ESCAPED
+    cdef uint8_t phase = dialogue.address_phase - quoted - escaped
+    if phase == ADDRESS_COLON and byte != SPACE:
+        phase = ADDRESS_WORD
+    dialogue.address_length += 1
+    if escaped:
+        escaped = 0
+    elif byte == c"\\" and (phase == ADDRESS_PATH or phase == ADDRESS_WORD):
+        escaped = ADDRESS_ESCAPED
+    elif byte == c'"' and (phase == ADDRESS_PATH or phase == ADDRESS_WORD):
+        quoted ^= ADDRESS_QUOTED
+    elif quoted:
+        pass
+    elif byte == c"<" and phase != ADDRESS_PATH:
+        phase = ADDRESS_PATH
         dialogue.address_length = 0
-    elif phase == ADDRESS_BEFORE:
-        if byte == c":":
-            dialogue.address_phase = ADDRESS_COLON
-    elif phase == ADDRESS_COLON:
-        if byte != SPACE:
-            dialogue.address_phase = ADDRESS_WORD
-            dialogue.address_length = 1
-    elif phase == ADDRESS_PATH or phase == ADDRESS_WORD:
-        if byte == end:
-            dialogue.address_phase = ADDRESS_BEHIND
-        else:
-            dialogue.address_length += 1
+    elif phase == ADDRESS_BEFORE and byte == c":":
+        phase = ADDRESS_COLON
+    elif byte == (CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE) and phase >= ADDRESS_PATH:
+        phase = ADDRESS_BEHIND
+    if phase != ADDRESS_PATH and phase != ADDRESS_WORD:
+        dialogue.address_length = 0
+    dialogue.address_phase = phase | quoted | escaped
     if dialogue.address_length > context.policy.sender_length and not dialogue.reported & REPORTED_ADDRESS:
         dialogue.reported |= REPORTED_ADDRESS
         report(context, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from nfmailguard.cext.policy.findings cimport again, out_of_memory, report
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_DENIED, FORM_NOOP, FORM_OK,
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_DENIED, FORM_OK,
     FORM_XALL, NOT_AGAIN, RECIPIENTS_TOO_MANY, UPSTREAM_COMMAND_MASKED, VERB_BDAT, VERB_DATA, VERB_MAIL, VERB_NOOP,
     VERB_RCPT, VERB_RSET,
 )
@@ -37,7 +37,7 @@ from nfmailguard.cext.smtp.redact cimport command_record, cut_short, note_secret
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER, MASK_NONE, MASK_NOOP, MASK_UNDECIDED
 from nfmailguard.cext.smtp.unmask cimport report_damage, restore_command, verb_masked
-from nfmailguard.cext.smtp.verb cimport find_verb, refusal, report_verb, spelled_out, verb_possible
+from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, refusal, report_verb, spelled_out, verb_possible
 
 cdef enum:
     CR = 13
@@ -87,7 +87,7 @@ cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_
         return MASK_NONE
     if not whole:
         return MASK_LETTER if context.policy.per_packet else MASK_UNDECIDED
-    return MASK_NOOP if context.policy.unknown == FORM_NOOP and end >= 4 else MASK_LETTER
+    return MASK_NOOP if becomes_noop(context.policy, data, end) else MASK_LETTER
 
 
 cdef void resume_line(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:

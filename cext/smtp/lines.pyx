@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.policy.findings cimport quiet, repeat
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_NUL, FORM_NOOP, VERB_UNKNOWN,
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_NUL, VERB_UNKNOWN,
 )
 from nfmailguard.cext.smtp.argument cimport REPORTED_NUL, put, report_byte
 from nfmailguard.cext.smtp.command cimport begin_line, end_line, end_of_verb, end_verb, ordinary_byte, settle_verb
@@ -22,7 +22,7 @@ from nfmailguard.cext.smtp.redact cimport in_secret, note_glued
 from nfmailguard.cext.smtp.runs cimport (
     MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, line_rules_of, line_run, settle_counts,
 )
-from nfmailguard.cext.smtp.verb cimport find_verb, refusal
+from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, refusal
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 
 cdef enum:
@@ -142,7 +142,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
     dialogue.mode = MASK_NONE
     if not finding or not context.policy.apply or context.policy.action[finding] != ACTION_MASK:
         line.sent = <uint16_t> end
-    elif context.policy.unknown == FORM_NOOP and end >= 4:
+    elif becomes_noop(context.policy, data, end):
         dialogue.mode = MASK_NOOP
         for i in range(end):
             put(context, data + i, noop[i] if i < 4 else SPACE)

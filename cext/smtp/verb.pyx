@@ -7,7 +7,7 @@ Promises: of what follows a verb one word is shown, and never a secret. Does not
 from libc.string cimport memset
 
 from nfmailguard.cext.policy.findings cimport report
-from nfmailguard.cext.policy.numbers cimport ACTION_MASK, FORM_NOOP, FORM_XALL, LINE_BYTES_SHOWN
+from nfmailguard.cext.policy.numbers cimport ACTION_MASK, FORM_XALL, LINE_BYTES_SHOWN
 from nfmailguard.cext.smtp.dialogue cimport Line
 from nfmailguard.cext.smtp.redact cimport hide_secrets, shown_of_verb, shows_argument
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER
@@ -41,7 +41,7 @@ cdef uint8_t report_verb(Context *context, Dialogue *dialogue, uint8_t finding, 
     memcpy(after, before, size + more)
     if context.policy.action[finding] != ACTION_MASK:
         return report(context, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
-    if context.policy.unknown == FORM_NOOP and dialogue.mode != MASK_LETTER and size >= 4:
+    if dialogue.mode != MASK_LETTER and becomes_noop(context.policy, line.data, size):
         memset(after, SPACE, size)
         memcpy(after, noop, 4)
     else:

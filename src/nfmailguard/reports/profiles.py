@@ -45,7 +45,7 @@ def row(policy: Policy) -> Row:
         pairs = zip(greeting, b"\0" + greeting, strict=False)
         greeting = bytes(masked_banner(policy.banner, column, *pair) for column, pair in enumerate(pairs))
     if _COMMAND not in rules.allow and "*" not in rules.allow:
-        command = masked_command(rules, len(command), len(command))
+        command = masked_command(rules, command, len(command))
     return Row(
         policy.title,
         str(policy.banner.rule),

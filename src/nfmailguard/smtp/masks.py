@@ -32,13 +32,14 @@ def masked_banner(rules: BannerPolicy, column: int, value: int, before: int) -> 
     return ord("*")
 
 
-def masked_command(rules: CommandPolicy, verb: int, line: int) -> bytes:
-    """The beginning of a denied command line whose verb has ``verb`` octets of its ``line``."""
+def masked_command(rules: CommandPolicy, verb: bytes, line: int) -> bytes:
+    """The beginning of a denied command line of ``line`` bytes that begins with ``verb``."""
     if rules.unknown is UnknownCommand.XALL:
         return rules.letter.encode() * line
-    if rules.unknown is UnknownCommand.NOOP and verb >= 4:
-        return b"NOOP".ljust(verb)
-    return rules.letter.encode() * verb
+    # A CR of the verb's stays, and in the midst of NOOP it would make another word of it.
+    if rules.unknown is UnknownCommand.NOOP and len(verb) >= 4 and b"\r" not in verb[:4]:
+        return b"NOOP".ljust(len(verb))
+    return rules.letter.encode() * len(verb)
 
 
 def masked_keyword(length: int, number: int) -> bytes:

@@ -26,6 +26,11 @@ __all__ = ["translate"]
 
 #: A dot that begins a line, to a server that clears eighth bits.
 SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
+#: What does not end an address: quoted pairs and strings (RFC 5321 4.1.2), or what is left of one at a line's end.
+_QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
+#: MAIL's address where it has no brackets; and each one that has.
+FIRST_WORD = re.compile(rf'\A[^:<]*: *((?:{_QUOTED}|[^ <"\\])*)', re.DOTALL)
+PATHS = re.compile(rf'<((?:{_QUOTED}|[^>"\\])*)', re.DOTALL)
 
 
 class _Dialogue(Chunks):
@@ -299,7 +304,8 @@ class _Dialogue(Chunks):
         shown = "".join(c if " " < c < "\x7f" else "?" for c in name[:16])
         if self.report(finding, True, line[0].offset, shown) is not Action.MASK:
             return False
-        for octet, value in zip(line, masked_command(commands, size, len(line)), strict=False):
+        said = bytes(octet.value for octet in line[:size])
+        for octet, value in zip(line, masked_command(commands, said, len(line)), strict=False):
             if octet.value != CR:  # as in ``hide``
                 octet.become(value)
         return True
@@ -324,14 +330,11 @@ class _Dialogue(Chunks):
         if verb.name != "MAIL" or not rules.sender_length:
             return
         text = "".join(chr(octet.value) for octet in argument)
-        begin = text.find("<") + 1 if "<" in text else len(text.split(":", 1)[0]) + 1
-        if "<" not in text:
-            begin += len(text[begin:]) - len(text[begin:].lstrip(" "))
-        for path, octet in enumerate(argument[begin:], start=1):
-            if chr(octet.value) == (">" if "<" in text else " "):
-                return
-            if path > rules.sender_length:
-                self.report("address.too_long", True, octet.offset, verb.name)
+        word = FIRST_WORD.match(text)
+        for address in (*[word] * bool(word), *PATHS.finditer(text, word.end() if word else 0)):
+            if len(address[1]) > rules.sender_length:
+                first = argument[address.start(1) + rules.sender_length]
+                self.report("address.too_long", True, first.offset, verb.name)
                 return
 
     def message(self, octets: list[Octet]) -> list[Octet]:
