@@ -61,10 +61,10 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             return at
         else:
             note_reply_arrived(context, dialogue, offset + at)
-            if dialogue.waiting and context.session.seven_bits and context.policy.hold and not cleared:
+            if context.session.seven_bits and context.policy.hold and not cleared:
                 cleared = True
                 if nm_eighth(data + at, length - at):
-                    # Behind DATA a server may read it as the text, and clear them: then commands are what is left.
+                    # A server that clears them does so in commands too, and behind DATA it may read these as the text.
                     note_change(context)
                     nm_clear_eighth(data + at, length - at)
             before = at

@@ -13,7 +13,7 @@ from libc.string cimport memchr
 from nfmailguard.cext.policy.findings cimport again, note_change, report
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR,
-    DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, HEADER_LINE_TOO_LONG, NOT_AGAIN,
+    DATA_DOT_ONE, DATA_DOTS, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, HEADER_LINE_TOO_LONG, NOT_AGAIN,
     VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, record_reserve, ring_push
@@ -27,6 +27,7 @@ from nfmailguard.cext.smtp.size cimport part_bytes
 cdef extern from "scan.h" nogil:
     size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) noexcept
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
     const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
     bint nm_eighth(const uint8_t *p, size_t length) noexcept
     bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
@@ -48,6 +49,13 @@ cdef enum:
     SPACE = 32
     DOT = 46
     REPORTED_LINE = 1
+    FIRST_DOTS = 2                     # a message's first line may begin behind the LF of DATA's own
+    LONG_LINE = 50_000                 # bytes; half of what the server with the longest lines reads at once
+    MOST_LINE = 0x7fffffff
+
+
+cdef inline bint is_end(uint8_t byte) noexcept nogil:
+    return byte == CR or byte == LF
 
 
 cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
@@ -71,6 +79,23 @@ cdef inline bint shape(Context *context, Dialogue *dialogue, uint8_t *byte, uint
     note_change(context)
     byte[0] = blank
     return True
+
+
+cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
+    """Whether a CR or LF makes an end of data to some servers, and not to all."""
+    if state == DATA_DOT or state == DATA_DOT_ONE:
+        return byte == LF                          # James before 3.7.5: any line of a dot and two bytes
+    # The first line of nodemailer's smtp-server before 3.21 loses a dot, and what is left begins another.
+    return (state == DATA_BARE_DOT or state == DATA_DOTS) and is_end(byte)
+
+
+cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noexcept nogil:
+    """The state behind `byte`, the message's byte number `place` from 0 on, in a state that holds a dot."""
+    if is_end(byte) or state == DATA_DOT_ONE:
+        return step(DATA_TEXT, byte)
+    if state == DATA_DOTS:
+        return state if byte == DOT else DATA_TEXT
+    return DATA_DOTS if byte == DOT and place <= FIRST_DOTS else DATA_DOT_ONE
 
 
 cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
@@ -106,6 +131,7 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
     # The index behind CRLF.CRLF, or `length` when the message goes on. Some servers leave NULs out before they
     # look for the end of data: where they are blanked, none is left to.
     cdef uint8_t state = dialogue.data_state
+    cdef uint64_t before = dialogue.message_bytes - at
     cdef uint32_t stop
     cdef uint32_t nul = first_nul(context, data, at, length)
     cdef uint8_t byte
@@ -145,21 +171,13 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
         elif byte == CR and state == DATA_DOT:
             state = DATA_DOT_CR
             at += 1
-        elif byte == CR or byte == LF:
-            if shape(context, dialogue, data + at, SPACE, offset + at):
-                state = DATA_TEXT
-            else:
-                state = step(DATA_TEXT, byte)
-            at += 1
         else:
-            state = DATA_TEXT
+            if completes(state, byte) and shape(context, dialogue, data + at, SPACE, offset + at):
+                byte = SPACE
+            state = behind_dot(state, byte, before + at)
             at += 1
     dialogue.data_state = state
     return at
-
-
-cdef inline bint is_end(uint8_t byte) noexcept nogil:
-    return byte == CR or byte == LF
 
 
 cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
@@ -167,6 +185,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
     """As find_end, octet by octet, where the server may clear eighth bits (sendmail's EF_7BITBODY): of an end of data
     that only then is one, the octet that would complete it becomes a space."""
     cdef uint8_t state = dialogue.data_state
+    cdef uint64_t before = dialogue.message_bytes - at
     cdef uint8_t eighth = dialogue.in_seven
     cdef uint8_t byte, low
     cdef bint high
@@ -183,7 +202,8 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             if ended[0]:
                 break
             continue
-        if is_end(low) and (eighth == EIGHTH_DOT or (state >= DATA_DOT and (high or state != DATA_DOT or byte == LF))):
+        if is_end(low) and (eighth == EIGHTH_DOT or completes(state, byte) or (
+                high and (state == DATA_DOT or state == DATA_BARE_DOT))):
             if shape(context, dialogue, data + at, SPACE, offset + at):
                 byte = low = SPACE
                 high = False
@@ -195,10 +215,12 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             eighth = EIGHTH_NONE
         if state == DATA_DOT and byte == CR:
             state = DATA_DOT_CR
-        elif byte == DOT and state < DATA_DOT:
+        elif state >= DATA_DOT:
+            state = behind_dot(state, byte, before + at)
+        elif byte == DOT:
             state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
         else:
-            state = step(state if state < DATA_DOT else <uint8_t> DATA_TEXT, byte)
+            state = step(state, byte)
         at += 1
     dialogue.data_state = state
     dialogue.in_seven = eighth
@@ -306,20 +328,60 @@ cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length
         dialogue.data_state = step(dialogue.data_state, data[0])
 
 
+cdef inline bint lasts(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Whether the line that `data` goes on with is a long one before it ends."""
+    if dialogue.data_line_length + length < LONG_LINE:
+        return False
+    return dialogue.data_line_length + nm_next_lf(data, length) >= LONG_LINE
+
+
+cdef void keep_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+                    uint64_t offset) noexcept nogil:
+    """Of a long line no dot stands alone before its end: hMailServer 5.7 reads 100,000 bytes at a time, and takes
+    .CRLF at the beginning of what comes then for an end of data."""
+    cdef uint32_t line = dialogue.data_line_length
+    cdef uint8_t before = dialogue.text_byte, byte
+    cdef bint ended = False
+    while at < length and not ended and context.verdict == ACTION_PASS:
+        byte = data[at]
+        if before == DOT and line >= LONG_LINE and is_end(byte):
+            shape(context, dialogue, data + at, SPACE, offset + at)
+        ended = data[at] == LF
+        before = byte
+        line += 1
+        at += 1
+
+
+cdef inline void note_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """How many bytes the message has said since its last LF."""
+    cdef const uint8_t *end = nm_last_lf(data, length)
+    if end != NULL:
+        dialogue.data_line_length = <uint32_t> (data + length - end) - 1
+    elif dialogue.data_line_length < MOST_LINE:
+        dialogue.data_line_length += length
+
+
 cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                             uint64_t offset) noexcept nogil:
     cdef bint ended = 0
     cdef uint32_t odd[3]
     cdef uint32_t end
-    cdef uint8_t last = data[length - 1]
+    cdef uint8_t last
     cdef Record *record
     cdef bint seven = context.session.seven_bits and (dialogue.in_seven or nm_eighth(data + at, length - at))
-    if not seven and is_plain(dialogue, data + at, length - at):
+    cdef bint long_line
+    if length - at > LONG_LINE:
+        length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one
+    last = data[length - 1]
+    long_line = lasts(dialogue, data + at, length - at)
+    if not seven and not long_line and is_plain(dialogue, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
         follow(dialogue, data + at, length - at)
         end = length
     else:
         find_odd(dialogue, data, at, length, odd)    # as they came: find_end makes some of them spaces
+        if long_line:
+            keep_line(context, dialogue, data, at, length, offset)
         if seven:
             end = find_end_in_seven(context, dialogue, data, at, length, offset, &ended)
         else:
@@ -334,6 +396,8 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         measure_lines(context, dialogue, data, at, end, offset)
         if context.verdict != ACTION_PASS:
             return end
+    else:
+        note_line(dialogue, data + at, end - at)
     if context.policy.header_length or context.policy.body_length or context.policy.to_fields:
         part_bytes(context, dialogue, data, at, end, offset, ended)
         if context.verdict != ACTION_PASS:

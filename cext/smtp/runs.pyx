@@ -287,8 +287,8 @@ cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *ru
     cdef uint32_t stop = length - at, run = unmeasured(context, dialogue)
     cdef bint secret = with_secret(context, dialogue) and (
         dialogue.phase == PHASE_SASL or dialogue.line_length >= context.policy.near_length)
-    if run <= dialogue.line_length:
-        return 0
+    if run <= dialogue.line_length or (dialogue.phase == PHASE_SASL and dialogue.line_length <= sizeof(dialogue.tail)):
+        return 0                                   # there the letters may be a verb
     if run - dialogue.line_length < stop:
         stop = run - dialogue.line_length
     if secret:

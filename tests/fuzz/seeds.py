@@ -60,7 +60,7 @@ def streams() -> Iterator[bytes]:
 def attacks() -> Iterator[list[int]]:
     """Known ways round a filter, each with the server's habits that it is for."""
     to_text = [CLIENT_SAYS, DATA, SERVER_SAYS, 0]
-    bad_habits, wants_recipient = 15, 32
+    bad_habits, wants_recipient = 15 + 64 + 128, 32
     for shape in SHAPES:
         yield [bad_habits, *to_text, CLIENT_SAYS, TEXT, CLIENT_SAYS, shape, CLIENT_SAYS, EHLO]
     # Text that only the gateway takes for text: a 354 from beside the path, a refused DATA.

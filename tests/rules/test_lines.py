@@ -177,6 +177,35 @@ def test_data_shapes_other_than_the_standard_end_are_blanked(family: int, shape:
 
 
 @families
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (b"a\r\n.x\nEXPN\r\n", b"a\r\n.x EXPN\r\n"),
+        (b"a\n..\nEXPN\r\n", b"a\n.. EXPN\r\n"),
+        (b"a\r\n.\n\nEXPN\r\n", b"a\r\n.  EXPN\r\n"),
+        (b"..\r\nEXPN\r\n", b".. \nEXPN\r\n"),
+        (b"....\nEXPN\r\n", b".... EXPN\r\n"),
+        (b"\n...\r\nEXPN\r\n", b"\n... \nEXPN\r\n"),
+        (b"..a\r\n..\r\nEXPN\r\n", b"..a\r\n..\r\nEXPN\r\n"),
+    ],
+)
+def test_data_shapes_of_single_servers(family: int, text: bytes, read: bytes) -> None:
+    for at in range(len(text)):
+        connection = Connection(family=family).in_text()
+        assert cut(connection, text[:at], text[at:]) == read
+        assert ("data.smuggling_shape" in connection.names) == (read != text)
+
+
+@families
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_data_shapes_behind_a_long_line(family: int, at: int) -> None:
+    connection = Connection(family=family).in_text()
+    for _ in range(50):
+        connection.client(b"a" * 1000)
+    assert cut(connection, b".\r\n"[:at], b".\r\n"[at:] + b"EXPN\r\n.\r\n") == b". \nEXPN\r\n.\r\n"
+
+
+@families
 def test_data_shapes_of_the_standard_are_the_one_end(family: int) -> None:
     connection = Connection(family=family).in_text()
     assert cut(connection, b"a\r\n..\r\n.a\r\n.\r\nEXPN\r\n") == b"a\r\n..\r\n.a\r\n.\r\nXXXX\r\n"
@@ -615,6 +644,22 @@ def test_declared_seven_leaves_other_octets_and_other_mails_alone() -> None:
         assert connection.client(text) == [ACCEPT]
     connection = declared(4, b"MAIL FROM:<a@b>\r\n")
     assert connection.client("э.\r\n".encode() + b"\r\n\xae\r\n") == [ACCEPT]
+
+
+def test_declared_seven_of_commands() -> None:
+    connection = declared(4, SEVEN_BIT_MAIL)
+    connection.client(b"hello\r\n.\r\n")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"MAIL FROM:<a@b> BODY=7BIT\r\n")
+    connection.server(b"250 ok\r\n")
+    assert cut(connection, b"RCPT TO:<\xfcprogram>\r\n") == b"RCPT TO:< program>\r\n"
+    assert cut(connection, b"\xceOOP\r\n\xc5XPN\r\n") == b"NOOP\r\nXXXX\r\n"
+
+
+def test_declared_seven_with_an_eighth_bit() -> None:
+    connection = declared(4, SEVEN_BIT_MAIL, b"RSET\r\n", b"MAIL FROM:<a@b> BODY=\xb7BIT\r\n")
+    connection.client(b"hello\r\n\xae\r\n")
+    assert connection.server_reads.endswith(b"hello\r\n\xae \n")
 
 
 def watched_of(name: str, said: bytes, size: int) -> list[object]:

@@ -269,6 +269,42 @@ def test_long_reply_to_ehlo_is_masked_behind_512_octets(family: int, parts: int)
     assert connection.names == ["reply.keyword_masked"]
 
 
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [
+        ((b"EXPN root\r\n",), b""),
+        ((b"EX", b"PN", b"\r\n"), b"EXPN"),
+        ((b"starttls\r", b"\n"), b"starttls\r"),
+        ((b"vrfy\0x\r\n",), b""),
+        ((b"v", b"rfy", b" ", b"x\r\n"), b"vrfy"),
+        ((b"HELP\n",), b""),
+        ((b"EXPN", b"\rx\r\n"), b"EXPN"),
+    ],
+)
+def test_auth_command_never_stands_alone_in_a_line_behind_auth(parts: tuple[bytes, ...], read: bytes) -> None:
+    connection = Connection(Gateway(EXTENDED)).greeted()
+    connection.client(b"AUTH LOGIN\r\n")
+    connection.server(b"334 \r\n")
+    before = len(connection.server_reads)
+    kinds = [connection.client(part) for part in parts]
+    assert connection.server_reads[before:] == read
+    assert RESET in kinds
+    assert connection.names == ["command.line_cut"]
+
+
+@pytest.mark.parametrize("line", [b"EXPNroot", b"*", b"NOOP", b"a EXPN", b"", b"aEXPN", b"EXP", b"STARTTLSx", b"EXPN="])
+def test_auth_command_is_no_other_line(line: bytes) -> None:
+    for at in range(len(line) + 1):
+        connection = Connection(Gateway(EXTENDED)).greeted()
+        connection.client(b"AUTH LOGIN\r\n")
+        connection.server(b"334 \r\n")
+        for part in (line[:at], line[at:] + b"\r\n"):
+            if part:
+                connection.client(part)
+        assert connection.server_reads.endswith(b"\r\n" + line + b"\r\n")
+        assert connection.names == []
+
+
 def test_long_reply_to_another_command_stays_as_it_is() -> None:
     connection = Connection(Gateway(EXTENDED)).greeted()
     connection.client(b"NOOP\r\n")

@@ -19,7 +19,12 @@ COMMAND, TEXT, CHUNK, SASL = "command", "text", "chunk", "sasl"
 #: What a server takes for a line's end; a bare CR at the end of what is there counts.
 LINE_ENDS = {"crlf": re.compile(rb"\r\n"), "lf": re.compile(rb"\r?\n"), "any": re.compile(rb"\r\n|\n|\r")}
 STRICT_END = re.compile(rb"\r\n\.\r\n")
-LOOSE_END = re.compile(rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)")
+#: Beside the shapes of 2023: any line of a dot and two octets (Apache James before 3.7.5), a first line of dots
+#: (nodemailer's smtp-server before 3.21), and .CRLF where 100,000 octets of a line have been read (hMailServer 5.7).
+LOOSE_END = re.compile(
+    rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)|[\r\n]\.[^\r\n]\n|\A\r\n\.\.+\r\n|(?<=[^\n]{100000})\.\r\n"
+)
+SASL_COMMANDS = frozenset({b"HELO", b"EHLO", b"QUIT", b"RSET", b"VRFY", b"NOOP", b"HELP", b"STARTTLS", b"EXPN"})
 SEVEN_BITS = bytes(octet & 0x7F for octet in range(256))
 CHUNK_SIZE = re.compile(rb"(\d{1,18})( LAST)?", re.IGNORECASE)
 LOOSE_SIZE = re.compile(rb"\s*([+]?)(\d+)")
@@ -37,6 +42,7 @@ class Personality(NamedTuple):
     seconds in which it reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it
     refuses what is no BDAT, and anything it has not asked for, and from then on takes nothing but RSET (Exim 4.96).
     ``offer``: its reply to EHLO, as it is. ``seven_bits``: MAIL's BODY=7BIT clears the text's eighth bits (sendmail).
+    ``sasl_commands``: behind 334 it looks for its own verbs first (Haraka 3.1).
     """
 
     line_ends: str = "lf"
@@ -51,6 +57,7 @@ class Personality(NamedTuple):
     gives_up: bool = False
     offer: str = ""
     seven_bits: bool = False
+    sasl_commands: bool = False
 
 
 @dataclass
@@ -135,7 +142,8 @@ class Session:
         elif not found:
             return False
         line = self._take(behind, self.kind)[:end]
-        if self.kind == SASL:
+        word = line.split(b" ", 1)[0].upper()
+        if self.kind == SASL and not (self.personality.sasl_commands and word in SASL_COMMANDS):
             self.kind = COMMAND
             self.say("235 2.7.0 Authentication successful")
         else:

@@ -18,7 +18,7 @@ from nfmailguard.smtp.chunks import Chunks
 from nfmailguard.smtp.masks import masked_command
 from nfmailguard.smtp.measured import Part, Rest
 from nfmailguard.smtp.restore import verb_masked
-from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
+from nfmailguard.smtp.session import CR, DOT, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
 from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
@@ -26,6 +26,12 @@ __all__ = ["translate"]
 
 #: A dot that begins a line, to a server that clears eighth bits.
 SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
+#: A line of a dot and one octet, so far; a text that is nothing but dots so far, and one that is two or more.
+DOT_ONE = re.compile(rb"[\r\n]\.[^\r\n]\Z")
+ONLY_DOTS = re.compile(rb"[\r\n]?\.*")
+FIRST_DOTS = re.compile(rb"[\r\n]?\.\.+")
+#: Octets of a line of text that a server may read in pieces: half of hMailServer's 100,000.
+LONG_LINE = 50_000
 #: What does not end an address: quoted pairs and strings (RFC 5321 4.1.2), or what is left of one at a line's end.
 _QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
 #: MAIL's address where it has no brackets; and each one that has.
@@ -57,8 +63,8 @@ class _Dialogue(Chunks):
                 return
             else:
                 self.wait(octets)
-                if self.waiting and self.seven_bits and self.holds:
-                    for octet in octets:  # behind DATA a server may read them as the text
+                if self.seven_bits and self.holds:
+                    for octet in octets:  # in commands too; and behind DATA a server may read them as the text
                         octet.become(octet.value & 127)
                 if self.chunk_waits(octets):
                     self.waiting, self.impatient = len(self.outstanding), True
@@ -118,7 +124,8 @@ class _Dialogue(Chunks):
         cut = secrets.ends_at(self.policy, octet.value, place)
         line = bytes(other.value for other in self.line[-secrets.TAIL - 1 :])
         if not self.cut_told and not self.recovery:
-            if secrets.verb_in(self.policy, line, place, cut):
+            word = bytes(other.value for other in self.line[:place][: secrets.TAIL + 1])
+            if secrets.verb_in(self.policy, line, place, cut) or secrets.is_command(self.policy, word, octet.value):
                 self.refuse_secret(octet.offset)
             elif cut:
                 self.cut_told = True
@@ -138,7 +145,10 @@ class _Dialogue(Chunks):
         if (
             not self.cut_told
             and not self.recovery
-            and secrets.verb_in(self.policy, line[-secrets.TAIL :] + b"\r", len(line), True)
+            and (
+                secrets.verb_in(self.policy, line[-secrets.TAIL :] + b"\r", len(line), True)
+                or secrets.is_command(self.policy, line, CR)
+            )
         ):
             self.refuse_secret(end)
         self.cut_told = self.masking = False
@@ -275,7 +285,7 @@ class _Dialogue(Chunks):
         if verb.argument in (Argument.SENDER, Argument.RECIPIENT):
             self.address(verb, argument)
         if verb.argument is Argument.SENDER:
-            self.seven_bits |= b"=7BIT" in bytes(octet.value for octet in argument).upper()
+            self.seven_bits |= b"=7BIT" in bytes(octet.value & 127 for octet in argument).upper()
         return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
     def verb(self, line: list[Octet]) -> tuple[bytes, int, Verb]:
@@ -313,6 +323,7 @@ class _Dialogue(Chunks):
     def address(self, verb: Verb, argument: list[Octet]) -> None:
         """MAIL and RCPT arguments: illegal characters, and the sender's length."""
         rules = self.policy.address
+        text = "".join(chr(octet.value) for octet in argument)
         open_bracket = reported = False
         for octet in argument:
             character = chr(octet.value)
@@ -329,9 +340,8 @@ class _Dialogue(Chunks):
                     octet.become(SPACE)
         if verb.name != "MAIL" or not rules.sender_length:
             return
-        text = "".join(chr(octet.value) for octet in argument)
         word = FIRST_WORD.match(text)
-        for address in (*[word] * bool(word), *PATHS.finditer(text, word.end() if word else 0)):
+        for address in (*([word] if word else []), *PATHS.finditer(text, word.end() if word else 0)):
             if len(address[1]) > rules.sender_length:
                 first = argument[address.start(1) + rules.sender_length]
                 self.report("address.too_long", True, first.offset, verb.name)
@@ -341,16 +351,27 @@ class _Dialogue(Chunks):
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
         for place, octet in enumerate(octets):
             ended = False
+            dot = self.came == DOT and self.text_line >= LONG_LINE
             self.oddity(octet)
+            if dot and octet.value in (CR, LF):
+                self.shape(octet, SPACE)  # hMailServer 5.7: a line so long is read in pieces
             if self.tail.endswith(b"\r\n.\r"):
                 ended = octet.value == LF or self.shape(octet, LF)
             elif self.tail.endswith(b"\r\n.") and octet.value == CR:
                 pass  # the standard one, so far
             elif octet.value in (CR, LF) and self.tail.endswith((b"\r.", b"\n.")):
                 self.shape(octet, SPACE)
+            elif octet.value == LF and DOT_ONE.search(self.tail):
+                self.shape(octet, SPACE)  # James before 3.7.5: any line of a dot and two octets
+            elif octet.value in (CR, LF) and self.first_line and FIRST_DOTS.fullmatch(self.first_line):
+                self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
             elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
                 self.shape(octet, SPACE)  # one to a server that clears eighth bits
             self.tail = (self.tail + bytes([octet.value]))[-4:]
+            self.text_line = 0 if octet.value == LF else self.text_line + 1
+            if self.first_line is not None:
+                longer = self.first_line + bytes([octet.value])
+                self.first_line = longer if ONLY_DOTS.fullmatch(longer) else None
             self.measure(octet)
             if self.policy.data.filename_length and self.file_names.too_long(octet.value):
                 self.report("mime.filename_too_long", True, octet.offset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from nfmailguard.policy.model import Policy
 from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, VERBS
 
-__all__ = ["TAIL", "ends_at", "verb_in"]
+__all__ = ["TAIL", "ends_at", "is_command", "verb_in"]
 
 #: Bytes of a secret's end that are looked at.
 TAIL = 8
@@ -35,3 +35,10 @@ def verb_in(policy: Policy, line: bytes, place: int, ends: bool) -> bool:
     begin = place - 3
     denied = {name[:4] for name in names - allowed if "*" not in allowed}
     return begin >= LONGEST_LINE - 2 and begin in CUTS and said[-4:] in denied
+
+
+def is_command(policy: Policy, word: bytes, value: int) -> bool:
+    """Whether a line behind AUTH is a denied verb, which this byte ends (Haraka 3.1 looks for its own verbs first)."""
+    said, allowed = word.upper().decode("latin-1"), {verb.upper() for verb in policy.commands.allow}
+    names = {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}
+    return value not in _BASE64 and len(word) <= TAIL and said in names - allowed and "*" not in allowed

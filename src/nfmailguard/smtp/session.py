@@ -19,7 +19,7 @@ from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
 __all__ = ["CR", "GREETINGS", "LF", "SPACE", "UNKNOWN", "Answers", "Asked", "Ended", "Octet", "Session"]
 
-CR, LF, SPACE = 13, 10, 32
+CR, LF, SPACE, DOT = 13, 10, 32, 46
 UNKNOWN = VERBS[0]
 #: They begin the session anew (RFC 5321 4.1.1.1; Postfix, XCLIENT_README).
 GREETINGS = ("HELO", "EHLO", "XCLIENT")
@@ -95,6 +95,8 @@ class Session:
         self.tail = b""  # what of the message has been let through, at least its last octets
         self.came = 0  # the last octet of the message as it came
         self.odd: set[str] = set()  # what has been told of this message
+        self.text_line = 0  # octets since its last LF
+        self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
         self.data_line = 0
         self.data_cr = False
         self.header = True
@@ -162,6 +164,8 @@ class Session:
         """What the client says from here on is a message, or TLS."""
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
+        self.text_line = 0
+        self.first_line = None if self.line else b""
         self.after_cr = False
         self.line = []
         self.part = Part()

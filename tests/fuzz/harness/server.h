@@ -16,6 +16,8 @@ enum {
     SERVER_MATCHES_PREFIX = 8,     /* four letters make a verb */
     SERVER_ANSWERS_BLANK = 16,     /* an empty line is a bad command; else it is nothing */
     SERVER_WANTS_RECIPIENT = 32,   /* DATA without RCPT is refused */
+    SERVER_SHORT_END = 64,         /* a dot, any octet and LF end a text (Apache James before 3.7.5) */
+    SERVER_FIRST_DOTS = 128,       /* so does a first line of dots (nodemailer's smtp-server before 3.21) */
 };
 
 enum { SERVER_COMMANDS, SERVER_TEXT, SERVER_CHUNK, SERVER_SECRET, SERVER_GONE };
@@ -37,6 +39,8 @@ struct server {
     uint8_t mode;
     uint8_t after_cr;
     uint8_t recipients;
+    uint8_t first_line;            /* of a text */
+    uint8_t lone_lf;               /* ended the line */
     uint8_t line[SERVER_LINE];
     uint8_t out[SERVER_OUT];       /* all it has ever said */
     char fault[SERVER_NAME + 1];   /* the denied verb it was made to read, or empty */
@@ -58,7 +62,7 @@ static inline void server_open(struct server *server, const struct server_denied
     server->length = server->said = 0;
     server->habits = habits;
     server->mode = SERVER_COMMANDS;
-    server->after_cr = server->recipients = 0;
+    server->after_cr = server->recipients = server->first_line = server->lone_lf = 0;
     server->fault[0] = 0;
     server_say(server, "220 mx.example ESMTP ready\r\n");
 }
@@ -76,6 +80,7 @@ static inline void server_obey(struct server *server, const char *word, const ui
         }
         server_say(server, "354 go\r\n");
         server->mode = SERVER_TEXT;
+        server->first_line = 1;
     } else if (server_is(word, "STARTTLS")) {
         server_say(server, "220 go\r\n");
         server->mode = SERVER_GONE;
@@ -139,9 +144,20 @@ static inline void server_command(struct server *server) {
     server_obey(server, word, server->line + end, have - end);
 }
 
+static inline int server_text_ends(struct server *server) {
+    uint32_t dots = 0;
+    while (dots < server->length && dots < SERVER_LINE && server->line[dots] == '.')
+        dots++;
+    return (server->length == 1 && dots == 1) ||
+           (server->habits & SERVER_SHORT_END && server->lone_lf && server->length == 2 && dots) ||
+           (server->habits & SERVER_FIRST_DOTS && server->first_line && dots && dots == server->length);
+}
+
 static inline void server_line(struct server *server) {
     if (server->mode == SERVER_TEXT) {
-        if (server->length == 1 && server->line[0] == '.') {
+        int ends = server_text_ends(server);
+        server->first_line = 0;
+        if (ends) {
             server->mode = SERVER_COMMANDS;
             server->recipients = 0;
             server_say(server, "250 queued\r\n");
@@ -175,13 +191,15 @@ static inline void server_read(struct server *server, uint8_t octet) {
     }
     server->after_cr = octet == '\r';
     if (octet == '\n' && after_cr) {
+        server->lone_lf = 0;
         if (!(server->habits & SERVER_TAKES_CR))
             server_line(server);
         return;
     }
     if (after_cr && !(server->habits & SERVER_TAKES_CR))
         server_add(server, '\r');
-    if ((octet == '\n' && server->habits & SERVER_TAKES_LF) || (octet == '\r' && server->habits & SERVER_TAKES_CR))
+    server->lone_lf = octet == '\n';
+    if ((octet == '\n' && server->habits & (SERVER_TAKES_LF | SERVER_SHORT_END)) || (octet == '\r' && server->habits & SERVER_TAKES_CR))
         server_line(server);
     else if (octet != '\r')
         server_add(server, octet);

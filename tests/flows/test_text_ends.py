@@ -1,0 +1,107 @@
+"""Ends of data that single servers see: the core against the obvious model, however a text is cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfmailguard.policy.load import load_profile
+from nfmailguard.policy.model import Mode
+from nfmailguard.smtp.reference import LONG_LINE, translate
+from nfmailguard.smtp.turns import Turn
+from tests.flows.test_reference_agrees import core, of_core, of_model, said
+
+PIX = load_profile("pix63")
+BEGIN = [Turn(False, b"220 x\r\n"), Turn(True, b"HELO x\r\n"), Turn(False, b"250 x\r\n")]
+SEVEN = [Turn(True, b"MAIL FROM:<a> BODY=7BIT\r\n"), Turn(False, b"250 x\r\n")]
+DATA = [Turn(True, b"DATA\r\n"), Turn(False, b"354 x\r\n")]
+PIECES = [
+    b".",
+    b"..",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"x",
+    b" ",
+    b"\0",
+    b"\xae",
+    b"\x8d",
+    b"\x8a",
+    b"\r\n.",
+    b".\r\n",
+    b"\n.x\n",
+]
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR])
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=14),
+    long=st.integers(0, 40),
+    at=st.integers(0, 6),
+    cuts=st.sets(st.integers(0, 60), max_size=5),
+    seven=st.booleans(),
+)
+def test_ends_of_data_are_what_the_model_says_however_a_text_is_cut(
+    mode: Mode, pieces: list[bytes], long: int, at: int, cuts: set[int], seven: bool
+) -> None:
+    text = b"".join(pieces) + b"\r\n.\r\n"
+    # A long line is put in between two pieces in one draw of four: it makes a text a thousand times as long.
+    if long >= 30:
+        begin = len(b"".join(pieces[:at]))
+        text = text[:begin] + b"l" * (LONG_LINE + long - 35) + text[begin:]
+        cuts = {cut if cut < begin else cut + LONG_LINE for cut in cuts}
+    parts = [text[a:b] for a, b in pairwise([0, *sorted(cut for cut in cuts if cut < len(text)), len(text)])]
+    head = [*BEGIN, *(SEVEN if seven else []), *DATA]
+    turns = [*head, *(Turn(True, part) for part in parts if part)]
+    dialogue, result = core(PIX, turns, mode), translate(PIX, turns, apply=mode is Mode.ENFORCE)
+    assert dialogue.received_by_server == said(result.turns, True)
+    assert of_core(dialogue) == of_model(result)
+
+
+def read(text: bytes, *cuts: int) -> bytes:
+    parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
+    begin = [*BEGIN, *DATA]
+    sent = core(PIX, [*begin, *(Turn(True, part) for part in parts if part)], Mode.ENFORCE).received_by_server
+    return sent[sum(len(turn.data) for turn in begin if turn.to_server) :]
+
+
+@pytest.mark.parametrize("x", [b".", b" ", b"x", b"\0", b"\xff"])
+@pytest.mark.parametrize("begin", [b"", b"a\r\n", b"a\n", b"a\r"])
+def test_a_line_of_a_dot_and_one_octet_has_no_lone_lf(begin: bytes, x: bytes) -> None:
+    text = begin + b"." + x + b"\nTURN\r\n"
+    for cut in range(len(text)):
+        assert read(text, cut) == begin + b"." + x.replace(b"\0", b" ") + b" TURN\r\n"
+    assert read(begin + b"." + x + b"\r\n") == begin + b"." + x.replace(b"\0", b" ") + b"\r\n" or (begin, x) == (
+        b"",
+        b".",
+    )
+
+
+def test_a_lone_lf_that_was_blanked_is_the_one_octet_behind_a_dot() -> None:
+    assert read(b"a\r\n.\n\nTURN\r\n") == b"a\r\n.  TURN\r\n"
+
+
+@pytest.mark.parametrize("dots", [2, 3, 7])
+@pytest.mark.parametrize("begin", [b"", b"\n", b"\r"])
+def test_a_text_does_not_begin_with_a_line_of_dots(begin: bytes, dots: int) -> None:
+    text = begin + b"." * dots + b"\r\nTURN\r\n"
+    for cut in range(len(text)):
+        assert read(text, cut) == begin + b"." * dots + b" \nTURN\r\n"
+
+
+@pytest.mark.parametrize("text", [b"..a\r\n", b"a\r\n..\r\n", b"\r\n..\r\n", b"... ...\r\n"])
+def test_other_lines_of_dots_stay_as_they_are(text: bytes) -> None:
+    for cut in range(len(text)):
+        assert read(text, cut) == text
+
+
+@pytest.mark.parametrize(("size", "stays"), [(0, False), (9_000, False), (-2, True)])
+def test_a_dot_stands_not_alone_before_the_end_of_a_long_line(size: int, stays: bool) -> None:
+    line = b"a" * (LONG_LINE + size) + b"."
+    for cuts in ((), (len(line) - 1,), (len(line),), (len(line) - 1, len(line)), (len(line) + 1,)):
+        assert read(b"one\r\n" + line + b"\r\nTURN\r\n", *(5 + cut for cut in cuts))[-9:] == (
+            b".\r\nTURN\r\n" if stays else b". \nTURN\r\n"
+        )
