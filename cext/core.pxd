@@ -1,4 +1,4 @@
-# The core's whole state: tables, flows, memory, counters. Declarations only.
+# The core's whole state: rules, flows, memory, counters. Declarations only.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.flow.table cimport FLOW_STATES, FlowTable
@@ -13,7 +13,7 @@ from nfmailguard.cext.tcp.stream cimport Held
 from nfmailguard.cext.wire.packet cimport MOST_PAYLOAD, PACKET_BUILD_SIZE
 
 cdef enum:
-    MOST_RULES = 64
+    MOST_GENERATIONS = 256     # at once; a record's number of one has eight bits
     MOST_EMITTED = 128         # packets of our own in one call
 
 cdef enum:  # DropReason: every drop has one; DROP_NAMES in engine.pyx
@@ -57,6 +57,35 @@ cdef struct Rule:
     uint32_t destination_count
     uint32_t port_count
     uint32_t interface
+
+# What changes with the rules and holds for every flow.
+cdef struct Settings:
+    uint64_t timeout[FLOW_STATES]  # by FlowState, nanoseconds
+    uint64_t held_timeout
+    uint64_t stalled_timeout
+    uint64_t memory
+    uint32_t held_limit        # of all flows
+    uint32_t held_flow_limit
+    uint32_t held_source_limit
+    uint32_t pending_limit
+    uint32_t source_limit      # flows of one source
+    uint32_t record_kinds
+    uint8_t ports[8192]        # a bit a port that is inspected
+
+# Rules and settings that came together. A flow keeps the rules it began under: they are freed when they are not the
+# latest and no flow is under them. Not changed once it is published, but for `flows`.
+cdef struct Generation:
+    Generation *older          # of all there are; the control thread's
+    Grammar grammar
+    Settings settings
+    Rule *rules                # `rule_count` of them; a policy of theirs is what a flow points to
+    uint32_t rule_count
+    uint32_t flows             # open ones that began under it; the packet thread's
+    uint64_t seen_turn         # when the control thread saw that nothing is under it: the turn of the packet thread,
+    uint64_t seen_head         # and the place in the ring of records
+    uint8_t unused             # whether it did
+    uint8_t number             # in records: of those there are, none has another's
+    uint8_t begins_anew        # flows that were open before it are taken for open before us, as at a start
 
 cdef struct Counters:
     uint64_t packets
@@ -121,14 +150,15 @@ cdef struct Core:
     Pool pool
     DialoguePool dialogue_pool
     Ring ring
-    Grammar grammar
-    Rule rules[MOST_RULES]
+    Generation *generation     # whose rules a new flow comes under; the packet thread's
+    Generation *published      # the latest; the control thread's, taken up between two batches
+    uint64_t turns             # batches that have begun, empty ones too
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
     uint64_t drops[DROP_REASONS]
     FlowlessFindings flowless_findings[MOST_FINDINGS]
     uint64_t started           # nanoseconds, of the first packet; 0 before
-    uint64_t timeout[FLOW_STATES]  # by FlowState, nanoseconds
+    uint64_t timeout[FLOW_STATES]  # of the latest generation's settings, as the five others of their names
     uint64_t held_timeout
     uint64_t stalled_timeout
     uint64_t refusals_second   # in which `refusals` have been emitted
@@ -137,8 +167,7 @@ cdef struct Core:
     uint64_t startup
     uint64_t cookie_life       # nanoseconds a SYN cookie may be good for
     CookieNotes cookies
-    uint32_t rule_count
-    uint32_t held_limit        # of all flows
+    uint32_t held_limit
     uint32_t held_flow_limit
     uint32_t held_source_limit
     uint32_t pending_limit
@@ -149,7 +178,7 @@ cdef struct Core:
     uint8_t can_hold
     uint8_t offload            # packets of passed flows may go by unseen
     uint8_t forgot             # a flow that could go on has been pushed out
-    uint8_t ports[8192]        # a bit a port that is inspected
+    uint8_t ports[8192]
     Held *held_oldest          # by arrival, of all flows
     Held *held_newest
     Held *released             # answered in the last call; their memory goes with the next

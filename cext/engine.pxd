@@ -1,9 +1,12 @@
 # The core's face: queued packets in, operations out. Drivers cimport from here only.
 from libc.stdint cimport uint64_t
 
-from nfmailguard.cext.core cimport Core
+from nfmailguard.cext.core cimport Core, Generation
 from nfmailguard.cext.operation cimport Operations
 from nfmailguard.cext.wire.packet cimport QueuedPacket
+
+cdef class Prepared:
+    cdef Generation *generation    # NULL once it is the core's
 
 cdef class Engine:
     cdef Core *core
@@ -15,6 +18,8 @@ cdef class Engine:
 # nanoseconds of one clock that never goes back. An id that gets no operation is held.
 cdef void core_process(Core *core, QueuedPacket *packet, uint64_t now, Operations *out) noexcept nogil
 cdef void core_expire(Core *core, uint64_t now, Operations *out) noexcept nogil
+# Before the packets of a batch, and where there are none once in a while: new rules are taken up here.
+cdef void core_begin_batch(Core *core, uint64_t now) noexcept nogil
 # Before packets that stand together are processed: each is foreseen some places ahead of its turn, and then
 # approached, so that its flow is at hand. With few flows it is not worth the work, and neither does anything.
 cdef void core_prefetch_bucket(Core *core, QueuedPacket *packet) noexcept nogil

@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free
 
 from nfmailguard.cext.core cimport (
     DROP_CHECKSUM, DROP_CONNECTION, DROP_COOKIE, DROP_FLAGS, DROP_FLOW_ENDED, DROP_INTERFACE, DROP_INTERNAL,
-    DROP_REASONS, Counters,
+    DROP_REASONS, MOST_GENERATIONS, Counters, Generation,
 )
 from nfmailguard.cext.flow.identity cimport belongs, pin_interface
 from nfmailguard.cext.flow.lifecycle cimport count_packet, forget_flow, opens, starting_up
@@ -21,6 +21,10 @@ from nfmailguard.cext.flow.table cimport (
     FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED, FLOW_ONE_SIDED, FLOW_RESET,
     FLOW_STATES, FLOW_UNCONFIRMED, Flow, flow_bucket, flow_closed, flow_find, flow_prefetch, flow_touch, flows_close,
     flows_open, nm_prefetch,
+)
+from nfmailguard.cext.generation cimport (
+    flows_under, free_generations, free_unused_generations, generation_taken, publish_generation,
+    republish_generation, take_up_generation,
 )
 from nfmailguard.cext.inspect cimport inspect_packet
 from nfmailguard.cext.memory.accounting cimport charge, note_progress
@@ -31,9 +35,9 @@ from nfmailguard.cext.policy.conditions cimport policy_without_flow, report_cond
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_LOG, MOST_FINDINGS, PACKET_ODD_FLAGS, PACKET_OTHER_CONNECTION,
 )
-from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, ring_close, ring_drain, ring_open
+from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT, MOST_RULES as MOST, ring_close, ring_drain, ring_open
 from nfmailguard.cext.smtp.dialogue cimport dialogue_pool_close, dialogue_pool_open
-from nfmailguard.cext.tables cimport free_tables, load_tables
+from nfmailguard.cext.tables cimport free_generation, load_generation
 from nfmailguard.cext.tcp.handshake cimport first_packet, handshake
 from nfmailguard.cext.tcp.holdqueue cimport drop_oldest_held
 from nfmailguard.cext.tcp.passed cimport pass_packet
@@ -50,6 +54,9 @@ from nfmailguard.cext.wire.packet cimport (
 
 #: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
 FLOW_BYTES = memory_cost(sizeof(Flow))
+
+#: Of a generation. In records the rules of generation N are numbered from N times as many.
+MOST_RULES = MOST
 
 #: By DropReason.
 DROP_NAMES = (
@@ -84,13 +91,17 @@ cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
 cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:
     if flow_closed(flow) or flow.mode > FLOW_BYPASSED:
         return FLOW_CLOSING
-    if flow.state == FLOW_ESTABLISHED or flow.session.state >= core.grammar.state_ready:
+    if flow.state == FLOW_ESTABLISHED or flow.session.state >= flow.policy.grammar.state_ready:
         return FLOW_ESTABLISHED                            # a command was accepted, once
     if flow.mode == FLOW_BYPASSED and not flow.stream[1].known and not (flow.packets[0] and flow.packets[1]):
         return FLOW_ONE_SIDED
     if flow.confirmed or flow.mode == FLOW_BYPASSED:
         return FLOW_GREETED
     return FLOW_UNCONFIRMED if flow.answered else FLOW_EMBRYONIC
+
+
+cdef void core_begin_batch(Core *core, uint64_t now) noexcept nogil:
+    take_up_generation(core, now)
 
 
 cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operations *out) noexcept nogil:
@@ -104,8 +115,8 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         core.counters.internal_errors += 1
         if out.count < out.capacity:               # one answer has room: every caller reserves a first block
-            drop_if(core, core.rules[core.rule_count - 1].policy.internal_error >= ACTION_DROP, DROP_INTERNAL,
-                    queued.id, out)
+            drop_if(core, core.generation.rules[core.generation.rule_count - 1].policy.internal_error >= ACTION_DROP,
+                    DROP_INTERNAL, queued.id, out)
         return
     result = packet_parse(&packet, queued)
     if result != PARSED:
@@ -247,6 +258,16 @@ cdef bint core_finish(Core *core, uint64_t now, Operations *out, bint leave_room
     return False
 
 
+cdef class Prepared:
+    """Rules and settings as the core reads them, not in use yet; made through ``nfmailguard.engine``."""
+
+    def __cinit__(self, dict tables):
+        self.generation = load_generation(tables)
+
+    def __dealloc__(self):
+        free_generation(self.generation)
+
+
 cdef class Engine:
     """One core with its own flow table; made through ``nfmailguard.engine``."""
 
@@ -254,15 +275,18 @@ cdef class Engine:
         self.core = <Core *> calloc(1, sizeof(Core))
         if self.core == NULL or operations_reserve(&self.out, 1) < 0:
             raise MemoryError
-        load_tables(self.core, tables)
         if (ring_open(&self.core.ring, tables["ring"]) < 0
                 or flows_open(&self.core.flows, tables["flows"], tables["key"]) < 0):
             raise MemoryError
+        self.core.startup = tables["startup"]
+        self.core.cookie_life = tables["cookie_life"]
+        self.core.can_hold = tables["can_hold"]
+        self.core.offload = tables["offload"]
         if self.core.cookie_life and notes_open(&self.core.cookies, tables["cookie_lines"]) < 0:
             raise MemoryError
-        self.core.flows.source_limit = tables["flows_per_source"]
         dialogue_pool_open(&self.core.dialogue_pool, &self.core.pool)
-        self.core.ring.kinds = tables["record_kinds"]
+        publish_generation(self.core, load_generation(tables), False)
+        take_up_generation(self.core, 0)
 
     def __dealloc__(self):
         if self.core != NULL:
@@ -274,7 +298,7 @@ cdef class Engine:
             pool_close(&self.core.pool)
             notes_close(&self.core.cookies)
             ring_close(&self.core.ring)
-            free_tables(self.core)
+            free_generations(self.core)
             free(self.core)
         operations_free(&self.out)
 
@@ -298,12 +322,14 @@ cdef class Engine:
         packet.place = 0
         packet.connection = connection
         self.out.count = 0
+        core_begin_batch(self.core, now)
         core_process(self.core, &packet, now, &self.out)
         return self.operations()
 
     def expire(self, uint64_t now):
         """What time has brought about: answers to held packets, like ``process``."""
         self.out.count = 0
+        core_begin_batch(self.core, now)
         core_expire(self.core, now, &self.out)
         return self.operations()
 
@@ -333,6 +359,46 @@ cdef class Engine:
     def drain(self, int most=4096):
         """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
         return ring_drain(&self.core.ring, most)
+
+    def core_publish(self, Prepared prepared, bint begins_anew):
+        """Makes them the rules of every flow that begins after the next batch has begun; their number in records.
+
+        ``begins_anew``: what is open by then without a flow is taken for open before us. Raises ValueError where
+        flows are under too many older ones. From one thread at a time, as ``generations`` and ``free_unused``.
+        """
+        cdef Generation *generation = prepared.generation
+        if generation == NULL:
+            raise ValueError("published already")
+        if not publish_generation(self.core, generation, begins_anew):
+            raise ValueError(f"flows are open under {MOST_GENERATIONS - 1} older rules; wait until some have ended")
+        prepared.generation = NULL
+        return generation.number
+
+    def core_republish(self, uint8_t number):
+        """The same of rules that were published before; whether they could be."""
+        return republish_generation(self.core, number)
+
+    @property
+    def taken_up(self):
+        """Whether the rules that were published last are those of flows that begin."""
+        return generation_taken(self.core)
+
+    def take_up(self, uint64_t now):
+        """As a batch's beginning does. For a driver whose packets come through ``process``."""
+        core_begin_batch(self.core, now)
+
+    def generations(self):
+        """(number, flows under it), the latest first, of all that are not freed."""
+        cdef list out = []
+        cdef Generation *one = self.core.published
+        while one != NULL:
+            out.append((one.number, flows_under(one)))
+            one = one.older
+        return out
+
+    def free_unused(self):
+        """Frees rules that nothing refers to any more; those of a flow's end at the second call after it."""
+        free_unused_generations(self.core)
 
     def bound_windows(self, uint32_t data):
         """From now on windows are lowered so that all flows' packets on their way fit into ``data``; 0: no more."""

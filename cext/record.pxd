@@ -4,6 +4,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 cdef enum:
     RECORD_TEXT = 288          # octets of text a record holds, `before` and `after` together
     RECORD_KINDS = 8
+    MOST_RULES = 64            # of a generation
     RING_FLOWS = 4096          # counts of what flows have in the ring; strangers may share one
     RING_SOURCES = 65536       # and of what sources have: two for each, which are rarely shared both
 
@@ -32,7 +33,7 @@ cdef struct Identity:
     uint16_t client_port
     uint16_t server_port
     uint8_t family             # 4 or 6
-    uint8_t rule               # index of the FlowRule
+    uint8_t rule               # index of the FlowRule in its generation
     uint16_t source            # a keyed hash of its client's address (of IPv6, the /64)
     uint8_t client[16]         # IPv4 in the first four octets
     uint8_t server[16]
@@ -56,6 +57,7 @@ cdef struct Record:
     uint8_t action             # index in policy.model.Action
     uint8_t hypothetical
     uint8_t applied            # 0: reported only (monitor, --dry-run)
+    uint8_t generation         # whose rules identity.rule counts
     uint8_t text[RECORD_TEXT]  # before, then after
 
 cdef struct Ring:

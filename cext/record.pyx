@@ -150,7 +150,7 @@ cdef list ring_drain(Ring *ring, int most):
         r = &ring.records[ring.tail & (ring.size - 1)]
         size = 4 if r.identity.family == 4 else 16
         out.append((
-            r.kind, r.now, r.identity.flow_id, r.identity.rule, r.identity.family,
+            r.kind, r.now, r.identity.flow_id, r.generation * MOST_RULES + r.identity.rule, r.identity.family,
             (<const char *> r.identity.client)[:size], r.identity.client_port,
             (<const char *> r.identity.server)[:size], r.identity.server_port,
             bool(r.to_server), r.state, r.verb, r.finding, r.action,

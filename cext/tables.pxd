@@ -1,5 +1,5 @@
-# Python tables -> the core's arrays, when an Engine is made.
-from nfmailguard.cext.core cimport Core
+# Python tables -> a generation's arrays: when an Engine is made, and each time it gets other rules.
+from nfmailguard.cext.core cimport Generation
 
-cdef int load_tables(Core *core, dict tables) except -1
-cdef void free_tables(Core *core) noexcept
+cdef Generation *load_generation(dict tables) except NULL
+cdef void free_generation(Generation *generation) noexcept

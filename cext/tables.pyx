@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Fills the core's arrays from plain Python tables, and checks that both sides number alike.
+"""Fills a generation's arrays from plain Python tables, and checks that both sides number alike.
 
 Promises: ValueError for a table the arrays cannot hold; nothing half-filled is ever
 used. The tables are made by ``nfmailguard.engine``, which is where the models meet
@@ -10,7 +10,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from nfmailguard.cext.core cimport MOST_RULES, Rule
+from nfmailguard.cext.core cimport Rule, Settings
 from nfmailguard.cext.flow.table cimport FLOW_STATES
 from nfmailguard.cext.policy.network cimport Network
 from nfmailguard.cext.policy.numbers cimport (
@@ -20,6 +20,7 @@ from nfmailguard.cext.policy.numbers cimport (
     VERB_RCPT, VERB_RSET, VERB_XCLIENT,
 )
 from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, CompiledPolicy, Listing
+from nfmailguard.cext.record cimport MOST_RULES
 from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE, Grammar
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, Name
 from nfmailguard.cext.smtp.outstanding cimport begins_anew
@@ -223,43 +224,64 @@ cdef int load_rule(Rule *rule, dict table) except -1:
     return 0
 
 
-cdef int load_tables(Core *core, dict tables) except -1:
+cdef int load_settings(Settings *settings, dict tables) except -1:
     cdef uint32_t i
-    for name, number in NUMBERS.items():
-        if tables["numbers"][name] != number:
-            raise ValueError(f"{name} is {tables['numbers'][name]} in Python and {number} in the core")
-    load_grammar(&core.grammar, tables)
-    if not 0 < len(tables["rules"]) <= MOST_RULES:
-        raise ValueError(f"{len(tables['rules'])} rules; the core takes 1 to {MOST_RULES}")
-    for i, table in enumerate(tables["rules"]):
-        core.rule_count = i + 1
-        load_rule(&core.rules[i], table)
-    for port in tables["ports"]:
-        core.ports[<uint32_t> port >> 3] |= 1 << (<uint32_t> port & 7)
     for i in range(FLOW_STATES):
-        core.timeout[i] = tables["timeouts"][i]
-    core.held_timeout = tables["held_timeout"]
-    core.stalled_timeout = tables["stalled_timeout"]
-    core.startup = tables["startup"]
-    core.cookie_life = tables["cookie_life"]
-    core.held_limit = tables["held_limit"]
-    core.held_flow_limit = tables["held_flow_limit"]
-    core.held_source_limit = tables["held_source_limit"]
-    core.pending_limit = tables["pending_limit"]
-    core.can_hold = tables["can_hold"]
-    core.offload = tables["offload"]
-    core.pool.limit = tables["memory"]
+        settings.timeout[i] = tables["timeouts"][i]
+    settings.held_timeout = tables["held_timeout"]
+    settings.stalled_timeout = tables["stalled_timeout"]
+    settings.memory = tables["memory"]
+    settings.held_limit = tables["held_limit"]
+    settings.held_flow_limit = tables["held_flow_limit"]
+    settings.held_source_limit = tables["held_source_limit"]
+    settings.pending_limit = tables["pending_limit"]
+    settings.source_limit = tables["flows_per_source"]
+    settings.record_kinds = tables["record_kinds"]
+    for port in tables["ports"]:
+        settings.ports[<uint32_t> port >> 3] |= 1 << (<uint32_t> port & 7)
     return 0
 
 
-cdef void free_tables(Core *core) noexcept:
+cdef Generation *load_generation(dict tables) except NULL:
+    cdef uint32_t i
+    cdef Generation *generation
+    for name, number in NUMBERS.items():
+        if tables["numbers"][name] != number:
+            raise ValueError(f"{name} is {tables['numbers'][name]} in Python and {number} in the core")
+    if not 0 < len(tables["rules"]) <= MOST_RULES:
+        raise ValueError(f"{len(tables['rules'])} rules; the core takes 1 to {MOST_RULES}")
+    generation = <Generation *> calloc(1, sizeof(Generation))
+    if generation == NULL:
+        raise MemoryError
+    try:
+        generation.rules = <Rule *> calloc(len(tables["rules"]), sizeof(Rule))
+        if generation.rules == NULL:
+            raise MemoryError
+        load_grammar(&generation.grammar, tables)
+        load_settings(&generation.settings, tables)
+        for i, table in enumerate(tables["rules"]):
+            generation.rule_count = i + 1
+            load_rule(&generation.rules[i], table)
+            generation.rules[i].policy.grammar = &generation.grammar
+            generation.rules[i].policy.flows = &generation.flows
+    except BaseException:
+        free_generation(generation)
+        raise
+    return generation
+
+
+cdef void free_generation(Generation *generation) noexcept:
     cdef uint32_t i, j
     cdef CompiledPolicy *policy
-    for i in range(core.rule_count):
-        policy = &core.rules[i].policy
+    if generation == NULL:
+        return
+    for i in range(generation.rule_count):
+        policy = &generation.rules[i].policy
         for j in range(policy.listing_count):
             free(policy.listings[j].servers)
         free(policy.listings)
-        free(core.rules[i].sources)
-        free(core.rules[i].destinations)
-        free(core.rules[i].ports)
+        free(generation.rules[i].sources)
+        free(generation.rules[i].destinations)
+        free(generation.rules[i].ports)
+    free(generation.rules)
+    free(generation)

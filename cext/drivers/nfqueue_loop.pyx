@@ -35,7 +35,8 @@ from nfmailguard.cext.drivers.system cimport (
 )
 from nfmailguard.cext.drivers.tap cimport tap_incoming, tap_operation
 from nfmailguard.cext.engine cimport (
-    core_expire, core_finish, core_next_deadline, core_prefetch_bucket, core_prefetch_flow, core_process,
+    core_begin_batch, core_expire, core_finish, core_next_deadline, core_prefetch_bucket, core_prefetch_flow,
+    core_process,
 )
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, operations_free
 from nfmailguard.cext.wire.packet cimport PACKET_GSO
@@ -349,6 +350,7 @@ cdef class QueueLoop:
         if packets:
             self.count.batches += 1
         if self.core != NULL:
+            core_begin_batch(self.core, now)
             for i in range(min(packets, FORESIGHT)):
                 core_prefetch_bucket(self.core, &self.packets[i])
         for i in range(packets):

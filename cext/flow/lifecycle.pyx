@@ -8,8 +8,8 @@ from nfmailguard.cext.core cimport DROP_FLOW_LIMIT
 from nfmailguard.cext.flow.rules cimport choose_rule
 from nfmailguard.cext.flow.table cimport (
     FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_INSPECTED, FLOW_ONE_SIDED, FLOW_RESET,
-    FLOW_UNCONFIRMED, flow_add, flow_client, flow_closed, flow_gives_way, flow_has_share, flow_remove, flow_touch,
-    unknown_flow_gives_way,
+    FLOW_UNCONFIRMED, flow_add, flow_begins, flow_client, flow_closed, flow_ends, flow_gives_way, flow_has_share,
+    flow_remove, flow_touch, unknown_flow_gives_way,
 )
 from nfmailguard.cext.memory.accounting cimport charge, free_dialogue
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow, set_context
@@ -38,6 +38,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
         report_repeated(&context)
     record = end_reserve(&core.ring, &flow.identity, flow.confirmed, now)
     if record != NULL:
+        record.generation = flow.policy.generation
         record.to_server = 1
         record.state = flow.session.state
         record.code = flow.end if flow.end else end
@@ -50,6 +51,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
     release_flow_memory(core, flow)
     tally_close(&flow.session.tally, &core.pool)
     charge(core, flow, now)
+    flow_ends(flow)
     flow_remove(&core.flows, &core.pool, flow)
 
 
@@ -113,9 +115,10 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
     # By the interface the client's packets come in on: a server's packet leaves there.
     flow.identity.rule = <uint8_t> choose_rule(
         core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
-    flow.policy = &core.rules[flow.identity.rule].policy
+    flow.policy = &core.generation.rules[flow.identity.rule].policy
+    flow_begins(flow)
     flow.connection = packet.queued.connection
-    session_open(&flow.session, &core.grammar)
+    session_open(&flow.session, flow.policy.grammar)
     return flow
 
 

@@ -12,8 +12,8 @@ cdef uint32_t choose_rule(Core *core, const Identity *identity, uint32_t interfa
     cdef uint32_t i, port
     cdef Rule *rule
     cdef bint found
-    for i in range(core.rule_count - 1):
-        rule = &core.rules[i]
+    for i in range(core.generation.rule_count - 1):
+        rule = &core.generation.rules[i]
         found = rule.port_count == 0 or identity.server_port == 0
         for port in range(rule.port_count):
             found |= rule.ports[port] == identity.server_port
@@ -21,4 +21,4 @@ cdef uint32_t choose_rule(Core *core, const Identity *identity, uint32_t interfa
                 and in_networks(rule.sources, rule.source_count, identity.family, identity.client)
                 and in_networks(rule.destinations, rule.destination_count, identity.family, identity.server)):
             return i
-    return core.rule_count - 1
+    return core.generation.rule_count - 1

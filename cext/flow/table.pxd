@@ -14,6 +14,12 @@ cdef extern from "bytes.h" nogil:
     uint64_t nm_siphash(const uint64_t *key, const uint8_t *p, size_t length) noexcept
     void nm_prefetch(const void *p) noexcept
 
+cdef extern from *:
+    """
+    #define nm_store_flows(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    """
+    void nm_store_flows(uint32_t *p, uint32_t v) noexcept nogil
+
 cdef enum:  # FlowState: which time-out a flow is under; each has its list, oldest first
     FLOW_EMBRYONIC = 0          # the client has not answered the server yet
     FLOW_UNCONFIRMED = 1        # it says so; of the server nothing shows that it has the connection
@@ -73,6 +79,13 @@ cdef struct FlowTable:
 # What both SYNs offered (RFC 7323 1.3, RFC 2018 2).
 cdef inline bint agreed(const Flow *flow, uint8_t option) noexcept nogil:
     return flow.stream[0].offers & flow.stream[1].offers & option != 0
+
+# Of a flow that has its policy, and of one that is to lose it: its generation has one more, one less.
+cdef inline void flow_begins(Flow *flow) noexcept nogil:
+    nm_store_flows(flow.policy.flows, flow.policy.flows[0] + 1)
+
+cdef inline void flow_ends(Flow *flow) noexcept nogil:
+    nm_store_flows(flow.policy.flows, flow.policy.flows[0] - 1)
 
 cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil
 cdef void flows_close(FlowTable *table) noexcept nogil

@@ -20,7 +20,7 @@ cdef enum:
 
 cdef Dialogue *dialogue_of(Core *core, Flow *flow) noexcept nogil:
     if flow.dialogue == NULL:
-        flow.dialogue = dialogue_alloc(&core.dialogue_pool, &flow.session, &core.grammar)
+        flow.dialogue = dialogue_alloc(&core.dialogue_pool, &flow.session, flow.policy.grammar)
         if flow.dialogue != NULL:
             flow.dialogue.flow = flow
     return flow.dialogue

@@ -22,8 +22,8 @@ cdef enum:
 
 cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) noexcept nogil:
     memset(context, 0, sizeof(Context))
-    context.grammar = &core.grammar
     context.policy = flow.policy
+    context.grammar = flow.policy.grammar
     context.ring = &core.ring
     context.dialogue_pool = &core.dialogue_pool
     context.identity = &flow.identity
@@ -83,21 +83,21 @@ cdef bint is_to_server(Core *core, Packet *packet) noexcept nogil:
     if packet.tcp != NULL:
         return inspected_port(core, packet.destination_port)
     identify_flowless(core, packet, True, &identity)
-    if identity.rule != core.rule_count - 1:
+    if identity.rule != core.generation.rule_count - 1:
         return True
     identify_flowless(core, packet, False, &identity)
-    return identity.rule == core.rule_count - 1
+    return identity.rule == core.generation.rule_count - 1
 
 
 cdef CompiledPolicy *policy_of(Core *core, Packet *packet, bint to_server) noexcept nogil:
     cdef Identity identity
     identify_flowless(core, packet, to_server, &identity)
-    return &core.rules[identity.rule].policy
+    return &core.generation.rules[identity.rule].policy
 
 
 cdef CompiledPolicy *policy_without_flow(Core *core, Packet *packet) noexcept nogil:
     if packet.source == NULL:
-        return &core.rules[core.rule_count - 1].policy
+        return &core.generation.rules[core.generation.rule_count - 1].policy
     return policy_of(core, packet, is_to_server(core, packet))
 
 
@@ -110,8 +110,8 @@ cdef uint8_t report_without_flow(Core *core, Packet *packet, uint8_t finding, bi
     memset(&session, 0, sizeof(Session))
     identify_flowless(core, packet, to_server, &identity)
     identity.source = source_at(&core.flows, identity.client, identity.family)
-    context.grammar = &core.grammar
-    context.policy = &core.rules[identity.rule].policy
+    context.policy = &core.generation.rules[identity.rule].policy
+    context.grammar = context.policy.grammar
     context.ring = &core.ring
     context.dialogue_pool = &core.dialogue_pool
     context.identity = &identity

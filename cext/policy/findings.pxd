@@ -8,7 +8,7 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_repeat, tally_repeats, tally_repeats_next, tally_untold
-from nfmailguard.cext.record cimport Identity, Ring
+from nfmailguard.cext.record cimport Identity, Record, Ring, record_reserve
 from nfmailguard.cext.smtp.dialogue cimport DialoguePool, Session
 from nfmailguard.cext.smtp.grammar cimport Grammar
 
@@ -34,6 +34,13 @@ cdef struct Context:
     uint8_t not_smtp
     uint8_t untold             # UNTOLD where it is more than the policy's limit, as then of any command
     uint8_t already_forwarded  # the octets have left already: not one is decided that should have waited
+
+# As record_reserve, with the generation whose rules are meant.
+cdef inline Record *reserve_record(Context *context, uint8_t kind) noexcept nogil:
+    cdef Record *record = record_reserve(context.ring, kind, context.identity, context.now)
+    if record != NULL:
+        record.generation = context.policy.generation
+    return record
 
 # No memory for what has to be remembered of a dialogue: the policy's word is in context.verdict.
 cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil

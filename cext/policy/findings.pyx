@@ -9,13 +9,13 @@ from nfmailguard.cext.policy.numbers cimport STREAM_MEMORY_LIMIT
 from nfmailguard.cext.policy.tally cimport (
     TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count,
 )
-from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPEATED, Record, record_reserve, record_text, ring_push
+from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPEATED, Record, record_text, ring_push
 
 
 cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_server, uint8_t verb, uint64_t offset,
                const uint8_t *before, uint32_t before_length, const uint8_t *after,
                uint32_t after_length) noexcept nogil:
-    cdef Record *record = record_reserve(context.ring, RECORD_FINDING, context.identity, context.now)
+    cdef Record *record = reserve_record(context, RECORD_FINDING)
     if record == NULL:
         return
     record.to_server = to_server
@@ -63,7 +63,7 @@ cdef void report_repeated(Context *context) noexcept nogil:
         count = tally_count(&context.session.tally, finding)
         if count == last_told(count, context.policy.findings_told):
             continue
-        record = record_reserve(context.ring, RECORD_REPEATED, context.identity, context.now)
+        record = reserve_record(context, RECORD_REPEATED)
         if record == NULL:
             continue
         record.to_server = 1

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint8_t
 
 from nfmailguard.cext.policy.network cimport Network
 from nfmailguard.cext.policy.numbers cimport CUT_BYTES, LINE_BYTES_SHOWN, MOST_FINDINGS, MOST_KEYWORDS, MOST_VERBS
+from nfmailguard.cext.smtp.grammar cimport Grammar
 from nfmailguard.cext.smtp.name cimport Name
 
 cdef enum:  # bits of CompiledPolicy.restore: on which side of the firewall the gateway stands
@@ -28,6 +29,9 @@ cdef struct Listing:
 
 # One FlowRule, compiled. Immutable.
 cdef struct CompiledPolicy:
+    Grammar *grammar           # its generation's, whose numbers of verbs are the policy's
+    uint32_t *flows            # how many are under that generation
+    uint8_t generation         # its number
     uint8_t apply              # 0: report only (monitor, --dry-run), never stop a packet
     uint8_t hold               # what cannot be decided yet waits; 0: the client's goes on, and is only followed
     uint8_t action[MOST_FINDINGS]

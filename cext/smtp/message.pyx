@@ -10,13 +10,13 @@ needs a dot behind a line end. Does not know commands.
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport again, note_change, report
+from nfmailguard.cext.policy.findings cimport again, note_change, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR,
     DATA_DOT_ONE, DATA_DOTS, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, HEADER_LINE_TOO_LONG, NOT_AGAIN,
     VERB_BDAT,
 )
-from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, record_reserve, ring_push
+from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
 from nfmailguard.cext.smtp.dialogue cimport PHASE_START
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
@@ -409,7 +409,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     dialogue.message_bytes += end - at
     if not ended:
         return end
-    record = record_reserve(context.ring, RECORD_MESSAGE, context.identity, context.now)
+    record = reserve_record(context, RECORD_MESSAGE)
     if record != NULL:
         record.to_server = 1
         record.state = context.session.state
@@ -475,7 +475,7 @@ cdef void end_chunk(Context *context, Dialogue *dialogue) noexcept nogil:
     dialogue.input = INPUT_COMMANDS
     if not dialogue.last_chunk:
         return
-    record = record_reserve(context.ring, RECORD_MESSAGE, context.identity, context.now)
+    record = reserve_record(context, RECORD_MESSAGE)
     if record != NULL:
         record.to_server = 1
         record.state = context.session.state

@@ -9,8 +9,9 @@ HTTP. Does not decide about octets.
 
 from libc.string cimport memcpy, memset
 
+from nfmailguard.cext.policy.findings cimport reserve_record
 from nfmailguard.cext.policy.numbers cimport VERB_UNKNOWN
-from nfmailguard.cext.record cimport RECORD_COMMAND, record_reserve
+from nfmailguard.cext.record cimport RECORD_COMMAND
 from nfmailguard.cext.smtp.dialogue cimport PHASE_SASL, SECRET_BEGUN, SECRET_SAID, Line
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_SECRET
 from nfmailguard.cext.smtp.name cimport upper
@@ -206,7 +207,7 @@ cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uin
     if context.untold:
         context.omitted[0] += 1
         return NULL
-    record = record_reserve(context.ring, RECORD_COMMAND, context.identity, context.now)
+    record = reserve_record(context, RECORD_COMMAND)
     if record == NULL:
         return NULL
     record.to_server = 1

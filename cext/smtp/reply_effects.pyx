@@ -7,12 +7,12 @@ Promises: a state changes only by the table of ``smtp.states``; each reply answe
 
 from libc.stdint cimport uint16_t
 
-from nfmailguard.cext.policy.findings cimport again, note_junk, report
+from nfmailguard.cext.policy.findings cimport again, note_junk, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, BUG_DATA_BYPASS, BUG_NOOP_BODY, NOT_AGAIN, RECIPIENTS_INVALID_TOO_MANY,
     REPLY_AMBIGUOUS, REPLY_UNSOLICITED, TLS_STARTED, UNTOLD, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_RCPT, VERB_RSET,
 )
-from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_reserve, record_text, ring_push
+from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_text, ring_push
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_START, begin_message, free_line
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE, INPUT_SASL, Grammar
 from nfmailguard.cext.smtp.name cimport upper
@@ -28,7 +28,7 @@ cdef enum:
 
 cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint8_t *text, uint32_t length,
                        uint64_t offset, bint untold) noexcept nogil:
-    cdef Record *record = record_reserve(context.ring, RECORD_REPLY, context.identity, context.now)
+    cdef Record *record = reserve_record(context, RECORD_REPLY)
     if record == NULL:
         return
     record.code = code

@@ -14,7 +14,7 @@ from nfmailguard.cext.flow.lifecycle cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_closed, flow_find, flow_touch,
+    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_begins, flow_closed, flow_ends, flow_find, flow_touch,
 )
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport policy_of, report_condition, report_without_flow
@@ -233,13 +233,16 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
     What that SYN offered is not known: everything, and the widest windows.
     """
     cdef Flow old = flow[0]
+    flow_begins(&old)                              # its rules stay while none is under them for a moment
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:
+        flow_ends(&old)
         core.forgot = 1
         return NULL
+    flow_ends(flow)
     flow.identity.rule = old.identity.rule
-    flow.policy = &core.rules[old.identity.rule].policy
+    flow.policy = old.policy
     begin_stream(flow, True, packet.ack - 1)
     flow.interface[1] = old.interface[1]
     flow.stream[1].interface_known = old.stream[1].interface_known

@@ -6,6 +6,7 @@ Does not know where packets come from.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import socket
 from collections.abc import Collection, Sequence
@@ -35,7 +36,7 @@ from nfmailguard.policy.restoring import Recovery, recovery
 from nfmailguard.smtp.states import TAKES_CHUNK, State, next_state
 from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Input
 
-__all__ = ["ACTIONS", "Engine", "Operation", "OperationKind", "flows_at_once"]
+__all__ = ["ACTIONS", "Engine", "Generation", "Operation", "OperationKind", "flows_at_once"]
 
 #: Action's numbers in the core.
 ACTIONS: tuple[Action, ...] = tuple(Action)
@@ -245,9 +246,26 @@ def _tables(
     }
 
 
+def _digest(tables: dict[str, object], rules: Sequence[FlowRule]) -> bytes:
+    """The same of what is the same, under the same names; the flow table's key is not looked at."""
+    told = {name: table for name, table in tables.items() if name != "key"}
+    return hashlib.sha256(repr((told, list(rules))).encode()).digest()
+
+
 def flows_at_once(limits: Limits) -> int:
     """How many flows an Engine of these limits holds: no more than fit into half of its memory."""
     return min(limits.flows, max(1, limits.memory // 2 // core.FLOW_BYTES))
+
+
+class Generation(NamedTuple):
+    """Rules and settings that come together, made for one Engine and not in use yet."""
+
+    prepared: core.Prepared
+    digest: bytes
+    rules: tuple[FlowRule, ...]
+    on: On
+    dry_run: bool
+    memory: int
 
 
 class Engine(core.Engine):
@@ -260,11 +278,16 @@ class Engine(core.Engine):
     replies only those of these verbs. ``offload``: packets of flows that are passed may go by unseen,
     but for their SYNs, FINs and RSTs. Raises ValueError for more rules, verbs or
     keywords than the core holds and OSError for an interface that does not exist.
+
+    ``prepare`` and ``publish`` replace rules and settings while packets go on; ``rules`` are the latest ones.
     """
 
     rules: tuple[FlowRule, ...]
     _on: On
     _dry_run: bool
+    _fixed: dict[str, bool]
+    _memory: int
+    _digests: dict[int, bytes]
 
     def __new__(
         cls,
@@ -279,13 +302,55 @@ class Engine(core.Engine):
         told: Collection[str] | None = None,
         offload: bool = False,
     ) -> Engine:
-        self = super().__new__(
-            cls, _tables(rules, ports, limits or Limits(), on or On(), dry_run, can_hold, records, told, offload)
-        )
-        self.rules = tuple(rules)
-        self._on = on or On()
-        self._dry_run = dry_run
+        limits, on = limits or Limits(), on or On()
+        tables = _tables(rules, ports, limits, on, dry_run, can_hold, records, told, offload)
+        self = super().__new__(cls, tables)
+        self.rules, self._on, self._dry_run = tuple(rules), on, dry_run
+        self._fixed = {"can_hold": can_hold, "offload": offload}
+        self._memory = limits.memory
+        self._digests = {0: _digest(tables, rules)}
         return self
+
+    def prepare(
+        self,
+        rules: Sequence[FlowRule],
+        *,
+        ports: Sequence[int] = (25,),
+        limits: Limits | None = None,
+        on: On | None = None,
+        dry_run: bool = False,
+        records: bool | Collection[int] = True,
+        told: Collection[str] | None = None,
+    ) -> Generation:
+        """Other rules and settings; nothing changes yet. Raises as the constructor does, and where memory shrinks.
+
+        Of the limits ``flows``, ``cookies`` and ``startup`` stay what they were.
+        """
+        limits, on = limits or Limits(), on or On()
+        if limits.memory < self._memory:
+            raise ValueError(f"memory cannot shrink from {self._memory} to {limits.memory} octets: it may be in use")
+        tables = _tables(rules, ports, limits, on, dry_run, records=records, told=told, **self._fixed)
+        digest = _digest(tables, rules)
+        return Generation(core.Prepared(tables), digest, tuple(rules), on, dry_run, limits.memory)
+
+    def publish(self, generation: Generation, *, begins_anew: bool = False) -> int:
+        """Flows that begin after the next batch has begun come under them, all others keep theirs.
+
+        Returned is the number of the first rule in records; others get these numbers when the last of them is read.
+        The same rules and settings as those of flows that are still open are one with them. Raises ValueError where
+        flows are under too many older ones.
+        """
+        same = [number for number, digest in self._digests.items() if digest == generation.digest]
+        if same and not begins_anew and self.core_republish(same[0]):
+            number = same[0]
+        else:
+            number = self.core_publish(generation.prepared, begins_anew)
+        alive = {known for known, _ in self.generations()}
+        self._digests = {known: digest for known, digest in self._digests.items() if known in alive}
+        self._digests[number] = generation.digest
+        self.rules, self._on, self._dry_run = generation.rules, generation.on, generation.dry_run
+        self._memory = generation.memory
+        return number * core.MOST_RULES
 
     def action(self, finding: str, rule: int = 0) -> tuple[Action, bool]:
         """What is done about a finding, or would be, and whether it is done; ``rule`` is an index of ``rules``."""

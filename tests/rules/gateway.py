@@ -8,6 +8,7 @@ for ``monitor`` and ``--dry-run`` by the same packets.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from nfmailguard.engine import Engine, OperationKind
 from nfmailguard.policy.load import load_profile
@@ -42,6 +43,7 @@ class Gateway:
         options.setdefault("limits", Limits(cookies=0))
         rule = FlowRule(Mode.ENFORCE, profile(policy) if isinstance(policy, str) else policy)
         watching = FlowRule(Mode.MONITOR, rule.policy)
+        self.options = options
         self.engine = Engine([rule], **options)  # type: ignore[arg-type]
         self.watching = Engine([watching], **options)  # type: ignore[arg-type]
         self.dry = Engine([rule], dry_run=True, **options)  # type: ignore[arg-type]
@@ -50,6 +52,20 @@ class Gateway:
         self.open: dict[int, tuple[Connection, bool, bytes]] = {}
         self.records: list[tuple] = []  # type: ignore[type-arg]
         self.watched: list[tuple] = []  # type: ignore[type-arg]
+
+    def reload(self, *policies: Policy | str, begins_anew: bool = False, **options: object) -> int:
+        """Other rules, each for every flow but the last one's, and settings; their number in the records."""
+        found = [profile(policy) if isinstance(policy, str) else policy for policy in policies]
+        changed: dict[str, Any] = {**self.options, **options}
+        number = -1
+        for engine, mode, dry in (
+            (self.dry, Mode.ENFORCE, True),
+            (self.watching, Mode.MONITOR, False),
+            (self.engine, Mode.ENFORCE, False),
+        ):
+            rules = [FlowRule(mode, policy) for policy in found]
+            number = engine.publish(engine.prepare(rules, **changed, dry_run=dry), begins_anew=begins_anew)
+        return number
 
     def process(
         self, owner: Connection, to_server: bool, packet: bytes, captured: int | None = None, **queued: int

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.flow.table",),
     ("cext.core",),
     ("cext.tables", "cext.flow.rules", "cext.memory.accounting", "cext.tcp.syncookie"),
-    ("cext.tcp.window", "cext.tcp.reset"),
+    ("cext.tcp.window", "cext.tcp.reset", "cext.generation"),
     ("cext.verdict",),
     ("cext.policy.conditions", "cext.tcp.holdqueue"),
     ("cext.flow.lifecycle",),

@@ -78,12 +78,19 @@ class CiscoWriter:
         rate: int | None = None,
     ) -> None:
         self._allowance = Allowance(rate)
-        self._policies = [rule.policy for rule in rules]
-        self._styles = [self._style(rule.policy, style) for rule in rules]
+        self._style_wanted = style
+        self._policies: dict[int, tuple[Policy, str]] = {}  # by Record.rule, each with its style
+        self.learn(0, rules)
         self._sink = sink
         self._interfaces = interfaces or Interfaces()
         self._declared: dict[int, _Declared] = {}  # by flow
         self.written = 0
+
+    def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
+        """What rules records mean, counted from there; before there are any."""
+        style = self._style_wanted
+        for number, rule in enumerate(rules, first):
+            self._policies[number] = rule.policy, self._style(rule.policy, style)
 
     def _takes(self, record: Record, message: Message) -> bool:
         return self._allowance.takes(source_of(record.client), len(str(message)), "line", record.now)
@@ -108,9 +115,9 @@ class CiscoWriter:
             self.written += len(found)
 
     def _messages(self, record: Record) -> list[Message]:
-        style = self._styles[record.rule]
+        policy, style = self._policies[record.rule]
         if record.kind == RecordKind.FINDING:
-            texts = self._finding(record, self._policies[record.rule])
+            texts = self._finding(record, policy)
         elif record.kind == RecordKind.REPEATED:
             return []  # a box has no such line
         elif record.kind == RecordKind.FLOW:

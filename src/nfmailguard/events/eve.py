@@ -72,7 +72,8 @@ class EveWriter:
         alerts: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        self._names = [(str(rule.mode), rule.policy.name) for rule in rules]
+        self._names: dict[int, tuple[str, str]] = {}  # by Record.rule
+        self.learn(0, rules)
         self._sink = sink
         self._engine = engine
         self._alerts = alerts
@@ -81,6 +82,10 @@ class EveWriter:
         self._encode = msgspec.json.Encoder().encode
         self._communities: dict[int, str] = {}
         self.written = 0
+
+    def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
+        """What rules records mean, counted from there; before there are any."""
+        self._names |= {number: (str(rule.mode), rule.policy.name) for number, rule in enumerate(rules, first)}
 
     def write(self, records: list[tuple[Any, ...]]) -> None:
         """Writes drained records, in order."""

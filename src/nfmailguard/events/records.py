@@ -38,7 +38,8 @@ class FlowEnd(IntEnum):
 
 class Record(NamedTuple):
     """One fact. Addresses are 4 or 16 octets; ``now`` is in nanoseconds; ``before`` and ``after`` are octets as
-    they were on the wire, the numbers mean what cext/record.pxd says for the kind."""
+    they were on the wire, the numbers mean what cext/record.pxd says for the kind. ``rule`` counts from
+    what ``Engine.publish`` has returned for them, the first ones from 0."""
 
     kind: int
     now: int
