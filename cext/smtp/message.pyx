@@ -12,9 +12,9 @@ from libc.string cimport memchr
 
 from nfmailguard.cext.policy.findings cimport again, note_change, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR,
-    DATA_DOT_ONE, DATA_DOTS, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, HEADER_LINE_TOO_LONG, NOT_AGAIN,
-    VERB_BDAT,
+    ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOTS,
+    DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT,
+    HEADER_LINE_TOO_LONG, NOT_AGAIN, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
 from nfmailguard.cext.smtp.dialogue cimport PHASE_START

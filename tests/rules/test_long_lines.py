@@ -289,7 +289,7 @@ def test_auth_command_never_stands_alone_in_a_line_behind_auth(parts: tuple[byte
     kinds = [connection.client(part) for part in parts]
     assert connection.server_reads[before:] == read
     assert RESET in kinds
-    assert connection.names == ["command.line_cut"]
+    assert connection.names[-1] == "command.line_cut"
 
 
 @pytest.mark.parametrize("line", [b"EXPNroot", b"*", b"NOOP", b"a EXPN", b"", b"aEXPN", b"EXP", b"STARTTLSx", b"EXPN="])

@@ -51,7 +51,7 @@ def starttls_behind(attack: Attack) -> None:
 @technique(
     "auth-line-verb",
     "a verb in place of a line behind AUTH, to a server that looks for its own first (Haraka)",
-    options=OPEN[:1] + (OPEN[1].replace(",STARTTLS", ""), *OPEN[2:]),
+    options=(*OPEN[:1], OPEN[1].replace(",STARTTLS", ""), *OPEN[2:]),
     server=Personality(sasl_commands=True),
 )
 def auth_line_verb(attack: Attack) -> None:

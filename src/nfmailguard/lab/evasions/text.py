@@ -84,9 +84,7 @@ def smuggling_first_dots(attack: Attack) -> None:
         connection.put(b"more text\r\n.\r\n")
 
 
-@technique(
-    "smuggling-long-line", "a dot and CRLF behind 100,000 octets without a line's end: hMailServer", server=LOOSE
-)
+@technique("smuggling-long-line", "a dot and CRLF behind 100,000 octets of a line: hMailServer", server=LOOSE)
 def smuggling_long_line(attack: Attack) -> None:
     connection = attack.text()
     for _ in range(100):
