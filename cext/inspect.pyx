@@ -34,6 +34,7 @@ from nfmailguard.cext.smtp.dispatch cimport client_bytes, note_reply_arrived
 from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
 from nfmailguard.cext.smtp.message cimport chunk_waits, end_begun, end_is_cut
 from nfmailguard.cext.smtp.reply cimport server_bytes
+from nfmailguard.cext.smtp.turns cimport Said, take_turns
 from nfmailguard.cext.tcp.holdqueue cimport answered, next_held
 from nfmailguard.cext.tcp.reorder cimport forward_out_of_order, handle_out_of_order
 from nfmailguard.cext.tcp.stream cimport (
@@ -62,6 +63,56 @@ cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Opera
         end_flow(core, flow, verdict, now, out)
 
 
+cdef void keep(Core *core, Flow *flow, bint to_server, const uint8_t *data, uint32_t length, uint64_t now,
+               uint8_t *verdict) noexcept nogil:
+    """Keeps octets that have been decided; ``verdict``: what is to become of the flow, where there is no memory."""
+    cdef Stream *stream = &flow.stream[to_server]
+    if stream_keep(stream, &core.pool, data, length) < 0:
+        verdict[0] = report_condition(core, flow, STREAM_MEMORY_LIMIT, to_server, now)
+        stream.next_seq += length
+        stream.bytes += length
+        stream_acknowledge(stream, &core.pool, stream.next_seq)
+
+
+cdef uint32_t take_turns_ahead(Core *core, Flow *flow, Context *context, uint8_t *data, uint32_t length,
+                               uint64_t offset) noexcept nogil:
+    """Reads replies, and between them what went ahead of the client's, as far as both are simple: the replies' octets.
+
+    Nothing is applied here, so nothing changes and no verdict ends the flow.
+    """
+    cdef Stream *stream = &flow.stream[1]
+    cdef Said client, server
+    if context.policy.apply or stream_buffered(stream).seq != stream.next_seq:
+        return 0
+    client.length = stream_buffered(stream).data.length
+    if client.length == 0:
+        return 0
+    client.data = pagebuffer_span(&stream_buffered(stream).data, 0, &client.length)
+    client.offset = stream.bytes
+    server.data = data
+    server.length = length
+    server.offset = offset
+    client.read = server.read = 0
+    take_turns(context, flow.dialogue, &client, &server)
+    keep(core, flow, True, client.data, client.read, context.now, &context.verdict)
+    if client.read:
+        stream_consume(stream, &core.pool, client.read)
+    return server.read
+
+
+cdef uint32_t decide_replies(Core *core, Flow *flow, Context *context, uint8_t *data, uint32_t length,
+                             Operations *out) noexcept nogil:
+    """Decides the server's next octets; where only followed, with what the client said before the next reply."""
+    cdef uint64_t offset = flow.stream[0].bytes
+    cdef uint32_t decided = 0
+    while decided < length and context.verdict == ACTION_PASS and flow.mode == FLOW_INSPECTED:
+        decided += server_bytes(context, flow.dialogue, data + decided, length - decided, offset + decided)
+        if decided < length and stream_buffered(&flow.stream[1]) != NULL:
+            decided += take_turns_ahead(core, flow, context, data + decided, length - decided, offset + decided)
+            drain(core, flow, True, context.now, out)
+    return decided
+
+
 cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *data, uint32_t length, uint64_t now,
                      bint already_forwarded, uint32_t *changed, uint8_t *verdict, Operations *out) noexcept nogil:
     """Decides the next ``length`` octets of a stream, in place, and keeps them.
@@ -83,11 +134,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *data, uint
     elif to_server:
         decided = client_bytes(&context, flow.dialogue, data, length, stream.bytes)
     else:
-        while decided < length and context.verdict == ACTION_PASS and flow.mode == FLOW_INSPECTED:
-            decided += server_bytes(&context, flow.dialogue, data + decided, length - decided,
-                                    stream.bytes + decided)
-            if decided < length and stream_buffered(&flow.stream[1]) != NULL:
-                drain(core, flow, True, now, out)       # followed only: what the client said before the next reply
+        decided = decide_replies(core, flow, &context, data, length, out)
     dialogue_pool_trim(&core.dialogue_pool)
     changed[0] = context.edits if flow.policy.apply else 0
     verdict[0] = context.verdict
@@ -97,11 +144,8 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *data, uint
         stream_note_edit(stream, &core.pool, core.original, data, decided)
     if context.not_smtp:
         verdict[0] = ACTION_LOG
-    elif stream_keep(stream, &core.pool, data, decided) < 0:
-        verdict[0] = report_condition(core, flow, STREAM_MEMORY_LIMIT, to_server, now)
-        stream.next_seq += decided
-        stream.bytes += decided
-        stream_acknowledge(stream, &core.pool, stream.next_seq)
+    else:
+        keep(core, flow, to_server, data, decided, now, verdict)
     return decided
 
 
@@ -142,6 +186,8 @@ cdef void edit_after_forward(Core *core, Flow *flow, bint to_server, uint64_t no
 cdef void note_pipelining_violation(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     # Octets of the client's have come although it has to wait for a reply.
     cdef Context context
+    if flow.dialogue.pipelining_violation:
+        return                                     # it has been told
     set_context(core, flow, &context, now)
     note_reply_arrived(&context, flow.dialogue, flow.stream[1].bytes)
 

@@ -83,7 +83,7 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.verb_dot = tables["dot"]
     for verb in range(<int> grammar.verb_count):
         grammar.answered[verb] = (
-            grammar.continues[verb] == 0 and verb != VERB_EHLO and verb != grammar.verb_greeting)
+            grammar.continues[verb] in (0, 334, 354) and verb != VERB_EHLO and verb != grammar.verb_greeting)
         grammar.unremarkable[verb] = not (
             grammar.waits[verb] or grammar.continues[verb] or begins_anew(<uint8_t> verb)
             or verb in (VERB_MAIL, VERB_RCPT, VERB_DATA, VERB_RSET, VERB_BDAT, grammar.verb_end_of_data))

@@ -5,8 +5,10 @@ Promises: how octets are read changes only where the dialogue says so (smtp.verb
 column ``reads``). Does not know lines or messages.
 """
 
-from nfmailguard.cext.policy.findings cimport note_change, report
-from nfmailguard.cext.policy.numbers cimport ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, TLS_NOT_A_HANDSHAKE
+from nfmailguard.cext.policy.findings cimport again, note_change, report
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, NOT_AGAIN, TLS_NOT_A_HANDSHAKE,
+)
 from nfmailguard.cext.smtp.command cimport resume_line
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE
 from nfmailguard.cext.smtp.lines cimport command_bytes
@@ -36,7 +38,8 @@ cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offs
     # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
     if dialogue.waiting and not dialogue.pipelining_violation:
         dialogue.pipelining_violation = 1
-        report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
+        if again(context, COMMAND_PIPELINED_TOO_FAR, True) == NOT_AGAIN:
+            report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
 
 
 cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,

@@ -266,11 +266,11 @@ cdef uint32_t command_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
             break
         if dialogue.phase == PHASE_START and not dialogue.after_cr:
             run = clean_lines(context, dialogue, &rules, data + at, length - at, offset + at)
+            ended = run != 0
         if run == 0:
             run = other_bytes(context, dialogue, &rules, data + at, length - at, offset + at, &ended)
-            if ended and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
-                at += run
-                break
         at += run
+        if ended and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
+            break
     settle_counts(context, &rules)
     return at

@@ -18,7 +18,9 @@ from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport put, says_seven_bits
 from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_SAID
-from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER
+from nfmailguard.cext.smtp.grammar cimport (
+    ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER, INPUT_COMMANDS,
+)
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport add_reply, begins_anew, expect_reply, has_room
 from nfmailguard.cext.smtp.redact cimport command_record, note_words, shown_of_words
@@ -178,8 +180,10 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
     if number == VERB_RCPT:
         if policy.recipients and context.session.recipients >= policy.recipients:
             return False
-    elif context.grammar.waits[number] or (
-            number != VERB_MAIL and number != VERB_RSET and not begins_anew(number)):
+    elif context.grammar.waits[number]:
+        # A greeting that waits is none of ours; nor is DATA where the message begins with it.
+        return not begins_anew(number) and not (policy.bug_data_bypass and policy.apply)
+    elif number != VERB_MAIL and number != VERB_RSET and not begins_anew(number):
         return False                               # how the client is read changes
     if is_address(context, line):
         if number == VERB_MAIL and policy.sender_length and line.end - line.verb > policy.sender_length:
@@ -291,6 +295,7 @@ cdef inline void note_said(Context *context, const Clean *line, const uint8_t *d
 cdef inline void note_session(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     if verb == VERB_RCPT:
         context.session.recipients += 1
+    if verb == VERB_RCPT or context.grammar.waits[verb]:
         return
     dialogue.message_bytes = 0                    # of chunks that no LAST followed
     if begins_anew(verb):
@@ -339,7 +344,9 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         note_session(context, dialogue, verb)
         if context.grammar.argument[verb] == ARGUMENT_SENDER:
             context.session.seven_bits |= says_seven_bits(data + line.verb, line.end - line.verb)
-    expect_reply(context, dialogue, verb, offset + end)
+    if expect_reply(context, dialogue, verb, offset + end) and context.grammar.waits[verb]:
+        dialogue.verb = VERB_UNKNOWN
+        dialogue.waiting = dialogue.count
     return end + 1
 
 
@@ -426,4 +433,6 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         if run == 0:
             break
         at += run
+        if dialogue.waiting or dialogue.input != INPUT_COMMANDS:
+            break
     return at

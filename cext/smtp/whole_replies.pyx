@@ -8,11 +8,9 @@ what costs most an octet. Does not know banners, keywords or what else changes a
 from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.policy.findings cimport repeat
-from nfmailguard.cext.policy.numbers cimport (
-    ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, UNTOLD, VERB_RCPT,
-)
+from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED
 from nfmailguard.cext.policy.tally cimport tally_untold
-from nfmailguard.cext.smtp.outstanding cimport begins_anew, ring_of, ring_size
+from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb
 from nfmailguard.cext.smtp.reply_effects cimport note_reply, shown_of_reply
 
 cdef extern from "scan.h" nogil:
@@ -67,14 +65,13 @@ cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
 
 cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    """Replies of one line that are but answers, while more are awaited: their octets."""
-    cdef uint32_t size = ring_size(dialogue)
-    cdef const uint8_t *ring = ring_of(dialogue)
+    """Replies of one line that are but answers, up to one that lets the client go on: their octets."""
     cdef uint32_t at = 0, end
     cdef uint32_t code
     cdef uint8_t one, verb
-    while dialogue.count > 1 and at + 4 < length and context.verdict == ACTION_PASS:
-        verb = ring[dialogue.first] & ~UNTOLD
+    cdef bint waiting = dialogue.waiting and not context.policy.hold
+    while dialogue.count and at + 4 < length and context.verdict == ACTION_PASS:
+        verb = expected_verb(dialogue)
         code = nm_code(data + at)
         one = data[at] - 48
         if code == 0 or not context.grammar.answered[verb] or one < 2 or one > 5:
@@ -91,11 +88,10 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
             dialogue.code = number_of(code)
             note_reply(context, dialogue, verb, data + at,
                        shown_of_reply(context, verb, end - at - (data[end - 1] == CR)), offset + at)
-            dialogue.greetings -= begins_anew(verb)
-            dialogue.recipients -= verb == VERB_RCPT
-        dialogue.first = dialogue.first + 1 if dialogue.first + <uint32_t> 1 < size else 0
-        dialogue.count -= 1
+        answer_oldest(context, dialogue, verb)
         at = end + 1
+        if waiting and not dialogue.waiting:
+            break
     return at
 
 
@@ -105,7 +101,7 @@ cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *d
         return 0
     if not 48 <= data[0] <= 57:
         return bad_lines(context, dialogue, data, length)
-    if dialogue.reply_junk or dialogue.count < 2 or dialogue.waiting or (
+    if dialogue.reply_junk or dialogue.count == 0 or (
             dialogue.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO):
         return 0
     return quick_replies(context, dialogue, data, length, dialogue.reply_offset)

@@ -103,6 +103,58 @@ def test_what_nobody_is_told_of_is_read_as_what_is_told(mode: Mode, seed: int) -
     assert seen(played(policy, mode, turns, 1)) == seen(played(policy, mode, turns, 4_000_000))
 
 
+#: Lines behind which the client has to wait, and what may be said to them.
+WAITS = [
+    b"AUTH a",
+    b"AUTH PLAIN QUJD",
+    b"auth",
+    b"DATA",
+    b"STARTTLS",
+    b"X-EXPS LOGIN",
+    b"NOOP",
+    b"MAIL FROM:<a@b>",
+    b"X",
+]
+WAITED_FOR = [b"502 no\r\n"] * 6 + [
+    b"454 no\r\n",
+    b"250 ok\r\n",
+    b"334 \r\n",
+    b"354 go\r\n",
+    b"x\r\n",
+    b"550-a\r\n550 b\r\n",
+]
+
+
+def pipelined(seed: int) -> list[tuple[bool, bytes]]:
+    chance = random.Random(seed)
+    turns = [(False, b"220 a\r\n"), (True, b"EHLO a\r\n"), (False, b"250 a\r\n")]
+    for _ in range(6):
+        count = chance.randint(1, 60)
+        turns.append((True, b"".join(chance.choice(WAITS) + chance.choice(ENDS) for _ in range(count))))
+        turns.append((False, b"".join(chance.choice(WAITED_FOR) for _ in range(count))))
+    return turns
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_pipelined_behind_lines_that_wait_is_read_between_the_replies(seed: int) -> None:
+    policy, turns = policies(seed), pipelined(seed)
+    single = [(side, bytes([octet])) for side, octets in turns for octet in octets]
+    assert seen(played(policy, Mode.MONITOR, turns, 1)) == seen(played(policy, Mode.MONITOR, single, 1))
+
+
+def test_where_more_is_outstanding_than_is_counted_nothing_more_is_read() -> None:
+    turns = [(False, b"220 a\r\n"), (True, b"NOOP a\r\n" * 40 + b"X\r\n" * 5)]
+    limits = Limits(outstanding_commands=30, cookies=0)
+    for cut in (1, 400):
+        dialogue = Dialogue.under(load_profile("pix63"), Mode.MONITOR, limits=limits)
+        for to_server, octets in turns:
+            for at in range(0, len(octets), cut):
+                dialogue.say(to_server, octets[at : at + cut])
+        counters = dialogue.engine.counters()
+        assert counters["finding.command.too_many_outstanding"] == 1
+        assert counters["finding.command.denied"] == 0
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_where_nothing_is_changed_no_cut_matters(seed: int) -> None:
     policy, turns = policies(seed), said(seed)

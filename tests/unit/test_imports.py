@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.smtp.command", "cext.smtp.whole_lines", "cext.smtp.reply"),
     ("cext.smtp.lines",),
     ("cext.smtp.dispatch",),
+    ("cext.smtp.turns",),
     ("cext.flow.table",),
     ("cext.core",),
     ("cext.tables", "cext.flow.rules", "cext.memory.accounting", "cext.tcp.syncookie"),

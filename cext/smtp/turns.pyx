@@ -1,0 +1,43 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Both sides' lines by turns, where they are only followed and the client did not wait.
+
+Promises: both become what ``dispatch`` and ``reply`` make of them, a reply and what the client says up to the next
+line that waits at a time; whatever is not whole lines read at once is left to them. Does not know streams.
+"""
+
+from nfmailguard.cext.policy.numbers cimport ACTION_PASS
+from nfmailguard.cext.smtp.dialogue cimport PHASE_START
+from nfmailguard.cext.smtp.dispatch cimport note_reply_arrived
+from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.runs cimport LineRules, line_rules_of, settle_counts
+from nfmailguard.cext.smtp.whole_lines cimport clean_lines
+from nfmailguard.cext.smtp.whole_replies cimport quick_lines
+
+
+cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *rules, Said *client) noexcept nogil:
+    """Reads the client's lines; whether one of them waits, and the client has said more."""
+    if dialogue.phase != PHASE_START or dialogue.after_cr or dialogue.input != INPUT_COMMANDS:
+        return False
+    client.read += clean_lines(context, dialogue, rules, client.data + client.read, client.length - client.read,
+                               client.offset + client.read)
+    if not dialogue.waiting or client.read == client.length:
+        return False
+    if not context.session.hypothetical:
+        settle_counts(context, rules)              # what is told next says whether something was found before
+    note_reply_arrived(context, dialogue, client.offset + client.read)
+    return True
+
+
+cdef void take_turns(Context *context, Dialogue *dialogue, Said *client, Said *server) noexcept nogil:
+    cdef uint32_t run
+    cdef LineRules rules
+    line_rules_of(context, &rules)
+    while context.verdict == ACTION_PASS and server.read < server.length:
+        if not dialogue.waiting and not client_waits(context, dialogue, &rules, client):
+            break
+        dialogue.reply_offset = server.offset + server.read
+        run = quick_lines(context, dialogue, server.data + server.read, server.length - server.read)
+        if run == 0:
+            break
+        server.read += run
+    settle_counts(context, &rules)
