@@ -1,6 +1,7 @@
 # The core's whole state: rules, flows, memory, counters. Declarations only.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
+from nfmailguard.cext.flow.census cimport Census
 from nfmailguard.cext.flow.table cimport FLOW_STATES, FlowTable
 from nfmailguard.cext.memory.pool cimport Pool
 from nfmailguard.cext.policy.network cimport Network
@@ -153,6 +154,7 @@ cdef struct Core:
     Generation *generation     # whose rules a new flow comes under; the packet thread's
     Generation *published      # the latest; the control thread's, taken up between two batches
     uint64_t turns             # batches that have begun, empty ones too
+    Census *census             # atomic: a slice to fill; NULL: nobody asks
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
     uint64_t drops[DROP_REASONS]

@@ -264,6 +264,7 @@ cdef Generation *load_generation(dict tables) except NULL:
             load_rule(&generation.rules[i], table)
             generation.rules[i].policy.grammar = &generation.grammar
             generation.rules[i].policy.flows = &generation.flows
+            generation.rules[i].policy.apart = tables["apart"]
     except BaseException:
         free_generation(generation)
         raise

@@ -205,6 +205,26 @@ cdef class QueueLoop:
         if self.failed:
             raise OSError(self.failed, os.strerror(self.failed))
 
+    def set_marks(self, uint32_t connection_mark):
+        """From now on the first bits of a packet's mark that are QueuedPacket.connection; 0: none are."""
+        self.connection_mark = connection_mark         # one aligned word, which the loop reads anew for each packet
+
+    def set_fail_open(self, bint fail_open):
+        """Whether packets pass when the queue is full. Raises OSError."""
+        cdef uint8_t buffer[256]
+        cdef nlmsghdr *header = mnl_nlmsg_put_header(buffer)
+        cdef nfgenmsg *family
+        header.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
+        header.nlmsg_flags = NLM_F_REQUEST             # an answer would come to the loop
+        family = <nfgenmsg *> mnl_nlmsg_put_extra_header(header, sizeof(nfgenmsg))
+        family.version = NFNETLINK_V0
+        family.res_id = htons(<unsigned short> self.number)
+        mnl_attr_put_u32(header, NFQA_CFG_FLAGS, htonl(NFQA_CFG_F_FAIL_OPEN if fail_open else 0))
+        mnl_attr_put_u32(header, NFQA_CFG_MASK, htonl(NFQA_CFG_F_FAIL_OPEN))
+        if self.socket == NULL or mnl_socket_sendto(self.socket, header, header.nlmsg_len) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.fail_open = fail_open
+
     def stop(self):
         """Ends ``run`` soon; from any thread or a signal handler, before or during it."""
         nm_store_flag(&self.stopped, 1)

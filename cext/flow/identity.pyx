@@ -29,6 +29,8 @@ cdef bint belongs(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     the same addresses and ports here and not beyond. A client's address is translated behind us, so a SYN does not
     tell of it yet, and the server's answer does.
     """
+    if not flow.policy.apart:
+        return True                                # it began when nothing was marked
     if not flow.stream[1].known:
         return True                                # its beginning was not seen
     if not packet.flags & TCP_SYN:

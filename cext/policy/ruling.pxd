@@ -32,6 +32,7 @@ cdef struct CompiledPolicy:
     Grammar *grammar           # its generation's, whose numbers of verbs are the policy's
     uint32_t *flows            # how many are under that generation
     uint8_t generation         # its number
+    uint8_t apart              # packets carry marks by which conntrack tells connections apart
     uint8_t apply              # 0: report only (monitor, --dry-run), never stop a packet
     uint8_t hold               # what cannot be decided yet waits; 0: the client's goes on, and is only followed
     uint8_t action[MOST_FINDINGS]

@@ -194,6 +194,7 @@ def _tables(
     records: bool | Collection[int],
     told: Collection[str] | None,
     offload: bool,
+    apart: bool,
 ) -> dict[str, object]:
     verbs = _verb_names(rules)
     grammar = [(v.name, int(v.argument), v.waits, int(v.reads), v.continues, v.long) for v in VERBS]
@@ -236,6 +237,7 @@ def _tables(
         "held_source_limit": limits.held_per_source,
         "pending_limit": limits.pending_segments,
         "can_hold": can_hold,
+        "apart": apart,
         "offload": offload,
         "memory": limits.memory,
         "flows": flows_at_once(limits),
@@ -276,8 +278,8 @@ class Engine(core.Engine):
     ``can_hold=False`` is for a driver that must answer each packet at once.
     ``records``: False makes none, a collection of RecordKind those; ``told``: of commands and
     replies only those of these verbs. ``offload``: packets of flows that are passed may go by unseen,
-    but for their SYNs, FINs and RSTs. Raises ValueError for more rules, verbs or
-    keywords than the core holds and OSError for an interface that does not exist.
+    but for their SYNs, FINs and RSTs. ``apart``: packets come with ``connection``. Raises ValueError for more
+    rules, verbs or keywords than the core holds and OSError for an interface that does not exist.
 
     ``prepare`` and ``publish`` replace rules and settings while packets go on; ``rules`` are the latest ones.
     """
@@ -301,9 +303,10 @@ class Engine(core.Engine):
         records: bool | Collection[int] = True,
         told: Collection[str] | None = None,
         offload: bool = False,
+        apart: bool = True,
     ) -> Engine:
         limits, on = limits or Limits(), on or On()
-        tables = _tables(rules, ports, limits, on, dry_run, can_hold, records, told, offload)
+        tables = _tables(rules, ports, limits, on, dry_run, can_hold, records, told, offload, apart)
         self = super().__new__(cls, tables)
         self.rules, self._on, self._dry_run = tuple(rules), on, dry_run
         self._fixed = {"can_hold": can_hold, "offload": offload}
@@ -321,6 +324,7 @@ class Engine(core.Engine):
         dry_run: bool = False,
         records: bool | Collection[int] = True,
         told: Collection[str] | None = None,
+        apart: bool = True,
     ) -> Generation:
         """Other rules and settings; nothing changes yet. Raises as the constructor does, and where memory shrinks.
 
@@ -329,7 +333,7 @@ class Engine(core.Engine):
         limits, on = limits or Limits(), on or On()
         if limits.memory < self._memory:
             raise ValueError(f"memory cannot shrink from {self._memory} to {limits.memory} octets: it may be in use")
-        tables = _tables(rules, ports, limits, on, dry_run, records=records, told=told, **self._fixed)
+        tables = _tables(rules, ports, limits, on, dry_run, records=records, told=told, apart=apart, **self._fixed)
         digest = _digest(tables, rules)
         return Generation(core.Prepared(tables), digest, tuple(rules), on, dry_run, limits.memory)
 

@@ -256,6 +256,16 @@ def test_rules_of_begin_that_come_again_are_those_that_were() -> None:
     assert told == [[REPLACE], [ACCEPT], [REPLACE], [ACCEPT], [REPLACE], [ACCEPT]]
 
 
+def test_rules_of_begin_say_whether_connections_are_told_apart() -> None:
+    # Marks come with enforcing: whoever was open before has none, and keeps its connection all the same.
+    gateway = Gateway("pix63", apart=False)
+    old = another(gateway, 0)
+    gateway.reload("pix63", apart=True)
+    assert old.send(True, payload=b"HELO a\r\n", connection=0x60000001) == [ACCEPT]
+    new = Connection(gateway, port=40001)
+    assert new.send(True, payload=b"HELO a\r\n", connection=0x60000001) == [DROP]
+
+
 def test_rules_of_begin_leave_those_before_alone_where_others_are_wrong() -> None:
     gateway = Gateway("pix63")
     rule = FlowRule(Mode.ENFORCE, profile("asa"))

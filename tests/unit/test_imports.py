@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.smtp.dispatch",),
     ("cext.smtp.turns",),
     ("cext.flow.table",),
+    ("cext.flow.census",),
     ("cext.core",),
     ("cext.tables", "cext.flow.rules", "cext.memory.accounting", "cext.tcp.syncookie"),
     ("cext.tcp.window", "cext.tcp.reset", "cext.generation"),
