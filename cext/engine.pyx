@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free
 
 from nfmailguard.cext.core cimport (
     DROP_CHECKSUM, DROP_CONNECTION, DROP_COOKIE, DROP_FLAGS, DROP_FLOW_ENDED, DROP_INTERFACE, DROP_INTERNAL,
-    DROP_REASONS, MOST_GENERATIONS, Counters, Generation,
+    DROP_REASONS, MOST_GENERATIONS as MOST_AT_ONCE, Counters, Generation,
 )
 from nfmailguard.cext.flow.census cimport Census, FlowSummary, census_fill
 from nfmailguard.cext.flow.identity cimport belongs, pin_interface
@@ -72,6 +72,8 @@ FLOW_BYTES = memory_cost(sizeof(Flow))
 
 #: Of a generation. In records the rules of generation N are numbered from N times as many.
 MOST_RULES = MOST
+#: At once.
+MOST_GENERATIONS = MOST_AT_ONCE
 
 #: By DropReason.
 DROP_NAMES = (

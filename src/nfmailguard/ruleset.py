@@ -167,26 +167,24 @@ class Ruleset:
         self.connections = connections
         self.offload = offload
 
-    def apply(self) -> None:
-        """Puts the table in place of whatever has its name. Raises RulesetError and changes nothing then."""
+    def apply(self, *, same_chains: bool = False) -> None:
+        """Puts the table in place of whatever has its name. Raises RulesetError and changes nothing then.
+        ``same_chains``: of one with these hooks only the rules, for with its chains go the packets they queued."""
+        self._load(keep=same_chains)
+
+    def check(self) -> None:
+        """Whether the kernel would take the table, which it does not get. Raises RulesetError."""
+        self._load(commit=False)
+
+    def _load(self, **how: bool) -> None:
         with Nftables() as nftables:
             try:
-                nftables.load(self._chains(self._native()))
+                nftables.load(self._chains(self._native()), **how)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
                 # This kernel has no queue expression; xtables' target does the same (rev 3: xt_NFQUEUE.h).
-                nftables.load(self._chains(self._compatible()))
-
-    def check(self) -> None:
-        """Whether the kernel would take the table, which it does not get. Raises RulesetError."""
-        with Nftables() as nftables:
-            try:
-                nftables.load(self._chains(self._native()), commit=False)
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                nftables.load(self._chains(self._compatible()), commit=False)
+                nftables.load(self._chains(self._compatible()), **how)
 
     def remove(self) -> None:
         """As the module's ``remove``."""
@@ -357,19 +355,21 @@ class Nftables:
         if isinstance(error, OSError):
             raise RulesetError(_explain(error)) from error
 
-    def load(self, chains: Iterable[Chain] | None, *, commit: bool = True) -> None:
+    def load(self, chains: Iterable[Chain] | None, *, commit: bool = True, keep: bool = False) -> None:
         """One transaction: away with the table that is there, if any, and ``chains`` in a new one.
 
-        One that is not ended is checked, and then undone (nfnetlink_rcv_batch), as `nft --check` does.
+        One that is not ended is checked and undone (nfnetlink_rcv_batch). ``keep``: it stays, but for its rules.
         """
-        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
+        from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
 
         table = {"NFTA_TABLE_NAME": TABLE}
         messages = [self._message(NFT_MSG_NEWTABLE, table), self._message(NFT_MSG_DELTABLE, table)]
-        if chains is not None:
+        if keep:
+            messages = [self._message(NFT_MSG_DELRULE, {"NFTA_RULE_TABLE": TABLE})]
+        elif chains is not None:
             messages.append(self._message(NFT_MSG_NEWTABLE, table))
-            for chain in chains:
-                messages += self._chain_messages(chain)
+        for chain in chains or ():
+            messages += [*self._chain_messages(chain)][keep:]  # the first makes it
         end = [self._edge(BATCH_END)] if commit else []
         self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, *end])
 
@@ -451,7 +451,7 @@ class Nftables:
         message = nftsocket.AsyncNFTSocket.policy[kind]()
         message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | kind
         message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK
-        if kind != nftsocket.NFT_MSG_DELTABLE:
+        if kind not in (nftsocket.NFT_MSG_DELTABLE, nftsocket.NFT_MSG_DELRULE):
             message["header"]["flags"] |= NLM_F_CREATE | NLM_F_APPEND
         message["nfgen_family"] = NFPROTO_INET
         message["attrs"] = list(attributes.items())

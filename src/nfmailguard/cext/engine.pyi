@@ -6,6 +6,8 @@ FLOW_BYTES: int
 
 #: Of a generation.
 MOST_RULES: int
+#: At once.
+MOST_GENERATIONS: int
 
 class Prepared:
     """Rules as the core reads them, not in use yet."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nfmailguard.cli.common import cli, configured, echo, echo_text, gateway_options, json_option, print_json
+
+if TYPE_CHECKING:
+    from nfmailguard.config import Config
 
 __all__: list[str] = []
 
@@ -23,7 +26,7 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
 
     Binds the queue, then adds one nftables table (`rules show` prints it); takes it away
     again first when it ends. Prints a line with "ready" when packets are inspected. SIGHUP
-    opens the log files anew.
+    and `nfmailguard reload` read the configuration anew, and open the log files anew.
 
     \b
       nfmailguard run --mode monitor --profile pix63 --set log.eve=-
@@ -34,12 +37,15 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
     from nfmailguard.reports.console import Console
     from nfmailguard.service.gateway import Gateway
 
-    config = configured(**choices)
+    def reread() -> Config:
+        return configured(**choices)
+
+    config = reread()
     arrived, _, left = (tap or "").partition(",")
     files = (Path(arrived), Path(left) if left else None) if arrived else None
     # Events on standard output are for a program to read.
     events = config.log.eve == "-"
-    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: echo(line, err=events))
+    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: echo(line, err=events), reread=reread)
     counters = gateway.run()
     with suppress(OSError, SystemExit):  # nobody reads it any more
         summary.render(counters, Console(stderr=events))

@@ -91,10 +91,26 @@ def events(path: Path | None, control: str | None) -> None:
 @cli.command()
 @socket_options
 def reload(path: Path | None, control: str | None) -> None:
-    """Have the running gateway open its log files anew, as SIGHUP does."""
+    """Have the running gateway read its configuration anew, and open its log files anew, as SIGHUP does.
+
+    It reads the file, and has the options, that it was started with. Open connections keep the rules they began under,
+    new ones come under the new ones; no packet is lost. A file with a mistake changes nothing: exit code 2, and a line
+    for each.
+    """
+    from nfmailguard.errors import ConfigError, RefusedError
+
     with _asking(path, control) as asking:
-        asking.ask("reload")
-    echo("log files opened anew; the configuration is read at a start")
+        try:
+            answer = asking.ask("reload")
+        except RefusedError as error:
+            raise ConfigError(*error.lines) from error
+    for line in answer["changed"]:
+        echo(line)
+    echo(
+        f"generation {answer['generation']}" if answer["changed"] else "nothing has changed", "; log files opened anew"
+    )
+    for note in answer["notes"]:
+        echo(f"note: {note}")
 
 
 @cli.command()

@@ -42,6 +42,11 @@ class Allowance:
         #: Lines withheld so far, by kind.
         self.withheld: Counter[str] = Counter()
 
+    def change(self, rate: int | None) -> None:
+        """Another rate; what was used is used."""
+        self._rate = rate
+        self._most = (rate or 0) * _BURST
+
     def takes(self, source: bytes, octets: int, kind: str, now: int) -> bool:
         """Whether so many octets of a source may be written now."""
         if self._rate is None:

@@ -87,6 +87,11 @@ class EveWriter:
         """What rules records mean, counted from there; before there are any."""
         self._names |= {number: (str(rule.mode), rule.policy.name) for number, rule in enumerate(rules, first)}
 
+    def change(self, sink: Sink, *, alerts: bool, rate: int) -> None:
+        """From now on; what is known of mails under way stays."""
+        self._sink, self._alerts = sink, alerts
+        self._allowance.change(rate)
+
     def write(self, records: list[tuple[Any, ...]]) -> None:
         """Writes drained records, in order."""
         lines: list[bytes] = []

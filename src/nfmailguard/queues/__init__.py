@@ -6,7 +6,7 @@ and nothing of SMTP.
 
 from typing import Protocol
 
-__all__ = ["QueueDriver"]
+__all__ = ["LiveDriver", "QueueDriver"]
 
 
 class QueueDriver(Protocol):
@@ -27,3 +27,13 @@ class QueueDriver(Protocol):
     def counters(self) -> dict[str, int]:
         """What happened so far, by name; still there after ``close``."""
         ...
+
+
+class LiveDriver(QueueDriver, Protocol):
+    """One that goes on and on, and may be told something meanwhile; from any thread."""
+
+    def turn(self) -> None:
+        """Has a batch begin soon, packets or none: new rules are taken up."""
+
+    def treat(self, *, fail_open: bool, connection_mark: int) -> None:
+        """As the constructor was told, otherwise from now on. Raises QueueError."""

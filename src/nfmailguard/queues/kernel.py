@@ -144,6 +144,21 @@ class KernelQueue:
         if self._loop:
             self._loop.nudge(anew=anew)
 
+    def turn(self) -> None:
+        self.nudge()
+
+    def treat(self, *, fail_open: bool, connection_mark: int) -> None:
+        """Raises QueueError where the kernel does not take it."""
+        if connection_mark != self._connection_mark:
+            self._opened().set_marks(connection_mark)
+            self._connection_mark = connection_mark
+        if fail_open != self._fail_open:
+            try:
+                self._opened().set_fail_open(fail_open)
+            except OSError as error:
+                raise QueueError(explain(self.number, error)) from error
+            self._fail_open = fail_open
+
     def close(self) -> None:
         """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""
         if self._loop:

@@ -112,6 +112,14 @@ class PackageQueue:
         if self._reader:
             self._reader.stop()
 
+    def turn(self) -> None:
+        """At once: the engine is called with the GIL only, which is ours at this moment."""
+        if self._engine:
+            self._engine.take_up(max(self._now, self._clock()))
+
+    def treat(self, *, fail_open: bool, connection_mark: int) -> None:
+        self._connection_mark = connection_mark
+
     def close(self) -> None:
         """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""
         if self._queue:

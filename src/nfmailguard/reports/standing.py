@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["reasons", "render", "span"]
+__all__ = ["configuration", "reasons", "render", "span"]
 
 
 def render(status: Mapping[str, Any]) -> Iterator[str]:
@@ -18,6 +18,7 @@ def render(status: Mapping[str, Any]) -> Iterator[str]:
     yield from reasons(status)
     yield f"nfmailguard {status['version']}, process {status['pid']}, up {span(status['uptime'])}"
     yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}"
+    yield from configuration(status["configuration"])
     for queue in status["queues"]:
         yield (
             f"queue {queue['number']}: {queue['waiting']} of {queue['length']} packets waiting, {queue['held']} held;"
@@ -32,6 +33,14 @@ def reasons(status: Mapping[str, Any]) -> Iterator[str]:
         since = time.strftime("%H:%M:%S", time.localtime(reason["since"]))
         count = f"{reason['count']} " if reason["count"] else ""
         yield f"  {reason['reason']}: {count}{reason['text']} (since {since})"
+
+
+def configuration(standing: Mapping[str, Any]) -> Iterator[str]:
+    """Which one is in force, where it was not that of the start."""
+    if standing["generation"] > 1:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(standing["since"]))
+        under = f"{standing['flows_under_older']} flows are under {standing['older']} older ones"
+        yield f"configuration: generation {standing['generation']} since {since}; {under}"
 
 
 def _uninspected(count: int | None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import queue
-import socket
 import threading
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ from nfmailguard.service.notices import Notices
 from nfmailguard.service.notify import Systemd
 from nfmailguard.service.placed import PlacedRules
 from nfmailguard.service.preflight import interface_warnings, interfaces, long_packets, summary
+from nfmailguard.service.reload import Configured, checked_rules
 from nfmailguard.service.signals import Signals
 from nfmailguard.service.worker import QueueWorker
 
@@ -54,7 +54,7 @@ class Gateway:
     """What ``config`` describes, ready to ``run``. Makes engines, and touches nothing yet.
 
     ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for
-    the operator. Raises ConfigError for what cannot be run.
+    the operator; ``reread`` reads the configuration anew. Raises ConfigError for what cannot be run.
     """
 
     def __init__(
@@ -64,21 +64,19 @@ class Gateway:
         rules: bool = True,
         tap: TapFiles | None = None,
         tell: Callable[[str], None] = print,
+        reread: Callable[[], Config] | None = None,
     ) -> None:
         first, last = config.queue.first, config.queue.last
         if tap and last > first:
             raise ConfigError("--tap: a tap serves one queue; run with a single one")
-        flow_rules = config.flow_rules()
-        interfaces = {name for _, name in socket.if_nameindex()}
-        for place, rule in enumerate(flow_rules, 1):
-            if rule.interface and rule.interface not in interfaces:
-                raise ConfigError(f"rule {place}: in: there is no interface {rule.interface!r}")
+        flow_rules = checked_rules(config)
         files = Tap(str(tap[0]), str(tap[1]) if tap[1] else None) if tap else None
         try:
             self._workers = [QueueWorker(config, flow_rules, number, files) for number in range(first, last + 1)]
         except ValueError as error:
             raise ConfigError(f"configuration: {error}") from error
-        self._config = config
+        self._configured = Configured(config, flow_rules, reread)
+        self._tapped = tap is not None
         self._say = tell
         self._notices = Notices(self._print)
         self._systemd = Systemd()
@@ -93,6 +91,11 @@ class Gateway:
         self._watching = False
 
     @property
+    def _config(self) -> Config:
+        """The one in force."""
+        return self._configured.config
+
+    @property
     def exit_code(self) -> int:
         """What the signal that ended ``run`` makes of it."""
         return self._signals.exit_code
@@ -100,7 +103,7 @@ class Gateway:
     def run(self) -> dict[str, int]:
         """Until a signal ends it (``service.signals``); the last counters. Raises what a step or a queue failed with.
 
-        SIGHUP opens the log files anew.
+        SIGHUP reads the configuration anew, and opens the log files anew.
         """
         with ExitStack() as stack:
             stack.enter_context(self._signals.caught())
@@ -219,6 +222,7 @@ class Gateway:
             "pid": os.getpid(),
             "uptime": int(time.monotonic() - self._started),
             "rules": self._rules.standing,
+            "configuration": self._configured.standing(self._workers),
             "queues": [worker.standing() for worker in self._workers],
             "uninspected": self._rules.passed.get("queue.uninspected"),
             "events_lost": self._logs.counters().get("events_lost", 0),
@@ -226,19 +230,19 @@ class Gateway:
 
     def _carry_out(self) -> None:
         """What was asked for that is not only read."""
-        if self._signals.take_reopen():
-            self._reload("SIGHUP")
+        if self._signals.take_reload():
+            with suppress(NfmailguardError):  # is told
+                self._reload("SIGHUP")
         while not self._requests.empty():
             request = self._requests.get()
             try:
                 if request.command == "bypass":
                     self._bypass(request.arguments.get("on"))
+                    request.reply({"rules": self._rules.standing})
                 else:
-                    self._reload("reload")
+                    request.reply(self._reload("reload"))
             except NfmailguardError as error:
                 request.fail(*error.lines)
-            else:
-                request.reply({"rules": self._rules.standing})
 
     def _bypass(self, on: object) -> None:
         """Out of the path, or back in it. What was open meanwhile is, for the core, open since before a start."""
@@ -263,15 +267,34 @@ class Gateway:
                 self._tell(f"nfmailguard: bypass: queues {left} did not get empty; what they follow is followed on")
         self._look()
 
-    def _reload(self, asked: str) -> None:
+    def _reload(self, asked: str) -> dict[str, Any]:
+        """Log files, and the configuration: which is the one before where this raises."""
         self._systemd.reloading()
-        self._logs.reopen()
-        self._tell(f"nfmailguard: {asked}: log files opened anew; the configuration is read at a start")
-        self._systemd.ready(summary(self._config))
+        event: dict[str, Any] = {"state": "degraded" if self._health.degraded else "healthy"}
+        try:
+            self._logs.reopen()
+            found, notes = self._configured.reload(self._workers, self._rules, self._logs, tapped=self._tapped)
+        except NfmailguardError as error:
+            more = f" (and {len(error.lines) - 1} more; `nfmailguard check` names all)" if error.lines[1:] else ""
+            self._tell(f"nfmailguard: {asked}: refused, the configuration stays as it was: {error.lines[0]}{more}")
+            self._logs.health({**event, "reload": "refused", "errors": list(error.lines)})
+            raise
+        else:
+            standing = self._configured.standing(self._workers)
+            keys = ", ".join(dict.fromkeys(line.partition(":")[0] for line in found))
+            what = f"generation {standing['generation']}, changed: {keys}" if found else "nothing has changed"
+            self._tell(f"nfmailguard: {asked}: log files opened anew; {what}")
+            for note in notes:
+                self._tell(f"nfmailguard: note: {note}")
+            self._logs.health({**event, "reload": "done", "generation": standing["generation"], "changed": found})
+            return {"changed": found, "notes": notes, **standing}
+        finally:
+            self._systemd.ready(summary(self._config))
 
     def _look(self) -> None:
         """After rules, queues and losses; what has changed for the worse, or the better, is told."""
         self._rules.look(self._workers)
+        self._configured.look(self._workers, self._rules)
         troubles = self._logs.troubles() | self._rules.trouble()
         for worker in self._workers:
             troubles |= worker.troubles()
@@ -279,8 +302,7 @@ class Gateway:
         self._notices.look()
 
     def _watch(self) -> None:
-        period = self._config.log.stats
-        due = time.monotonic() + period
+        due = time.monotonic() + self._config.log.stats
         self._logs.look()
         look = time.monotonic()
         behind: list[QueueWorker] = []
@@ -292,7 +314,9 @@ class Gateway:
             if time.monotonic() >= look:
                 look = time.monotonic() + LOOK_SECONDS
                 self._look()
-            if period and time.monotonic() >= due:
+            period = self._config.log.stats
+            due = min(due, time.monotonic() + period)  # it may have become shorter
+            if time.monotonic() >= due:
                 due += period
                 for line in self._rules.new_flowtables():
                     self._tell(f"nfmailguard: {line}")

@@ -17,6 +17,7 @@ from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.sinks import Sink, open_sink
 from nfmailguard.events.syslog import Syslog, open_syslog
 from nfmailguard.service.worker import QueueWorker
+from nfmailguard.settings import Syslog as SyslogSettings
 
 __all__ = ["Logs"]
 
@@ -47,6 +48,12 @@ class _Published:
         self._sink.close()
 
 
+def _opened_syslog(ours: SyslogSettings) -> Syslog | None:
+    if ours.target is None:
+        return None
+    return open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
+
+
 class Logs:
     """``[log]`` and ``[syslog]`` of a configuration, for all its queues. ``publish`` gets every event's line."""
 
@@ -56,38 +63,84 @@ class Logs:
         self._sink: Sink | None = None
         self._syslog: Syslog | None = None
         self._first: EveWriter | None = None
+        self._lost_before = self._lines_lost_before = 0  # by targets that are none any more
 
     def open(self, workers: Sequence[QueueWorker], stack: ExitStack) -> None:
         """Gives each worker its writers. Raises ConfigError for a file that cannot be opened."""
-        self._open_sink(workers, stack)
-        self._open_syslog(workers, stack)
-
-    def _open_sink(self, workers: Sequence[QueueWorker], stack: ExitStack) -> None:
+        stack.callback(self._close)
         config = self._config
-        if config.log.eve is None:
-            return
-        self._sink = sink = _Published(open_sink(config.log.eve), self._publish)
-        stack.callback(sink.close)
+        self._sink = self._opened_sink(config)
+        self._syslog = _opened_syslog(config.syslog)
+        self._give_events(config, workers)
+        self._give_lines(config, workers)
+
+    def prepare(self, config: Config) -> tuple[Sink | None, Syslog | None]:
+        """Opens what another configuration needs besides, for ``change`` or ``discard``. Raises ConfigError."""
+        old = self._config
+        sink, syslog = self._sink, self._syslog
+        if config.log.eve != old.log.eve:
+            sink = self._opened_sink(config)
+        try:
+            if config.syslog != old.syslog:
+                syslog = _opened_syslog(config.syslog)
+        except BaseException:
+            self.discard((sink, None))
+            raise
+        return sink, syslog
+
+    def discard(self, prepared: tuple[Sink | None, Syslog | None]) -> None:
+        """Nothing of it is needed."""
+        for log in prepared:
+            if log is not None and log not in (self._sink, self._syslog):
+                log.close()
+
+    def change(
+        self, config: Config, prepared: tuple[Sink | None, Syslog | None], workers: Sequence[QueueWorker]
+    ) -> None:
+        """Puts what was prepared to use."""
+        old, before = self._config, (self._sink, self._syslog)
+        self._config, (self._sink, self._syslog) = config, prepared
+        self._give_events(config, workers)
+        if before[1] is not self._syslog or config.limits.log_rate != old.limits.log_rate:
+            self._give_lines(config, workers)
+        if before[0] is not None and before[0] is not self._sink:
+            self._lost_before += before[0].lost
+        if before[1] is not None and before[1] is not self._syslog:
+            self._lines_lost_before += before[1].lost
+        self.discard(before)
+
+    def _close(self) -> None:
+        for log in (self._sink, self._syslog):
+            if log is not None:
+                log.close()
+
+    def _opened_sink(self, config: Config) -> Sink | None:
+        return None if config.log.eve is None else _Published(open_sink(config.log.eve), self._publish)
+
+    def _give_events(self, config: Config, workers: Sequence[QueueWorker]) -> None:
         for worker in workers:
-            worker.writer = EveWriter(
-                worker.engine.rules, sink, engine=worker.number, alerts=config.log.alerts, limits=config.limits
-            )
+            if self._sink is None:
+                worker.writer = None
+            elif worker.writer is not None:
+                worker.writer.change(self._sink, alerts=config.log.alerts, rate=config.limits.log_rate)
+            else:
+                worker.writer = EveWriter(
+                    (), self._sink, engine=worker.number, alerts=config.log.alerts, limits=config.limits
+                )
+                for first, (rules, _) in worker.known.items():
+                    worker.writer.learn(first, rules)
         self._first = workers[0].writer
 
-    def _open_syslog(self, workers: Sequence[QueueWorker], stack: ExitStack) -> None:
-        ours = self._config.syslog
-        if ours.target is None:
-            return
-        self._syslog = open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
-        stack.callback(self._syslog.close)
+    def _give_lines(self, config: Config, workers: Sequence[QueueWorker]) -> None:
+        ours = config.syslog
         for worker in workers:
-            worker.cisco = CiscoWriter(
-                worker.engine.rules,
-                self._syslog,
-                interfaces=ours.names(),
-                style=str(ours.style),
-                rate=self._config.limits.log_rate,
-            )
+            worker.cisco = None
+            if self._syslog is not None:
+                worker.cisco = CiscoWriter(
+                    (), self._syslog, interfaces=ours.names(), style=str(ours.style), rate=config.limits.log_rate
+                )
+                for first, (rules, _) in worker.known.items():
+                    worker.cisco.learn(first, rules)
 
     @property
     def has_events(self) -> bool:
@@ -108,10 +161,10 @@ class Logs:
     def counters(self) -> dict[str, int]:
         """What was not taken."""
         found = {}
-        if self._sink:
-            found["events_lost"] = self._sink.lost
-        if self._syslog:
-            found["log_lines_lost"] = self._syslog.lost
+        if self._sink or self._lost_before:
+            found["events_lost"] = self._lost_before + (self._sink.lost if self._sink else 0)
+        if self._syslog or self._lines_lost_before:
+            found["log_lines_lost"] = self._lines_lost_before + (self._syslog.lost if self._syslog else 0)
         return found
 
     def troubles(self) -> dict[str, str]:

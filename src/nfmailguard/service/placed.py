@@ -13,6 +13,7 @@ from nfmailguard.config import Config
 from nfmailguard.errors import RulesetError
 from nfmailguard.queues.kernel import holder, queue_states
 from nfmailguard.ruleset import Installed, Others, Ruleset, installed, others
+from nfmailguard.service.changes import Treatment
 from nfmailguard.service.preflight import beside, flowtable_warnings, refuse_flowtables, ruleset
 from nfmailguard.service.worker import QueueWorker
 
@@ -27,24 +28,32 @@ class PlacedRules:
         self._queues = (config.queue.first, config.queue.last)
         self._ruleset: Ruleset | None = ruleset(config) if wanted else None
         self._told: set[str] = set()
+        self._noted: set[str] = set()
         self._placed = False
         self._packets = self._seen = self._seen_before = 0
         self._uninspected = self._uninspected_before = 0
+        self._anew = False  # the table counts from nothing since the last look
         self.bypassed = False
         #: Whether packets are sent to the queue, as far as can be told; None: rules of the operator's own.
         self.in_place: bool | None = None
         #: As counters: what came to the rule, and what of it the queue has not seen.
         self.passed: dict[str, int] = {}
 
-    def look_around(self) -> list[str]:
-        """What others' rules make of ours; RulesetError where mail that is to be guarded could go past us."""
+    def look_around(self, config: Config | None = None) -> list[str]:
+        """What others' rules make of ours; RulesetError where mail that is to be guarded could go past us.
+
+        ``config``: what is to follow; told is what was not told before.
+        """
+        config = config or self._config
         # With rules of the operator's own there may be no nf_tables at all.
         around = Others((), ())
         with suppress(RulesetError):
             around = others()
-        refuse_flowtables(self._config, around)
-        self._told = set(flowtable_warnings(self._config, around))
-        return beside(self._config, around)
+        refuse_flowtables(config, around)
+        self._told |= set(flowtable_warnings(config, around))
+        found = [line for line in beside(config, around) if line not in self._noted]
+        self._noted.update(found)
+        return found
 
     def new_flowtables(self) -> list[str]:
         """A firewall may be loaded after us. Each is told of once; what runs is not stopped for it."""
@@ -72,6 +81,24 @@ class PlacedRules:
         self._placed = True
         self._ruleset.apply()
         self.in_place = True
+
+    def change(self, config: Config, treated: Treatment, workers: Sequence[QueueWorker]) -> bool:
+        """Other rules in the same chains, in one transaction; whether they differ. RulesetError changes nothing.
+
+        Those that somebody took away stay away, as do those of a bypass until it ends.
+        """
+        if self._ruleset is None:
+            self._config = config
+            return False
+        after = ruleset(config, treated)
+        differs = after.render() != self._ruleset.render()
+        if differs and self._placed:
+            self.look(workers)  # what the table has counted goes with it
+            if self.in_place:
+                after.apply(same_chains=True)
+                self._anew = True
+        self._config, self._ruleset = config, after
+        return differs
 
     def remove(self) -> None:
         """Nothing happens where ours were never put in place."""
@@ -109,14 +136,19 @@ class PlacedRules:
         # uninspected. Counted in this order, packets on their way between the two are no loss. Without
         # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
         queues = [worker.driver.counters() for worker in workers]
-        parts = {"queue.fragments_unseen": table.fragments} if table and not self._config.needs_conntrack() else {}
+        parts = (
+            {"queue.fragments_unseen": table.fragments}
+            if table and self._ruleset and not self._ruleset.conntrack
+            else {}
+        )
         if not self._config.queue.gso or any("kernel_id_sequence" not in queue for queue in queues):
             return parts
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
-        if table is None or table.packets < self._packets:
+        if table is None or table.packets < self._packets or self._anew:
             # No table, or another than at the last look: its counter begins at nothing, and the queue's does not.
             self._seen_before = seen if table is None else self._seen
             self._uninspected_before = self._uninspected
+            self._anew = False
         self._packets, self._seen = table.packets if table else 0, seen
         if table is None:
             return parts

@@ -19,6 +19,7 @@ from nfmailguard.engine import flows_at_once
 from nfmailguard.errors import RulesetError
 from nfmailguard.policy.model import CONDITIONS, Action, Mode, RestoreScope, RestoreSide, UnknownCommand
 from nfmailguard.ruleset import Network, Others, Ruleset
+from nfmailguard.service.changes import Treatment, treatment
 from nfmailguard.settings import Hook, network
 
 __all__ = [
@@ -82,16 +83,17 @@ class Condition(NamedTuple):
         return f"{done} (or {', '.join(self.others)})"
 
 
-def ruleset(config: Config) -> Ruleset:
-    """The rules that ``config`` asks for."""
+def ruleset(config: Config, treated: Treatment | None = None) -> Ruleset:
+    """The rules that ``config`` asks for; ``treated``: where flows are under others besides."""
+    treated = treated or treatment([config])
     return Ruleset(
         config.queue.first,
         config.queue.last,
         config.ports(),
         config.hooks(),
-        bypass=config.on_queue("no_listener") is Action.PASS,
-        conntrack=config.needs_conntrack(),
-        connections=config.tells_connections_apart(),
+        bypass=treated.bypass,
+        conntrack=treated.conntrack,
+        connections=treated.connections,
         offload=config.queue.offload,
         addresses=[network(text) for text in config.gateway.addresses],
     )

@@ -39,16 +39,16 @@ class Signals:
     def __init__(self) -> None:
         self.stopping = False
         self._exit_code = 0
-        self._reopen = False
+        self._reload = False
 
     @property
     def exit_code(self) -> int:
         """Of the signal that ended it; 0 where none did."""
         return self._exit_code
 
-    def take_reopen(self) -> bool:
-        """Whether log files are to be opened anew; asked once."""
-        asked, self._reopen = self._reopen, False
+    def take_reload(self) -> bool:
+        """Whether the configuration is to be read anew; asked once."""
+        asked, self._reload = self._reload, False
         return asked
 
     @contextmanager
@@ -66,7 +66,7 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._reopen = True
+            self._reload = True
         elif not self.stopping:
             self.stopping = True
             self._exit_code = ENDING[number]

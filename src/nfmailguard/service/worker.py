@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Sequence
 
+from nfmailguard.cext.engine import MOST_GENERATIONS, MOST_RULES
 from nfmailguard.config import Config, Driver
-from nfmailguard.engine import Engine, flows_at_once
+from nfmailguard.engine import Engine, Generation, flows_at_once
 from nfmailguard.events.cisco import CiscoWriter
 from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.transactions import TOLD
 from nfmailguard.policy.model import Action, FlowRule
-from nfmailguard.queues import QueueDriver
+from nfmailguard.queues import LiveDriver
 from nfmailguard.queues.kernel import KernelQueue, queue_states
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK
@@ -27,6 +28,10 @@ __all__ = ["QueueWorker"]
 
 #: Of a queue or its memory: the part that is too much.
 NEARLY_FULL = 0.9
+
+
+def _recorded(config: Config) -> bool:
+    return config.log.eve is not None or config.syslog.target is not None
 
 
 class QueueWorker:
@@ -45,11 +50,14 @@ class QueueWorker:
             on=config.on,
             dry_run=config.gateway.dry_run,
             can_hold=own,
-            records=config.log.eve is not None or config.syslog.target is not None,
+            records=_recorded(config),
             told=TOLD,
             offload=own and config.queue.offload,
+            apart=config.tells_connections_apart(),
         )
-        self.driver: QueueDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
+        #: By the number of their first rule in records: rules that flows are under, and whose configuration's they are.
+        self.known: dict[int, tuple[Sequence[FlowRule], int]] = {0: (rules, 0)}
+        self.driver: LiveDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
         self._length = config.queue.length
         self._most_memory = config.limits.memory
         self._most_held = config.engine_limits().held_packets
@@ -60,7 +68,7 @@ class QueueWorker:
         self.cisco: CiscoWriter | None = None
         self._thread = threading.Thread(target=self._run, name=f"queue-{number}", daemon=True)
 
-    def _kernel_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
+    def _kernel_queue(self, config: Config, tap: Tap | None) -> LiveDriver:
         queue = config.queue
         return KernelQueue(
             self.engine,
@@ -76,7 +84,7 @@ class QueueWorker:
             tap=tap,
         )
 
-    def _package_queue(self, config: Config, tap: Tap | None) -> QueueDriver:
+    def _package_queue(self, config: Config, tap: Tap | None) -> LiveDriver:
         from nfmailguard.queues.netfilterqueue import PackageQueue
 
         return PackageQueue(
@@ -149,6 +157,53 @@ class QueueWorker:
         # The package's loop cannot be made to turn: where no packet waits it has nothing to do.
         state = queue_states().get(self.number)
         return self.alive and (turns != last or state is None or state.total == 0)
+
+    def prepare(self, config: Config, rules: Sequence[FlowRule]) -> Generation:
+        """Raises ValueError for what the core does not hold."""
+        return self.engine.prepare(
+            rules,
+            ports=config.ports(),
+            limits=config.engine_limits(),
+            on=config.on,
+            dry_run=config.gateway.dry_run,
+            records=_recorded(config),
+            told=TOLD,
+            apart=config.tells_connections_apart(),
+        )
+
+    def publish(self, generation: Generation, config: Config, serial: int, *, begins_anew: bool) -> None:
+        """The rules of flows that begin after the next batch has begun. Raises ValueError where too many are in use."""
+        first = self.engine.publish(generation, begins_anew=begins_anew)
+        self._forget_unused()
+        self.known[first] = generation.rules, serial
+        for writer in (self.writer, self.cisco):
+            if writer:
+                writer.learn(first, generation.rules)
+        self._most_memory = config.limits.memory
+        self._most_held = config.engine_limits().held_packets
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be other rules besides those that flows are under."""
+        self.serials()
+        return len(self.engine.generations()) < MOST_GENERATIONS
+
+    def serials(self) -> set[int]:
+        """Of the configurations that flows, or records, may be under. Those that none is under are freed on the way."""
+        if len(self.known) > 1:
+            self.driver.turn()
+            self.engine.free_unused()
+            self._forget_unused()
+        return {serial for _, serial in self.known.values()}
+
+    def _forget_unused(self) -> None:
+        used = {number * MOST_RULES for number, _ in self.engine.generations()}
+        self.known = {first: known for first, known in self.known.items() if first in used}
+
+    def older(self) -> tuple[int, int]:
+        """How many older rules flows are under, and how many flows."""
+        flows = [flows for _, flows in self.engine.generations()[1:] if flows]
+        return len(flows), sum(flows)
 
     @property
     def begins_anew(self) -> bool:

@@ -1,0 +1,124 @@
+"""What differs between a gateway's configuration and one that is to follow it while packets go on.
+
+Promises: what cannot change without a restart is in one table, ``FIXED``, and is named with both values; what
+the kernel is asked for fits every configuration that a flow is still under. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from nfmailguard.config import Config
+from nfmailguard.plain import printable
+from nfmailguard.policy.model import Action, FlowRule
+from nfmailguard.settings import network
+
+__all__ = ["FIXED", "Treatment", "changes", "needs_restart", "reaches_further", "treatment"]
+
+#: What is made once, at the start: a key or, with a dot at its end, all of a section.
+FIXED: Mapping[str, str] = {
+    "queue.": "the queues are bound as they are",
+    "gateway.hook": "the chains stand in their hooks, and packets that wait in a queue are dropped with them",
+    "limits.flows": "the table is as large as it is",
+    "limits.memory": "what is in use cannot be taken back; it may grow",
+    "limits.cookies": "the notes of earlier connections are of that age",
+    "limits.startup": "it is over, or runs",
+    "limits.event_memory": "mails under way are kept in it",
+    "service.": "whoever asks is connected there",
+}
+#: Of a value that is told.
+_SHOWN = 60
+
+
+class Treatment(NamedTuple):
+    """How the kernel treats packets: for the queues and the table, and so for all flows alike."""
+
+    bypass: bool  # they pass while nobody listens
+    fail_open: bool  # and while the queue is full
+    conntrack: bool  # parts are joined
+    connections: bool  # marks tell connections apart
+
+
+def treatment(configs: Iterable[Config]) -> Treatment:
+    """What the strictest of them wants: a flow that is enforced is so to its end."""
+    known = list(configs)
+    return Treatment(
+        bypass=all(config.on_queue("no_listener") is Action.PASS for config in known),
+        fail_open=all(config.on_queue("queue_full") is Action.PASS for config in known),
+        conntrack=any(config.needs_conntrack() for config in known),
+        connections=any(config.tells_connections_apart() for config in known),
+    )
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Leaves by their keys; tables in lists are counted from 1."""
+    if isinstance(value, dict) and value:
+        items = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
+    elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        items = [(f"{key} {number}", part) for number, part in enumerate(value, 1)]
+    else:
+        return {key: value}
+    return {name: leaf for under, part in items for name, leaf in _flat(part, under).items()}
+
+
+def _values(config: Config) -> dict[str, Any]:
+    # An empty table or list of tables has no keys.
+    return {key: value for key, value in _flat(msgspec.to_builtins(config)).items() if value not in ({}, [])}
+
+
+def _shown(value: Any) -> str:
+    text = printable(value if isinstance(value, str) else json.dumps(value))
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Sequence[FlowRule] = ()) -> list[str]:
+    """Every key that differs, a line each; of profiles with the same name, also that their files do."""
+    had, has = _values(old), _values(new)
+    found = []
+    for key in [*had, *(key for key in has if key not in had)]:
+        if key not in has or key not in had:
+            found.append(f"{key}: {'gone' if key in had else _shown(has[key])}")
+        elif had[key] != has[key]:
+            found.append(f"{key}: {_shown(had[key])} -> {_shown(has[key])}")
+    if not any(line.startswith(("policy.", "gateway.faithful")) for line in found):
+        policies = {rule.policy.name: rule.policy for rule in before}
+        names = dict.fromkeys(
+            rule.policy.name for rule in after if policies.get(rule.policy.name, rule.policy) != rule.policy
+        )
+        found += [f"profile {printable(name)}: another of that name" for name in names]
+    return found
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """What of it cannot change while the gateway runs, a line each."""
+    had, has = _values(old), _values(new)
+    found = []
+    for key in dict.fromkeys((*had, *has)):
+        reason = next((why for fixed, why in FIXED.items() if key == fixed or _within(key, fixed)), None)
+        before, after = had.get(key), has.get(key)
+        if reason is None or before == after or (key == "limits.memory" and new.limits.memory > old.limits.memory):
+            continue
+        found.append(f"{key} changed from {_shown(before)} to {_shown(after)}: needs a restart; {reason}")
+    return found
+
+
+def _within(key: str, fixed: str) -> bool:
+    return fixed.endswith(".") and key.startswith(fixed)
+
+
+def reaches_further(old: Config, new: Config) -> bool:
+    """Whether packets come to the queue that did not before."""
+    if set(new.ports()) - set(old.ports()):
+        return True
+    before, after = ([network(text) for text in config.gateway.addresses] for config in (old, new))
+    return bool(before) and (
+        not after
+        or any(
+            not any(one.version == known.version and one.subnet_of(known) for known in before)  # type: ignore[arg-type]
+            for one in after
+        )
+    )

@@ -1,0 +1,152 @@
+"""A configuration that is read anew while packets go on: taken whole by all queues, or not at all.
+
+Promises: a flow keeps the rules it began under; what is wrong is refused with all its errors, and nothing has
+changed then; the kernel is asked for what the strictest configuration wants that a flow is still under, and for
+less only when none is. Does not know how events are written, nor what a rule says.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from nfmailguard.config import Config
+from nfmailguard.engine import Generation
+from nfmailguard.errors import ConfigError, NfmailguardError, RefusedError
+from nfmailguard.policy.model import FlowRule
+from nfmailguard.ruleset import CONNECTION_MARK
+from nfmailguard.service.changes import changes, needs_restart, reaches_further, treatment
+from nfmailguard.service.logs import Logs
+from nfmailguard.service.placed import PlacedRules
+from nfmailguard.service.worker import QueueWorker
+
+__all__ = ["Configured", "checked_rules"]
+
+#: Seconds until a loop that does not take new rules up is told of.
+PATIENCE = 5.0
+
+
+def checked_rules(config: Config) -> tuple[FlowRule, ...]:
+    """The rules of a configuration. Raises ConfigError, also where an interface of theirs is not there."""
+    rules = config.flow_rules()
+    interfaces = {name for _, name in socket.if_nameindex()}
+    missing = [
+        f"rule {place}: in: there is no interface {rule.interface!r}"
+        for place, rule in enumerate(rules, 1)
+        if rule.interface and rule.interface not in interfaces
+    ]
+    if missing:
+        raise ConfigError(*missing)
+    return rules
+
+
+class Configured:
+    """The configuration in force, and those before it that flows are under. ``reread``: None: there is but this one."""
+
+    def __init__(self, config: Config, rules: Sequence[FlowRule], reread: Callable[[], Config] | None) -> None:
+        self.config = config
+        self._rules = tuple(rules)
+        self._reread = reread
+        self._serial = 0
+        self._since = time.time()
+        self._configs = {0: config}  # that flows are under, by number
+        self._treated = treatment([config])
+        self._loose = False  # what the queues knew before the last change may still wait in them
+
+    def standing(self, workers: Sequence[QueueWorker]) -> dict[str, Any]:
+        """Which it is, since when, and what is under older ones."""
+        older = [worker.older() for worker in workers]
+        return {
+            "generation": self._serial + 1,
+            "since": round(self._since, 3),
+            "older": max(generations for generations, _ in older),
+            "flows_under_older": sum(flows for _, flows in older),
+        }
+
+    def reload(
+        self, workers: Sequence[QueueWorker], rules: PlacedRules, logs: Logs, *, tapped: bool
+    ) -> tuple[list[str], list[str]]:
+        """Reads it anew and puts it in force: what has changed, and what there is to note. Raises NfmailguardError."""
+        if self._reread is None:
+            return [], []
+        config = self._reread()
+        if fixed := needs_restart(self.config, config):
+            raise ConfigError(*fixed)
+        flow_rules = checked_rules(config)
+        found = changes(self.config, config, self._rules, flow_rules)
+        if not found:
+            return [], []
+        if tapped:
+            raise ConfigError("--tap: what is captured is of one configuration; restart for another")
+        try:
+            prepared = [worker.prepare(config, flow_rules) for worker in workers]
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"configuration: {error}") from error
+        notes = rules.look_around(config)
+        targets = logs.prepare(config)
+        serial = self._serial + 1
+        try:
+            # The table first: flows that begin under the new rules are told apart by its marks.
+            self._treat(config, workers, rules)
+            self._publish(config, workers, prepared, serial)
+        except BaseException:
+            logs.discard(targets)
+            raise
+        logs.change(config, targets, workers)
+        self._configs[serial] = config
+        self.config, self._rules, self._serial, self._since = config, flow_rules, serial, time.time()
+        late = self._take_up(workers)
+        if late:
+            notes.append(f"queues {late} have not taken it up within {PATIENCE:.0f} s")
+        return found, notes
+
+    def _publish(
+        self, config: Config, workers: Sequence[QueueWorker], prepared: Sequence[Generation], serial: int
+    ) -> None:
+        for worker in workers:
+            if not worker.has_room:
+                raise RefusedError("reload: flows are open under as many older rules as there may be (docs/limits.md)")
+        further = reaches_further(self.config, config)
+        for worker, generation in zip(workers, prepared, strict=True):
+            worker.publish(generation, config, serial, begins_anew=further)
+
+    @staticmethod
+    def _take_up(workers: Sequence[QueueWorker]) -> list[int]:
+        """Until all loops have; the queues whose have not."""
+        deadline = time.monotonic() + PATIENCE
+        late = list(workers)
+        while late and time.monotonic() < deadline:
+            for worker in late:
+                worker.driver.turn()
+            late = [worker for worker in late if not worker.engine.taken_up]
+            if late:
+                time.sleep(0.001)
+        return [worker.number for worker in late]
+
+    def _treat(self, config: Config, workers: Sequence[QueueWorker], rules: PlacedRules) -> None:
+        """Has the kernel do for ``config`` and all that flows are under what it has to. Raises NfmailguardError."""
+        treated = treatment([config, *self._configs.values()])
+        for worker in workers:
+            # Marks are known before there are any; until none can be left in a queue (``look``) they stay so.
+            marks = CONNECTION_MARK if treated.connections or self._treated.connections else 0
+            worker.driver.treat(fail_open=treated.fail_open, connection_mark=marks)
+        rules.change(config, treated, workers)
+        self._loose = self._treated.connections and not treated.connections
+        self._treated = treated
+
+    def look(self, workers: Sequence[QueueWorker], rules: PlacedRules) -> None:
+        """Once a second: what no flow is under any more is forgotten, and what was only for its sake ends."""
+        if self._loose:
+            self._loose = False
+            for worker in workers:
+                worker.driver.treat(fail_open=self._treated.fail_open, connection_mark=0)
+        if len(self._configs) == 1:
+            return
+        used = {self._serial}.union(*(worker.serials() for worker in workers))
+        self._configs = {serial: config for serial, config in self._configs.items() if serial in used}
+        if treatment(self._configs.values()) != self._treated:
+            with suppress(NfmailguardError):  # it is tried again
+                self._treat(self.config, workers, rules)
