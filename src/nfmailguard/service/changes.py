@@ -58,7 +58,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     """Leaves by their keys; tables in lists are counted from 1."""
     if isinstance(value, dict) and value:
         items = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
-    elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+    elif isinstance(value, list | tuple) and value and all(isinstance(part, dict) for part in value):
         items = [(f"{key} {number}", part) for number, part in enumerate(value, 1)]
     else:
         return {key: value}
@@ -66,12 +66,11 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def _values(config: Config) -> dict[str, Any]:
-    # An empty table or list of tables has no keys.
-    return {key: value for key, value in _flat(msgspec.to_builtins(config)).items() if value not in ({}, [])}
+    return {key: value for key, value in _flat(msgspec.to_builtins(config)).items() if value != {}}
 
 
 def _shown(value: Any) -> str:
-    text = printable(value if isinstance(value, str) else json.dumps(value))
+    text = printable(value if isinstance(value, str) and value else json.dumps(value))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
@@ -81,7 +80,9 @@ def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Se
     found = []
     for key in [*had, *(key for key in has if key not in had)]:
         if key not in has or key not in had:
-            found.append(f"{key}: {'gone' if key in had else _shown(has[key])}")
+            value = had[key] if key in had else has[key]
+            if value not in (None, (), []):
+                found.append(f"{key}: {'gone' if key in had else _shown(value)}")
         elif had[key] != has[key]:
             found.append(f"{key}: {_shown(had[key])} -> {_shown(has[key])}")
     if not any(line.startswith(("policy.", "gateway.faithful")) for line in found):
