@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from ipaddress import ip_network
 
@@ -16,7 +16,7 @@ from queue_router import SERVER, Router, router_or_skip
 
 from nfmailguard import ruleset
 from nfmailguard.queues.injector import INJECT_MARK
-from nfmailguard.queues.kernel import KernelQueue
+from nfmailguard.queues.kernel import KernelQueue, queue_states
 from nfmailguard.ruleset import Ruleset
 
 pytestmark = pytest.mark.live
@@ -92,6 +92,46 @@ def test_whatever_was_there_the_table_is_the_wanted_one(router: Router) -> None:
     for rules in (several, several, one, one, apart, several):
         router.run(router.gateway, rules.apply)
         assert listed(router) == wanted(rules)
+
+
+def test_other_rules_in_the_same_chains_are_the_wanted_table(router: Router) -> None:
+    several = Ruleset(3, 3, (25, 587), ("forward", "input", "output"), bypass=True, conntrack=False)
+    others = Ruleset(3, 3, (26,), ("forward", "input", "output"), connections=True, addresses=[ip_network("10.0.0.1")])
+    router.run(router.gateway, several.apply)
+    for rules in (others, several, several, others):
+        router.run(router.gateway, lambda rules=rules: rules.apply(same_chains=True))  # type: ignore[misc]
+        assert listed(router) == wanted(rules)
+
+
+def test_other_rules_in_the_same_chains_leave_what_waits_in_the_queue(router: Router) -> None:
+    queue = KernelQueue(None, 3, accept_all=True)
+    router.run(router.gateway, queue.open)  # and nobody reads it
+    applied(router)
+
+    def waiting() -> int:
+        return router.run(router.gateway, queue_states)[3].total
+
+    def connect() -> socket.socket:
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex((SERVER[4], PORT))
+        return client
+
+    with router.run(router.client, connect):
+        assert eventually(waiting)
+        router.run(router.gateway, lambda: Ruleset(3, 3, (PORT, 26), ("forward",)).apply(same_chains=True))
+        assert waiting() >= 1
+        # Whereas with its chains goes what they queued: nf_queue_nf_hook_drop.
+        router.run(router.gateway, Ruleset(3, 3, (PORT,), ("forward",)).apply)
+        assert waiting() == 0
+    router.run(router.gateway, queue.close)
+
+
+def eventually(condition: Callable[[], object], seconds: float = 5) -> bool:
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return bool(met)
 
 
 def test_what_is_installed_can_be_asked(router: Router) -> None:
