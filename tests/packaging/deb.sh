@@ -80,9 +80,15 @@ expect "completion" inside bash -c '. /usr/share/bash-completion/completions/nfm
 COMP_WORDS=(nfmailguard prof) COMP_CWORD=1; _nfmailguard_completion nfmailguard; echo "${COMPREPLY[@]}"'
 said profile
 [ -s "$root/etc/logrotate.d/nfmailguard" ] || die "no logrotate"
+expect "exporter" inside nfmailguard exporter --once
+said "nfmailguard_up 0.0"
+for file in lib/systemd/system/nfmailguard-exporter.service usr/share/doc/nfmailguard/examples/prometheus/nfmailguard.rules.yml \
+    usr/share/doc/nfmailguard/examples/grafana/nfmailguard.json; do
+    [ -s "$root/$file" ] || die "not in the package: $file"
+done
 inside dpkg-query -W -f '${Conffiles}\n' nfmailguard >"$scratch/said"
 said /etc/nfmailguard/nfmailguard.toml
-[ -z "$(find "$root/etc/systemd" -name 'nfmailguard*')" ] || die "the service is enabled"
+[ -z "$(find "$root/etc/systemd" -name 'nfmailguard*')" ] || die "a service is enabled"
 
 say "again, as an upgrade: a changed configuration stays"
 echo '# changed' >>"$root/etc/nfmailguard/nfmailguard.toml"

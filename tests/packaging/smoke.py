@@ -32,7 +32,7 @@ for name in names:
         if not name.endswith("__main__"):
             importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name.partition(".")[0] not in ("aiosmtpd", "scapy", "matplotlib"):
+        if error.name.partition(".")[0] not in ("aiosmtpd", "scapy", "matplotlib", "prometheus_client"):
             raise
 built = [name for name in names if getattr(sys.modules.get(name), "__file__", "").endswith(".so")]
 print(json.dumps([str(pathlib.Path(nfmailguard.__file__).parent), sorted(built)]))

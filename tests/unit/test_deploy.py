@@ -94,16 +94,19 @@ def test_check_accepts_it() -> None:
     assert done.stdout.startswith("monitor pix63, queue 0, ports 25, hook forward\n")
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "commands"), [("nfmailguard", 2), ("nfmailguard-exporter", 1)])
+def test_systemd_accepts_the_unit(tmp_path: Path, name: str, commands: int) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     program = tmp_path / "nfmailguard"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    unit = tmp_path / "nfmailguard.service"
-    text = (DEPLOY / "nfmailguard.service").read_text()
-    unit.write_text(re.sub(r"(?<=[a-z]=)nfmailguard (?=run|rules)", f"{program} ", text))
-    assert text.count("nfmailguard r") == 2
+    unit = tmp_path / f"{name}.service"
+    text, found = re.subn(
+        r"(?<=[a-z]=)nfmailguard (?=run|rules|exporter)", f"{program} ", (DEPLOY / unit.name).read_text()
+    )
+    unit.write_text(text)
+    assert found == commands
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     told = [line for line in done.stderr.splitlines() if "nfmailguard" in line]

@@ -20,7 +20,19 @@ def worker() -> QueueWorker:
 def test_it_is_well_when_nothing_is_full(worker: QueueWorker) -> None:
     assert worker.troubles() == {}
     assert worker.standing() == {
-        **dict.fromkeys(("waiting", "packets", "held", "flows", "dropped_by_kernel", "socket_overruns"), 0),
+        **dict.fromkeys(
+            (
+                "waiting",
+                "packets",
+                "held",
+                "flows",
+                "kernel_queue_dropped",
+                "kernel_user_dropped",
+                "dropped_by_kernel",
+                "socket_overruns",
+            ),
+            0,
+        ),
         "number": 3,
         "length": 1000,
         "most_held": 200,

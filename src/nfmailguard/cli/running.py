@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nfmailguard.cli.common import DEFAULT_CONFIG, cli, echo, file_option, json_option, options, print_json
+from nfmailguard.cli.common import DEFAULT_CONFIG, cli, echo, echo_text, file_option, json_option, options, print_json
+from nfmailguard.errors import ConfigError
 
 if TYPE_CHECKING:
     from nfmailguard.service.asking import Asking
@@ -26,13 +27,18 @@ socket_options = options(
 )
 
 
-def _asking(path: Path | None, control: str | None) -> Asking:
+def _socket(path: Path | None, control: str | None) -> str:
     from nfmailguard.config import control_path
-    from nfmailguard.service.asking import Asking
 
     if path is None and DEFAULT_CONFIG.exists():
         path = DEFAULT_CONFIG
-    return Asking(control or control_path(path))
+    return control or control_path(path)
+
+
+def _asking(path: Path | None, control: str | None) -> Asking:
+    from nfmailguard.service.asking import Asking
+
+    return Asking(_socket(path, control))
 
 
 @cli.command()
@@ -155,3 +161,42 @@ def top(path: Path | None, control: str | None, interval: float, once: bool) -> 
                 now = sample()
                 live.update(render(now, before), refresh=True)
                 before = now
+
+
+@cli.command()
+@socket_options
+@click.option("--listen", default="127.0.0.1:9786", show_default=True, metavar="HOST:PORT", help="IPv6: [::1]:9786.")
+@click.option("--once", is_flag=True, help="Print the metrics, and end; /healthz is what `status` says.")
+def exporter(path: Path | None, control: str | None, listen: str, once: bool) -> None:
+    """Serve the running gateway's counters to Prometheus: /metrics, and /healthz (200 healthy, 503 not, and why).
+
+    A process of its own, which needs to be in service.group and no more. While no gateway answers, nfmailguard_up is
+    0. There is no password: whoever reaches the address may read.
+
+    \b
+      nfmailguard exporter --listen 127.0.0.1:9786
+      nfmailguard exporter --once | promtool check metrics
+    """
+    try:
+        from nfmailguard.service import exporter as service
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise ConfigError("exporter: needs prometheus_client: pip install 'nfmailguard[exporter]'") from None
+
+    def tell(line: str) -> None:
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            echo(line, err=once)
+
+    host, port = service.address(listen)
+    where = _socket(path, control)
+    if not where:
+        raise ConfigError("service.control: is empty, so this gateway cannot be asked")
+    gateway = service.Gateway(where, tell)
+    if once:
+        echo_text(service.text(gateway))
+        return
+    server = service.Exporter(gateway, host, port, tell)
+    tell(f"nfmailguard: exporter: ready: {server.url}")
+    gateway.ask()
+    server.run()

@@ -55,6 +55,13 @@ def community_id(source: bytes, source_port: int, destination: bytes, destinatio
     return "1:" + base64.b64encode(digest).decode()
 
 
+def _outcome(mail: Mail) -> str:
+    """The counter of a mail."""
+    if not mail.complete:
+        return "mails.unanswered"
+    return "mails.accepted" if mail.reply.startswith("2") else "mails.refused"
+
+
 class EveWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's: they name mode and profile.
 
@@ -82,6 +89,7 @@ class EveWriter:
         self._encode = msgspec.json.Encoder().encode
         self._communities: dict[int, str] = {}
         self.written = 0
+        self._mails = dict.fromkeys(("mails.accepted", "mails.refused", "mails.unanswered"), 0)
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
         """What rules records mean, counted from there; before there are any."""
@@ -114,6 +122,7 @@ class EveWriter:
             "event_memory_now": mails.octets,
             "event_flows_forgotten": mails.forgotten,
             "event_commands_omitted": mails.omitted,
+            **self._mails,
         }
 
     def _told(self, record: Record, lines: list[bytes]) -> None:
@@ -130,6 +139,7 @@ class EveWriter:
                 name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
                 tell("alert", alert(name, action, applied=record.applied))
         for mail in self._transactions.feed(record):
+            self._mails[_outcome(mail)] += 1
             tell("smtp", mail)
         if record.kind == RecordKind.FLOW:
             tell("flow", self._flow(record))

@@ -28,9 +28,10 @@ class Asking:
         self._link.settimeout(timeout)
         try:
             self._link.connect(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no path, as one with a zero octet
             self._link.close()
-            raise ControlError(f"no gateway answers at {path}: {error.strerror or error}") from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise ControlError(f"no gateway answers at {path}: {reason}") from error
         self._file = self._link.makefile("rb")
 
     def ask(self, command: str, **arguments: object) -> Any:

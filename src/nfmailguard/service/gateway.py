@@ -86,7 +86,7 @@ class Gateway:
         self._health = Health(self._tell, self._logs.health)
         self._control: ControlSocket | None = None
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # that the main thread carries out
-        self._started = time.monotonic()
+        self._started, self._began = time.monotonic(), time.time()
         self._counters: dict[str, int] = {}
         self._watching = False
 
@@ -120,7 +120,7 @@ class Gateway:
             stack.callback(self._rules.remove)
             self._rules.apply()
             self._rules.look(self._workers)
-            self._started = time.monotonic()
+            self._started, self._began = time.monotonic(), time.time()
             if self._control:
                 self._control.start()  # who asks hears of a gateway that inspects
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
@@ -220,6 +220,8 @@ class Gateway:
             "summary": summary(self._config),
             "version": __version__,
             "pid": os.getpid(),
+            "started": round(self._began, 3),
+            "policies": [{"mode": rule.mode, "profile": rule.policy.name} for rule in self._workers[0].engine.rules],
             "uptime": int(time.monotonic() - self._started),
             "rules": self._rules.standing,
             "configuration": self._configured.standing(self._workers),

@@ -12,7 +12,7 @@ from typing import Any
 
 from nfmailguard.reports.summary import LOSSES
 
-__all__ = ["COUNTED", "Health"]
+__all__ = ["COUNTED", "QUEUE_REASONS", "TROUBLES", "Health"]
 
 #: Counters that only grow where something was lost or not inspected: degraded while they do, and ``QUIET``
 #: seconds longer. What a peer alone can bring about, as a malformed packet or one that is held until its time is over,
@@ -28,6 +28,9 @@ COUNTED: Mapping[str, str] = {
     },
     "flows_evicted_greeted": "open flows forgotten: limits.flows",
 }
+#: What may be wrong at a moment: by name, and of each queue as ``queue N NAME``.
+TROUBLES = ("rules", "bypass", "log.eve", "syslog.target")
+QUEUE_REASONS = ("full", "memory", "held", "stalled")
 QUIET = 30.0
 
 

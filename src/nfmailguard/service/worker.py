@@ -124,6 +124,8 @@ class QueueWorker:
             "most_flows": self._most_flows,
             "memory": core["memory_now"],
             "most_memory": self._most_memory,
+            "kernel_queue_dropped": driver.get("kernel_queue_dropped", 0),
+            "kernel_user_dropped": driver.get("kernel_user_dropped", 0),
             "dropped_by_kernel": driver.get("kernel_queue_dropped", 0) + driver.get("kernel_user_dropped", 0),
             "socket_overruns": driver.get("enobufs", 0),
             "records_lost": core["records_lost"],
