@@ -50,8 +50,11 @@ class Exporter:
         self.target = self.process.stdout.readline().split()[-1].removeprefix("http://").removesuffix("/metrics")
 
     def end(self) -> tuple[str, str]:
+        assert self.process.stdout
+        assert self.process.stderr
         self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=60)
+        self.process.wait(60)
+        return self.process.stdout.read(), self.process.stderr.read()  # `communicate` misses what was read ahead
 
     def __enter__(self) -> Exporter:
         return self
@@ -59,7 +62,10 @@ class Exporter:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
 
 
 def dashboard() -> list[str]:

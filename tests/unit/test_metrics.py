@@ -225,9 +225,12 @@ class Process:
             return error.code, error.read().decode()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        assert self.process.stdout
+        assert self.process.stderr
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
+        code = self.process.wait(60)
+        with self.process.stdout, self.process.stderr:  # `communicate` knows nothing of what was read ahead
+            return code, self.process.stdout.read(), self.process.stderr.read()
 
     @property
     def address(self) -> tuple[str, int]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from nfmailguard.policy.model import FINDING_INDEX, FINDINGS, Action
 
-__all__ = ["alert"]
+__all__ = ["CATEGORIES", "alert"]
 
 #: Suricata's classification, by a finding's area or name: its text and its priority.
-_CATEGORIES: Mapping[str, tuple[str, int]] = {
+_BY_FINDING: Mapping[str, tuple[str, int]] = {
     "data.smuggling_shape": ("Attempted Administrator Privilege Gain", 1),
     "stream.conflicting_retransmission": ("Potentially Bad Traffic", 2),
     "address": ("Potentially Bad Traffic", 2),
@@ -22,13 +22,14 @@ _CATEGORIES: Mapping[str, tuple[str, int]] = {
     "flow": ("Misc activity", 3),
 }
 _DECODE = ("Generic Protocol Command Decode", 3)
+CATEGORIES = (*_BY_FINDING.values(), _DECODE)
 _BLOCKS = (Action.DROP, Action.DROP_CONNECTION, Action.RESET)
 
 
 def alert(finding: str, action: Action, *, applied: bool) -> dict[str, Any]:
     """The body of an alert, as Suricata has it."""
     spec = FINDINGS[FINDING_INDEX[finding]]
-    category, severity = _CATEGORIES.get(finding, _CATEGORIES.get(finding.partition(".")[0], _DECODE))
+    category, severity = _BY_FINDING.get(finding, _BY_FINDING.get(finding.partition(".")[0], _DECODE))
     return {
         "action": "blocked" if applied and action in _BLOCKS else "allowed",
         "gid": 1,

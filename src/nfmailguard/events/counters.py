@@ -91,7 +91,7 @@ _DROPS: Mapping[str, str] = {
     "memory": "no memory to keep it in; it is sent again",
     "connection": "conntrack takes it for another connection's",
 }
-_QUEUE: Mapping[str, tuple[str, str]] = {
+_QUEUE: dict[str, tuple[str, str]] = {
     "packets": ("packets", "read"),
     "batches": ("reads", "of several packets at once"),
     "bytes": ("octets", "of IP packets read"),
@@ -120,6 +120,14 @@ _QUEUE: Mapping[str, tuple[str, str]] = {
     "tap_outgoing": ("packets", "written to the tap as they left"),
     "tap_lost": ("packets", "missing in the tap"),
 }
+#: Of a replay, whose queue is a capture file.
+_CAPTURE: dict[str, tuple[str, str]] = {
+    "not_ip": ("frames", "without an IP packet; written as they came"),
+    "checksum_partial": ("packets", "captured before the network card filled in the checksum"),
+    "clock_back": ("packets", "older than one before them"),
+    "written": ("frames", "in the output"),
+    "internal_errors": ("errors", "faults of ours; please report them"),
+}
 _RECORDS = ("finding", "command", "reply", "message", "flow", "repeated")
 _EVENTS = ("mailguard", "alert", "smtp", "flow")
 
@@ -139,7 +147,7 @@ COUNTERS: Mapping[str, Counter] = {
     "records_omitted": Counter("records", "of commands and replies that led to nothing (command.too_many_junk)"),
     "records_lost": Counter("records", "found no place between core and log: events written too slowly"),
     **{f"records_lost.{kind}": Counter("records", f"of these: of the kind {kind}") for kind in _RECORDS},
-    **{f"queue.{name}": Counter(unit, meaning) for name, (unit, meaning) in _QUEUE.items()},
+    **{f"queue.{name}": Counter(unit, meaning) for name, (unit, meaning) in (_QUEUE | _CAPTURE).items()},
     "queue.held": Counter("packets", "in the queue without a verdict", gauge=True),
     "queue.receive_buffer": Counter("octets", "of the sockets' buffers", gauge=True),
     "queue.kernel_queue_total": Counter("packets", "wait in the kernel's queue", gauge=True),

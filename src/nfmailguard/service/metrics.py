@@ -150,13 +150,14 @@ FAMILIES: Mapping[str, Family] = {
     "nfmailguard_tap_lost_packets_total": _one("queue.tap_lost", "Packets missing in the tap."),
 }  # fmt: skip
 
-#: Counters that no metric has: a sum of others, what `status` says by queue, or the driver's own of the core's.
+#: Counters that no metric has: a sum of others, what `status` says by queue, the driver's own, a replay's.
 LEFT_OUT = frozenset(
     {
         *("uptime", "degraded_now", "held_now", "flows_evicted", "records_lost", "events_withheld"),
         *(f"queue.{name}" for name in ("packets", "accepted", "replaced", "dropped", "emitted", "expired", "sleeps")),
         *("queue.held", "queue.kernel_queue_total", "queue.kernel_queue_dropped", "queue.kernel_user_dropped"),
-        "queue.kernel_id_sequence",
+        *("queue.kernel_id_sequence", "queue.not_ip", "queue.checksum_partial", "queue.clock_back", "queue.written"),
+        "queue.internal_errors",
     }
 )
 
