@@ -17,10 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.cli import cli
+from nfmailguard.events.cisco import CiscoWriter
+from nfmailguard.events.syslog import open_syslog
+from nfmailguard.events.targets import Format, Interfaces
+from nfmailguard.policy.load import load_profile, override
+from nfmailguard.policy.model import FlowRule, Mode
 from nfmailguard.probe import journal, traces
 from nfmailguard.probe.signs import KINDS, signs, speaker
 from nfmailguard.probe.traces import Trace, Traces
+from tests.support.dialogue import Dialogue
 from tests.support.mail_logs import PROGRAMS, journald, ordinary
+from tests.unit.test_cisco_log import GREETING
+from tests.unit.test_cisco_log import LINES as LOGGED
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "logs"
 CASES = tomllib.loads((FOLDER / "lines.toml").read_text())["case"]
@@ -121,6 +129,24 @@ def test_damage_is_found_in_a_long_log_with_its_side(
     assert (trace.count, trace.side, trace.peers_with, trace.peers_seen) == (3 * len(damaged), side, len(damaged), 4)
     among = one_of(found_in(tmp_path, *ordinary(program, 300), *lines, *ordinary(program, 300, seed=8)))
     assert among.count == trace.count
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("case", LOGGED)
+def test_the_lines_that_a_gateway_of_ours_writes_are_a_trace(case: str, form: Format, tmp_path: Path) -> None:
+    profile, settings, turns, _ = LOGGED[case]
+    policy = override(load_profile(profile), settings)
+    dialogue = Dialogue.under(policy)
+    for turn in [GREETING, *turns]:
+        dialogue.say(*turn)
+    log = tmp_path / "cisco.log"
+    target = open_syslog(str(log), facility="local4", host="gw", form=form)
+    CiscoWriter([FlowRule(Mode.ENFORCE, policy)], target, interfaces=Interfaces()).write(dialogue.records)
+    target.close()
+    assert log.read_text().count("\n") >= 1
+    found = traces.read(log)
+    assert found.exit_code == 1
+    assert {trace.side for trace in found.traces} == {"yours"}
 
 
 def test_classes_of_a_firewall_are_counted_apart(tmp_path: Path) -> None:

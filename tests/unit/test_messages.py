@@ -8,6 +8,7 @@ import pytest
 
 from nfmailguard.config import load
 from nfmailguard.errors import ConfigError
+from nfmailguard.policy.load import profile_text
 from nfmailguard.service import preflight
 
 
@@ -89,3 +90,55 @@ def test_profiles_that_answer_ehlo_with_250_are_named() -> None:
             profile
         )
     assert not any("EHLO" in line for line in preflight.warnings(load(mode="monitor", profile="fwsm2")))
+
+
+def test_profiles_that_end_connections_without_a_word_are_named_with_the_way_out() -> None:
+    for profile, named in (("asa", 1), ("asa-tls", 1), ("asa84", 1), ("asa-log", 0), ("pix63", 0)):
+        lines = [
+            line for line in preflight.warnings(load(mode="enforce", profile=profile)) if "drop-connection" in line
+        ]
+        assert len(lines) == named, profile
+        assert all("`--set actions.recipients.too_many=reset`" in line for line in lines)
+    reset = [f"actions.{name}=reset" for name in load(profile="asa").flow_rules()[-1].policy.actions]
+    assert not any("drop-conn" in line for line in preflight.warnings(load(None, reset, mode="enforce", profile="asa")))
+    assert not any("drop-connection" in line for line in preflight.warnings(load(mode="monitor", profile="asa")))
+
+
+def test_a_greeting_with_a_time_in_it_is_none_to_restore(tmp_path: Path) -> None:
+    path = tmp_path / "restore.toml"
+    for banner, named in (("mx Exim 4.96 Sun, 29 Nov 2026 12:00:01 +0000", 1), ("mx ESMTP 1:2", 0)):
+        for table in ("[restore]", "[[restore.server]]"):
+            path.write_text(f'[gateway]\nmode = "restore"\nprofile = "asa"\n{table}\nbanner = "{banner}"\n')
+            lines = [line for line in preflight.warnings(load(path)) if "holds a time" in line]
+            assert len(lines) == named, (banner, table)
+
+
+def test_events_that_go_nowhere_are_told() -> None:
+    (note,) = preflight.sink_notes(load())
+    assert "events written nowhere" in note
+    for target in ("log.eve=-", "syslog.target=journald"):
+        assert list(preflight.sink_notes(load(None, [target]))) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("asa", ("STARTTLS is hidden", "Exim delivers twice", "101st recipient")),
+        ("asa-tls", ("Postfix does not use it", "101st recipient")),
+        ("fwsm2", ("EHLO is answered with 250", "503")),
+        ("pix44", ("EHLO is answered with 250", "503")),
+        ("pix40", ("EHLO is answered with 250", "503")),
+    ],
+)
+def test_a_profiles_page_says_what_it_does_to_real_clients(profile: str, said: tuple[str, ...]) -> None:
+    page = " ".join(line.removeprefix("# ") for line in profile_text(profile).splitlines())
+    assert "Real clients: " in page
+    assert all(words in page for words in said)
+
+
+@pytest.mark.sources
+def test_the_readme_says_it_too() -> None:
+    text = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    assert "`fwsm2`, `pix44` and `pix40` make servers answer 503 to clients that say EHLO" in text
+    assert "`asa-tls` gives Postfix no TLS" in text
+    assert "actions.recipients.too_many=reset" in text

@@ -116,6 +116,8 @@ def lab_up() -> None:
     from nfmailguard.lab import standing
 
     echo("the lab stands" if standing.up() else "the lab stood already")
+    for line in standing.described():
+        echo(line)
 
 
 @lab.command("down")

@@ -65,11 +65,15 @@ def probe(
       nfmailguard probe mail.example.com --with there.json
     """
     from nfmailguard.probe import compare, verdict
+    from nfmailguard.probe import learn as learning
     from nfmailguard.probe.letter import letter
 
     host, port = _ends(where)
     if learn:
-        echo_text(verdict.learned(host, port, timeout))
+        said = learning.learned(host, port, timeout)
+        echo_text(said.text)
+        for line in said.left_out:
+            echo(f"nfmailguard: left out: {line}", err=True)
         return
     vantages = [compare.of_result(path) for path in results]
     if namespace is not None:

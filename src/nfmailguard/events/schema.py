@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from nfmailguard.events.alerts import CATEGORIES
 from nfmailguard.events.counters import COUNTERS
+from nfmailguard.plain import json_safe
 from nfmailguard.policy.findings import FINDINGS, Action
 from nfmailguard.policy.model import Mode
 from nfmailguard.smtp.states import State
@@ -197,7 +198,7 @@ def schema() -> dict[str, Any]:
 
 def main() -> None:
     """Prints it."""
-    sys.stdout.write(json.dumps(schema(), indent=1) + "\n")
+    sys.stdout.write(json_safe(json.dumps(schema(), indent=1).encode()).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,10 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
     hosts = (BEFORE, FIREWALL, BEHIND)
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology(gateways=hosts) as topology:
         for number, name in enumerate(profiles, start=1):
-            with progress.status(f"{number} of {len(profiles)}: {name}"):
+            told = f"{number} of {len(profiles)}: {name}"
+            if not progress.is_terminal:  # where a line that changes is not seen
+                progress.print(told, highlight=False)
+            with progress.status(told):
                 outcomes.append(compare(topology, name, Path(scratch, str(number)), family))
     if as_json:
         rows = [asdict(outcome) | {"good": outcome.good} for outcome in outcomes]

@@ -7,12 +7,12 @@ root, because what stands has to be seen by other processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nfmailguard.errors import LabError
-from nfmailguard.lab.topology import HOSTS, Topology
+from nfmailguard.lab.topology import HOSTS, SERVER, Topology
 
-__all__ = ["down", "execute", "up"]
+__all__ = ["described", "down", "execute", "up"]
 
 PREFIX = "nfmg-"
 
@@ -31,6 +31,20 @@ def up() -> bool:
     topology.close()
     topology.open()
     return True
+
+
+def described() -> Iterator[str]:
+    """Who is where in it, and how to go on, a line each."""
+    topology = _topology()
+    for host in HOSTS:
+        ends = [
+            f"{end.interface} {end.ipv4}, {end.ipv6}" for link in topology.links for end in link if end.host == host
+        ]
+        yield f"{host:8} {'; '.join(ends)}"
+    server = topology.address(SERVER)
+    yield "go on:   nfmailguard lab exec gateway -- nfmailguard run -c /dev/null --set log.eve=-"
+    yield f"         nfmailguard lab exec client -- nmap -sV -p 25 {server}"
+    yield "end it:  nfmailguard lab down"
 
 
 def down() -> bool:

@@ -22,7 +22,7 @@ from nfmailguard.probe.features import MASKED, NOOP, OK, Features, contradiction
 from nfmailguard.probe.letter import letter
 from nfmailguard.probe.talk import Answer, ProbeError, Talk, addresses_of, converse, data_first
 
-__all__ = ["Verdict", "as_json", "examine", "examine_all", "judge", "learned"]
+__all__ = ["Verdict", "as_json", "examine", "examine_all", "judge"]
 
 #: What mail software asks for, with the verb it needs.
 _WANTED = {
@@ -301,29 +301,6 @@ def examine_all(
     if not answered:
         raise faults[0]
     return replace(answered[0], others=tuple(one for one in verdicts if one is not answered[0]))
-
-
-def learned(host: str, port: int = 25, timeout: float = 30.0) -> str:
-    """A ``[[restore.server]]`` of what the host says; ProbeError where that is masked already."""
-    import json
-
-    addresses = addresses_of(host, port)
-    talk = converse(addresses[0], port, timeout)
-    seen = observe(talk, None)
-    ehlo = talk.answers.get("EHLO")
-    if seen.positive or ehlo is None or seen.keywords is None:
-        what = ", ".join(seen.positive) or "EHLO is refused"
-        raise ProbeError(f"{host} port {port}: {what}; ask it from where nothing is masked")
-
-    def written(text: str) -> str:
-        return json.dumps(printable(text))
-
-    keywords = ",\n".join(f"  {written(text)}" for text in ehlo.texts[1:])
-    known = ", ".join(written(address) for address in addresses)
-    return (
-        f"[[restore.server]]\naddresses = [{known}]\nbanner = {written(talk.greeting.texts[-1])}\n"
-        f"keywords = [\n{keywords},\n]\n"
-    )
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:

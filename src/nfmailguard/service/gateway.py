@@ -29,7 +29,7 @@ from nfmailguard.service.logs import Logs
 from nfmailguard.service.notices import Notices
 from nfmailguard.service.notify import Systemd
 from nfmailguard.service.placed import PlacedRules
-from nfmailguard.service.preflight import interface_warnings, interfaces, long_packets, summary
+from nfmailguard.service.preflight import interface_warnings, interfaces, long_packets, sink_notes, summary
 from nfmailguard.service.reload import Configured, checked_rules
 from nfmailguard.service.signals import Signals
 from nfmailguard.service.worker import QueueWorker
@@ -128,6 +128,7 @@ class Gateway:
                 *(note for worker in self._workers for note in worker.notes),
                 *long_packets(),
                 *interface_warnings(self._config, interfaces(self._config)),
+                *sink_notes(self._config),
                 *besides,
                 *notes,
             ):

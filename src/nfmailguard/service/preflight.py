@@ -5,6 +5,7 @@ Promises: says, and changes nothing. Only ``long_packets`` and ``interfaces`` as
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -39,6 +40,8 @@ __all__ = [
     "refuse_flowtables",
     "restore_warnings",
     "ruleset",
+    "silence_warnings",
+    "sink_notes",
     "summary",
     "translation_warnings",
     "warnings",
@@ -51,6 +54,7 @@ LONGEST_COMMON_PACKET = 1500
 SIZES = {58: "gro_max_size", 41: "gso_max_size", 64: "gro_ipv4_max_size", 63: "gso_ipv4_max_size"}
 #: linux/if.h, linux/rtnetlink.h.
 IFF_UP, IFF_LOOPBACK, RTN_UNICAST = 0x1, 0x8, 1
+_TIME_OF_DAY = re.compile(r"\b\d\d:\d\d:\d\d\b")
 #: net/bridge/br_netfilter_hooks.c; not there without br_netfilter.
 BRIDGED = Path("/proc/sys/net/bridge")
 
@@ -131,7 +135,7 @@ def warnings(config: Config) -> list[str]:
         )
     elif queue.copy_range < LONGEST_COMMON_PACKET:
         found.append("queue.copy_range: longer packets reach the engine truncated; on.truncated decides then")
-    found += [*conntrack_warnings(config), *ehlo_warnings(config)]
+    found += [*conntrack_warnings(config), *ehlo_warnings(config), *silence_warnings(config)]
     if Hook.OUTPUT in config.hooks():
         found.append("gateway.hook: what this machine sends to itself is queued once, on output")
     return [*found, *limit_warnings(config), *restore_warnings(config)]
@@ -230,6 +234,9 @@ def restore_warnings(config: Config) -> Iterator[str]:
     replies = restore.side is not RestoreSide.SERVER
     if replies and not restore.keywords and not restore.server:
         yield "restore.keywords: none configured, so masked EHLO replies stay as they come; see `probe --learn`"
+    banners = (restore.banner, *(known.banner for known in restore.server))
+    for banner in filter(_TIME_OF_DAY.search, banners):
+        yield f"restore: banner {banner!r} holds a time, and every client would be told it for ever; leave it out"
     for name in dict.fromkeys(
         rule.policy.name for rule in rules if rule.policy.commands.unknown is UnknownCommand.XALL
     ):
@@ -249,6 +256,25 @@ def ehlo_warnings(config: Config) -> Iterator[str]:
             f"{name}: EHLO is answered with 250 and not taken, so servers that insist on a HELO answer 503 to MAIL, and"
             " clients that begin with EHLO do not get through; for the lab, or `--set commands.unknown=xverb`"
         )
+
+
+def silence_warnings(config: Config) -> Iterator[str]:
+    """Profiles that end a connection without a word to either side."""
+    rules = [rule for rule in config.flow_rules() if rule.mode is Mode.ENFORCE and not config.gateway.dry_run]
+    for name, policy in {rule.policy.name: rule.policy for rule in rules}.items():
+        silent = [finding for finding, action in policy.actions.items() if action is Action.DROP_CONNECTION]
+        if silent:
+            likely = "recipients.too_many" if "recipients.too_many" in silent else silent[0]
+            yield (
+                f"{name}: {', '.join(silent)}: drop-connection, as on the box: both sides wait for their time-outs, and"
+                f" the client tries again; `--set actions.{likely}=reset` ends both at once"
+            )
+
+
+def sink_notes(config: Config) -> Iterator[str]:
+    """Where what is found reaches nobody."""
+    if config.log.eve is None and config.syslog.target is None:
+        yield "findings are counted, and events written nowhere: nobody sees what was found; set log.eve"
 
 
 def flowtable_warnings(config: Config, others: Others) -> Iterator[str]:
