@@ -22,6 +22,17 @@ PROGRAM = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set"
 DRIVERS = ["kernel", "netfilterqueue"]
 
 
+def test_it_says_where_nobody_sees_what_is_found() -> None:
+    with router_or_skip() as router:
+        for options, wanted in (((), 1), (("--set", "log.eve=/dev/null"), 0)):
+            with Gateway(router, *options) as gateway:
+                assert gateway.process.stdout
+                gateway.process.send_signal(signal.SIGTERM)
+                out = gateway.process.stdout.read()  # `communicate` misses what was read ahead
+                assert gateway.process.wait(60) == 0
+            assert out.count("note: findings are counted, and events written nowhere") == wanted
+
+
 @pytest.fixture
 def router() -> Iterator[Router]:
     with router_or_skip() as made:

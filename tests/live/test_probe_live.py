@@ -103,6 +103,18 @@ def test_what_a_server_says_is_learned_for_restoring(topology: Topology, tmp_pat
     assert code == 3, "what is masked is not learned"
 
 
+@pytest.mark.parametrize(("kind", "changes"), [("aiosmtpd", False), ("postfix", False), ("exim", True)])
+def test_a_greeting_that_holds_the_time_is_not_learned(
+    topology: Topology, tmp_path: Path, kind: str, changes: bool
+) -> None:
+    with started(topology, kind, tmp_path / "server"):
+        code, block = probed(topology, "--learn")
+    assert code == 0
+    assert ("banner = " in block) is not changes
+    assert ("# left out: banner: it changes from one connection to the next" in block) is changes
+    assert "SIZE" in block
+
+
 def test_another_namespace_tells_where_the_box_is(topology: Topology, tmp_path: Path) -> None:
     gateway = ("--mode", "enforce", "--profile", "asa")
     with MailServer(topology, tmp_path / "mail"), Gateway(topology, tmp_path / "gateway", *gateway):
