@@ -111,6 +111,8 @@ def test_prometheus_counts_the_mails_and_tells_what_goes_wrong(topology: Topolog
             subprocess.run(["nft", "flush", "ruleset"], check=True)
         prometheus.until('ALERTS{alertstate="firing",alertname="NfmailguardRulesLost"}', 1)
         prometheus.until('nfmailguard_degraded_reason{reason="rules"}', 1)
+        (lost,) = [one for one in prometheus.alerts() if one["labels"]["alertname"] == "NfmailguardRulesLost"]
+        assert lost["annotations"]["summary"] == f"{exporter.target}: our nftables table has gone"
         gateway.stop()
         prometheus.until("nfmailguard_up", 0)
         assert prometheus.query("nfmailguard_packets_total") == []

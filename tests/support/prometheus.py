@@ -76,13 +76,20 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of an instant query; AssertionError for one that Prometheus does not take."""
         wanted = urllib.parse.urlencode({"query": expression})
+        return list(self._asked(f"query?{wanted}")["result"])
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Those that are pending or fire, with their words."""
+        return list(self._asked("alerts")["alerts"])
+
+    def _asked(self, what: str) -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(f"{self._base}/api/v1/query?{wanted}", timeout=20) as answer:
+            with urllib.request.urlopen(f"{self._base}/api/v1/{what}", timeout=20) as answer:
                 told = json.load(answer)
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{expression}: {error.read().decode(errors='replace')}") from error
+            raise AssertionError(f"{what}: {error.read().decode(errors='replace')}") from error
         assert told["status"] == "success", told
-        return list(told["data"]["result"])
+        return dict(told["data"])
 
     def until(self, expression: str, value: float) -> dict[str, str]:
         """The labels of the one series of the query, once it has that value."""

@@ -166,7 +166,7 @@ def top(path: Path | None, control: str | None, interval: float, once: bool) -> 
 @cli.command()
 @socket_options
 @click.option("--listen", default="127.0.0.1:9786", show_default=True, metavar="HOST:PORT", help="IPv6: [::1]:9786.")
-@click.option("--once", is_flag=True, help="Print the metrics, and end; /healthz is what `status` says.")
+@click.option("--once", is_flag=True, help="Print the metrics, and end.")
 def exporter(path: Path | None, control: str | None, listen: str, once: bool) -> None:
     """Serve the running gateway's counters to Prometheus: /metrics, and /healthz (200 healthy, 503 not, and why).
 
