@@ -86,6 +86,8 @@ def test_a_name_that_is_none_is_a_usage_error() -> None:
     with pytest.raises(ConfigError, match="--only nonsense: no such technique"):
         evade.chosen(evade.Choice(only=("nonsense",)))
     assert [one.name for one in evade.chosen(evade.Choice(only=("wrap", "verb-cut")))] == ["wrap", "verb-cut"]
+    with pytest.raises(ConfigError, match="no technique is of all that"):
+        evade.chosen(evade.Choice(like="nonsense"))
 
 
 def test_what_is_of_one_family_runs_on_that_one_alone() -> None:

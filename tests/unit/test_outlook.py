@@ -85,6 +85,11 @@ def test_the_numbers_of_an_earlier_start_are_other_sessions() -> None:
     assert (found.sessions, found.hidden["STARTTLS"]) == (2, 2)
 
 
+def test_lines_nested_deeper_than_python_reads_are_no_events() -> None:
+    found = told(b"[" * 100_000 + b"\n", b'{"a":' * 100_000 + b"\n", event(1, "flow", {"age": 1}))
+    assert (found.unreadable, found.sessions) == (2, 1)
+
+
 def test_only_events_since_then_are_counted_whatever_their_offset() -> None:
     lines = [
         event(number, "flow", {"age": 1}, timestamp=text)

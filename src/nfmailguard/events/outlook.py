@@ -112,7 +112,7 @@ class Outlook:
         for line in lines:
             try:
                 event = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self.unreadable += line.strip() != b""
                 continue
             if event.event_type in ("mailguard", "smtp", "flow") and not self._too_old(event.timestamp):

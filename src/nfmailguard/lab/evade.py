@@ -107,7 +107,7 @@ def chosen(choice: Choice) -> list[Technique]:
     unknown = [name for name in choice.only if name not in names]
     if unknown:
         raise ConfigError(*(f"--only {name}: no such technique; `lab evade --list` has them" for name in unknown))
-    return [
+    found = [
         technique
         for technique in TECHNIQUES
         if choice.family in technique.families
@@ -115,6 +115,9 @@ def chosen(choice: Choice) -> list[Technique]:
         and choice.like in technique.name
         and (technique.kind != "multipath" or choice.server == SERVERS[0])  # real ones do not listen for it
     ]
+    if not found:
+        raise ConfigError("no technique is of all that; `lab evade --list` has them")
+    return found
 
 
 def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Result]:
