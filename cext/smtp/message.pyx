@@ -13,7 +13,7 @@ from libc.string cimport memchr
 from nfmailguard.cext.policy.findings cimport again, note_change, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOTS,
-    DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT,
+    DATA_DOT_BLANK, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT,
     HEADER_LINE_TOO_LONG, NOT_AGAIN, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
@@ -82,11 +82,12 @@ cdef inline bint shape(Context *context, Dialogue *dialogue, uint8_t *byte, uint
 
 
 cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
-    """Whether a CR or LF makes an end of data to some servers, and not to all."""
+    """Whether a CR or LF, behind a dot that begins a line, makes an end of data to some servers, and not to all."""
     if state == DATA_DOT or state == DATA_DOT_ONE:
         return byte == LF                          # James before 3.7.5: any line of a dot and two bytes
-    # The first line of nodemailer's smtp-server before 3.21 loses a dot, and what is left begins another.
-    return (state == DATA_BARE_DOT or state == DATA_DOTS) and is_end(byte)
+    # Others take blanks off a line. nodemailer's smtp-server before 3.21 takes a dot off the first one, and what is
+    # left begins another.
+    return is_end(byte)
 
 
 cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noexcept nogil:
@@ -95,6 +96,10 @@ cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noex
         return step(DATA_TEXT, byte)
     if state == DATA_DOTS:
         return state if byte == DOT else DATA_TEXT
+    if byte <= SPACE:
+        return DATA_DOT_BLANK
+    if state == DATA_DOT_BLANK:
+        return DATA_TEXT
     return DATA_DOTS if byte == DOT and place <= FIRST_DOTS else DATA_DOT_ONE
 
 
@@ -202,7 +207,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             if ended[0]:
                 break
             continue
-        if is_end(low) and (eighth == EIGHTH_DOT or completes(state, byte) or (
+        if is_end(low) and (eighth == EIGHTH_DOT or (state >= DATA_DOT and completes(state, byte)) or (
                 high and (state == DATA_DOT or state == DATA_BARE_DOT))):
             if shape(context, dialogue, data + at, SPACE, offset + at):
                 byte = low = SPACE

@@ -26,8 +26,9 @@ __all__ = ["translate"]
 
 #: A dot that begins a line, to a server that clears eighth bits.
 SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
-#: A line of a dot and one octet, so far; a text that is nothing but dots so far, and one that is two or more.
-DOT_ONE = re.compile(rb"[\r\n]\.[^\r\n]\Z")
+#: A line of a dot and blanks, or one octet, so far; a text that is nothing but dots so far, and one of two or more.
+DOT_BLANK = re.compile(rb"\.[\0-\x20]*")
+DOT_ONE = re.compile(rb"\.[\0-\x20]*|\..", re.DOTALL)
 ONLY_DOTS = re.compile(rb"[\r\n]?\.*")
 FIRST_DOTS = re.compile(rb"[\r\n]?\.\.+")
 #: Octets of a line of text that a server may read in pieces: half of hMailServer's 100,000.
@@ -37,6 +38,13 @@ _QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
 #: MAIL's address where it has no brackets; and each one that has.
 FIRST_WORD = re.compile(rf'\A[^:<]*: *((?:{_QUOTED}|[^ <"\\])*)', re.DOTALL)
 PATHS = re.compile(rf'<((?:{_QUOTED}|[^>"\\])*)', re.DOTALL)
+
+
+def dotted_line(line: bytes | None, value: int) -> bytes | None:
+    """A line of text with one more octet, as long as it may be a dot and blanks, or a dot and one octet; else None."""
+    if value in (CR, LF):
+        return b""
+    return None if line is None or not DOT_ONE.fullmatch(line + bytes([value])) else line + bytes([value])
 
 
 class _Dialogue(Chunks):
@@ -359,15 +367,16 @@ class _Dialogue(Chunks):
                 ended = octet.value == LF or self.shape(octet, LF)
             elif self.tail.endswith(b"\r\n.") and octet.value == CR:
                 pass  # the standard one, so far
-            elif octet.value in (CR, LF) and self.tail.endswith((b"\r.", b"\n.")):
+            elif octet.value in (CR, LF) and self.dotted and DOT_BLANK.fullmatch(self.dotted):
                 self.shape(octet, SPACE)
-            elif octet.value == LF and DOT_ONE.search(self.tail):
+            elif octet.value == LF and self.dotted:
                 self.shape(octet, SPACE)  # James before 3.7.5: any line of a dot and two octets
             elif octet.value in (CR, LF) and self.first_line and FIRST_DOTS.fullmatch(self.first_line):
                 self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
             elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
                 self.shape(octet, SPACE)  # one to a server that clears eighth bits
             self.tail = (self.tail + bytes([octet.value]))[-4:]
+            self.dotted = dotted_line(self.dotted, octet.value)
             self.text_line = 0 if octet.value == LF else self.text_line + 1
             if self.first_line is not None:
                 longer = self.first_line + bytes([octet.value])

@@ -96,6 +96,7 @@ class Session:
         self.came = 0  # the last octet of the message as it came
         self.odd: set[str] = set()  # what has been told of this message
         self.text_line = 0  # octets since its last LF
+        self.dotted: bytes | None = None  # its line so far, while that is a dot and little else
         self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
         self.data_line = 0
         self.data_cr = False
@@ -165,7 +166,7 @@ class Session:
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.text_line = 0
-        self.first_line = None if self.line else b""
+        self.first_line = self.dotted = None if self.line else b""
         self.after_cr = False
         self.line = []
         self.part = Part()
