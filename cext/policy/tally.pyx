@@ -104,7 +104,7 @@ cdef void tally_close(Tally *tally, Pool *pool) noexcept nogil:
 
 
 cdef uint32_t last_told(uint32_t count, uint32_t first) noexcept nogil:
-    cdef uint64_t number = first
+    cdef uint64_t number = first if first else 1
     if count <= first:
         return count
     while number * 2 <= count:

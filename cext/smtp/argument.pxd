@@ -27,8 +27,8 @@ cdef enum:                             # bits of Dialogue.reported
 cdef enum:
     SEVEN_BITS = 5                     # of Dialogue.in_seven: MAIL's argument has said =7BIT
 
-# Whether MAIL's argument says so.
-cdef bint says_seven_bits(const uint8_t *data, uint32_t length) noexcept nogil
+# Whether MAIL's argument says so, of which `matched` bytes of "=7BIT" have come before.
+cdef bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil
 # The next octet of MAIL's or RCPT's argument.
 cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 

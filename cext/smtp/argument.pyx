@@ -50,8 +50,7 @@ cdef uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
     return byte == c"="
 
 
-cdef bint says_seven_bits(const uint8_t *data, uint32_t length) noexcept nogil:
-    cdef uint8_t matched = 0
+cdef bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil:
     cdef uint32_t i
     for i in range(length):
         matched = seven_bits_behind(matched, data[i])

@@ -9,8 +9,10 @@ from nfmailguard.cext.policy.findings cimport again, note_change, report
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, NOT_AGAIN, TLS_NOT_A_HANDSHAKE,
 )
+from nfmailguard.cext.smtp.argument cimport says_seven_bits
 from nfmailguard.cext.smtp.command cimport resume_line
-from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE
+from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT
+from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER, INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE
 from nfmailguard.cext.smtp.lines cimport command_bytes
 from nfmailguard.cext.smtp.message cimport end_chunk, message_bytes
 from nfmailguard.cext.smtp.outstanding cimport awaited_verb
@@ -42,6 +44,13 @@ cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offs
             report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
 
 
+cdef bint declares(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Whether a MAIL among these octets says, or goes on to say, that a mail has seven bits."""
+    cdef bint within = dialogue.phase == PHASE_ARGUMENT and not dialogue.denied and (
+        context.grammar.argument[dialogue.verb] == ARGUMENT_SENDER)
+    return says_seven_bits(data, length, dialogue.in_seven if within else 0)
+
+
 cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef uint32_t at = 0, before
@@ -64,12 +73,12 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             return at
         else:
             note_reply_arrived(context, dialogue, offset + at)
-            if context.session.seven_bits and context.policy.hold and not cleared:
+            if not cleared and context.policy.hold and nm_eighth(data + at, length - at) and (
+                    context.session.seven_bits or declares(context, dialogue, data + at, length - at)):
+                # A server that clears them does so in commands too, and behind DATA it may read these as the text.
                 cleared = True
-                if nm_eighth(data + at, length - at):
-                    # A server that clears them does so in commands too, and behind DATA it may read these as the text.
-                    note_change(context)
-                    nm_clear_eighth(data + at, length - at)
+                note_change(context)
+                nm_clear_eighth(data + at, length - at)
             before = at
             at = command_bytes(context, dialogue, data, at, length, offset)
             if at == before:                       # a chunk that has to wait

@@ -343,7 +343,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
             blank_illegal(context, rules, data, line.verb + 1, line.end)
         note_session(context, dialogue, verb)
         if context.grammar.argument[verb] == ARGUMENT_SENDER:
-            context.session.seven_bits |= says_seven_bits(data + line.verb, line.end - line.verb)
+            context.session.seven_bits |= says_seven_bits(data + line.verb, line.end - line.verb, 0)
     if expect_reply(context, dialogue, verb, offset + end) and context.grammar.waits[verb]:
         dialogue.verb = VERB_UNKNOWN
         dialogue.waiting = dialogue.count

@@ -656,6 +656,14 @@ def test_declared_seven_of_commands() -> None:
     assert cut(connection, b"\xceOOP\r\n\xc5XPN\r\n") == b"NOOP\r\nXXXX\r\n"
 
 
+def test_declared_seven_of_commands_in_the_packets_of_the_mail() -> None:
+    more = b"RCPT TO:<\xfcprogram>\r\n"
+    for at in range(len(SEVEN_BIT_MAIL)):
+        connection = Connection(Gateway("pix63"), 4).greeted()
+        got = cut(connection, SEVEN_BIT_MAIL[:at], SEVEN_BIT_MAIL[at:] + more)
+        assert got == SEVEN_BIT_MAIL + b"RCPT TO:< program>\r\n"
+
+
 def test_declared_seven_with_an_eighth_bit() -> None:
     connection = declared(4, SEVEN_BIT_MAIL, b"RSET\r\n", b"MAIL FROM:<a@b> BODY=\xb7BIT\r\n")
     connection.client(b"hello\r\n\xae\r\n")

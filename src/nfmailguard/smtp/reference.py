@@ -51,6 +51,7 @@ class _Dialogue(Chunks):
     """The client's half."""
 
     def client(self, octets: list[Octet]) -> None:
+        first = True
         while octets:
             if self.input is Input.OPAQUE:
                 if self.first_opaque and octets[0].value != 0x16:
@@ -71,7 +72,7 @@ class _Dialogue(Chunks):
                 return
             else:
                 self.wait(octets)
-                if self.seven_bits and self.holds:
+                if self.holds and (first or not self.line) and (self.seven_bits or self.declares(octets)):
                     for octet in octets:  # in commands too; and behind DATA a server may read them as the text
                         octet.become(octet.value & 127)
                 if self.chunk_waits(octets):
@@ -79,6 +80,15 @@ class _Dialogue(Chunks):
                     self.held.insert(0, octets)
                     return
                 octets = self.command_octet(octets)
+                first = False
+
+    def declares(self, octets: list[Octet]) -> bool:
+        """Whether a MAIL among these octets of a packet says, or goes on to say, that a mail has seven bits."""
+        said = bytes(octet.value & 127 for octet in octets).upper()
+        line, size, verb = self.verb(self.line)
+        if verb.argument is Argument.SENDER and size < len(line) and not self.masking:
+            said = bytes(value & 127 for value in line[size:]).upper() + said
+        return b"=7BIT" in said
 
     def wait(self, octets: list[Octet]) -> None:
         """The client has gone on; where it should have waited for a reply, that is told once."""
