@@ -68,6 +68,17 @@ class Exporter:
                 stream.close()
 
 
+def settled(control: Path) -> dict[str, int]:
+    """The counters, once the last connection's last packets have come."""
+    with Asking(str(control)) as asking:
+        stats = asking.ask("stats")
+        while True:
+            time.sleep(1)
+            before, stats = stats, asking.ask("stats")
+            if before["packets"] == stats["packets"]:
+                return dict(stats)
+
+
 def dashboard() -> list[str]:
     """Its queries, with what Grafana would put in."""
     board = json.loads((DEPLOY / "grafana" / "nfmailguard.json").read_text())
@@ -98,8 +109,7 @@ def test_prometheus_counts_the_mails_and_tells_what_goes_wrong(topology: Topolog
         prometheus.until('nfmailguard_findings_total{finding="banner.masked"}', 7)
         rule = prometheus.until("nfmailguard_rule_info", 1)
         assert (rule["rule"], rule["mode"], rule["profile"]) == ("gateway", "enforce", "asa")
-        with Asking(str(control)) as asking:
-            stats = asking.ask("stats")
+        stats = settled(control)
         assert {name for name in stats if name not in COUNTERS} == set()
         prometheus.until("nfmailguard_packets_total", stats["packets"])
         prometheus.until("sum(nfmailguard_queue_packets_total)", stats["packets"])
