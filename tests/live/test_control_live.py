@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_router import Router, router_or_skip
+from queue_router import SERVER, Router, router_or_skip
 from test_gateway import PROGRAM, Gateway, dialogue, tables
 
 from nfmailguard.errors import RefusedError
@@ -52,6 +52,36 @@ def until(asking: Asking, wanted: str) -> dict[str, Any]:
 
 def line_with(gateway: Gateway, words: str) -> str:
     return next(line for line in iter(gateway.read_line, "") if words in line)
+
+
+def listener() -> socket.socket:
+    made = socket.create_server((SERVER[4], 25))
+    made.settimeout(10)
+    return made
+
+
+def test_its_flows_are_told(router: Router, path: Path) -> None:
+    with (
+        Gateway(router, "--mode", "enforce", "--queue", "3-4", "--set", f"service.control={path}"),
+        router.run(router.server, listener) as server,
+        # A client that says nothing, and a server that has not greeted: an idle loop is made to turn.
+        router.run(router.client, lambda: socket.create_connection((SERVER[4], 25), 10)) as client,
+        server.accept()[0],
+    ):
+        port = client.getsockname()[1]
+        done = command(path, "flows")
+        assert (done.returncode, done.stderr) == (0, "")
+        (heading, line, count) = done.stdout.splitlines()
+        assert heading.startswith("AGE")
+        assert f":{port}" in line
+        assert line.endswith("the server's first word")
+        assert count == "1 flows"
+        (flow,) = json.loads(command(path, "flows", "--json", "--state", "unconfirmed").stdout)["flows"]
+        assert (flow["client_port"], flow["profile"], flow["queue"] in (3, 4)) == (port, "pix63", True)
+        assert command(path, "flows", "--client", "192.0.2.1").stdout == "0 flows\n"
+        wrong = command(path, "flows", "--client", "mail.example")
+        assert (wrong.returncode, wrong.stdout) == (1, "")
+        assert "no address or network" in wrong.stderr
 
 
 def test_it_says_how_it_is(router: Router, path: Path) -> None:

@@ -32,6 +32,11 @@ class QueueDriver(Protocol):
 class LiveDriver(QueueDriver, Protocol):
     """One that goes on and on, and may be told something meanwhile; from any thread."""
 
+    @property
+    def clock(self) -> int:
+        """The engine's time, in nanoseconds."""
+        ...
+
     def turn(self) -> None:
         """Has a batch begin soon, packets or none: new rules are taken up."""
 

@@ -8,6 +8,7 @@ know the rules that send packets here.
 from __future__ import annotations
 
 import errno
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,6 +92,7 @@ class KernelQueue:
         self._loop: QueueLoop | None = None
         self._injector: Injector | None = None
         self._kernel: dict[str, int] = {}
+        self._wall_offset = time.time_ns() - time.monotonic_ns()
 
     def open(self) -> None:
         """Binds the queue. Raises QueueError, and CaptureError for the tap's files."""
@@ -112,6 +114,7 @@ class KernelQueue:
                 writer=self._tap.open() if self._tap else None,
             )
             self._loop.open()
+            self._wall_offset = time.time_ns() - time.monotonic_ns()
         except OSError as error:
             self.close()
             raise QueueError(explain(self.number, error)) from error
@@ -143,6 +146,11 @@ class KernelQueue:
         """Has an idle loop turn once: ``counters`` shows that it does. ``anew``: with no flow, as after a start."""
         if self._loop:
             self._loop.nudge(anew=anew)
+
+    @property
+    def clock(self) -> int:
+        """The wall clock's time when the queue was opened, carried on by one that never steps."""
+        return time.monotonic_ns() + self._wall_offset
 
     def turn(self) -> None:
         self.nudge()

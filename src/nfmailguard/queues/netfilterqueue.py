@@ -112,6 +112,11 @@ class PackageQueue:
         if self._reader:
             self._reader.stop()
 
+    @property
+    def clock(self) -> int:
+        """As the kernel driver's."""
+        return self._clock()
+
     def turn(self) -> None:
         """At once: the engine is called with the GIL only, which is ours at this moment."""
         if self._engine:

@@ -24,6 +24,7 @@ from nfmailguard.errors import ConfigError, ControlError, NfmailguardError, Refu
 from nfmailguard.plain import printable
 from nfmailguard.queues.tap import Tap
 from nfmailguard.service.control import ControlSocket, Request
+from nfmailguard.service.flows import Wanted, listed
 from nfmailguard.service.health import Health
 from nfmailguard.service.logs import Logs
 from nfmailguard.service.notices import Notices
@@ -31,7 +32,7 @@ from nfmailguard.service.notify import Systemd
 from nfmailguard.service.placed import PlacedRules
 from nfmailguard.service.preflight import interface_warnings, interfaces, long_packets, sink_notes, summary
 from nfmailguard.service.reload import Configured, checked_rules
-from nfmailguard.service.signals import Signals
+from nfmailguard.service.signals import Signals, masked
 from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["Gateway", "TapFiles"]
@@ -77,6 +78,7 @@ class Gateway:
             raise ConfigError(f"configuration: {error}") from error
         self._configured = Configured(config, flow_rules, reread)
         self._tapped = tap is not None
+        self._listing = threading.Lock()
         self._say = tell
         self._notices = Notices(self._print)
         self._systemd = Systemd()
@@ -208,10 +210,33 @@ class Gateway:
                 request.follow()
             else:
                 request.fail("log.eve: no events are made")
+        elif request.command == "flows":
+            self._list_flows(request)
         elif request.command in ("reload", "bypass"):
             self._requests.put(request)
         else:
-            request.fail(f"no such command: {printable(request.command, 40)}; status, stats, events, reload or bypass")
+            request.fail(
+                f"no such command: {printable(request.command, 40)}; status, stats, events, flows, reload or bypass"
+            )
+
+    def _list_flows(self, request: Request) -> None:
+        """In a thread of its own, one at a time: of many flows it takes a while."""
+        wanted = Wanted.of(request.arguments)
+        if not self._listing.acquire(blocking=False):
+            raise RefusedError("flows: they are being counted out to another; ask again")
+
+        def run() -> None:
+            masked()
+            try:
+                request.reply(listed(self._workers, wanted))
+            except NfmailguardError as error:
+                request.fail(*error.lines)
+            except Exception as error:  # noqa: BLE001 - a fault of ours costs an answer
+                request.fail(f"internal error: {type(error).__name__}: {error}")
+            finally:
+                self._listing.release()
+
+        threading.Thread(target=run, name="flows", daemon=True).start()
 
     def _status(self) -> dict[str, Any]:
         reasons = self._health.reasons()

@@ -1,0 +1,174 @@
+"""The flows of a running gateway, for who asks: counted out slice by slice between two batches.
+
+Promises: no packet waits longer than a slice takes, and no more is kept than is asked for. What is told are
+numbers, addresses and names of ours, nothing a peer has said. Does not know how it is shown.
+"""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from nfmailguard.cext.engine import FlowCensus
+from nfmailguard.errors import RefusedError
+from nfmailguard.events.records import address_text
+from nfmailguard.policy.model import FlowRule
+from nfmailguard.service.worker import QueueWorker
+from nfmailguard.settings import network
+from nfmailguard.smtp.states import State
+from nfmailguard.smtp.verbs import VERBS, Input
+
+__all__ = ["MOST", "STATES", "Wanted", "listed"]
+
+#: cext/flow/table.pxd, FlowState, as the counters of evicted flows call them.
+STATES = ("embryonic", "unconfirmed", "one_sided", "greeted", "established", "closing")
+#: cext/flow/table.pxd, FlowMode.
+_INSPECTION = ("inspected", "passed", "dropped", "reset")
+#: Flows that may be asked for at once.
+MOST = 10_000
+#: Flows of a slice: at most 0.6 ms of a batch, where no cache holds them (a million of them: 7,841 slices, 1.5 s).
+SLICE = 128
+#: Seconds until a loop that does not turn is given up.
+PATIENCE = 5.0
+
+
+class Wanted(NamedTuple):
+    """Which flows: the ``limit`` oldest in this state (an index of STATES, -1: any) of clients in this network."""
+
+    limit: int = 100
+    state: int = -1
+    client: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any]) -> Wanted:
+        """What a request asks for. Raises RefusedError."""
+        limit, state, client = arguments.get("limit", 100), arguments.get("state"), arguments.get("client")
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MOST:
+            raise RefusedError(f"flows: limit is a number from 1 to {MOST}")
+        if state is not None and state not in STATES:
+            raise RefusedError(f"flows: state is one of {', '.join(STATES)}")
+        try:
+            within = None if client is None else network(str(client))
+        except ValueError as error:
+            raise RefusedError(f"flows: client: {error}") from error
+        return cls(limit, -1 if state is None else STATES.index(state), within)
+
+
+class _Flow(NamedTuple):
+    """As ``FlowCensus.take`` tells of one."""
+
+    number: int
+    rule: int
+    client: bytes
+    client_port: int
+    server: bytes
+    server_port: int
+    state: int
+    mode: int
+    session: int
+    applied: bool
+    started: int
+    seen: int
+    octets: tuple[int, int]
+    packets: tuple[int, int]
+    held: int
+    ahead: int
+    outstanding: int
+    waiting: bool
+    verb: int
+    reads: int
+    syn_ack: bool
+    answered: bool
+    confirmed: bool
+
+
+def listed(workers: Sequence[QueueWorker], wanted: Wanted) -> dict[str, Any]:
+    """The oldest first, and of how many. Takes its time. Raises RefusedError where a loop does not turn."""
+    count = 0
+
+    def counted() -> Iterator[tuple[int, int, _Flow, QueueWorker]]:
+        nonlocal count
+        for worker in workers:
+            for flow in _census(worker, wanted):
+                count += 1
+                yield flow.started, count, flow, worker
+
+    oldest = heapq.nsmallest(wanted.limit, counted())
+    return {"flows": [_told(flow, worker) for _, _, flow, worker in oldest], "of": count}
+
+
+def _census(worker: QueueWorker, wanted: Wanted) -> Iterator[_Flow]:
+    networks = [(wanted.client.network_address.packed, wanted.client.prefixlen)] if wanted.client else []
+    census = FlowCensus(worker.engine, SLICE)
+    while not census.ended:
+        census.ask()
+        deadline = time.monotonic() + PATIENCE
+        worker.driver.turn()
+        while not census.filled:
+            if time.monotonic() > deadline:
+                raise RefusedError(f"flows: the loop of queue {worker.number} does not turn")
+            time.sleep(0.0001)
+        yield from map(_Flow._make, census.take(wanted.state, networks))
+
+
+def _told(flow: _Flow, worker: QueueWorker) -> dict[str, Any]:
+    family = 4 if len(flow.client) == 4 else 6
+    now = worker.driver.clock
+    rule, place, last = _rule(flow, worker)
+    return {
+        "flow_id": (worker.number << 44) | flow.number,
+        "queue": worker.number,
+        "client": address_text(family, flow.client),
+        "client_port": flow.client_port,
+        "server": address_text(family, flow.server),
+        "server_port": flow.server_port,
+        "state": STATES[flow.state],
+        "inspection": _INSPECTION[flow.mode],
+        "mode": str(rule.mode) if rule else "?",
+        "applied": flow.applied,
+        "rule": None if last else place,
+        "profile": rule.policy.name if rule else "?",
+        "smtp_state": State(flow.session).name.lower(),
+        "age": round(max(0, now - flow.started) / 1e9, 3),
+        "idle": round(max(0, now - flow.seen) / 1e9, 3),
+        "bytes_toserver": flow.octets[1],
+        "bytes_toclient": flow.octets[0],
+        "pkts_toserver": flow.packets[1],
+        "pkts_toclient": flow.packets[0],
+        "held": flow.held,
+        "waits_for": _awaited(flow),
+    }
+
+
+def _rule(flow: _Flow, worker: QueueWorker) -> tuple[FlowRule | None, int, bool]:
+    """The rule it is under, its place in its configuration, and whether it is that of all other flows."""
+    for first, (rules, _) in worker.known.items():
+        if 0 <= (place := flow.rule - first) < len(rules):
+            return rules[place], place + 1, place + 1 == len(rules)
+    return None, 0, True  # its flow has ended since, and its rules with it
+
+
+def _awaited(flow: _Flow) -> str:
+    """What has to come before it goes on."""
+    verb = VERBS[flow.verb].name if flow.verb < len(VERBS) else ""
+    reply = "the greeting" if verb == "<greeting>" else f"the reply to {verb.strip('<>') or 'a command'}"
+    if STATES[flow.state] == "closing":
+        return "nothing, it has ended"
+    if flow.mode:
+        return "its end"
+    if not flow.syn_ack:
+        return "the server's SYN and ACK"
+    if not flow.answered:
+        return "the client's ACK"
+    if flow.held:
+        return f"what stands before {flow.held} held packets"
+    if not flow.confirmed:
+        return "the server's first word"
+    if flow.waiting or flow.outstanding:
+        return reply
+    if flow.reads == Input.DATA or flow.reads == Input.CHUNK:
+        return "the rest of a message"
+    return "the client"
