@@ -169,13 +169,14 @@ def test_mail_flows_on_while_rules_are_replaced(tmp_path: Path) -> None:
     assert sum(event.get("reload") == "refused" and len(event["errors"]) == 4 for event in health) == refused == 10
 
 
-def test_rules_that_watch_become_rules_that_enforce_and_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("driver", ["kernel", "netfilterqueue"])
+def test_rules_that_watch_become_rules_that_enforce_and_back(driver: str, tmp_path: Path) -> None:
     """The table and the queue change with them, and not before the last flow that was enforced has ended."""
     if os.geteuid() != 0:
         pytest.skip("needs root, or a kernel that allows unprivileged user namespaces")
     path, settings = tmp_path / "control.sock", tmp_path / "nfmailguard.toml"
     settings.write_text('[gateway]\nmode = "monitor"\n[limits]\nclosing = 1\nstartup = 1\n')
-    options = ("-c", str(settings), "--set", f"service.control={path}")
+    options = ("-c", str(settings), "--set", f"service.control={path}", "--driver", driver)
     with (
         Topology(f"nl{os.getpid()}-") as topology,
         MailServer(topology, tmp_path / "mail"),
@@ -213,3 +214,27 @@ def test_rules_that_watch_become_rules_that_enforce_and_back(tmp_path: Path) -> 
             assert time.monotonic() < deadline, table()
             time.sleep(0.2)
         assert asking.ask("status")["configuration"]["flows_under_older"] == 0
+
+
+def test_a_bypass_ends_with_the_rules_of_a_reload_meanwhile(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, or a kernel that allows unprivileged user namespaces")
+    path, settings = tmp_path / "control.sock", tmp_path / "nfmailguard.toml"
+    settings.write_text('[gateway]\nmode = "monitor"\n')
+    options = ("-c", str(settings), "--set", f"service.control={path}")
+    with (
+        Topology(f"nl{os.getpid()}-") as topology,
+        MailServer(topology, tmp_path / "mail"),
+        Gateway(topology, tmp_path / "gateway", *options),
+        Asking(str(path)) as asking,
+        topology.enter(CLIENT),
+    ):
+        asking.ask("bypass", on=True)
+        settings.write_text(FIRST)
+        assert asking.ask("reload")["changed"] == ["gateway.mode: monitor -> enforce"]
+        assert asking.ask("status")["rules"] == "away: bypass is on"
+        with smtplib.SMTP(topology.address(SERVER), timeout=60) as smtp:
+            assert smtp.ehlo("a.example")[0] == 250
+        asking.ask("bypass", on=False)
+        with smtplib.SMTP(topology.address(SERVER), timeout=60) as smtp:
+            assert smtp.ehlo("a.example")[0] == 500

@@ -177,7 +177,7 @@ class QueueWorker:
         """The rules of flows that begin after the next batch has begun. Raises ValueError where too many are in use."""
         first = self.engine.publish(generation, begins_anew=begins_anew)
         self._forget_unused()
-        self.known[first] = generation.rules, serial
+        self.known = {**self.known, first: (generation.rules, serial)}  # another thread may go through it
         for writer in (self.writer, self.cisco):
             if writer:
                 writer.learn(first, generation.rules)
