@@ -14,7 +14,7 @@ from nfmailguard.cext.core cimport (
     DROP_CHECKSUM, DROP_CONNECTION, DROP_COOKIE, DROP_FLAGS, DROP_FLOW_ENDED, DROP_INTERFACE, DROP_INTERNAL,
     DROP_REASONS, MOST_GENERATIONS as MOST_AT_ONCE, Counters, Generation,
 )
-from nfmailguard.cext.flow.census cimport Census, FlowSummary, census_fill
+from nfmailguard.cext.flow.census cimport Census, census_fill, nm_load_census, nm_store_filled, nm_take_census
 from nfmailguard.cext.flow.identity cimport belongs, pin_interface
 from nfmailguard.cext.flow.lifecycle cimport count_packet, forget_flow, opens, starting_up
 from nfmailguard.cext.flow.rules cimport inspected_port
@@ -53,20 +53,6 @@ from nfmailguard.cext.wire.packet cimport (
     packet_parse,
 )
 
-cdef extern from *:
-    """
-    #define nm_load_census(p) __atomic_load_n((p), __ATOMIC_RELAXED)
-    #define nm_take_census(p) __atomic_exchange_n((p), NULL, __ATOMIC_ACQ_REL)
-    #define nm_give_census(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    #define nm_load_filled(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nm_store_filled(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    """
-    Census *nm_load_census(Census **p) noexcept nogil
-    Census *nm_take_census(Census **p) noexcept nogil
-    void nm_give_census(Census **p, Census *v) noexcept nogil
-    uint32_t nm_load_filled(uint32_t *p) noexcept nogil
-    void nm_store_filled(uint32_t *p, uint32_t v) noexcept nogil
-
 #: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
 FLOW_BYTES = memory_cost(sizeof(Flow))
 
@@ -86,7 +72,6 @@ DROP_NAMES = (
 RECORD_NAMES = ("finding", "command", "reply", "message", "flow", "repeated")
 
 cdef enum:
-    LONGEST_CHAIN = 64         # of a bucket; keyed, no longer one has been seen
     MOST_HERE = 48             # operations of one packet besides those it releases
     MANY_PACKETS = 1024        # of one side of a flow: no sender repeats so much
     ONE_IN = 64
@@ -290,76 +275,6 @@ cdef class Prepared:
 
     def __dealloc__(self):
         free_generation(self.generation)
-
-
-cdef class FlowCensus:
-    """The flows of an engine, slice by slice: ``ask``, and once ``filled`` is true ``take``, until ``ended``.
-
-    One at a time. The packet thread fills a slice when a batch begins, which an idle one has to be made to do.
-    """
-    cdef Engine engine
-    cdef Census census
-    cdef bint asked
-
-    def __cinit__(self, Engine engine, uint32_t capacity):
-        self.engine = engine
-        self.census.capacity = max(capacity, <uint32_t> LONGEST_CHAIN)
-        self.census.summaries = <FlowSummary *> calloc(self.census.capacity, sizeof(FlowSummary))
-        if self.census.summaries == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        if self.asked and nm_take_census(&self.engine.core.census) == NULL:
-            while not nm_load_filled(&self.census.filled):
-                pass                                   # it is being filled this moment
-        free(self.census.summaries)
-
-    def ask(self):
-        """Raises RuntimeError while another one asks."""
-        if nm_load_census(&self.engine.core.census) != NULL:
-            raise RuntimeError("flows are being counted out to another")
-        self.census.filled = 0
-        self.asked = True
-        nm_give_census(&self.engine.core.census, &self.census)
-
-    @property
-    def filled(self):
-        return nm_load_filled(&self.census.filled) != 0
-
-    @property
-    def ended(self):
-        return self.census.ended != 0
-
-    def take(self, int state=-1, networks=()):
-        """Those in a FlowState (-1: any) whose client is in one of the networks (none: any), as tuples."""
-        cdef list out = []
-        cdef FlowSummary *one
-        cdef uint32_t i
-        cdef int size
-        self.asked = False
-        for i in range(self.census.count):
-            one = &self.census.summaries[i]
-            size = 4 if one.identity.family == 4 else 16
-            if state >= 0 and one.state != state:
-                continue
-            client = (<const char *> one.identity.client)[:size]
-            if networks and not any(within(client, network, bits) for network, bits in networks):
-                continue
-            out.append((
-                one.identity.flow_id, one.generation * MOST + one.identity.rule, client, one.identity.client_port,
-                (<const char *> one.identity.server)[:size], one.identity.server_port, one.state, one.mode,
-                one.session_state, bool(one.applied), one.started, one.seen, (one.bytes[0], one.bytes[1]),
-                (one.packets[0], one.packets[1]), one.held, one.ahead, one.outstanding, bool(one.waiting), one.verb,
-                one.input, bool(one.syn_ack), bool(one.answered), bool(one.confirmed),
-            ))
-        return out
-
-
-def within(bytes address, bytes network, int bits):
-    """Whether an address is in a network of so many bits."""
-    cdef int left = 8 * len(address) - bits
-    return len(address) == len(network) and (
-        int.from_bytes(address, "big") >> left == int.from_bytes(network, "big") >> left)
 
 
 cdef class Engine:

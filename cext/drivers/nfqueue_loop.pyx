@@ -21,17 +21,14 @@ from nfmailguard.cext.drivers.netlink cimport (
     MESSAGE_ERROR, MESSAGE_OTHER, MESSAGE_PACKET, MESSAGE_ROOM, MOST_REPLACED, VERDICT_FULL, VERDICT_ROOM, Message,
     message_parse, verdict_put,
 )
+from nfmailguard.cext.drivers.queue_config cimport CONFIG_ROOM, bind_message, fail_open_message
 from nfmailguard.cext.drivers.rawsocket cimport raw_send
 from nfmailguard.cext.drivers.system cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, MSG_DONTWAIT, MSG_WAITFORONE, NETLINK_CAP_ACK, NETLINK_NETFILTER, NETLINK_NO_ENOBUFS,
-    NFNETLINK_V0, NFNL_SUBSYS_QUEUE, NFQA_CFG_CMD, NFQA_CFG_FLAGS, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_F_GSO,
-    NFQA_CFG_MASK, NFQA_CFG_PARAMS, NFQA_CFG_QUEUE_MAXLEN, NFQNL_CFG_CMD_BIND, NFQNL_COPY_PACKET, NFQNL_MSG_CONFIG,
-    NF_ACCEPT, NF_DROP, NLM_F_ACK, NLM_F_REQUEST, POLLIN, SOCK_CLOEXEC, SO_RCVBUF, SO_RCVBUFFORCE,
-    SO_SNDBUF, SO_SNDBUFFORCE, buffer_size, eventfd, htonl, htons, mnl_attr_put, mnl_attr_put_u32,
-    mnl_nlmsg_put_extra_header, mnl_nlmsg_put_header, mnl_socket_bind, mnl_socket_close, mnl_socket_get_fd,
-    mnl_socket_get_portid, mnl_socket_open2, mnl_socket_sendto, mnl_socket_setsockopt, nanoseconds, nap, nfgenmsg,
-    nfqnl_msg_config_cmd, nfqnl_msg_config_params, nlmsghdr, nm_load_flag, nm_store_flag, pollfd, ppoll, recvmmsg,
-    send,
+    EFD_CLOEXEC, EFD_NONBLOCK, MSG_DONTWAIT, MSG_WAITFORONE, NETLINK_CAP_ACK, NETLINK_NETFILTER,
+    NETLINK_NO_ENOBUFS, NF_ACCEPT, NF_DROP, POLLIN, SOCK_CLOEXEC, SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF,
+    SO_SNDBUFFORCE, buffer_size, eventfd, mnl_socket_bind, mnl_socket_close, mnl_socket_get_fd,
+    mnl_socket_get_portid, mnl_socket_open2, mnl_socket_sendto, mnl_socket_setsockopt, nanoseconds, nap, nlmsghdr,
+    nm_load_flag, nm_store_flag, pollfd, ppoll, recvmmsg, send,
 )
 from nfmailguard.cext.drivers.tap cimport tap_incoming, tap_operation
 from nfmailguard.cext.engine cimport (
@@ -149,28 +146,10 @@ cdef class QueueLoop:
 
     cdef int configure(self) except -1:
         """Binds and configures in one message: no packet meets a half-made queue."""
-        cdef uint8_t buffer[256]
-        cdef nfqnl_msg_config_cmd command
-        cdef nfqnl_msg_config_params params
-        cdef uint32_t flags = (NFQA_CFG_F_GSO if self.gso else 0) | (NFQA_CFG_F_FAIL_OPEN if self.fail_open else 0)
-        cdef nlmsghdr *header = mnl_nlmsg_put_header(buffer)
-        cdef nfgenmsg *family
+        cdef uint8_t buffer[CONFIG_ROOM]
+        cdef nlmsghdr *header = bind_message(buffer, self.number, self.copy_range, self.length, self.gso,
+                                             self.fail_open)
         cdef int refused = EPROTO
-        header.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
-        header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK
-        family = <nfgenmsg *> mnl_nlmsg_put_extra_header(header, sizeof(nfgenmsg))
-        family.version = NFNETLINK_V0
-        family.res_id = htons(<unsigned short> self.number)
-        memset(&command, 0, sizeof(command))
-        command.command = NFQNL_CFG_CMD_BIND
-        mnl_attr_put(header, NFQA_CFG_CMD, sizeof(command), &command)
-        params.copy_range = htonl(self.copy_range)
-        params.copy_mode = NFQNL_COPY_PACKET
-        mnl_attr_put(header, NFQA_CFG_PARAMS, sizeof(params), &params)
-        mnl_attr_put_u32(header, NFQA_CFG_QUEUE_MAXLEN, htonl(self.length))
-        # All flags in one pair: of two pairs the kernel reads the last.
-        mnl_attr_put_u32(header, NFQA_CFG_FLAGS, htonl(flags))
-        mnl_attr_put_u32(header, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN))
         if mnl_socket_sendto(self.socket, header, header.nlmsg_len) < 0:
             raise OSError(errno, os.strerror(errno))
         while not self.received and not self.failed:
@@ -211,16 +190,8 @@ cdef class QueueLoop:
 
     def set_fail_open(self, bint fail_open):
         """Whether packets pass when the queue is full. Raises OSError."""
-        cdef uint8_t buffer[256]
-        cdef nlmsghdr *header = mnl_nlmsg_put_header(buffer)
-        cdef nfgenmsg *family
-        header.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG
-        header.nlmsg_flags = NLM_F_REQUEST             # an answer would come to the loop
-        family = <nfgenmsg *> mnl_nlmsg_put_extra_header(header, sizeof(nfgenmsg))
-        family.version = NFNETLINK_V0
-        family.res_id = htons(<unsigned short> self.number)
-        mnl_attr_put_u32(header, NFQA_CFG_FLAGS, htonl(NFQA_CFG_F_FAIL_OPEN if fail_open else 0))
-        mnl_attr_put_u32(header, NFQA_CFG_MASK, htonl(NFQA_CFG_F_FAIL_OPEN))
+        cdef uint8_t buffer[CONFIG_ROOM]
+        cdef nlmsghdr *header = fail_open_message(buffer, self.number, fail_open)
         if self.socket == NULL or mnl_socket_sendto(self.socket, header, header.nlmsg_len) < 0:
             raise OSError(errno, os.strerror(errno))
         self.fail_open = fail_open

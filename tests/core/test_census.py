@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.cext.engine import FlowCensus
+from nfmailguard.cext.census import FlowCensus
 from nfmailguard.policy.model import Limits
 from tests.rules.gateway import Connection, Gateway
 from tests.support.wire import SYN

@@ -1,4 +1,3 @@
-from collections.abc import Iterable
 from typing import Any, Self
 
 #: Memory a flow takes, in octets, without what its streams keep.
@@ -13,17 +12,6 @@ class Prepared:
     """Rules as the core reads them, not in use yet."""
 
     def __new__(cls, tables: dict[str, object]) -> Self: ...
-
-class FlowCensus:
-    """The flows of an engine, slice by slice."""
-
-    def __new__(cls, engine: Engine, capacity: int) -> Self: ...
-    def ask(self) -> None: ...
-    @property
-    def filled(self) -> bool: ...
-    @property
-    def ended(self) -> bool: ...
-    def take(self, state: int = -1, networks: Iterable[tuple[bytes, int]] = ()) -> list[tuple[Any, ...]]: ...
 
 class Engine:
     """The core as an extension type; ``nfmailguard.engine.Engine`` is what to use."""

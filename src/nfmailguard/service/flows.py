@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from nfmailguard.cext.engine import FlowCensus
+from nfmailguard.cext.census import FlowCensus
 from nfmailguard.errors import RefusedError
 from nfmailguard.events.records import address_text
 from nfmailguard.policy.model import FlowRule
