@@ -319,7 +319,7 @@ def test_open_at_a_reload_is_what_a_start_finds_open() -> None:
     gateway.now += 60 * 1_000_000_000
     stranger = Connection(gateway, shake=False)
     assert stranger.send(True, ACK, b"RCPT TO:<a@b.example>\r\n") == [DROP, EMIT]
-    gateway.reload("pix63", limits=limits)
+    gateway.reload("asa", limits=limits)
     stranger = Connection(gateway, port=40001, shake=False)
     assert stranger.send(True, ACK, b"RCPT TO:<a@b.example>\r\n") == [DROP, EMIT]
     gateway.reload("pix63", limits=limits, begins_anew=True)

@@ -21,6 +21,7 @@ STATUS = {
     "pid": 4711,
     "uptime": 3725,
     "rules": "in place",
+    "configuration": {"generation": 1, "since": 0, "older": 0, "flows_under_older": 0},
     "queues": [QUEUE],
     "uninspected": 0,
     "events_lost": 0,
@@ -72,4 +73,8 @@ def test_status_in_lines() -> None:
     assert process == "nfmailguard 0.1.0, process 4711, up 1 h 2 min"
     assert rules == "rules: in place; 0 packets passed uninspected"
     assert queue.startswith("queue 3: 7 of 4096 packets waiting, 2 held; 12 of 131072 flows; 3.0 of 256 MiB")
+    later = {**STATUS, "configuration": {"generation": 3, "since": 0, "older": 2, "flows_under_older": 9}}
+    line = next(line for line in standing(later) if line.startswith("configuration: "))
+    assert line.startswith("configuration: generation 3 since 1970-01-01 ")
+    assert line.endswith("; 9 flows are under 2 older ones")
     assert [span(59), span(86400 * 2 + 3600)] == ["0 min 59 s", "2 d 1 h"]
