@@ -11,13 +11,11 @@ from libc.string cimport memmove
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, ADDRESS_TOO_LONG,
     BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
-    VERB_UNKNOWN,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER
-from nfmailguard.cext.smtp.name cimport name_begins, upper
-from nfmailguard.cext.smtp.verb cimport find_verb
+from nfmailguard.cext.smtp.name cimport name_begins, name_is, upper
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_base64(const uint8_t *p, uint32_t length) noexcept
@@ -291,11 +289,16 @@ cdef uint32_t secret_stop(Context *context, Dialogue *dialogue, const uint8_t *d
 
 cdef inline bint spells_denied(Context *context, Dialogue *dialogue, uint32_t length) noexcept nogil:
     # Whether a line behind AUTH says a verb so far that does not pass, and nothing else: Haraka 3.1 reads it as one.
+    cdef const uint8_t *letters = dialogue.tail + sizeof(dialogue.tail) - length
     cdef uint8_t verb
     if length == 0 or length > sizeof(dialogue.tail):
         return False
-    verb = find_verb(context, dialogue.tail + sizeof(dialogue.tail) - length, length)
-    return verb != VERB_UNKNOWN and not context.policy.allow[verb]
+    verb = context.grammar.first_verb[letters[0]]
+    while verb:
+        if not context.policy.allow[verb] and name_is(&context.grammar.verbs[verb], letters, length):
+            return True
+        verb = context.grammar.next_verb[verb]
+    return False
 
 
 cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:

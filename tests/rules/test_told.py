@@ -34,8 +34,8 @@ def numbers(records: list[tuple], name: str) -> list[int]:  # type: ignore[type-
 def test_told_once_is_a_kind_that_repeats_and_then_by_its_number(family: int) -> None:
     gateway = Gateway(limits=Limits(findings_told=3))
     connection = Connection(gateway, family).in_text()
-    connection.client(b"x" + b"\n.\n" * 50)
-    assert connection.server_reads.endswith(b"\n. " * 50)  # every one is made harmless
+    connection.client(b"\n.\nx" * 50)
+    assert connection.server_reads.endswith(b"\n. x" * 50)  # every one is made harmless
     assert numbers(gateway.records, "data.smuggling_shape") == [1, 2, 3, 6, 12, 24, 48]
     assert gateway.count("finding.data.smuggling_shape") == 50
     assert gateway.count("findings_repeated") == 43
