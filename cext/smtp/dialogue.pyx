@@ -113,4 +113,7 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.text_reported = 0
     dialogue.in_seven = 0
     dialogue.header = 1
+    dialogue.head = HEAD_FIRST
+    dialogue.head_line = 0 if dialogue.data_state != DATA_CR else 2
+    dialogue.head_last = dialogue.text_byte
     dialogue.tls_checked = 0

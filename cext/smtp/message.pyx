@@ -17,7 +17,7 @@ from nfmailguard.cext.policy.numbers cimport (
     HEADER_LINE_TOO_LONG, NOT_AGAIN, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
-from nfmailguard.cext.smtp.dialogue cimport PHASE_START
+from nfmailguard.cext.smtp.dialogue cimport HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_NONE, PHASE_START
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
@@ -50,6 +50,7 @@ cdef enum:
     DOT = 46
     REPORTED_LINE = 1
     FIRST_DOTS = 2                     # a message's first line may begin behind the LF of DATA's own
+    LONG_HEAD = 100_000                # bytes of a header: a tenth of Exim's header_maxsize
     LONG_LINE = 50_000                 # bytes; half of what the server with the longest lines reads at once
     MOST_LINE = 0x7fffffff
 
@@ -333,6 +334,37 @@ cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length
         dialogue.data_state = step(dialogue.data_state, data[0])
 
 
+cdef inline void end_head_line(Dialogue *dialogue) noexcept nogil:
+    cdef bint cr = dialogue.head_last == CR
+    if dialogue.head == HEAD_FIRST:
+        dialogue.head = HEAD_CRLF if cr else HEAD_LF
+    if dialogue.head == HEAD_CRLF and not cr:
+        dialogue.head_line = 2                     # Exim makes a space of it
+    elif dialogue.head_line <= cr:
+        dialogue.head = HEAD_NONE
+    else:
+        dialogue.head_line = 0
+    dialogue.head_last = LF
+
+
+cdef inline void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Looks for the empty line that ends a message's header (RFC 5322 2.1) in what has left."""
+    cdef uint32_t at = 0, size
+    while dialogue.head and at < length:
+        size = nm_next_lf(data + at, length - at)
+        if size:
+            dialogue.head_line = 2 if size + dialogue.head_line > 1 else 1
+            dialogue.head_last = data[at + size - 1]
+        at += size + 1
+        if at <= length:
+            end_head_line(dialogue)
+
+
+cdef inline bint heads_on(Dialogue *dialogue, uint32_t length) noexcept nogil:
+    """Whether the message's header is a long one with the next `length` bytes."""
+    return dialogue.head and dialogue.message_bytes + length >= LONG_HEAD
+
+
 cdef inline bint lasts(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     """Whether the line that `data` goes on with is a long one before it ends."""
     if dialogue.data_line_length + length < LONG_LINE:
@@ -342,18 +374,24 @@ cdef inline bint lasts(Dialogue *dialogue, const uint8_t *data, uint32_t length)
 
 cdef void keep_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                     uint64_t offset) noexcept nogil:
-    """Of a long line no dot stands alone before its end: hMailServer 5.7 reads 100,000 bytes at a time, and takes
-    .CRLF at the beginning of what comes then for an end of data."""
+    """Behind the dot that ends a long line, or a line of a long header, comes no line's end.
+
+    hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
+    the beginning of what comes then for an end of data.
+    """
     cdef uint32_t line = dialogue.data_line_length
     cdef uint8_t before = dialogue.text_byte, byte
-    cdef bint ended = False
-    while at < length and not ended and context.verdict == ACTION_PASS:
+    cdef uint64_t size = dialogue.message_bytes
+    cdef bint head = heads_on(dialogue, length - at), ended = False
+    while at < length and (head or not ended) and context.verdict == ACTION_PASS:
         byte = data[at]
-        if before == DOT and line >= LONG_LINE and is_end(byte):
+        if before == DOT and is_end(byte) and line > 1 and (    # 1: find_end's
+                line >= LONG_LINE or (head and size >= LONG_HEAD)):
             shape(context, dialogue, data + at, SPACE, offset + at)
         ended = data[at] == LF
+        line = 0 if ended else line + 1
+        size += 1
         before = byte
-        line += 1
         at += 1
 
 
@@ -378,7 +416,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     if length - at > LONG_LINE:
         length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one
     last = data[length - 1]
-    long_line = lasts(dialogue, data + at, length - at)
+    long_line = lasts(dialogue, data + at, length - at) or heads_on(dialogue, length - at)
     if not seven and not long_line and is_plain(dialogue, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
         follow(dialogue, data + at, length - at)
@@ -397,6 +435,8 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     dialogue.text_byte = last
     if context.verdict != ACTION_PASS:
         return end
+    if dialogue.head:
+        follow_head(dialogue, data + at, end - at)
     if context.policy.header_line_length or context.policy.body_line_length:
         measure_lines(context, dialogue, data, at, end, offset)
         if context.verdict != ACTION_PASS:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import Mode
-from nfmailguard.smtp.reference import LONG_LINE, translate
+from nfmailguard.smtp.reference import LONG_HEAD, LONG_LINE, translate
 from nfmailguard.smtp.turns import Turn
 from tests.flows.test_reference_agrees import core, of_core, of_model, said
+from tests.support.dialogue import Dialogue
 
 PIX = load_profile("pix63")
 BEGIN = [Turn(False, b"220 x\r\n"), Turn(True, b"HELO x\r\n"), Turn(False, b"250 x\r\n")]
@@ -114,3 +115,58 @@ def test_a_dot_stands_not_alone_before_the_end_of_a_long_line(size: int, stays: 
         assert read(b"one\r\n" + line + b"\r\nTURN\r\n", *(5 + cut for cut in cuts))[-9:] == (
             b".\r\nTURN\r\n" if stays else b". \nTURN\r\n"
         )
+
+
+FIELD = b"X: aaaa\r\n"
+MANY = FIELD * (LONG_HEAD // len(FIELD) + 1)
+
+
+def left(text: bytes, *cuts: int) -> bytes:
+    """What leaves of a text in these parts, each acknowledged."""
+    dialogue = Dialogue.under(PIX, Mode.ENFORCE)
+    dialogue.server(b"220 x\r\n")
+    dialogue.client(b"DATA\r\n")
+    dialogue.server(b"354 x\r\n")
+    for begin, end in pairwise([0, *cuts, len(text)]):
+        dialogue.client(text[begin:end])
+        dialogue.send(False, 0x10)
+    return bytes(dialogue.received[True])[len(b"DATA\r\n") :]
+
+
+def modelled(text: bytes) -> bytes:
+    turns = [Turn(False, b"220 x\r\n"), *DATA, Turn(True, text)]
+    return said(translate(PIX, turns).turns, True)[len(b"DATA\r\n") :]
+
+
+@pytest.mark.parametrize(
+    ("head", "stays"),
+    [
+        (MANY, False),
+        (MANY[: -4 * len(FIELD)], True),
+        (b"\r\n" + MANY, True),
+        (b"a: b\r\n\r\n" + MANY, True),
+        (b"a: b\r\n \n\n\r\n" + MANY, False),  # behind CRLF a LF ends no line
+        (b"a: b\n\n" + MANY, True),
+        (b"a: b\n\r\n" + MANY, True),
+        (b"a: b\n" + MANY, False),
+    ],
+)
+def test_no_line_of_a_long_header_ends_behind_a_dot(head: bytes, stays: bool) -> None:
+    text = head + b"x.\r\nTURN\r\n"
+    for place in range(4):
+        got = left(text, *range(40_000, len(head), 40_000), len(head) + place)
+        assert got[-10:] == (b"x.\r\nTURN\r\n" if stays else b"x. \nTURN\r\n")
+    assert got == modelled(text)
+
+
+@settings(max_examples=10)
+@given(
+    pieces=st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b"x", b"y.", b".", b"\0"]), max_size=10),
+    cuts=st.sets(st.integers(1, 10), max_size=3),
+)
+def test_a_header_ends_where_the_model_says(pieces: list[bytes], cuts: set[int]) -> None:
+    begin = b"x" + b"".join(pieces)
+    text = begin + MANY + b"x.\r\nTURN\r\n"
+    assume(b"\r\n.\r\n" not in modelled(begin))
+    places = sorted({cut for cut in cuts if cut < len(begin)} | {*range(len(begin), len(text), 40_000)})
+    assert left(text, *places) == modelled(text)

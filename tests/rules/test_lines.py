@@ -9,6 +9,7 @@ import pytest
 
 from nfmailguard.policy.model import Action, AddressPolicy, CommandPolicy, DataPolicy, Policy, UnknownCommand
 from tests.rules.gateway import ACCEPT, DROP, RESET, Connection, Gateway, profile
+from tests.support.wire import ACK
 
 families = pytest.mark.parametrize("family", [4, 6])
 ALL = Policy("all")  # every verb
@@ -203,6 +204,16 @@ def test_data_shapes_behind_a_long_line(family: int, at: int) -> None:
     for _ in range(50):
         connection.client(b"a" * 1000)
     assert cut(connection, b".\r\n"[:at], b".\r\n"[at:] + b"EXPN\r\n.\r\n") == b". \nEXPN\r\n.\r\n"
+
+
+@families
+def test_data_shapes_in_a_long_header(family: int) -> None:
+    for head, read in ((b"X: aaaa\r\n", b"x. \nEXPN\r\n"), (b"\r\nX: aa\r\n", b"x.\r\nEXPN\r\n")):
+        connection = Connection(family=family).in_text()
+        for _ in range(101):
+            connection.client(head + b"X: aaaa\r\n" * 110)
+            connection.send(False, ACK)
+        assert cut(connection, b"x.\r\nEXPN\r\n") == read
 
 
 @families

