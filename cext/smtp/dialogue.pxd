@@ -57,11 +57,13 @@ cdef struct Session:
     uint8_t offered_chunking   # CHUNK_REFUSED: and the last reply refused one
     uint8_t hypothetical
 
-cdef enum Head:                # how Exim reads a header: by its first line's end
+cdef enum Head:                # of Dialogue.bracket: how Exim reads a message's header, by its first line's end
     HEAD_NONE = 0              # an empty line has ended it
     HEAD_FIRST = 1             # the first line has not ended
     HEAD_CRLF = 2              # lines end at CRLF alone
     HEAD_LF = 3                # at LF, with or without CR
+    HEAD_LINE = 4              # its line has a byte; twice that: more
+    HEAD_CR = 16               # a bit: the last one is a CR
 
 # What is being said: lent while a line is open, a reply outstanding or a message on its way.
 cdef struct Dialogue:
@@ -106,7 +108,7 @@ cdef struct Dialogue:
     uint8_t mask_rest          # the rest of the line becomes letters
     uint8_t after_cr
     uint8_t address_phase
-    uint8_t bracket
+    uint8_t bracket            # < has come, and no > behind it; of a message, Head
     uint8_t in_seven           # bytes of "=7BIT" that MAIL's argument ends in, all: it was said; of a message, Eighth
     uint8_t reported           # bits of Reported: findings already made in this line
     uint8_t data_state         # DataState
@@ -124,9 +126,6 @@ cdef struct Dialogue:
     uint8_t mime_name_length
     uint8_t mime_name[8]
     uint8_t tail[8]            # the last octets of a line with a secret, upper case
-    uint8_t head               # Head: what the message's header is read as; HEAD_NONE behind it
-    uint8_t head_line          # bytes of its line so far, 2: so many or more
-    uint8_t head_last          # the last byte of it
     uint8_t tls_checked
     uint8_t pipelining_violation          # the client did not wait; reported
     uint8_t body_as_commands   # the message is read as lines of commands

@@ -113,7 +113,7 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.text_reported = 0
     dialogue.in_seven = 0
     dialogue.header = 1
-    dialogue.head = HEAD_FIRST
-    dialogue.head_line = 0 if dialogue.data_state != DATA_CR else 2
-    dialogue.head_last = dialogue.text_byte
+    dialogue.bracket = HEAD_FIRST
+    if dialogue.data_state == DATA_CR:
+        dialogue.bracket += 2 * HEAD_LINE + HEAD_CR      # the first LF may be that of DATA's own line
     dialogue.tls_checked = 0

@@ -17,7 +17,7 @@ from nfmailguard.cext.policy.numbers cimport (
     HEADER_LINE_TOO_LONG, NOT_AGAIN, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
-from nfmailguard.cext.smtp.dialogue cimport HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_NONE, PHASE_START
+from nfmailguard.cext.smtp.dialogue cimport HEAD_CR, HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_LINE, HEAD_NONE, PHASE_START
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
@@ -334,35 +334,34 @@ cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length
         dialogue.data_state = step(dialogue.data_state, data[0])
 
 
-cdef inline void end_head_line(Dialogue *dialogue) noexcept nogil:
-    cdef bint cr = dialogue.head_last == CR
-    if dialogue.head == HEAD_FIRST:
-        dialogue.head = HEAD_CRLF if cr else HEAD_LF
-    if dialogue.head == HEAD_CRLF and not cr:
-        dialogue.head_line = 2                     # Exim makes a space of it
-    elif dialogue.head_line <= cr:
-        dialogue.head = HEAD_NONE
-    else:
-        dialogue.head_line = 0
-    dialogue.head_last = LF
-
-
 cdef inline void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     """Looks for the empty line that ends a message's header (RFC 5322 2.1) in what has left."""
-    cdef uint32_t at = 0, size
-    while dialogue.head and at < length:
+    cdef uint32_t at = 0, size, line = dialogue.bracket // HEAD_LINE & 3
+    cdef uint8_t head = dialogue.bracket & HEAD_LF
+    cdef bint cr = dialogue.bracket & HEAD_CR != 0
+    while head and at < length:
         size = nm_next_lf(data + at, length - at)
         if size:
-            dialogue.head_line = 2 if size + dialogue.head_line > 1 else 1
-            dialogue.head_last = data[at + size - 1]
+            line = 2 if size + line > 1 else 1
+            cr = data[at + size - 1] == CR
         at += size + 1
-        if at <= length:
-            end_head_line(dialogue)
+        if at > length:
+            break
+        if head == HEAD_FIRST:
+            head = HEAD_CRLF if cr else HEAD_LF
+        if head == HEAD_CRLF and not cr:
+            line = 2                               # Exim makes a blank of it, which goes on
+        elif line <= <uint32_t> cr:
+            head = HEAD_NONE
+        else:
+            line = 0
+        cr = False
+    dialogue.bracket = <uint8_t> (head + line * HEAD_LINE + cr * HEAD_CR)
 
 
 cdef inline bint heads_on(Dialogue *dialogue, uint32_t length) noexcept nogil:
     """Whether the message's header is a long one with the next `length` bytes."""
-    return dialogue.head and dialogue.message_bytes + length >= LONG_HEAD
+    return dialogue.bracket & HEAD_LF and dialogue.message_bytes + length >= LONG_HEAD
 
 
 cdef inline bint lasts(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
@@ -435,7 +434,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     dialogue.text_byte = last
     if context.verdict != ACTION_PASS:
         return end
-    if dialogue.head:
+    if dialogue.bracket & HEAD_LF:
         follow_head(dialogue, data + at, end - at)
     if context.policy.header_line_length or context.policy.body_line_length:
         measure_lines(context, dialogue, data, at, end, offset)
