@@ -95,8 +95,7 @@ cdef enum:  # DataState: what the last octets of a message were
     DATA_DOT                   # CRLF .
     DATA_BARE_DOT              # CR . or LF .
     DATA_DOT_CR                # CRLF . CR
-    DATA_DOT_ONE               # CRLF, CR or LF, a dot, and one byte more, no blank
-    DATA_DOT_BLANK             # CRLF, CR or LF, a dot, and blanks: spaces and control bytes
+    DATA_DOT_ONE               # CRLF, CR or LF, a dot, and one byte more
     DATA_DOTS                  # the message's first line: two dots or more, and nothing else
 
 cdef enum:  # BannerRule: policy.model.BannerRule

@@ -13,22 +13,22 @@ from libc.string cimport memchr
 from nfmailguard.cext.policy.findings cimport again, note_change, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOTS,
-    DATA_DOT_BLANK, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_LINE_TOO_LONG, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT,
-    HEADER_LINE_TOO_LONG, NOT_AGAIN, VERB_BDAT,
+    DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, NOT_AGAIN, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
-from nfmailguard.cext.smtp.dialogue cimport HEAD_CR, HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_LINE, HEAD_NONE, PHASE_START
+from nfmailguard.cext.smtp.dialogue cimport PHASE_START
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expect_reply
 from nfmailguard.cext.smtp.size cimport part_bytes
+from nfmailguard.cext.smtp.text_lines cimport (
+    LONG_HEAD, LONG_LINE, follow_head, heads_on, in_head, lasts, measure_lines, note_line,
+)
 
 cdef extern from "scan.h" nogil:
     size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) noexcept
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
-    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
-    const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
     bint nm_eighth(const uint8_t *p, size_t length) noexcept
     bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
 
@@ -48,11 +48,7 @@ cdef enum:
     LF = 10
     SPACE = 32
     DOT = 46
-    REPORTED_LINE = 1
     FIRST_DOTS = 2                     # a message's first line may begin behind the LF of DATA's own
-    LONG_HEAD = 100_000                # bytes of a header: a tenth of Exim's header_maxsize
-    LONG_LINE = 50_000                 # bytes; half of what the server with the longest lines reads at once
-    MOST_LINE = 0x7fffffff
 
 
 cdef inline bint is_end(uint8_t byte) noexcept nogil:
@@ -83,12 +79,11 @@ cdef inline bint shape(Context *context, Dialogue *dialogue, uint8_t *byte, uint
 
 
 cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
-    """Whether a CR or LF, behind a dot that begins a line, makes an end of data to some servers, and not to all."""
+    """Whether a CR or LF makes an end of data to some servers, and not to all."""
     if state == DATA_DOT or state == DATA_DOT_ONE:
         return byte == LF                          # James before 3.7.5: any line of a dot and two bytes
-    # Others take blanks off a line. nodemailer's smtp-server before 3.21 takes a dot off the first one, and what is
-    # left begins another.
-    return is_end(byte)
+    # The first line of nodemailer's smtp-server before 3.21 loses a dot, and what is left begins another.
+    return (state == DATA_BARE_DOT or state == DATA_DOTS) and is_end(byte)
 
 
 cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noexcept nogil:
@@ -97,10 +92,6 @@ cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noex
         return step(DATA_TEXT, byte)
     if state == DATA_DOTS:
         return state if byte == DOT else DATA_TEXT
-    if byte <= SPACE:
-        return DATA_DOT_BLANK
-    if state == DATA_DOT_BLANK:
-        return DATA_TEXT
     return DATA_DOTS if byte == DOT and place <= FIRST_DOTS else DATA_DOT_ONE
 
 
@@ -208,7 +199,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             if ended[0]:
                 break
             continue
-        if is_end(low) and (eighth == EIGHTH_DOT or (state >= DATA_DOT and completes(state, byte)) or (
+        if is_end(low) and (eighth == EIGHTH_DOT or completes(state, byte) or (
                 high and (state == DATA_DOT or state == DATA_BARE_DOT))):
             if shape(context, dialogue, data + at, SPACE, offset + at):
                 byte = low = SPACE
@@ -231,41 +222,6 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
     dialogue.data_state = state
     dialogue.in_seven = eighth
     return at
-
-
-cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
-                        uint64_t offset) noexcept nogil:
-    # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
-    cdef uint32_t stop, size, limit
-    cdef const uint8_t *end
-    while at < length and context.verdict == ACTION_PASS:
-        limit = context.policy.header_line_length if dialogue.header else context.policy.body_line_length
-        if not dialogue.header and dialogue.data_line_length == 0:
-            # Any line that ends within `limit` octets is short enough: only the last end matters.
-            end = nm_last_lf(data + at, length - at if limit == 0 or length - at < limit else limit)
-            if end != NULL:
-                at = <uint32_t> (end - data) + 1
-                dialogue.after_cr = 0
-                dialogue.reported = 0
-                continue
-        end = <const uint8_t *> memchr(data + at, LF, length - at)
-        stop = <uint32_t> (end - data) if end != NULL else length
-        size = dialogue.data_line_length + (stop - at)
-        if stop > at:
-            dialogue.after_cr = data[stop - 1] == CR
-        if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
-            dialogue.reported |= REPORTED_LINE
-            report(context, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
-                   offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
-        if end == NULL:
-            dialogue.data_line_length = size
-            return
-        if size - dialogue.after_cr == 0:
-            dialogue.header = 0                    # RFC 5322 2.1: an empty line ends the header
-        dialogue.data_line_length = 0
-        dialogue.after_cr = 0
-        dialogue.reported = 0
-        at = stop + 1
 
 
 cdef void find_odd(Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
@@ -334,43 +290,6 @@ cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length
         dialogue.data_state = step(dialogue.data_state, data[0])
 
 
-cdef inline void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Looks for the empty line that ends a message's header (RFC 5322 2.1) in what has left."""
-    cdef uint32_t at = 0, size, line = dialogue.bracket // HEAD_LINE & 3
-    cdef uint8_t head = dialogue.bracket & HEAD_LF
-    cdef bint cr = dialogue.bracket & HEAD_CR != 0
-    while head and at < length:
-        size = nm_next_lf(data + at, length - at)
-        if size:
-            line = 2 if size + line > 1 else 1
-            cr = data[at + size - 1] == CR
-        at += size + 1
-        if at > length:
-            break
-        if head == HEAD_FIRST:
-            head = HEAD_CRLF if cr else HEAD_LF
-        if head == HEAD_CRLF and not cr:
-            line = 2                               # Exim makes a blank of it, which goes on
-        elif line <= <uint32_t> cr:
-            head = HEAD_NONE
-        else:
-            line = 0
-        cr = False
-    dialogue.bracket = <uint8_t> (head + line * HEAD_LINE + cr * HEAD_CR)
-
-
-cdef inline bint heads_on(Dialogue *dialogue, uint32_t length) noexcept nogil:
-    """Whether the message's header is a long one with the next `length` bytes."""
-    return dialogue.bracket & HEAD_LF and dialogue.message_bytes + length >= LONG_HEAD
-
-
-cdef inline bint lasts(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Whether the line that `data` goes on with is a long one before it ends."""
-    if dialogue.data_line_length + length < LONG_LINE:
-        return False
-    return dialogue.data_line_length + nm_next_lf(data, length) >= LONG_LINE
-
-
 cdef void keep_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                     uint64_t offset) noexcept nogil:
     """Behind the dot that ends a long line, or a line of a long header, comes no line's end.
@@ -392,15 +311,6 @@ cdef void keep_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_
         size += 1
         before = byte
         at += 1
-
-
-cdef inline void note_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """How many bytes the message has said since its last LF."""
-    cdef const uint8_t *end = nm_last_lf(data, length)
-    if end != NULL:
-        dialogue.data_line_length = <uint32_t> (data + length - end) - 1
-    elif dialogue.data_line_length < MOST_LINE:
-        dialogue.data_line_length += length
 
 
 cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
@@ -434,7 +344,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     dialogue.text_byte = last
     if context.verdict != ACTION_PASS:
         return end
-    if dialogue.bracket & HEAD_LF:
+    if in_head(dialogue):
         follow_head(dialogue, data + at, end - at)
     if context.policy.header_line_length or context.policy.body_line_length:
         measure_lines(context, dialogue, data, at, end, offset)

@@ -14,27 +14,16 @@ from collections.abc import Sequence
 from nfmailguard.policy.model import Action, Limits, Policy, Restore, UnknownCommand
 from nfmailguard.policy.restoring import recovery
 from nfmailguard.smtp import secrets
-from nfmailguard.smtp.chunks import Chunks
 from nfmailguard.smtp.masks import masked_command
-from nfmailguard.smtp.measured import Part, Rest
+from nfmailguard.smtp.measured import Rest
 from nfmailguard.smtp.restore import verb_masked
-from nfmailguard.smtp.session import CR, DOT, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
+from nfmailguard.smtp.session import CR, GREETINGS, LF, SPACE, UNKNOWN, Asked, Ended, Octet
+from nfmailguard.smtp.texts import Texts
 from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX, VERBS, Argument, Input, Verb
 
 __all__ = ["translate"]
 
-#: A dot that begins a line, to a server that clears eighth bits.
-SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
-#: A line of a dot and blanks, or one octet, so far; a text that is nothing but dots so far, and one of two or more.
-DOT_BLANK = re.compile(rb"\.[\0-\x20]*")
-DOT_ONE = re.compile(rb"\.[\0-\x20]*|\..", re.DOTALL)
-ONLY_DOTS = re.compile(rb"[\r\n]?\.*")
-FIRST_DOTS = re.compile(rb"[\r\n]?\.\.+")
-#: Octets of a line of text that a server may read in pieces: half of hMailServer's 100,000.
-LONG_LINE = 50_000
-#: Octets of a header that a server may give up: a tenth of Exim's header_maxsize.
-LONG_HEAD = 100_000
 #: What does not end an address: quoted pairs and strings (RFC 5321 4.1.2), or what is left of one at a line's end.
 _QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
 #: MAIL's address where it has no brackets; and each one that has.
@@ -42,14 +31,7 @@ FIRST_WORD = re.compile(rf'\A[^:<]*: *((?:{_QUOTED}|[^ <"\\])*)', re.DOTALL)
 PATHS = re.compile(rf'<((?:{_QUOTED}|[^>"\\])*)', re.DOTALL)
 
 
-def dotted_line(line: bytes | None, value: int) -> bytes | None:
-    """A line of text with one more octet, as long as it may be a dot and blanks, or a dot and one octet; else None."""
-    if value in (CR, LF):
-        return b""
-    return None if line is None or not DOT_ONE.fullmatch(line + bytes([value])) else line + bytes([value])
-
-
-class _Dialogue(Chunks):
+class _Dialogue(Texts):
     """The client's half."""
 
     def client(self, octets: list[Octet]) -> None:
@@ -366,117 +348,6 @@ class _Dialogue(Chunks):
                 first = argument[address.start(1) + rules.sender_length]
                 self.report("address.too_long", True, first.offset, verb.name)
                 return
-
-    def message(self, octets: list[Octet]) -> list[Octet]:
-        """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
-        for place, octet in enumerate(octets):
-            ended = False
-            dot = self.came == DOT and self.text_line > 1
-            long = self.text_line >= LONG_LINE or (self.head.on and self.head.size >= LONG_HEAD)
-            self.oddity(octet)
-            if dot and long and octet.value in (CR, LF):
-                self.shape(octet, SPACE)  # hMailServer 5.7, Exim: what is so long is read in pieces
-            if self.tail.endswith(b"\r\n.\r"):
-                ended = octet.value == LF or self.shape(octet, LF)
-            elif self.tail.endswith(b"\r\n.") and octet.value == CR:
-                pass  # the standard one, so far
-            elif octet.value in (CR, LF) and self.dotted and DOT_BLANK.fullmatch(self.dotted):
-                self.shape(octet, SPACE)
-            elif octet.value == LF and self.dotted:
-                self.shape(octet, SPACE)  # James before 3.7.5: any line of a dot and two octets
-            elif octet.value in (CR, LF) and self.first_line and FIRST_DOTS.fullmatch(self.first_line):
-                self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
-            elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
-                self.shape(octet, SPACE)  # one to a server that clears eighth bits
-            self.tail = (self.tail + bytes([octet.value]))[-4:]
-            self.head.follow(octet.value)
-            self.dotted = dotted_line(self.dotted, octet.value)
-            self.text_line = 0 if octet.value == LF else self.text_line + 1
-            if self.first_line is not None:
-                longer = self.first_line + bytes([octet.value])
-                self.first_line = longer if ONLY_DOTS.fullmatch(longer) else None
-            self.measure(octet)
-            if self.policy.data.filename_length and self.file_names.too_long(octet.value):
-                self.report("mime.filename_too_long", True, octet.offset)
-            self.weigh(octet, ended=ended)
-            if ended:
-                self.input = Input.COMMANDS
-                self.recipients = 0
-                self.outstanding.append(VERBS[VERB_INDEX["<end of data>"]])
-                return octets[place + 1 :]
-        return []
-
-    def weigh(self, octet: Octet, *, ended: bool) -> None:
-        """Header and body as each of their lines ends; To fields as they begin."""
-        rules, part = self.policy.data, self.part
-        if not (rules.header_length or rules.body_length or rules.to_fields):
-            return
-        if octet.value != LF:
-            if len(part.line) < 3:
-                part.line += bytes([octet.value]).upper()
-                part.fields += part.header and part.line == b"TO:"
-                if rules.to_fields and part.line == b"TO:" and part.header and part.fields == rules.to_fields + 1:
-                    self.report("header.to_fields_too_many", True, octet.offset)
-            part.size += 1
-            return
-        part.size += 1
-        if ended:
-            return
-        limit = rules.header_length if part.header else rules.body_length
-        if limit and part.size > limit >= part.before:
-            self.report("header.too_long" if part.header else "data.too_long", True, octet.offset)
-        part.before = part.size
-        if part.header and part.line in (b"", b"\r"):
-            self.part = Part(header=False)
-        part.line = b""
-
-    def end_is_cut(self, octets: list[Octet]) -> bool:
-        """CSCds90792: whether a packet is lost because it goes on with an end of data another one began."""
-        if not self.policy.bugs.dot_crlf or self.input is not Input.DATA:
-            return False
-        begun = next((part for part in (b"\r\n.\r", b"\r\n.") if self.tail.endswith(part)), b"\r\n.\r\n")
-        rest = b"\r\n.\r\n"[len(begun) :]
-        came = bytes(octet.value for octet in octets)
-        if not rest or not rest.startswith(came[: len(rest)]):
-            return False
-        return self.report("bug.dot_crlf", True, octets[0].offset) is Action.DROP
-
-    def oddity(self, octet: Octet) -> None:
-        """Octets that have no place in a message (RFC 5321 2.3.8, 4.5.2): the first of each kind is told."""
-        met = {
-            "data.nul": octet.value == 0,
-            "data.bare_lf": octet.value == LF and self.came != CR,
-            "data.bare_cr": octet.value != LF and self.came == CR,
-        }
-        self.came = octet.value
-        if octet.value == 0 and self.apply and self.policy.action("data.nul") is Action.BLANK:
-            octet.become(SPACE)
-        for name, there in met.items():
-            if there and name not in self.odd:
-                self.odd.add(name)
-                self.report(name, True, octet.offset)
-
-    def shape(self, octet: Octet, value: int) -> bool:
-        """An end of data that only some servers see; whether the octet was made harmless."""
-        if self.report("data.smuggling_shape", True, octet.offset) is not Action.BLANK:
-            return False
-        octet.become(value)
-        return True
-
-    def measure(self, octet: Octet) -> None:
-        """Header and body lines; the CRLF is not counted."""
-        if octet.value == LF:
-            self.header = self.header and self.data_line > 0
-            self.data_line, self.data_cr, self.reported_line = 0, False, False
-            return
-        self.data_line += self.data_cr  # the CR before it was not the line's end
-        self.data_cr = octet.value == CR
-        self.data_line += not self.data_cr
-        rules = self.policy.data
-        limit = rules.header_line_length if self.header else rules.body_line_length
-        if limit and self.data_line > limit and not self.reported_line:
-            self.reported_line = True
-            self.report("header.line_too_long" if self.header else "data.line_too_long", True, octet.offset)
 
 
 def translate(

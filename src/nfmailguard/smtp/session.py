@@ -98,7 +98,6 @@ class Session:
         self.odd: set[str] = set()  # what has been told of this message
         self.text_line = 0  # octets since its last LF
         self.head = Head()
-        self.dotted: bytes | None = None  # its line so far, while that is a dot and little else
         self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
         self.data_line = 0
         self.data_cr = False
@@ -168,7 +167,7 @@ class Session:
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.text_line, self.head = 0, Head(begun=self.after_cr)
-        self.first_line = self.dotted = None if self.line else b""
+        self.first_line = None if self.line else b""
         self.after_cr = False
         self.line = []
         self.part = Part()

@@ -1,0 +1,89 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Lines of message text: how long they are, and where a message's header ends.
+
+Promises: nothing is changed here; what is too long is told once a line. Does not know ends of data.
+"""
+
+from libc.string cimport memchr
+
+from nfmailguard.cext.policy.findings cimport report
+from nfmailguard.cext.policy.numbers cimport ACTION_PASS, DATA_LINE_TOO_LONG, HEADER_LINE_TOO_LONG
+from nfmailguard.cext.smtp.dialogue cimport HEAD_CR, HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_LINE, HEAD_NONE
+
+cdef extern from "scan.h" nogil:
+    const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
+
+cdef enum:
+    CR = 13
+    LF = 10
+    REPORTED_LINE = 1
+    MOST_LINE = 0x7fffffff
+
+
+cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+                        uint64_t offset) noexcept nogil:
+    # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
+    cdef uint32_t stop, size, limit
+    cdef const uint8_t *end
+    while at < length and context.verdict == ACTION_PASS:
+        limit = context.policy.header_line_length if dialogue.header else context.policy.body_line_length
+        if not dialogue.header and dialogue.data_line_length == 0:
+            # Any line that ends within `limit` octets is short enough: only the last end matters.
+            end = nm_last_lf(data + at, length - at if limit == 0 or length - at < limit else limit)
+            if end != NULL:
+                at = <uint32_t> (end - data) + 1
+                dialogue.after_cr = 0
+                dialogue.reported = 0
+                continue
+        end = <const uint8_t *> memchr(data + at, LF, length - at)
+        stop = <uint32_t> (end - data) if end != NULL else length
+        size = dialogue.data_line_length + (stop - at)
+        if stop > at:
+            dialogue.after_cr = data[stop - 1] == CR
+        if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
+            dialogue.reported |= REPORTED_LINE
+            report(context, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
+                   offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
+        if end == NULL:
+            dialogue.data_line_length = size
+            return
+        if size - dialogue.after_cr == 0:
+            dialogue.header = 0                    # RFC 5322 2.1: an empty line ends the header
+        dialogue.data_line_length = 0
+        dialogue.after_cr = 0
+        dialogue.reported = 0
+        at = stop + 1
+
+
+cdef void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Looks for the empty line that ends a message's header (RFC 5322 2.1) in what has left."""
+    cdef uint32_t at = 0, size, line = dialogue.bracket // HEAD_LINE & 3
+    cdef uint8_t head = dialogue.bracket & HEAD_LF
+    cdef bint cr = dialogue.bracket & HEAD_CR != 0
+    while head and at < length:
+        size = nm_next_lf(data + at, length - at)
+        if size:
+            line = 2 if size + line > 1 else 1
+            cr = data[at + size - 1] == CR
+        at += size + 1
+        if at > length:
+            break
+        if head == HEAD_FIRST:
+            head = HEAD_CRLF if cr else HEAD_LF
+        if head == HEAD_CRLF and not cr:
+            line = 2                               # Exim makes a blank of it, which goes on
+        elif line <= <uint32_t> cr:
+            head = HEAD_NONE
+        else:
+            line = 0
+        cr = False
+    dialogue.bracket = <uint8_t> (head + line * HEAD_LINE + cr * HEAD_CR)
+
+
+cdef void note_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """How many bytes the message has said since its last LF."""
+    cdef const uint8_t *end = nm_last_lf(data, length)
+    if end != NULL:
+        dialogue.data_line_length = <uint32_t> (data + length - end) - 1
+    elif dialogue.data_line_length < MOST_LINE:
+        dialogue.data_line_length += length
