@@ -22,7 +22,7 @@ STRICT_END = re.compile(rb"\r\n\.\r\n")
 #: Beside the shapes of 2023: any line of a dot and two octets (Apache James before 3.7.5), a first line of dots
 #: (nodemailer's smtp-server before 3.21), and .CRLF where 100,000 octets of a line have been read (hMailServer 5.7).
 LOOSE_END = re.compile(
-    rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)|[\r\n]\.[^\r\n]\n|\A\r\n\.\.+\r\n|(?<=[^\n]{100000})\.\r\n"
+    rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)|[\r\n]\.[^\r\n]\n|\A\r\n\.\.+\r\n|\.\r\n(?<=[^\n]{100000}\.\r\n)"
 )
 SASL_COMMANDS = frozenset({b"HELO", b"EHLO", b"QUIT", b"RSET", b"VRFY", b"NOOP", b"HELP", b"STARTTLS", b"EXPN"})
 SEVEN_BITS = bytes(octet & 0x7F for octet in range(256))

@@ -55,7 +55,7 @@ def starttls_behind(attack: Attack) -> None:
     server=Personality(sasl_commands=True),
 )
 def auth_line_verb(attack: Attack) -> None:
-    for parts in ((b"EXPN root\r\n",), (b"E", b"XPN", b"\r\n"), (b"vrfy ", b"x\r\n")):
+    for parts in ((b"EXPN root\r\n",), (b"EXPN\r\n",), (b"vrfy ", b"x\r\n")):
         connection = attack.session(b"EHLO")
         connection.say(b"AUTH LOGIN\r\n")
         for part in parts:

