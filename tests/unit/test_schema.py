@@ -202,6 +202,7 @@ def test_hostile_octets_stay_valid_json(turns: list[tuple[bool, bytes]]) -> None
         valid(told(dialogue))
 
 
+@pytest.mark.sources
 def test_the_file_is_what_the_tables_say() -> None:
     written = json.loads((ROOT / "docs" / "eve.schema.json").read_text())
     assert written == schema(), "python -m nfmailguard.events.schema > docs/eve.schema.json"
