@@ -34,9 +34,12 @@ AWKWARD = (
 
 
 def _remember() -> None:
-    # The same answers every time, and most of the time of an execution: what structs and profiles are.
-    for module, name in ((msgspec.structs, "fields"), (typing, "get_type_hints"), (settings, "load_profile")):
+    # The same answers every time, and most of the time of an execution: what structs and profiles are. A profile
+    # that is a file may change, and other tests run in this process.
+    for module, name in ((msgspec.structs, "fields"), (typing, "get_type_hints")):
         setattr(module, name, functools.cache(getattr(module, name)))
+    load_profile, remembered = settings.load_profile, functools.cache(settings.load_profile)
+    settings.load_profile = lambda name: load_profile(name) if "/" in name else remembered(name)  # type: ignore[attr-defined]
 
 
 _remember()
