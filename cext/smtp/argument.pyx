@@ -15,7 +15,7 @@ from nfmailguard.cext.policy.numbers cimport (
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER
-from nfmailguard.cext.smtp.name cimport name_begins, name_is, upper
+from nfmailguard.cext.smtp.name cimport name_begins, upper
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_base64(const uint8_t *p, uint32_t length) noexcept
@@ -194,21 +194,25 @@ cdef bint ends_in_verb(Context *context, Dialogue *dialogue, uint32_t end) noexc
     return False
 
 
+cdef bint says_denied(Context *context, const uint8_t *letters, uint32_t length, bint whole) noexcept nogil:
+    # Whether the letters, in upper case, are a verb that does not pass, or its beginning.
+    cdef uint8_t verb = context.grammar.first_verb[letters[0]]
+    while verb:
+        if (not context.policy.allow[verb] and name_begins(&context.grammar.verbs[verb], letters, length)
+                and (not whole or context.grammar.verbs[verb].length == length)):
+            return True
+        verb = context.grammar.next_verb[verb]
+    return False
+
+
 cdef bint begins_verb(Context *context, Dialogue *dialogue) noexcept nogil:
     # Whether the last four bytes stand where a known server begins another line, and begin a verb that is denied:
     # some know verbs by four letters, whatever follows them (sendmail's MAIL, and many home-made servers).
     cdef uint32_t begin = dialogue.line_length - FIRST_LETTERS
-    cdef const uint8_t *letters = dialogue.tail + sizeof(dialogue.tail) - FIRST_LETTERS
-    cdef uint8_t verb
     if (begin < context.policy.longest_line - 2 or begin >= SECRET_BYTES
             or not context.policy.cuts[begin >> 3] >> (begin & 7) & 1):
         return False
-    verb = context.grammar.first_verb[letters[0]]
-    while verb:
-        if not context.policy.allow[verb] and name_begins(&context.grammar.verbs[verb], letters, FIRST_LETTERS):
-            return True
-        verb = context.grammar.next_verb[verb]
-    return False
+    return says_denied(context, dialogue.tail + sizeof(dialogue.tail) - FIRST_LETTERS, FIRST_LETTERS, False)
 
 
 cdef void cut_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
@@ -289,16 +293,9 @@ cdef uint32_t secret_stop(Context *context, Dialogue *dialogue, const uint8_t *d
 
 cdef inline bint spells_denied(Context *context, Dialogue *dialogue, uint32_t length) noexcept nogil:
     # Whether a line behind AUTH says a verb so far that does not pass, and nothing else: Haraka 3.1 reads it as one.
-    cdef const uint8_t *letters = dialogue.tail + sizeof(dialogue.tail) - length
-    cdef uint8_t verb
     if length == 0 or length > sizeof(dialogue.tail):
         return False
-    verb = context.grammar.first_verb[letters[0]]
-    while verb:
-        if not context.policy.allow[verb] and name_is(&context.grammar.verbs[verb], letters, length):
-            return True
-        verb = context.grammar.next_verb[verb]
-    return False
+    return says_denied(context, dialogue.tail + sizeof(dialogue.tail) - length, length, True)
 
 
 cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:

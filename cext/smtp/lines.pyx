@@ -22,7 +22,7 @@ from nfmailguard.cext.smtp.redact cimport in_secret, note_glued
 from nfmailguard.cext.smtp.runs cimport (
     MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, line_rules_of, line_run, settle_counts,
 )
-from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, refusal
+from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 
 cdef enum:
@@ -121,9 +121,8 @@ cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const Lin
 cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """Reads a line's verb and the octet, or line's end, behind it; how many octets that are, 0: it is not for us."""
-    cdef uint32_t i, end
+    cdef uint32_t end
     cdef uint8_t verb, finding
-    cdef const char *noop = b"NOOP"
     cdef Line *line
     cdef Found found
     look_for_verb(rules, data, length, &found)
@@ -144,8 +143,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
         line.sent = <uint16_t> end
     elif becomes_noop(context.policy, data, end):
         dialogue.mode = MASK_NOOP
-        for i in range(end):
-            put(context, data + i, noop[i] if i < 4 else SPACE)
+        make_noop(context, data, end)
     else:
         dialogue.mode = MASK_LETTER
         fill(context, data, end, context.policy.letter)

@@ -64,6 +64,11 @@ cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
     return DATA_TEXT
 
 
+cdef inline uint8_t dotted(uint8_t state) noexcept nogil:
+    # A dot, in any state that holds none.
+    return DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
+
+
 cdef inline bint shape(Context *context, Dialogue *dialogue, uint8_t *byte, uint8_t blank,
                        uint64_t offset) noexcept nogil:
     # Reports a non-standard end of data; whether `octet` was overwritten with `blank`.
@@ -150,7 +155,7 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
             at = stop
             if at < length:
                 at += 1
-                state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
+                state = dotted(state)
             continue
         if data[at] == 0 and nul < length:
             blank_nuls(context, data + at, 1)
@@ -215,7 +220,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
         elif state >= DATA_DOT:
             state = behind_dot(state, byte, before + at)
         elif byte == DOT:
-            state = DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
+            state = dotted(state)
         else:
             state = step(state, byte)
         at += 1

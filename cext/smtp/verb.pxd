@@ -5,6 +5,7 @@ from libc.string cimport memchr, memcpy
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.policy.numbers cimport BDAT_NOT_OFFERED, COMMAND_DENIED, FORM_NOOP, VERB_BDAT, VERB_UNKNOWN
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.smtp.argument cimport put
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, name_begins, upper
 
@@ -60,6 +61,12 @@ cdef inline bint spelled_out(Context *context, const uint8_t *data, uint32_t len
 cdef inline bint becomes_noop(const CompiledPolicy *policy, const uint8_t *data, uint32_t length) noexcept nogil:
     # Whether a denied verb of `length` bytes is made NOOP. Not where a CR would stay in the midst of that word.
     return policy.unknown == FORM_NOOP and length >= 4 and memchr(data, c"\r", 4) == NULL
+
+cdef inline void make_noop(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
+    cdef const char *noop = b"NOOP"
+    cdef uint32_t i
+    for i in range(length):
+        put(context, data + i, noop[i] if i < 4 else c" ")
 
 # Reports the finding of a verb that has been read; `rest` is what follows it in this segment.
 cdef uint8_t report_verb(Context *context, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,

@@ -11,7 +11,7 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_MASK, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_DENIED, FORM_NOOP, FORM_OK,
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_DENIED, FORM_OK,
     FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET, VERB_UNKNOWN,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
@@ -29,7 +29,7 @@ from nfmailguard.cext.smtp.runs cimport (
     KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, untold,
 )
 from nfmailguard.cext.smtp.unmask cimport verb_masked
-from nfmailguard.cext.smtp.verb cimport find_verb, refusal
+from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
@@ -257,11 +257,8 @@ cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noex
 
 cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexcept nogil:
     """A denied verb's octets become what the policy says."""
-    cdef const char *noop = b"NOOP"
-    cdef uint32_t i
-    if context.policy.unknown == FORM_NOOP and line.verb >= 4:
-        for i in range(line.verb):
-            put(context, data + i, noop[i] if i < 4 else SPACE)
+    if becomes_noop(context.policy, data, line.verb):
+        make_noop(context, data, line.verb)
     else:
         mask_few(context, data, line.verb)
     if context.policy.unknown == FORM_XALL and line.end > line.verb:

@@ -64,10 +64,15 @@ def test_ends_of_data_are_what_the_model_says_however_a_text_is_cut(
 
 
 def read(text: bytes, *cuts: int) -> bytes:
-    parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
-    begin = [*BEGIN, *DATA]
-    sent = core(PIX, [*begin, *(Turn(True, part) for part in parts if part)], Mode.ENFORCE).received_by_server
-    return sent[sum(len(turn.data) for turn in begin if turn.to_server) :]
+    """What leaves of a text in these parts, each acknowledged."""
+    dialogue = Dialogue.under(PIX, Mode.ENFORCE)
+    dialogue.server(b"220 x\r\n")
+    dialogue.client(b"DATA\r\n")
+    dialogue.server(b"354 x\r\n")
+    for begin, end in pairwise([0, *cuts, len(text)]):
+        dialogue.client(text[begin:end])
+        dialogue.send(False, 0x10)
+    return bytes(dialogue.received[True])[len(b"DATA\r\n") :]
 
 
 @pytest.mark.parametrize("x", [b".", b" ", b"x", b"\0", b"\xff"])
@@ -113,18 +118,6 @@ FIELD = b"X: aaaa\r\n"
 MANY = FIELD * (LONG_HEAD // len(FIELD) + 1)
 
 
-def left(text: bytes, *cuts: int) -> bytes:
-    """What leaves of a text in these parts, each acknowledged."""
-    dialogue = Dialogue.under(PIX, Mode.ENFORCE)
-    dialogue.server(b"220 x\r\n")
-    dialogue.client(b"DATA\r\n")
-    dialogue.server(b"354 x\r\n")
-    for begin, end in pairwise([0, *cuts, len(text)]):
-        dialogue.client(text[begin:end])
-        dialogue.send(False, 0x10)
-    return bytes(dialogue.received[True])[len(b"DATA\r\n") :]
-
-
 def modelled(text: bytes) -> bytes:
     turns = [Turn(False, b"220 x\r\n"), *DATA, Turn(True, text)]
     return said(translate(PIX, turns).turns, True)[len(b"DATA\r\n") :]
@@ -146,7 +139,7 @@ def modelled(text: bytes) -> bytes:
 def test_no_line_of_a_long_header_ends_behind_a_dot(head: bytes, stays: bool) -> None:
     text = head + b"x.\r\nTURN\r\n"
     for place in range(4):
-        got = left(text, *range(40_000, len(head), 40_000), len(head) + place)
+        got = read(text, *range(40_000, len(head), 40_000), len(head) + place)
         assert got[-10:] == (b"x.\r\nTURN\r\n" if stays else b"x. \nTURN\r\n")
     assert got == modelled(text)
 
@@ -161,4 +154,4 @@ def test_a_header_ends_where_the_model_says(pieces: list[bytes], cuts: set[int])
     text = begin + MANY + b"x.\r\nTURN\r\n"
     assume(b"\r\n.\r\n" not in modelled(begin))
     places = sorted({cut for cut in cuts if cut < len(begin)} | {*range(len(begin), len(text), 40_000)})
-    assert left(text, *places) == modelled(text)
+    assert read(text, *places) == modelled(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nfmailguard.cli.common import DEFAULT_CONFIG, cli, echo, echo_text, file_option, json_option, options, print_json
-from nfmailguard.errors import ConfigError
+from nfmailguard.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
     from nfmailguard.service.asking import Asking
@@ -132,8 +132,6 @@ def reload(path: Path | None, control: str | None) -> None:
     new ones come under the new ones; no packet is lost. A file with a mistake changes nothing: exit code 2, and a line
     for each.
     """
-    from nfmailguard.errors import ConfigError, RefusedError
-
     with _asking(path, control) as asking:
         try:
             answer = asking.ask("reload")

@@ -142,8 +142,9 @@ class Session:
         elif not found:
             return False
         line = self._take(behind, self.kind)[:end]
-        word = line.split(b" ", 1)[0].upper()
-        if self.kind == SASL and not (self.personality.sasl_commands and word in SASL_COMMANDS):
+        if self.kind == SASL and not (
+            self.personality.sasl_commands and line.split(b" ", 1)[0].upper() in SASL_COMMANDS
+        ):
             self.kind = COMMAND
             self.say("235 2.7.0 Authentication successful")
         else:

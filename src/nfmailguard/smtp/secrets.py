@@ -15,6 +15,13 @@ TAIL = 8
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 
 
+def _names(policy: Policy) -> tuple[set[str], set[str]]:
+    """The verbs that are known, and those that are allowed."""
+    return {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}, {
+        verb.upper() for verb in policy.commands.allow
+    }
+
+
 def ends_at(policy: Policy, value: int, place: int) -> bool:
     """Whether what such a line may hold ends before this byte: base64 where it is long, its length."""
     return place >= policy.commands.secret_length or (place >= LONGEST_LINE and value not in _BASE64)
@@ -26,8 +33,7 @@ def verb_in(policy: Policy, line: bytes, place: int, ends: bool) -> bool:
     ``line``: its last bytes, up to the one at this place; ``ends``: as ``ends_at`` says. Then a whole verb
     before it, wherever it began; else the four letters that some know a verb by, where a server may begin.
     """
-    names = {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}
-    allowed = {verb.upper() for verb in policy.commands.allow}
+    names, allowed = _names(policy)
     said = line.upper().decode("latin-1")
     if ends:
         verbs = [name for name in names | allowed if len(name) <= TAIL and place - len(name) >= LONGEST_LINE - 2]
@@ -39,6 +45,6 @@ def verb_in(policy: Policy, line: bytes, place: int, ends: bool) -> bool:
 
 def is_command(policy: Policy, word: bytes, value: int) -> bool:
     """Whether a line behind AUTH is a denied verb, which this byte ends (Haraka 3.1 looks for its own verbs first)."""
-    said, allowed = word.upper().decode("latin-1"), {verb.upper() for verb in policy.commands.allow}
-    names = {verb.name for verb in VERBS if verb.name and verb.name[0] not in ".<"}
-    return value not in _BASE64 and len(word) <= TAIL and said in names - allowed and "*" not in allowed
+    names, allowed = _names(policy)
+    denied = names - allowed if "*" not in allowed else set()
+    return value not in _BASE64 and len(word) <= TAIL and word.upper().decode("latin-1") in denied
