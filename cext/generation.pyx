@@ -13,18 +13,12 @@ from nfmailguard.cext.core cimport MOST_GENERATIONS, Settings
 from nfmailguard.cext.flow.table cimport FLOW_STATES
 from nfmailguard.cext.tables cimport free_generation
 
-cdef extern from *:
-    """
-    #define nm_load_pointer(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nm_store_pointer(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    #define nm_load_number(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nm_store_number(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    """
-    Generation *nm_load_pointer(Generation **p) noexcept nogil
-    void nm_store_pointer(Generation **p, Generation *v) noexcept nogil
-    uint64_t nm_load_number(uint64_t *p) noexcept nogil
-    void nm_store_number(uint64_t *p, uint64_t v) noexcept nogil
-    uint32_t nm_load_flows "nm_load_number"(uint32_t *p) noexcept nogil
+cdef extern from "atomic.h":
+    Generation *nm_load_pointer "nm_load_acquire"(Generation **p) noexcept nogil
+    void nm_store_pointer "nm_store_release"(Generation **p, Generation *v) noexcept nogil
+    uint64_t nm_load_number "nm_load_acquire"(uint64_t *p) noexcept nogil
+    void nm_store_number "nm_store_release"(uint64_t *p, uint64_t v) noexcept nogil
+    uint32_t nm_load_flows "nm_load_acquire"(uint32_t *p) noexcept nogil
 
 
 cdef void apply_settings(Core *core, const Settings *settings) noexcept nogil:

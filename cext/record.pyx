@@ -12,13 +12,7 @@ Does not know what a record means to anybody; ``events.records`` does.
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-cdef extern from *:
-    """
-    #define nm_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nm_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    #define nm_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
-    #define nm_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
-    """
+cdef extern from "atomic.h":
     uint64_t nm_load_acquire(uint64_t *p) noexcept nogil
     void nm_store_release(uint64_t *p, uint64_t v) noexcept nogil
     uint32_t nm_load_relaxed(uint32_t *p) noexcept nogil

@@ -63,13 +63,9 @@ cdef extern from "<poll.h>" nogil:
         POLLIN
     int ppoll(pollfd *fds, unsigned long size, const timespec *timeout, const void *mask)
 
-cdef extern from *:
-    """
-    #define nm_load_flag(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nm_store_flag(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    """
-    int nm_load_flag(int *p) noexcept nogil
-    void nm_store_flag(int *p, int v) noexcept nogil
+cdef extern from "atomic.h":
+    int nm_load_flag "nm_load_acquire"(int *p) noexcept nogil
+    void nm_store_flag "nm_store_release"(int *p, int v) noexcept nogil
 
 cdef extern from "<linux/netlink.h>" nogil:
     cdef struct nlmsghdr:

@@ -34,19 +34,12 @@ cdef struct Census:
     uint32_t filled            # atomic: it is the asking thread's again
     uint8_t ended              # there is no more
 
-cdef extern from *:
-    """
-    #define nm_load_census(p) __atomic_load_n((p), __ATOMIC_RELAXED)
-    #define nm_take_census(p) __atomic_exchange_n((p), NULL, __ATOMIC_ACQ_REL)
-    #define nm_give_census(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    #define nm_load_filled(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define nm_store_filled(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    """
-    Census *nm_load_census(Census **p) noexcept nogil
-    Census *nm_take_census(Census **p) noexcept nogil
-    void nm_give_census(Census **p, Census *v) noexcept nogil
-    uint32_t nm_load_filled(uint32_t *p) noexcept nogil
-    void nm_store_filled(uint32_t *p, uint32_t v) noexcept nogil
+cdef extern from "atomic.h":
+    Census *nm_load_census "nm_load_relaxed"(Census **p) noexcept nogil
+    Census *nm_take_census "nm_take"(Census **p) noexcept nogil
+    void nm_give_census "nm_store_release"(Census **p, Census *v) noexcept nogil
+    uint32_t nm_load_filled "nm_load_acquire"(uint32_t *p) noexcept nogil
+    void nm_store_filled "nm_store_release"(uint32_t *p, uint32_t v) noexcept nogil
 
 # As many flows as fit, from the bucket on: a bucket's all at once, so that none that stays is missed or told twice.
 cdef void census_fill(Census *census, const FlowTable *table) noexcept nogil

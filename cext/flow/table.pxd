@@ -14,11 +14,8 @@ cdef extern from "bytes.h" nogil:
     uint64_t nm_siphash(const uint64_t *key, const uint8_t *p, size_t length) noexcept
     void nm_prefetch(const void *p) noexcept
 
-cdef extern from *:
-    """
-    #define nm_store_flows(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    """
-    void nm_store_flows(uint32_t *p, uint32_t v) noexcept nogil
+cdef extern from "atomic.h":
+    void nm_store_flows "nm_store_release"(uint32_t *p, uint32_t v) noexcept nogil
 
 cdef enum:  # FlowState: which time-out a flow is under; each has its list, oldest first
     FLOW_EMBRYONIC = 0          # the client has not answered the server yet
