@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from test_mail import ROOT, is_real_root, letter, submit
 
 from nfmailguard.events.counters import COUNTERS
+from nfmailguard.lab.postfix import make_reachable
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import GATEWAY, Topology
 from nfmailguard.service.asking import Asking
@@ -38,14 +38,6 @@ def topology() -> Iterator[Topology]:
         pytest.skip("needs root, or a kernel that allows unprivileged user namespaces")
     with Topology(f"nx{os.getpid()}-") as made:
         yield made
-
-
-def reachable(folder: Path) -> None:
-    """Lets everybody go into what pytest keeps for its user alone, one folder deeper where tests run side by side."""
-    for each in (folder, *folder.parents):
-        if each == Path(tempfile.gettempdir()):
-            return
-        each.chmod(0o755)
 
 
 class Exporter:
@@ -97,7 +89,7 @@ def dashboard() -> list[str]:
 
 
 def test_prometheus_counts_the_mails_and_tells_what_goes_wrong(topology: Topology, tmp_path: Path) -> None:
-    reachable(tmp_path)
+    make_reachable(tmp_path)
     control = tmp_path / "control.sock"
     options = ["--mode", "enforce", "--profile", "asa", "--queue", "0-1", "--set", f"service.control={control}"]
     options += ["--set", f"service.group={NOBODY}"]
@@ -147,7 +139,7 @@ def test_prometheus_counts_the_mails_and_tells_what_goes_wrong(topology: Topolog
 
 @pytest.mark.skipif(not is_real_root(), reason="needs the machine's root, to become another user")
 def test_whoever_is_not_in_the_group_is_told_so(topology: Topology, tmp_path: Path) -> None:
-    reachable(tmp_path)
+    make_reachable(tmp_path)
     control = tmp_path / "control.sock"
     with Gateway(topology, tmp_path / "gateway", "--set", f"service.control={control}"), Exporter(control) as exporter:
         time.sleep(0.5)

@@ -15,7 +15,7 @@ from nfmailguard.errors import LabError
 from nfmailguard.lab.certificate import certify
 from nfmailguard.lab.topology import Topology
 
-__all__ = ["Postfix", "installed"]
+__all__ = ["Postfix", "installed", "make_reachable"]
 
 _MAIN = """\
 compatibility_level = 3.6
@@ -71,6 +71,13 @@ def installed() -> bool:
     return shutil.which("postfix", path="/usr/sbin:/usr/bin") is not None
 
 
+def make_reachable(directory: Path) -> None:
+    """Lets every user into a directory of root's under /tmp, and into those above it; pytest's are its own alone."""
+    for folder in (directory, *directory.parents):
+        if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+
+
 class Postfix:
     """One running instance; ends with its context.
 
@@ -97,9 +104,7 @@ class Postfix:
             (directory / name).mkdir(parents=True)
         for name in ("data", "mail"):
             shutil.chown(directory / name, "postfix", "postfix")
-        for parent in (directory, *directory.parents):
-            if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                parent.chmod(0o755)
+        make_reachable(directory)
         owner = (directory / "mail").stat()
         main = _MAIN.format(
             directory=directory,
