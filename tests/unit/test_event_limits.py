@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import time
 import tracemalloc
 from collections import Counter
@@ -12,21 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from nfmailguard.engine import Engine
-from nfmailguard.events.allowance import Allowance
+from nfmailguard.engine import ACTIONS, Engine
+from nfmailguard.events.allowance import FORGEABLE_PART, Allowance, Rate
+from nfmailguard.events.cisco import CiscoWriter, Message
 from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.events.sinks import FileSink
 from nfmailguard.events.transactions import Mail, Transactions
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import FINDING_INDEX, FlowRule, Limits, Mode
+from nfmailguard.policy.model import FINDING_INDEX, FINDINGS, FlowRule, Limits, Mode
 from nfmailguard.service.gateway import DRAIN_SLICE
 from nfmailguard.service.worker import QueueWorker
 from nfmailguard.settings import Config, Log
 from nfmailguard.smtp.verbs import VERB_INDEX
 from tests.rules.gateway import Connection, Gateway
 from tests.support.dialogue import CLIENTS, SERVERS, Dialogue
-from tests.support.wire import SYN, End, build
+from tests.support.wire import ACK, SYN, End, build
 
 MEBIBYTE = 1 << 20
 SECOND = 1_000_000_000
@@ -221,16 +223,18 @@ def test_an_allowance_that_is_not_limited_writes_all() -> None:
     assert allowance.report(10**12) is None
 
 
-def test_an_allowance_is_paid_off_and_forgets_what_is(tmp_path: Path) -> None:
-    allowance = Allowance(1000)
-    assert allowance.takes(b"abcd", 5000, "flow", 0)
-    assert not allowance.takes(b"abcd", 100, "flow", 0)
-    assert allowance.takes(b"efgh", 2500, "flow", 0)
-    assert allowance.takes(b"abcd", 800, "flow", 2 * SECOND)
+def test_a_rate_is_paid_off_and_forgets_what_is() -> None:
+    rate = Rate(1000)
+    assert rate.takes(b"abcd", 5000, 0)
+    assert not rate.takes(b"abcd", 100, 0)
+    assert rate.takes(b"efgh", 2500, 0)
+    assert rate.takes(b"abcd", 800, 2 * SECOND)
     for turn in range(2000):
-        allowance.takes(turn.to_bytes(4, "big"), 100, "flow", 2 * SECOND + turn * SECOND // 20)
-    assert len(allowance._by_source) <= 4096
-    assert allowance.takes(b"abcd", 4900, "flow", 10**6 * SECOND)
+        rate.takes(turn.to_bytes(4, "big"), 100, 2 * SECOND + turn * SECOND // 20)
+    for turn in range(5000):
+        rate.takes(turn.to_bytes(4, "big"), 1, 200 * SECOND)
+    assert rate.sources == 4096
+    assert rate.takes(b"abcd", 4900, 10**6 * SECOND)
 
 
 def test_of_bystanders_no_finding_is_lost_in_a_flood(tmp_path: Path) -> None:
@@ -269,6 +273,99 @@ def test_of_bystanders_no_finding_is_lost_in_a_flood(tmp_path: Path) -> None:
     )
     assert heard == {f"10.7.0.{1 + number}": 1 for number in range(40)}
     assert lost > 0
+
+
+def forged(kind: str, client: End, isn: int) -> list[bytes]:
+    """Packets of a source that gets no answer, nor sees any: what each of them leaves in the log."""
+    server = SERVERS[4]
+    syn = build(client, server, isn, 0, SYN)
+    return {
+        "SYN": [syn],  # flow
+        "SYN, answered": [syn, build(server, client, isn + 7, isn + 1, SYN | ACK)],  # flow
+        "SYN with data": [build(client, server, isn, 0, SYN, b"EXPN root\r\n")],  # packet.syn_data
+        "SYN and text": [syn, build(client, server, isn + 1, 7, ACK, b"EXPN root\r\n")],  # flow.asymmetric
+        "wrong ACK": [
+            *(syn, build(server, client, isn + 7, isn + 1, SYN | ACK)),
+            build(client, server, isn + 1, isn + 999, ACK),
+        ],  # stream.gap
+        "text": [build(client, server, isn, 7, ACK, b"EXPN root\r\n")],  # flow.midstream, of packets of no flow
+    }[kind]
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR])
+@pytest.mark.parametrize("kind", ["SYN", "SYN, answered", "SYN with data", "SYN and text", "wrong ACK", "text"])
+def test_forged_sources_have_a_part_of_the_log_and_connected_clients_are_told(
+    tmp_path: Path, kind: str, mode: Mode
+) -> None:
+    rate, seconds, each = 8_192, 25, 60
+    # Of SYNs the ends are told: the table is small, so that each gives way to the next.
+    limits = Limits(log_rate=rate, flows=256 if kind in ("SYN", "SYN, answered") else 16_384, cookies=0)
+    rules = [FlowRule(mode, load_profile("pix63"))]
+    gateway, chosen = Gateway(limits=limits), random.Random(1)
+    engine = Engine(rules, limits=limits)
+    gateway.engine = engine
+    gateway.watching = gateway.dry = Engine([FlowRule(Mode.MONITOR, load_profile("pix63"))], limits=limits)
+    sink = FileSink(tmp_path / "eve.json")
+    writer = EveWriter(rules, sink, limits=limits)
+    gateway.now = 700 * SECOND  # long after limits.startup
+    engine.process(build(CLIENTS[4], SERVERS[4], 1, 0, SYN), SECOND, id=1)
+    engine.expire(gateway.now)
+    denied = 0
+    for number in range(seconds * each):
+        gateway.now += SECOND // each
+        client = End(
+            f"198.{chosen.randrange(18, 20)}.{number >> 8 & 255}.{number & 255}", chosen.randrange(1024, 65536)
+        )
+        for packet in forged(kind, client, chosen.getrandbits(31)):
+            engine.process(packet, gateway.now, id=2)
+        if number % each == 0:
+            connection = Connection(gateway, client="10.0.1.66", port=20_000 + denied).greeted()
+            connection.client(b"EXPN root\r\n")
+            denied += 1
+        engine.expire(gateway.now)
+        writer.write(gateway.records + engine.drain())
+        gateway.records.clear()
+    sink.close()
+    lines = (tmp_path / "eve.json").read_bytes().splitlines(keepends=True)
+    events = [(json.loads(line), len(line)) for line in lines]
+    told = [event["mailguard"] for event, _ in events if event.get("src_ip") == "10.0.1.66" and "mailguard" in event]
+    assert sum(one["finding"] == "command.denied" for one in told) == denied == seconds
+    octets = sum(size for event, size in events if event.get("src_ip", "").startswith("198."))
+    most = rate * (10 + seconds) // FORGEABLE_PART
+    assert most // 4 < octets <= most  # flowless findings are few: 16 a second
+    assert writer.counters()["events_withheld"] > 0 or kind == "text"
+    assert writer.counters()["events_withheld.mailguard"] == 0 or kind not in ("SYN", "SYN, answered")
+    assert FORGEABLE_PART == 8  # as the ring has it: docs/limits.md
+
+
+def test_what_connected_clients_make_leaves_the_ends_of_others_their_part() -> None:
+    allowance = Allowance(8_000)
+    for number in range(10_000):
+        allowance.takes(number.to_bytes(4, "big"), 100, "mailguard", 0)
+    assert allowance.withheld["mailguard"] == 10_000 - 7_000 * 10 // 100
+    assert (
+        sum(allowance.takes(number.to_bytes(4, "big"), 100, "flow", 0, forgeable=True) for number in range(999)) == 100
+    )
+    allowance.change(None)
+    assert allowance.takes(b"abcd", 10**9, "flow", 0, forgeable=True)
+
+
+def test_no_log_line_of_a_box_is_about_what_a_forged_source_makes() -> None:
+    class Kept:
+        def send(self, messages: Iterable[tuple[int, Message]]) -> None:
+            raise AssertionError(messages)
+
+    writer = CiscoWriter([FlowRule(Mode.ENFORCE, load_profile("asa"))], Kept())
+    made = [
+        record(kind, 1, finding=finding)._replace(state=0, action=action, to_server=to_server)
+        for kind in (RecordKind.FINDING, RecordKind.REPEATED, RecordKind.FLOW)
+        for finding in range(1, len(FINDINGS))
+        for action in range(len(ACTIONS))
+        for to_server in (False, True)
+    ]
+    forgeable = [one for one in made if one.forgeable]
+    assert len(forgeable) > 100
+    writer.write([tuple(one) for one in forgeable])
 
 
 class Pressed:

@@ -3,7 +3,9 @@
 Promises: what is withheld is counted by kind, and told in a line at most every ten seconds. A
 source may use as much as is left (Choudhury and Hahne, "Dynamic queue length thresholds for
 shared-memory packet switches", 1998), so that the loudest gives way first and who says little is
-heard; memory is bounded. Time is the records' own, so that a capture reads the same whenever it
+heard; memory is bounded. What a forged source address is enough for, which has as many sources as
+somebody sends packets, has an eighth of the rate and nothing of the rest, as in the ring
+(cext/record.pyx). Time is the records' own, so that a capture reads the same whenever it
 is read. Does not know what is written.
 """
 
@@ -11,13 +13,15 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
-__all__ = ["Allowance", "source_of"]
+__all__ = ["FORGEABLE_PART", "Allowance", "Rate", "source_of"]
 
 _SECOND = 1_000_000_000
 #: Seconds of the rate that may be written at once: a burst is no flood.
 _BURST = 10
 _TELL = 10 * _SECOND
 _MOST_SOURCES = 4096
+#: Of the rate, one part is for what packets with forged source addresses make.
+FORGEABLE_PART = 8
 
 
 def source_of(address: bytes) -> bytes:
@@ -25,54 +29,47 @@ def source_of(address: bytes) -> bytes:
     return address if len(address) == 4 else address[:8]
 
 
-class Allowance:
-    """``rate`` octets a second; None: as much as comes."""
+class Rate:
+    """``rate`` octets a second, and who has used what of them; None: as much as comes."""
 
     def __init__(self, rate: int | None) -> None:
-        self._rate = rate
-        self._most = (rate or 0) * _BURST
         self._used = 0.0  # of the burst, by all; what has been paid off is not used
         #: The same by source, times `_scale`: what is paid off is everybody's, by what he has used.
         self._by_source: OrderedDict[bytes, float] = OrderedDict()
         self._scale = 1.0
         self._now = 0
-        self._told = 0
-        self._untold: Counter[str] = Counter()
-        self._sources: set[bytes] = set()
-        #: Lines withheld so far, by kind.
-        self.withheld: Counter[str] = Counter()
+        self.change(rate)
 
     def change(self, rate: int | None) -> None:
         """Another rate; what was used is used."""
         self._rate = rate
         self._most = (rate or 0) * _BURST
 
-    def takes(self, source: bytes, octets: int, kind: str, now: int) -> bool:
+    @property
+    def sources(self) -> int:
+        """Of so many it knows what they have used."""
+        return len(self._by_source)
+
+    def takes(self, source: bytes, octets: int, now: int) -> bool:
         """Whether so many octets of a source may be written now."""
         if self._rate is None:
             return True
-        self._pay_off(now)
+        self._pay_off(now, self._rate)
         used = self._by_source.pop(source, 0.0) * self._scale
         taken = used + octets <= self._most - self._used
         if taken:
             self._used += octets
             used += octets
-        else:
-            self.withheld[kind] += 1
-            self._untold[kind] += 1
-            if len(self._sources) < _MOST_SOURCES:
-                self._sources.add(source)
         if used:
             self._by_source[source] = used / self._scale
             if len(self._by_source) > _MOST_SOURCES:
                 self._by_source.popitem(last=False)
         return taken
 
-    def _pay_off(self, now: int) -> None:
+    def _pay_off(self, now: int, rate: int) -> None:
         if now <= self._now:
             return
-        assert self._rate is not None
-        left = self._used - (now - self._now) / _SECOND * self._rate
+        left = self._used - (now - self._now) / _SECOND * rate
         self._now = now
         if left < 1:
             self._used, self._scale = 0.0, 1.0
@@ -84,6 +81,35 @@ class Allowance:
             for source in self._by_source:
                 self._by_source[source] *= self._scale
             self._scale = 1.0
+
+
+class Allowance:
+    """``rate`` octets a second, in two parts, and what was withheld; None: as much as comes."""
+
+    def __init__(self, rate: int | None) -> None:
+        self._proven, self._forgeable = Rate(None), Rate(None)
+        self.change(rate)
+        self._told = 0
+        self._untold: Counter[str] = Counter()
+        self._sources: set[bytes] = set()
+        #: Lines withheld so far, by kind.
+        self.withheld: Counter[str] = Counter()
+
+    def change(self, rate: int | None) -> None:
+        """Another rate; what was used is used."""
+        part = (rate or 0) // FORGEABLE_PART
+        self._proven.change(None if rate is None else rate - part)
+        self._forgeable.change(None if rate is None else part)
+
+    def takes(self, source: bytes, octets: int, kind: str, now: int, *, forgeable: bool = False) -> bool:
+        """Whether so many octets of a source may be written now; ``forgeable``: its address may be anybody's."""
+        taken = (self._forgeable if forgeable else self._proven).takes(source, octets, now)
+        if not taken:
+            self.withheld[kind] += 1
+            self._untold[kind] += 1
+            if len(self._sources) < _MOST_SOURCES:
+                self._sources.add(source)
+        return taken
 
     def report(self, now: int) -> dict[str, int] | None:
         """What was withheld since the last report, by kind, and of how many sources; None: nothing to tell yet."""

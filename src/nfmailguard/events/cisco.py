@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from nfmailguard.engine import ACTIONS
-from nfmailguard.events.allowance import Allowance, source_of
+from nfmailguard.events.allowance import Rate, source_of
 from nfmailguard.events.records import Record, RecordKind, address_text
 from nfmailguard.events.targets import Interfaces
 from nfmailguard.plain import octets
@@ -77,7 +77,8 @@ class CiscoWriter:
         style: str = "auto",
         rate: int | None = None,
     ) -> None:
-        self._allowance = Allowance(rate)
+        # Of one part: nothing that a forged source address is enough for has a line.
+        self._rate = Rate(rate)
         self._style_wanted = style
         self._policies: dict[int, tuple[Policy, str]] = {}  # by Record.rule, each with its style
         self.learn(0, rules)
@@ -85,6 +86,8 @@ class CiscoWriter:
         self._interfaces = interfaces or Interfaces()
         self._declared: dict[int, _Declared] = {}  # by flow
         self.written = 0
+        #: Messages that were not sent: there were too many.
+        self.withheld = 0
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
         """What rules records mean, counted from there; before there are any."""
@@ -93,12 +96,9 @@ class CiscoWriter:
             self._policies[number] = rule.policy, self._style(rule.policy, style)
 
     def _takes(self, record: Record, message: Message) -> bool:
-        return self._allowance.takes(source_of(record.client), len(str(message)), "line", record.now)
-
-    @property
-    def withheld(self) -> int:
-        """Messages that were not sent: there were too many."""
-        return self._allowance.withheld.total()
+        taken = self._rate.takes(source_of(record.client), len(str(message)), record.now)
+        self.withheld += not taken
+        return taken
 
     @staticmethod
     def _style(policy: Policy, style: str) -> str:

@@ -128,9 +128,11 @@ class EveWriter:
     def _told(self, record: Record, lines: list[bytes]) -> None:
         """Appends what is written of a record."""
 
+        source, forgeable = source_of(record.client), record.forgeable
+
         def tell(kind: str, body: dict[str, Any] | Mail) -> None:
             line = self._line(record, kind, body)
-            if self._allowance.takes(source_of(record.client), len(line), kind, record.now):
+            if self._allowance.takes(source, len(line), kind, record.now, forgeable=forgeable and kind != "smtp"):
                 lines.append(line)
 
         if record.kind in (RecordKind.FINDING, RecordKind.REPEATED):

@@ -11,7 +11,17 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from nfmailguard.policy.findings import FINDINGS
+from nfmailguard.smtp.states import State
+
 __all__ = ["FlowEnd", "Record", "RecordKind", "address_text"]
+
+#: Findings that packets make, whatever their source address; what a server says is no client's doing.
+_BY_PACKETS = frozenset(
+    number
+    for number, spec in enumerate(FINDINGS)
+    if spec.name.startswith(("packet.", "flow.", "stream.")) and spec.name != "flow.not_smtp"
+)
 
 
 class RecordKind(IntEnum):
@@ -66,6 +76,19 @@ class Record(NamedTuple):
     def of(cls, drained: tuple[Any, ...]) -> Record:
         """The record of a drained tuple."""
         return cls._make(drained)
+
+    @property
+    def forgeable(self) -> bool:
+        """Whether packets with a forged source address are enough to make it: no server has greeted its client.
+
+        The end of such a flow, or a finding about such a flow, or about a packet of none. What clients say there is
+        not: a flow takes it only with an acknowledgement of the server's initial sequence number.
+        """
+        if self.state != State.CONNECT:
+            return False
+        return self.kind == RecordKind.FLOW or (
+            self.kind in (RecordKind.FINDING, RecordKind.REPEATED) and self.finding in _BY_PACKETS
+        )
 
 
 @lru_cache(4096)
