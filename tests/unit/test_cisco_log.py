@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import re
 import socket
 import stat
+import struct
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -269,6 +274,80 @@ def test_a_server_that_reads_nothing_stops_nobody() -> None:
         for _ in range(300):
             syslog.send([(NOW, Message(108007, "x" * 1000, "ASA"))] * 100)
         assert syslog.lost > 0
+        syslog.close()
+
+
+def all_read(connection: socket.socket) -> bytes:
+    """What comes within a moment."""
+    connection.settimeout(0.5)
+    found = bytearray()
+    with suppress(TimeoutError):
+        while octets := connection.recv(1 << 16):
+            found += octets
+    return bytes(found)
+
+
+def numbered(first: int, count: int) -> list[tuple[int, Message]]:
+    return [(NOW, Message(108007, f"line {number:06d} {'x' * 300}", "ASA")) for number in range(first, first + count)]
+
+
+@pytest.mark.parametrize("form", list(Format))
+def test_of_a_server_that_has_stopped_reading_a_bounded_part_waits_and_each_line_is_sent_or_counted(
+    form: Format,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        syslog = Syslog(f"tcp://127.0.0.1:{server.getsockname()[1]}", host="gw", form=form)
+        syslog.send(numbered(0, 1))
+        connection, _ = server.accept()
+        gc.collect()
+        tracemalloc.start()
+        for batch in range(20_000):
+            syslog.send(numbered(1 + batch, 1))
+        grown = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert grown < 2 * 128 * 1024  # docs/limits.md, and what the tracing sees besides
+        assert syslog.trouble == f"{syslog.target}: the server does not keep up; log lines are lost"
+        lost = syslog.lost
+        assert 0 < lost < 20_000
+        got = bytearray()
+        while more := all_read(connection):  # it reads again: what has waited comes, though nothing new is said
+            got += more
+            syslog.flush()
+        told = [int(number) for number in re.findall(rb"line (\d{6}) x{300}", got)]
+        assert told == sorted(set(told))
+        assert len(told) + lost == 20_001  # no line is both, and none neither
+        syslog.send(numbered(30_000, 5))
+        assert syslog.trouble is None
+        assert all_read(connection).count(b" x") == 5
+        assert syslog.lost == lost
+        if form is Format.RFC5424:
+            assert re.fullmatch(rb"(?:(?:\d+ <166>1 [^x]+)x{300})+", got)
+        connection.close()
+        syslog.close()
+
+
+@pytest.mark.parametrize("ends", ["server", "gateway"])
+def test_lines_that_wait_for_a_server_when_the_connection_ends_are_counted(ends: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        syslog = Syslog(f"tcp://127.0.0.1:{server.getsockname()[1]}", host="gw")
+        syslog.send(numbered(0, 1))
+        connection, _ = server.accept()
+        sent = 1
+        while not syslog.lost:
+            syslog.send(numbered(sent, 1))
+            sent += 1
+        if ends == "server":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            time.sleep(0.1)
+            syslog.send(numbered(sent, 3))
+            assert syslog.lost > 128 * 1024 // 400 + 3
+            assert syslog.failure
+        else:
+            syslog.close()
+            read = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            assert len(re.findall(rb"line \d{6} x{300}\n", read)) + syslog.lost == sent
+            connection.close()
         syslog.close()
 
 

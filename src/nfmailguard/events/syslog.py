@@ -1,16 +1,19 @@
 """Where log lines go that a syslog daemon, journald or a server on the network is to have.
 
 Promises: sending never waits and never raises; what could not be sent is counted, and the
-first failure is kept for the operator. RFC 3164, RFC 5424 with RFC 5426 (UDP) and RFC 6587
+first failure is kept for the operator. What a server has not taken over TCP waits, whole lines of bounded
+octets: the newest are lost, and a line is either counted or sent. RFC 3164, RFC 5424 with RFC 5426 (UDP) and RFC 6587
 (TCP) framing. Does not know what a message says.
 """
 
 from __future__ import annotations
 
+import errno
 import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,6 +32,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _RETRY_SECONDS = 5.0
 _PATIENCE = 1.0
 _MOST_OCTETS = 2048  # of a datagram; RFC 5424 6.1
+_MOST_WAITING = 64 * _MOST_OCTETS  # octets of lines that a server has not taken over TCP
 _SECOND = 1_000_000_000
 
 
@@ -49,7 +53,9 @@ class Syslog:
         self._file: Sink | None = None
         self._asking: threading.Thread | None = None  # for a name or a connection
         self._again = 0.0  # when the next connection may be tried
-        self._pending = b""  # of a line that a TCP connection has taken in part
+        #: Of a TCP connection: octets it has not taken, and how many of them are of each line.
+        self._pending = bytearray()
+        self._lines: deque[int] = deque()
         url = urlsplit(target)
         self._kind = url.scheme if "://" in target else "journald" if target == "journald" else "file"
         if self._kind in ("udp", "tcp"):
@@ -69,18 +75,31 @@ class Syslog:
             self.lost += self._file.lost - before
             self.trouble = self._file.trouble and self._file.trouble.replace("events are", "log lines are")
             return
-        for place, (now, message) in enumerate(messages):
-            try:
+        left = len(messages)
+        try:
+            for now, message in messages:
                 self._transmit(self._framed(now, message))
-            except OSError as error:
-                self.lost += len(messages) - place
-                self.trouble = f"{self.target}: {error.strerror or error}; log lines are lost"
-                self.failure = self.failure or f"syslog.target: {self.target}: {error.strerror or error}"
-                if not isinstance(error, BlockingIOError):
-                    self._forget()
-                return
-        if messages:
-            self.trouble = None
+                left -= 1
+            self._push()
+        except OSError as error:
+            self.lost += left
+            self._failed(error)
+        else:
+            if messages:
+                self.trouble = None
+
+    def flush(self) -> None:
+        """What waits for a server that has begun to read again, though nothing new is to be said."""
+        try:
+            self._push()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        self.trouble = f"{self.target}: {error.strerror or error}; log lines are lost"
+        self.failure = self.failure or f"syslog.target: {self.target}: {error.strerror or error}"
+        if not isinstance(error, BlockingIOError):
+            self._forget()
 
     def look(self) -> None:
         """Whether its target is there: asked at the start, not only with the first message."""
@@ -96,9 +115,11 @@ class Syslog:
             self._file.reopen()
 
     def close(self) -> None:
-        """Idempotent."""
+        """What a server has not taken is lost. Idempotent."""
         if self._file is not None:
             self._file.close()
+        with suppress(OSError):
+            self._push()
         self._forget()
 
     def _forget(self) -> None:
@@ -106,18 +127,38 @@ class Syslog:
             self._socket.close()
             self._socket = None
             self._again = time.monotonic() + _RETRY_SECONDS
-        self._pending = b""
+        if self._lines:
+            self.lost += len(self._lines)
+            self.failure = self.failure or f"syslog.target: {self.target}: it did not read them"
+        self._pending.clear()
+        self._lines.clear()
 
     def _transmit(self, octets: bytes) -> None:
+        """Sends a datagram, or adds a line to what waits for a TCP connection, which ``_push`` sends."""
         link = self._socket or self._connect()
         if self._kind != "tcp":
             link.send(octets[:_MOST_OCTETS])
             return
+        if len(self._pending) + len(octets) > _MOST_WAITING:
+            self._push()
+        if len(self._pending) + len(octets) > _MOST_WAITING:
+            raise BlockingIOError(errno.EAGAIN, "the server does not keep up")
         self._pending += octets
-        sent = link.send(self._pending)
-        self._pending = self._pending[sent:]
-        if len(self._pending) > 64 * _MOST_OCTETS:
-            raise OSError("the server does not keep up")
+        self._lines.append(len(octets))
+
+    def _push(self) -> None:
+        """As much of what waits as a TCP connection takes at once."""
+        while self._socket is not None and self._pending:
+            try:
+                with memoryview(self._pending) as view:
+                    sent = self._socket.send(view)
+            except BlockingIOError:
+                return
+            del self._pending[:sent]
+            while self._lines and sent >= self._lines[0]:
+                sent -= self._lines.popleft()
+            if self._lines:
+                self._lines[0] -= sent
 
     def _connect(self) -> socket.socket:
         if time.monotonic() < self._again:

@@ -323,6 +323,7 @@ class Gateway:
         """After rules, queues and losses; what has changed for the worse, or the better, is told."""
         self._rules.look(self._workers)
         self._configured.look(self._workers, self._rules)
+        self._logs.flush()
         troubles = self._logs.troubles() | self._rules.trouble()
         for worker in self._workers:
             troubles |= worker.troubles()
@@ -355,6 +356,7 @@ class Gateway:
     def _finish(self) -> None:
         for worker in self._workers:
             worker.drain()
+        self._logs.end()
         last = self.counters()
         self._counters = {**self._counters, **{name: value for name, value in last.items() if value}}
         self._write_stats(self._counters)

@@ -103,11 +103,11 @@ class Logs:
         self._give_events(config, workers)
         if before[1] is not self._syslog or config.limits.log_rate != old.limits.log_rate:
             self._give_lines(config, workers)
+        self.discard(before)  # what waits for a server is lost, and counted
         if before[0] is not None and before[0] is not self._sink:
             self._lost_before += before[0].lost
         if before[1] is not None and before[1] is not self._syslog:
             self._lines_lost_before += before[1].lost
-        self.discard(before)
 
     def _close(self) -> None:
         for log in (self._sink, self._syslog):
@@ -151,6 +151,16 @@ class Logs:
         """Whether a server is there, before there is anything to send; takes up to a second."""
         if self._syslog:
             self._syslog.look()
+
+    def flush(self) -> None:
+        """Lines that wait for a server: once in a while, for there may be no others."""
+        if self._syslog:
+            self._syslog.flush()
+
+    def end(self) -> None:
+        """No more lines come: what a server has not taken is counted."""
+        if self._syslog:
+            self._syslog.close()
 
     def reopen(self) -> None:
         """After a log rotation."""
