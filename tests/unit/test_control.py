@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,60 @@ def test_a_line_that_is_not_finished_is_given_up(
         client.sendall(b'{"v": 1')
         reply = json.loads(client.makefile("rb").readline())
     assert "ends with a line feed" in reply["error"]
+
+
+def test_who_asks_and_asks_and_takes_no_answer_keeps_one_waiting(
+    server: ControlSocket, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_PATIENCE", 1.0)
+    asked = b'{"v": 1, "command": "echo", "of": "%s"}\n' % (b"x" * 2000)
+    began = time.monotonic()
+    with link(path) as client:
+        most = sent = 0
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while time.monotonic() - began < 15:
+                client.sendall(asked)
+                sent += 1
+                most = max(most, *(len(one.waiting) for one in list(server._clients.values())), 0)
+        assert time.monotonic() - began < 10  # it was given up
+    assert sent > 50
+    assert most < 2 * len(asked)
+
+
+def test_requests_at_once_are_answered_in_their_order_as_the_answers_are_taken(
+    server: ControlSocket, path: Path
+) -> None:
+    count = 3000
+    asked = b"".join(b'{"v":1,"command":"echo","n":%d,"of":"%s"}\n' % (n, b"x" * (n % 900)) for n in range(count))
+    with link(path) as client:
+        sender = threading.Thread(target=client.sendall, args=(asked,))
+        sender.start()
+        lines = client.makefile("rb")
+        for number in range(count):
+            assert json.loads(lines.readline())["answer"]["n"] == number
+        sender.join()
+
+
+def test_an_answer_that_comes_an_octet_at_a_time_is_not_waited_for_longer_than_was_said(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def drip() -> None:
+            taken, _ = listener.accept()
+            with taken, suppress(OSError):
+                for _ in range(100):
+                    taken.sendall(b"x")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with Asking(str(path), 0.5) as asking, pytest.raises(ControlError, match="does not answer: timed out"):
+            asking.ask("status")
+        assert 0.4 < time.monotonic() - began < 3
+        thread.join()
 
 
 def test_clients_that_are_stuck_keep_nobody_waiting(

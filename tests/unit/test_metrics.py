@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -322,18 +322,101 @@ def test_whatever_a_client_says_it_goes_on_and_says_nothing(process: Process, se
     assert "internal" not in out
 
 
-def test_clients_that_say_nothing_do_not_keep_others_out_for_long(process: Process) -> None:
-    silent = [socket.create_connection(process.address, timeout=60) for _ in range(3 * exporter.MOST)]
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            assert process.get("/")[0] == 200
-            break
-        except (OSError, urllib.error.URLError):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    for one in silent:
-        one.close()
+@pytest.mark.parametrize("begins", [b"", b"GET / HTTP/1.0\r\nA: "])
+def test_clients_that_drip_an_octet_keep_nobody_out(process: Process, begins: bytes) -> None:
+    with ExitStack() as stack:
+        began = time.monotonic()
+        while time.monotonic() - began < 1.2 * exporter.SLOWEST:
+            clients = [stack.enter_context(socket.create_connection(process.address)) for _ in range(exporter.MOST)]
+            for client in clients:
+                client.sendall(begins)
+            for _ in range(3):
+                asked = time.monotonic()
+                assert process.get("/healthz")[0] == 503
+                assert time.monotonic() - asked < 2
+                for client in clients:
+                    with suppress(OSError):
+                        client.send(b"x")
+                time.sleep(0.3)
+
+
+def test_a_request_is_waited_for_as_a_whole(process: Process) -> None:
+    began = time.monotonic()
+    with socket.create_connection(process.address, timeout=60) as client:
+        with suppress(OSError):
+            while time.monotonic() - began < 4 * exporter.SLOWEST:
+                client.sendall(b"G")
+                time.sleep(0.1)
+        assert exporter.SLOWEST - 0.5 < time.monotonic() - began < 2 * exporter.SLOWEST
+
+
+def answered(process: Process, sent: bytes) -> bytes:
+    with socket.create_connection(process.address, timeout=60) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *("text/plain; version=x", "text/plain; version=1." + "9" * 5000, "text/plain; version=\x1b[31m", "\xff,;=,"),
+        *("text/plain; version=1.\r\n 0", "application/openmetrics-text; version=7; escaping=x"),
+        *(f"application/openmetrics-text; version={version}" for version in ("x", "2.x", "\xb2", "1..0")),
+    ],
+)  # fmt: skip
+def test_whatever_is_accepted_there_are_metrics_and_nothing_is_logged(process: Process, accept: str) -> None:
+    process.get("/")
+    for _ in range(2):
+        head, _, text = answered(
+            process, f"GET /metrics HTTP/1.0\r\nAccept: {accept}\r\n\r\n".encode("latin-1")
+        ).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert all(b": " in line for line in head.split(b"\r\n")[1:])
+        assert b"\x1b" not in head
+        assert b"\nnfmailguard_up 0.0\n" in text
+    _, out, err = process.end()
+    assert (out.count("\n"), err) == (1, "")  # that no gateway answers
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET http://[ HTTP/1.0", 400),
+        ("GET http://[::x]/metrics HTTP/1.0", 400),
+        ("GET http://a]/metrics HTTP/1.0", 400),
+        ("GET http://any/metrics HTTP/1.0", 200),  # RFC 9112 3.2.2
+        ("GET /metrics?x=[ HTTP/1.0", 200),
+        (f"GET /{'a' * 20_000} HTTP/1.0", 414),
+        (f"GET / HTTP/1.0\r\nA: {'a' * 20_000}", 431),
+        ("GET / HTTP/1.0" + "\r\nA: " * 200, 431),
+        ("BREW / HTTP/1.0", 501),
+    ],
+)
+def test_a_request_that_is_none_is_answered_as_such_and_nothing_is_logged(
+    process: Process, line: str, status: int
+) -> None:
+    process.get("/")
+    for _ in range(2):
+        assert b" %d " % status in answered(process, line.encode() + b"\r\n\r\n").partition(b"\r\n")[0]
+    _, out, err = process.end()
+    assert (out.count("\n") <= 1, err) == (True, "")
+
+
+def test_a_fault_of_ours_is_told_once_of_a_kind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    made = exporter.Exporter(exporter.Gateway(str(path), told.append), "127.0.0.1", 0, told.append)
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    monkeypatch.setattr(made.gateway, "ask", lambda: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(urllib.error.HTTPError, match="500") as error:
+            urllib.request.urlopen(made.url.replace("/metrics", "/healthz"), timeout=60)
+        error.value.close()
+    made.shutdown()
+    thread.join()
+    made.server_close()
+    assert told == ["nfmailguard: exporter: internal error: ZeroDivisionError: division by zero"]
 
 
 def test_openmetrics_is_spoken_where_it_is_asked_for(process: Process) -> None:

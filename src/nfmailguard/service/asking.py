@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -20,10 +21,14 @@ _MOST = 64 << 20  # octets of an answer
 
 
 class Asking:
-    """A connection to the gateway whose control socket is ``path``. Raises ControlError."""
+    """A connection to the gateway whose control socket is ``path``. Raises ControlError.
+
+    ``timeout``: seconds that an answer may take, from its question to its last octet.
+    """
 
     def __init__(self, path: str, timeout: float = 10.0) -> None:
         self._path = path
+        self._timeout = timeout
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._link.settimeout(timeout)
         try:
@@ -32,11 +37,12 @@ class Asking:
             self._link.close()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise ControlError(f"no gateway answers at {path}: {reason}") from error
-        self._file = self._link.makefile("rb")
+        self._read = bytearray()
 
     def ask(self, command: str, **arguments: object) -> Any:
         """The answer; RefusedError is what the gateway says instead."""
         try:
+            self._link.settimeout(self._timeout)
             self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
         except OSError as error:
             if not isinstance(error, BrokenPipeError | ConnectionResetError):
@@ -50,16 +56,32 @@ class Asking:
         """Lines as they come, until the gateway ends."""
         self.ask(command, **arguments)
         self._link.settimeout(None)
-        yield from self._file
+        while line := self._next():
+            yield line
+
+    def _next(self, until: float | None = None) -> bytes:
+        """A line, or what came before the end of all; ``until``: the time by which it has to be there."""
+        seen = 0
+        while (end := self._read.find(b"\n", seen) + 1) == 0 and len(self._read) < _MOST:
+            seen = len(self._read)
+            if until is not None:
+                self._link.settimeout(max(0.001, until - time.monotonic()))
+            octets = self._link.recv(1 << 16)
+            if not octets:
+                break
+            self._read += octets
+        line = bytes(self._read[: end or _MOST])
+        del self._read[: len(line)]
+        return line
 
     def _line(self) -> dict[str, Any]:
         try:
-            line = self._file.readline(_MOST)
+            line = self._next(time.monotonic() + self._timeout)
         except OSError as error:
             raise self._silent(error) from error
         try:
             reply = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+        except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict):
             raise ControlError(f"the gateway at {self._path} has ended, or is none")
@@ -69,7 +91,6 @@ class Asking:
         return ControlError(f"the gateway at {self._path} does not answer: {error.strerror or error}")
 
     def close(self) -> None:
-        self._file.close()
         self._link.close()
 
     def __enter__(self) -> Self:

@@ -225,6 +225,8 @@ class ControlSocket:
             self._write(client)
             if client.lost and not client.waiting:
                 self._events(client, [], 0)
+            if client.link.fileno() in self._clients:
+                self._ask(client)
         if events & selectors.EVENT_READ and client.link.fileno() in self._clients:
             self._read(client)
 
@@ -242,16 +244,18 @@ class ControlSocket:
                 client.since = time.monotonic()
             client.read += octets
             self._ask(client)
+            if client.waiting and client.link.fileno() in self._clients:
+                self._want(client)
 
     def _ask(self, client: _Client) -> None:
-        """The next whole line, where no other is being answered."""
-        while not (client.asked or client.follows or client.ending):
+        """The next whole line, where no other is being answered and the last answer has been taken."""
+        while not (client.asked or client.follows or client.ending or client.waiting):
             line, end, rest = client.read.partition(b"\n")
             if not end or len(line) > _LONGEST_REQUEST:
                 break
             client.read, client.since = rest, time.monotonic()
             self._request(client, line)
-        if len(client.read) > _LONGEST_REQUEST:
+        if len(client.read) > _LONGEST_REQUEST and not (client.waiting and b"\n" in client.read[:_LONGEST_REQUEST]):
             self._end(client, _refusal(f"a request is a line of at most {_LONGEST_REQUEST} octets"))
 
     def _request(self, client: _Client, line: bytes) -> None:
@@ -334,7 +338,13 @@ class ControlSocket:
         if client.ending and not client.waiting:
             self._drop(client)
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.waiting else 0)
+        self._want(client)
+
+    def _want(self, client: _Client) -> None:
+        """Its next requests are not read while it has not taken what was answered."""
+        wanted = selectors.EVENT_WRITE if client.waiting else 0
+        if not client.waiting or len(client.read) <= _LONGEST_REQUEST:
+            wanted |= selectors.EVENT_READ
         self._selector.modify(client.link, wanted, client)
 
     def _give_up(self, client: _Client) -> None:

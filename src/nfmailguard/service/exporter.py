@@ -1,8 +1,9 @@
 """The metrics of a running gateway over HTTP: ``/metrics`` for Prometheus, ``/healthz`` for whoever balances load.
 
 Promises: needs no privilege but to connect to the control socket, and asks it anew for each answer: a gateway that
-has ended, hangs or has begun again is told as it is. A peer that is slow or talks nonsense costs a thread for a
-moment, of a few; nothing it says ends the exporter. Does not know what is counted.
+has ended, hangs or has begun again is told as it is. A peer has a moment for its whole request, and for taking the
+answer; where many connect, the one that has kept us waiting longest gives way, so that nobody is kept out. Nothing a
+peer says ends the exporter or is logged. Does not know what is counted.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from socketserver import TCPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,10 +34,12 @@ from nfmailguard.service.metrics import FAMILIES, Answers, samples
 
 __all__ = ["Exporter", "Gateway", "address", "text"]
 
-#: Seconds the gateway has to answer (Prometheus waits for 10), and a client to say what it wants.
+#: Seconds the gateway has to answer (Prometheus waits for 10), and a client to say what it wants, or to take it.
 PATIENCE, SLOWEST = 4.0, 5.0
-#: Clients at a time; who comes beyond is not heard.
-MOST = 16
+#: Clients at a time, and octets of a request.
+MOST, MOST_OCTETS = 16, 16_384
+#: Seconds until the thread of a client that gives way has ended; it takes next to none.
+_GIVES_WAY = 0.5
 _HELP = "nfmailguard: /metrics and /healthz\n"
 
 
@@ -125,17 +132,41 @@ def address(listen: str) -> tuple[str, int]:
     return host, port
 
 
+class _Bounded:
+    """Lines of a request, no more than so many octets of them: LineTooLong."""
+
+    def __init__(self, file: BufferedIOBase, most: int) -> None:
+        self._file = file
+        self._left = most
+        self.close = file.close
+
+    def readline(self, size: int) -> bytes:
+        line = self._file.readline(min(size, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise LineTooLong("request")
+        return line
+
+
 class _Handler(BaseHTTPRequestHandler):
     timeout = SLOWEST
     server: Exporter
     server_version, sys_version = "nfmailguard", ""
 
-    def do_GET(self) -> None:
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Bounded(self.rfile, MOST_OCTETS)  # type: ignore[assignment]  # all of a file that is used
+
+    def handle_one_request(self) -> None:
         try:
-            status, kind, body = self._answer(urlsplit(self.path).path)
-        except Exception as error:  # noqa: BLE001 - a fault of ours costs an answer, not the exporter
-            self.server.tell(f"nfmailguard: exporter: internal error: {type(error).__name__}: {error}")
-            status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error\n"
+            super().handle_one_request()
+        except LineTooLong:  # the first line; of a header http.server says it itself
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+
+    def do_GET(self) -> None:
+        with self.server.answering(self.connection):
+            status, kind, body = self._answered()
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -145,15 +176,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 - http.server's names
 
-    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+    def _answered(self) -> tuple[HTTPStatus, str, bytes]:
         plain = "text/plain; charset=utf-8"
-        if path == "/metrics":
-            encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            return HTTPStatus.OK, kind, encode(self.server.registry)
-        if path == "/healthz":
-            status, told = health(self.server.gateway)
-            return status, plain, told.encode()
+        try:
+            path = urlsplit(self.path).path
+        except ValueError as error:
+            return HTTPStatus.BAD_REQUEST, plain, f"{printable(str(error))}\n".encode()
+        try:
+            if path == "/metrics":
+                return HTTPStatus.OK, *self._metrics()
+            if path == "/healthz":
+                status, told = health(self.server.gateway)
+                return status, plain, told.encode()
+        except Exception as error:  # noqa: BLE001 - a fault of ours costs an answer, not the exporter
+            self.server.fault(error)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, plain, b"internal error\n"
         return HTTPStatus.OK if path == "/" else HTTPStatus.NOT_FOUND, plain, _HELP.encode()
+
+    def _metrics(self) -> tuple[str, bytes]:
+        """In the form that is asked for, or where that is none we know, in the usual one (RFC 9110 12.5.1)."""
+        try:
+            encode, kind = choose_encoder(" ".join(self.headers.get("Accept", "").split()))
+            return kind, encode(self.server.registry)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, kind = choose_encoder("")
+            return kind, encode(self.server.registry)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads who asked when."""
@@ -170,6 +217,10 @@ class Exporter(ThreadingHTTPServer):
         self.tell = tell
         self.registry = _registry(gateway)
         self._places = threading.BoundedSemaphore(MOST)
+        self._lock = threading.Lock()
+        #: Connections whose peer has something to say or to take, each with the time it has for that.
+        self._waiting: dict[socket.socket, float] = {}
+        self._faults: set[str] = set()
         where = f"--listen: {host} port {port}"
         try:
             family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -201,20 +252,68 @@ class Exporter(ThreadingHTTPServer):
             self.serve_forever(poll_interval=0.2)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
+        if not self._places.acquire(blocking=False) and not (
+            self._oldest_gives_way() and self._places.acquire(timeout=_GIVES_WAY)
+        ):
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._waiting[request] = time.monotonic() + SLOWEST
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread to be had
-            self._places.release()
+            self._forget(request)
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._forget(request)
+
+    @contextmanager
+    def answering(self, connection: socket.socket) -> Iterator[None]:
+        """Meanwhile it waits for us, and does not give way. ConnectionAbortedError where it has."""
+        with self._lock:
+            if self._waiting.pop(connection, None) is None:
+                raise ConnectionAbortedError
+        yield
+        with self._lock:
+            self._waiting[connection] = time.monotonic() + SLOWEST
+
+    def fault(self, error: Exception) -> None:
+        """Told once of a kind: whoever asks may ask as often as he likes."""
+        kind = type(error).__name__
+        with self._lock:
+            known = kind in self._faults
+            self._faults.add(kind)
+        if not known:
+            self.tell(f"nfmailguard: exporter: internal error: {kind}: {error}")
+
+    def service_actions(self) -> None:
+        """Ends those whose time is over; several times a second."""
+        now = time.monotonic()
+        with self._lock:
+            for connection in [one for one, until in self._waiting.items() if until <= now]:
+                self._end(connection)
+
+    def _oldest_gives_way(self) -> bool:
+        with self._lock:
+            if self._waiting:
+                self._end(min(self._waiting, key=lambda one: self._waiting[one]))
+                return True
+        return False
+
+    def _end(self, connection: socket.socket) -> None:
+        """Its thread, which waits for the peer, hears that there is no more; it closes the connection."""
+        del self._waiting[connection]
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._waiting.pop(connection, None)
+        self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client has gone, or was too slow: nothing to tell."""
