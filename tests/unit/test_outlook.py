@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from click.testing import CliRunner
 
 from nfmailguard.cli import cli
 from nfmailguard.errors import ConfigError
-from nfmailguard.events.outlook import Outlook, Redaction, Senders, since
+from nfmailguard.events.outlook import Outlook, Redaction, Senders, lines_of, since
 from nfmailguard.reports import outlook
 from tests.support.captures import RAW, framed, mail, pcap
 
@@ -203,6 +205,56 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_one_line(options: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         CliRunner().invoke(cli, ["report", "-c", "/dev/null", "--since", "all", *options], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0001-01-01", "0001-01-01T00:00+14:00", "0001-01-01T23:59Z", "9999-12-31T23:59", "9999-12-31T00:00-14:00"),
+        *("9999-12-31", f"{datetime.now(UTC).toordinal() - 1}d", "999999d", "999999w"),
+    ],
+)
+def test_a_time_beyond_all_dates_is_said_to_be_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    path.write_bytes(event(1, "flow", {"age": 1}) + event(2, "flow", timestamp="2026-11-24T10:00:00.000000-1400"))
+    with pytest.raises(ConfigError, match=rf"--since {re.escape(text)}: there are no such dates"):
+        CliRunner().invoke(cli, ["report", "--since", text, str(path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0001-01-02T00:00Z", 2),
+        ("0800-01-01T00:00Z", 2),
+        ("0999-12-31", 2),
+        ("9999-12-30T00:00Z", 0),
+        ("9998-01-01", 0),
+    ],
+)
+def test_a_time_long_ago_or_to_come_is_one(text: str, count: int) -> None:
+    lines = [event(1, "flow", {"age": 1}), event(2, "flow", timestamp="2026-11-24T10:00:00.000000-1400")]
+    assert told(*lines, start=since(text, datetime.now().astimezone())).sessions == count
+
+
+def test_a_packed_file_that_is_damaged_anywhere_is_read_or_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json.1.gz"
+    lines = b"".join(masked(number, "STARTTLS", source=f"10.{number % 7}.{number % 201}.1") for number in range(1, 200))
+    packed = gzip.compress(lines)
+    said = set()
+    for place in range(0, len(packed), 5):
+        for damaged in (packed[:place], packed[:place] + bytes([packed[place] ^ 0x5A]) + packed[place + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                list(lines_of(path))
+            except ConfigError as error:
+                said.add(str(error).partition(" (")[0])
+    assert f"{path}: the compressed data is damaged" in said
+    assert {line.partition(": ")[0] for line in said} == {str(path)}
+    path.write_bytes(packed[:200] + b"\xff" * 20 + packed[220:])
+    argv = [sys.executable, "-m", "nfmailguard", "report", "--since", "all", str(path)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"nfmailguard: {path}: the compressed data is damaged (")
 
 
 def sessions(count: int) -> float:

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import hmac
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -135,7 +136,7 @@ class Outlook:
             zone = timezone(timedelta(hours=int(found[2]), minutes=int(found[3])) * (-1 if found[1] == "-" else 1)) if (
                 found and int(found[2]) < 24 and int(found[3]) < 60
             ) else UTC  # fmt: skip
-            cut = self._start.astimezone(zone).strftime("%Y-%m-%dT%H:%M:%S.%f")
+            cut = self._start.astimezone(zone).replace(tzinfo=None).isoformat(timespec="microseconds")
             if len(self._cuts) < 64:
                 self._cuts[offset] = cut
         return timestamp[:-5] < cut
@@ -231,17 +232,27 @@ def lines_of(path: Path) -> Iterator[bytes]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             while line := file.readline(LONGEST_LINE):
                 yield line
-    except (OSError, EOFError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: the compressed data is damaged ({error})") from error
 
 
 def since(text: str, now: datetime) -> datetime:
     """``7d``, ``12h``, or a time as in ISO 8601. Raises ConfigError."""
-    if found := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
-        try:
-            return now - timedelta(seconds=int(found[1]) * UNITS[found[2]])
-        except OverflowError:
-            raise ConfigError(f"--since {text}: longer ago than there are dates") from None
+    try:
+        if found := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
+            when = now - timedelta(seconds=int(found[1]) * UNITS[found[2]])
+        else:
+            when = _time(text)
+        for margin in (timedelta(days=-1), timedelta(days=1)):
+            when.astimezone(UTC) + margin  # events may have any offset
+    except (OverflowError, ValueError):  # ValueError: what a system's localtime says
+        raise ConfigError(f"--since {text}: there are no such dates; write all for all events") from None
+    return when
+
+
+def _time(text: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
