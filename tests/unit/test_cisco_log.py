@@ -326,6 +326,32 @@ def test_of_a_server_that_has_stopped_reading_a_bounded_part_waits_and_each_line
         syslog.close()
 
 
+def test_a_server_that_was_restarted_gets_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nfmailguard.events.syslog._RETRY_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        syslog = Syslog(f"tcp://127.0.0.1:{server.getsockname()[1]}", host="gw")
+        for turn in range(3):
+            syslog.send(numbered(10 * turn, 2))
+            connection, _ = server.accept()
+            with connection:
+                assert re.findall(rb"line (\d{6})", all_read(connection)) == [
+                    b"%06d" % (10 * turn + n) for n in range(2)
+                ]
+        assert (syslog.lost, syslog.trouble) == (0, None)
+        monkeypatch.setattr("nfmailguard.events.syslog._RETRY_SECONDS", 60)
+        time.sleep(0.3)
+        for turn in range(50):  # one that closes at once is not asked each time
+            syslog.send(numbered(turn, 1))
+            time.sleep(0.01)
+            if turn == 0:
+                server.accept()[0].close()
+        assert syslog.lost >= 48
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        syslog.close()
+
+
 @pytest.mark.parametrize("ends", ["server", "gateway"])
 def test_lines_that_wait_for_a_server_when_the_connection_ends_are_counted(ends: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

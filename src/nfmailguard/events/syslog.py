@@ -76,6 +76,7 @@ class Syslog:
             self.trouble = self._file.trouble and self._file.trouble.replace("events are", "log lines are")
             return
         left = len(messages)
+        self._notice_its_end()
         try:
             for now, message in messages:
                 self._transmit(self._framed(now, message))
@@ -90,10 +91,26 @@ class Syslog:
 
     def flush(self) -> None:
         """What waits for a server that has begun to read again, though nothing new is to be said."""
+        self._notice_its_end()
         try:
             self._push()
         except OSError as error:
             self._failed(error)
+
+    def _notice_its_end(self) -> None:
+        """To a server that has closed (it was restarted) the first lines would go without an error, and be gone."""
+        if self._kind != "tcp" or self._socket is None:
+            return
+        try:
+            ended = not self._socket.recv(4096)  # it has nothing to say
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            again = self._again  # some time from its beginning, not from its end: most have lasted longer
+            self._forget()
+            self._again = again
 
     def _failed(self, error: OSError) -> None:
         self.trouble = f"{self.target}: {error.strerror or error}; log lines are lost"
