@@ -30,7 +30,7 @@ from nfmailguard.policy.model import (
     RestoreSide,
 )
 
-__all__ = ["Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "Service", "network"]
+__all__ = ["Config", "Confine", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "Service", "network"]
 
 
 class Hook(StrEnum):
@@ -172,13 +172,24 @@ class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Interfaces(self.client, self.server, tuple(named))
 
 
+class Confine(StrEnum):
+    """Whether a gateway gives up what it does not need once its queues are bound; ``try``: as far as it can."""
+
+    NO = "no"
+    TRY = "try"
+    REQUIRE = "require"
+
+
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[service]``: how a running gateway is asked."""
+    """``[service]``: how a running gateway is asked, and with which rights it runs."""
 
     #: The path of the control socket; empty: none.
     control: str = "/run/nfmailguard/control.sock"
     #: Who may ask besides root and the gateway's own user: a group's name or number; empty: nobody.
     group: str = ""
+    #: Who it becomes once its queues are bound: a user's name or number; empty: it stays who it is.
+    user: str = ""
+    confine: Confine = Confine.TRY
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -89,10 +89,11 @@ def test_it_says_how_it_is(router: Router, path: Path) -> None:
         assert dialogue(router, b"EHLO me\r\n")[1] == [b"XXXX me\r\n"]
         done = command(path, "status")
         assert (done.returncode, done.stderr) == (0, "")
-        first, process, rules, *queues = done.stdout.splitlines()
+        first, process, rules, confined, *queues = done.stdout.splitlines()
         assert first == "healthy: enforce pix63, queue 3-4, ports 25, hook forward"
         assert f"process {gateway.process.pid}, up 0 min" in process
         assert rules == "rules: in place; 0 packets passed uninspected"
+        assert confined.startswith("confined: user root, CAP_NET_ADMIN, ")
         assert [line.partition(":")[0] for line in queues] == ["queue 3", "queue 4"]
         status = json.loads(command(path, "status", "--json").stdout)
         assert sum(queue["packets"] for queue in status["queues"]) > 5

@@ -235,11 +235,14 @@ def test_a_server_gets_lines_over_tcp(form: Format, begins: bytes) -> None:
 
 def test_a_daemon_and_journald_get_datagrams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "socket"
-    monkeypatch.setattr("nfmailguard.events.syslog._JOURNAL", path)
+    monkeypatch.setattr("nfmailguard.events.journal.SOCKET", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))
         daemon.settimeout(5)
-        for target, begins in ((f"unix://{path}", b"<166>"), ("journald", b"MESSAGE=%ASA-6-108007: TLS started\nPRIO")):
+        for target, begins in (
+            (f"unix://{path}", b"<166>"),
+            ("journald", b"MESSAGE=%ASA-6-108007: TLS started\nMESSAGE_ID=6a1c0d3c5c9f4f0e9a52d6a4a4108007\nPRIO"),
+        ):
             syslog = Syslog(target)
             syslog.send([(NOW, MESSAGE)])
             assert daemon.recv(4096).startswith(begins)

@@ -72,7 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("events",),
     ("settings",),
     ("config", "foreign", "statements"),
-    ("ruleset",),
+    ("ruleset", "confinement"),
     ("probe",),
     ("reports", "replay"),
     ("service",),

@@ -25,6 +25,16 @@ STATUS = {
     "queues": [QUEUE],
     "uninspected": 0,
     "events_lost": 0,
+    "confinement": {
+        "confined": False,
+        "user": "root",
+        "capabilities": ["CAP_NET_ADMIN"],
+        "bounding": ["CAP_NET_ADMIN"],
+        "no_new_privileges": True,
+        "system_calls": None,
+        "landlock": 7,
+        "missing": ["confinement: no library"],
+    },
 }
 
 
@@ -67,7 +77,9 @@ def test_without_an_earlier_answer_there_are_no_rates() -> None:
 
 
 def test_status_in_lines() -> None:
-    first, reason, process, rules, queue = standing(STATUS)
+    first, reason, process, rules, confined, missing, queue = standing(STATUS)
+    assert confined == "confined in part: user root, CAP_NET_ADMIN, every system call, files by Landlock 7"
+    assert missing == "  confinement: no library"
     assert first == "degraded: enforce pix63, queue 3"
     assert reason.startswith("  records_lost: 117 events lost: written too slowly (since ")
     assert process == "nfmailguard 0.1.0, process 4711, up 1 h 2 min"

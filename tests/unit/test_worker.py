@@ -8,6 +8,7 @@ import pytest
 
 from nfmailguard.config import load
 from nfmailguard.engine import flows_at_once
+from nfmailguard.queues.kernel import QueueStates
 from nfmailguard.service.worker import QueueWorker
 
 
@@ -71,5 +72,5 @@ def test_packets_that_wait_and_are_not_read_stall_it(worker: QueueWorker, monkey
 
 
 def test_a_worker_whose_thread_does_not_run_has_not_moved(worker: QueueWorker) -> None:
-    assert not worker.moved()
-    assert not worker.moved()
+    assert not worker.moved(QueueStates())
+    assert not worker.moved(QueueStates())

@@ -94,9 +94,12 @@ def configured(path: Path | None, **choices: Any) -> Config:
     """The configuration of a gateway: that of ``path``, or of the usual place."""
     from nfmailguard import config
 
-    if path is None and DEFAULT_CONFIG.exists():
-        path = DEFAULT_CONFIG
-    return config.load(path, **choices)
+    return config.load(config_path(path), **choices)
+
+
+def config_path(path: Path | None) -> Path | None:
+    """``path``, or the usual place; None where there is neither."""
+    return DEFAULT_CONFIG if path is None and DEFAULT_CONFIG.exists() else path
 
 
 def print_json(value: object) -> None:

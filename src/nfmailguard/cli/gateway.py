@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nfmailguard.cli.common import cli, configured, echo, echo_text, gateway_options, json_option, print_json
+from nfmailguard.cli.common import (
+    cli,
+    config_path,
+    configured,
+    echo,
+    echo_text,
+    gateway_options,
+    json_option,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from nfmailguard.config import Config
@@ -45,7 +54,14 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
     files = (Path(arrived), Path(left) if left else None) if arrived else None
     # Events on standard output are for a program to read.
     events = config.log.eve == "-"
-    gateway = Gateway(config, rules=not no_rules, tap=files, tell=lambda line: echo(line, err=events), reread=reread)
+    gateway = Gateway(
+        config,
+        rules=not no_rules,
+        tap=files,
+        tell=lambda line: echo(line, err=events),
+        reread=reread,
+        source=config_path(choices["path"]),
+    )
     counters = gateway.run()
     with suppress(OSError, SystemExit):  # nobody reads it any more
         summary.render(counters, Console(stderr=events))

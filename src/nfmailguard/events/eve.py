@@ -30,6 +30,15 @@ __all__ = ["EveWriter", "community_id", "timestamp"]
 
 _MOST_COMMUNITIES = 8_192
 _FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
+#: What ended it.
+_ENDED_BY = {
+    FlowEnd.TIMEOUT: "silence",
+    FlowEnd.FIN: "fin",
+    FlowEnd.RST: "rst",
+    FlowEnd.DROPPED: "gateway",
+    FlowEnd.EVICTED: "limit",
+    FlowEnd.FINISHED: "shutdown",
+}
 _FLOW_REASON = {FlowEnd.TIMEOUT: "timeout", FlowEnd.FINISHED: "shutdown", FlowEnd.EVICTED: "forced"}
 
 
@@ -140,11 +149,12 @@ class EveWriter:
             if self._alerts:
                 name, action = FINDINGS[record.finding].name, ACTIONS[record.action]
                 tell("alert", alert(name, action, applied=record.applied))
+        found = self._transactions.had_finding(record.flow_id) if record.kind == RecordKind.FLOW else False
         for mail in self._transactions.feed(record):
             self._mails[_outcome(mail)] += 1
             tell("smtp", mail)
         if record.kind == RecordKind.FLOW:
-            tell("flow", self._flow(record))
+            tell("flow", self._flow(record, found))
             self._communities.pop(record.flow_id, None)
 
     def _withheld(self, now: int, withheld: dict[str, int]) -> bytes:
@@ -217,10 +227,10 @@ class EveWriter:
             body["after"] = text(record.after)
         return body
 
-    def _flow(self, record: Record) -> dict[str, Any]:
+    def _flow(self, record: Record, found: bool) -> dict[str, Any]:
         start, packets_to_server, octets_to_server, packets_to_client, octets_to_client = record.numbers
         end = FlowEnd(record.code)
-        return {
+        body = {
             "pkts_toserver": packets_to_server,
             "pkts_toclient": packets_to_client,
             "bytes_toserver": octets_to_server,
@@ -230,6 +240,10 @@ class EveWriter:
             "age": max(0, (record.now - start) // 1_000_000_000),
             "state": _FLOW_STATE.get(end, "established"),
             "reason": _FLOW_REASON.get(end, "timeout"),
-            "alerted": False,
+            "alerted": found,
             "smtp_state": State(record.state).name.lower(),
+            "ended_by": _ENDED_BY[end],
         }
+        if end == FlowEnd.DROPPED:
+            body["action"] = "drop"
+        return body

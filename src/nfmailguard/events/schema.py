@@ -133,7 +133,9 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "age": _count("between the two", "seconds"),
         "state": Field("string", "of the connection", values=("closed", "established")),
         "reason": Field("string", "why the event was written", values=("timeout", "forced", "shutdown")),
-        "alerted": Field("boolean", "as Suricata has it"),
+        "alerted": Field("boolean", "whether it had a finding"),
+        "ended_by": Field("string", "what ended it", values=("fin", "rst", "gateway", "silence", "limit", "shutdown")),
+        "action": Field("string", "there where the gateway ended it", required=False, values=("drop",)),
         "smtp_state": Field("string", "the last state of the session", values=_STATES),
     },
     "withheld": {

@@ -17,17 +17,16 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.events.cisco import Message
+from nfmailguard.events.journal import IDENTIFIER, MESSAGE_IDS, Journal, emit_entry
 from nfmailguard.events.sinks import Sink, open_sink
-from nfmailguard.events.targets import FACILITIES, Format
+from nfmailguard.events.targets import FACILITIES, JOURNAL, Format
 
 __all__ = ["Syslog", "open_syslog"]
 
-_JOURNAL = Path("/run/systemd/journal/socket")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _RETRY_SECONDS = 5.0
 _PATIENCE = 1.0
@@ -51,19 +50,18 @@ class Syslog:
         self._form = form
         self._socket: socket.socket | None = None
         self._file: Sink | None = None
+        self._journal = Journal()
         self._asking: threading.Thread | None = None  # for a name or a connection
         self._again = 0.0  # when the next connection may be tried
         #: Of a TCP connection: octets it has not taken, and how many of them are of each line.
         self._pending = bytearray()
         self._lines: deque[int] = deque()
         url = urlsplit(target)
-        self._kind = url.scheme if "://" in target else "journald" if target == "journald" else "file"
+        self._kind = url.scheme if "://" in target else "journal" if target == JOURNAL else "file"
         if self._kind in ("udp", "tcp"):
             self._end = (url.hostname or "", url.port or 514)
         elif self._kind == "unix":
             self._path = url.netloc + url.path
-        elif self._kind == "journald":
-            self._path = str(_JOURNAL)
         elif self._kind == "file":
             self._file = open_sink(target)
 
@@ -122,7 +120,10 @@ class Syslog:
         """Whether its target is there: asked at the start, not only with the first message."""
         if self._file is None and self._socket is None:
             try:
-                self._connect()
+                if self._kind == "journal":
+                    self._journal.look()
+                else:
+                    self._connect()
             except OSError as error:
                 self.trouble = f"{self.target}: {error.strerror or error}; log lines would be lost"
 
@@ -144,6 +145,7 @@ class Syslog:
             self._socket.close()
             self._socket = None
             self._again = time.monotonic() + _RETRY_SECONDS
+        self._journal.close()
         if self._lines:
             self.lost += len(self._lines)
             self.failure = self.failure or f"syslog.target: {self.target}: it did not read them"
@@ -152,6 +154,9 @@ class Syslog:
 
     def _transmit(self, octets: bytes) -> None:
         """Sends a datagram, or adds a line to what waits for a TCP connection, which ``_push`` sends."""
+        if self._kind == "journal":
+            self._journal.send(octets)
+            return
         link = self._socket or self._connect()
         if self._kind != "tcp":
             link.send(octets[:_MOST_OCTETS])
@@ -224,11 +229,18 @@ class Syslog:
             raise
 
     def _framed(self, now: int, message: Message) -> bytes:
-        if self._kind == "journald":
-            return (
-                f"MESSAGE={message}\nPRIORITY={message.severity}\nSYSLOG_FACILITY={self._facility}\n"
-                f"SYSLOG_IDENTIFIER=nfmailguard\nMESSAGE_NUMBER={message.number}\n"
-            ).encode()
+        if self._kind == "journal":
+            number = str(message.number)
+            return emit_entry(
+                [
+                    ("MESSAGE", str(message)),
+                    ("MESSAGE_ID", MESSAGE_IDS[number]),
+                    ("PRIORITY", str(message.severity)),
+                    ("SYSLOG_FACILITY", str(self._facility)),
+                    ("SYSLOG_IDENTIFIER", IDENTIFIER),
+                    ("MESSAGE_NUMBER", number),
+                ]
+            )
         priority = self._facility * 8 + message.severity
         if self._form is Format.RFC5424:
             stamp = datetime.fromtimestamp(now // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from nfmailguard.policy.model import Network
 
-__all__ = ["FACILITIES", "Format", "Interfaces", "problem"]
+__all__ = ["FACILITIES", "JOURNAL", "Format", "Interfaces", "file_of", "problem"]
 
 #: RFC 5424 6.2.1, in the order of their numbers.
 FACILITIES: dict[str, int] = {
@@ -26,6 +27,15 @@ FACILITIES: dict[str, int] = {
         ]
     )
 }
+
+
+#: The target that is systemd's journal.
+JOURNAL = "journald"
+
+
+def file_of(target: str | None) -> Path | None:
+    """The file that is a target; None where it is something else."""
+    return None if target in (None, "-", JOURNAL) or "://" in target else Path(target)
 
 
 class Format(StrEnum):

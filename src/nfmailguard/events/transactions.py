@@ -70,7 +70,7 @@ class _Session:
 
     __slots__ = (
         *("helo", "tls", "auth", "hellos", "more_hellos", "mails", "more_mails", "recipients", "more_recipients"),
-        *("chunks", "spoken", "mail", "octets", "source"),
+        *("chunks", "spoken", "mail", "octets", "source", "found"),
     )
 
     def __init__(self, source: bytes) -> None:
@@ -91,6 +91,8 @@ class _Session:
         self.mail: Mail | None = None
         self.octets = _FLOW_OCTETS
         self.source = source
+        #: Whether there was a finding.
+        self.found = False
 
 
 def _cost(one: str | Address) -> int:
@@ -123,10 +125,7 @@ class Transactions:
             return self._ended(record.flow_id)
         session = self._sessions.get(record.flow_id)
         if record.kind in (RecordKind.FINDING, RecordKind.REPEATED):
-            meant = None if session is None else session.spoken if record.to_server else session.mail
-            if meant is not None and record.kind == RecordKind.FINDING:
-                self._changed(meant, 1 << record.finding)
-            return ()
+            return self._finding(record, session)
         if session is None:
             session = self._begun(record)
         found: Sequence[Mail] = ()
@@ -140,6 +139,23 @@ class Transactions:
             found = self._reply(session, record)
         self._settle(record.flow_id, session)
         return found
+
+    def _finding(self, record: Record, session: _Session | None) -> Sequence[Mail]:
+        if record.kind == RecordKind.REPEATED or record.flow_id == 0:  # told at the end; of no flow
+            return ()
+        if session is None:
+            session = self._begun(record)
+            self._settle(record.flow_id, session)
+        session.found = True
+        meant = session.spoken if record.to_server else session.mail
+        if meant is not None:
+            self._changed(meant, 1 << record.finding)
+        return ()
+
+    def had_finding(self, flow_id: int) -> bool:
+        """Whether a flow that has not ended yet had one; False where its state was given up."""
+        session = self._sessions.get(flow_id)
+        return session is not None and session.found
 
     def _begun(self, record: Record) -> _Session:
         source = source_of(record.client)

@@ -8,6 +8,7 @@ know the rules that send packets here.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from nfmailguard.errors import QueueError
 from nfmailguard.queues.injector import INJECT_MARK, Injector
 from nfmailguard.queues.tap import Tap
 
-__all__ = ["KernelQueue", "QueueState", "explain", "queue_states", "reader"]
+__all__ = ["KernelQueue", "QueueState", "QueueStates", "explain", "queue_states", "reader"]
 
 CAP_NET_ADMIN = 12
 NETLINK_NETFILTER = 12
@@ -33,12 +34,36 @@ class QueueState:
         self.queue_dropped, self.user_dropped, self.id_sequence = fields[5:8]
 
 
+class QueueStates:
+    """Every bound queue of the network namespace it was made in. Opened once: who has become another user may not."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        with suppress(OSError):
+            self._fd = os.open("/proc/thread-self/net/netfilter/nfnetlink_queue", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> dict[int, QueueState]:
+        """By number, as they are now; empty where the kernel does not show them."""
+        octets = b""
+        with suppress(OSError):  # EBADF: it was not to be opened, or is closed
+            while piece := os.pread(self._fd, 1 << 16, len(octets)):
+                octets += piece
+        return {state.number: state for state in map(QueueState, octets.decode().splitlines())}
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 def queue_states() -> dict[int, QueueState]:
-    """Every bound queue of this network namespace; empty where the kernel does not show them."""
-    with suppress(OSError):
-        lines = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()
-        return {state.number: state for state in map(QueueState, lines)}
-    return {}
+    """Every bound queue of this network namespace, at the moment."""
+    states = QueueStates()
+    try:
+        return states.read()
+    finally:
+        states.close()
 
 
 class KernelQueue:
@@ -92,10 +117,12 @@ class KernelQueue:
         self._loop: QueueLoop | None = None
         self._injector: Injector | None = None
         self._kernel: dict[str, int] = {}
+        self._states: QueueStates | None = None
         self._wall_offset = time.time_ns() - time.monotonic_ns()
 
     def open(self) -> None:
         """Binds the queue. Raises QueueError, and CaptureError for the tap's files."""
+        self._states = QueueStates()
         self._injector = Injector(self._mark)
         try:
             self._loop = QueueLoop(
@@ -172,6 +199,8 @@ class KernelQueue:
         if self._loop:
             self._kernel = self._kernel_counters()
             self._loop.close()
+        if self._states:
+            self._states.close()
         if self._injector:
             self._injector.close()
         if self._tap:
@@ -195,7 +224,7 @@ class KernelQueue:
         return self._loop
 
     def _kernel_counters(self) -> dict[str, int]:
-        state = queue_states().get(self.number)
+        state = self._states.read().get(self.number) if self._states else None
         if state is None or self._loop is None or state.portid != self._loop.portid:
             return {}
         return {

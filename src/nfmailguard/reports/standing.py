@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["configuration", "reasons", "render", "span"]
+__all__ = ["configuration", "confinement", "reasons", "render", "span"]
 
 
 def render(status: Mapping[str, Any]) -> Iterator[str]:
@@ -18,6 +18,7 @@ def render(status: Mapping[str, Any]) -> Iterator[str]:
     yield from reasons(status)
     yield f"nfmailguard {status['version']}, process {status['pid']}, up {span(status['uptime'])}"
     yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}"
+    yield from confinement(status["confinement"])
     yield from configuration(status["configuration"])
     for queue in status["queues"]:
         yield (
@@ -41,6 +42,16 @@ def configuration(standing: Mapping[str, Any]) -> Iterator[str]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(standing["since"]))
         under = f"{standing['flows_under_older']} flows are under {standing['older']} older ones"
         yield f"configuration: generation {standing['generation']} since {since}; {under}"
+
+
+def confinement(standing: Mapping[str, Any]) -> Iterator[str]:
+    """What the gateway kept of its privileges, and what it could not give up."""
+    kept = ", ".join(standing["capabilities"]) or "no capability"
+    calls = f"{standing['system_calls']} system calls" if standing["system_calls"] else "every system call"
+    files = f"files by Landlock {standing['landlock']}" if standing["landlock"] else "every file of that user"
+    state = "confined" if standing["confined"] else "not confined" if not standing["missing"] else "confined in part"
+    yield f"{state}: user {standing['user']}, {kept}, {calls}, {files}"
+    yield from (f"  {line}" for line in standing["missing"])
 
 
 def _uninspected(count: int | None) -> str:

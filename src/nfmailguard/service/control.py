@@ -90,14 +90,15 @@ class _Client:
 class ControlSocket:
     """Listens at ``path`` for those of ``group`` (empty: for root and us alone); ``answer`` gets each request.
 
-    Raises ControlError where it cannot listen. ``answer`` may raise NfmailguardError; it is called from a thread
-    of the socket's own, and must not take long.
+    ``owner``: the user whose it is, if not ours. Raises ControlError where it cannot listen. ``answer`` may raise
+    NfmailguardError; it is called from a thread of the socket's own, and must not take long.
     """
 
-    def __init__(self, path: str, group: str, answer: Callable[[Request], None]) -> None:
+    def __init__(self, path: str, group: str, answer: Callable[[Request], None], owner: int = -1) -> None:
         self._path = Path(path)
         self._answer = answer
         self._group = _group(group)
+        self._owner = owner
         self._clients: dict[int, _Client] = {}
         self._lock = threading.Lock()
         self._done: deque[tuple[_Client, bytes, bool]] = deque()  # answers made by other threads
@@ -155,13 +156,15 @@ class ControlSocket:
         try:
             with suppress(FileExistsError):
                 path.parent.mkdir(0o755)
+                os.chown(path.parent, self._owner, -1)
             _refuse_taken(path)
             with suppress(FileNotFoundError):
                 fresh.unlink()
             os.fchmod(link.fileno(), 0o600)  # which the file begins with: at no moment may anybody else connect
             link.bind(str(fresh))
+            if self._group is not None or self._owner >= 0:
+                os.chown(fresh, self._owner, -1 if self._group is None else self._group)
             if self._group is not None:
-                os.chown(fresh, -1, self._group)
                 fresh.chmod(0o660)
             link.listen(_MOST_CLIENTS)
             fresh.rename(path)

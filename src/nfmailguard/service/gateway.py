@@ -20,8 +20,10 @@ from typing import Any
 
 from nfmailguard import __version__
 from nfmailguard.config import Config
+from nfmailguard.confinement.confined import Confinement
 from nfmailguard.errors import ConfigError, ControlError, NfmailguardError, RefusedError
 from nfmailguard.plain import printable
+from nfmailguard.queues.kernel import QueueStates
 from nfmailguard.queues.tap import Tap
 from nfmailguard.service.control import ControlSocket, Request
 from nfmailguard.service.flows import Wanted, listed
@@ -55,7 +57,8 @@ class Gateway:
     """What ``config`` describes, ready to ``run``. Makes engines, and touches nothing yet.
 
     ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for
-    the operator; ``reread`` reads the configuration anew. Raises ConfigError for what cannot be run.
+    the operator; ``reread`` reads the configuration anew, which is in ``source``. Raises ConfigError for what cannot
+    be run. ``run`` gives up the process's privileges (``confinement``).
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Gateway:
         tap: TapFiles | None = None,
         tell: Callable[[str], None] = print,
         reread: Callable[[], Config] | None = None,
+        source: Path | None = None,
     ) -> None:
         first, last = config.queue.first, config.queue.last
         if tap and last > first:
@@ -76,7 +80,8 @@ class Gateway:
             self._workers = [QueueWorker(config, flow_rules, number, files) for number in range(first, last + 1)]
         except ValueError as error:
             raise ConfigError(f"configuration: {error}") from error
-        self._configured = Configured(config, flow_rules, reread)
+        self._confinement = Confinement(config, source)
+        self._configured = Configured(config, flow_rules, reread, self._confinement)
         self._tapped = tap is not None
         self._listing = threading.Lock()
         self._say = tell
@@ -109,18 +114,23 @@ class Gateway:
         """
         with ExitStack() as stack:
             stack.enter_context(self._signals.caught())
-            self._logs.open(self._workers, stack)
             notes = self._open_control(stack)
             for worker in self._workers:
                 worker.driver.open()
                 stack.callback(worker.driver.close)
+            self._states = QueueStates()
+            stack.callback(self._states.close)
+            self._rules.refuse_another(self._states.read())  # who it is, only the unconfined may look up
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+            self._confinement.enter(nice=nice, abstract=self._systemd.abstract)
+            self._logs.open(self._workers, stack)  # no sooner: with the rights that it will be opened anew with
             stack.callback(self._finish)
             for worker in self._workers:
                 worker.start()
                 stack.callback(worker.stop)
             besides = self._rules.look_around()
             stack.callback(self._rules.remove)
-            self._rules.apply()
+            self._rules.apply(self._states.read())
             self._rules.look(self._workers)
             self._started, self._began = time.monotonic(), time.time()
             if self._control:
@@ -131,6 +141,8 @@ class Gateway:
                 *long_packets(),
                 *interface_warnings(self._config, interfaces(self._config)),
                 *sink_notes(self._config),
+                *self._confinement.missing,
+                *self._confinement.notes,
                 *besides,
                 *notes,
             ):
@@ -147,7 +159,7 @@ class Gateway:
 
     def _moved(self) -> bool:
         """Whether all loops have turned since this was last asked; each of them is asked to turn again."""
-        moved = [worker.moved() for worker in self._workers]
+        moved = [worker.moved(self._states) for worker in self._workers]
         return all(moved)
 
     def stop(self) -> None:
@@ -185,11 +197,12 @@ class Gateway:
 
     def _open_control(self, stack: ExitStack) -> list[str]:
         """A gateway that cannot be asked inspects all the same; why it cannot be is a note."""
-        service = self._config.service
+        service, account = self._config.service, self._confinement.account
+        owner = account.user if account else -1
         if not service.control:
             return []
         try:
-            self._control = ControlSocket(service.control, service.group, self._answer)
+            self._control = ControlSocket(service.control, service.group, self._answer, owner)
         except ControlError as error:
             return [f"{error}; this gateway cannot be asked"]
         stack.callback(self._control.close)
@@ -254,6 +267,7 @@ class Gateway:
             "queues": [worker.standing() for worker in self._workers],
             "uninspected": self._rules.passed.get("queue.uninspected"),
             "events_lost": self._logs.counters().get("events_lost", 0),
+            "confinement": self._confinement.standing(),
         }
 
     def _carry_out(self) -> None:
@@ -288,7 +302,7 @@ class Gateway:
             left = [worker.number for worker in self._workers if not worker.begin_anew(BYPASS_SECONDS)]
             self._rules.look(self._workers)  # what the queues have seen without a table
             if not on:
-                self._rules.apply()
+                self._rules.apply(self._states.read())
             self._rules.bypassed = on
             self._tell(f"nfmailguard: bypass: {'on, nothing is inspected' if on else 'off'}")
             if left:

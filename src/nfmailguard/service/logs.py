@@ -14,8 +14,10 @@ from typing import Any
 from nfmailguard.config import Config
 from nfmailguard.events.cisco import CiscoWriter
 from nfmailguard.events.eve import EveWriter
+from nfmailguard.events.journal import JournalSink
 from nfmailguard.events.sinks import Sink, open_sink
 from nfmailguard.events.syslog import Syslog, open_syslog
+from nfmailguard.events.targets import JOURNAL
 from nfmailguard.service.worker import QueueWorker
 from nfmailguard.settings import Syslog as SyslogSettings
 
@@ -115,7 +117,10 @@ class Logs:
                 log.close()
 
     def _opened_sink(self, config: Config) -> Sink | None:
-        return None if config.log.eve is None else _Published(open_sink(config.log.eve), self._publish)
+        target = config.log.eve
+        if target is None:
+            return None
+        return _Published(JournalSink() if target == JOURNAL else open_sink(target), self._publish)
 
     def _give_events(self, config: Config, workers: Sequence[QueueWorker]) -> None:
         for worker in workers:

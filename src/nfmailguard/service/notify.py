@@ -31,6 +31,11 @@ class Systemd:
         self._watchdog = int(period) / 1e6 if period.isascii() and period.isdigit() and ours else 0.0
         self._stopping = threading.Event()
 
+    @property
+    def abstract(self) -> bool:
+        """Whether it listens at a Unix socket without a file."""
+        return self._address.startswith("\0")
+
     def ready(self, status: str) -> None:
         self._send("READY=1", f"STATUS={status}")
 
@@ -57,4 +62,5 @@ class Systemd:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.settimeout(_PATIENCE)
-            link.sendto("\n".join(line.replace("\n", " ") for line in lines).encode(), self._address)
+            link.connect(self._address)  # or a full queue would be no reason to wait: poll(2) asks the other end's
+            link.send("\n".join(line.replace("\n", " ") for line in lines).encode())

@@ -6,12 +6,12 @@ back; what went past the queue is counted. Does not know what the queue is for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from nfmailguard.config import Config
 from nfmailguard.errors import RulesetError
-from nfmailguard.queues.kernel import holder, queue_states
+from nfmailguard.queues.kernel import QueueState, holder
 from nfmailguard.ruleset import Installed, Others, Ruleset, installed, others
 from nfmailguard.service.changes import Treatment
 from nfmailguard.service.preflight import beside, flowtable_warnings, refuse_flowtables, ruleset
@@ -63,24 +63,28 @@ class PlacedRules:
         self._told.update(found)
         return found
 
-    def apply(self) -> None:
-        """Raises RulesetError, also where the rules of another gateway are in place."""
+    def apply(self, queues: Mapping[int, QueueState]) -> None:
+        """Raises RulesetError, also where the rules of another gateway are in place; ``queues``: all there are."""
         if self._ruleset is None:
             return
-        before = installed()
+        self.refuse_another(queues)
+        self._placed = True
+        self._ruleset.apply()
+        self.in_place = True
+
+    def refuse_another(self, queues: Mapping[int, QueueState]) -> None:
+        """Raises RulesetError where another gateway's rules are in place."""
+        before = installed() if self._ruleset is not None else None
         if before:
             first, last = self._queues
             foreign = set(range(before.queue_first, before.queue_last + 1)) - set(range(first, last + 1))
-            for number, state in queue_states().items():
+            for number, state in queues.items():
                 if number in foreign:
                     raise RulesetError(
                         f"rules: those of another nfmailguard are in place, queue {number} is read by"
                         f" {holder(state.portid)}; stop it, or use --no-rules; two on one machine are"
                         " one `run --queue 0-1`"
                     )
-        self._placed = True
-        self._ruleset.apply()
-        self.in_place = True
 
     def change(self, config: Config, treated: Treatment, workers: Sequence[QueueWorker]) -> bool:
         """Other rules in the same chains, in one transaction; whether they differ. RulesetError changes nothing.

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from nfmailguard.config import Config
+from nfmailguard.confinement.confined import Confinement
 from nfmailguard.engine import Generation
 from nfmailguard.errors import ConfigError, NfmailguardError, RefusedError
 from nfmailguard.policy.model import FlowRule
@@ -46,10 +47,17 @@ def checked_rules(config: Config) -> tuple[FlowRule, ...]:
 class Configured:
     """The configuration in force, and those before it that flows are under. ``reread``: None: there is but this one."""
 
-    def __init__(self, config: Config, rules: Sequence[FlowRule], reread: Callable[[], Config] | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rules: Sequence[FlowRule],
+        reread: Callable[[], Config] | None,
+        confinement: Confinement,
+    ) -> None:
         self.config = config
         self._rules = tuple(rules)
         self._reread = reread
+        self._confinement = confinement
         self._serial = 0
         self._since = time.time()
         self._configs = {0: config}  # that flows are under, by number
@@ -72,8 +80,11 @@ class Configured:
         """Reads it anew and puts it in force: what has changed, and what there is to note. Raises NfmailguardError."""
         if self._reread is None:
             return [], []
-        config = self._reread()
-        if fixed := needs_restart(self.config, config):
+        try:
+            config = self._reread()
+        except OSError as error:  # of the system, which may refuse more to a gateway that runs than to one that starts
+            raise ConfigError(f"configuration: it cannot be read anew: {error}") from error
+        if fixed := [*needs_restart(self.config, config), *self._confinement.outside(config)]:
             raise ConfigError(*fixed)
         flow_rules = checked_rules(config)
         found = changes(self.config, config, self._rules, flow_rules)

@@ -19,7 +19,7 @@ from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.transactions import TOLD
 from nfmailguard.policy.model import Action, FlowRule
 from nfmailguard.queues import LiveDriver
-from nfmailguard.queues.kernel import KernelQueue, queue_states
+from nfmailguard.queues.kernel import KernelQueue, QueueStates
 from nfmailguard.queues.tap import Tap
 from nfmailguard.ruleset import CONNECTION_MARK, OFFLOAD_MARK
 from nfmailguard.service.signals import masked
@@ -149,7 +149,7 @@ class QueueWorker:
             found[f"{name} stalled"] = "packets wait and none is read"
         return found
 
-    def moved(self) -> bool:
+    def moved(self, states: QueueStates) -> bool:
         """Whether its loop has turned since this was last asked; it turns at least once until it is asked again."""
         turns, last = self._turns(), self._last_turns
         self._last_turns = turns
@@ -157,7 +157,7 @@ class QueueWorker:
             self.driver.nudge()
             return self.alive and turns != last
         # The package's loop cannot be made to turn: where no packet waits it has nothing to do.
-        state = queue_states().get(self.number)
+        state = states.read().get(self.number)
         return self.alive and (turns != last or state is None or state.total == 0)
 
     def prepare(self, config: Config, rules: Sequence[FlowRule]) -> Generation:

@@ -1,0 +1,151 @@
+"""Which system calls are left: a seccomp filter, by libseccomp (seccomp(2), its Python bindings' interface).
+
+Promises: what is not in ``CALLS`` is answered with EPERM, in all threads of the process and for good. Of each entry
+the table says what a gateway needs it for; tests/live/test_confined.py takes each away and sees that fail. Does not
+know what else is given up.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from nfmailguard.errors import ConfigError
+
+__all__ = ["CALLS", "ELSEWHERE", "TOLERATED", "Call", "allow_only", "library"]
+
+#: linux/netlink.h, asm-generic/ioctls.h; fcntl.h (since Linux 3.17, which Python 3.11 does not name).
+_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
+_FIONBIO = 0x5421
+_ADD_SEALS = 1033
+_TYPE = 0xF  # of a socket's type: without SOCK_CLOEXEC and SOCK_NONBLOCK
+_THREAD = 0x00010000  # CLONE_THREAD
+_WORD = 0xFFFFFFFF
+
+
+class Call(NamedTuple):
+    """``only``: the calls that are left, each as arguments (place, mask, value), all of which it has; none: any."""
+
+    what_for: str
+    only: tuple[tuple[tuple[int, int, int], ...], ...] = ()
+
+
+def _sockets() -> Iterator[tuple[tuple[int, int, int], ...]]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            yield (0, _WORD, family), (1, _TYPE, kind)
+    yield (0, _WORD, socket.AF_UNIX), (1, _TYPE, socket.SOCK_DGRAM)
+    for protocol in (_NETLINK_ROUTE, _NETLINK_NETFILTER):
+        yield (0, _WORD, socket.AF_NETLINK), (2, _WORD, protocol)
+
+
+_THREADS = (((0, _THREAD, _THREAD),),)
+_NOT_WRITTEN_AND_RUN = (((2, mmap.PROT_EXEC, 0),), ((2, mmap.PROT_WRITE, 0),))
+_NOT_RUN = (((2, mmap.PROT_EXEC, 0),),)
+_OF_DESCRIPTORS = tuple(((1, _WORD, command),) for command in (fcntl.F_DUPFD_CLOEXEC, _ADD_SEALS))
+
+#: Each with what a gateway that runs needs it for.
+CALLS: Mapping[str, Call] = {
+    # Packets.
+    "recvmmsg": Call("packets of a queue"),
+    "sendto": Call("verdicts, netlink"),
+    "recvfrom": Call("netlink, requests at the control socket"),
+    "recvmsg": Call("the names of interfaces"),
+    "sendmsg": Call("verdicts of the netfilterqueue driver, entries of the journal"),
+    "ppoll": Call("a queue's loop"),
+    "pselect6": Call("the netfilterqueue driver's loop"),
+    "clock_nanosleep": Call("the events' loop"),
+    "futex": Call("threads that wait for each other"),
+    # Files.
+    "openat": Call("log files, configuration, profiles"),
+    "read": Call("configuration, profiles"),
+    "write": Call("events, lines for the operator"),
+    "pread64": Call("whether a log's last line is whole, the kernel's counters of its queues"),
+    "close": Call("log files that are opened anew"),
+    "newfstatat": Call("whether a log was moved away"),
+    "getdents64": Call("the list of profiles"),
+    "unlink": Call("the control socket, at the end"),
+    "memfd_create": Call("long entries of the journal"),
+    "fcntl": Call("netlink sockets, long entries of the journal", _OF_DESCRIPTORS),
+    # Sockets.
+    "socket": Call("log servers, the journal, systemd, netlink", tuple(_sockets())),
+    "socketpair": Call("pyroute2's event loops"),
+    "bind": Call("netlink"),
+    "connect": Call("log servers, systemd"),
+    "accept4": Call("whoever asks"),
+    "getsockname": Call("netlink"),
+    "getpeername": Call("netlink"),
+    "getsockopt": Call("who asks"),
+    "setsockopt": Call("netlink"),
+    "ioctl": Call("sockets that do not wait", (((1, _WORD, _FIONBIO),),)),
+    "poll": Call("log files, log servers"),
+    "sendmmsg": Call("the address of a log server's name"),
+    "epoll_create1": Call("pyroute2's event loops"),
+    "epoll_ctl": Call("the control socket"),
+    "epoll_wait": Call("the control socket"),
+    # Threads, signals and memory.
+    "clone": Call("threads: the queues', the control socket's; no process", _THREADS),
+    "exit": Call("their ends"),
+    "exit_group": Call("the end"),
+    "rt_sigaction": Call("signals as they were, at the end"),
+    "rt_sigprocmask": Call("threads that get no signal"),
+    "rt_sigreturn": Call("SIGHUP, SIGTERM"),
+    "restart_syscall": Call("waiting, after SIGSTOP and SIGCONT"),
+    "mmap": Call("memory, libraries", _NOT_WRITTEN_AND_RUN),
+    "munmap": Call("memory"),
+    "mprotect": Call("stacks of threads", _NOT_RUN),
+    "getpid": Call("status, netlink"),
+    "gettid": Call("the events' priority"),
+    "geteuid": Call("who may ask"),
+    "getpriority": Call("the events' priority"),
+    "setpriority": Call("the events' priority"),
+    "sched_setaffinity": Call("queue.cpus"),
+    "sched_getaffinity": Call("a configuration's check of queue.cpus"),
+    "getcwd": Call("relative paths of a configuration"),
+    "getrandom": Call("modules that are loaded late"),
+    "uname": Call("this machine's name in log lines"),
+}
+#: What the C library does without, slower or in more memory.
+TOLERATED: tuple[str, ...] = ("brk", "mremap", "madvise", "lseek", "rseq", "set_robust_list")
+#: What it calls in place of some of CALLS on machines other than x86-64, or in other versions.
+ELSEWHERE: tuple[str, ...] = ("epoll_pwait", "epoll_pwait2", "fstat", "lstat", "stat", "statx", "unlinkat")
+
+
+def library() -> Any:
+    """The bindings of libseccomp: its own, or pyseccomp's. Raises ConfigError."""
+    for name in ("seccomp", "pyseccomp"):
+        try:
+            return import_module(name)
+        except (ImportError, RuntimeError):  # RuntimeError: pyseccomp without libseccomp
+            continue
+    raise ConfigError(
+        "no library for system call filters; `apt install python3-seccomp`, or `pip install pyseccomp` and libseccomp2"
+    )
+
+
+def allow_only(made: Any, calls: Mapping[str, Call], others: Sequence[str] = (*TOLERATED, *ELSEWHERE)) -> None:
+    """Refuses all other calls from now on, in every thread; ``made``: the ``library``. Raises OSError."""
+    refusing = made.SyscallFilter(made.ERRNO(errno.EPERM))
+    refusing.set_attr(made.Attr.CTL_TSYNC, 1)
+    # Asked for threads by the C library, which takes another call where there is none: its flags cannot be looked at.
+    refusing.add_rule(made.ERRNO(errno.ENOSYS), "clone3")
+    try:
+        for name, call in calls.items():
+            for arguments in call.only or ((),):
+                refusing.add_rule(
+                    made.ALLOW,
+                    name,
+                    *(made.Arg(place, made.MASKED_EQ, mask, value) for place, mask, value in arguments),
+                )
+        for name in others:
+            with suppress(OSError, RuntimeError, ValueError):  # one that this machine or the library does not know
+                refusing.add_rule(made.ALLOW, name)
+        refusing.load()
+    except (RuntimeError, ValueError) as error:
+        raise OSError(errno.EINVAL, str(error)) from error

@@ -1,0 +1,194 @@
+"""systemd's journal: entries with fields, in its own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+
+Promises: sending never waits and never raises anything but OSError; what a datagram does not hold goes as a sealed
+memory file. By a socket of our own: sd_journal_send(3), and with it every binding, waits for a journal that does not
+read. Does not know what an event says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nfmailguard.events.cisco import SEVERITIES
+from nfmailguard.plain import printable
+
+__all__ = ["IDENTIFIER", "MESSAGE_IDS", "SOCKET", "Journal", "JournalSink", "emit_entry"]
+
+SOCKET = Path("/run/systemd/journal/socket")
+IDENTIFIER = "nfmailguard"
+#: By an event's type, and by a log line's number: what `journalctl MESSAGE_ID=` finds. They never change.
+MESSAGE_IDS: Mapping[str, str] = {
+    "mailguard": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f101",
+    "alert": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f102",
+    "smtp": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f103",
+    "flow": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f104",
+    "stats": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f105",
+    "health": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f106",
+    "withheld": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f107",
+    **{str(number): f"6a1c0d3c5c9f4f0e9a52d6a4a4{number:06d}" for number in SEVERITIES},
+}
+#: syslog(3).
+_WARNING, _NOTICE, _INFO, _DEBUG = 4, 5, 6, 7
+_PRIORITIES: Mapping[str, int] = {
+    "mailguard": _NOTICE,
+    "alert": _WARNING,
+    "health": _WARNING,
+    "withheld": _WARNING,
+    "stats": _DEBUG,
+}
+#: The journal takes names of 64 octets. A stats event has its counters in the whole line alone.
+_MOST_FIELDS, _LONGEST_NAME = 128, 64
+_SEND_BUFFER = 8 << 20  # what sd_journal_send asks for
+#: linux/fcntl.h: which Python 3.11 does not name.
+_ADD_SEALS, _SEALS = 1033, 0xF
+_EMSGSIZE = 90
+_AGAIN = 5.0
+_DECODE = msgspec.json.Decoder().decode
+
+
+def emit_entry(fields: Iterable[tuple[str, str]]) -> bytes:
+    """A journal entry of fields, whose names the caller has right. A value with a line feed has its length."""
+    parts = []
+    for name, value in fields:
+        octets = value.encode()
+        if b"\n" in octets:
+            parts.append(name.encode() + b"\n" + struct.pack("<Q", len(octets)) + octets + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + octets + b"\n")
+    return b"".join(parts)
+
+
+class Journal:
+    """Where entries are sent. The journal may come, go and be replaced meanwhile."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def send(self, entry: bytes) -> None:
+        """Raises OSError where it is not taken at once."""
+        link = self._socket or self._opened()
+        try:
+            link.sendto(entry, socket.MSG_DONTWAIT, str(SOCKET))
+        except OSError as error:
+            if error.errno != _EMSGSIZE:
+                raise
+            self._send_file(link, entry)
+
+    def look(self) -> None:
+        """Raises OSError where no journal listens."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.setblocking(False)
+            link.connect(str(SOCKET))
+
+    def _opened(self) -> socket.socket:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        return self._socket
+
+    @staticmethod
+    def _send_file(link: socket.socket, entry: bytes) -> None:
+        fd = os.memfd_create("nfmailguard-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            rest = memoryview(entry)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+            link.sendmsg([], rights, socket.MSG_DONTWAIT, str(SOCKET))
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class JournalSink:
+    """Events as entries: the whole line in ``NFMAILGUARD_EVENT``, and what stands in it in fields of its own."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.trouble: str | None = None
+        self._journal = Journal()
+        self._again = 0.0
+
+    def write(self, lines: list[bytes]) -> None:
+        """What a journal does not take is not tried again at once: nobody waits for it."""
+        if time.monotonic() < self._again:
+            self.lost += len(lines)
+            return
+        for place, line in enumerate(lines):
+            try:
+                self._journal.send(emit_entry(_fields(line)))
+            except OSError as error:
+                self.lost += len(lines) - place
+                self.trouble = f"journald: {error.strerror or error}; events are lost"
+                if not isinstance(error, BlockingIOError):
+                    self._again = time.monotonic() + _AGAIN
+                return
+        if lines:
+            self.trouble = None
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+def _fields(line: bytes) -> Iterator[tuple[str, str]]:
+    event: dict[str, Any] = _DECODE(line)
+    kind = event.get("event_type", "")
+    body = event.get(kind, {})
+    yield "MESSAGE", _message(kind, event, body)
+    yield "MESSAGE_ID", MESSAGE_IDS[kind]
+    yield "PRIORITY", str(_PRIORITIES.get(kind, _INFO))
+    yield "SYSLOG_IDENTIFIER", IDENTIFIER
+    yield "NFMAILGUARD_EVENT", line.decode().rstrip("\n")
+    shown = {**event, kind: {}} if kind == "stats" else event
+    for number, (name, value) in enumerate(_flat(shown, "NFMAILGUARD")):
+        if number < _MOST_FIELDS:
+            yield name, value
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _flat(part, f"{name}_{re.sub('[^A-Z0-9]', '_', str(key).upper())}")
+    elif value is not None and len(name) <= _LONGEST_NAME:
+        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        yield name, shown
+
+
+def _message(kind: str, event: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """A line for people."""
+    ends = ""
+    if "src_ip" in event:
+        ends = f" {_end(event['src_ip'], event['src_port'])} -> {_end(event['dest_ip'], event['dest_port'])}"
+    said = {
+        "mailguard": ("finding", "action"),
+        "alert": ("signature",),
+        "smtp": ("mail_from",),
+        "flow": ("state", "reason"),
+        "health": ("state", "reason", "text", "ended", "reload"),
+    }.get(kind, ())
+    words = (str(body[name]) for name in said if body.get(name))
+    return printable(f"{kind}: {', '.join(words)}{ends}" if said else f"{kind}{ends}")
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
