@@ -197,6 +197,8 @@ class Ruleset:
             "#!/usr/sbin/nft -f\n"
             "# nfmailguard: TCP port(s) "
             f"{', '.join(map(str, self.ports))} to queue {self._numbers()}. Loading it again is harmless.\n"
+            "# Where the kernel has no queue expression, xtables' target NFQUEUE is in its place, which `nft list`\n"
+            "# cannot show: it names iptables-nft.\n"
             f"table inet {TABLE}\n"
             f"delete table inet {TABLE}\n\n"
             f"table inet {TABLE} {{\n{listing}}}\n"

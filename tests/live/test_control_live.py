@@ -276,3 +276,23 @@ def test_bypass_that_cannot_be_is_refused(router: Router, path: Path, options: l
     with Gateway(router, "--set", f"service.control={path}", *options):
         done = command(path, "bypass", "on")
         assert (done.returncode, told in done.stderr) == (1, True)
+
+
+def test_a_reload_is_tried_before_it_is_done(router: Router, path: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "nfmailguard.toml"
+    settings.write_text('[gateway]\nprofile = "pix63"\n')
+    program = [sys.executable, "-m", "nfmailguard", "run", "-c", str(settings), "--set", f"service.control={path}"]
+    with Gateway(router, program=program):
+        done = command(path, "reload", "--dry-run")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "nothing would change\n", "")
+        settings.write_text('[gateway]\nprofile = "asa"\n')
+        done = command(path, "reload", "--dry-run")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "gateway.profile: pix63 -> asa\nnothing was changed\n"
+        settings.write_text('[gateway]\nprofile = "asa"\n[queue]\nlength = 5\nlenght = 6\n')
+        done = command(path, "reload", "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "lenght" in done.stderr
+        status = json.loads(command(path, "status", "--json").stdout)
+        assert status["configuration"]["generation"] == 1
+        assert status["policies"] == [{"mode": "monitor", "profile": "pix63"}]

@@ -125,20 +125,24 @@ def events(path: Path | None, control: str | None) -> None:
 
 @cli.command()
 @socket_options
-def reload(path: Path | None, control: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+def reload(path: Path | None, control: str | None, dry_run: bool) -> None:
     """Have the running gateway read its configuration anew, and open its log files anew, as SIGHUP does.
 
     It reads the file, and has the options, that it was started with. Open connections keep the rules they began under,
     new ones come under the new ones; no packet is lost. A file with a mistake changes nothing: exit code 2, and a line
-    for each.
+    for each. With --dry-run nothing changes anyway: what is checked is the same.
     """
     with _asking(path, control) as asking:
         try:
-            answer = asking.ask("reload")
+            answer = asking.ask("reload", dry_run=True) if dry_run else asking.ask("reload")
         except RefusedError as error:
             raise ConfigError(*error.lines) from error
     for line in answer["changed"]:
         echo(line)
+    if dry_run:
+        echo("nothing was changed" if answer["changed"] else "nothing would change")
+        return
     echo(
         f"generation {answer['generation']}" if answer["changed"] else "nothing has changed", "; log files opened anew"
     )

@@ -80,7 +80,6 @@ CALLS: Mapping[str, Call] = {
     "connect": Call("log servers, systemd"),
     "accept4": Call("whoever asks"),
     "getsockname": Call("netlink"),
-    "getpeername": Call("netlink"),
     "getsockopt": Call("who asks"),
     "setsockopt": Call("netlink"),
     "ioctl": Call("sockets that do not wait", (((1, _WORD, _FIONBIO),),)),
@@ -92,13 +91,12 @@ CALLS: Mapping[str, Call] = {
     # Threads, signals and memory.
     "clone": Call("threads: the queues', the control socket's; no process", _THREADS),
     "exit": Call("their ends"),
-    "exit_group": Call("the end"),
+    "exit_group": Call("the end, also of threads that still wait for an answer"),
     "rt_sigaction": Call("signals as they were, at the end"),
     "rt_sigprocmask": Call("threads that get no signal"),
     "rt_sigreturn": Call("SIGHUP, SIGTERM"),
     "restart_syscall": Call("waiting, after SIGSTOP and SIGCONT"),
     "mmap": Call("memory, libraries", _NOT_WRITTEN_AND_RUN),
-    "munmap": Call("memory"),
     "mprotect": Call("stacks of threads", _NOT_RUN),
     "getpid": Call("status, netlink"),
     "gettid": Call("the events' priority"),
@@ -112,7 +110,7 @@ CALLS: Mapping[str, Call] = {
     "uname": Call("this machine's name in log lines"),
 }
 #: What the C library does without, slower or in more memory.
-TOLERATED: tuple[str, ...] = ("brk", "mremap", "madvise", "lseek", "rseq", "set_robust_list")
+TOLERATED: tuple[str, ...] = ("brk", "munmap", "mremap", "madvise", "lseek", "rseq", "set_robust_list")
 #: What it calls in place of some of CALLS on machines other than x86-64, or in other versions.
 ELSEWHERE: tuple[str, ...] = ("epoll_pwait", "epoll_pwait2", "fstat", "lstat", "stat", "statx", "unlinkat")
 

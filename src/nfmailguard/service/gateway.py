@@ -281,6 +281,8 @@ class Gateway:
                 if request.command == "bypass":
                     self._bypass(request.arguments.get("on"))
                     request.reply({"rules": self._rules.standing})
+                elif request.arguments.get("dry_run"):
+                    request.reply({"changed": self._configured.would_change(self._workers), "notes": []})
                 else:
                     request.reply(self._reload("reload"))
             except NfmailguardError as error:

@@ -78,24 +78,12 @@ class Configured:
         self, workers: Sequence[QueueWorker], rules: PlacedRules, logs: Logs, *, tapped: bool
     ) -> tuple[list[str], list[str]]:
         """Reads it anew and puts it in force: what has changed, and what there is to note. Raises NfmailguardError."""
-        if self._reread is None:
-            return [], []
-        try:
-            config = self._reread()
-        except OSError as error:  # of the system, which may refuse more to a gateway that runs than to one that starts
-            raise ConfigError(f"configuration: it cannot be read anew: {error}") from error
-        if fixed := [*needs_restart(self.config, config), *self._confinement.outside(config)]:
-            raise ConfigError(*fixed)
-        flow_rules = checked_rules(config)
-        found = changes(self.config, config, self._rules, flow_rules)
+        config, flow_rules, found = self._read_anew()
         if not found:
             return [], []
         if tapped:
             raise ConfigError("--tap: what is captured is of one configuration; restart for another")
-        try:
-            prepared = [worker.prepare(config, flow_rules) for worker in workers]
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"configuration: {error}") from error
+        prepared = self._prepared(config, flow_rules, workers)
         notes = rules.look_around(config)
         targets = logs.prepare(config)
         serial = self._serial + 1
@@ -113,6 +101,33 @@ class Configured:
         if late:
             notes.append(f"queues {late} have not taken it up within {PATIENCE:.0f} s")
         return found, notes
+
+    def would_change(self, workers: Sequence[QueueWorker]) -> list[str]:
+        """What a reload would change, after all its checks but those of the log files. Raises NfmailguardError."""
+        config, flow_rules, found = self._read_anew()
+        if found:
+            self._prepared(config, flow_rules, workers)  # an object of its own, which nobody takes up
+        return found
+
+    def _read_anew(self) -> tuple[Config, tuple[FlowRule, ...], list[str]]:
+        """A configuration that may follow, its rules, and what differs."""
+        if self._reread is None:
+            return self.config, self._rules, []
+        try:
+            config = self._reread()
+        except OSError as error:  # of the system, which may refuse more to a gateway that runs than to one that starts
+            raise ConfigError(f"configuration: it cannot be read anew: {error}") from error
+        if fixed := [*needs_restart(self.config, config), *self._confinement.outside(config)]:
+            raise ConfigError(*fixed)
+        flow_rules = checked_rules(config)
+        return config, flow_rules, changes(self.config, config, self._rules, flow_rules)
+
+    @staticmethod
+    def _prepared(config: Config, rules: Sequence[FlowRule], workers: Sequence[QueueWorker]) -> list[Generation]:
+        try:
+            return [worker.prepare(config, rules) for worker in workers]
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"configuration: {error}") from error
 
     def _publish(
         self, config: Config, workers: Sequence[QueueWorker], prepared: Sequence[Generation], serial: int
