@@ -106,11 +106,10 @@ CALLS: Mapping[str, Call] = {
     "sched_setaffinity": Call("queue.cpus"),
     "sched_getaffinity": Call("a configuration's check of queue.cpus"),
     "getcwd": Call("relative paths of a configuration"),
-    "getrandom": Call("modules that are loaded late"),
     "uname": Call("this machine's name in log lines"),
 }
-#: What the C library does without, slower or in more memory.
-TOLERATED: tuple[str, ...] = ("brk", "munmap", "mremap", "madvise", "lseek", "rseq", "set_robust_list")
+#: What the C library and Python do without, slower or in more memory.
+TOLERATED: tuple[str, ...] = ("brk", "munmap", "mremap", "madvise", "lseek", "rseq", "set_robust_list", "getrandom")
 #: What it calls in place of some of CALLS on machines other than x86-64, or in other versions.
 ELSEWHERE: tuple[str, ...] = ("epoll_pwait", "epoll_pwait2", "fstat", "lstat", "stat", "statx", "unlinkat")
 
