@@ -194,11 +194,9 @@ class Ruleset:
         """What ``nft -f`` would load."""
         listing = "\n".join(_listed(chain) for chain in self._chains(self._native()))
         return (
-            "#!/usr/sbin/nft -f\n"
-            "# nfmailguard: TCP port(s) "
-            f"{', '.join(map(str, self.ports))} to queue {self._numbers()}. Loading it again is harmless.\n"
-            "# Where the kernel has no queue expression, xtables' target NFQUEUE is in its place, which `nft list`\n"
-            "# cannot show: it names iptables-nft.\n"
+            f"#!/usr/sbin/nft -f\n# nfmailguard: TCP port(s) {', '.join(map(str, self.ports))} to queue"
+            f" {self._numbers()}. Loading it again is harmless.\n# A kernel without queue expressions has xtables'"
+            " NFQUEUE in their place, which `nft list` cannot show (it names iptables-nft).\n"
             f"table inet {TABLE}\n"
             f"delete table inet {TABLE}\n\n"
             f"table inet {TABLE} {{\n{listing}}}\n"

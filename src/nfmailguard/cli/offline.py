@@ -134,10 +134,11 @@ def counters(
       nfmailguard counters --cisco
     """
     from nfmailguard.events.stats import last_profile, last_stats
+    from nfmailguard.events.targets import file_of
     from nfmailguard.reports import service_policy
 
     config = configured(path, profile=profile)
-    where = events or (Path(config.log.eve) if config.log.eve and config.log.eve != "-" else None)
+    where = events or file_of(config.log.eve)
     if where is None:
         raise ConfigError("log.eve: no file of events; name one with --events")
     found = last_stats(where)

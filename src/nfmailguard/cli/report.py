@@ -49,6 +49,7 @@ def report(
       nfmailguard report --redact hash --key /etc/nfmailguard/report.key eve.json.*.gz eve.json
     """
     from nfmailguard.events.outlook import Outlook, Redaction, Senders, lines_of, since
+    from nfmailguard.events.targets import file_of
     from nfmailguard.reports import outlook
     from nfmailguard.reports.console import Console
 
@@ -63,9 +64,10 @@ def report(
         )
     if not files:
         eve = configured(path).log.eve
-        if eve is None or eve == "-":
+        kept = file_of(eve)
+        if kept is None:
             raise ConfigError("log.eve: no file of events; name one")
-        files = (Path(eve),)
+        files = (kept,)
     found = Outlook(Senders(Redaction(redact), secret), first)
     for file in files:
         found.read(lines_of(file))

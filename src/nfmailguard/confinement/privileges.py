@@ -8,7 +8,6 @@ capset(2). Does not know what a gateway does with them.
 from __future__ import annotations
 
 import ctypes
-import grp
 import os
 import pwd
 import resource
@@ -74,8 +73,8 @@ def account(name: str) -> Account:
         raise ConfigError(
             f'service.user: there is no user {name!r}; `useradd --system {name}`, or service.user = ""'
         ) from None
-    others = (group.gr_gid for group in grp.getgrall() if found.pw_name in group.gr_mem)
-    return Account(found.pw_name, found.pw_uid, tuple(dict.fromkeys((found.pw_gid, *others))))
+    groups = dict.fromkeys((found.pw_gid, *os.getgrouplist(found.pw_name, found.pw_gid)))
+    return Account(found.pw_name, found.pw_uid, tuple(groups))
 
 
 def drop(kept: Iterable[int], to: Account | None = None, nice: int = 0) -> None:
