@@ -296,3 +296,30 @@ def test_a_reload_is_tried_before_it_is_done(router: Router, path: Path, tmp_pat
         status = json.loads(command(path, "status", "--json").stdout)
         assert status["configuration"]["generation"] == 1
         assert status["policies"] == [{"mode": "monitor", "profile": "pix63"}]
+
+
+@pytest.mark.parametrize("action", ["pass", "reset"])
+def test_what_was_open_before_the_start_is_told(router: Router, path: Path, action: str) -> None:
+    """It passes uninspected; where it is reset instead, nothing does."""
+    address = (SERVER[4], 25)
+    options = ["--mode", "enforce", "--set", f"service.control={path}", "--set", "limits.startup=2"]
+    with (
+        router.run(router.server, lambda: socket.create_server(address)) as server,
+        router.run(router.client, lambda: socket.create_connection(address, timeout=20)) as client,
+        server.accept()[0] as link,
+        Gateway(router, *options, "--set", f"on.midstream_at_start={action}") as gateway,
+    ):
+        link.settimeout(20)
+        client.sendall(b"EHLO me\r\n")
+        if action == "pass":
+            assert link.recv(100) == b"EHLO me\r\n"
+        else:
+            with pytest.raises(ConnectionResetError):
+                client.recv(100)
+        told = "; 1 open since before, uninspected (on.midstream_at_start)\n"
+        assert (told in command(path, "status").stdout) == (action == "pass")
+        time.sleep(3.5)
+        code, out, err = gateway.end()
+    assert (code, err) == (0, "")
+    wanted = "note: flows open since before the start, which pass uninspected to their ends: 1; "
+    assert (wanted in out) == ("; 1 open since before, uninspected" in out) == (action == "pass")

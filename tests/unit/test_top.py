@@ -25,6 +25,7 @@ STATUS = {
     "queues": [QUEUE],
     "uninspected": 0,
     "events_lost": 0,
+    "open_before": 0,
     "confinement": {
         "confined": False,
         "user": "root",
@@ -89,4 +90,6 @@ def test_status_in_lines() -> None:
     line = next(line for line in standing(later) if line.startswith("configuration: "))
     assert line.startswith("configuration: generation 3 since 1970-01-01 ")
     assert line.endswith("; 9 flows are under 2 older ones")
+    [rules] = [line for line in standing({**STATUS, "open_before": 3}) if line.startswith("rules: ")]
+    assert rules.endswith("; 3 open since before, uninspected (on.midstream_at_start)")
     assert [span(59), span(86400 * 2 + 3600)] == ["0 min 59 s", "2 d 1 h"]

@@ -17,7 +17,7 @@ def render(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"{status['state']}: {status['summary']}"
     yield from reasons(status)
     yield f"nfmailguard {status['version']}, process {status['pid']}, up {span(status['uptime'])}"
-    yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}"
+    yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}{_open_before(status['open_before'])}"
     yield from confinement(status["confinement"])
     yield from configuration(status["configuration"])
     for queue in status["queues"]:
@@ -52,6 +52,10 @@ def confinement(standing: Mapping[str, Any]) -> Iterator[str]:
     state = "confined" if standing["confined"] else "not confined" if not standing["missing"] else "confined in part"
     yield f"{state}: user {standing['user']}, {kept}, {calls}, {files}"
     yield from (f"  {line}" for line in standing["missing"])
+
+
+def _open_before(flows: int) -> str:
+    return f"; {flows} open since before, uninspected (on.midstream_at_start)" if flows else ""
 
 
 def _uninspected(count: int | None) -> str:

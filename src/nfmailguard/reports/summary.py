@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["render"]
+__all__ = ["open_before", "render"]
 
 #: Counters that say that something was lost or went wrong, with what they count.
 LOSSES = {
@@ -38,6 +38,11 @@ LOSSES = {
 }
 
 
+def open_before(counters: Mapping[str, int]) -> int:
+    """Flows whose beginning was not seen, and that were let go on uninspected: those open before a start, mostly."""
+    return max(0, counters.get("flows_midstream", 0) - counters.get("drop.midstream", 0))
+
+
 def render(counters: Mapping[str, int], console: Console) -> None:
     """Packets and flows, then findings, then losses; nothing where there is nothing to say."""
     count = counters.get
@@ -45,7 +50,7 @@ def render(counters: Mapping[str, int], console: Console) -> None:
     lines = {
         "done": f"{count('packets', 0)} packets of {count('flows_opened', 0) + count('flows_midstream', 0)} flows in "
         f"{count('uptime', 0)} s: {count('replaced', 0)} changed, {count('dropped', 0)} dropped, "
-        f"{count('flows_reset', 0)} flows reset",
+        f"{count('flows_reset', 0)} flows reset{_before(open_before(counters))}",
         "findings": ", ".join(f"{name} {value}" for name, value in sorted(findings.items()) if value),
         "losses": ", ".join(f"{value} {what}" for name, what in LOSSES.items() if (value := count(name, 0))),
     }
@@ -53,3 +58,7 @@ def render(counters: Mapping[str, int], console: Console) -> None:
         if line:
             style = "bold yellow" if title == "losses" else "bold"
             console.print(Text.assemble("nfmailguard: ", (f"{title}:", style), f" {line}"), soft_wrap=True)
+
+
+def _before(flows: int) -> str:
+    return f"; {flows} open since before, uninspected" if flows else ""

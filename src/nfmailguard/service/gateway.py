@@ -25,6 +25,7 @@ from nfmailguard.errors import ConfigError, ControlError, NfmailguardError, Refu
 from nfmailguard.plain import printable
 from nfmailguard.queues.kernel import QueueStates
 from nfmailguard.queues.tap import Tap
+from nfmailguard.reports.summary import open_before
 from nfmailguard.service.control import ControlSocket, Request
 from nfmailguard.service.flows import Wanted, listed
 from nfmailguard.service.health import Health
@@ -95,7 +96,7 @@ class Gateway:
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # that the main thread carries out
         self._started, self._began = time.monotonic(), time.time()
         self._counters: dict[str, int] = {}
-        self._watching = False
+        self._starting = True
 
     @property
     def _config(self) -> Config:
@@ -267,6 +268,7 @@ class Gateway:
             "queues": [worker.standing() for worker in self._workers],
             "uninspected": self._rules.passed.get("queue.uninspected"),
             "events_lost": self._logs.counters().get("events_lost", 0),
+            "open_before": open_before(self.counters()),
             "confinement": self._confinement.standing(),
         }
 
@@ -343,7 +345,15 @@ class Gateway:
         troubles = self._logs.troubles() | self._rules.trouble()
         for worker in self._workers:
             troubles |= worker.troubles()
-        self._health.look(self.counters(), troubles)
+        counters = self.counters()
+        self._health.look(counters, troubles)
+        if self._starting and time.monotonic() - self._started > self._config.limits.startup:
+            self._starting = False
+            if before := open_before(counters):
+                self._tell(
+                    f"nfmailguard: note: flows open since before the start, which pass uninspected to their ends:"
+                    f' {before}; on.midstream_at_start = "reset" ends such'
+                )
         self._notices.look()
 
     def _watch(self) -> None:
