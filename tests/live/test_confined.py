@@ -94,6 +94,9 @@ class Confined:
 
     def start(self, **sections: object) -> None:
         self.set(**sections)
+        self.run()
+
+    def run(self) -> None:
         program = [*self.started_by, self.python, str(PROGRAM), self.what, str(self.folder / "journal"), "run"]
         program += ["-c", str(self.folder / "nfmailguard.toml")]
         with pytest.MonkeyPatch.context() as patched:
@@ -185,6 +188,24 @@ def reloads(one: Confined) -> None:
     one.gateway.process.send_signal(signal.SIGHUP)
     one.wait(one.eve.exists)
     one.wait(lambda: "stats" in one.eve.read_text())
+
+
+def reloads_what_is_a_link(one: Confined) -> None:
+    """A configuration and a log that lie elsewhere, and are replaced there."""
+    elsewhere = one.folder / "elsewhere"
+    elsewhere.mkdir()
+    one.eve.symlink_to(elsewhere / "eve.json")
+    one.start()
+    settings = one.folder / "nfmailguard.toml"
+    settings.rename(elsewhere / "new.toml")
+    settings.symlink_to(elsewhere / "new.toml")
+    one.end()
+    one.run()
+    (elsewhere / "newer.toml").write_text((elsewhere / "new.toml").read_text().replace("pix63", "asa"))
+    (elsewhere / "newer.toml").rename(elsewhere / "new.toml")
+    (elsewhere / "eve.json").rename(elsewhere / "eve.1")
+    assert one.ask("reload")["changed"] == ["gateway.profile: pix63 -> asa"]
+    one.wait((elsewhere / "eve.json").exists)
 
 
 def goes_on_after_a_stop(one: Confined) -> None:
@@ -346,6 +367,7 @@ OPERATIONS = (
     sleeps_while_nothing_comes,
     ends,
     reloads,
+    reloads_what_is_a_link,
     goes_on_after_a_stop,
     feeds_the_watchdog,
     leaves_and_comes_back,

@@ -35,7 +35,8 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
 
     Binds the queue, then adds one nftables table (`rules show` prints it); takes it away
     again first when it ends. Prints a line with "ready" when packets are inspected. SIGHUP
-    and `nfmailguard reload` read the configuration anew, and open the log files anew.
+    and `nfmailguard reload` read the configuration anew, and open the log files anew. Once its
+    queues are bound it keeps CAP_NET_ADMIN alone (service.confine, service.user).
 
     \b
       nfmailguard run --mode monitor --profile pix63 --set log.eve=-

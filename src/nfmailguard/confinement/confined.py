@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -41,6 +41,13 @@ def _place(path: Path) -> Path:
     """Where a file that may be made anew is: its directory."""
     path = Path(os.path.normpath(path.absolute()))
     return path if path.parent in _WIDE else path.parent
+
+
+def _places(paths: Iterable[Path]) -> Iterator[Path]:
+    """Also those of what the names are links to."""
+    for path in paths:
+        yield _place(path)
+        yield _place(path.resolve())
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
@@ -75,10 +82,9 @@ def reachable(config: Config, source: Path | None, *, abstract: bool = False) ->
         *(Path(path) for path in (sys.prefix, sys.base_prefix, *sys.path) if path),
     )
     read = [path for path in (*ours, *map(Path, _SYSTEM)) if path.is_absolute() and path not in _WIDE - {Path("/proc")}]
-    read += [_place(path) for path in ((source,) if source else ())]
-    read += [_place(path) for path in _profiles(config)]
+    read += _places([*((source,) if source else ()), *_profiles(config)])
     control = (_place(Path(config.service.control)),) if config.service.control else ()
-    written = tuple(_place(path) for _, path in _files(config))
+    written = tuple(_places(path for _, path in _files(config)))
     return Reachable(tuple(read), written, control, tuple(_ports(config)), abstract)
 
 
@@ -91,6 +97,7 @@ class Confinement:
         self._config = config
         self._source = source
         self._entered = False
+        self._reach = Reachable()
         self._landlock: int | None = None
         self._calls: int | None = None
         self._library: Any = None
@@ -126,11 +133,11 @@ class Confinement:
                 self._drop(nice)
             return
         self._entered = True
-        reach = reachable(self._config, self._source, abstract=abstract)
+        self._reach = reachable(self._config, self._source, abstract=abstract)
         self._drop(nice)
         try:
             if landlock.abi():
-                self._landlock = landlock.restrict(reach)
+                self._landlock = landlock.restrict(self._reach)
         except OSError as error:
             self._miss(f"confinement: Landlock: {error.strerror}; files are not restricted")
         try:
@@ -170,7 +177,7 @@ class Confinement:
         """What of another configuration cannot be reached from inside, a line each."""
         if self._landlock is None:
             return []
-        had = reachable(self._config, self._source)
+        had = self._reach
         found = [
             f"{key}: {path}: outside the directories this gateway is confined to; needs a restart"
             for key, path in _files(config)
