@@ -48,6 +48,21 @@ def test_it_is_told_once_asked_for(manager: socket.socket) -> None:
     systemd.ready("nobody listens")
 
 
+def test_a_manager_that_does_not_read_is_waited_for_a_moment_and_not_asked_over_and_over(
+    manager: socket.socket,
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler, suppress(BlockingIOError):
+        filler.setblocking(False)
+        filler.connect(manager.getsockname())
+        while True:
+            filler.send(b"x")
+    began, used = time.monotonic(), time.thread_time()
+    Systemd({"NOTIFY_SOCKET": manager.getsockname()}).ready("x")
+    assert 0.5 < time.monotonic() - began < 10
+    assert time.thread_time() - used < 0.2
+    manager.close()
+
+
 def test_without_systemd_nothing_happens() -> None:
     systemd = Systemd({})
     systemd.ready("x")
