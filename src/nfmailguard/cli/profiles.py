@@ -62,32 +62,6 @@ def profile_show(context: click.Context, name: str, as_json: bool, as_cisco: boo
         echo_text(profile_text(name), tabs=True)
 
 
-@profile.command("diff")
-@click.argument("first")
-@click.argument("second")
-@json_option
-@click.pass_context
-def profile_diff(context: click.Context, first: str, second: str, as_json: bool) -> None:
-    """What the second profile does otherwise than the first, a line a key.
-
-    Names, or files as `profile show` prints them. Exits with 1 where they differ, as diff does. What that means for
-    your mail `run --tap` and `replay` show.
-
-    \b
-      nfmailguard profile diff pix63 asa
-    """
-    from nfmailguard.policy.differences import policies
-    from nfmailguard.policy.load import load_profile
-
-    found = list(policies(load_profile(first), load_profile(second)))
-    if as_json:
-        print_json(found)
-    else:
-        for line in found:
-            echo(line)
-    context.exit(1 if found else 0)
-
-
 @profile.command("import")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.File("rb"))
 @click.option("--map", "name", metavar="NAME", help="Which policy, where the configuration applies several.")

@@ -6,6 +6,7 @@ the kernel is asked for fits every configuration that a flow is still under. Cha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ import msgspec
 
 from nfmailguard.config import Config
 from nfmailguard.plain import printable
-from nfmailguard.policy.differences import flat, shown
 from nfmailguard.policy.model import Action, FlowRule
 from nfmailguard.settings import network
 
@@ -30,6 +30,8 @@ FIXED: Mapping[str, str] = {
     "limits.event_memory": "mails under way are kept in it",
     "service.": "whoever asks is connected there",
 }
+#: Of a value that is told.
+_SHOWN = 60
 
 
 class Treatment(NamedTuple):
@@ -52,8 +54,24 @@ def treatment(configs: Iterable[Config]) -> Treatment:
     )
 
 
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Leaves by their keys; tables in lists are counted from 1."""
+    if isinstance(value, dict) and value:
+        items = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
+    elif isinstance(value, list | tuple) and value and all(isinstance(part, dict) for part in value):
+        items = [(f"{key} {number}", part) for number, part in enumerate(value, 1)]
+    else:
+        return {key: value}
+    return {name: leaf for under, part in items for name, leaf in _flat(part, under).items()}
+
+
 def _values(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in flat(msgspec.to_builtins(config)).items() if value != {}}
+    return {key: value for key, value in _flat(msgspec.to_builtins(config)).items() if value != {}}
+
+
+def _shown(value: Any) -> str:
+    text = printable(value if isinstance(value, str) and value else json.dumps(value))
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Sequence[FlowRule] = ()) -> list[str]:
@@ -64,9 +82,9 @@ def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Se
         if key not in has or key not in had:
             value = had[key] if key in had else has[key]
             if value not in (None, (), []):
-                found.append(f"{key}: {'gone' if key in had else shown(value)}")
+                found.append(f"{key}: {'gone' if key in had else _shown(value)}")
         elif had[key] != has[key]:
-            found.append(f"{key}: {shown(had[key])} -> {shown(has[key])}")
+            found.append(f"{key}: {_shown(had[key])} -> {_shown(has[key])}")
     if not any(line.startswith(("policy.", "gateway.faithful")) for line in found):
         policies = {rule.policy.name: rule.policy for rule in before}
         names = dict.fromkeys(
@@ -85,7 +103,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         before, after = had.get(key), has.get(key)
         if reason is None or before == after or (key == "limits.memory" and new.limits.memory > old.limits.memory):
             continue
-        found.append(f"{key} changed from {shown(before)} to {shown(after)}: needs a restart; {reason}")
+        found.append(f"{key} changed from {_shown(before)} to {_shown(after)}: needs a restart; {reason}")
     return found
 
 
