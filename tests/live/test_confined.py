@@ -53,7 +53,7 @@ class Impatient(Gateway):
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], 2 * PATIENCE)[0]:
             self.process.kill()
-        return self.process.stdout.readline()
+        return super().read_line()
 
 
 class Confined:

@@ -54,9 +54,16 @@ class Gateway:
         self.first_line = self.read_line()
 
     def read_line(self) -> str:
+        """Not an octet more: what is read ahead nobody sees who waits for the pipe."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 60)[0], "the gateway says nothing"
-        return self.process.stdout.readline()
+        line = b""
+        while not line.endswith(b"\n"):
+            assert select.select([self.process.stdout], [], [], 60)[0], "the gateway says nothing"
+            octet = os.read(self.process.stdout.fileno(), 1)
+            if not octet:
+                break
+            line += octet
+        return line.decode()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Its exit code, and the rest of what it printed."""
