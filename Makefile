@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep package test-memory test-crowd evade mutants exhaustive fuzz deb test-deb test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd evade mutants exhaustive fuzz deb test-deb test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -31,6 +31,10 @@ test-asan: build ## the core's tests under AddressSanitizer
 
 test-deep: build ## the searching tests with many more examples
 	pytest -m "not live and not sources" --hypothesis-profile=deep
+
+test-pages: ## HTML pages in a real Chromium: keyboard, phone, dark mode, axe-core, 50,000 lines
+	@deploy/setup pages
+	pytest tests/pages
 
 mutants: build ## takes each rule out of the core; a test has to notice (half an hour the first time)
 	nice -n 10 python -m tests.mutants.run --write

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import msgspec
@@ -30,6 +30,7 @@ from nfmailguard.events.transactions import TOLD
 from nfmailguard.plain import json_safe, printable
 from nfmailguard.policy.model import FINDINGS, FlowRule
 from nfmailguard.queues.capture import CaptureFile
+from nfmailguard.transcripts.recorded import Findings
 
 __all__ = ["FindingCount", "Summary", "encode", "render", "replay"]
 
@@ -103,18 +104,19 @@ def replay(
     *,
     progress: Callable[[int], object] | None = None,
     checksums: bool = True,
+    findings: Callable[[Sequence[FlowRule]], Findings] | None = None,
 ) -> Summary:
     """Replays ``in_path`` under ``config``; writes what would have left the gateway to ``out_path``.
 
     ``events``: where EVE events go, a file's path or ``-``. ``progress`` is told now and
     then how many packets have been read. ``checksums`` False: wrong ones, as of a capture
-    that was edited, are made right. Raises CaptureError for a file that cannot be
-    opened and ConfigError for rules or an events file that cannot be used; what goes
-    wrong later is ``Summary.fault``.
+    that was edited, are made right. ``findings`` is given the rules, and what it
+    returns every record. Raises CaptureError for a file that cannot be opened and ConfigError for rules or an
+    events file that cannot be used; what goes wrong later is ``Summary.fault``.
     """
     all_rules = config.flow_rules()
     rules = tuple(rule for rule in all_rules if rule.interface is None)
-    told = events is not None or config.syslog.target is not None
+    told = events is not None or config.syslog.target is not None or findings is not None
     # Where nobody reads them, and one rule decides, the core's own counts tell all but the mails.
     counted = not told and len(rules) == 1
     engine = Engine(
@@ -137,6 +139,8 @@ def replay(
             sink = open_sink(events, patient=True)
             stack.callback(sink.close)
             tally.writers.append(writer := EveWriter(rules, sink, alerts=config.log.alerts))
+        if findings is not None:
+            tally.writers.append(findings(rules))
         ours = config.syslog
         if ours.target is not None:
             lines = open_syslog(ours.target, facility=ours.facility, host=ours.host, form=ours.format)
@@ -159,7 +163,7 @@ class _Tally:
     """Takes the engine's records between batches of packets."""
 
     def __init__(self, engine: Engine, progress: Callable[[int], object] | None) -> None:
-        self.writers: list[EveWriter | CiscoWriter] = []
+        self.writers: list[EveWriter | CiscoWriter | Findings] = []
         self.capture: CaptureFile | None = None
         self.findings: Counter[tuple[int, int, bool]] = Counter()
         self.mails = 0

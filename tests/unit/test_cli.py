@@ -213,7 +213,7 @@ def test_flags_and_set_change_the_configuration() -> None:
 def test_translate_shows_both_sides() -> None:
     text = said("translate", "--profile", "pix63", given=DIALOGUE)
     assert "C: EHLO me\nC> XXXX me\n" in text
-    assert "# command.denied EHLO: mask" in text
+    assert "# command.denied: mask; the verb EHLO" in text
     stars = said("translate", "--profile", "pix63", "--set", "banner.separator=no", given=DIALOGUE)
     assert "S> 220*****" in stars
 
@@ -224,7 +224,7 @@ def test_translate_changes_nothing_in_monitor_or_a_dry_run(tmp_path: Path) -> No
     for option in (["--mode", "monitor"], ["--dry-run"]):
         text = said("translate", str(path), *option)
         assert "C> " not in text
-        assert "# command.denied EHLO" in text
+        assert "# command.denied: would mask; the verb EHLO" in text
     found = json.loads(said("translate", str(path), "--json"))
     assert found["applied"] is True
     assert found["lines"][1]["seen"] == "XXXX me"

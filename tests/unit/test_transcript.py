@@ -53,8 +53,11 @@ def test_a_pipe_gets_plain_lines_changed_ones_twice() -> None:
         "C> XXXX a",
         "S: 500 no",
         "C: HELO a",
-        "# banner.masked: mask at offset 0 in state connect",
-        "# command.denied EHLO: mask at offset 0 in state greeted",
+        (
+            "# banner.masked: mask; the server's 220 greeting is hidden by the profile's banner rule"
+            ' [S-Q295725, S-MS320027, S-HVERA: stars except 2, 0 and "0 SPACE"]'
+        ),
+        "# command.denied: mask; the verb EHLO is not let through by this profile [S-4733: RFC 821 4.5.1]",
     ]
 
 

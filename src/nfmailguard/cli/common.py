@@ -87,6 +87,23 @@ gateway_options = options(
     click.option("--queue", metavar="N[-M]", help="The kernel queue, or several."),
     click.option("--driver", metavar="NAME", help="kernel or netfilterqueue (the PyPI package)."),
 )
+
+
+def _named(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is None:
+        return None
+    from nfmailguard.reports.pages import named
+
+    return named(value)
+
+
+report_option = click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_named,
+    metavar="FILE.html",
+    help="Also write both sides as one HTML page that needs nothing else.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON in place of text.")
 
 

@@ -6,9 +6,23 @@ from pathlib import Path
 
 import click
 
-from nfmailguard.cli.common import cli, echo, json_option
+from nfmailguard.cli.common import cli, echo, json_option, report_option
 
 __all__: list[str] = []
+
+
+def _recordable(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    from nfmailguard.reports.console import recordable
+
+    return recordable(value)
+
+
+record_option = click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_recordable,
+    help="Also write what is printed: FILE.svg, .html or .txt.",
+)
 
 
 @cli.group()
@@ -17,10 +31,11 @@ def lab() -> None:
 
 
 @lab.command("demo")
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
+@record_option
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@report_option
 @click.pass_context
-def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
+def lab_demo(context: click.Context, record: Path | None, ipv6: bool, report: Path | None) -> None:
     """One dialogue, four paths: no gateway, monitor, a PIX 6.3, an ASA.
 
     Real mail over real sockets and a real kernel queue, in namespaces that are gone when it
@@ -28,7 +43,7 @@ def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
     """
     from nfmailguard.lab import demo
 
-    context.exit(demo.main(record, 6 if ipv6 else 4))
+    context.exit(demo.main(record, 6 if ipv6 else 4, report))
 
 
 @lab.command("evade")
@@ -52,7 +67,7 @@ def lab_demo(context: click.Context, record: Path | None, ipv6: bool) -> None:
     help="Who is attacked; a real one tells by its own log what it read.",
 )
 @click.option("--list", "as_list", is_flag=True, help="List the techniques and run none.")
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
+@record_option
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
 @json_option
 @click.pass_context
@@ -93,12 +108,18 @@ def lab_evade(
 
 @lab.command("compare")
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="This one; may be given again. Else all.")
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Also write it: .svg, .html or text.")
+@record_option
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@report_option
 @json_option
 @click.pass_context
 def lab_compare(
-    context: click.Context, profiles: tuple[str, ...], record: Path | None, ipv6: bool, as_json: bool
+    context: click.Context,
+    profiles: tuple[str, ...],
+    record: Path | None,
+    ipv6: bool,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     """What two restoring gateways give back of what a firewall between them masks, profile by profile.
 
@@ -107,7 +128,7 @@ def lab_compare(
     """
     from nfmailguard.lab import compare
 
-    context.exit(compare.main(profiles, 6 if ipv6 else 4, record, as_json=as_json))
+    context.exit(compare.main(profiles, 6 if ipv6 else 4, record, as_json=as_json, page=report))
 
 
 @lab.command("up")

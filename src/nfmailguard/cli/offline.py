@@ -1,16 +1,48 @@
-"""Commands on files: captures replayed, dialogues translated."""
+"""Commands on files: captures replayed, dialogues translated, both sides shown."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nfmailguard.cli.common import cli, configured, echo, echo_text, json_option, policy_options, print_json
+from nfmailguard.cli.common import (
+    cli,
+    configured,
+    echo,
+    echo_text,
+    json_option,
+    policy_options,
+    print_json,
+    report_option,
+)
 from nfmailguard.errors import ConfigError
 
+if TYPE_CHECKING:
+    from nfmailguard.transcripts.model import Dialogue
+
 __all__: list[str] = []
+
+
+def both_sides(
+    found: tuple[list[Dialogue], int], name: str, report: Path | None, *, shown: bool, aside: bool = False
+) -> None:
+    """Dialogues, and how much was left out, on the terminal (``shown``) or as a page. ``aside``: on standard error."""
+    from nfmailguard.reports import ladder, pages
+    from nfmailguard.reports.console import Console
+    from nfmailguard.transcripts.model import titles
+
+    dialogues, lost = found
+    lead = titles(dialogues) + (f"; {lost:,} packets or findings left out for want of room" if lost else "")
+    if shown:
+        ladder.render(dialogues, Console(stderr=aside))
+    if report is not None:
+        pages.write(report, pages.page(f"nfmailguard: {name}", dialogues, lead=f"{lead}."))
+        echo(f"written: {report}: {lead}", err=True)
 
 
 @cli.command()
@@ -29,6 +61,8 @@ __all__: list[str] = []
     help="Of a capture that was edited: ignore them, and write right ones.",
 )
 @click.option("--events", metavar="FILE|-", help="Append EVE events to a file, or print them.")
+@click.option("--transcript", "shown", is_flag=True, help="Print both sides of each dialogue, with the findings.")
+@report_option
 @json_option
 def replay(
     source: Path,
@@ -36,6 +70,8 @@ def replay(
     path: Path | None,
     checksums: str,
     events: str | None,
+    shown: bool,
+    report: Path | None,
     as_json: bool,
     **choices: Any,
 ) -> None:
@@ -47,27 +83,48 @@ def replay(
     \b
       nfmailguard replay in.pcap --profile asa                     what would an ASA do?
       nfmailguard replay in.pcap out.pcap --mode enforce --events -
+      nfmailguard replay in.pcap --mode enforce --profile asa --report both-sides.html
     """
+    import msgspec
+
     from nfmailguard import config
     from nfmailguard import replay as replaying
     from nfmailguard.errors import CaptureError
+    from nfmailguard.policy.model import FlowRule
     from nfmailguard.reports.console import Console
+    from nfmailguard.transcripts import recorded
+    from nfmailguard.transcripts.recorded import Findings
 
     # Events on standard output are for a program to read.
     aside = events == "-"
-    with Console(stderr=True).status("replaying") as status:
-        summary = replaying.replay(
-            config.load(path, **choices),
-            source,
-            target,
-            events,
-            progress=lambda packets: status.update(f"{packets} packets"),
-            checksums=checksums == "verify",
-        )
-    if as_json:
-        echo_text(replaying.encode(summary).decode(), err=aside)
-    else:
-        replaying.render(summary, Console(stderr=aside))
+    made = config.load(path, **choices)
+    kept: list[Findings] = []
+
+    def findings(rules: Sequence[FlowRule]) -> Findings:
+        kept.append(Findings(rules))
+        return kept[0]
+
+    with ExitStack() as stack:
+        scratch = target
+        if target is None and (shown or report):
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nfmailguard-")), "out.pcap")
+        with Console(stderr=True).status("replaying") as status:
+            summary = replaying.replay(
+                *(made, source, scratch, events),
+                progress=lambda packets: status.update(f"{packets} packets"),
+                checksums=checksums == "verify",
+                findings=findings if shown or report else None,
+            )
+        if target is None:
+            summary = msgspec.structs.replace(summary, output=None)
+        if as_json:
+            echo_text(replaying.encode(summary).decode(), err=aside)
+        else:
+            replaying.render(summary, Console(stderr=aside))
+        if kept:
+            title = f"{summary.mode} {summary.profile}"
+            found = recorded.dialogues(source, scratch, kept[0], title=title, ports=made.ports())
+            both_sides(found, summary.input, report, shown=shown, aside=aside)
     if summary.fault:
         raise CaptureError(summary.fault)
 
@@ -76,8 +133,9 @@ def replay(
 @click.argument("file", type=click.File("rb"), default="-")
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Findings only.")
+@report_option
 @json_option
-def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> None:
+def translate(file: Any, report: Path | None, as_json: bool, mode: str | None, **choices: Any) -> None:
     """Show what each side of a dialogue would see: a transcript in, both ends out.
 
     FILE has lines that begin with "C: " or "S: ", one packet each ("C| " goes on in the
@@ -85,6 +143,7 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
 
     \b
       printf 'S: 220 mail ESMTP\\nC: EHLO me\\n' | nfmailguard translate --profile pix63
+      nfmailguard translate dialogue.txt --profile asa --report both-sides.html
     """
     from nfmailguard import config
     from nfmailguard.policy.model import Mode
@@ -100,13 +159,42 @@ def translate(file: Any, as_json: bool, mode: str | None, **choices: Any) -> Non
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not UTF-8 text") from error
     turns = transcript.parse(text.replace("\r\n", "\n"), where)
+    if report is not None:
+        from nfmailguard.smtp.reference import translate as modelled
+        from nfmailguard.transcripts.translated import translated
+
+        result = modelled(rule.policy, turns, apply=applies, restore=restore)
+        made = translated(rule.policy, turns, result, apply=applies, profile=choices["profile"] or "")
+        both_sides(([made], 0), where, report, shown=False)
     if as_json:
         print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
         return
     from nfmailguard.reports import translation
     from nfmailguard.reports.console import Console
 
-    translation.render(rule.policy, turns, Console(), apply=applies, restore=restore)
+    translation.render(rule.policy, turns, Console(), apply=applies, restore=restore, profile=choices["profile"] or "")
+
+
+@cli.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--port", "ports", multiple=True, type=click.IntRange(1, 65535), help="Of servers; else 25.")
+@report_option
+def transcript(files: tuple[Path, ...], ports: tuple[int, ...], report: Path | None) -> None:
+    """Both sides of dialogues beside each other, with the findings: of event logs, or of captures.
+
+    FILE is an event log (EVE; several are read as one, "-" is standard input), or a capture: one of what came to a
+    box, and, as a second one, of what left it, as `run --tap IN.pcap,OUT.pcap` writes them while it runs. Of one
+    capture alone there is one side. An event log has of each line that was changed or told of its beginning.
+
+    \b
+      nfmailguard transcript /var/log/nfmailguard/eve.json --report week.html
+      nfmailguard transcript in.pcap out.pcap
+      nfmailguard events | nfmailguard transcript -
+    """
+    from nfmailguard.transcripts import files as reading
+
+    found, name = reading.read(files, ports or (25,))
+    both_sides(found, name, report, shown=report is None)
 
 
 def _known(seen: str, configured_profile: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from nfmailguard.lab.clients import Client, Exchange
-from nfmailguard.lab.demo import pair
+from nfmailguard.lab.demo import Run, Scenario, Step, dialogue, pair
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
 from nfmailguard.plain import json_safe
 from nfmailguard.policy.load import load_profile, profile_names
 from nfmailguard.policy.model import Offer, Policy, Restore, RestoreScope, RestoreSide
-from nfmailguard.reports.console import Console
+from nfmailguard.reports import pages
+from nfmailguard.reports.console import Console, save
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Turn
 
@@ -42,6 +43,7 @@ MAIL = (
 )
 #: What mail software asks of a server it can (RFC 1870, 6152, 3461).
 WANTED = ("SIZE", "8BITMIME", "DSN")
+HEADS = ("profile", "EHLO", "commands", "replies", "else", "mail", "with", "left")
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,17 @@ def _options(profile: str, side: RestoreSide, offer: Offer, directory: Path) -> 
     return ["-c", str(path), "--mode", "restore", "--profile", profile]
 
 
-def compare(topology: Topology, profile: str, directory: Path, family: int = 4) -> Outcome:
-    """Runs one profile on hosts of its own; ``topology`` has the gateways BEFORE, FIREWALL and BEHIND."""
+def compare(
+    topology: Topology,
+    profile: str,
+    directory: Path,
+    family: int = 4,
+    watch: Callable[[list[Step]], None] | None = None,
+) -> Outcome:
+    """Runs one profile on hosts of its own; ``topology`` has the gateways BEFORE, FIREWALL and BEHIND.
+
+    ``watch`` is given what both ends said and read.
+    """
     directory.mkdir(parents=True)
     with ExitStack() as stack:
         server = stack.enter_context(MailServer(topology, directory / "mail", "--dsn"))
@@ -175,6 +186,8 @@ def compare(topology: Topology, profile: str, directory: Path, family: int = 4) 
             exchanges, ehlo, extensions = converse(address)
         steps = list(pair(exchanges, server, connection=2))
         mails = server.mails()
+    if watch is not None:
+        watch(steps)
     ends = b"".join(step.server_saw for step in steps), b"".join(step.client_saw for step in steps)
     said = [(step.client_sent, step.server_said) for step in steps]
     commands, replies = judge(load_profile(profile), offer, said, ends)
@@ -190,24 +203,11 @@ def compare(topology: Topology, profile: str, directory: Path, family: int = 4) 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A line a profile."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("profile", "EHLO", "commands", "replies", "else", "mail", "with", "left"):
+    for title in HEADS:
         made.add_column(title, no_wrap=title != "left", overflow="fold")
     for one in outcomes:
-        sides = (one.commands, one.replies)
-        counts = [f"{side.damaged - side.left} of {side.damaged}" if side.damaged else "-" for side in sides]
-        otherwise = sum(side.otherwise for side in sides)
-        style = "green" if one.good else "bold red"
-        missing = [word for word in WANTED if word not in one.extensions]
-        used = "-" if not one.ehlo else "all" if not missing else f"no {', '.join(missing)}"
-        made.add_row(
-            Text(one.profile, style=style),
-            "accepted" if one.ehlo else "-",
-            *counts,
-            str(otherwise) if otherwise else "nothing",
-            "delivered" if one.delivered else "LOST",
-            used,
-            Text(", ".join(one.not_recoverable) or "-"),
-        )
+        name, *others = cells(one)
+        made.add_row(Text(name, style="green" if one.good else "bold red"), *map(Text, others))
     return made
 
 
@@ -226,8 +226,39 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
     )
 
 
-def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: bool) -> int:
+def cells(one: Outcome) -> list[str]:
+    """A profile's row."""
+    sides = (one.commands, one.replies)
+    counts = [f"{side.damaged - side.left} of {side.damaged}" if side.damaged else "-" for side in sides]
+    otherwise = sum(side.otherwise for side in sides)
+    missing = [word for word in WANTED if word not in one.extensions]
+    used = "-" if not one.ehlo else "all" if not missing else f"no {', '.join(missing)}"
+    return [
+        one.profile,
+        "accepted" if one.ehlo else "-",
+        *counts,
+        str(otherwise) if otherwise else "nothing",
+        "delivered" if one.delivered else "LOST",
+        used,
+        ", ".join(one.not_recoverable) or "-",
+    ]
+
+
+def report(path: Path, outcomes: Sequence[Outcome], played: Sequence[list[Step]]) -> None:
+    """Writes the table and each profile's dialogue as one page. Raises ConfigError when that fails."""
+    shown = []
+    for one, steps in zip(outcomes, played, strict=True):
+        title = f"{one.profile}, between two restoring gateways"
+        scenario = Scenario(title, ())
+        shown.append(dialogue(Run(scenario, steps, [], one.delivered, one.ehlo, False, "client", "server")))
+    facts = pages.Facts("Bytes masked by the firewall that were put back", HEADS, list(map(cells, outcomes)))
+    lead = "A firewall between two restoring gateways: what reached the other end changed is marked."
+    pages.write(path, pages.page("nfmailguard lab compare", shown, lead=lead, facts=[facts]))
+
+
+def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: bool, page: Path | None = None) -> int:
     """The comparison, inside a private world; its exit code."""
+    played: list[list[Step]] = []
     console, progress = Console(record=record is not None), Console(stderr=True)
     outcomes = []
     hosts = (BEFORE, FIREWALL, BEHIND)
@@ -237,23 +268,27 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
             if not progress.is_terminal:  # where a line that changes is not seen
                 progress.print(told, highlight=False)
             with progress.status(told):
-                outcomes.append(compare(topology, name, Path(scratch, str(number)), family))
+                outcomes.append(compare(topology, name, Path(scratch, str(number)), family, played.append))
     if as_json:
         rows = [asdict(outcome) | {"good": outcome.good} for outcome in outcomes]
         sys.stdout.write(json_safe(msgspec.json.format(msgspec.json.encode(rows), indent=2)).decode() + "\n")
     else:
         show(console, outcomes)
     if record is not None:
-        if record.suffix == ".svg":
-            console.save_svg(str(record), title="nfmailguard lab compare")
-        elif record.suffix == ".html":
-            console.save_html(str(record))
-        else:
-            console.save_text(str(record))
+        save(console, record, "nfmailguard lab compare")
+    if page is not None:
+        report(page, outcomes, played)
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
-def main(profiles: Sequence[str], family: int = 4, record: Path | None = None, *, as_json: bool = False) -> int:
+def main(
+    profiles: Sequence[str],
+    family: int = 4,
+    record: Path | None = None,
+    *,
+    as_json: bool = False,
+    page: Path | None = None,
+) -> int:
     """Runs it in a world of its own; its exit code, 1 when something recoverable was not restored.
 
     Raises LabError where no namespaces can be made, ConfigError for a profile that does not exist.
@@ -265,6 +300,6 @@ def main(profiles: Sequence[str], family: int = 4, record: Path | None = None, *
         return run_private([sys.executable, "-m", "nfmailguard", *sys.argv[1:]])
     enter_private()
     try:
-        return run(names, family, record, as_json=as_json)
+        return run(names, family, record, as_json=as_json, page=page)
     except KeyboardInterrupt:
         return 130

@@ -24,7 +24,11 @@ from nfmailguard.lab.clients import Client, Exchange
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
-from nfmailguard.reports.console import Console
+from nfmailguard.reports import pages
+from nfmailguard.reports.console import Console, save
+from nfmailguard.transcripts.model import Dialogue, Line
+from nfmailguard.transcripts.reasons import note
+from nfmailguard.transcripts.translated import about
 
 __all__ = ["main"]
 
@@ -68,6 +72,9 @@ class Run(NamedTuple):
     delivered: bool
     esmtp: bool
     secured: bool
+    #: Both ends' addresses.
+    client: str = ""
+    server: str = ""
 
 
 def converse(address: str) -> tuple[list[Exchange], bool]:
@@ -108,7 +115,9 @@ def play(topology: Topology, scenario: Scenario, directory: Path, family: int) -
         steps = list(pair(exchanges, server))
         mails = server.mails()
     findings = gateway.events() if gateway is not None else []
-    return Run(scenario, steps, findings, MAIL in mails, esmtp, any(step.secured for step in steps))
+    secured = any(step.secured for step in steps)
+    ends = [topology.address(host, family=family) for host in (CLIENT, SERVER)]
+    return Run(scenario, steps, findings, MAIL in mails, esmtp, secured, *ends)
 
 
 def printable(octets: bytes) -> list[str]:
@@ -207,7 +216,56 @@ def show(console: Console, runs: Sequence[Run]) -> None:
     )
 
 
-def demonstrate(record: Path | None, family: int) -> int:
+def dialogue(run: Run) -> Dialogue:
+    """The run as both ends saw it, the gateway's findings beside the lines that hold what they are about."""
+    made = Dialogue(run.scenario.title, run.client, run.server, [])
+    at = {True: 0, False: 0}
+    hello = False
+    for step in run.steps:
+        if step.secured and not hello:
+            hello = True
+            made.lines.append(Line(True, b"", b"", None, [], "TLS: the lines below are encrypted on the way"))
+        for to_server, sent, seen in (
+            (True, step.client_sent, step.server_saw),
+            (False, step.server_said, step.client_saw),
+        ):
+            begin = 0
+            for line in sent.splitlines(keepends=True):
+                got = seen[begin : begin + len(line)] or None
+                made.lines.append(Line(to_server, line, got, None, [], offset=at[to_server] + begin))
+                begin += len(line)
+            at[to_server] += len(sent)
+    for event in run.findings:
+        body, to_server = event["mailguard"], event["direction"] == "to_server"
+        about_line = next((one for one in reversed(made.lines) if one.to_server is to_server and not one.what
+                     and one.offset <= body.get("offset", 0)), None)  # fmt: skip
+        if about_line is not None:
+            what = about(body["finding"], body.get("verb", ""), about_line.sent)
+            told = {"what": what, "applied": body["applied"], "doubt": body.get("hypothetical", False)}
+            about_line.notes.append(note(body["finding"], body["action"], body["profile"], **told))
+    delivered = "the mail was delivered" if run.delivered else "the mail was NOT delivered"
+    made.ended = f"{delivered}{', under TLS' if run.secured else ', in clear text'}"
+    return made
+
+
+def report(path: Path, runs: Sequence[Run]) -> None:
+    """Writes the runs as one page. Raises ConfigError when that fails."""
+    rows = [
+        (
+            run.scenario.title,
+            "accepted" if run.esmtp else "refused",
+            "yes" if run.secured else "no",
+            "yes" if run.delivered else "NO",
+            str(len(run.findings)),
+        )
+        for run in runs
+    ]
+    facts = pages.Facts("One mail, four paths", ("path", "EHLO", "TLS", "delivered", "findings"), rows)
+    lead = "A client sends the same mail through a gateway in network namespaces, four times."
+    pages.write(path, pages.page("nfmailguard lab demo", list(map(dialogue, runs)), lead=lead, facts=[facts]))
+
+
+def demonstrate(record: Path | None, family: int, page: Path | None = None) -> int:
     """The demo, inside a private world; its exit code."""
     console = Console(record=record is not None)
     progress = Console(stderr=True)
@@ -218,25 +276,22 @@ def demonstrate(record: Path | None, family: int) -> int:
                 runs.append(play(topology, scenario, Path(scratch, str(number)), family))
     show(console, runs)
     if record is not None:
-        if record.suffix == ".svg":
-            console.save_svg(str(record), title="nfmailguard lab demo")
-        elif record.suffix == ".html":
-            console.save_html(str(record))
-        else:
-            console.save_text(str(record))
+        save(console, record, "nfmailguard lab demo")
+    if page is not None:
+        report(page, runs)
     return 0 if all(run.delivered for run in runs) else 1
 
 
-def main(record: Path | None = None, family: int = 4) -> int:
+def main(record: Path | None = None, family: int = 4, page: Path | None = None) -> int:
     """Runs the demo in a world of its own; its exit code, 1 when a mail was not delivered.
 
-    ``record`` is written as SVG, HTML or text, by its suffix. Raises LabError where
-    no namespaces can be made.
+    ``record`` is written as SVG, HTML or text, by its suffix, ``page`` as a page of both sides. Raises LabError
+    where no namespaces can be made, ConfigError for a file of another kind.
     """
     if not inside():
         return run_private([sys.executable, "-m", "nfmailguard", *sys.argv[1:]])
     enter_private()
     try:
-        return demonstrate(record, family)
+        return demonstrate(record, family, page)
     except KeyboardInterrupt:
         return 130

@@ -34,7 +34,7 @@ from nfmailguard.lab.testbed import DROPPED, GOT_PAST, HELD, MASKED, NO_EFFECT, 
 from nfmailguard.lab.topology import Topology
 from nfmailguard.plain import json_safe
 from nfmailguard.policy.model import Policy
-from nfmailguard.reports.console import Console
+from nfmailguard.reports.console import Console, save
 
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
@@ -317,16 +317,6 @@ def show_list(console: Console) -> None:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def save(console: Console, record: Path) -> None:
-    """What was printed, as SVG, HTML or text by the file's suffix."""
-    if record.suffix == ".svg":
-        console.save_svg(str(record), title="nfmailguard lab evade")
-    elif record.suffix == ".html":
-        console.save_html(str(record))
-    else:
-        console.save_text(str(record))
-
-
 def _progress(console: Console, status: Any) -> Callable[[int, int, str], None]:
     # On a terminal a line that changes; elsewhere a plain line now and then.
     def tell(number: int, count: int, name: str) -> None:
@@ -364,5 +354,5 @@ def main(choice: Choice, record: Path | None = None, *, as_json: bool = False) -
         console = Console(record=record is not None, quiet=as_json)
         show(console, choice, results)
         if record is not None:
-            save(console, record)
+            save(console, record, "nfmailguard lab evade")
     return exit_code(results)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 
-__all__ = ["corrected", "internet_checksum"]
+__all__ = ["corrected", "internet_checksum", "network_offset"]
 
 _CLASSIC = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">", b"\xa1\xb2\x3c\x4d": ">"}
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 3, 6
@@ -91,7 +91,7 @@ def _block(body: bytes, number: int, order: str, links: list[int]) -> bytes:
 
 def _frame(octets: bytes, link: int, *, whole: bool) -> bytes:
     """A frame with its IPv4 and TCP checksums made right."""
-    at = _network(octets, link)
+    at = network_offset(octets, link)
     if at is None or not whole:
         return octets
     frame = bytearray(octets)
@@ -103,8 +103,8 @@ def _frame(octets: bytes, link: int, *, whole: bool) -> bytes:
     return bytes(frame)
 
 
-def _network(frame: bytes, link: int) -> int | None:
-    """Where the IP header is."""
+def network_offset(frame: bytes, link: int) -> int | None:
+    """Where the IP header of a frame of this link type is; None: it has none, or the type is not known."""
     if link in _FIXED:
         return _FIXED[link]
     if link == _COOKED:
