@@ -75,6 +75,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ruleset", "confinement"),
     ("probe", "transcripts.model"),
     ("transcripts",),
+    ("verify",),
     ("reports", "replay"),
     ("service",),
     ("lab",),

@@ -10,13 +10,13 @@ import sys
 
 import click
 
-from nfmailguard.cli import bench, gateway, lab, offline, probe, profiles, report, running
+from nfmailguard.cli import bench, gateway, lab, offline, probe, profiles, report, running, verify
 from nfmailguard.cli.common import cli, echo, echo_text
 from nfmailguard.errors import NfmailguardError
 from nfmailguard.plain import printable
 from nfmailguard.service.signals import inherited
 
-__all__ = ["bench", "cli", "gateway", "lab", "main", "offline", "probe", "profiles", "report", "running"]
+__all__ = ["bench", "cli", "gateway", "lab", "main", "offline", "probe", "profiles", "report", "running", "verify"]
 
 INTERRUPTED = 130
 

@@ -104,6 +104,18 @@ report_option = click.option(
     metavar="FILE.html",
     help="Also write both sides as one HTML page that needs nothing else.",
 )
+ports_option = click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    type=click.IntRange(1, 65535),
+    help="Of mail servers; may be given again. Else 25.",
+)
+sides_option = click.option(
+    "--sides",
+    is_flag=True,
+    help="Two captures are of a box's client side and of its server side, not of what came to it and what left it.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON in place of text.")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nfmailguard.cli.common import cli, echo, json_option, report_option
+from nfmailguard.cli.common import cli, echo, json_option, print_json, report_option
 
 __all__: list[str] = []
 
@@ -131,34 +131,148 @@ def lab_compare(
     context.exit(compare.main(profiles, 6 if ipv6 else 4, record, as_json=as_json, page=report))
 
 
+name_option = click.option(
+    "--name", default="lab", show_default=True, metavar="NAME", help="Which lab; several may run."
+)
+
+
+def _choose_server(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from nfmailguard.errors import ConfigError
+    from nfmailguard.lab.keeper import SERVER_KINDS
+
+    if value not in ("none", *SERVER_KINDS):
+        raise ConfigError(f"--server {value}: unknown; one of {', '.join(SERVER_KINDS)}, none")
+    return value
+
+
+def _path(profile: str | None) -> str | None:
+    """A profile's file as it is found from anywhere."""
+    from nfmailguard.policy.load import load_profile
+
+    if profile is None:
+        return None
+    load_profile(profile)
+    return str(Path(profile).absolute()) if "/" in profile or profile.endswith(".toml") else profile
+
+
 @lab.command("up")
-def lab_up() -> None:
-    """Make the three hosts, to work in (needs root)."""
+@name_option
+@click.option(
+    "--server",
+    default="aiosmtpd",
+    show_default=True,
+    metavar="KIND",
+    callback=_choose_server,
+    help="aiosmtpd, postfix, exim, opensmtpd, sendmail or none.",
+)
+@click.option("--gateway", metavar="PROFILE", help="Start a gateway that enforces this profile. Else the path is free.")
+@click.option("--mode", default="enforce", show_default=True, metavar="MODE", help="Of the gateway.")
+def lab_up(name: str, server: str, gateway: str | None, mode: str) -> None:
+    """Make a lab to work in: client, gateway and server, with a mail server running.
+
+    It stands until `lab down`, or until its process ends; nothing is left of it then.
+
+    \b
+      nfmailguard lab up --server postfix --gateway asa
+      nfmailguard lab talk
+      nfmailguard lab set --profile pix63
+      nfmailguard lab down
+    """
+    from nfmailguard import config
     from nfmailguard.lab import standing
 
-    echo("the lab stands" if standing.up() else "the lab stood already")
-    for line in standing.described():
+    if gateway is not None:
+        config.load(None, mode=mode, profile=gateway)
+    made = standing.up(name, standing.Wanted(server, _path(gateway) or "", mode))
+    echo("lab ready" if made else "this lab runs already; it is as it was")
+    for line in standing.described(standing.status(name), name):
         echo(line)
 
 
-@lab.command("down")
-def lab_down() -> None:
-    """Remove them."""
+@lab.command("status")
+@name_option
+@json_option
+def lab_status(name: str, as_json: bool) -> None:
+    """Who is where in a lab, what runs, and how to go on."""
     from nfmailguard.lab import standing
 
-    echo("the lab is gone" if standing.down() else "there was no lab")
+    found = standing.status(name)
+    if as_json:
+        print_json({"name": name, **found})
+        return
+    for line in standing.described(found, name):
+        echo(line)
+    others = [other for other in standing.names() if other != name]
+    if others:
+        echo(f"other labs: {', '.join(others)}")
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True})
-@click.argument("host")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.pass_context
-def lab_exec(context: click.Context, host: str, command: tuple[str, ...]) -> None:
-    """Run COMMAND on a HOST of the lab: client, gateway or server.
+@lab.command("set")
+@click.argument("host", type=click.Choice(["gateway"]), default="gateway")
+@name_option
+@click.option("--profile", metavar="PROFILE", help="Whose behaviour: a name from `profile list`, or a .toml file.")
+@click.option("--mode", metavar="MODE", help="enforce, monitor or restore.")
+def lab_set(host: str, name: str, profile: str | None, mode: str | None) -> None:
+    """Have the lab's gateway be another box, at once, or start one.
+
+    A connection that is open keeps the rules it began under, to its end; the next one has the new ones.
 
     \b
-      nfmailguard lab exec client -- nmap -sV -p 25 10.25.2.2
+      nfmailguard lab set --profile pix63
+      nfmailguard lab set --mode monitor
+    """
+    from nfmailguard import config
+    from nfmailguard.lab import standing
+
+    config.load(None, mode=mode or "enforce", profile=profile or "pix63")
+    found = standing.reset(name, _path(profile), mode)
+    for line in found["changed"]:
+        echo(str(line))
+    echo(f"{host}: {found['mode']} {found['profile']}")
+
+
+@lab.command("down")
+@name_option
+@click.option("--all", "everyone", is_flag=True, help="Every lab of yours.")
+def lab_down(name: str, everyone: bool) -> None:
+    """Remove a lab: its hosts, everything that runs on them, and its files."""
+    from nfmailguard.lab import standing
+
+    for one in standing.names() if everyone else [name]:
+        echo(f"the lab {one!r} is gone" if standing.down(one) else f"there was no lab {one!r}")
+
+
+@lab.command("talk")
+@name_option
+@click.pass_context
+def lab_talk(context: click.Context, name: str) -> None:
+    """Speak SMTP from the lab's client to its server, line by line, as with telnet.
+
+    What is typed is sent when the reply to the line before is there. From a pipe both sides are printed, as `translate`
+    reads them.
+
+    \b
+      printf 'EHLO me.example\\nQUIT\\n' | nfmailguard lab talk
     """
     from nfmailguard.lab import standing
 
-    context.exit(standing.execute(host, command))
+    context.exit(standing.talk(name))
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@name_option
+@click.argument("host")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def lab_exec(context: click.Context, name: str, host: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND on a HOST of a lab: client, gateway or server.
+
+    /run and /mnt are the lab's own there, all other files are this machine's.
+
+    \b
+      nfmailguard lab exec client -- nmap -sV -p 25 10.25.2.2
+      nfmailguard lab exec gateway -- nfmailguard transcript /mnt/gateway/eve.json
+    """
+    from nfmailguard.lab import standing
+
+    context.exit(standing.execute(host, command, name))

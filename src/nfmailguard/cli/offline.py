@@ -17,8 +17,10 @@ from nfmailguard.cli.common import (
     echo_text,
     json_option,
     policy_options,
+    ports_option,
     print_json,
     report_option,
+    sides_option,
 )
 from nfmailguard.errors import ConfigError
 
@@ -177,9 +179,10 @@ def translate(file: Any, report: Path | None, as_json: bool, mode: str | None, *
 
 @cli.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--port", "ports", multiple=True, type=click.IntRange(1, 65535), help="Of servers; else 25.")
+@ports_option
+@sides_option
 @report_option
-def transcript(files: tuple[Path, ...], ports: tuple[int, ...], report: Path | None) -> None:
+def transcript(files: tuple[Path, ...], ports: tuple[int, ...], sides: bool, report: Path | None) -> None:
     """Both sides of dialogues beside each other, with the findings: of event logs, or of captures.
 
     FILE is an event log (EVE; several are read as one, "-" is standard input), or a capture: one of what came to a
@@ -189,11 +192,12 @@ def transcript(files: tuple[Path, ...], ports: tuple[int, ...], report: Path | N
     \b
       nfmailguard transcript /var/log/nfmailguard/eve.json --report week.html
       nfmailguard transcript in.pcap out.pcap
+      nfmailguard transcript --sides client-side.pcap server-side.pcap
       nfmailguard events | nfmailguard transcript -
     """
     from nfmailguard.transcripts import files as reading
 
-    found, name = reading.read(files, ports or (25,))
+    found, name = reading.read(files, ports or (25,), sides=sides)
     both_sides(found, name, report, shown=report is None)
 
 

@@ -62,6 +62,34 @@ def profile_show(context: click.Context, name: str, as_json: bool, as_cisco: boo
         echo_text(profile_text(name), tabs=True)
 
 
+@profile.command("diff")
+@click.argument("left", metavar="A")
+@click.argument("right", metavar="B")
+@json_option
+@click.pass_context
+def profile_diff(context: click.Context, left: str, right: str, as_json: bool) -> None:
+    """What two profiles do otherwise: setting by setting, with what it means for a dialogue.
+
+    A and B are names of `profile list`, or .toml files. Exit code 0: nothing; 1: something.
+
+    \b
+      nfmailguard profile diff pix63 asa
+      nfmailguard profile diff asa ./mine.toml
+    """
+    from nfmailguard.policy.load import load_profile
+    from nfmailguard.reports import verified
+    from nfmailguard.verify.difference import differences
+
+    policies = load_profile(left), load_profile(right)
+    found = list(differences(*policies))
+    if as_json:
+        print_json(found)
+    else:
+        for line in verified.difference_lines(found, *policies):
+            echo(line)
+    context.exit(1 if found else 0)
+
+
 @profile.command("import")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.File("rb"))
 @click.option("--map", "name", metavar="NAME", help="Which policy, where the configuration applies several.")

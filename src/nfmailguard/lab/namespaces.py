@@ -13,10 +13,11 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from nfmailguard.errors import LabError
 
-__all__ = ["enter_private", "inside", "run_private"]
+__all__ = ["enter_private", "inside", "run_private", "start_private"]
 
 _MARK = "NFMAILGUARD_PRIVATE"
 
@@ -50,6 +51,22 @@ def run_private(argv: Sequence[str]) -> int:
         return world.wait()
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def start_private(argv: Sequence[str], pass_fds: Sequence[int], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts ``argv`` in a private world that goes on when this process has ended; LabError where none can be made.
+
+    The world ends when its first process does, or the one that is returned.
+    """
+    environment = {**os.environ, _MARK: "1"}
+    return subprocess.Popen(
+        [*_unshare(), *argv],
+        env=environment,
+        pass_fds=pass_fds,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -14,8 +14,9 @@ from nfmailguard.policy.cisco import rules
 from nfmailguard.policy.cisco.read import Import, Imported, read_all
 from nfmailguard.policy.cisco.text import Line, Status
 from nfmailguard.policy.load import profile_text
+from nfmailguard.policy.model import Policy
 
-__all__ = ["MOST_OCTETS", "read", "refused", "toml"]
+__all__ = ["MOST_OCTETS", "policy", "read", "refused", "toml"]
 
 MOST_OCTETS = 64 << 20
 
@@ -54,6 +55,11 @@ def told(line: Line, where: str) -> str:
 def refused(found: Import, where: str) -> list[str]:
     """A line for each that has to do with mail inspection and is not honoured."""
     return [told(line, where) for line in found.of(Status.NOT_HONOURED)]
+
+
+def policy(found: Import, name: str | None, where: str) -> Policy:
+    """The policy that would be written; raises as ``toml`` does."""
+    return _chosen(found, name, where).policy
 
 
 def _none(found: Import, where: str) -> NfmailguardError:

@@ -34,7 +34,7 @@ def is_capture(path: Path) -> bool:
     return head.startswith(_CAPTURES) or (head.startswith(b"\x1f\x8b") and ".pcap" in path.name)
 
 
-def read(paths: Sequence[Path], ports: Sequence[int]) -> tuple[tuple[list[Dialogue], int], str]:
+def read(paths: Sequence[Path], ports: Sequence[int], *, sides: bool = False) -> tuple[tuple[list[Dialogue], int], str]:
     """Dialogues, how much was left out for want of room, and a name for them."""
     name = printable(", ".join(map(str, paths)), 200)
     captures = [path for path in paths if is_capture(path)]
@@ -43,7 +43,7 @@ def read(paths: Sequence[Path], ports: Sequence[int]) -> tuple[tuple[list[Dialog
             raise ConfigError(
                 f"{name}: name one capture, or that of what came and that of what left; or event logs only"
             )
-        return dialogues(paths[0], paths[1] if len(paths) == 2 else None, ports=ports), name
+        return dialogues(paths[0], paths[1] if len(paths) == 2 else None, ports=ports, sides=sides), name
     log = Log()
     for path in paths:
         log.read(sys.stdin.buffer if str(path) == "-" else lines_of(path))

@@ -88,10 +88,12 @@ def dialogues(
     *,
     title: str = "",
     ports: Sequence[int] = (25,),
+    sides: bool = False,
 ) -> tuple[list[Dialogue], int]:
-    """Of a capture, and of one of what left the box; how many packets and findings were left out for want of room.
+    """Of a capture of what came to a box and one of what left it; ``sides``: of its client's side and its server's.
 
-    Raises CaptureError for a file that is no capture.
+    Besides: how many packets and findings were left out for want of room. Raises CaptureError for a file that is no
+    capture.
     """
     came = Capture(before, ports)
     left = None if behind is None else Capture(behind, ports)
@@ -102,7 +104,7 @@ def dialogues(
         starts.setdefault(one.key, []).append(one.start)
     for one, other in pairs:
         nothing = Connection(one.key, one.start, one.number) if left is not None else None  # came out of the box
-        shown = dialogue(one, other or nothing, title=title)
+        shown = dialogue(one, other or nothing, title=title, sides=sides)
         if findings is not None:
             later = [start for start in starts[one.key] if start > one.start]
             findings.put_beside(shown, one, min(later, default=float("inf")))

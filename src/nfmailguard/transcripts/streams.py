@@ -12,7 +12,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,13 +210,21 @@ def paired(before: list[Connection], behind: list[Connection]) -> Iterator[tuple
         yield one, found.get(one.number)
 
 
-def dialogue(sent: Connection, seen: Connection | None, *, title: str = "") -> Dialogue:
-    """Both sides beside each other; ``seen`` None: the one side there is. Never changes a length, as no box does."""
+def dialogue(sent: Connection, seen: Connection | None, *, title: str = "", sides: bool = False) -> Dialogue:
+    """Both sides beside each other; ``seen`` None: the one side there is. Lengths are the same, as boxes keep them.
+
+    ``sides``: ``sent`` is what went by on the client's side of a box, ``seen`` on the server's; else what came to it
+    and what left it.
+    """
+    came, left, clock = sent, seen, sent
+    if sides and seen is not None:
+        came = replace(sent, to_client=seen.to_client)
+        left = replace(sent, to_server=seen.to_server)
     lines: list[tuple[int, Line]] = []
     for to_server in (True, False):
-        stream = sent.to_server if to_server else sent.to_client
-        other = None if seen is None else seen.to_server if to_server else seen.to_client
-        lines += _lines(to_server, stream, other, one_sided=seen is None)
+        stream, order = (one.to_server if to_server else one.to_client for one in (came, clock))
+        other = None if left is None else left.to_server if to_server else left.to_client
+        lines += _lines(to_server, stream, other, order, one_sided=seen is None)
     lines.sort(key=lambda one: one[0])
     made = list(hidden(_without_tls([line for _, line in lines])))
     key = sent.key
@@ -226,16 +234,20 @@ def dialogue(sent: Connection, seen: Connection | None, *, title: str = "") -> D
     return Dialogue(title, f"{client} port {key.client_port}", f"{server} port {key.server_port}", made, ended)
 
 
-def _lines(to_server: bool, stream: _Stream, other: _Stream | None, *, one_sided: bool) -> Iterator[tuple[int, Line]]:
-    data, begun, _ = stream.whole()
+def _lines(
+    to_server: bool, stream: _Stream, other: _Stream | None, order: _Stream, *, one_sided: bool
+) -> Iterator[tuple[int, Line]]:
+    """Each line with the number of the packet, in the capture of ``order``, that has its first byte."""
+    data, _, _ = stream.whole()
+    _, begun, _ = order.whole()
     there, _, gaps = (b"", [], list[tuple[int, int]]()) if other is None else other.whole()
-    at = place = 0
+    at, place = 0, -1
     while at < len(data):
         end = data.find(b"\n", at) + 1 or len(data)
         while place + 1 < len(begun) and begun[place + 1][0] < end:
             place += 1
-        number, now = begun[place][1:]
-        got: bytes | None = there[at:end] if end <= len(there) else there[at:] or None
+        number, now = begun[place][1:] if place >= 0 else (0, None)
+        got: bytes | None = there[at:end] or None
         if got is not None and any(begin < end and at < stop for begin, stop in gaps):
             got = None
         yield number, Line(to_server, data[at:end], got, now, [], one_sided=one_sided, offset=at)

@@ -1,0 +1,81 @@
+"""``lab talk``: SMTP by hand, a line at a time, as people do it with telnet.
+
+Run on a host of the lab as ``python -m nfmailguard.lab.talk ADDRESS``. Each line of standard input is sent with a CRLF,
+and the whole reply is waited for; a mail's text is sent to its dot first. Prints both sides as ``translate`` reads them
+(``C: ``, ``S: ``), what is not printable escaped.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+
+from nfmailguard.plain import octets
+
+__all__ = ["main"]
+
+_PATIENCE = 30.0  # seconds for a reply
+
+
+class _Server:
+    def __init__(self, link: socket.socket) -> None:
+        self._file = link.makefile("rb")
+
+    def reply(self) -> Iterator[bytes]:
+        """The lines of a reply; none once the connection has ended."""
+        while line := self._file.readline(65536):
+            yield line
+            if line[3:4] != b"-":
+                return
+
+
+def _say(side: str, line: bytes) -> None:
+    said = octets(line.rstrip(b"\r\n"))
+    sys.stdout.write(f"{side}: {said}\n")
+    sys.stdout.flush()
+
+
+def _hear(server: _Server) -> bytes:
+    code = b""
+    for line in server.reply():
+        _say("S", line)
+        code = line[:3]
+    if not code:
+        sys.stdout.write("# the connection has ended\n")
+    return code
+
+
+def main(address: str, port: int = 25) -> int:
+    """The exit code: 1 where there is no connection, or it ended early."""
+    try:
+        link = socket.create_connection((address, port), _PATIENCE)
+    except OSError as error:
+        sys.stderr.write(f"no connection to {address} port {port}: {error.strerror or error}\n")
+        return 1
+    with link:
+        server = _Server(link)
+        code = _hear(server)
+        try:
+            for line in sys.stdin.buffer:
+                said = line.rstrip(b"\r\n")
+                link.sendall(said + b"\r\n")
+                if not sys.stdin.isatty():
+                    _say("C", said)
+                if code == b"354" and said != b".":
+                    continue  # a mail's text has no replies
+                code = _hear(server)
+                if not code:
+                    return 1
+                if code in (b"221", b"421"):
+                    return 0
+        except OSError as error:
+            sys.stdout.write(f"# the connection has ended: {error.strerror or error}\n")
+            return 1
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,107 @@
+"""Whether a box does what a profile says: each line that went through it beside what the model says of it.
+
+Both sides known: what was sent goes through the model, and what arrived is held against that. One side known: what
+a box has let out it lets out again unchanged, so a line that the model would still change did not come through such a
+box, nor did damage that the profile does not do. Promises: decides nothing itself; ``smtp.reference`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from nfmailguard.policy.model import Action, BannerRule, EhloMask, Policy
+from nfmailguard.smtp.reference import translate
+from nfmailguard.smtp.turns import Result, Turn
+from nfmailguard.transcripts.model import Dialogue, Line
+from nfmailguard.transcripts.translated import beside
+
+__all__ = ["Compared", "Seen", "Side", "compare"]
+
+_LONGEST_PACKET = 65_495  # of TCP over IPv4
+
+
+class Side(StrEnum):
+    """Where the one side that is known was seen."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Seen(msgspec.Struct):
+    """A line that says something of the box. ``expected`` None: the model delivers nothing."""
+
+    line: Line
+    expected: bytes | None
+    agrees: bool
+    #: Why, where it is not the bytes that differ.
+    why: str = ""
+
+
+class Compared(msgspec.Struct):
+    """One dialogue. ``seen``: its lines of which something is known; ``ended``: how the model ends it."""
+
+    dialogue: Dialogue
+    seen: list[Seen]
+    ended: Action | None
+    findings: tuple[str, ...] = ()
+
+    @property
+    def differing(self) -> list[Seen]:
+        return [one for one in self.seen if not one.agrees]
+
+
+def _turns(lines: Iterable[Line]) -> tuple[list[Turn], list[tuple[Line, int, int]]]:
+    """Packets, and where in which of them each line is: lines of one side at one time came together."""
+    turns, places = list[Turn](), list[tuple[Line, int, int]]()
+    last: tuple[bool, int | None] | None = None
+    for line in lines:
+        if line.what:
+            last = None
+            continue
+        this = (line.to_server, line.time)
+        together = last == this and line.time is not None and len(turns[-1].data) + len(line.sent) <= _LONGEST_PACKET
+        if together:
+            places.append((line, len(turns) - 1, len(turns[-1].data)))
+            turns[-1] = Turn(line.to_server, turns[-1].data + line.sent)
+        else:
+            places.append((line, len(turns), 0))
+            turns.append(Turn(line.to_server, line.sent))
+        last = this
+    return turns, places
+
+
+def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Compared:
+    """``side``: of a dialogue of which one is known."""
+    one_sided = any(line.one_sided for line in dialogue.lines)
+    turns, places = _turns(dialogue.lines)
+    result = translate(policy, turns)
+    seen = []
+    for line, turn, at in places:
+        out = result.turns[turn].data
+        expected = out[at : at + len(line.sent)] if out else None
+        if not one_sided:
+            seen.append(Seen(line, expected, expected == line.seen))
+        elif line.to_server is (side is Side.SERVER):  # it has come through the box
+            seen.append(Seen(line, expected, expected in (line.sent, None)))
+    if one_sided:
+        _damage(policy, result, seen)
+    return Compared(dialogue, seen, result.ended, tuple(dict.fromkeys(found.name for found in result.findings)))
+
+
+def _damage(policy: Policy, result: Result, seen: Sequence[Seen]) -> None:
+    """Lines that a box has masked, where this profile masks none of the kind."""
+    does = {
+        "upstream.banner_masked": policy.banner.rule is not BannerRule.NONE,
+        "upstream.keyword_masked": policy.replies.ehlo is not EhloMask.NONE,
+        "upstream.command_masked": "*" not in policy.commands.allow,
+    }
+    for finding in result.findings:
+        if does.get(finding.name, True):
+            continue
+        line = beside([one.line for one in seen], finding)
+        for one in seen:
+            if one.line is line:
+                one.agrees, one.why = False, "it was masked on the way, and this profile masks nothing of the kind"

@@ -1,0 +1,219 @@
+"""Which settings would make a profile do what a box did: single changes, tried one after the other.
+
+Promises: a change that is named makes more lines agree than there were, in all dialogues together, and can be given to
+``--set`` as it is; those named together are tried together. Does not claim that the box is configured so: several
+settings may explain the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from nfmailguard.errors import ConfigError
+from nfmailguard.policy.findings import FINDING_INDEX, FINDINGS
+from nfmailguard.policy.load import load_profile, override, profile_names
+from nfmailguard.policy.model import BannerRule, EhloMask, MultilineBanner, PartialLines, Policy, UnknownCommand
+from nfmailguard.smtp.verbs import VERBS
+from nfmailguard.transcripts.model import Dialogue
+from nfmailguard.verify.comparing import Compared, Side, compare
+
+__all__ = ["Change", "explain", "nearest"]
+
+_MOST_DIALOGUES = 20  # that differ, which candidates are tried on
+_MOST_LINES = 400  # of each, from its beginning
+_MOST_CHANGES = 12
+_MOST_ALTERNATIVES = 3
+_LIMITS = (
+    *("commands.line_length", "address.sender_length", "address.recipients", "address.invalid_recipients"),
+    *("data.header_line_length", "data.body_line_length", "data.header_length", "data.body_length", "data.to_fields"),
+    "data.filename_length",
+)
+_SWITCHES = (
+    "banner.separator",
+    "address.brackets",
+    "data.seven_bits",
+    "bugs.dot_crlf",
+    "bugs.data_bypass",
+    "bugs.noop_body",
+)
+_CHOICES = {
+    "banner.rule": BannerRule,
+    "banner.multiline": MultilineBanner,
+    "commands.unknown": UnknownCommand,
+    "commands.partial_lines": PartialLines,
+    "replies.ehlo": EhloMask,
+}
+_VERBS = frozenset(verb.name for verb in VERBS if verb.name and not verb.name.startswith("<"))
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Settings as ``--set`` takes them, one or those that work together; how many lines they made agree, the first one.
+
+    ``words``: the same for people, of a list what is added or removed.
+    """
+
+    settings: tuple[tuple[str, str], ...]
+    words: str
+    explains: int
+    example: bytes
+    #: Others that explain as many lines.
+    alternatives: tuple[str, ...] = ()
+
+
+def _list(words: Sequence[str]) -> str:
+    return msgspec.json.encode(list(words)).decode()
+
+
+def _words(found: Sequence[Compared]) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Of lines that differ: verbs, keywords, characters that became a space, letters of masks."""
+    verbs, keywords, characters, letters = set[str](), set[str](), set[str](), set[str]()
+    for one in found:
+        for differing in one.differing:
+            line = differing.line
+            sent, seen = line.sent.decode("latin-1"), (line.seen or b"").decode("latin-1")
+            if line.to_server:
+                verb = sent.split(" ")[0].strip().upper()
+                verbs |= {verb} if verb.isascii() and verb.isalnum() and len(verb) <= 16 else set()
+                letters |= set(seen[:1]) - set(sent[:1])
+                characters |= {a for a, b in zip(sent, seen, strict=False) if a != b == " " and " " < a < "\x7f"}
+            elif sent[:3] == "250" and len(sent) > 5:
+                word = sent[4:].strip().upper().split(" ")[0]
+                keywords |= {word, word.split("=")[0]}
+    return verbs, {word for word in keywords if word.isascii()}, characters - set("<>"), letters
+
+
+def _shown(found: Sequence[Compared]) -> Iterator[str]:
+    """Keywords that have come through the box as they are."""
+    for one in found:
+        for seen in one.seen:
+            said = seen.line.sent if seen.line.one_sided else seen.line.seen
+            if not seen.line.to_server and said == seen.line.sent and said[:3] == b"250" and len(said) > 5:
+                word = said[4:].decode("latin-1").strip().upper().split(" ")[0].split("=")[0]
+                if word.isascii() and word.strip("X-") and not (word.startswith("XX") and len(word) > 3):
+                    yield word
+
+
+def _candidates(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[tuple[str, str], ...]]:
+    yield from ((one,) for one in _singles(policy, found))
+    if policy.replies.ehlo is EhloMask.NONE:  # nothing is masked without a list of what is not
+        asa = load_profile("asa").replies
+        yield (
+            ("replies.ehlo", str(EhloMask.E1)),
+            ("replies.keywords", _list(list(dict.fromkeys([*asa.keywords, *_shown(found)])))),
+            ("replies.keyword_end", asa.keyword_end),
+        )
+
+
+def _singles(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[str, str]]:
+    verbs, keywords, characters, letters = _words(found)
+    for setting, values in _CHOICES.items():
+        yield from ((setting, str(value)) for value in values)
+    for setting, known, words in (
+        ("commands.allow", policy.commands.allow, verbs),
+        ("replies.keywords", policy.replies.keywords, keywords),
+    ):
+        yield from ((setting, _list([*known, word])) for word in sorted(words - set(known)))
+        yield from (
+            (setting, _list([other for other in known if other != word])) for word in sorted(words & set(known))
+        )
+        if len(words - set(known)) > 1:
+            yield setting, _list([*known, *sorted(words - set(known))])
+    if "*" in policy.commands.allow and verbs:
+        yield "commands.allow", _list(sorted(_VERBS - verbs))
+    elif verbs:
+        yield "commands.allow", _list(["*"])
+    yield from (("replies.keyword_end", text) for text in (" ", " ="))
+    yield from (("commands.letter", letter) for letter in sorted(letters) if letter.isalpha())
+    for character in sorted(characters):
+        if character not in policy.address.characters:
+            yield "address.characters", policy.address.characters + character
+    for character in policy.address.characters:
+        yield "address.characters", policy.address.characters.replace(character, "")
+    yield from ((setting, value) for setting in _SWITCHES for value in ("yes", "no"))
+    yield from ((setting, "none") for setting in _LIMITS)
+    for name in dict.fromkeys(name for one in found for name in one.findings):
+        for action in FINDINGS[FINDING_INDEX[name]].actions:
+            yield f"actions.{name}", str(action)
+
+
+def _short(dialogue: Dialogue) -> Dialogue:
+    return msgspec.structs.replace(dialogue, lines=dialogue.lines[:_MOST_LINES])
+
+
+def _differing(policy: Policy, dialogues: Sequence[Dialogue], side: Side) -> list[Compared]:
+    return [compare(policy, one, side) for one in dialogues]
+
+
+def explain(policy: Policy, found: Sequence[Compared], side: Side) -> tuple[list[Change], Policy]:
+    """The changes, best first, and the policy with all of them; fewer where nothing more helps."""
+    dialogues = [_short(one.dialogue) for one in found if one.differing][:_MOST_DIALOGUES]
+    changes: list[Change] = []
+    now = _differing(policy, dialogues, side)
+    while (left := _count(now)) and len(changes) < _MOST_CHANGES:
+        tried = sorted(_tried(policy, now, dialogues, side), key=lambda one: one.differ)
+        if not tried or tried[0].differ >= left:
+            break
+        best = tried[0]
+        words = dict.fromkeys(_in_words(policy, one.policy, one.settings) for one in tried if one.differ == best.differ)
+        first, *others = words
+        example = _example(now, best.found)
+        changes.append(Change(best.settings, first, left - best.differ, example, tuple(others[:_MOST_ALTERNATIVES])))
+        policy, now = best.policy, best.found
+    return changes, policy
+
+
+class _Tried(NamedTuple):
+    settings: tuple[tuple[str, str], ...]
+    policy: Policy
+    found: list[Compared]
+    differ: int
+
+
+def _tried(policy: Policy, now: Sequence[Compared], dialogues: Sequence[Dialogue], side: Side) -> Iterator[_Tried]:
+    for settings in dict.fromkeys(_candidates(policy, now)):
+        try:
+            other = override(policy, dict(settings))
+        except ConfigError:
+            continue
+        if other != policy:
+            found = _differing(other, dialogues, side)
+            yield _Tried(settings, other, found, _count(found))
+
+
+def _in_words(policy: Policy, other: Policy, settings: Sequence[tuple[str, str]]) -> str:
+    said = []
+    for setting, value in settings:
+        part, _, key = setting.partition(".")
+        before, after = (getattr(getattr(one, part), key, None) for one in (policy, other))
+        if isinstance(before, tuple) and isinstance(after, tuple):
+            more, less = ([word for word in a if word not in b] for a, b in ((after, before), (before, after)))
+            told = [f"{how} {' '.join(words)}" for how, words in (("add", more), ("remove", less)) if words]
+            said.append(f"{setting}: {', '.join(told)}")
+        else:
+            said.append(f"{setting}: {value!r}" if not value.strip() else f"{setting}: {value}")
+    return "; ".join(said)
+
+
+def nearest(found: Sequence[Compared], side: Side) -> tuple[str, int]:
+    """The profile of those that come with the program that agrees with most lines, and how many differ."""
+    dialogues = [_short(one.dialogue) for one in found][:_MOST_DIALOGUES]
+    counts = {name: _count(_differing(load_profile(name), dialogues, side)) for name in profile_names()}
+    best = min(counts, key=lambda name: counts[name])
+    return best, counts[best]
+
+
+def _count(found: Sequence[Compared]) -> int:
+    return sum(len(one.differing) for one in found)
+
+
+def _example(before: Sequence[Compared], after: Sequence[Compared]) -> bytes:
+    """The first line that differs before, and agrees after."""
+    for one, other in zip(before, after, strict=True):
+        still = {id(seen.line) for seen in other.differing}
+        for seen in one.differing:
+            if id(seen.line) not in still:
+                return seen.line.sent
+    return b""
