@@ -85,7 +85,7 @@ def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Com
         if not one_sided:
             seen.append(Seen(line, expected, expected == line.seen))
         elif line.to_server is (side is Side.SERVER):  # it has come through the box
-            seen.append(Seen(line, expected, expected in (line.sent, None)))
+            seen.append(Seen(line, expected, expected == line.sent))
     if one_sided:
         _damage(policy, result, seen)
     return Compared(dialogue, seen, result.ended, tuple(dict.fromkeys(found.name for found in result.findings)))
