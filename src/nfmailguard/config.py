@@ -18,7 +18,7 @@ import msgspec
 from nfmailguard.errors import ConfigError
 from nfmailguard.events import targets
 from nfmailguard.policy.load import built, meant, parse_value
-from nfmailguard.policy.model import CONDITIONS, Mode
+from nfmailguard.policy.model import CONDITIONS, Mode, Policy
 from nfmailguard.reading import toml_of
 from nfmailguard.settings import (
     Config,
@@ -97,6 +97,10 @@ def _fields(kind: Any) -> dict[str, Any]:
     return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
 
 
+#: Fields of the two that ``--set`` has no sections of.
+_NO_SECTIONS = frozenset({"name", "title", "policy", "rule"})
+
+
 def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     problems = []
     for text in overrides:
@@ -105,6 +109,9 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
         fields = _fields(_fields(Config).get(section))
         if not equals or not name:
             problems.append(f"--set {text}: write section.key=value")
+        elif section not in {*_fields(Config), *_fields(Policy)}:
+            known = dict.fromkeys(one for one in (*_fields(Config), *_fields(Policy)) if one not in _NO_SECTIONS)
+            problems.append(f"--set {key}: no such section{meant(section, known)}")
         elif section in ("policy", "rule") or section not in _fields(Config):
             table.setdefault("policy", {})[key.strip().removeprefix("policy.")] = value.strip()
         elif name not in fields:

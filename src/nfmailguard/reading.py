@@ -129,6 +129,8 @@ def toml(text: str, where: str) -> dict[str, Any]:
 
 def _explained(text: str, message: str) -> str:
     """What tomllib says, and of a text without quotes how it is written."""
+    if unclosed := re.fullmatch(r"Illegal character '\\n' \(at line (\d+), column \d+\)", message):
+        return f"line {unclosed[1]}: the text is not closed; is a quote missing?"
     found = re.fullmatch(r"Invalid value \(at line (\d+), column \d+\)", message)
     line = text.split("\n")[int(found[1]) - 1] if found else ""
     plain = re.fullmatch(r"\s*([\w.\"-]{1,80})\s*=\s*([A-Za-z/][\w./:-]{0,80})\s*(?:#.*)?", line)

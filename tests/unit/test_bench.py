@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from nfmailguard.bench import dialogues, engine, flows
 from nfmailguard.bench.load import packed, source, trips
 from nfmailguard.bench.machine import facts, pinned, usage
-from nfmailguard.bench.report import page, plot, write_plots
-from nfmailguard.bench.results import Answer, Benchmark, Report, compare, load, save, spread
+from nfmailguard.bench.report import closing, met, page, plot, write_plots
+from nfmailguard.bench.results import Answer, Benchmark, Report, compare, interval, load, save, spread
 from nfmailguard.bench.targets import TARGETS, answers
 from nfmailguard.cext.bench.core_bench import Drill
 from nfmailguard.cext.bench.load_generator import serve
@@ -90,6 +90,23 @@ def test_every_target_is_answered_yes_no_or_not_measured() -> None:
     assert answers(report(found(90.0, 90.0, 90.0)))[0] == Answer(
         "1", "1 KiB: mails, of accept-all: at least x 0.97", "x 0.89 (0.88-0.90)", False
     )
+
+
+def test_rounds_that_differ_too_much_answer_neither_yes_nor_no() -> None:
+    wide = [60.0, 70.0, 80.0, 100.0, 101.0, 110.0, 120.0, 150.0, 160.0]
+    told = answers(report(found(*wide)))[0]
+    assert (told.met, told.noisy) == (None, True)
+    assert met(told) == "too noisy to say"
+    assert "1 cannot be told" in closing([told])
+    assert interval(wide) == (70.0, 150.0)
+    assert interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
+    assert interval([float(one) for one in range(20)]) == (5.0, 14.0)
+
+
+def test_one_round_is_no_ground_for_worse() -> None:
+    assert compare(report(found(100.0)), report(found(50.0)), 0.1) == []
+    assert len(compare(report(found(100.0, 101.0)), report(found(50.0, 51.0)), 0.1)) == 1
+    assert compare(report(found(100.0, 70.0)), report(found(80.0, 81.0)), 0.1) == []
 
 
 def test_targets_between_groups_and_values_by_themselves() -> None:

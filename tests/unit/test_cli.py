@@ -87,9 +87,13 @@ def test_the_list_of_profiles_says_what_each_release_does(monkeypatch: pytest.Mo
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     table = re.sub(r"\x1b\[[0-9;]*m", "", said("profile", "list"))
-    assert re.search(r"^ *profile +220 mail2 ESMTP 2020 +verbs +STARTTLS +keywords +faults *$", table, re.MULTILINE)
+    assert re.search(
+        r"^ *profile +220 mail2 ESMTP 2020 +verbs +STARTTLS becomes +keywords +faults *$", table, re.MULTILINE
+    )
     assert re.search(r"^ *asa-tls +220 \*{16} +16 +STARTTLS +11 pass *$", table, re.MULTILINE)
-    assert "7 verbs (fwsm2, pix40, pix42, pix44, pix51, pix63, rfc821): DATA HELO MAIL" in table
+    assert re.search(r"^ verb +rfc821 +ios-smtp +pix70 +asa-tls +ios-esmtp *$", table, re.MULTILINE)
+    assert re.search(r"^ STARTTLS +· +· +· +✓ +· *$", table, re.MULTILINE)
+    assert re.search(r"^ VRFY +· +✓ +✓ +✓ +✓ *$", table, re.MULTILINE)
 
 
 def test_a_configuration_becomes_a_profile(tmp_path: Path) -> None:
@@ -180,6 +184,21 @@ def test_check_says_what_would_run(tmp_path: Path) -> None:
     assert "warning: gateway.hook: " in text
     assert "warning: limits.held_packets: lowered to 25" in text
     assert text.endswith(said("rules", "show", "-c", str(path), "--queue", "4-5"))
+
+
+def test_check_says_first_that_nothing_will_be_recorded() -> None:
+    lines = said("check").splitlines()
+    assert lines[1] == "warning: no event log is configured, so nothing will be recorded: set log.eve"
+    assert "nothing will be recorded" not in said("check", "--set", "log.eve=/tmp/x")
+
+
+def test_counters_that_are_zero_are_shown_where_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    path.write_text(
+        '{"event_type":"stats","timestamp":"2026-11-24T16:20:00.000123+0000","stats":{"packets":3,"fragments":0}}\n'
+    )
+    assert said("counters", "--events", str(path)).split() == ["3", "packets"]
+    assert said("counters", "--events", str(path), "--all").split() == ["3", "packets", "0", "fragments"]
 
 
 def test_check_in_json() -> None:

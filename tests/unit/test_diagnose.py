@@ -220,11 +220,18 @@ def test_journald_is_read_as_syslog(tmp_path: Path) -> None:
     assert (one_of(loud).count, one_of(loud).side) == (59, "yours")
 
 
+def test_events_of_ours_are_named_with_what_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    path.write_text('{"timestamp":"x","event_type":"mailguard","mailguard":{"before":"220 ****************"}}\n')
+    done = CliRunner().invoke(cli, ["diagnose", str(path)])
+    assert "events of nfmailguard itself: read them with `nfmailguard report`" in done.output
+
+
 def test_standard_input_and_stable_json(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["diagnose", "-", "--json"], input="\n".join(LINES))
     told = json.loads(done.output)
     assert done.exit_code == 1
-    assert set(told) == {"file", "kind", "of_mail", "traces", "exit_code"}
+    assert set(told) == {"file", "kind", "of_mail", "traces", "events", "exit_code"}
     assert set(told["traces"][0]) == {
         *("kind", "meaning", "count", "first", "shown", "last", "sure", "side", "peers_with", "peers_seen", "peers"),
         *("details", "advice"),

@@ -25,7 +25,7 @@ def test_the_flows_that_fit_are_told_and_fewer_than_asked_for_are_a_warning() ->
     assert list(preflight.limit_warnings(load())) == []
     short = load(None, ["limits.memory=1000000", "limits.flows=2000"])
     room = 500_000 // FLOW_BYTES
-    assert preflight.flow_room(short).startswith(f"each queue: {room} flows of {FLOW_BYTES} octets ({room} fit ")
+    assert preflight.flow_room(short).startswith(f"each queue: up to {room:,} connections at once, ")
     (warning,) = preflight.limit_warnings(short)
     assert warning.startswith(f"limits.flows: lowered from 2000 to {room}, ")
     enough = int(warning.split()[-6])

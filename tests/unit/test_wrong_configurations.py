@@ -16,6 +16,7 @@ from nfmailguard.errors import ConfigError
 WRONG = [
     ('[gateway]\nmode = "enforc"', "gateway.mode: 'enforc'; one of enforce, monitor, restore"),
     ("[gateway]\nmode = enforce", 'line 2: mode = enforce: text needs quotes: mode = "enforce"'),
+    ('[gateway]\nmode = "enforce', "line 2: the text is not closed; is a quote missing?"),
     ("[gateway]\nmode = 1", 'gateway.mode: expected `str`, got `int`; text in quotes: "..."'),
     ("[gateway]\nmode = []", 'gateway.mode: expected `str`, got `array`; text in quotes: "..."'),
     ('[gateway]\nprofile = "pix64"', "profile 'pix64': unknown; one of asa"),

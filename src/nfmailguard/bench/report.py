@@ -28,6 +28,7 @@ DIGITS = {"million/s": 2, "Gbit/s": 1, "ns a packet": 0, "mails/s": 0, "MB/s": 0
 #: Columns of a terminal that hold every range.
 WIDE = 150
 MET = {True: "yes", False: "no", None: "not measured"}
+NOISY = "too noisy to say"
 
 
 def digits(unit: str) -> int:
@@ -77,6 +78,24 @@ def show(found: Benchmark, console: Console) -> None:
         console.print(note, style="dim", markup=False, highlight=False)
 
 
+def met(answer: Answer) -> str:
+    """Yes, no, or why neither."""
+    return NOISY if answer.noisy else MET[answer.met]
+
+
+def closing(answers: list[Answer]) -> str:
+    """What all of them together say."""
+    kept, missed, noisy = (
+        sum(test(one) for one in answers)
+        for test in (lambda one: one.met is True, lambda one: one.met is False, lambda one: one.noisy)
+    )
+    rest = len(answers) - kept - missed - noisy
+    parts = [f"{kept} of {len(answers)} targets are met, {missed} are missed"]
+    parts += [f"{noisy} cannot be told: the rounds differ too much; repeat on a quiet machine"] if noisy else []
+    parts += [f"{rest} were not measured here"] if rest else []
+    return f"{'; '.join(parts)}."
+
+
 def show_answers(answers: list[Answer], console: Console) -> None:
     """The targets, each with yes or no."""
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, title="Targets")
@@ -84,8 +103,9 @@ def show_answers(answers: list[Answer], console: Console) -> None:
         table.add_column(head, overflow="fold")
     for answer in answers:
         style = {True: "green", False: "bold red", None: "dim"}[answer.met]
-        table.add_row(answer.number, answer.target, answer.found, MET[answer.met], style=style)
+        table.add_row(answer.number, answer.target, answer.found, met(answer), style=style)
     console.print(table)
+    console.print(closing(answers), highlight=False)
 
 
 def plot(found: Benchmark) -> Any:
@@ -163,7 +183,9 @@ STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 68em; margin:
 h1, h2 { line-height: 1.2 } img { max-width: 100% } table { border-collapse: collapse; font-size: 13px; margin: 1em 0 }
 th, td { padding: .2em .8em .2em 0; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
 th:first-child, td:first-child, .text td, .text th { text-align: left } .yes { color: #1a7a3c } .no { color: #b3261e;
-font-weight: bold } .none { color: #777 } p.note { color: #555; font-size: 13px }"""
+font-weight: bold } .none { color: #666 } p.note { color: #555; font-size: 13px }
+@media (prefers-color-scheme: dark) { body { background: #14191f; color: #dce3ea } th, td { border-color: #39434d }
+.yes { color: #7fd6a4 } .no { color: #ff9aa8 } .none, p.note { color: #a3b0bc } img { background: #fff } }"""
 
 
 def _table(heads: list[str], rows: list[list[str]], kind: str = "") -> str:
@@ -177,7 +199,7 @@ def _table(heads: list[str], rows: list[list[str]], kind: str = "") -> str:
 def _answers(answers: list[Answer]) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(one.number)}</td><td>{html.escape(one.target)}</td><td>{html.escape(one.found)}</td>"
-        f'<td class="{"none" if one.met is None else MET[one.met]}">{MET[one.met]}</td></tr>'
+        f'<td class="{"none" if one.met is None else MET[one.met]}">{met(one)}</td></tr>'
         for one in answers
     )
     return f'<table class="text"><tr><th></th><th>target</th><th>found</th><th>met</th></tr>{rows}</table>'
@@ -192,7 +214,7 @@ def page(report: Report) -> str:
         f"<p>{HOW}</p>",
     ]
     if report.answers:
-        parts += ["<h2>Targets</h2>", _answers(report.answers)]
+        parts += ["<h2>Targets</h2>", f"<p>{html.escape(closing(report.answers))}</p>", _answers(report.answers)]
     for found in report.benchmarks:
         picture = io.BytesIO()
         plot(found).savefig(picture, format="svg")

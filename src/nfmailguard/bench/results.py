@@ -6,6 +6,7 @@ that another version wrote is read or refused in one line. Does not measure.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 from nfmailguard.errors import BenchError, ConfigError
 from nfmailguard.reading import octets_of
 
-__all__ = ["Answer", "Benchmark", "Report", "Spread", "load", "save", "spread"]
+__all__ = ["Answer", "Benchmark", "Report", "Spread", "interval", "load", "save", "spread"]
 
 _MOST = 64 << 20  # octets of a report
 
@@ -37,6 +38,20 @@ class Spread(NamedTuple):
 
 def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median of many more rounds would be, 95 times of 100: between two of the values (the sign test's).
+
+    Fewer than six say no more than their range.
+    """
+    ranked, count = sorted(values), len(values)
+    left_out, tail = 0, 0.5**count
+    while tail <= 0.025 and left_out < count // 2:
+        left_out += 1
+        tail += math.comb(count, left_out) * 0.5**count
+    cut = max(0, left_out - 1)
+    return ranked[cut], ranked[count - 1 - cut]
 
 
 class Benchmark(msgspec.Struct):
@@ -80,12 +95,16 @@ class Benchmark(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """A target, what was found, and whether that is enough; ``met`` None: it could not be measured here."""
+    """A target, what was found, and whether that is enough; ``met`` None: it could not be measured here.
+
+    ``noisy``: it was measured, and the rounds differ too much to say.
+    """
 
     number: str
     target: str
     found: str
     met: bool | None
+    noisy: bool = False
 
 
 class Report(msgspec.Struct):
@@ -134,9 +153,9 @@ def compare(old: Report, new: Report, tolerance: float) -> list[str]:
                     continue
                 change = statistics.median(now) / statistics.median(then)
                 worse = 1 / change if mine.more else change
-                # What lies within the rounds of the other run is no change.
-                inside = min(then) <= statistics.median(now) <= max(then)
-                if worse > 1 + tolerance and not inside:
+                # Where the rounds of the two runs overlap, or one was alone, there is no change that can be told.
+                overlap = min(then) <= max(now) and min(now) <= max(then)
+                if worse > 1 + tolerance and not overlap and min(len(now), len(then)) > 1:
                     found.append(
                         f"{mine.name}, {group}, {case}: x {statistics.median(then):.2f} of {mine.base} before,"
                         f" x {statistics.median(now):.2f} now"

@@ -34,13 +34,14 @@ rounds_option = click.option("--rounds", type=click.IntRange(1), default=9, show
 
 @cli.group()
 def bench() -> None:
-    """What inspection costs: in pairs, on this machine, beside what does less and beside peers.
+    """Measure what inspection costs here, compared with no inspection and with Suricata.
 
-    Candidates take turns; figures are medians with their range, ratios pair runs of a round.
-    All but `engine`, `flows` and `attach` make network namespaces, and need root.
+    Each configuration is run alternately, and compared with its neighbour in time. Figures are medians with their
+    range; "x 0.97" is 97 % of what stands beside it. All but `engine`, `flows` and `attach` make network namespaces,
+    and need root; `queue` needs Postfix's smtp-source. A round of `engine` takes some ten seconds, of `all` minutes.
 
     \b
-      nfmailguard bench engine                        no root, a few seconds
+      nfmailguard bench engine                        no root, some minutes
       nfmailguard bench all --html bench.html         everything, and the targets
       nfmailguard bench attach --queue 0 --seconds 60 this machine, under a load from outside
     """

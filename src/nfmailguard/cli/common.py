@@ -75,10 +75,24 @@ file_option = click.option(
     help=f"Configuration; without it {DEFAULT_CONFIG}, where that exists, else the defaults.",
 )
 policy_options = options(
-    click.option("--mode", metavar="MODE", help="enforce, monitor or restore, for flows no [[rule]] gives another."),
-    click.option("--profile", metavar="NAME", help="A profile's name (`profile list`) or file, like --mode."),
-    click.option("--faithful", is_flag=True, help="Verbs cut over packets as Cisco treats them, packet by packet."),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any key of configuration or policy."),
+    click.option("--mode", metavar="MODE", help="enforce, monitor or restore. A [[rule]] of the configuration wins."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        help="Whose behaviour: a name from `profile list`, or a .toml file. A [[rule]] wins.",
+    ),
+    click.option(
+        "--faithful",
+        is_flag=True,
+        help="Judge each packet alone, as Cisco does: a command cut over two packets is denied.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any key of the configuration or the profile, as queue.length=8192 (deploy/nfmailguard.toml has all).",
+    ),
 )
 gateway_options = options(
     file_option,

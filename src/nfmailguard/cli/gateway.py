@@ -106,6 +106,8 @@ def check(context: click.Context, /, as_json: bool, live: bool, **choices: Any) 
         print_json({**found, "conditions": told, "ruleset": preflight.ruleset(config).render()})
         return
     echo(preflight.summary(config))
+    if not config.log.eve and config.syslog.target is None:
+        echo("warning: no event log is configured, so nothing will be recorded: set log.eve")
     for number, flow in enumerate(flows[:-1], 1):
         ends = [
             f"{word} {', '.join(map(str, networks))}"
@@ -115,13 +117,15 @@ def check(context: click.Context, /, as_json: bool, live: bool, **choices: Any) 
         ends += [f"in {flow.interface}"] if flow.interface else []
         echo(f"rule {number}: {' '.join(ends) or 'every flow'}: {flow.mode} {flow.policy.name}")
     echo(f"every other flow: {flows[-1].mode} {flows[-1].policy.name}")
-    echo(f"events: {config.log.eve or 'nowhere (log.eve)'}")
+    if config.log.eve:
+        echo(f"events: {config.log.eve}")
     echo(preflight.flow_room(config))
     echo(preflight.conntrack(config))
-    for condition in conditions:
-        echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}; counted as {condition.counter}")
     for line in (*preflight.warnings(config), *beside):
         echo(f"warning: {line}")
+    echo("\nwhat is done when something exceptional happens:")
+    for condition in conditions:
+        echo(f"on.{condition.name:18} {condition!s:30} {condition.meaning}")
     echo_text(f"\n{preflight.ruleset(config).render()}", tabs=True)
 
 
@@ -162,8 +166,7 @@ def rules_show(**choices: Any) -> None:
 def rules_apply(**choices: Any) -> None:
     """Put the table in place; `run` does it by itself.
 
-    What happens to packets while nobody listens is on.no_listener's to say: dropped when
-    flows are enforced, else let through.
+    While the program is not running, packets of mail are dropped in enforce, and pass in monitor (on.no_listener).
     """
     from nfmailguard.service import preflight
 

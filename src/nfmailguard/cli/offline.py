@@ -216,14 +216,21 @@ def _known(seen: str, configured_profile: str) -> str:
     "--form", type=click.Choice(["8", "9"]), default="8", show_default=True, help="With --cisco: of ASA 8.x or 9.x."
 )
 @click.option("--profile", metavar="NAME", help="With --cisco: whose classes; else that of the events.")
+@click.option("--all", "everything", is_flag=True, help="Those that are 0, too.")
 @json_option
 def counters(
-    path: Path | None, events: Path | None, as_cisco: bool, form: str, profile: str | None, as_json: bool
+    path: Path | None,
+    events: Path | None,
+    as_cisco: bool,
+    form: str,
+    profile: str | None,
+    everything: bool,
+    as_json: bool,
 ) -> None:
-    """The counters of the last ``stats`` event of a gateway.
+    """Print a gateway's latest counters, read from its event log; those that are 0 with --all.
 
     \b
-      nfmailguard counters --cisco
+      nfmailguard counters --events /var/log/nfmailguard/eve.json --cisco
     """
     from nfmailguard.events.stats import last_profile, last_stats
     from nfmailguard.events.targets import file_of
@@ -243,4 +250,5 @@ def counters(
         print_json(found)
     else:
         for name, count in found.items():
-            echo(f"{count:>16} {name}")
+            if count or everything:
+                echo(f"{count:>16} {name}")

@@ -225,7 +225,7 @@ _SPECS = (
     ("flow_limit", _PACKET, Action.DROP, "finding.flow.limit", "the flow table is full"),
     ("memory_limit", _FLOW, Action.RESET, "finding.stream.memory_limit", "limits.memory is used up"),
     ("pending_limit", _PACKET, Action.DROP, "finding.stream.pending_limit", "too many segments out of order"),
-    ("gap", _FLOW, Action.RESET, "finding.stream.gap", "bytes went past us"),
+    ("gap", _FLOW, Action.RESET, "finding.stream.gap", "the gateway missed bytes of this connection"),
     (
         *("conflict", _FLOW, Action.PASS, "finding.stream.conflicting_retransmission"),
         "a retransmission with other bytes; the first ones stand in any case",
@@ -237,9 +237,9 @@ _SPECS = (
         *("wrong_interface", _PACKET, Action.DROP, "finding.packet.wrong_interface"),
         "a packet on another interface than its flow began on",
     ),
-    ("internal_error", _GATEWAY, Action.DROP, "internal_errors", "a fault of ours"),
+    ("internal_error", _GATEWAY, Action.DROP, "internal_errors", "an internal error of this program"),
     ("queue_full", _GATEWAY, Action.DROP, "queue.kernel_queue_dropped", "more packets than queue.length"),
-    ("no_listener", _GATEWAY, Action.DROP, "queue.rule_packets", "nobody reads the queue, as after a crash"),
+    ("no_listener", _GATEWAY, Action.DROP, "queue.rule_packets", "nfmailguard is not running, as after a crash"),
     ("midstream", _FLOW, Action.RESET, "finding.flow.midstream", "a flow whose beginning was not seen"),
     (
         *("midstream_at_start", _FLOW, Action.PASS, "flows_midstream"),

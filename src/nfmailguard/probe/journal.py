@@ -16,13 +16,15 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-__all__ = ["lines", "opened", "plain_head"]
+__all__ = ["EVENT", "lines", "opened", "plain_head"]
 
 #: Bytes of a line that are read, and characters that are looked at.
 _LONGEST = 1 << 16
 _LOOKED_AT = 8192
 _PACKED: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: In place of an event of ours.
+EVENT = "\0event"
 _TEXTS = ("MESSAGE", "log", "message", "msg")
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
@@ -98,7 +100,8 @@ def _message(entry: Any) -> str:
     if not isinstance(entry, dict):
         return ""
     if "event_type" in entry:
-        return ""  # an event, of ours or of Suricata's: what it saw, not what a mail server wrote
+        # An event, of ours or of Suricata's: what it saw, not what a mail server wrote.
+        return EVENT if entry["event_type"] == "mailguard" else ""
     for key in _TEXTS:
         if key in entry:
             text = entry[key]

@@ -33,15 +33,17 @@ def _dialogue(verdict: Verdict) -> list[str]:
 
 
 def _remedy(family: Family, several: bool) -> list[str]:
-    head = f"On {family.product}, this turns it off:" if several else "On that firewall, this turns it off:"
-    text = [head, "", *(f"    {line}" for line in family.off), ""]
+    where = f"On {family.product}" if several else "On that firewall"
+    text = []
     if family.instead:
         text += [
-            "To keep the inspection and have TLS (7.2(3), 8.0(3) and later):",
+            f"{where}, this keeps the inspection and lets TLS through (7.2(3), 8.0(3) and later):",
             "",
             *(f"    {line}" for line in family.instead),
             "",
         ]
+    head = "Or this turns the inspection off:" if family.instead else f"{where}, this turns the inspection off:"
+    text += [head, "", *(f"    {line}" for line in family.off), ""]
     if family.document:
         text += [f"({family.document})", ""]
     return text
@@ -67,6 +69,12 @@ def letter(verdict: Verdict) -> str:
     ]
     if verdict.breaks:
         text += [f"Through it there is no {', no '.join(verdict.breaks)}.", ""]
+    if "TLS" in verdict.breaks:
+        text += [
+            "Mail is therefore sent unencrypted, for the firewall hides that the server can do TLS (STARTTLS);",
+            "senders that insist on TLS cannot deliver at all.",
+            "",
+        ]
     for family in families:
         text += _remedy(family, len(families) > 1)
     text += ["The mail servers themselves check what they are sent; nothing is lost by it.", "", "Thank you."]

@@ -72,6 +72,8 @@ class Traces:
     kind: str
     of_mail: bool
     traces: tuple[Trace, ...]
+    #: Its lines are events of ours.
+    events: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -103,7 +105,8 @@ def read_all(paths: Sequence[Path]) -> Traces:
             found += capture.traces
     of_mail |= log.of_mail
     name = ", ".join(printable(str(path)) for path in paths)
-    return Traces(name, kinds.pop() if len(kinds) == 1 else "mixed", of_mail, (*log.result(), *found))
+    kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    return Traces(name, kind, of_mail, (*log.result(), *found), log.events)
 
 
 def _read(path: Path, log: _Log) -> Traces | None:
@@ -147,7 +150,7 @@ class _Log:
     """All log files, line by line."""
 
     def __init__(self, *, several: bool) -> None:
-        self.of_mail = False
+        self.of_mail = self.events = False
         self._several = several
         self._kinds: dict[str, _Kind] = {}
         self._seen: dict[str, dict[str, None]] = {CLIENT: {}, SERVER: {}}
@@ -223,6 +226,7 @@ class _File:
 
     def line(self, number: int, text: str) -> None:
         self.log.of_mail = self.log.of_mail or MAIL.search(text) is not None
+        self.log.events = self.log.events or text == journal.EVENT
         self.ftp = self.ftp or _FTP.search(text) is not None
         self.smtp = self.smtp or _SMTP.search(text) is not None
         header = _EXCHANGE_LOG.search(text) if text[:1] == "#" else None

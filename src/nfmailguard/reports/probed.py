@@ -79,10 +79,12 @@ def render_traces(found: Traces, console: Console) -> None:
     """Each trace with where it stands and on whose side the box is; or that there are none."""
     if not found.traces:
         text = "no trace of a Mailguard" if found.of_mail else "tells nothing of mail"
+        if found.events:
+            text = "events of nfmailguard itself: read them with `nfmailguard report` or `nfmailguard transcript`"
         console.print(f"{found.file}: {text}", markup=False, highlight=False, soft_wrap=True)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("trace", "times", "first", "text"):
+    for title in ("trace", "times", "first seen", "what stands there"):
         table.add_column(title, overflow="fold")
     for trace in found.traces:
         meaning = trace.meaning if trace.sure else f"{trace.meaning} (may have other causes)"
@@ -90,7 +92,8 @@ def render_traces(found: Traces, console: Console) -> None:
         table.add_row(*(Text(printable(text)) for text in cells))
     console.print(table)
     for trace in found.traces:
-        said = [_where(trace), *(f"{what}: {count}" for what, count in trace.details.items()), trace.advice]
+        last = f"last seen: {trace.last}" if trace.count > 1 and trace.last != trace.first else ""
+        said = [_where(trace), last, *(f"{what}: {count}" for what, count in trace.details.items()), trace.advice]
         for text in filter(None, said):
             console.print(f"{trace.kind}: {text}", markup=False, highlight=False, soft_wrap=True)
     if found.exit_code == 3:

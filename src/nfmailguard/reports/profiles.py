@@ -80,22 +80,30 @@ def render(policies: Mapping[str, Policy], console: Console) -> None:
             console.print(f"{name:{width}}  {'; '.join(facts)}", markup=False, highlight=False, soft_wrap=True)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("profile", _GREETING, "verbs", _COMMAND, "keywords", "faults"):
+    for heading in ("profile", _GREETING, "verbs", f"{_COMMAND} becomes", "keywords", "faults"):
         table.add_column(heading, overflow="fold", no_wrap=heading == _GREETING)
     for name, one in rows.items():
         faults = " ".join(one.bugs)
         table.add_row(name, one.greeting, str(len(one.verbs)), _starttls(one), _ehlo(one), faults)
     console.print(table)
-    _legend("verbs", rows, lambda one: one.verbs, console)
-    _legend("keywords", rows, lambda one: one.keywords or (), console)
+    _matrix("verb", "passes", rows, lambda one: one.verbs, console)
+    _matrix("EHLO keyword", "is shown", rows, lambda one: one.keywords or (), console)
     console.print("`profile show NAME` has them with their sources.", style="dim", highlight=False)
 
 
-def _legend(what: str, rows: Mapping[str, Row], of: Callable[[Row], tuple[str, ...]], console: Console) -> None:
+def _matrix(
+    what: str, does: str, rows: Mapping[str, Row], of: Callable[[Row], tuple[str, ...]], console: Console
+) -> None:
+    """Words by boxes: a column for those boxes that do the same."""
     sets: dict[tuple[str, ...], list[str]] = {}
     for name, one in rows.items():
-        sets.setdefault(tuple(sorted(of(one))), []).append(name)
-    for words, names in sorted(sets.items(), key=lambda item: len(item[0])):
-        if words:
-            text = f"{len(words)} {what} ({', '.join(names)}): {' '.join(words)}"
-            console.print(text, style="dim", markup=False, highlight=False)
+        if words := tuple(sorted(of(one))):
+            sets.setdefault(words, []).append(name)
+    columns = sorted(sets.items(), key=lambda item: len(item[0]))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"Which {what} {does} (✓), by box", title_justify="left")
+    table.add_column(what, no_wrap=True, vertical="bottom")
+    for _, names in columns:
+        table.add_column("\n".join(names), justify="center", vertical="bottom")
+    for word in sorted({word for words in sets for word in words}):
+        table.add_row(word, *("✓" if word in words else "·" for words, _ in columns))
+    console.print(table)

@@ -181,10 +181,10 @@ def conditions(config: Config) -> list[Condition]:
 def flow_room(config: Config) -> str:
     """How many flows a queue follows at once, and what its memory is for."""
     limits = config.limits
-    half = limits.memory // 2
+    flows = flows_at_once(limits)
     return (
-        f"each queue: {flows_at_once(limits)} flows of {FLOW_BYTES} octets ({half // FLOW_BYTES} fit into half of"
-        f" limits.memory), {half} octets for what they have on the way"
+        f"each queue: up to {flows:,} connections at once, {flows * FLOW_BYTES / 2**20:.0f} MiB, and"
+        f" {limits.memory // 2 / 2**20:.0f} MiB for what they have on the way"
     )
 
 
