@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +34,17 @@ def test_mail_uses_what_a_firewall_masks_between_two_restoring_gateways(
     assert outcome.extensions == WANTED
     assert outcome.commands.damaged + outcome.replies.damaged > 0
     assert outcome.replies.left == 0
+
+
+def test_the_page_of_a_comparison_has_a_dialogue_for_each_profile(tmp_path: Path) -> None:
+    page = tmp_path / "compare.html"
+    argv = ["lab", "compare", "--profile", "asa", "--profile", "pix63", "--report", str(page)]
+    command = [sys.executable, "-m", "nfmailguard", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    if "cannot make namespaces" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "asa, between two restoring gateways" in text
+    assert "pix63, between two restoring gateways" in text
+    assert "<caption>Bytes masked by the firewall that were put back</caption>" in text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import smtplib
 import socket
 import subprocess
@@ -193,3 +195,32 @@ def test_the_demo_delivers_on_every_path_and_leaves_nothing(tmp_path: Path) -> N
     assert "Delivered in 4 of 4 runs; EHLO accepted in 3 of 4; TLS in 2 of 4" in shown.read_text()
     assert "lo" in (tmp_path / "before").read_text()
     assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
+
+
+def test_the_demos_page_has_every_path_that_was_asked_for(tmp_path: Path) -> None:
+    page, picture = tmp_path / "demo.html", tmp_path / "demo.svg"
+    argv = [
+        "lab",
+        "demo",
+        "--profile",
+        "asa",
+        "--profile",
+        "ios-esmtp",
+        "--report",
+        str(page),
+        "--record",
+        str(picture),
+    ]
+    command = [sys.executable, "-m", "nfmailguard", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if "cannot make namespaces" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found is not None
+    dialogues = json.loads(found[1])["dialogues"]
+    assert [one["title"].partition(":")[0] for one in dialogues] == ["no gateway", "enforce asa", "enforce ios-esmtp"]
+    assert dialogues[0]["changes"] == 0
+    assert ["", "STARTTLS"] not in [line[2] for line in dialogues[0]["lines"]]
+    assert all(line[4] for one in dialogues[1:] for line in one["lines"] if isinstance(line[3], list))
+    assert "≠" in picture.read_text()

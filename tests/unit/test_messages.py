@@ -29,8 +29,10 @@ def test_a_findings_action_is_set_with_quotes_or_without(quote: str) -> None:
     [
         (
             "foo.bar=1",
-            "--set foo.bar: no such section; one of gateway, queue, limits, on, log, syslog, restore, service, banner,"
-            " commands, replies, address, data, bugs, actions",
+            (
+                "--set foo.bar: no such section; one of gateway, queue, limits, on, log, syslog, restore, service,"
+                " banner, commands, replies, address, data, bugs, actions"
+            ),
         ),
         ("banner.sepparator=1", "--set banner.sepparator: no such key; did you mean 'banner.separator'?"),
         ("on.no_listener=maybe", "on.no_listener: maybe; one of pass, drop"),

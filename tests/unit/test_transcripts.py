@@ -228,6 +228,15 @@ def test_translate_writes_a_page(tmp_path: Path) -> None:
     assert data_of((tmp_path / "p.html").read_text())["dialogues"][0]["changes"] == 2
 
 
+def test_translate_shows_several_profiles_one_after_the_other(tmp_path: Path) -> None:
+    text = tmp_path / "d.txt"
+    text.write_text("S: 220 mx\nC: EHLO a\nS: 250-mx\nS: 250 STARTTLS\n")
+    page = tmp_path / "p.html"
+    done = run("translate", text, "--profile", "pix63", "--also", "asa", "--also", "rfc821", "--report", page)
+    assert re.findall("^# (\\w+): ", done.output, re.MULTILINE) == ["pix63", "asa", "rfc821"]
+    assert [one["changes"] for one in data_of(page.read_text())["dialogues"]] == [2, 2, 1]
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_two_captures_of_a_tap_give_both_sides(tmp_path: Path, family: int) -> None:
     source, left = captured(tmp_path, mail(family)), tmp_path / "out.pcap"

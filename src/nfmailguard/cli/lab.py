@@ -34,16 +34,19 @@ def lab() -> None:
 @record_option
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
 @report_option
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="This one enforced; may be given again.")
 @click.pass_context
-def lab_demo(context: click.Context, record: Path | None, ipv6: bool, report: Path | None) -> None:
-    """One dialogue, four paths: no gateway, monitor, a PIX 6.3, an ASA.
+def lab_demo(
+    context: click.Context, record: Path | None, ipv6: bool, report: Path | None, profiles: tuple[str, ...]
+) -> None:
+    """One dialogue, four paths: no gateway, monitor, a PIX 6.3, an ASA; or the --profile you name.
 
     Real mail over real sockets and a real kernel queue, in namespaces that are gone when it
     ends. Needs no root where unprivileged user namespaces are allowed.
     """
     from nfmailguard.lab import demo
 
-    context.exit(demo.main(record, 6 if ipv6 else 4, report))
+    context.exit(demo.main(record, 6 if ipv6 else 4, report, profiles))
 
 
 @lab.command("evade")

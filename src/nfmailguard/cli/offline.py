@@ -135,9 +135,12 @@ def replay(
 @click.argument("file", type=click.File("rb"), default="-")
 @policy_options
 @click.option("--dry-run", is_flag=True, help="Findings only.")
+@click.option("--also", multiple=True, metavar="PROFILE", help="Then the same under this one; may be given again.")
 @report_option
 @json_option
-def translate(file: Any, report: Path | None, as_json: bool, mode: str | None, **choices: Any) -> None:
+def translate(
+    file: Any, report: Path | None, as_json: bool, mode: str | None, also: tuple[str, ...], **choices: Any
+) -> None:
     """Show what each side of a dialogue would see: a transcript in, both ends out.
 
     FILE has lines that begin with "C: " or "S: ", one packet each ("C| " goes on in the
@@ -146,13 +149,19 @@ def translate(file: Any, report: Path | None, as_json: bool, mode: str | None, *
     \b
       printf 'S: 220 mail ESMTP\\nC: EHLO me\\n' | nfmailguard translate --profile pix63
       nfmailguard translate dialogue.txt --profile asa --report both-sides.html
+      nfmailguard translate dialogue.txt --profile pix63 --also asa --also ios-esmtp
     """
     from nfmailguard import config
     from nfmailguard.policy.model import Mode
     from nfmailguard.reading import at_most
     from nfmailguard.smtp import transcript
 
-    rule = config.load(None, mode=mode or "enforce", **choices).flow_rules()[-1]
+    if also and as_json:
+        raise click.UsageError("--also or --json, not both")
+    named = [choices.pop("profile"), *also]
+    configs = [config.load(None, mode=mode or "enforce", profile=name, **choices) for name in named]
+    rules = [(name or "", one.flow_rules()[-1]) for name, one in zip(named, configs, strict=True)]
+    rule = rules[0][1]
     restore = rule.restore if rule.mode is Mode.RESTORE else None
     applies = rule.mode is not Mode.MONITOR and not choices["dry_run"]
     where = getattr(file, "name", "<stdin>")
@@ -165,16 +174,21 @@ def translate(file: Any, report: Path | None, as_json: bool, mode: str | None, *
         from nfmailguard.smtp.reference import translate as modelled
         from nfmailguard.transcripts.translated import translated
 
-        result = modelled(rule.policy, turns, apply=applies, restore=restore)
-        made = translated(rule.policy, turns, result, apply=applies, profile=choices["profile"] or "")
-        both_sides(([made], 0), where, report, shown=False)
+        made = []
+        for name, one in rules:
+            result = modelled(one.policy, turns, apply=applies, restore=restore)
+            made.append(translated(one.policy, turns, result, apply=applies, profile=name))
+        both_sides((made, 0), where, report, shown=False)
     if as_json:
         print_json(transcript.as_json(rule.policy, turns, apply=applies, restore=restore))
         return
     from nfmailguard.reports import translation
     from nfmailguard.reports.console import Console
 
-    translation.render(rule.policy, turns, Console(), apply=applies, restore=restore, profile=choices["profile"] or "")
+    for name, one in rules:
+        if also and not Console().is_terminal:
+            echo(f"# {one.policy.name}: {one.policy.title}")
+        translation.render(one.policy, turns, Console(), apply=applies, restore=restore, profile=name)
 
 
 @cli.command()

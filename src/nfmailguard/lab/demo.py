@@ -24,8 +24,10 @@ from nfmailguard.lab.clients import Client, Exchange
 from nfmailguard.lab.namespaces import enter_private, inside, run_private
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, SERVER, Topology
+from nfmailguard.policy.load import load_profile
 from nfmailguard.reports import pages
 from nfmailguard.reports.console import Console, save
+from nfmailguard.reports.ladder import CHANGED
 from nfmailguard.transcripts.model import Dialogue, Line
 from nfmailguard.transcripts.reasons import note
 from nfmailguard.transcripts.translated import about
@@ -51,6 +53,21 @@ SCENARIOS = (
     Scenario("enforce pix63: PIX 6.3 Mailguard", ("--mode", "enforce", "--profile", "pix63")),
     Scenario("enforce asa: ASA inspect esmtp", ("--mode", "enforce", "--profile", "asa")),
 )
+
+
+#: Columns of a recording.
+WIDTH = 160
+
+
+def chosen(profiles: Sequence[str]) -> Sequence[Scenario]:
+    """No gateway, then each of these enforced; the four where there are none. Raises ConfigError."""
+    if not profiles:
+        return SCENARIOS
+    found = [SCENARIOS[0]]
+    for name in profiles:
+        title = load_profile(name).title or name
+        found.append(Scenario(f"enforce {name}: {title}", ("--mode", "enforce", "--profile", name)))
+    return found
 
 
 class Step(NamedTuple):
@@ -142,19 +159,29 @@ def marked(octets: bytes, other: bytes, style: str) -> Text:
 
 
 def transcript(run: Run) -> Table:
-    """Client on the left, server on the right; what the gateway changed in colour, where it arrived."""
+    """Client on the left, server on the right; what the gateway changed is underlined, where it arrived, and marked."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    table.add_column("", width=1)
     table.add_column("client", ratio=1)
     table.add_column("", width=1)
     table.add_column("server", ratio=1)
+    secured = False
     for step in run.steps:
+        if step.secured and not secured:
+            secured = True
+            table.add_row("", Text("TLS from here on", style="bold green"), Text("⇔", style="green"), "")
         arrow = Text("⇒" if step.secured else "→", style="green" if step.secured else "dim")
         for sent, saw in zip(lines(step.client_sent), lines(step.server_saw), strict=False):
-            table.add_row(marked(sent, sent, ""), arrow, marked(saw, sent, "bold red"))
+            table.add_row(changed(sent, saw), marked(sent, sent, ""), arrow, marked(saw, sent, CHANGED[True]))
         arrow = Text("⇐" if step.secured else "←", style="green" if step.secured else "dim")
         for said, read in zip(lines(step.server_said), lines(step.client_saw), strict=False):
-            table.add_row(marked(read, said, "bold yellow"), arrow, marked(said, said, "dim"))
+            table.add_row(changed(said, read), marked(read, said, CHANGED[False]), arrow, marked(said, said, "dim"))
     return table
+
+
+def changed(sent: bytes, seen: bytes) -> Text:
+    """The mark of a line that was changed, which shows without colour too."""
+    return Text("≠" if sent != seen else "", style="bold")
 
 
 def findings(run: Run) -> RenderableType:
@@ -168,7 +195,7 @@ def findings(run: Run) -> RenderableType:
         widest = max(len(event["mailguard"][title]) for event in run.findings)
         table.add_column(title, header_style="dim", no_wrap=True, min_width=max(widest, len(title)))
     for title in ("before", "after"):
-        table.add_column(title, header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column(title, header_style="dim", overflow="fold", ratio=1)
     for event in run.findings:
         mailguard = event["mailguard"]
         table.add_row(
@@ -195,10 +222,13 @@ def count(runs: Sequence[Run], what: Sequence[bool]) -> str:
 
 def show(console: Console, runs: Sequence[Run]) -> None:
     """Two panels a row where there is room, else one."""
+    untouched = sum("enforce" not in (run.scenario.options or ()) for run in runs)
+    free = f"The first {'two paths change' if untouched == 2 else 'path changes'} nothing.\n"
     console.print(
-        "[bold]One dialogue, four paths.[/] A client sends a mail through a gateway in three network namespaces.\n"
-        "What the gateway changed is coloured where it arrives: [bold red]commands at the server[/], "
-        "[bold yellow]replies at the client[/]; [green]⇒ ⇐[/] is inside TLS.\n",
+        f"[bold]One dialogue, {len(runs)} paths.[/] A client sends a mail through a gateway, in network namespaces.\n"
+        "What the gateway changed is underlined where it arrives, and its line marked ≠: "
+        f"[{CHANGED[True]}]commands at the server[/], [{CHANGED[False]}]replies at the client[/]; "
+        f"[green]⇒ ⇐[/] is inside TLS.\n{free}",
         highlight=False,
     )
     panels = [panel(run) for run in runs]
@@ -260,19 +290,22 @@ def report(path: Path, runs: Sequence[Run]) -> None:
         )
         for run in runs
     ]
-    facts = pages.Facts("One mail, four paths", ("path", "EHLO", "TLS", "delivered", "findings"), rows)
-    lead = "A client sends the same mail through a gateway in network namespaces, four times."
+    facts = pages.Facts(f"One mail, {len(runs)} paths", ("path", "EHLO", "TLS", "delivered", "findings"), rows)
+    lead = "A client sends the same mail through a gateway in network namespaces, each time on another path."
     pages.write(path, pages.page("nfmailguard lab demo", list(map(dialogue, runs)), lead=lead, facts=[facts]))
 
 
-def demonstrate(record: Path | None, family: int, page: Path | None = None) -> int:
+def demonstrate(
+    record: Path | None, family: int, page: Path | None = None, scenarios: Sequence[Scenario] = SCENARIOS
+) -> int:
     """The demo, inside a private world; its exit code."""
-    console = Console(record=record is not None)
+    # A recording is a picture of two panels beside each other, however narrow the terminal is.
+    console = Console(record=record is not None, width=WIDTH if record is not None else None)
     progress = Console(stderr=True)
     runs = []
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology() as topology:
-        for number, scenario in enumerate(SCENARIOS):
-            with progress.status(f"{number + 1} of {len(SCENARIOS)}: {scenario.title}"):
+        for number, scenario in enumerate(scenarios):
+            with progress.status(f"{number + 1} of {len(scenarios)}: {scenario.title}"):
                 runs.append(play(topology, scenario, Path(scratch, str(number)), family))
     show(console, runs)
     if record is not None:
@@ -282,16 +315,18 @@ def demonstrate(record: Path | None, family: int, page: Path | None = None) -> i
     return 0 if all(run.delivered for run in runs) else 1
 
 
-def main(record: Path | None = None, family: int = 4, page: Path | None = None) -> int:
+def main(record: Path | None = None, family: int = 4, page: Path | None = None, profiles: Sequence[str] = ()) -> int:
     """Runs the demo in a world of its own; its exit code, 1 when a mail was not delivered.
 
-    ``record`` is written as SVG, HTML or text, by its suffix, ``page`` as a page of both sides. Raises LabError
-    where no namespaces can be made, ConfigError for a file of another kind.
+    ``record`` is written as SVG, HTML or text, by its suffix, ``page`` as a page of both sides; ``profiles``: without
+    a gateway and enforced, in place of the four. Raises LabError where no namespaces can be made, ConfigError for a
+    file of another kind or a profile that is none.
     """
+    scenarios = chosen(profiles)
     if not inside():
         return run_private([sys.executable, "-m", "nfmailguard", *sys.argv[1:]])
     enter_private()
     try:
-        return demonstrate(record, family, page)
+        return demonstrate(record, family, page, scenarios)
     except KeyboardInterrupt:
         return 130
