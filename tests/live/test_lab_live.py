@@ -51,45 +51,55 @@ def gone() -> Iterator[None]:
 
 
 class Traces:
-    """What a lab could leave on this machine."""
+    """What a lab could leave on this machine, where other tests come and go meanwhile."""
 
     def __init__(self) -> None:
-        self.namespaces = self._namespaces()
-        self.links = sorted(path.name for path in Path("/sys/class/net").iterdir())
-        self.rules = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
-        self.files = self._files()
-        self.mounts = Path("/proc/self/mountinfo").read_text().count("\n")
+        self.before = self._here()
+        #: Namespaces and processes of the labs there were.
+        self.namespaces: set[str] = set()
 
     @staticmethod
-    def _namespaces() -> set[str]:
-        found = set()
+    def _here() -> dict[str, set[str]]:
+        tables = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        return {
+            "links": {path.name for path in Path("/sys/class/net").iterdir()} & {"net0", "inside", "outside"},
+            "rules": {table for table in tables.splitlines() if table.endswith(" nfmailguard")},
+            "files": {str(path) for place in ("/mnt", "/run/netns") for path in Path(place).glob("*")}
+            & {"/mnt/server", "/mnt/gateway", "/mnt/gateway.toml", "/mnt/control"}
+            | {name for name in ("client", "gateway", "server") if Path("/run/netns", name).exists()},
+            "mounts": {line for line in mounts if " /mnt " in line},
+        }
+
+    def note(self) -> int:
+        """Remembers what the lab that stands has; its first process."""
+        pid = keeper()
+        world = _link(f"/proc/{pid}/ns/pid")
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                found.add(str((process / "ns/net").readlink()))
-        return found
-
-    @staticmethod
-    def _files() -> set[str]:
-        places = ("/tmp", "/run", "/run/netns", "/mnt", "/var/tmp", "/var/spool/postfix")
-        return {str(path) for place in places for path in Path(place).glob("*") if "pytest" not in path.name}
+            if world and _link(f"{process}/ns/pid") == world:
+                self.namespaces |= {_link(f"{process}/ns/{kind}") for kind in ("net", "pid", "mnt")}
+        assert len(self.namespaces) > 3
+        return pid
 
     def left(self) -> dict[str, object]:
-        now = Traces()
+        now = self._here()
+        alive = {_link(f"{path}/ns/{kind}") for path in Path("/proc").glob("[0-9]*") for kind in ("net", "pid", "mnt")}
         return {
             "labs": [name for name in standing.names() if name.startswith(NAME)],
-            "namespaces": now.namespaces - self.namespaces,
-            "links": set(now.links) - set(self.links),
-            "rules": now.rules != self.rules,
-            "files": {
-                path for path in now.files - self.files if "nfmailguard" in path or "/mnt/" in path or "netns" in path
-            },
-            "mounts": now.mounts > self.mounts,
+            "namespaces": self.namespaces & alive - {""},
             "processes": [
                 path.parent.name
                 for path in Path("/proc").glob("[0-9]*/cmdline")
-                if "nfmailguard.lab.keeper" in _text(path) and str(os.getpid()) in _text(path)
+                if "nfmailguard.lab.keeper" in _text(path) and NAME in _text(path)
             ],
+            **{what: found - self.before[what] for what, found in now.items()},
         }
+
+
+def _link(path: str) -> str:
+    with suppress(OSError):
+        return str(Path(path).readlink())
+    return ""
 
 
 def _text(path: Path) -> str:
@@ -103,6 +113,14 @@ def nothing_left(before: Traces) -> None:
     while any(before.left().values()):
         assert time.monotonic() < deadline, before.left()
         time.sleep(0.05)
+
+
+def keeper() -> int:
+    link = standing._connect(NAME)
+    if link is None:
+        return 0
+    with link:
+        return standing._peer(link)[0]
 
 
 def test_a_lab_has_a_server_and_a_gateway_and_says_how_to_go_on(gone: None) -> None:
@@ -194,7 +212,9 @@ def test_labs_stand_side_by_side(gone: None) -> None:
     lab("up", "--gateway", "pix63", name=names[1])
     talks = [lab("talk", given="EHLO me\nQUIT\n", name=name) for name in names]
     assert ["XXXXXXXA" in talk for talk in talks] == [True, False]
-    assert f"other labs: {names[1]}" in lab("status", name=names[0])
+    assert re.search(
+        rf"^other labs: .*{names[1]}", lab("status", name=names[0]), re.MULTILINE
+    )  # and whoever works here
     lab("down", name=names[0])
     assert lab("talk", given="QUIT\n", name=names[1])
 
@@ -204,7 +224,7 @@ def test_labs_stand_side_by_side(gone: None) -> None:
     [
         (["up", "--server", "nosuch"], "--server nosuch: unknown; one of aiosmtpd, "),
         (["up", "--name", "A/b"], "'A/b' is no name for a lab"),
-        (["talk", "--name", "t-nobody"], "is running; start one with `nfmailguard lab up --name t-nobody`"),
+        (["talk", "--name", "t-nobody"], "; start one with `nfmailguard lab up --name t-nobody`"),
         (["exec", "--name", "t-nobody", "moon", "--", "true"], "no host 'moon'; the hosts are client, gateway, server"),
         (["up", "--gateway", "asa", "--mode", "bogus"], "gateway.mode"),
     ],
@@ -229,17 +249,10 @@ def test_up_and_down_leaves_nothing(gone: None) -> None:
     before = Traces()
     for number in range(TIMES):
         assert standing.up(NAME, standing.Wanted("aiosmtpd", ("asa", "pix63")[number % 2]))
+        before.note()
         assert standing.down(NAME)
     nothing_left(before)
     assert not standing.down(NAME)
-
-
-def keeper() -> int:
-    link = standing._connect(NAME)
-    if link is None:
-        return 0
-    with link:
-        return standing._peer(link)[0]
 
 
 def test_a_kill_at_any_moment_leaves_nothing(gone: None) -> None:
@@ -258,8 +271,7 @@ def test_a_kill_at_any_moment_leaves_nothing(gone: None) -> None:
                 standing.down(NAME)
         else:
             process.wait(120)
-            pid = keeper()
-            assert pid
+            pid = before.note()
             if dice.random() < 0.5:  # while somebody works in it
                 workers.append(
                     subprocess.Popen(
@@ -292,6 +304,20 @@ def test_a_kill_at_any_moment_leaves_nothing(gone: None) -> None:
     for worker in workers:
         assert worker.wait(20) != 0  # it ended with its lab
     nothing_left(before)
+
+
+def test_it_needs_no_root_where_the_kernel_lets_anybody_make_namespaces(gone: None) -> None:
+    program = f"{sys.executable} -m nfmailguard lab"
+    script = (
+        f"set -e; {program} up --name {NAME} --gateway asa; printf 'EHLO a\\nQUIT\\n' | {program} talk --name {NAME};"
+        f" {program} down --name {NAME}"
+    )
+    argv = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "sh", "-c", script]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
+    if "unshare" in done.stderr or "cannot make namespaces" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    assert "S: 250-XXXXXXXA" in done.stdout
 
 
 def test_another_users_lab_is_not_spoken_to() -> None:

@@ -1,4 +1,4 @@
-"""The tutorial, from its first command to its last, in a lab of its own: it prints what the page says."""
+"""Tutorial and lesson, from the first command to the last, in a lab of their own: they print what the page says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.unit.test_documents import ROOT, place, ran
 pytestmark = [pytest.mark.live, pytest.mark.sources]
 
 
-def test_the_tutorial_prints_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "fewest"), [("tutorial.md", 12), ("lesson.md", 9)])
+def test_a_page_of_the_lab_prints_what_it_says(page: str, fewest: int, tmp_path: Path) -> None:
     if standing.DEFAULT in standing.names():
         pytest.skip("somebody works in a lab here")
     environment = place(tmp_path)
@@ -24,10 +25,10 @@ def test_the_tutorial_prints_what_it_says(tmp_path: Path) -> None:
         pytest.skip(f"no namespaces here: {probe.stderr.strip()}")
     try:
         done = 0
-        for step in steps((ROOT / "docs" / "tutorial.md").read_text()):
+        for step in steps((ROOT / "docs" / page).read_text()):
             printed = ran(step, tmp_path / "examples", environment)
             assert differs(step.lines, printed) == "", step.command
             done += 1
-        assert done >= 12
+        assert done >= fewest
     finally:
         standing.down()

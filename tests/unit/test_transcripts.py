@@ -138,6 +138,21 @@ def test_a_terminal_shows_marks_that_need_no_colour() -> None:
     assert ladder.LEGEND in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+@pytest.mark.parametrize("profile", ["pix63", "asa"])
+def test_at_every_width_all_is_there_and_nothing_sticks_out(profile: str, width: int) -> None:
+    one = made(
+        profile, "S: 220 mail2.example.com ESMTP Postfix 2020\nC: EHLO me\nS: 250-mx\nS| 250 STARTTLS\nC: XFOO a\n"
+    )
+    text = shown(one, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("≠") >= 3 + 1  # and in the legend
+    words = re.sub(r"\s+", "", text)
+    for told in (found for line in one.lines for found in line.notes):
+        assert told.finding in text
+        assert re.sub(r"\s+", "", told.source)[:12] in words
+
+
 def test_a_narrow_terminal_has_the_findings_under_their_lines() -> None:
     text = shown(made("asa", "S: 220 mx\nC: XFOO\n"), 60)
     assert max(map(len, text.splitlines())) <= 60

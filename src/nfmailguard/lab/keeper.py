@@ -1,9 +1,9 @@
 """The process that a standing lab is: hosts, a server and a gateway live in its namespaces, and end when it does.
 
-Run by ``standing`` as ``python -m nfmailguard.lab.keeper SOCKET LIFELINE``, in a private world, as its first process:
-whatever ends it, by a signal that cannot be caught too, the kernel ends every process in here and takes the network,
-its rules and every file of the lab (under /mnt and /run) along. Answers a line of JSON with another on the socket.
-Does not know what it is called.
+Run by ``standing`` as ``python -m nfmailguard.lab.keeper SOCKET LIFELINE WANTED NAME`` (the name is for `ps`), in a
+private world, as its first process: whatever ends it, by a signal that cannot be caught too, the kernel ends every
+process in here and takes the network, its rules and every file of the lab (under /mnt and /run) along. Answers a line
+of JSON with another on the socket. Does not know what it is called.
 """
 
 from __future__ import annotations

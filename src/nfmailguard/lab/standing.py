@@ -132,7 +132,7 @@ def up(name: str = DEFAULT, wanted: Wanted | None = None) -> bool:
             argv = [sys.executable, "-m", "nfmailguard.lab.keeper", str(door.fileno()), str(theirs.fileno())]
             numbers = (door.fileno(), theirs.fileno())
             quiet: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            world = start_private([*argv, json.dumps(wanted._asdict())], numbers, **quiet)
+            world = start_private([*argv, json.dumps(wanted._asdict()), name], numbers, **quiet)
         ours.settimeout(_PATIENCE)
         try:
             _answered(ours)
