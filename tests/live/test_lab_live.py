@@ -55,8 +55,8 @@ class Traces:
 
     def __init__(self) -> None:
         self.before = self._here()
-        #: Namespaces and processes of the labs there were.
-        self.namespaces: set[str] = set()
+        #: Namespaces of the labs there were. Held open, or their numbers would be given to others'.
+        self.held: dict[str, int] = {}
 
     @staticmethod
     def _here() -> dict[str, set[str]]:
@@ -77,16 +77,21 @@ class Traces:
         world = _link(f"/proc/{pid}/ns/pid")
         for process in Path("/proc").glob("[0-9]*"):
             if world and _link(f"{process}/ns/pid") == world:
-                self.namespaces |= {_link(f"{process}/ns/{kind}") for kind in ("net", "pid", "mnt")}
-        assert len(self.namespaces) > 3
+                for kind in ("net", "pid"):
+                    with suppress(OSError):
+                        handle = os.open(process / "ns" / kind, os.O_RDONLY | os.O_CLOEXEC)
+                        before = self.held.setdefault(_link(f"/proc/self/fd/{handle}"), handle)
+                        if before != handle:
+                            os.close(handle)
+        assert len(self.held) >= 4
         return pid
 
     def left(self) -> dict[str, object]:
         now = self._here()
-        alive = {_link(f"{path}/ns/{kind}") for path in Path("/proc").glob("[0-9]*") for kind in ("net", "pid", "mnt")}
+        alive = {_link(f"{path}/ns/{kind}") for path in Path("/proc").glob("[0-9]*") for kind in ("net", "pid")}
         return {
             "labs": [name for name in standing.names() if name.startswith(NAME)],
-            "namespaces": self.namespaces & alive - {""},
+            "namespaces": self.held.keys() & alive,
             "processes": [
                 path.parent.name
                 for path in Path("/proc").glob("[0-9]*/cmdline")
@@ -110,9 +115,11 @@ def _text(path: Path) -> str:
 
 def nothing_left(before: Traces) -> None:
     deadline = time.monotonic() + 20
-    while any(before.left().values()):
-        assert time.monotonic() < deadline, before.left()
+    while left := {what: found for what, found in before.left().items() if found}:
+        assert time.monotonic() < deadline, left
         time.sleep(0.05)
+    for handle in before.held.values():
+        os.close(handle)
 
 
 def keeper() -> int:

@@ -7,7 +7,7 @@ settings may explain the same lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,13 +17,14 @@ from nfmailguard.policy.findings import FINDING_INDEX, FINDINGS
 from nfmailguard.policy.load import load_profile, override, profile_names
 from nfmailguard.policy.model import BannerRule, EhloMask, MultilineBanner, PartialLines, Policy, UnknownCommand
 from nfmailguard.smtp.verbs import VERBS
-from nfmailguard.transcripts.model import Dialogue
+from nfmailguard.transcripts.model import Dialogue, Line
 from nfmailguard.verify.comparing import Compared, Side, compare
 
 __all__ = ["Change", "explain", "nearest"]
 
 _MOST_DIALOGUES = 20  # that differ, which candidates are tried on
-_MOST_LINES = 400  # of each, from its beginning
+_MOST_BYTES = 8 << 10  # of each, from its beginning; and of all together
+_MOST_TRIED = 24 << 10
 _MOST_CHANGES = 12
 _MOST_ALTERNATIVES = 3
 _LIMITS = (
@@ -139,8 +140,20 @@ def _singles(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[str, s
             yield f"actions.{name}", str(action)
 
 
-def _short(dialogue: Dialogue) -> Dialogue:
-    return msgspec.structs.replace(dialogue, lines=dialogue.lines[:_MOST_LINES])
+def _short(dialogues: Iterable[Dialogue]) -> list[Dialogue]:
+    """The beginnings of the first ones: candidates are many, and each goes through the model."""
+    made, room = list[Dialogue](), _MOST_TRIED
+    for one in dialogues:
+        lines, size = list[Line](), 0
+        for line in one.lines:
+            size += len(line.sent)
+            if size > min(_MOST_BYTES, room):
+                break
+            lines.append(line)
+        if lines and len(made) < _MOST_DIALOGUES:
+            room -= sum(len(line.sent) for line in lines)
+            made.append(msgspec.structs.replace(one, lines=lines))
+    return made
 
 
 def _differing(policy: Policy, dialogues: Sequence[Dialogue], side: Side) -> list[Compared]:
@@ -149,7 +162,7 @@ def _differing(policy: Policy, dialogues: Sequence[Dialogue], side: Side) -> lis
 
 def explain(policy: Policy, found: Sequence[Compared], side: Side) -> tuple[list[Change], Policy]:
     """The changes, best first, and the policy with all of them; fewer where nothing more helps."""
-    dialogues = [_short(one.dialogue) for one in found if one.differing][:_MOST_DIALOGUES]
+    dialogues = _short(one.dialogue for one in found if one.differing)
     changes: list[Change] = []
     now = _differing(policy, dialogues, side)
     while (left := _count(now)) and len(changes) < _MOST_CHANGES:
@@ -199,7 +212,7 @@ def _in_words(policy: Policy, other: Policy, settings: Sequence[tuple[str, str]]
 
 def nearest(found: Sequence[Compared], side: Side) -> tuple[str, int]:
     """The profile of those that come with the program that agrees with most lines, and how many differ."""
-    dialogues = [_short(one.dialogue) for one in found][:_MOST_DIALOGUES]
+    dialogues = _short(one.dialogue for one in found)
     counts = {name: _count(_differing(load_profile(name), dialogues, side)) for name in profile_names()}
     best = min(counts, key=lambda name: counts[name])
     return best, counts[best]
