@@ -282,6 +282,18 @@ def test_segments_out_of_order_and_twice_are_read_as_a_receiver_does(tmp_path: P
     assert [line.sent for line in one.lines] == [b"220 mx\r\n", b"EHLO a\r\n", b"MAIL FROM:<a@example>\r\n"]
 
 
+def test_a_made_up_sequence_number_is_no_gap_of_gigabytes(tmp_path: Path) -> None:
+    talk = Conversation()
+    talk.server(b"220 mx\r\n")
+    talk.sent[False] += 1_500_000_000
+    talk.server(b"250 far away\r\n")
+    talk.sent[False] -= 1_500_000_000
+    talk.sent[False] += 1000
+    talk.server(b"250 behind a gap\r\n")
+    (one,), _ = dialogues(captured(tmp_path, talk), None)
+    assert [len(line.sent) for line in one.lines] == [8, 1000 + len(b"250 far away\r\n") + len(b"250 behind a gap\r\n")]
+
+
 def test_what_is_in_tls_is_said_in_bytes(tmp_path: Path) -> None:
     talk = Conversation()
     for server, said in (
@@ -323,12 +335,14 @@ def test_lines_that_are_no_events_are_counted_and_none_raises() -> None:
         [
             b"{", b"[]", b"3", b"{}", b'{"event_type":"mailguard"}', b'{"event_type":["x"]}', b"\xff\xfe",
             b'{"event_type":"flow","flow_id":{},"flow":3,"timestamp":"x"}', b"\n",
+            b'{"event_type":"flow","flow_id":1,"flow":{},"timestamp":"9999-12-31T23:59:59.999999-2359"}',
+            b'{"event_type":"flow","flow_id":1,"flow":{},"timestamp":"0001-01-01T00:00:00.000000+2359"}',
             (b'{"event_type":"mailguard","flow_id":1,"timestamp":"2026-11-24T16:20:00.000123+0000","src_ip":1,'
             b'"src_port":2,"dest_ip":3,"dest_port":4,"direction":5,"mailguard":{"mode":"x","profile":"nosuch","finding":'
             b'"no.such","action":7,"applied":1,"before":"\\u001b[2J"}}'),
         ]
     )  # fmt: skip
-    assert log.unreadable == 7  # the one of an event that is not shown is none of them
+    assert log.unreadable == 9  # the one of an event that is not shown is none of them
     (one,) = log.dialogues
     assert shown(one).replace("\n", "").isprintable()
 
@@ -336,3 +350,25 @@ def test_lines_that_are_no_events_are_counted_and_none_raises() -> None:
 def test_hidden_leaves_other_lines_as_they_are() -> None:
     lines = [Line(True, b"AUTH LOGIN\r\n", None), Line(False, b"334-x\r\n", None), Line(True, b"NOOP\r\n", None)]
     assert list(hidden(lines)) == lines
+
+
+def test_a_log_names_no_file_that_is_read(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[commands]\nallow = ["HELO"]  # ours\n')
+    eve = tmp_path / "eve.json"
+    run("replay", captured(tmp_path), "--mode", "enforce", "--profile", "pix63", "--events", eve)
+    text = eve.read_text()
+    for name, said in (("pix63", "RFC 821 4.5.1"), (str(mine), "")):
+        log = Log()
+        log.read(text.replace('"profile":"pix63"', f'"profile":"{name}"').encode().splitlines())
+        assert [said in found.source for line in log.dialogues[0].lines for found in line.notes][-1]
+        assert not any("ours" in found.source for line in log.dialogues[0].lines for found in line.notes)
+
+
+def test_a_connection_of_another_start_of_the_gateway_is_another_dialogue(tmp_path: Path) -> None:
+    eve = tmp_path / "eve.json"
+    run("replay", captured(tmp_path), "--mode", "enforce", "--profile", "pix63", "--events", eve)
+    log = Log()
+    log.read(eve.read_bytes().splitlines())
+    log.read(eve.read_bytes().replace(b'"src_port":40000', b'"src_port":40001').splitlines())
+    assert len(log.dialogues) == 2

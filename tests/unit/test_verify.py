@@ -17,7 +17,7 @@ from nfmailguard.policy.model import Policy
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.transcript import parse, rows, shown
 from nfmailguard.transcripts.model import Dialogue, Line
-from nfmailguard.verify.comparing import Side, compare
+from nfmailguard.verify.comparing import MOST_BYTES, Side, compare
 from nfmailguard.verify.difference import differences
 from nfmailguard.verify.explaining import explain
 from nfmailguard.verify.given import written
@@ -252,6 +252,15 @@ def test_an_imported_configuration_in_place_of_a_profile(tmp_path: Path) -> None
 def test_what_is_no_transcript_is_one_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         written(text, "d")
+
+
+def test_of_a_long_dialogue_the_beginning_is_compared() -> None:
+    asa = load_profile("asa")
+    lines = [Line(False, b"220 mx\r\n", b"220 **\r\n")] + [Line(True, b"x" * 999 + b"\n", None)] * 400
+    found = compare(asa, Dialogue("d", "client", "server", lines))
+    assert found.cut
+    assert len(found.seen) * 1000 < MOST_BYTES + 1000
+    assert found.seen[0].agrees
 
 
 @pytest.mark.parametrize("profile", profile_names())

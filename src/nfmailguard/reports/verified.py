@@ -13,7 +13,7 @@ from nfmailguard.plain import octets
 from nfmailguard.policy.model import Policy
 from nfmailguard.transcripts.model import Dialogue, shown
 from nfmailguard.transcripts.reasons import SETTING_OF, source
-from nfmailguard.verify.comparing import Compared, Seen
+from nfmailguard.verify.comparing import MOST_BYTES, Compared, Seen
 from nfmailguard.verify.difference import Difference
 from nfmailguard.verify.explaining import Change
 
@@ -70,6 +70,8 @@ def lines(
     yield f"{policy.name}: {agree} in {_many(len(found), 'dialogue')}{how}"
     if not one_sided:
         yield f"  changed by the box as the profile says: {_many(masked, 'line')}"
+    if cut := sum(each.cut for each in found):
+        yield f"  of {_many(cut, 'dialogue')} only the first {MOST_BYTES >> 10} KiB were compared"
     shown_now = 0
     for each in found:
         some = each.differing[: _MOST_SHOWN - shown_now]

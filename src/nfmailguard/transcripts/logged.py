@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from nfmailguard.plain import printable
+from nfmailguard.policy.load import profile_names
 from nfmailguard.transcripts.model import Dialogue, Line
 from nfmailguard.transcripts.reasons import note
 from nfmailguard.transcripts.translated import about
@@ -20,6 +21,7 @@ from nfmailguard.transcripts.translated import about
 __all__ = ["MOST_EVENTS", "Log"]
 
 MOST_EVENTS = 500_000
+_LATEST = 2**32 * 10**9  # nanoseconds since 1970, as captures know them
 
 
 class Log:
@@ -27,6 +29,7 @@ class Log:
 
     def __init__(self) -> None:
         self.unreadable = 0
+        self._shipped = frozenset(profile_names())
         self.left_out = 0
         self._taken = 0
         self._of: dict[object, Dialogue] = {}
@@ -43,19 +46,20 @@ class Log:
                 kind = event["event_type"]
                 if kind in ("mailguard", "smtp", "flow"):
                     self.take(kind, event)
-            except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
+            except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 self.unreadable += bool(line.strip())
 
     def take(self, kind: str, event: dict[str, Any]) -> None:
-        """One event. Raises KeyError, TypeError, ValueError or AttributeError for one that is none of ours."""
+        """One event. Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for one that is none."""
         body = event[kind]
-        flow = event["flow_id"]
-        if not isinstance(flow, int):
-            raise TypeError
+        # Numbers of connections begin anew with each start of a gateway.
+        flow = tuple(str(event[name]) for name in ("flow_id", "src_ip", "src_port", "dest_ip", "dest_port"))
+        when = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 10**6) * 1000
+        if not 0 <= when < _LATEST:
+            raise ValueError
         if self._taken >= MOST_EVENTS:
             self.left_out += 1
             return
-        when = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 10**6) * 1000
         self._taken += 1
         one = self._of.get(flow)
         if one is None:
@@ -74,9 +78,9 @@ class Log:
         after = str(body.get("after", "")).encode("ascii", "backslashreplace")
         name, action, applied = str(body["finding"]), str(body["action"]), bool(body["applied"])
         what = about(name, str(body.get("verb", "")), before) or str(body.get("keyword", ""))
-        told = note(
-            name, action, str(body["profile"]), what=what, applied=applied, doubt=body.get("hypothetical", False)
-        )
+        profile = str(body["profile"])
+        shipped = profile if profile in self._shipped else ""  # a log names no file that is to be read
+        told = note(name, action, shipped, what=what, applied=applied, doubt=bool(body.get("hypothetical")))
         place = (to_server, body.get("offset"), before)
         if body.get("repeated"):
             one.lines.append(Line(to_server, b"", b"", when, [told], f"{body['count']:,} of these in all"))

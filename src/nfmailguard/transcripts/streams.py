@@ -24,6 +24,8 @@ from nfmailguard.transcripts.model import Dialogue, Line, hidden
 
 __all__ = ["MOST_BYTES", "Connection", "Key", "connections", "dialogue", "paired"]
 
+#: Bytes of one gap, and of all of a stream, that stand as NULs: a made-up sequence number is no gap of gigabytes.
+_MOST_GAP, _MOST_GAPS = 1 << 20, 4 << 20
 #: Bytes of dialogues that are kept of a capture; what is beyond is left out, and ``Capture.left_out`` says so.
 MOST_BYTES = 64 << 20
 _SYN, _RST, _FIN, _ACK = 2, 4, 1, 16
@@ -57,9 +59,13 @@ class _Stream:
     def whole(self) -> tuple[bytes, list[tuple[int, int, int]], list[tuple[int, int]]]:
         """The bytes, gaps as NULs; where which packet begins (offset, packet, time); gaps (from, to)."""
         out, begun, gaps = bytearray(), list[tuple[int, int, int]](), list[tuple[int, int]]()
-        latest = (0, 0)
+        latest, room = (0, 0), _MOST_GAPS
         for offset, number, now, data in sorted(self.pieces, key=lambda piece: (piece[0], piece[1])):
             if offset > len(out):
+                gap = offset - len(out)
+                if gap > min(_MOST_GAP, room):
+                    continue
+                room -= gap
                 gaps.append((len(out), offset))
                 out += bytes(offset - len(out))
             rest = data[len(out) - offset :]

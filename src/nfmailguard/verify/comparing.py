@@ -7,7 +7,7 @@ box, nor did damage that the profile does not do. Promises: decides nothing itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -18,8 +18,10 @@ from nfmailguard.smtp.turns import Result, Turn
 from nfmailguard.transcripts.model import Dialogue, Line
 from nfmailguard.transcripts.translated import beside
 
-__all__ = ["Compared", "Seen", "Side", "compare"]
+__all__ = ["MOST_BYTES", "Compared", "Seen", "Side", "compare"]
 
+#: Bytes of a dialogue that are compared, from its beginning: the model is a plain one, and reads some 100 KiB a second.
+MOST_BYTES = 256 << 10
 _LONGEST_PACKET = 65_495  # of TCP over IPv4
 
 
@@ -47,6 +49,8 @@ class Compared(msgspec.Struct):
     seen: list[Seen]
     ended: Action | None
     findings: tuple[str, ...] = ()
+    #: Not all of it was compared.
+    cut: bool = False
 
     @property
     def differing(self) -> list[Seen]:
@@ -73,10 +77,20 @@ def _turns(lines: Iterable[Line]) -> tuple[list[Turn], list[tuple[Line, int, int
     return turns, places
 
 
+def _beginning(lines: Iterable[Line]) -> Iterator[Line]:
+    size = 0
+    for line in lines:
+        size += len(line.sent)
+        if size > MOST_BYTES:
+            return
+        yield line
+
+
 def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Compared:
     """``side``: of a dialogue of which one is known."""
     one_sided = any(line.one_sided for line in dialogue.lines)
-    turns, places = _turns(dialogue.lines)
+    lines = list(_beginning(dialogue.lines))
+    turns, places = _turns(lines)
     result = translate(policy, turns)
     seen = []
     for line, turn, at in places:
@@ -88,7 +102,13 @@ def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Com
             seen.append(Seen(line, expected, expected == line.sent))
     if one_sided:
         _damage(policy, result, seen)
-    return Compared(dialogue, seen, result.ended, tuple(dict.fromkeys(found.name for found in result.findings)))
+    return Compared(
+        dialogue,
+        seen,
+        result.ended,
+        tuple(dict.fromkeys(found.name for found in result.findings)),
+        len(lines) < len(dialogue.lines),
+    )
 
 
 def _damage(policy: Policy, result: Result, seen: Sequence[Seen]) -> None:
