@@ -238,3 +238,18 @@ def test_the_command_keeps_shows_draws_and_compares(tmp_path: Path) -> None:
     again = tmp_path / "c.json"
     CliRunner().invoke(cli, ["bench", "report", str(kept), "--json", str(again)])
     assert json.loads(again.read_text()) == json.loads(kept.read_text())
+
+
+@without_asan
+def test_panels_have_one_scale_and_what_does_no_work_does_not_set_it() -> None:
+    bench = Benchmark("flows", "t", {"time": "ns"}, "enforce pix63", more=False)
+    for group, time in (("1,000 flows", 338.0), ("1,000,000 flows", 656.0)):
+        bench.add(group, "copy", time=90_000.0)
+        bench.add(group, "enforce pix63", time=time)
+    axes = plot(bench).axes
+    assert axes[0].get_xlim() == axes[1].get_xlim()
+    assert axes[0].get_xlim()[1] < 1000
+    assert any(text.get_text().startswith("» 90,000") for text in axes[0].texts)
+    assert [one.get_xlabel() for one in axes] == ["ns", "ns, less is better"]
+    bench.add("a thousand times", "enforce pix63", time=500_000.0)
+    assert len({one.get_xlim() for one in plot(bench).axes}) == 3

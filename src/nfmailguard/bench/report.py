@@ -108,6 +108,17 @@ def show_answers(answers: list[Answer], console: Console) -> None:
     console.print(closing(answers), highlight=False)
 
 
+def _rooms(found: Benchmark) -> dict[str, float]:
+    """How far each panel's axis goes: by what does work; one scale for all panels that are within ten times of it."""
+    rooms = {}
+    for group, cases in found.groups.items():
+        ends = {case: max(values) for case in cases if (values := found.values(group, case))}
+        working = [end for case, end in ends.items() if colour(case) != IDLE]
+        rooms[group] = max(working or ends.values(), default=1) or 1
+    widest = max(rooms.values(), default=1)
+    return {group: widest if room * 10 >= widest else room for group, room in rooms.items()}
+
+
 def plot(found: Benchmark) -> Any:
     """A figure of matplotlib: bars of medians with their ranges, a panel a group. Raises BenchError without it."""
     try:
@@ -119,7 +130,7 @@ def plot(found: Benchmark) -> Any:
     heights = [max(1.1, 0.34 * len(found.groups[group]) + 0.75) for group in groups]
     figure = Figure(figsize=(9, sum(heights) + 0.7), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    unit = found.units[found.figure]
+    unit, rooms = found.units[found.figure], _rooms(found)
     for panel, group in zip(panels[:, 0], groups, strict=True):
         cases = [case for case in found.groups[group] if found.values(group, case)]
         spreads = [spread(found.values(group, case)) for case in cases]
@@ -130,12 +141,17 @@ def plot(found: Benchmark) -> Any:
         panel.set_title(group, loc="left", fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=9)
-        room = max(one.most for one in spreads) or 1
+        room = rooms[group]
         panel.set_xlim(0, room * 1.22)
+        panel.set_xlabel(unit, fontsize=8)
         for place, one in enumerate(spreads):
             ratios = found.ratios(group, cases[place])
             times = f"  x {statistics.median(ratios):.2f}" if ratios and cases[place] != found.base else ""
-            panel.text(one.most + room * 0.01, place, f"{one.median:,.{digits(unit)}f}{times}", va="center", fontsize=8)
+            cut = "» " if one.median > room * 1.05 else ""  # a bar that goes on beyond the panel
+            said = f"{cut}{one.median:,.{digits(unit)}f}{times}"
+            panel.text(
+                (one.most if one.most < room * 1.1 else room) + room * 0.01, place, said, va="center", fontsize=8
+            )
     panels[-1, 0].set_xlabel(f"{unit}, {'more' if found.more else 'less'} is better", fontsize=9)
     figure.suptitle(found.title, fontsize=11, x=0.01, ha="left")
     return figure
