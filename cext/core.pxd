@@ -125,6 +125,7 @@ cdef struct Counters:
     uint64_t flows_reset
     uint64_t flows_stalled     # ended for others, as their receivers took nothing
     uint64_t refusals_omitted  # RSTs to packets of no flow, beyond so many a second
+    uint64_t cookies_unnoted   # answered SYNs, beyond what there is room to note of
     uint64_t findings_repeated  # counted, and not told
     uint64_t records_omitted   # of commands and replies, in flows with too many that led to nothing
     uint64_t internal_errors

@@ -13,7 +13,8 @@ cdef enum:  # RecordKind
     RECORD_COMMAND = 2         # a command line as it came; a = stream offset, b = 1 when denied, c = bits of
                                # the findings in what the client has said since the last such record or message
     RECORD_REPLY = 3           # a complete reply; code; verb it answers; text of its last line; b = 1 where no record
-                               # was made of that, nor of others before it
+                               # was made of that, nor of others before it; to a message, c = recipients that were
+                               # accepted, and of whom no record was made
     RECORD_MESSAGE = 4         # end of data; a = octets of the message, c as of a command
     RECORD_FLOW = 5            # a flow ended; a = start ns, b,c = packets, octets to the server,
                                # d,e = to the client; code = FlowEnd

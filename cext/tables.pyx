@@ -14,14 +14,21 @@ from nfmailguard.cext.core cimport Rule, Settings
 from nfmailguard.cext.flow.table cimport FLOW_STATES
 from nfmailguard.cext.policy.network cimport Network
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, BANNER_BASA, COMMAND_DENIED, COMMAND_LINE_CUT, COMMAND_TOO_MANY_JUNK,
+    ACTION_BLANK, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, BANNER_BASA, COMMAND_DENIED, COMMAND_LINE_CUT, COMMAND_NUL,
+    COMMAND_TOO_MANY_JUNK,
     DATA_NUL, FORM_OK, LINE_BYTES_SHOWN, MOST_FINDINGS, MOST_KEYWORDS, MOST_VERBS, PACKET_OTHER_CONNECTION,
     PACKET_WRONG_INTERFACE, RESTORE_NOT_RECOVERABLE, VERB_BDAT, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_NOOP,
-    VERB_RCPT, VERB_RSET, VERB_XCLIENT,
+    VERB_RCPT, VERB_RSET, VERB_UNKNOWN, VERB_XCLIENT,
 )
-from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, CompiledPolicy, Listing
+from nfmailguard.cext.policy.ruling cimport (
+    ADDRESS_CLOSES, ADDRESS_ILLEGAL, ADDRESS_OPENS, RESTORE_COMMANDS, RESTORE_REPLIES, CompiledPolicy, Listing,
+)
 from nfmailguard.cext.record cimport MOST_RULES
-from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE, Grammar
+from nfmailguard.cext.smtp.grammar cimport (
+    ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER, INPUT_OPAQUE, TRAIT_ADDRESS, TRAIT_ANEW,
+    TRAIT_ANSWERED, TRAIT_FREE, TRAIT_PLAIN, TRAIT_SECRET, TRAIT_RECORDED, TRAIT_SENDER, TRAIT_UNREMARKABLE,
+    TRAIT_WAITS, Grammar,
+)
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, Name
 from nfmailguard.cext.smtp.outstanding cimport begins_anew
 
@@ -48,6 +55,28 @@ cdef int set_name(Name *name, str text) except -1:
     return 0
 
 
+cdef uint16_t traits_of(const Grammar *grammar, uint8_t verb, bint waits, bint recorded):
+    cdef uint16_t traits = TRAIT_RECORDED * recorded | TRAIT_WAITS * waits | TRAIT_ANEW * begins_anew(verb)
+    cdef uint8_t argument = grammar.argument[verb]
+    if argument == ARGUMENT_SENDER:
+        traits |= TRAIT_ADDRESS | TRAIT_SENDER
+    if argument == ARGUMENT_RECIPIENT:
+        traits |= TRAIT_ADDRESS
+    if argument == ARGUMENT_SECRET:
+        traits |= TRAIT_SECRET
+    if argument == ARGUMENT_IGNORED:
+        traits |= TRAIT_FREE
+    if grammar.continues[verb] in (0, 334, 354) and verb != VERB_EHLO and verb != grammar.verb_greeting:
+        traits |= TRAIT_ANSWERED
+    if not (waits or grammar.continues[verb] or begins_anew(verb) or traits & TRAIT_ADDRESS
+            or verb in (VERB_DATA, VERB_RSET, VERB_BDAT, grammar.verb_end_of_data)):
+        traits |= TRAIT_UNREMARKABLE
+    if (traits & TRAIT_UNREMARKABLE or verb in (VERB_MAIL, VERB_RCPT, VERB_RSET) or waits != begins_anew(verb)) and (
+            verb != VERB_UNKNOWN and verb != grammar.verb_dot):
+        traits |= TRAIT_PLAIN
+    return traits
+
+
 cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     cdef int state, verb, digit, place
     cdef uint8_t byte
@@ -60,11 +89,9 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
         if name and not name.startswith("<"):
             set_name(&grammar.verbs[verb], name)
         grammar.argument[verb] = argument
-        grammar.waits[verb] = waits
         grammar.reads[verb] = reads
         grammar.continues[verb] = continues
         grammar.long_line[verb] = long_line
-        grammar.recorded[verb] = tables["told"][verb]
     for verb in range(<int> grammar.verb_count - 1, 0, -1):
         if grammar.verbs[verb].length:
             grammar.next_verb[verb] = grammar.first_verb[grammar.verbs[verb].data[0]]
@@ -81,12 +108,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     grammar.verb_greeting = tables["greeting"]
     grammar.verb_masked = tables["masked"]
     grammar.verb_dot = tables["dot"]
-    for verb in range(<int> grammar.verb_count):
-        grammar.answered[verb] = (
-            grammar.continues[verb] in (0, 334, 354) and verb != VERB_EHLO and verb != grammar.verb_greeting)
-        grammar.unremarkable[verb] = not (
-            grammar.waits[verb] or grammar.continues[verb] or begins_anew(<uint8_t> verb)
-            or verb in (VERB_MAIL, VERB_RCPT, VERB_DATA, VERB_RSET, VERB_BDAT, grammar.verb_end_of_data))
+    for verb, (_, _, waits, _, _, _) in enumerate(verbs):
+        grammar.traits[verb] = traits_of(grammar, <uint8_t> verb, waits, tables["told"][verb])
     grammar.state_connect = tables["connect"]
     grammar.state_greeted = tables["greeted"]
     grammar.state_ready = tables["ready"]
@@ -145,10 +168,16 @@ cdef int load_policy(CompiledPolicy *policy, dict table) except -1:
     policy.restore_noop = table["restore_noop"]
     policy.hold_end_of_data = table["keep_end"]
     for byte in table["illegal"]:
-        policy.illegal[<uint8_t> byte] = 1
+        policy.address_byte[<uint8_t> byte] = ADDRESS_ILLEGAL
     for byte in table["keyword_end"]:
         policy.keyword_end[<uint8_t> byte] = 1
-    policy.brackets = table["brackets"]
+    # An address with a LF in it, or a NUL that is blanked, is read with a space in its place.
+    policy.address_byte[10] = policy.address_byte[32]
+    if policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK:
+        policy.address_byte[0] = policy.address_byte[32]
+    if table["brackets"]:
+        policy.address_byte[<uint8_t> c"<"] |= ADDRESS_OPENS
+        policy.address_byte[<uint8_t> c">"] |= ADDRESS_CLOSES
     policy.seven_bits = table["seven_bits"]
     policy.bug_dot_crlf = table["bug_dot_crlf"]
     policy.bug_data_bypass = table["bug_data_bypass"]

@@ -10,6 +10,11 @@ cdef enum:  # bits of CompiledPolicy.restore: on which side of the firewall the 
     RESTORE_COMMANDS = 1       # the server's
     RESTORE_REPLIES = 2        # the client's
 
+cdef enum AddressByte:         # what a byte is in the argument of MAIL and RCPT
+    ADDRESS_ILLEGAL = 1        # to be blanked
+    ADDRESS_OPENS = 2          # <, which no other may stand behind
+    ADDRESS_CLOSES = 4         # >, before which there has to be one (S-ASDM)
+
 # A line of an EHLO reply that the firewall upstream masks.
 cdef struct Candidate:
     uint8_t data[LINE_BYTES_SHOWN]
@@ -50,9 +55,8 @@ cdef struct CompiledPolicy:
     uint8_t restore_auth
     uint8_t hold_end_of_data   # an end of data leaves in one segment
     uint8_t restore_noop       # the firewall makes NOOP of what it denies
-    uint8_t illegal[256]       # address characters to blank
+    uint8_t address_byte[256]  # bits of AddressByte
     uint8_t keyword_end[256]
-    uint8_t brackets
     uint8_t seven_bits         # the client's octets lose their eighth bit
     uint8_t bug_dot_crlf
     uint8_t bug_data_bypass

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context, again, note_change, report
 from nfmailguard.cext.policy.numbers cimport NOT_AGAIN
+from nfmailguard.cext.policy.ruling cimport ADDRESS_CLOSES, ADDRESS_ILLEGAL, ADDRESS_OPENS
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, Dialogue
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SECRET
 
@@ -29,6 +30,20 @@ cdef enum:
 
 # Whether MAIL's argument says so, of which `matched` bytes of "=7BIT" have come before.
 cdef bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil
+# Whether a byte of an address, of this AddressByte, is illegal; `bracket`: < has come, and no > behind it.
+cdef inline bint is_illegal(uint8_t kind, uint8_t *bracket) noexcept nogil:
+    cdef bint illegal
+    if kind == 0:
+        return False
+    illegal = kind & ADDRESS_ILLEGAL
+    if kind & ADDRESS_OPENS:
+        illegal |= bracket[0]
+        bracket[0] = 1
+    elif kind & ADDRESS_CLOSES:
+        illegal |= not bracket[0]
+        bracket[0] = 0
+    return illegal
+
 # The next octet of MAIL's or RCPT's argument.
 cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
 

@@ -63,7 +63,7 @@ cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, ui
     cdef uint8_t phase = dialogue.address_phase - quoted - escaped
     if phase == ADDRESS_COLON and byte != SPACE:
         phase = ADDRESS_WORD
-    dialogue.address_length += 1
+    dialogue.counted += 1
     if escaped:
         escaped = 0
     elif byte == c"\\" and (phase == ADDRESS_PATH or phase == ADDRESS_WORD):
@@ -74,29 +74,22 @@ cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, ui
         pass
     elif byte == c"<" and phase != ADDRESS_PATH:
         phase = ADDRESS_PATH
-        dialogue.address_length = 0
+        dialogue.counted = 0
     elif phase == ADDRESS_BEFORE and byte == c":":
         phase = ADDRESS_COLON
     elif byte == (CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE) and phase >= ADDRESS_PATH:
         phase = ADDRESS_BEHIND
     if phase != ADDRESS_PATH and phase != ADDRESS_WORD:
-        dialogue.address_length = 0
+        dialogue.counted = 0
     dialogue.address_phase = phase | quoted | escaped
-    if dialogue.address_length > context.policy.sender_length and not dialogue.reported & REPORTED_ADDRESS:
+    if dialogue.counted > context.policy.sender_length and not dialogue.reported & REPORTED_ADDRESS:
         dialogue.reported |= REPORTED_ADDRESS
         report(context, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
 
 
 cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
     cdef uint8_t byte = at[0]
-    cdef bint illegal = context.policy.illegal[byte]
-    if context.policy.brackets:                      # S-ASDM: "> must be preceded by <"
-        if byte == c"<":
-            illegal |= dialogue.bracket
-            dialogue.bracket = 1
-        elif byte == c">":
-            illegal |= not dialogue.bracket
-            dialogue.bracket = 0
+    cdef bint illegal = is_illegal(context.policy.address_byte[byte], &dialogue.bracket)
     if illegal:
         if not dialogue.reported & REPORTED_CHARACTER:
             dialogue.reported |= REPORTED_CHARACTER

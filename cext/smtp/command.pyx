@@ -28,11 +28,12 @@ from nfmailguard.cext.smtp.dialogue cimport (
     line_add,
 )
 from nfmailguard.cext.smtp.grammar cimport (
-    ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER, INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA,
+    ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER, INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, TRAIT_RECORDED,
+    TRAIT_WAITS,
 )
 from nfmailguard.cext.smtp.message cimport end_chunk
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, upper
-from nfmailguard.cext.smtp.outstanding cimport begins_anew, expect_reply
+from nfmailguard.cext.smtp.outstanding cimport begins_anew, expect_reply, too_many_recipients_to_tell
 from nfmailguard.cext.smtp.redact cimport command_record, cut_short, note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER, MASK_NONE, MASK_NOOP, MASK_UNDECIDED
@@ -137,7 +138,7 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
     dialogue.phase = PHASE_ARGUMENT
     dialogue.verb = verb
     dialogue.address_phase = 0
-    dialogue.address_length = 0
+    dialogue.counted = 0
     dialogue.bracket = 0
     dialogue.in_seven = 0
     dialogue.chunk_left = 0
@@ -269,8 +270,11 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
     verb = dialogue.verb
     if dialogue.denied:
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
-    if context.grammar.recorded[dialogue.verb]:
-        record_command(context, dialogue)
+    if context.grammar.traits[dialogue.verb] & TRAIT_RECORDED:
+        if context.untold or too_many_recipients_to_tell(context, verb):
+            context.omitted[0] += 1
+        else:
+            record_command(context, dialogue)
     note_secret(context, dialogue)
     if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
         dialogue.message_bytes = 0                # of chunks that no LAST followed
@@ -288,7 +292,7 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
         dialogue.input = INPUT_DATA                # CSCdr91002: whatever the server says to it
         return
     if expect_reply(context, dialogue, verb, offset):
-        if context.grammar.waits[verb]:
+        if context.grammar.traits[verb] & TRAIT_WAITS:
             dialogue.waiting = dialogue.count
         if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
             dialogue.last_chunk = dialogue.address_phase == SIZE_LAST

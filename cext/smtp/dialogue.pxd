@@ -47,6 +47,7 @@ cdef struct Session:
     uint64_t found             # bits of the findings in what the client has said since its last record
     uint32_t recipients
     uint32_t invalid_recipients
+    uint32_t untold_recipients  # accepted, of whom no record tells
     uint8_t state              # smtp.states.State
     uint8_t greeted            # the greeting is not outstanding any more
     uint8_t secret             # Secret
@@ -83,10 +84,10 @@ cdef struct Dialogue:
     uint64_t reply_offset      # of the reply line's
     uint32_t line_length
     uint32_t data_line_length
-    uint32_t address_length
+    uint32_t last_four         # bytes of the message so far as they came, the last one lowest
     uint32_t part_bytes        # of the header, then of the body, of whole lines
     uint32_t part_line         # of the line that is not whole
-    uint32_t mime_count        # octets of the field's or the file's name so far
+    uint32_t counted           # bytes so far: of an address, of the name of a header's field, of a file's
     uint16_t to_fields
     uint16_t first             # index of the oldest outstanding command
     uint16_t count
@@ -130,7 +131,6 @@ cdef struct Dialogue:
     uint8_t pipelining_violation          # the client did not wait; reported
     uint8_t body_as_commands   # the message is read as lines of commands
     uint8_t ends_held          # of this message
-    uint8_t text_byte          # the last octet of the message so far
     uint8_t text_reported      # bits of what has been reported in this message
     uint8_t last_chunk
     uint8_t malformed          # the reply line being read

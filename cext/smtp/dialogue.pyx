@@ -109,7 +109,7 @@ cdef void begin_message(Dialogue *dialogue) noexcept nogil:
     dialogue.mime = 0
     dialogue.mime_line = dialogue.mime_reported = 0
     dialogue.mime_header = 1
-    dialogue.text_byte = CR if dialogue.data_state == DATA_CR else 0
+    dialogue.last_four = CR if dialogue.data_state == DATA_CR else 0
     dialogue.text_reported = 0
     dialogue.in_seven = 0
     dialogue.header = 1

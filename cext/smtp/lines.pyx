@@ -15,7 +15,7 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.smtp.argument cimport REPORTED_NUL, put, report_byte
 from nfmailguard.cext.smtp.command cimport begin_line, end_line, end_of_verb, end_verb, ordinary_byte, settle_verb
-from nfmailguard.cext.smtp.dialogue cimport PHASE_START, PHASE_VERB, Line, alloc_line
+from nfmailguard.cext.smtp.dialogue cimport PHASE_START, PHASE_VERB, SECRET_SAID, Line, alloc_line
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
 from nfmailguard.cext.smtp.message cimport chunk_waits
 from nfmailguard.cext.smtp.redact cimport in_secret, note_glued
@@ -187,6 +187,7 @@ cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t 
     dialogue.after_cr = 0
     report_byte(context, COMMAND_BARE_CR, dialogue.verb, offset, byte, LF, not in_secret(context, dialogue))
     ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
+    context.session.secret |= SECRET_SAID            # what follows is another line to some servers, maybe AUTH's
 
 
 cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,

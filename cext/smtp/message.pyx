@@ -10,10 +10,10 @@ needs a dot behind a line end. Does not know commands.
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport again, note_change, report, reserve_record
+from nfmailguard.cext.policy.findings cimport note_change, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_PASS, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOTS,
-    DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_NUL, DATA_SMUGGLING_SHAPE, DATA_TEXT, NOT_AGAIN, VERB_BDAT,
+    ACTION_BLANK, ACTION_PASS, ACTION_RESET, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT,
+    DATA_DOTS, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_NUL, DATA_TEXT, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
 from nfmailguard.cext.smtp.dialogue cimport PHASE_START
@@ -21,9 +21,12 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expect_reply
+from nfmailguard.cext.smtp.shapes cimport (
+    Shapes, blank_long_lines, count_shapes, end_as_it_came, ends_in_a_dot, open_shapes, shape,
+)
 from nfmailguard.cext.smtp.size cimport part_bytes
 from nfmailguard.cext.smtp.text_lines cimport (
-    LONG_HEAD, LONG_LINE, follow_head, heads_on, in_head, lasts, measure_lines, note_line,
+    LONG_LINE, follow_head, heads_on, in_head, lasts, measure_lines, note_line, size_of_head,
 )
 
 cdef extern from "scan.h" nogil:
@@ -67,20 +70,6 @@ cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
 cdef inline uint8_t dotted(uint8_t state) noexcept nogil:
     # A dot, in any state that holds none.
     return DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
-
-
-cdef inline bint shape(Context *context, Dialogue *dialogue, uint8_t *byte, uint8_t blank,
-                       uint64_t offset) noexcept nogil:
-    # Reports a non-standard end of data; whether `octet` was overwritten with `blank`.
-    cdef uint8_t before = byte[0]
-    cdef uint8_t action = again(context, DATA_SMUGGLING_SHAPE, True)
-    if action == NOT_AGAIN:
-        action = report(context, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1)
-    if action != ACTION_BLANK:
-        return False
-    note_change(context)
-    byte[0] = blank
-    return True
 
 
 cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
@@ -137,9 +126,11 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
     cdef uint32_t stop
     cdef uint32_t nul = first_nul(context, data, at, length)
     cdef uint8_t byte
+    cdef Shapes shapes
+    open_shapes(&shapes)
     ended[0] = 0
     while at < length and context.verdict == ACTION_PASS:
-        if state < DATA_DOT and at + 1 < length and data[at + 1] == DOT and (data[at] == LF or data[at] == CR):
+        if state < DATA_DOT and (data[at] == LF or data[at] == CR) and at + 1 < length and data[at + 1] == DOT:
             state = DATA_DOT if data[at] == LF and state == DATA_CR else DATA_BARE_DOT
             at += 2                                # where they are dense, the general way costs more
             continue
@@ -156,6 +147,8 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
             if at < length:
                 at += 1
                 state = dotted(state)
+                while state == DATA_TEXT and at < length and data[at] == DOT:
+                    at += 1
             continue
         if data[at] == 0 and nul < length:
             blank_nuls(context, data + at, 1)
@@ -163,7 +156,7 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
         if state == DATA_DOT_CR:
             if byte == LF:
                 ended[0] = 1
-            elif shape(context, dialogue, data + at, LF, offset + at):
+            elif shape(context, &shapes, data + at, LF, offset + at):
                 ended[0] = 1                       # CRLF.CR has left: make it the one standard end
             if ended[0]:
                 state = DATA_LINE
@@ -174,10 +167,11 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
             state = DATA_DOT_CR
             at += 1
         else:
-            if completes(state, byte) and shape(context, dialogue, data + at, SPACE, offset + at):
+            if completes(state, byte) and shape(context, &shapes, data + at, SPACE, offset + at):
                 byte = SPACE
             state = behind_dot(state, byte, before + at)
             at += 1
+    count_shapes(context, &shapes)
     dialogue.data_state = state
     return at
 
@@ -192,13 +186,15 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
     cdef uint8_t byte, low
     cdef bint high
     cdef uint32_t nul = first_nul(context, data, at, length)
+    cdef Shapes shapes
+    open_shapes(&shapes)
     ended[0] = 0
     while at < length and context.verdict == ACTION_PASS:
         if data[at] == 0 and nul < length:
             blank_nuls(context, data + at, 1)
         byte, low, high = data[at], data[at] & 127, data[at] > 127
         if state == DATA_DOT_CR:
-            ended[0] = byte == LF or shape(context, dialogue, data + at, LF, offset + at)
+            ended[0] = byte == LF or shape(context, &shapes, data + at, LF, offset + at)
             state = DATA_LINE if ended[0] else DATA_CR
             at += ended[0]
             if ended[0]:
@@ -206,7 +202,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             continue
         if is_end(low) and (eighth == EIGHTH_DOT or completes(state, byte) or (
                 high and (state == DATA_DOT or state == DATA_BARE_DOT))):
-            if shape(context, dialogue, data + at, SPACE, offset + at):
+            if shape(context, &shapes, data + at, SPACE, offset + at):
                 byte = low = SPACE
                 high = False
         if is_end(low) and high:
@@ -224,6 +220,7 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
         else:
             state = step(state, byte)
         at += 1
+    count_shapes(context, &shapes)
     dialogue.data_state = state
     dialogue.in_seven = eighth
     return at
@@ -239,7 +236,7 @@ cdef void find_odd(Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_
     cdef const uint8_t *next_one
     found[0] = found[1] = found[2] = length
     if dialogue.text_reported == 0:
-        at += <uint32_t> nm_odd_byte(data + at, length - at, dialogue.text_byte)
+        at += <uint32_t> nm_odd_byte(data + at, length - at, <uint8_t> dialogue.last_four)
     if at == length or dialogue.text_reported == ODD_ALL:
         return
     if not dialogue.text_reported & 1 << ODD_NUL:
@@ -252,13 +249,13 @@ cdef void find_odd(Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_
         if next_one == NULL:
             break
         place = <uint32_t> (next_one - data)
-        if (data[place - 1] if place > start else dialogue.text_byte) != CR:
+        if (data[place - 1] if place > start else <uint8_t> dialogue.last_four) != CR:
             found[ODD_LF] = place
             break
         place += 1
     if dialogue.text_reported & 1 << ODD_CR:
         return
-    if (data[at - 1] if at > start else dialogue.text_byte) == CR and data[at] != LF:
+    if (data[at - 1] if at > start else <uint8_t> dialogue.last_four) == CR and data[at] != LF:
         found[ODD_CR] = at
         return
     place = at
@@ -284,7 +281,10 @@ cdef inline bint is_plain(Dialogue *dialogue, const uint8_t *data, uint32_t leng
     cdef uint8_t state = dialogue.data_state
     if state >= DATA_DOT or (data[0] == DOT and state != DATA_TEXT):
         return False
-    return nm_plain(data, length, dialogue.text_byte)
+    if (dialogue.last_four & 0xffffff == 0x0d0a2e and data[0] == CR) or (
+            dialogue.last_four == 0x0d0a2e0d and data[0] == LF):
+        return False                               # the client's own end, of which something was changed
+    return nm_plain(data, length, <uint8_t> dialogue.last_four)
 
 
 cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
@@ -295,27 +295,12 @@ cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length
         dialogue.data_state = step(dialogue.data_state, data[0])
 
 
-cdef void keep_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
-                    uint64_t offset) noexcept nogil:
-    """Behind the dot that ends a long line, or a line of a long header, comes no line's end.
-
-    hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
-    the beginning of what comes then for an end of data.
-    """
-    cdef uint32_t line = dialogue.data_line_length
-    cdef uint8_t before = dialogue.text_byte, byte
-    cdef uint64_t size = dialogue.message_bytes
-    cdef bint head = heads_on(dialogue, length - at), ended = False
-    while at < length and (head or not ended) and context.verdict == ACTION_PASS:
-        byte = data[at]
-        if before == DOT and is_end(byte) and line > 1 and (    # 1: find_end's
-                line >= LONG_LINE or (head and size >= LONG_HEAD)):
-            shape(context, dialogue, data + at, SPACE, offset + at)
-        ended = data[at] == LF
-        line = 0 if ended else line + 1
-        size += 1
-        before = byte
-        at += 1
+cdef inline uint32_t last_four_with(uint32_t last_four, const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t i = length - 4 if length > 4 else 0
+    while i < length:
+        last_four = last_four << 8 | data[i]
+        i += 1
+    return last_four
 
 
 cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
@@ -323,22 +308,28 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef bint ended = 0
     cdef uint32_t odd[3]
     cdef uint32_t end
-    cdef uint8_t last
+    cdef uint32_t last_four, theirs = 0, head = at, sent_head
     cdef Record *record
     cdef bint seven = context.session.seven_bits and (dialogue.in_seven or nm_eighth(data + at, length - at))
     cdef bint long_line
     if length - at > LONG_LINE:
         length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one
-    last = data[length - 1]
     long_line = lasts(dialogue, data + at, length - at) or heads_on(dialogue, length - at)
     if not seven and not long_line and is_plain(dialogue, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
         follow(dialogue, data + at, length - at)
+        last_four = last_four_with(dialogue.last_four, data + at, length - at)
         end = length
     else:
-        find_odd(dialogue, data, at, length, odd)    # as they came: find_end makes some of them spaces
+        theirs = end_as_it_came(dialogue.last_four, data, at, length)
+        if theirs:
+            length = theirs                        # what stands behind it is no text
+        last_four = last_four_with(dialogue.last_four, data + at, length - at)
+        find_odd(dialogue, data, at, length, odd)    # as they came: some of them are blanked
         if long_line:
-            keep_line(context, dialogue, data, at, length, offset)
+            if in_head(dialogue):
+                head += size_of_head(dialogue, data + at, length - at)
+            blank_long_lines(context, dialogue, data, at, head, length, theirs != 0, offset)
         if seven:
             end = find_end_in_seven(context, dialogue, data, at, length, offset, &ended)
         else:
@@ -346,11 +337,16 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         report_odd(context, dialogue, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
         report_odd(context, dialogue, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
         report_odd(context, dialogue, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
-    dialogue.text_byte = last
+        if theirs and not ended and context.verdict == ACTION_PASS and context.policy.apply:
+            context.verdict = ACTION_RESET         # the server would wait for ever for an end that has been said
     if context.verdict != ACTION_PASS:
         return end
     if in_head(dialogue):
-        follow_head(dialogue, data + at, end - at)
+        sent_head = at + follow_head(dialogue, data + at, end - at)
+        if long_line and sent_head > head and context.policy.apply and ends_in_a_dot(data, head, sent_head):
+            context.verdict = ACTION_RESET         # what was blanked has made more of it a header than came as one
+            return end
+    dialogue.last_four = last_four
     if context.policy.header_line_length or context.policy.body_line_length:
         measure_lines(context, dialogue, data, at, end, offset)
         if context.verdict != ACTION_PASS:

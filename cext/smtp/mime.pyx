@@ -6,7 +6,7 @@ flow. Where a part begins is taken from any line that begins with two dashes (RF
 more lines are read as a header than are one, never fewer. Does not know transfer encodings.
 """
 
-from libc.string cimport memchr, memcmp
+from libc.string cimport memcmp
 
 from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS, MIME_FILENAME_TOO_LONG
@@ -23,6 +23,9 @@ cdef enum:
     SEMICOLON = 59
     EQUALS = 61
     BACKSLASH = 92
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
 
 cdef enum Mime:                        # what the next octet of a header's field belongs to
     MIME_NOTHING = 0                   # a field that is not looked at
@@ -83,33 +86,33 @@ cdef void name_byte(Dialogue *dialogue, uint8_t byte) noexcept nogil:
 cdef void begin_value(Dialogue *dialogue) noexcept nogil:
     dialogue.mime_counting = is_filename(dialogue)
     if dialogue.mime_counting and not dialogue.mime_name_length & STARRED:
-        dialogue.mime_count = 0                    # RFC 2231 3: the sections of one value count together
+        dialogue.counted = 0                    # RFC 2231 3: the sections of one value count together
     dialogue.mime = MIME_BEFORE_VALUE
 
 
 cdef inline void count_byte(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
     if not dialogue.mime_counting:
         return
-    dialogue.mime_count += 1
-    if dialogue.mime_count > context.policy.filename_length and not dialogue.mime_reported:
+    dialogue.counted += 1
+    if dialogue.counted > context.policy.filename_length and not dialogue.mime_reported:
         dialogue.mime_reported = 1
         report(context, MIME_FILENAME_TOO_LONG, True, 0, offset, NULL, 0, NULL, 0)
 
 
 cdef void field_byte(Dialogue *dialogue, uint8_t byte) noexcept nogil:
-    cdef uint8_t at = dialogue.mime_count          # octets of the name so far
+    cdef uint8_t at = dialogue.counted          # octets of the name so far
     if byte == COLON or blank(byte):
         if not ((dialogue.mime_which & TYPE and at == 12) or (dialogue.mime_which & DISPOSITION and at == 19)):
             dialogue.mime = MIME_NOTHING
         else:
             dialogue.mime = MIME_SKIP if byte == COLON else MIME_BEFORE_COLON
-        dialogue.mime_count = 0
+        dialogue.counted = 0
         return
     if at >= 12 or <uint8_t> CONTENT_TYPE[at] != lower(byte):
         dialogue.mime_which &= ~TYPE
     if at >= 19 or <uint8_t> CONTENT_DISPOSITION[at] != lower(byte):
         dialogue.mime_which &= ~DISPOSITION
-    dialogue.mime_count += 1
+    dialogue.counted += 1
     if dialogue.mime_which == 0:
         dialogue.mime = MIME_NOTHING
 
@@ -180,41 +183,81 @@ cdef void parameter_byte(Context *context, Dialogue *dialogue, uint8_t byte, uin
         count_byte(context, dialogue, offset)
 
 
+cdef inline bint spells(const uint8_t *data, const char *name, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    for i in range(length):
+        if lower(data[i]) != <uint8_t> name[i]:
+            return False
+    return True
+
+
+cdef uint32_t field_name(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """How many of the line's first bytes are the name of a field of ours; they are read, as by ``field_byte``."""
+    cdef uint32_t size = 0
+    if length >= 19 and spells(data, CONTENT_DISPOSITION, 19):
+        size = 19
+        dialogue.mime_which = DISPOSITION
+    elif length >= 12 and spells(data, CONTENT_TYPE, 12):
+        size = 12
+        dialogue.mime_which = TYPE
+    dialogue.counted = size
+    return size
+
+
+cdef uint32_t begin_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Reads a line's beginning, if that can be told at once; how much of it."""
+    cdef uint8_t byte = data[0]
+    dialogue.mime_line = LINE_DASH if byte == DASH else LINE_REST
+    if dialogue.mime_header and not blank(byte):
+        dialogue.mime = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # no other field is ours
+        dialogue.mime_which = TYPE | DISPOSITION
+        dialogue.mime_reported = 0
+        return field_name(dialogue, data, length) if dialogue.mime == MIME_FIELD else 0
+    if dialogue.mime_header and dialogue.mime == MIME_FIELD:
+        dialogue.mime = MIME_NOTHING               # a name does not go on in another line
+    return 0
+
+
+cdef uint32_t rest_of_line(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+                           uint64_t offset) noexcept nogil:
+    """Reads up to the line's end."""
+    if dialogue.mime_header:
+        while dialogue.mime != MIME_NOTHING and at < length and data[at] != LF and context.verdict == ACTION_PASS:
+            if data[at] != CR:
+                parameter_byte(context, dialogue, data[at], offset + at)
+            at += 1
+    if dialogue.mime_header and dialogue.mime != MIME_NOTHING:
+        return at
+    return at + nm_next_lf(data + at, length - at)
+
+
 cdef void mime_bytes(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
                      uint64_t offset) noexcept nogil:
     cdef uint8_t byte
-    cdef const uint8_t *end
-    while at < length:
+    cdef uint32_t run
+    while at < length and context.verdict == ACTION_PASS:
         byte = data[at]
         if byte == LF:
             if dialogue.mime_line == LINE_START:
                 dialogue.mime_header = 0           # RFC 5322 2.1: an empty line ends a header
             dialogue.mime_line = LINE_START
+            at += 1
+        elif dialogue.mime_line == LINE_REST:
+            at = rest_of_line(context, dialogue, data, at, length, offset)
         elif byte == CR:
-            pass
-        elif dialogue.mime_line == LINE_REST and (not dialogue.mime_header or dialogue.mime == MIME_NOTHING):
-            end = <const uint8_t *> memchr(data + at, LF, length - at)
-            if end == NULL:
-                return
-            at = <uint32_t> (end - data)
-            continue
+            at += 1
+        elif dialogue.mime_line == LINE_START:
+            run = begin_line(dialogue, data + at, length - at)
+            at += run
+            if run == 0:
+                if dialogue.mime_header and dialogue.mime != MIME_NOTHING:
+                    parameter_byte(context, dialogue, byte, offset + at)
+                at += 1
         else:
-            if dialogue.mime_line == LINE_START:
-                if dialogue.mime_header and not blank(byte):
-                    dialogue.mime = MIME_FIELD
-                    dialogue.mime_which = TYPE | DISPOSITION
-                    dialogue.mime_count = 0
-                    dialogue.mime_reported = 0
-                elif dialogue.mime_header and (dialogue.mime == MIME_FIELD):
-                    dialogue.mime = MIME_NOTHING   # a name does not go on in another line
-                dialogue.mime_line = LINE_DASH if byte == DASH else LINE_REST
-            elif dialogue.mime_line == LINE_DASH:
-                dialogue.mime_line = LINE_REST
-                if byte == DASH:
-                    dialogue.mime_header = 1
-                    dialogue.mime = MIME_NOTHING
-            if dialogue.mime_header and dialogue.mime != MIME_NOTHING:
+            dialogue.mime_line = LINE_REST         # behind a dash
+            if byte == DASH:
+                dialogue.mime_header = 1
+                dialogue.mime = MIME_NOTHING
+            elif dialogue.mime_header and dialogue.mime != MIME_NOTHING:
                 parameter_byte(context, dialogue, byte, offset + at)
-                if context.verdict != ACTION_PASS:
-                    return
-        at += 1
+            at += 1

@@ -5,6 +5,9 @@ from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.policy.numbers cimport UNTOLD, VERB_EHLO, VERB_HELO, VERB_RCPT, VERB_UNKNOWN, VERB_XCLIENT
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
+cdef enum:
+    RECIPIENTS_TOLD = 1000     # of a mail, whatever the server says to them; events name a hundred of them
+
 # The command whose reply has to be waited for, when `waiting`.
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # No reply is awaited any more.
@@ -41,12 +44,16 @@ cdef inline void answer_oldest(Context *context, Dialogue *dialogue, uint8_t ver
 cdef inline bint has_room(Context *context, const Dialogue *dialogue) noexcept nogil:
     return dialogue.count < ring_size(dialogue) and dialogue.count < context.policy.outstanding_commands
 
+# Of a recipient that has been counted: whether of the mail so many have been told of that none is any more.
+cdef inline bint too_many_recipients_to_tell(const Context *context, uint8_t verb) noexcept nogil:
+    return verb == VERB_RCPT and context.session.recipients > RECIPIENTS_TOLD
+
 # Puts a command behind the outstanding ones, which have room.
 cdef inline void add_reply(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     cdef uint32_t place = dialogue.first + dialogue.count, size = ring_size(dialogue)
     if place >= size:
         place -= size
-    ring_of(dialogue)[place] = verb | context.untold
+    ring_of(dialogue)[place] = verb | (UNTOLD if too_many_recipients_to_tell(context, verb) else context.untold)
     dialogue.count += 1
 
 # As expect_reply, where there is no room left.

@@ -27,6 +27,9 @@ cdef uint32_t shown_of_words(Context *context, uint8_t number, const uint8_t *da
 cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
                      uint32_t length) noexcept nogil
 
+# Whether AUTH stands in a line behind a bare CR or LF, or a NUL: in another line to some servers.
+cdef bint another_line_begins(const uint8_t *data, uint32_t length) noexcept nogil
+
 cdef inline uint32_t verb_of_line(const Dialogue *dialogue) noexcept nogil:
     # How many octets of it are kept.
     return dialogue.verb_length if dialogue.verb_length < dialogue.command.length else dialogue.command.length

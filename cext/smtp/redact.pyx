@@ -23,6 +23,7 @@ cdef extern from "words.h" nogil:
 
 cdef extern from "scan.h" nogil:
     bint nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) noexcept
+    uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
 
 cdef enum:
     TAB = 9
@@ -132,13 +133,13 @@ cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
 
 
 cdef inline uint32_t one_line(const uint8_t *data, uint32_t length) noexcept nogil:
-    # Behind a bare LF, or a NUL, is what some servers take for another line.
-    cdef uint32_t i = 0
-    if not nm_holds(data, length, LF, 0):
-        return length                              # as nearly all
-    while i < length and data[i] != LF and data[i] != 0:
-        i += 1
-    return i
+    # Behind a bare CR or LF, or a NUL, is what some servers take for another line.
+    return nm_line_stop(data, length, True)
+
+
+cdef bint another_line_begins(const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t at = one_line(data, length)
+    return at < length and behind_auth(data + at, length - at) != 0
 
 
 cdef bint cut_short(Dialogue *dialogue) noexcept nogil:
@@ -196,6 +197,7 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
         at += 1
     if not begun and at < length and context.grammar.argument[number] == ARGUMENT_IGNORED:
         begun = mechanism_behind(data + at, length - at)
+    begun = begun or another_line_begins(data, length)
     if begun:
         context.session.secret = SECRET_BEGUN | SECRET_SAID
     elif number != VERB_UNKNOWN:
@@ -204,9 +206,6 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
 
 cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uint64_t bits) noexcept nogil:
     cdef Record *record
-    if context.untold:
-        context.omitted[0] += 1
-        return NULL
     record = reserve_record(context, RECORD_COMMAND)
     if record == NULL:
         return NULL

@@ -14,10 +14,13 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_text, ring_push
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_START, begin_message, free_line
-from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE, INPUT_SASL, Grammar
+from nfmailguard.cext.smtp.grammar cimport (
+    INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE, INPUT_SASL, TRAIT_ANEW, TRAIT_RECORDED, TRAIT_UNREMARKABLE,
+    Grammar,
+)
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport (
-    answer_all, answer_oldest, begins_anew, expected_verb, is_untold, ring_of, ring_size,
+    answer_all, answer_oldest, expected_verb, is_untold, ring_of, ring_size,
 )
 
 cdef enum:
@@ -36,6 +39,9 @@ cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint
     record.state = context.session.state
     record.a = offset
     record.b = untold                              # what it is to has not been told
+    if verb == context.grammar.verb_end_of_data or verb == VERB_BDAT:
+        record.c = context.session.untold_recipients
+        context.session.untold_recipients = 0
     record_text(record, text + 4 if text != NULL else text, length - 4 if length > 4 else 0, False)
     ring_push(context.ring)
 
@@ -52,8 +58,8 @@ cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
 
 cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
     # Whether the reply to it, the oldest outstanding command, is recorded: as it was, or as the word on a message.
-    if not context.grammar.recorded[verb] or not is_untold(dialogue):
-        return context.grammar.recorded[verb]
+    if not context.grammar.traits[verb] & TRAIT_RECORDED or not is_untold(dialogue):
+        return context.grammar.traits[verb] & TRAIT_RECORDED
     if ends_message(context, dialogue, verb):
         return True
     context.omitted[0] += 1
@@ -126,31 +132,35 @@ cdef inline void mail_is_over(Context *context, const Dialogue *dialogue) noexce
 
 cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil:
-    cdef Grammar *grammar = context.grammar
+    cdef const Grammar *grammar = context.grammar
     cdef uint16_t code = dialogue.code
     cdef uint16_t digit = code // 100
+    cdef uint16_t traits = grammar.traits[verb]
     context.session.state = grammar.next_state[context.session.state][verb][digit if digit < 6 else 0]
     if verb == VERB_BDAT and digit == 2 and dialogue.last_chunk:
         context.session.state = grammar.state_ready
     if context.session.offered_chunking:
         context.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
     # DATA's 354 is told as well: what was said behind it is no command.
-    if keeps_reply(context, dialogue, verb) or (code == 354 and verb == VERB_DATA and grammar.recorded[VERB_MAIL]):
+    if keeps_reply(context, dialogue, verb) or (
+            code == 354 and verb == VERB_DATA and grammar.traits[VERB_MAIL] & TRAIT_RECORDED):
         record_reply(context, verb, code, text, length, offset, is_untold(dialogue))
-    if grammar.unremarkable[verb]:
+    if traits & TRAIT_UNREMARKABLE:
         if verb != grammar.verb_greeting:
             note_junk(context, offset)
         return
-    if verb == VERB_RCPT and digit == 5:
+    if verb == VERB_RCPT and digit == 2:
+        context.session.untold_recipients += is_untold(dialogue)
+    elif verb == VERB_RCPT and digit == 5:
         context.session.invalid_recipients += 1
         if context.policy.invalid_recipients and context.session.invalid_recipients > context.policy.invalid_recipients:
             report(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
     elif verb == grammar.verb_end_of_data:
         context.session.invalid_recipients = 0            # the mail they were of is over
         mail_is_over(context, dialogue)
-    elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or begins_anew(verb)):
+    elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or traits & TRAIT_ANEW):
         # So it is for the server, and for no one before it says so: of the others those behind it count.
-        context.session.invalid_recipients = 0
+        context.session.invalid_recipients = context.session.untold_recipients = 0
         context.session.recipients = dialogue.recipients + (
             dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
         if verb != VERB_MAIL:
@@ -179,7 +189,10 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
             # 334 asks for one line, and what stands behind AUTH may be taken for it, or for its beginning: that has
             # left already, and the line would be measured without it.
             or (grammar.reads[verb] == INPUT_SASL and (
-                dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr))):
+                dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr))
+            # What left with DATA, behind it, is text by now, and was read as commands.
+            or (grammar.reads[verb] == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass and (
+                dialogue.count > 1 or dialogue.phase != PHASE_START))):
         ambiguous(context, dialogue, verb, offset, text, length)
         if not context.policy.hold and resynchronise(context, dialogue, offset):
             verb = expected_verb(dialogue)
@@ -204,7 +217,7 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
     if context.verdict != ACTION_PASS:
         return
     if not expected:
-        if grammar.recorded[verb]:
+        if grammar.traits[verb] & TRAIT_RECORDED:
             record_reply(context, verb, code, text, length, offset, False)
         return
     note_reply(context, dialogue, verb, text, length, offset)

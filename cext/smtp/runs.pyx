@@ -131,6 +131,7 @@ cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t 
         count += 1
     if count:
         repeat(context, COMMAND_BARE_CR, count, True)
+        context.session.secret |= SECRET_SAID        # what follows is another line to some servers, maybe AUTH's
     return count
 
 
@@ -192,11 +193,10 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
     cdef uint8_t kind = context.grammar.argument[dialogue.verb]
     cdef Line *line = dialogue.command
     cdef uint32_t at = 0, i, glued = UINT32_MAX, before = line.length
-    cdef const uint8_t *illegal = context.policy.illegal
+    cdef const uint8_t *address_byte_of = context.policy.address_byte
     cdef bint reported = dialogue.reported & REPORTED_NUL
     cdef bint masked = dialogue.mask_rest
     cdef bint read = not masked and not dialogue.denied
-    cdef bint brackets = context.policy.brackets
     cdef bint measured = kind == ARGUMENT_SENDER     # and looked at for BODY=7BIT
     cdef bint address = read and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT) and (
         reads_address(context, dialogue, measured))
@@ -219,7 +219,7 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
         blank_nuls(context, data, at)
     if address:
         for i in range(at):
-            if measured or illegal[data[i]] or (brackets and (data[i] == c"<" or data[i] == c">")):
+            if measured or address_byte_of[data[i]]:
                 keep(line, data + i, 1)
                 address_byte(context, dialogue, data + i, offset + i)
                 if context.verdict != ACTION_PASS:

@@ -84,16 +84,57 @@ static inline uint64_t nm_eight(const uint8_t *p) {
     return word;
 }
 
+/* Searches look at sixteen bytes at a time where the processor has SSE2 (every x86-64 has), else at eight. Defining
+ * NM_NO_VECTORS leaves the second way alone, for tests of both. */
+#if defined(__SSE2__) && !defined(NM_NO_VECTORS)
+#include <emmintrin.h>
+#define NM_BLOCK 16
+typedef __m128i nm_block;
+static inline nm_block nm_load(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+/* A bit is set for each byte that is `byte`, or below or equal to it. */
+static inline uint64_t nm_equal(nm_block block, uint8_t byte) {
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(block, _mm_set1_epi8((char)byte)));
+}
+static inline uint64_t nm_at_most(nm_block block, uint8_t byte) {
+    __m128i most = _mm_set1_epi8((char)byte);
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(block, most), most));
+}
+static inline uint32_t nm_first(uint64_t found) { return (uint32_t)__builtin_ctzll(found); }
+#else
+#define NM_BLOCK 8
+typedef uint64_t nm_block;
+static inline nm_block nm_load(const uint8_t *p) { return nm_eight(p); }
+/* Bit 7 is set of each such byte; of those behind the first it may be set where it is none. */
+static inline uint64_t nm_equal(nm_block block, uint8_t byte) { return nm_zeros(block ^ byte * NM_ONES); }
+static inline uint64_t nm_at_most(nm_block block, uint8_t byte) {
+    return (block - (byte + 1u) * NM_ONES) & ~block & (NM_ONES << 7);
+}
+static inline uint32_t nm_first(uint64_t found) { return (uint32_t)__builtin_ctzll(found) / 8; }
+#endif
+
 /* The index of the first CR, LF or, where `nul`, NUL; `length` when there is none. */
 static inline uint32_t nm_line_stop(const uint8_t *p, uint32_t length, int nul) {
     uint32_t at = 0;
-    for (; at + 8 <= length; at += 8) {
-        uint64_t word = nm_eight(p + at);
-        uint64_t found = nm_zeros(word ^ 13 * NM_ONES) | nm_zeros(word ^ 10 * NM_ONES) | (nul ? nm_zeros(word) : 0);
+    for (; length - at >= NM_BLOCK; at += NM_BLOCK) {
+        nm_block block = nm_load(p + at);
+        uint64_t found = nm_equal(block, 13) | nm_equal(block, 10) | (nul ? nm_equal(block, 0) : 0);
         if (found)
-            return at + (uint32_t)__builtin_ctzll(found) / 8;
+            return at + nm_first(found);
     }
     while (at < length && p[at] != 13 && p[at] != 10 && (p[at] || !nul))
+        at++;
+    return at;
+}
+
+/* The index of the first space, control byte or NUL; `length` when there is none. */
+static inline uint32_t nm_word_end(const uint8_t *p, uint32_t length) {
+    uint32_t at = 0;
+    for (; length - at >= NM_BLOCK; at += NM_BLOCK) {
+        uint64_t found = nm_at_most(nm_load(p + at), 32);
+        if (found)
+            return at + nm_first(found);
+    }
+    while (at < length && p[at] > 32)
         at++;
     return at;
 }
@@ -102,10 +143,10 @@ static inline uint32_t nm_line_stop(const uint8_t *p, uint32_t length, int nul) 
 static inline uint32_t nm_next_lf(const uint8_t *p, uint32_t length) {
     uint32_t at = 0;
     const uint8_t *end;
-    for (; at + 8 <= length && at < 32; at += 8) {
-        uint64_t found = nm_zeros(nm_eight(p + at) ^ 10 * NM_ONES);
+    for (; length - at >= NM_BLOCK && at < 4 * NM_BLOCK; at += NM_BLOCK) {
+        uint64_t found = nm_equal(nm_load(p + at), 10);
         if (found)
-            return at + (uint32_t)__builtin_ctzll(found) / 8;
+            return at + nm_first(found);
     }
     end = length > at ? (const uint8_t *)memchr(p + at, 10, length - at) : NULL;
     return end ? (uint32_t)(end - p) : length;

@@ -5,11 +5,12 @@ Promises: counted as each line ends, line ends too, so that no segmentation chan
 line that ends the message belongs to neither. Does not know MIME.
 """
 
-from libc.string cimport memchr
-
 from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS, DATA_TOO_LONG, HEADER_TOO_LONG, HEADER_TO_FIELDS_TOO_MANY
 from nfmailguard.cext.smtp.name cimport upper
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
 
 cdef enum:
     CR = 13
@@ -57,10 +58,8 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint64_t offset) noexce
 cdef void part_bytes(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
                      uint64_t offset, bint ended) noexcept nogil:
     cdef uint32_t stop
-    cdef const uint8_t *end
     while at < length and context.verdict == ACTION_PASS:
-        end = <const uint8_t *> memchr(data + at, LF, length - at)
-        stop = <uint32_t> (end - data) if end != NULL else length
+        stop = at + nm_next_lf(data + at, length - at)
         if ended and stop + 1 >= length:
             return                                 # the dot, and what ends it
         if dialogue.part_body:
@@ -78,7 +77,7 @@ cdef void part_bytes(Context *context, Dialogue *dialogue, const uint8_t *data, 
                 if dialogue.part_name == NO_NAME:
                     dialogue.part_line += stop - at    # no other octet of the line matters
                     break
-        if end == NULL:
+        if stop == length:
             return
         end_line(context, dialogue, offset + stop)
         at = stop + 1

@@ -17,8 +17,11 @@ cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
                         uint64_t offset) noexcept nogil
 # Keeps that length where no line is measured.
 cdef void note_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil
-# Looks in what has left for the empty line that ends a message's header; only while `in_head`.
-cdef void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil
+# Looks in what is about to leave for the empty line that ends a message's header; only while `in_head`. How many of the
+# bytes are the header's.
+cdef uint32_t follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil
+# As many, where nothing leaves yet.
+cdef uint32_t size_of_head(const Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil
 
 cdef inline bint in_head(const Dialogue *dialogue) noexcept nogil:
     return dialogue.bracket & HEAD_LF != 0

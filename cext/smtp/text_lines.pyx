@@ -4,8 +4,6 @@
 Promises: nothing is changed here; what is too long is told once a line. Does not know ends of data.
 """
 
-from libc.string cimport memchr
-
 from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS, DATA_LINE_TOO_LONG, HEADER_LINE_TOO_LONG
 from nfmailguard.cext.smtp.dialogue cimport HEAD_CR, HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_LINE, HEAD_NONE
@@ -35,8 +33,7 @@ cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
                 dialogue.after_cr = 0
                 dialogue.reported = 0
                 continue
-        end = <const uint8_t *> memchr(data + at, LF, length - at)
-        stop = <uint32_t> (end - data) if end != NULL else length
+        stop = at + nm_next_lf(data + at, length - at)
         size = dialogue.data_line_length + (stop - at)
         if stop > at:
             dialogue.after_cr = data[stop - 1] == CR
@@ -44,7 +41,7 @@ cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
             dialogue.reported |= REPORTED_LINE
             report(context, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
                    offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
-        if end == NULL:
+        if stop == length:
             dialogue.data_line_length = size
             return
         if size - dialogue.after_cr == 0:
@@ -55,11 +52,11 @@ cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
         at = stop + 1
 
 
-cdef void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Looks for the empty line that ends a message's header (RFC 5322 2.1) in what has left."""
-    cdef uint32_t at = 0, size, line = dialogue.bracket // HEAD_LINE & 3
-    cdef uint8_t head = dialogue.bracket & HEAD_LF
-    cdef bint cr = dialogue.bracket & HEAD_CR != 0
+cdef uint32_t walk_head(uint8_t *state, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Looks for the empty line that ends a message's header (RFC 5322 2.1); how many of the bytes are the header's."""
+    cdef uint32_t at = 0, size, line = state[0] // HEAD_LINE & 3
+    cdef uint8_t head = state[0] & HEAD_LF
+    cdef bint cr = state[0] & HEAD_CR != 0
     while head and at < length:
         size = nm_next_lf(data + at, length - at)
         if size:
@@ -77,7 +74,17 @@ cdef void follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) 
         else:
             line = 0
         cr = False
-    dialogue.bracket = <uint8_t> (head + line * HEAD_LINE + cr * HEAD_CR)
+    state[0] = <uint8_t> (head + line * HEAD_LINE + cr * HEAD_CR)
+    return at if at < length else length
+
+
+cdef uint32_t follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    return walk_head(&dialogue.bracket, data, length)
+
+
+cdef uint32_t size_of_head(const Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint8_t state = dialogue.bracket
+    return walk_head(&state, data, length)
 
 
 cdef void note_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:

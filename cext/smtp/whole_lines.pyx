@@ -7,23 +7,22 @@ here is done once a line, and nothing of the line is kept. Does not know how a l
 another segment.
 """
 
-from libc.stdint cimport uint16_t
-from libc.string cimport memcpy
-
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_DENIED, FORM_OK,
     FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET, VERB_UNKNOWN,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
-from nfmailguard.cext.record cimport Record, ring_push
-from nfmailguard.cext.smtp.argument cimport put, says_seven_bits
-from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_SAID
+from nfmailguard.cext.smtp.argument cimport is_illegal, put
+from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_BEGUN, SECRET_SAID
 from nfmailguard.cext.smtp.grammar cimport (
-    ARGUMENT_IGNORED, ARGUMENT_RECIPIENT, ARGUMENT_SECRET, ARGUMENT_SENDER, INPUT_COMMANDS,
+    INPUT_COMMANDS, TRAIT_ADDRESS, TRAIT_SECRET, TRAIT_RECORDED, TRAIT_UNREMARKABLE, TRAIT_WAITS,
 )
 from nfmailguard.cext.smtp.name cimport upper
-from nfmailguard.cext.smtp.outstanding cimport add_reply, begins_anew, expect_reply, has_room
-from nfmailguard.cext.smtp.redact cimport command_record, note_words, shown_of_words
+from nfmailguard.cext.smtp.outstanding cimport (
+    add_reply, begins_anew, expect_reply, has_room, too_many_recipients_to_tell,
+)
+from nfmailguard.cext.smtp.plain_lines cimport note_argument, note_session, plain_line, tell
+from nfmailguard.cext.smtp.redact cimport another_line_begins, note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
     KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, untold,
@@ -33,6 +32,7 @@ from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refu
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
+    uint32_t nm_word_end(const uint8_t *p, uint32_t length) noexcept
 
 cdef enum:
     CR = 13
@@ -139,26 +139,8 @@ cdef inline bint find_end(Clean *line, const LineRules *rules, const uint8_t *da
     return False
 
 
-cdef inline bint is_illegal(const CompiledPolicy *policy, const LineRules *rules, uint8_t byte,
-                            bint *open_bracket) noexcept nogil:
-    """As ``argument.address_byte`` has it, which sees LFs and NULs that have become spaces."""
-    cdef bint illegal
-    if byte == LF or (byte == 0 and rules.blank_nul):
-        byte = SPACE
-    illegal = policy.illegal[byte]
-    if policy.brackets:
-        if byte == c"<":
-            illegal |= open_bracket[0]
-            open_bracket[0] = True
-        elif byte == c">":
-            illegal |= not open_bracket[0]
-            open_bracket[0] = False
-    return illegal
-
-
 cdef inline bint is_address(Context *context, const Clean *line) noexcept nogil:
-    cdef uint8_t kind = context.grammar.argument[line.number]
-    return not line.denied and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT)
+    return not line.denied and context.grammar.traits[line.number] & TRAIT_ADDRESS != 0
 
 
 cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *rules, Clean *line, const uint8_t *data,
@@ -167,20 +149,20 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
     cdef const CompiledPolicy *policy = context.policy
     cdef uint8_t number
     cdef uint32_t i
-    cdef bint bracket = False
+    cdef uint8_t bracket = 0
     if not named:
         line.number = find_verb(context, data, line.verb) if data[0] > SPACE else VERB_UNKNOWN
     number = line.number
     line.finding = refusal(context, dialogue, number, line.verb)
     line.denied = line.finding and policy.apply and policy.action[line.finding] == ACTION_MASK
-    line.masked_upstream = (line.verb > 3 and number == VERB_UNKNOWN and upper(data[0]) == c"X"
-                            and verb_masked(data, line.verb))
-    if line.denied or context.grammar.unremarkable[number]:
+    line.masked_upstream = number == VERB_UNKNOWN and line.verb > 3 and upper(data[0]) == c"X" and (
+        verb_masked(data, line.verb))
+    if line.denied or context.grammar.traits[number] & TRAIT_UNREMARKABLE:
         return True
     if number == VERB_RCPT:
         if policy.recipients and context.session.recipients >= policy.recipients:
             return False
-    elif context.grammar.waits[number]:
+    elif context.grammar.traits[number] & TRAIT_WAITS:
         # A greeting that waits is none of ours; nor is DATA where the message begins with it.
         return not begins_anew(number) and not (policy.bug_data_bypass and policy.apply)
     elif number != VERB_MAIL and number != VERB_RSET and not begins_anew(number):
@@ -189,13 +171,13 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
         if number == VERB_MAIL and policy.sender_length and line.end - line.verb > policy.sender_length:
             return False                           # measured
         for i in range(line.verb + 1, line.end):
-            line.illegal += is_illegal(policy, rules, data[i], &bracket)
+            line.illegal += is_illegal(policy.address_byte[data[i]], &bracket)
     return True
 
 
 cdef inline bint is_quiet(Context *context, LineRules *rules, const Clean *line, const uint8_t *data) noexcept nogil:
     """Whether nobody is told of anything."""
-    if line.nuls + line.lfs and context.grammar.recorded[line.number]:
+    if line.nuls + line.lfs + line.crs and context.grammar.traits[line.number] & TRAIT_RECORDED:
         return False                               # what may be told of it has to be found out
     if line.finding and (line.finding != COMMAND_DENIED or not untold(context, rules, KIND_DENIED, 1)):
         return False
@@ -223,7 +205,7 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
         found(rules, KIND_CR if data[line.end] == CR else KIND_LF, 1)
     if line.illegal:
         found(rules, KIND_ILLEGAL, 1)
-    if line.nuls or line.lfs:
+    if line.nuls or line.lfs or line.crs:
         context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
     if line.last:
         for i in range(line.first, line.last):
@@ -231,19 +213,6 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
                 put(context, data + i, SPACE)
     if line.bare and data[line.end] == CR:
         put(context, data + line.end + 1, LF)
-
-
-cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *data, uint32_t verb, uint32_t end,
-               uint64_t offset) noexcept nogil:
-    cdef Record *record = command_record(context, number, offset, denied)
-    if record == NULL:
-        return
-    if end == 4 and verb == 4 and number != context.grammar.verb_dot and number != VERB_UNKNOWN:
-        record.before_length = 4                   # as nearly all that are a verb and nothing else
-        memcpy(record.text, data, 4)
-    elif number != VERB_UNKNOWN:
-        record.before_length = <uint16_t> shown_of_words(context, number, data, verb, end, False, record.text)
-    ring_push(context.ring)
 
 
 cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
@@ -265,38 +234,22 @@ cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexce
         fill(context, data + line.verb, line.end - line.verb, context.policy.letter)
 
 
-cdef void blank_illegal(Context *context, const LineRules *rules, uint8_t *data, uint32_t at,
-                        uint32_t end) noexcept nogil:
+cdef void blank_illegal(Context *context, uint8_t *data, uint32_t at, uint32_t end) noexcept nogil:
     cdef uint32_t i
-    cdef bint bracket = False
+    cdef uint8_t bracket = 0
     if not context.policy.apply or context.policy.action[ADDRESS_ILLEGAL_CHARACTER] != ACTION_BLANK:
         return
     for i in range(at, end):
-        if is_illegal(context.policy, rules, data[i], &bracket):
+        if is_illegal(context.policy.address_byte[data[i]], &bracket):
             put(context, data + i, SPACE)
 
 
 cdef inline void note_said(Context *context, const Clean *line, const uint8_t *data) noexcept nogil:
     """As at any line's end: whether what follows may be secret."""
-    cdef uint8_t kind = context.grammar.argument[line.number]
-    if line.number == VERB_UNKNOWN:
-        # No verb that tells of secrets is shorter than 3 octets, and no mechanism than 4.
-        if line.verb > 2 or line.end > line.verb + 4:
-            note_words(context, line.number, data, line.verb, line.end)
-    elif kind == ARGUMENT_SECRET or (kind == ARGUMENT_IGNORED and line.end > line.verb + 4):
+    if line.number != VERB_UNKNOWN:
+        note_argument(context, line.number, context.grammar.traits[line.number], data, line.verb, line.end)
+    elif line.verb > 2 or line.end > line.verb + 4:    # no verb that tells of secrets is shorter, nor a mechanism
         note_words(context, line.number, data, line.verb, line.end)
-    else:
-        context.session.secret &= SECRET_SAID
-
-
-cdef inline void note_session(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    if verb == VERB_RCPT:
-        context.session.recipients += 1
-    if verb == VERB_RCPT or context.grammar.waits[verb]:
-        return
-    dialogue.message_bytes = 0                    # of chunks that no LAST followed
-    if begins_anew(verb):
-        context.session.offered_chunking = 0         # until this one's reply offers it
 
 
 cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
@@ -304,6 +257,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
     cdef uint8_t verb
     cdef uint32_t end
+    cdef bint secret = False                       # AUTH has begun in what some servers take for another line
     cdef Clean line
     line.number = number
     if not (0 < ordinary and ordinary + 1 < stop and plain_end(&line, data, ordinary, stop)):
@@ -314,18 +268,24 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if not is_quiet(context, rules, &line, data):
         return 0
     if line.nuls + line.lfs + line.crs + line.bare + line.illegal:
+        secret = line.nuls + line.lfs + line.crs and another_line_begins(data, line.end)
         count_odd(context, rules, &line, data)
     if line.masked_upstream:
         found(rules, KIND_UPSTREAM, 1)
     if line.finding:
         found(rules, KIND_DENIED, 1)
-    if context.grammar.recorded[line.number]:
+    if line.number == VERB_RCPT and not line.denied:
+        context.session.recipients += 1
+    if context.grammar.traits[line.number] & TRAIT_RECORDED:
         context.session.found |= rules.found
         rules.found = 0
-        context.omitted[0] += context.untold != 0
-        if not context.untold:
+        if context.untold or (not line.denied and too_many_recipients_to_tell(context, line.number)):
+            context.omitted[0] += 1
+        else:
             tell(context, line.number, line.denied, data, line.verb, line.end, offset)
     note_said(context, &line, data)
+    if secret:
+        context.session.secret = SECRET_BEGUN | SECRET_SAID
     verb = line.number
     if line.denied:
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
@@ -333,15 +293,11 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     end = line.end + (data[line.end] == CR)
     if line.denied:
         mask(context, &line, data)
-    elif verb == VERB_NOOP:
-        context.session.noop_seen = 1
-    elif not context.grammar.unremarkable[verb]:
+    else:
         if line.illegal:
-            blank_illegal(context, rules, data, line.verb + 1, line.end)
-        note_session(context, dialogue, verb)
-        if context.grammar.argument[verb] == ARGUMENT_SENDER:
-            context.session.seven_bits |= says_seven_bits(data + line.verb, line.end - line.verb, 0)
-    if expect_reply(context, dialogue, verb, offset + end) and context.grammar.waits[verb]:
+            blank_illegal(context, data, line.verb + 1, line.end)
+        note_session(context, dialogue, verb, context.grammar.traits[verb], data + line.verb, line.end - line.verb)
+    if expect_reply(context, dialogue, verb, offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
         dialogue.verb = VERB_UNKNOWN
         dialogue.waiting = dialogue.count
     return end + 1
@@ -351,11 +307,11 @@ cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules
                                  const uint8_t *data, uint32_t length, bint *denied) noexcept nogil:
     """Whether a verb is all that its line says, and nobody keeps it; it is counted."""
     cdef uint8_t finding = refusal(context, dialogue, number, length)
-    if context.grammar.argument[number] == ARGUMENT_SECRET or data[0] | 32 == c"e":
+    if context.grammar.traits[number] & TRAIT_SECRET or data[0] | 32 == c"e":
         return False
     denied[0] = finding and context.policy.apply and context.policy.action[finding] == ACTION_MASK
     if not denied[0]:
-        if (not (context.grammar.unremarkable[number] or number == VERB_RSET)
+        if (not (context.grammar.traits[number] & TRAIT_UNREMARKABLE or number == VERB_RSET)
                 or (number == VERB_UNKNOWN and not finding)):
             return False
     if finding and (finding != COMMAND_DENIED or not untold(context, rules, KIND_DENIED, 1)):
@@ -374,7 +330,7 @@ cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRul
     """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
     cdef uint8_t said = number
     cdef bint denied
-    if not has_room(context, dialogue) or (context.grammar.recorded[number] and not context.untold):
+    if not has_room(context, dialogue) or (context.grammar.traits[number] & TRAIT_RECORDED and not context.untold):
         return False
     if not is_unremarkable(context, dialogue, rules, number, data, verb, &denied):
         return False
@@ -389,7 +345,7 @@ cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRul
         context.session.noop_seen = 1
     elif number == VERB_RSET:
         dialogue.message_bytes = 0
-    context.omitted[0] += context.grammar.recorded[said]
+    context.omitted[0] += context.grammar.traits[said] & TRAIT_RECORDED
     add_reply(context, dialogue, number)
     return True
 
@@ -412,9 +368,7 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         return 0
     while at < length and context.verdict == ACTION_PASS:
         stop = length - at if length - at < rules.whole else rules.whole
-        verb = 0
-        while verb < stop and data[at + verb] > SPACE:
-            verb += 1
+        verb = nm_word_end(data + at, stop)
         number = VERB_UNKNOWN
         if 0 < verb < stop:
             if data[at + verb]:                    # a NUL is a verb's
@@ -426,7 +380,11 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         elif data[at] == CR and length - at > 1 and data[at + 1] == LF and empty_line(context, dialogue):
             at += 2
             continue
-        run = any_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+        run = 0
+        if number != VERB_UNKNOWN:
+            run = plain_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+        if run == 0:
+            run = any_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
         if run == 0:
             break
         at += run

@@ -4,7 +4,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint8_t
 from nfmailguard.cext.policy.findings cimport Context, again, note_junk
 from nfmailguard.cext.policy.numbers cimport NOT_AGAIN, REPLY_UNSOLICITED, VERB_EHLO
 from nfmailguard.cext.smtp.dialogue cimport ASKED_DOUBT, ASKED_EHLO, ASKED_OTHER, Dialogue
-from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, TRAIT_RECORDED, TRAIT_UNREMARKABLE
 from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb
 from nfmailguard.cext.smtp.reply_effects cimport may_answer_ehlo
 
@@ -65,8 +65,9 @@ cdef inline bint settle_unremarkable(Context *context, Dialogue *dialogue, uint8
     # As settle_reply, where nobody is told anything and only the session's state changes; whether it is so.
     cdef uint16_t code = dialogue.code
     cdef uint8_t state = context.session.state
-    if not context.grammar.unremarkable[verb] or context.grammar.recorded[verb] or dialogue.input != INPUT_COMMANDS or (
-            context.session.asked == ASKED_EHLO or code == 354 or code == 334 or code == 421):
+    if context.grammar.traits[verb] & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) != TRAIT_UNREMARKABLE or (
+            dialogue.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO
+            or code == 354 or code == 334 or code == 421):
         return False
     if dialogue.count == 0:
         if context.session.offered_chunking:

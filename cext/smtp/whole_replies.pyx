@@ -10,6 +10,7 @@ from libc.stdint cimport uint64_t
 from nfmailguard.cext.policy.findings cimport repeat
 from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED
 from nfmailguard.cext.policy.tally cimport tally_untold
+from nfmailguard.cext.smtp.grammar cimport TRAIT_ANSWERED
 from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb
 from nfmailguard.cext.smtp.reply_effects cimport note_reply, shown_of_reply
 
@@ -74,13 +75,13 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
         verb = expected_verb(dialogue)
         code = nm_code(data + at)
         one = data[at] - 48
-        if code == 0 or not context.grammar.answered[verb] or one < 2 or one > 5:
+        if code == 0 or not context.grammar.traits[verb] & TRAIT_ANSWERED or one < 2 or one > 5:
             break
         end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
         if end == length or end - at > LINE_BYTES_SHOWN or (
                 data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
             break
-        if context.grammar.unremarkable[verb] and not context.grammar.recorded[verb]:
+        if context.grammar.traits[verb] & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) == TRAIT_UNREMARKABLE:
             context.session.state = context.grammar.next_state[context.session.state][verb][one]
             context.session.offered_chunking = context.session.offered_chunking != 0
             note_junk(context, offset + at)

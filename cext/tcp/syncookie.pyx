@@ -12,7 +12,8 @@ What the initial numbers of connections differed by is noted for as long as a co
 and past their ends: in a Bloom filter (Burton Bloom, "Space/time trade-offs in hash coding with allowable errors",
 1970) by ports, addresses and difference, blocked by cache lines, with two halves by time. Nobody's connections push
 out another's, and one that is noted in vain costs a shift of a byte or so. A thousand answered SYNs a second make that
-one in 25, and forty thousand a second leave it nothing to say.
+one in 25. A half of which three quarters of the bits are set notes no more: a fuller one would take every number for a
+cookie, and whoever makes the server answer SYNs would hold up everybody's mail.
 
 Promises: no such ACK reaches the server from an open flow in that time. One without payload has a number a
 few bytes ahead, which lies in the server's window (RFC 9293 3.10.7.4) and says nothing else; one with payload,
@@ -31,6 +32,7 @@ cdef enum:
     SEGMENT_SIZES = 3          # the farthest two of a minute's cookies differ: msstab has four entries
     MOST_LESS = 96             # bytes; several connections' ranges of 7 lie below
     PROBES = 2
+    NOTES_A_LINE = 48          # 14 bits each: three quarters of a line's 512 are set
 
 
 cdef int notes_open(CookieNotes *notes, uint32_t lines) noexcept nogil:
@@ -86,6 +88,9 @@ cdef void note_cookie(Core *core, const Flow *flow, uint64_t now) noexcept nogil
     if core.cookie_life == 0:
         return
     age_notes(&core.cookies, core.cookie_life, now)
+    if core.cookies.noted[0] >= core.cookies.lines * NOTES_A_LINE:
+        core.counters.cookies_unnoted += 1
+        return
     for more in range(2 * SEGMENT_SIZES + 1):
         place = place_of(flow.mix, least + more)
         line = core.cookies.half[0] + (place & (core.cookies.lines - 1)) * LINE_WORDS

@@ -45,6 +45,8 @@ _FORMS = tuple(UnknownCommand)
 _COMMANDS, _REPLIES = 1, 2  # bits of Ruling.restore
 #: Half a second of them at five thousand mails a second; of which a mail makes fourteen.
 _RING_RECORDS = 32_768
+#: Lines of 64 bytes of the SYN cookies' notes, in each half, as a power of two: 4 MiB at most.
+_LEAST_NOTES, _MOST_NOTES = 12, 15
 _NANOSECONDS = 1_000_000_000
 #: Of a limit: more than the core counts.
 _ANY_NUMBER = 2**32 - 1
@@ -230,8 +232,8 @@ def _tables(
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "cookie_life": int(limits.cookies * _NANOSECONDS),
-        # A power of two; each holds the notes of some four flows. At most 4 MiB in both halves.
-        "cookie_lines": 1 << min(max(12, (flows_at_once(limits) // 4).bit_length()), 15),
+        # Each holds the notes of some four flows.
+        "cookie_lines": 1 << min(max(_LEAST_NOTES, (flows_at_once(limits) // 4).bit_length()), _MOST_NOTES),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,
         "held_source_limit": limits.held_per_source,

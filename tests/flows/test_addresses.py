@@ -56,3 +56,14 @@ def test_the_length_of_an_address_is_what_the_model_says_however_the_line_is_cut
     whole = [*BEGIN, Turn(True, f"MAIL FROM{argument}\r\n".encode())]
     expected = [f for f in of_model(translate(LIMIT, whole)) if f[2] == "address.too_long"]
     assert findings(argument, cut) == findings(argument) == expected
+
+
+@pytest.mark.parametrize("verb", ["MAIL FROM", "RCPT TO", "SEND FROM", "SOML FROM", "SAML FROM"])
+def test_illegal_characters_are_blanked_however_the_line_is_cut(verb: str) -> None:
+    policy = Policy("p", address=AddressPolicy(characters="|", brackets=True))
+    line = f"{verb}:<a|b@c>>\r\n".encode()
+    for cut in range(len(line)):
+        turns = [*BEGIN, *(Turn(True, part) for part in (line[:cut], line[cut:]) if part)]
+        dialogue = core(policy, turns, Mode.ENFORCE)
+        assert dialogue.received_by_server.endswith(f"{verb}:<a b@c> \r\n".encode())
+        assert of_core(dialogue) == of_model(translate(policy, turns))

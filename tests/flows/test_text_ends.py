@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nfmailguard.policy.load import load_profile
-from nfmailguard.policy.model import Mode
+from nfmailguard.policy.model import Action, Mode
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.texts import LONG_HEAD, LONG_LINE
 from nfmailguard.smtp.turns import Turn
@@ -20,6 +20,8 @@ PIX = load_profile("pix63")
 BEGIN = [Turn(False, b"220 x\r\n"), Turn(True, b"HELO x\r\n"), Turn(False, b"250 x\r\n")]
 SEVEN = [Turn(True, b"MAIL FROM:<a> BODY=7BIT\r\n"), Turn(False, b"250 x\r\n")]
 DATA = [Turn(True, b"DATA\r\n"), Turn(False, b"354 x\r\n")]
+FIELD = b"X: aaaa\r\n"
+MANY = FIELD * (LONG_HEAD // len(FIELD) + 1)
 PIECES = [
     b".",
     b"..",
@@ -114,8 +116,39 @@ def test_a_dot_stands_not_alone_before_the_end_of_a_long_line(size: int, stays: 
         )
 
 
-FIELD = b"X: aaaa\r\n"
-MANY = FIELD * (LONG_HEAD // len(FIELD) + 1)
+@pytest.mark.parametrize("size", [1_448, 20_000, 60_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x\r\n\r\n" + b"a" * 2 * LONG_LINE + b".\r\n.\r\n",
+        b"X: y\r\n" * (LONG_HEAD // 6) + b"Subject: the end.\r\n.\r\n",
+    ],
+)
+def test_the_real_end_behind_a_long_line_stays_one(text: bytes, size: int) -> None:
+    for end in (b"", b"QUIT\r\n"):
+        assert read(text + end, *range(size, len(text), size)) == text + end
+
+
+@pytest.mark.parametrize("text", [b"a\n.\r\n.\r\n", b"a\r.\n\r\n.\r\n", b"a\n.\r\n.\r\n" * 2, b"..\r\n.\r\n"])
+def test_a_mail_whose_own_end_would_not_be_one_any_more_is_reset(text: bytes) -> None:
+    turns = [Turn(False, b"220 x\r\n"), *DATA, Turn(True, text)]
+    reset = translate(PIX, turns).ended is Action.RESET
+    for cut in range(len(text)):
+        left = read(text, cut)
+        assert left.endswith(b"\r\n.\r\n") != reset
+        assert len(left) < len(text) or not reset
+
+
+def test_commands_behind_the_end_of_a_long_header_are_not_text() -> None:
+    behind = b"MAIL FROM:<a.\r\nRSET\r\nHELO x.\r\nQUIT\r\n"
+    text = MANY + b"x-\r\n.\r\n" + behind
+    assert read(text, *range(40_000, len(MANY), 40_000)) == text
+
+
+def test_a_header_that_ends_within_a_piece_is_long_no_further() -> None:
+    text = MANY[: -300 * len(FIELD)] + b"\r\n" + b"A sentence.\r\n" * 1_000
+    for size in (1_448, 20_000, 47_000):
+        assert read(text, *range(size, len(text), size)) == text
 
 
 def modelled(text: bytes) -> bytes:

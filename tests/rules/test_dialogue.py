@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfmailguard.events.records import RecordKind
+from nfmailguard.events.records import Record, RecordKind
+from nfmailguard.events.transactions import Transactions
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import (
     Action,
@@ -17,6 +18,7 @@ from nfmailguard.policy.model import (
 )
 from nfmailguard.smtp.reference import translate
 from nfmailguard.smtp.turns import Turn
+from nfmailguard.smtp.verbs import VERB_INDEX
 from tests.rules.gateway import ACCEPT, DROP, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, PSH
 
@@ -76,6 +78,16 @@ def test_354_needs_data_to_be_the_oldest_command() -> None:
     assert connection.server(b"354 go on\r\n") == [ACCEPT]
     assert connection.client(b"EXPN is text\r\n.\r\n") == [ACCEPT]
     assert connection.client(b"EXPN\r\n") == [REPLACE]
+
+
+@families
+@pytest.mark.parametrize("behind", [b"NOOP : x\r\n", b"NOOP : x", b"\r\n", b"N", b"RSET\r\nNOOP\r\n"])
+def test_354_needs_data_to_be_the_last_that_has_left(family: int, behind: bytes) -> None:
+    # What left with DATA, behind it, was read as commands and is text to the server by now (Exim 4.96, live).
+    connection = Connection(family=family).greeted()
+    connection.client(b"DATA\r\n" + behind)
+    assert connection.server(b"354 go on\r\n") == RESET
+    assert connection.names[-1] == "reply.ambiguous"
 
 
 @families
@@ -545,9 +557,8 @@ def test_lone_dot_is_denied_as_a_verb(policy: Policy, octets: bytes) -> None:
     connection = Connection(Gateway(policy)).greeted()
     assert connection.client(octets) == [REPLACE]
     assert b"\r\n." not in connection.server_reads
-    # A server that takes what stands behind DATA for a message has not seen its end.
-    connection.server(b"354 go on\r\n")
-    assert connection.client(b"\r\nEXPN root\r\n") == [ACCEPT]
+    # A server that takes what stands behind DATA for a message has not seen its end, and sees no more of it.
+    assert connection.server(b"354 go on\r\n") == RESET
 
 
 def test_lone_dot_is_denied_anywhere_and_a_dot_within_a_verb_is_not_one() -> None:
@@ -711,6 +722,33 @@ def test_junk_beyond_the_limit_is_not_told_where_it_goes_on() -> None:
     connection.client(b"RSET\r\n")
     connection.server(OK)
     assert [kind for kind, *_ in connection.gateway.records[known:]] == [RecordKind.COMMAND, RecordKind.REPLY]
+
+
+@pytest.mark.parametrize("lines", [1, 50])
+@pytest.mark.parametrize("odd", [b"", b"|"])
+def test_many_recipients_beyond_those_told_are_counted(lines: int, odd: bytes) -> None:
+    connection = Connection().greeted()
+    transactions = Transactions()
+    connection.client(b"MAIL FROM:<a@b>\r\n")
+    connection.server(OK)
+    for begin in range(0, 1_300, lines):
+        line = b"RCPT TO:<r%d" + odd + b"@b>\r\n"
+        connection.client(b"".join(line % number for number in range(begin, begin + lines)))
+        connection.server((OK if begin < 1_100 else b"550 no\r\n") * lines)
+        connection.send(True, ACK)
+    verbs = [one[11] for one in connection.gateway.records if one[0] == RecordKind.COMMAND]
+    assert verbs.count(VERB_INDEX["RCPT"]) == 1_000
+    assert connection.gateway.count("records_omitted") == 600
+    for line, reply in ((b"DATA\r\n", b"354 go\r\n"), (b"x\r\n.\r\n", b"250 queued\r\n")):
+        connection.client(line)
+        connection.server(reply)
+    (mail,) = [one for record in connection.gateway.records for one in transactions.feed(Record.of(record))]
+    assert len(mail.rcpt_to) == 100
+    assert mail.rcpt_omitted == 1_000
+    known = len(connection.gateway.records)
+    connection.client(b"MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\n")  # of the next mail they are told again
+    connection.server(OK * 2)
+    assert len(connection.gateway.records) == known + 4
 
 
 #: What a server says to EHLO so that clients find STARTTLS in it; what has to be left of it.

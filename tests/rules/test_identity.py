@@ -7,8 +7,11 @@ client's number (net/ipv4/syncookies.c, secure_tcp_syn_cookie); it forgets FIN-W
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
+from nfmailguard import engine
 from nfmailguard.policy.model import Limits, Policy
 from tests.rules.gateway import ACCEPT, DROP, EMIT, GSO, REPLACE, RESET, Connection, Gateway
 from tests.support.wire import ACK, FIN, RST, SYN, parse
@@ -326,6 +329,26 @@ def test_cookie_forgotten_keeps_nobody_out(family: int) -> None:
     for server in range(100_000, 1_000_000, 50_000):
         over_again(connection, server)
     connection.greeted()
+
+
+def test_cookie_of_so_many_others_that_any_number_could_be_one_is_not_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many answered SYNs as a small filter has bits for; who comes then is not held up."""
+    monkeypatch.setattr(engine, "_LEAST_NOTES", 4)
+    lines = 16
+    gateway, drawn = Gateway(limits=Limits(flows=32)), Random(3)
+    for number in range(2 * lines * 48):
+        isn = drawn.getrandbits(32), drawn.getrandbits(32)
+        connection = Connection(gateway, client=f"10.9.{number >> 8}.{number & 255}", isn=isn, shake=False)
+        connection.send(True, SYN)
+        connection.sent[True] += 1
+        connection.send(False, SYN | ACK)
+    noted = 2 * lines * 48 - gateway.count("cookies_unnoted")
+    assert lines * 47 < noted < lines * 49
+    for number in range(20):
+        connection = Connection(gateway, client=f"10.8.0.{number}")
+        connection.server(b"220 mail ESMTP\r\n")
+        assert connection.send(True, ACK)[0] != DROP
+        assert connection.client(b"HELO a\r\n")[0] != DROP
 
 
 @families

@@ -44,6 +44,7 @@ _PACKETS: Mapping[str, str] = {
     "windows_narrowed": "their window was lowered for want of memory",
     "syns_asked": "SYNs on open flows, made a question to the server",
     "refusals_omitted": "resets not sent: there were too many a second",
+    "cookies_unnoted": "answered SYNs beyond what can be noted: another connection's SYN cookie may not be known",
 }
 _FLOWS: Mapping[str, str] = {
     "flows_opened": "begun with a SYN",
@@ -144,7 +145,10 @@ COUNTERS: Mapping[str, Counter] = {
     **{f"drop.{name}": Counter("packets", f"dropped: {meaning}") for name, meaning in _DROPS.items()},
     **{f"finding.{spec.name}": Counter("findings", spec.meaning) for spec in FINDINGS[1:]},
     "findings_repeated": Counter("findings", "counted, and not told one by one"),
-    "records_omitted": Counter("records", "of commands and replies that led to nothing (command.too_many_junk)"),
+    "records_omitted": Counter(
+        "records",
+        "of commands and replies that led to nothing (command.too_many_junk), and of a mail's many recipients",
+    ),
     "records_lost": Counter("records", "found no place between core and log: events written too slowly"),
     **{f"records_lost.{kind}": Counter("records", f"of these: of the kind {kind}") for kind in _RECORDS},
     **{f"queue.{name}": Counter(unit, meaning) for name, (unit, meaning) in (_QUEUE | _CAPTURE).items()},

@@ -362,6 +362,7 @@ class Transactions:
     @staticmethod
     def _answer(mail: Mail, record: Record) -> None:
         mail.reply = f"{record.code} {text(record.before)}".rstrip()
+        mail.rcpt_omitted += record.numbers[2]  # those of whom there are no records
         mail.complete = True
 
     def _told(self, session: _Session, mail: Mail, record: Record) -> Sequence[Mail]:

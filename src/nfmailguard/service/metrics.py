@@ -105,6 +105,7 @@ FAMILIES: Mapping[str, Family] = {
     "nfmailguard_held_packets_expired_total": _one("held_expired", "Packets dropped after limits.held of waiting."),
     "nfmailguard_packets_emitted_total": _one("emitted", "Resets of our own."),
     "nfmailguard_resets_omitted_total": _one("refusals_omitted", "Resets not sent: too many a second."),
+    "nfmailguard_cookies_unnoted_total": _one("cookies_unnoted", "Answered SYNs that could not be noted."),
     "nfmailguard_rule_packets_total": _one("queue.rule_packets", "Packets our rule has sent to the queues."),
     "nfmailguard_uninspected_packets_total": _one("queue.uninspected", "Packets that went past the queue."),
     "nfmailguard_unseen_fragments_total": _one("queue.fragments_unseen", "Packets in parts that went past the queue."),

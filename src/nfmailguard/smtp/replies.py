@@ -255,9 +255,10 @@ class Replies(Restoring):
     def explained(self, code: int, offset: int) -> Verb:
         """The command a reply answers; one that it cannot answer is told."""
         verb = self.outstanding[0]
-        open_line = bool(self.line) or self.after_cr
-        behind_auth = verb.reads is Input.SASL and (len(self.outstanding) > 1 or open_line)
-        if code in (354, 334) and (verb.continues != code or behind_auth):
+        more = len(self.outstanding) > 1 or bool(self.line)
+        behind = verb.reads is Input.SASL and (more or self.after_cr)
+        behind |= verb.reads is Input.DATA and self.holds and not self.policy.bugs.data_bypass and more
+        if code in (354, 334) and (verb.continues != code or behind):
             self.report("reply.ambiguous", False, offset, verb.name)
             explained = [place for place, one in enumerate(self.outstanding) if one.continues == code]
             if not self.holds and explained:  # followed only: the reply tells what it answers

@@ -96,6 +96,7 @@ class Session:
         self.tail = b""  # what of the message has been let through, at least its last octets
         self.came = 0  # the last octet of the message as it came
         self.odd: set[str] = set()  # what has been told of this message
+        self.all_came = b""  # its last five octets, as they came
         self.text_line = 0  # octets since its last LF
         self.head = Head()
         self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
@@ -166,6 +167,7 @@ class Session:
         """What the client says from here on is a message, or TLS."""
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
+        self.all_came = b"\r" if self.after_cr else b""
         self.text_line, self.head = 0, Head(begun=self.after_cr)
         self.first_line = None if self.line else b""
         self.after_cr = False

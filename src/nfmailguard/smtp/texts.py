@@ -10,7 +10,7 @@ import re
 from nfmailguard.policy.model import Action
 from nfmailguard.smtp.chunks import Chunks
 from nfmailguard.smtp.measured import Part
-from nfmailguard.smtp.session import CR, DOT, LF, SPACE, Octet
+from nfmailguard.smtp.session import CR, DOT, LF, SPACE, Ended, Octet
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
 __all__ = ["LONG_HEAD", "LONG_LINE", "Texts"]
@@ -21,6 +21,7 @@ SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
 DOT_ONE = re.compile(rb"[\r\n]\.[^\r\n]\Z")
 ONLY_DOTS = re.compile(rb"[\r\n]?\.*")
 FIRST_DOTS = re.compile(rb"[\r\n]?\.\.+")
+END = b"\r\n.\r\n"
 #: Octets of a line of text that a server may read in pieces: half of hMailServer's 100,000.
 LONG_LINE = 50_000
 #: Octets of a header that a server may give up: a tenth of Exim's header_maxsize.
@@ -33,24 +34,7 @@ class Texts(Chunks):
     def message(self, octets: list[Octet]) -> list[Octet]:
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
         for place, octet in enumerate(octets):
-            ended = False
-            dot = self.came == DOT and self.text_line > 1
-            long = self.text_line >= LONG_LINE or (self.head.on and self.head.size >= LONG_HEAD)
-            self.oddity(octet)
-            if dot and long and octet.value in (CR, LF):
-                self.shape(octet, SPACE)  # hMailServer 5.7, Exim: what is so long is read in pieces
-            if self.tail.endswith(b"\r\n.\r"):
-                ended = octet.value == LF or self.shape(octet, LF)
-            elif self.tail.endswith(b"\r\n.") and octet.value == CR:
-                pass  # the standard one, so far
-            elif octet.value in (CR, LF) and self.tail.endswith((b"\r.", b"\n.")):
-                self.shape(octet, SPACE)
-            elif octet.value == LF and DOT_ONE.search(self.tail):
-                self.shape(octet, SPACE)  # James before 3.7.5: any line of a dot and two octets
-            elif octet.value in (CR, LF) and self.first_line and FIRST_DOTS.fullmatch(self.first_line):
-                self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
-            elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
-                self.shape(octet, SPACE)  # one to a server that clears eighth bits
+            ended = self.end(octet, bytes(other.value for other in octets[place : place + 5]))
             self.tail = (self.tail + bytes([octet.value]))[-4:]
             self.head.follow(octet.value)
             self.text_line = 0 if octet.value == LF else self.text_line + 1
@@ -67,6 +51,35 @@ class Texts(Chunks):
                 self.outstanding.append(VERBS[VERB_INDEX["<end of data>"]])
                 return octets[place + 1 :]
         return []
+
+    def end(self, octet: Octet, next_five: bytes) -> bool:
+        """Whether the message ends here; of what only some servers take for its end nothing is left.
+
+        ``next_five``: it and those behind it, of the same packet.
+        """
+        ended = False
+        dot = self.came == DOT and self.text_line > 1
+        long = self.text_line >= LONG_LINE or (self.head.on and self.head.size >= LONG_HEAD)
+        self.oddity(octet)
+        self.all_came = (self.all_came + bytes([octet.value]))[-5:]
+        if dot and long and octet.value in (CR, LF) and next_five != END:
+            self.shape(octet, SPACE)  # hMailServer 5.7, Exim: what is so long is read in pieces
+        if self.tail.endswith(b"\r\n.\r"):
+            ended = octet.value == LF or self.shape(octet, LF)
+        elif self.tail.endswith(b"\r\n.") and octet.value == CR:
+            pass  # the standard one, so far
+        elif octet.value in (CR, LF) and self.tail.endswith((b"\r.", b"\n.")):
+            self.shape(octet, SPACE)
+        elif octet.value == LF and DOT_ONE.search(self.tail):
+            self.shape(octet, SPACE)  # James before 3.7.5: any line of a dot and two octets
+        elif octet.value in (CR, LF) and self.first_line and FIRST_DOTS.fullmatch(self.first_line):
+            self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
+        elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
+            self.shape(octet, SPACE)  # one to a server that clears eighth bits
+        if self.all_came == END and not ended and self.apply:
+            self.result.ended = Action.RESET  # the client's own end is none any more
+            raise Ended
+        return ended
 
     def weigh(self, octet: Octet, *, ended: bool) -> None:
         """Header and body as each of their lines ends; To fields as they begin."""

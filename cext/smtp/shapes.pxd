@@ -1,0 +1,40 @@
+# Ends of data that only some servers see, made harmless.
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from nfmailguard.cext.policy.findings cimport Context, note_change
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+
+cdef struct Shapes:                    # those in the bytes that are being read
+    uint32_t left                      # how many more would be told nobody, and be changed, as far as it is known
+    uint32_t count                     # that are yet to be counted in the tally
+
+# None yet.
+cdef inline void open_shapes(Shapes *shapes) noexcept nogil:
+    shapes.left = shapes.count = 0
+
+# Before anything else may look at the tally, or at Session.found.
+cdef void count_shapes(Context *context, Shapes *shapes) noexcept nogil
+# As shape, where it is not known that nobody is told.
+cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t blank, uint64_t offset) noexcept nogil
+
+# Reports an end of data that is none to every server; whether its `byte` has become `blank`.
+cdef inline bint shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t blank,
+                       uint64_t offset) noexcept nogil:
+    if shapes.left == 0:
+        return next_shape(context, shapes, byte, blank, offset)
+    shapes.left -= 1
+    shapes.count += 1
+    note_change(context)
+    byte[0] = blank
+    return True
+
+# The index behind the client's own end of data, CRLF.CRLF, in data[at:length], or 0; before data[at] the `last_four`
+# bytes stood, of which the last one is the lowest. Only before anything is changed.
+cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t at,
+                             uint32_t length) noexcept nogil
+# Blanks the end, behind a dot, of a long line in data[at:length], and of any line in data[at:head] of a long header,
+# but not where nothing but the `ended` text's own end comes behind it.
+cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+                           uint32_t length, bint ended, uint64_t offset) noexcept nogil
+# Whether a line of data[at:length] ends in a dot.
+cdef bint ends_in_a_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil

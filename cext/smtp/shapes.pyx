@@ -1,0 +1,107 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Ends of data that only some servers see (SMTP smuggling, 2023; docs/servers.md), made harmless.
+
+Promises: the byte that completes one is blanked, and reported. Does not know where a text ends.
+"""
+
+from libc.stddef cimport size_t
+from libc.string cimport memchr
+
+from nfmailguard.cext.policy.findings cimport again, repeat, report
+from nfmailguard.cext.policy.numbers cimport ACTION_BLANK, ACTION_PASS, DATA_SMUGGLING_SHAPE, NOT_AGAIN
+from nfmailguard.cext.policy.tally cimport tally_untold
+from nfmailguard.cext.smtp.text_lines cimport LONG_HEAD, LONG_LINE
+
+cdef extern from "scan.h" nogil:
+    uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
+    const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
+
+cdef extern from "string.h" nogil:
+    void *memmem(const void *haystack, size_t length, const void *needle, size_t size)
+
+cdef enum:
+    CR = 13
+    LF = 10
+    DOT = 46
+    SPACE = 32
+
+cdef uint64_t END = 0x0D0A2E0D0AULL    # CRLF.CRLF
+
+
+cdef void count_shapes(Context *context, Shapes *shapes) noexcept nogil:
+    if shapes.count:
+        repeat(context, DATA_SMUGGLING_SHAPE, shapes.count, True)
+        shapes.count = 0
+
+
+cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t blank, uint64_t offset) noexcept nogil:
+    cdef uint8_t before = byte[0], action
+    count_shapes(context, shapes)
+    action = again(context, DATA_SMUGGLING_SHAPE, True)
+    if action == NOT_AGAIN:
+        action = report(context, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1)
+    if action != ACTION_BLANK:
+        return False
+    shapes.left = tally_untold(&context.session.tally, DATA_SMUGGLING_SHAPE, context.policy.findings_told)
+    note_change(context)
+    byte[0] = blank
+    return True
+
+
+cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    cdef uint64_t last = last_four
+    cdef uint32_t i
+    cdef const uint8_t *end
+    for i in range(at, length if length - at < 4 else at + 4):
+        last = (last << 8 | data[i]) & 0xFFFFFFFFFFULL
+        if last == END:
+            return i + 1
+    if memchr(data + at, CR, length - at) == NULL or memchr(data + at, LF, length - at) == NULL:
+        return 0                                   # where dots are dense, this costs next to nothing
+    end = <const uint8_t *> memmem(data + at, length - at, b"\r\n.\r\n", 5)
+    return <uint32_t> (end - data) + 5 if end != NULL else 0
+
+
+cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    cdef const uint8_t *dot = <const uint8_t *> memchr(data + at, DOT, length - at)
+    return <uint32_t> (dot - data) if dot != NULL else length
+
+
+cdef bint ends_in_a_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    while at < length:
+        at = next_dot(data, at, length) + 1
+        if at < length and (data[at] == CR or data[at] == LF):
+            return True
+    return False
+
+
+cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+                           uint32_t length, bint ended, uint64_t offset) noexcept nogil:
+    """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
+    the beginning of what comes then for an end of data. Where the text's own end comes next, that is all they would
+    take for a command."""
+    cdef uint32_t start = at, line, stop = length
+    cdef uint32_t first_lf = at + nm_next_lf(data + at, length - at)
+    cdef uint64_t size = dialogue.message_bytes - at
+    cdef bint behind_dot = dialogue.last_four & 255 == DOT
+    cdef Shapes shapes
+    open_shapes(&shapes)
+    if head < length and first_lf < length:
+        stop = head if head > first_lf + 1 else first_lf + 1    # only the first line may be a long one
+    while context.verdict == ACTION_PASS:
+        if not behind_dot:
+            at = next_dot(data, at, stop) + 1
+        behind_dot = False
+        if at >= stop:
+            break
+        if (data[at] != CR and data[at] != LF) or (ended and at + 5 == length):
+            continue
+        line = at - start + dialogue.data_line_length
+        if at > first_lf:
+            line = <uint32_t> (data + at - nm_last_lf(data + first_lf, at - first_lf)) - 1
+        if line > 1 and (line >= LONG_LINE or (at < head and size + at >= LONG_HEAD)):
+            if shape(context, &shapes, data + at, SPACE, offset + at) and at == first_lf:
+                first_lf = at + 1 + nm_next_lf(data + at + 1, length - at - 1)
+                if stop == at + 1:
+                    stop = first_lf + 1 if first_lf < length else length
+    count_shapes(context, &shapes)
