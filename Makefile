@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-lab evade mutants exhaustive fuzz deb test-deb test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab evade mutants exhaustive fuzz deb test-deb test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -56,6 +56,9 @@ test-memory: build ## a million flows, SYN floods, full memory: does it stay und
 
 test-crowd: setup ## 140,000 tricked flows, 20,000 idle ones, 31,000 greedy ones: is honest mail served? As root
 	python -m tests.memory.crowd
+
+test-confined: setup ## takes every system call and capability from a gateway once: does something fail? As root
+	CONFINED_ALL=1 pytest tests/live/test_confined.py -k needed
 
 test-lab: setup ## labs up and down, and killed at any moment, a hundred times each: is anything left? As root
 	LAB_TIMES=100 pytest tests/live/test_lab_live.py -k "leaves_nothing"

@@ -584,7 +584,11 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+#: One kind of each in `make test`; `make test-confined` takes every entry away once, for some five minutes.
+SOME = ("futex", "recvmsg", "socket:4", "openat", "mmap:1", "CAP_NET_ADMIN")
+
+
+@pytest.mark.parametrize("entry", ENTRIES if os.environ.get("CONFINED_ALL") else [e for e in ENTRIES if e in SOME])
 def test_each_entry_is_needed(router: Router, entry: str) -> None:
     with pytest.raises(FAILED):
         confined(router, f"without:{entry}", NEEDED_BY.get(entry, answers))

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.live, pytest.mark.skipif(os.geteuid() != 0, reason="it
 
 NAME = f"t{os.getpid()}"
 #: How often a lab is taken up and down, and killed: `make test-lab` says 100.
-TIMES = int(os.environ.get("LAB_TIMES", "20"))
+TIMES = int(os.environ.get("LAB_TIMES", "5"))
 
 
 def nfmailguard(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:

@@ -140,9 +140,7 @@ def test_the_size_that_counts_is_that_of_the_mail_that_was_accepted(other: bytes
     source = "S-SYSLOG, 108006"
     profile, _, turns, lines = LINES[source]
     refused = [*turns[:6], (True, other), (False, b"503 nested\r\n"), *turns[6:]]
-    behind_data = [*turns[:6], (True, b"DATA\r\n" + other), *turns[7:]]
     assert logged(load_profile(profile), refused) == lines
-    assert logged(load_profile(profile), behind_data) == lines
     begun_anew = [
         *turns[:4],
         (True, b"RSET\r\n"),

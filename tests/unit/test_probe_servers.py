@@ -189,8 +189,8 @@ def test_the_letter_says_when_from_where_and_what_to_do() -> None:
 def test_of_several_products_each_has_its_own_lines() -> None:
     found = asked({"EHLO": CLEAR_MASKED, "STARTTLS": "500 no", "*": "500 no"})
     text = letter(found)
-    assert "On ASA, this turns it off:" in text
-    assert "On IOS, this turns it off:" in text
+    assert "on ASA, this turns the inspection off:" in text
+    assert "On IOS, this turns the inspection off:" in text
     assert found.remedy == ()
 
 

@@ -177,7 +177,15 @@ def test_the_names_of_counters_stay() -> None:
     assert {name for name in engine.counters() if "." not in name and not name.startswith("records_")} == {
         *("packets", "accepted", "replaced", "dropped", "emitted", "held", "held_now", "held_expired", "not_tcp"),
         *("not_inspected", "fragments", "malformed", "truncated", "bad_checksum", "odd_flags", "options_blanked"),
-        *("out_of_order", "beyond_window", "retransmissions", "windows_narrowed", "syns_asked", "flows_opened"),
+        *(
+            "out_of_order",
+            "beyond_window",
+            "retransmissions",
+            "windows_narrowed",
+            "windows_widened",
+            "syns_asked",
+            "flows_opened",
+        ),
         *("flows_midstream", "flows_evicted", "flows_evicted_ended", "flows_evicted_embryonic"),
         *(
             "flows_evicted_unconfirmed",
@@ -192,6 +200,7 @@ def test_the_names_of_counters_stay() -> None:
             "flows_reset",
             "flows_stalled",
             "refusals_omitted",
+            "cookies_unnoted",
             "findings_repeated",
             "internal_errors",
         ),

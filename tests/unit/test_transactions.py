@@ -6,7 +6,7 @@ import pytest
 
 from nfmailguard.events.records import Record
 from nfmailguard.events.transactions import Mail, Transactions
-from nfmailguard.policy.load import load_profile
+from nfmailguard.policy.load import load_profile, override
 from nfmailguard.policy.model import Mode, Policy
 from tests.support.dialogue import Dialogue
 
@@ -149,6 +149,7 @@ def test_commands_that_were_text_take_no_replies() -> None:
         (True, b"MAIL FROM:<e2@x>\r\nRCPT TO:<v2@x>\r\n"),
         (False, OK * 2),
         *MESSAGE,
+        policy=override(load_profile("pix63"), {"actions.reply.ambiguous": "log"}),  # else it is reset
     )
     assert (first.mail_from, first.rcpt_to, first.reply) == ("e1@x", ["v1@x"], "250 queued as 1")
     assert (second.helo, second.mail_from, second.rcpt_to, second.bytes) == ("c.example", "e2@x", ["v2@x"], 7)

@@ -32,8 +32,7 @@ class _Server:
 
 def _say(side: str, line: bytes) -> None:
     said = octets(line.rstrip(b"\r\n"))
-    sys.stdout.write(f"{side}: {said}\n")
-    sys.stdout.flush()
+    print(f"{side}: {said}", flush=True)  # noqa: T201, nothing of it is raw
 
 
 def _hear(server: _Server) -> bytes:
@@ -42,7 +41,7 @@ def _hear(server: _Server) -> bytes:
         _say("S", line)
         code = line[:3]
     if not code:
-        sys.stdout.write("# the connection has ended\n")
+        print("# the connection has ended", flush=True)  # noqa: T201
     return code
 
 
@@ -51,7 +50,7 @@ def main(address: str, port: int = 25) -> int:
     try:
         link = socket.create_connection((address, port), _PATIENCE)
     except OSError as error:
-        sys.stderr.write(f"no connection to {address} port {port}: {error.strerror or error}\n")
+        print(f"no connection to {address} port {port}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
         return 1
     with link:
         server = _Server(link)
@@ -70,7 +69,7 @@ def main(address: str, port: int = 25) -> int:
                 if code in (b"221", b"421"):
                     return 0
         except OSError as error:
-            sys.stdout.write(f"# the connection has ended: {error.strerror or error}\n")
+            print(f"# the connection has ended: {error.strerror or error}", flush=True)  # noqa: T201
             return 1
         except KeyboardInterrupt:
             return 130

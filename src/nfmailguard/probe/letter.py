@@ -42,7 +42,9 @@ def _remedy(family: Family, several: bool) -> list[str]:
             *(f"    {line}" for line in family.instead),
             "",
         ]
-    head = "Or this turns the inspection off:" if family.instead else f"{where}, this turns the inspection off:"
+    head = f"{where}, this turns the inspection off:"
+    if family.instead:
+        head = f"Or, on {family.product}, this turns the inspection off:" if several else "Or this turns it off:"
     text += [head, "", *(f"    {line}" for line in family.off), ""]
     if family.document:
         text += [f"({family.document})", ""]
