@@ -109,6 +109,7 @@ cdef struct Counters:
     uint64_t beyond_window
     uint64_t retransmissions
     uint64_t windows_narrowed
+    uint64_t windows_widened   # a client's, in the midst of a text
     uint64_t syns_asked        # SYNs on open flows, made a question to the server
     uint64_t flows_opened
     uint64_t flows_midstream

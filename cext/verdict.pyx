@@ -1,11 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The way out: a packet that is forwarded, as it came or changed.
 
-What leaves may end its stream, and a server's window leaves no wider than we can hold.
+What leaves may end its stream; a server's window leaves no wider than we can hold, and in the midst of a text a client's
+no narrower than a reply.
 """
 
 from nfmailguard.cext.tcp.stream cimport Stream, stream_ended
-from nfmailguard.cext.tcp.window cimport narrow_window
+from nfmailguard.cext.tcp.window cimport narrow_window, widen_window
 from nfmailguard.cext.wire.packet cimport TCP_FIN, nm_seq_diff, packet_fix_checksums
 
 
@@ -20,7 +21,7 @@ cdef inline void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept n
 
 cdef void forward(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil:
     take_fin(flow, to_server, packet)
-    if not to_server and narrow_window(core, flow, packet):
+    if widen_window(core, flow, packet) if to_server else narrow_window(core, flow, packet):
         changed = True
     if changed or packet.changed:
         packet_fix_checksums(packet)

@@ -10,6 +10,9 @@ from nfmailguard.cext.wire.packet cimport TCP_SYN, Packet, nm_seq_diff
 # Lowers a server's window where packets on their way have little room; True when the packet was changed.
 cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil
 
+# Raises a client's window in the midst of a text so that a reply has room; True when the packet was changed.
+cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil
+
 cdef inline uint32_t window_scale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     # RFC 7323 2.2: of a window's units, when both sides offered it, and never in a SYN.
     if packet.flags & TCP_SYN or not agreed(flow, OPTION_SCALE):

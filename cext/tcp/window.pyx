@@ -1,17 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Receive windows: what each receiver has made room for, and the server's, narrowed as memory runs short.
+"""Receive windows: what each receiver has made room for; the server's, narrowed as memory runs short; a client's,
+widened while its text is on its way.
 """
 
-from libc.stdint cimport uint16_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint64_t
 
 from nfmailguard.cext.memory.accounting cimport window_share
 from nfmailguard.cext.memory.pool cimport pool_is_short
-from nfmailguard.cext.wire.packet cimport nm_put16
+from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
+from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_put16, nm_seq_diff
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
     FEWEST_SHARES = 4          # flows may begin to send before the others' windows are lowered for them
     LEAST_SHARE = 4096         # octets: below two segments a sender waits for time-outs
+    LONGEST_REPLY = 512        # bytes of a reply's line (RFC 5321 4.5.3.1.5)
 
 
 cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
@@ -40,4 +43,28 @@ cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     core.counters.windows_narrowed += 1
     packet.window = <uint16_t> most
     nm_put16(packet.tcp + 14, packet.window)
+    return True
+
+
+cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
+    """A client's window, raised while its text is on its way so that the server can say a line more than it has said.
+
+    A server that gives a text up says so at once, and reads the rest as commands; from a client that has closed its
+    window nobody would hear of that. Honest ones have room, for a server says nothing in the midst of a text. True when
+    it was.
+    """
+    cdef uint32_t scale, least
+    cdef int32_t unacknowledged = nm_seq_diff(flow.stream[0].next_seq, packet.ack)
+    if flow.dialogue == NULL or not flow.policy.hold or not packet.flags & TCP_ACK or unacknowledged < 0:
+        return False
+    if flow.dialogue.input != INPUT_DATA and flow.dialogue.input != INPUT_CHUNK:
+        return False
+    scale = window_scale(flow, True, packet)
+    least = (<uint32_t> unacknowledged + LONGEST_REPLY + (1 << scale) - 1) >> scale
+    if packet.window >= least or least > 0xffff:
+        return False
+    core.counters.windows_widened += 1
+    packet.window = <uint16_t> least
+    nm_put16(packet.tcp + 14, packet.window)
+    take_window(flow, True, packet)                # the server may use it: its reply is none beyond the window
     return True

@@ -473,6 +473,48 @@ def test_narrow_window_to_what_memory_has_room_for(family: int) -> None:
     assert lowered > 2
 
 
+@families
+@pytest.mark.parametrize(("options", "units"), [(b"", 512), (b"\x01\x03\x03\x07", 4)])
+def test_room_for_a_reply_in_the_midst_of_a_text(family: int, options: bytes, units: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.shake(options)
+    connection.in_text()
+    connection.window[True] = 0
+    for packet in (b"", b"text\r\n"):
+        assert connection.send(True, ACK | PSH, packet) == [REPLACE]
+        assert connection.last.window == units
+    # A server that gives it up is heard, and ends it; nothing more goes by as text.
+    assert connection.server(b"552 too much for me\r\n") == RESET
+    assert connection.gateway.count("windows_widened") == 2
+
+
+def test_room_for_a_reply_behind_what_has_not_been_acknowledged() -> None:
+    connection = Connection().greeted()
+    connection.client(b"DATA\r\n")
+    acknowledged = connection.has(False)
+    connection.server(b"354 go on\r\n")
+    connection.window[True] = 0
+    assert connection.send(True, ACK, b"text\r\n", ack=acknowledged) == [REPLACE]
+    assert connection.last.window == len(b"354 go on\r\n") + 512
+    connection.window[True] = 1_000
+    assert connection.send(True, ACK, b"text\r\n", ack=acknowledged) == [ACCEPT]
+
+
+def test_room_for_a_reply_in_a_chunk_and_not_elsewhere() -> None:
+    connection = Connection(Gateway(Policy("all"))).greeted()
+    connection.client(b"EHLO a\r\n")
+    connection.server(b"250-mx\r\n250 CHUNKING\r\n")
+    for line in (b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@d>\r\n"):
+        connection.client(line)
+        connection.server(b"250 ok\r\n")
+    connection.window[True] = 0
+    assert connection.client(b"NOOP\r\n") == [ACCEPT]
+    connection.server(b"250 ok\r\n")
+    connection.client(b"BDAT 100 LAST\r\nhalf")
+    assert connection.client(b" of it") == [REPLACE]
+    assert connection.last.window >= 512
+
+
 def test_rest_costs_no_more_than_the_flow() -> None:
     connection = Connection(Gateway(WAITING))
     assert connection.gateway.memory() == FLOW_BYTES

@@ -42,6 +42,7 @@ _PACKETS: Mapping[str, str] = {
     "beyond_window": "began beyond the receiver's window",
     "retransmissions": "came again",
     "windows_narrowed": "their window was lowered for want of memory",
+    "windows_widened": "a client's, in the midst of its text: their window was raised to have room for a reply",
     "syns_asked": "SYNs on open flows, made a question to the server",
     "refusals_omitted": "resets not sent: there were too many a second",
     "cookies_unnoted": "answered SYNs beyond what can be noted: another connection's SYN cookie may not be known",

@@ -61,7 +61,8 @@ def _some(label: str, members: Mapping[str, str], help: str) -> Family:
 
 _CONDITIONS = (
     *("not_tcp", "not_inspected", "fragments", "malformed", "truncated", "bad_checksum", "odd_flags"),
-    *("options_blanked", "out_of_order", "beyond_window", "retransmissions", "windows_narrowed", "syns_asked"),
+    *("options_blanked", "out_of_order", "beyond_window", "retransmissions", "windows_narrowed", "windows_widened"),
+    "syns_asked",
 )
 _ERRORS = {
     "queue.enobufs": "socket_overrun",
