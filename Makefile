@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab evade mutants exhaustive fuzz deb test-deb test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab evade mutants exhaustive fuzz deb test-deb test-vm test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -50,6 +50,11 @@ deb: ## dist/nfmailguard_*.deb for the Debian release of this machine; needs the
 
 test-deb: ## the package in a bare Debian: installed, tried, purged without a trace; as root, DEB_ROOT=FOLDER of debootstrap
 	tests/packaging/deb.sh
+
+test-vm: ## the package on a real Debian in software emulation: native queues, systemd, faults; as root, half an hour
+	@deploy/setup vm
+	@$(MAKE) --no-print-directory deb
+	pytest -p no:xdist -o faulthandler_timeout=1800 tests/vm
 
 test-memory: build ## a million flows, SYN floods, full memory: does it stay under its cap?
 	python -m tests.memory.flood --flows 1000000

@@ -20,7 +20,7 @@ from queue_router import SERVER, Router, engine, router_or_skip
 from nfmailguard.cext.drivers.netlink import emit_verdict, parse_messages
 from nfmailguard.errors import CaptureError, QueueError
 from nfmailguard.queues.injector import INJECT_MARK, Injector
-from nfmailguard.queues.kernel import KernelQueue
+from nfmailguard.queues.kernel import KernelQueue, program
 from nfmailguard.queues.tap import Tap
 
 pytestmark = pytest.mark.live
@@ -142,10 +142,12 @@ def test_a_signal_ends_a_loop_in_the_main_thread(router: Router) -> None:
 def test_a_taken_queue_is_one_line_that_names_the_holder(router: Router) -> None:
     first, second = KernelQueue(None, 5, accept_all=True), KernelQueue(None, 5, accept_all=True)
     router.run(router.gateway, first.open)
-    name = Path("/proc/self/comm").read_text().strip()
     with pytest.raises(QueueError) as caught:
         router.run(router.gateway, second.open)
-    assert str(caught.value) == f"queue 5 is taken by process {os.getpid()} ({name}); stop that or use another"
+    assert (
+        str(caught.value)
+        == f"queue 5 is taken by process {os.getpid()} ({program(os.getpid())}); stop that or use another"
+    )
     assert second.fileno() == -1
     first.close()
     router.run(router.gateway, second.open)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +17,7 @@ from nfmailguard.engine import Engine
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import FlowRule, Mode
 from nfmailguard.queues import QueueDriver, kernel
-from nfmailguard.queues.kernel import KernelQueue, QueueState, explain
+from nfmailguard.queues.kernel import KernelQueue, QueueState, explain, program
 from nfmailguard.queues.netfilterqueue import PackageQueue, ip_length
 
 ACCEPT, REPLACE, DROP, EMIT = range(4)
@@ -206,3 +209,13 @@ def test_the_names_of_counters_stay() -> None:
         ),
         *("flows_now", "flows_opened_now", "memory_now", "table_octets"),
     }
+
+
+def test_a_python_program_is_called_by_its_module_too() -> None:
+    """As the package runs: our own gateway is no stranger that has taken the queue."""
+    command = [sys.executable, "-m", "json.tool"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+        assert one.stdin is not None
+        one.stdin.write(b"{}")
+        one.stdin.flush()
+        assert re.fullmatch(r"python[0-9.]* -m json\.tool", program(one.pid))

@@ -19,7 +19,7 @@ from nfmailguard.errors import QueueError
 from nfmailguard.queues.injector import INJECT_MARK, Injector
 from nfmailguard.queues.tap import Tap
 
-__all__ = ["KernelQueue", "QueueState", "QueueStates", "explain", "queue_states", "reader"]
+__all__ = ["KernelQueue", "QueueState", "QueueStates", "explain", "program", "queue_states", "reader"]
 
 CAP_NET_ADMIN = 12
 NETLINK_NETFILTER = 12
@@ -272,9 +272,17 @@ def holder(portid: int) -> str:
     """``reader``, for the operator."""
     with suppress(OSError):
         if pid := reader(portid):
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            return f"process {pid} ({name})"
+            return f"process {pid} ({program(pid)})"
     return f"another process (netlink port {portid})"
+
+
+def program(pid: int) -> str:
+    """What a process is called; of Python, which all its modules are called, the module that it runs, too."""
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    if name.startswith("python") and "-m" in words[1:-2]:
+        name += f" -m {words[words.index('-m', 1) + 1]}"
+    return name
 
 
 def socket_owner(inode: int) -> int | None:
