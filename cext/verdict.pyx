@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The way out: a packet that is forwarded, as it came or changed.
 
-What leaves may end its stream; a server's window leaves no wider than we can hold, and in the midst of a text a client's
-no narrower than a reply.
+What leaves may end its stream; a server's window leaves no wider than we can hold, and in the midst of a text a
+client's no narrower than a reply.
 """
 
 from nfmailguard.cext.tcp.stream cimport Stream, stream_ended
