@@ -22,7 +22,7 @@ from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expect_reply
 from nfmailguard.cext.smtp.shapes cimport (
-    Shapes, blank_long_lines, count_shapes, end_as_it_came, ends_in_a_dot, open_shapes, shape,
+    Shapes, blank_long_lines, count_shapes, end_as_it_came, has_long_line, open_shapes, shape,
 )
 from nfmailguard.cext.smtp.size cimport part_bytes
 from nfmailguard.cext.smtp.text_lines cimport (
@@ -308,7 +308,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef bint ended = 0
     cdef uint32_t odd[3]
     cdef uint32_t end
-    cdef uint32_t last_four, theirs = 0, head = at, sent_head
+    cdef uint32_t last_four, theirs = 0, head = at
     cdef Record *record
     cdef bint seven = context.session.seven_bits and (dialogue.in_seven or nm_eighth(data + at, length - at))
     cdef bint long_line
@@ -342,10 +342,11 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     if context.verdict != ACTION_PASS:
         return end
     if in_head(dialogue):
-        sent_head = at + follow_head(dialogue, data + at, end - at)
-        if long_line and sent_head > head and context.policy.apply and ends_in_a_dot(data, head, sent_head):
-            context.verdict = ACTION_RESET         # what was blanked has made more of it a header than came as one
-            return end
+        head = at + follow_head(dialogue, data + at, end - at)
+    if context.edits and (long_line or lasts(dialogue, data + at, end - at)) and (
+            has_long_line(context, dialogue, data, at, head, end, ended)):
+        context.verdict = ACTION_RESET             # what was blanked has made it a long one, or more of it a header
+        return end
     dialogue.last_four = last_four
     if context.policy.header_line_length or context.policy.body_line_length:
         measure_lines(context, dialogue, data, at, end, offset)

@@ -36,5 +36,6 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
 # but not where nothing but the `ended` text's own end comes behind it.
 cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
                            uint32_t length, bint ended, uint64_t offset) noexcept nogil
-# Whether a line of data[at:length] ends in a dot.
-cdef bint ends_in_a_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil
+# Whether there is such a line.
+cdef bint has_long_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+                        uint32_t length, bint ended) noexcept nogil

@@ -67,16 +67,8 @@ cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length)
     return <uint32_t> (dot - data) if dot != NULL else length
 
 
-cdef bint ends_in_a_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    while at < length:
-        at = next_dot(data, at, length) + 1
-        if at < length and (data[at] == CR or data[at] == LF):
-            return True
-    return False
-
-
-cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
-                           uint32_t length, bint ended, uint64_t offset) noexcept nogil:
+cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head, uint32_t length,
+                     bint ended, uint64_t offset, bint blank) noexcept nogil:
     """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
     the beginning of what comes then for an end of data. Where the text's own end comes next, that is all they would
     take for a command."""
@@ -100,8 +92,21 @@ cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, 
         if at > first_lf:
             line = <uint32_t> (data + at - nm_last_lf(data + first_lf, at - first_lf)) - 1
         if line > 1 and (line >= LONG_LINE or (at < head and size + at >= LONG_HEAD)):
+            if not blank:
+                return True
             if shape(context, &shapes, data + at, SPACE, offset + at) and at == first_lf:
                 first_lf = at + 1 + nm_next_lf(data + at + 1, length - at - 1)
                 if stop == at + 1:
                     stop = first_lf + 1 if first_lf < length else length
     count_shapes(context, &shapes)
+    return False
+
+
+cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+                           uint32_t length, bint ended, uint64_t offset) noexcept nogil:
+    long_lines(context, dialogue, data, at, head, length, ended, offset, True)
+
+
+cdef bint has_long_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+                        uint32_t length, bint ended) noexcept nogil:
+    return long_lines(context, dialogue, data, at, head, length, ended, 0, False)

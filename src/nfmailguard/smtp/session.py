@@ -98,6 +98,8 @@ class Session:
         self.odd: set[str] = set()  # what has been told of this message
         self.all_came = b""  # its last five octets, as they came
         self.text_line = 0  # octets since its last LF
+        #: The same, and the header, of a packet's octets as they came; whether a long line has been left in it.
+        self.came_line, self.came_head, self.left_long = 0, Head(), False
         self.head = Head()
         self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
         self.data_line = 0

@@ -6,9 +6,11 @@ Promises: of ends of data that only some servers see none is left (docs/servers.
 from __future__ import annotations
 
 import re
+from copy import copy
 
 from nfmailguard.policy.model import Action
 from nfmailguard.smtp.chunks import Chunks
+from nfmailguard.smtp.head import Head
 from nfmailguard.smtp.measured import Part
 from nfmailguard.smtp.session import CR, DOT, LF, SPACE, Ended, Octet
 from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
@@ -28,11 +30,17 @@ LONG_LINE = 50_000
 LONG_HEAD = 100_000
 
 
+def is_long(line: int, head: Head) -> bool:
+    """Whether a server may read a text's line of so many octets in pieces."""
+    return line >= LONG_LINE or (head.on and head.size >= LONG_HEAD)
+
+
 class Texts(Chunks):
     """A dialogue that has messages in it."""
 
     def message(self, octets: list[Octet]) -> list[Octet]:
         """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
+        self.came_line, self.came_head, self.left_long = self.text_line, copy(self.head), False
         for place, octet in enumerate(octets):
             ended = self.end(octet, bytes(other.value for other in octets[place : place + 5]))
             self.tail = (self.tail + bytes([octet.value]))[-4:]
@@ -45,6 +53,9 @@ class Texts(Chunks):
             if self.policy.data.filename_length and self.file_names.too_long(octet.value):
                 self.report("mime.filename_too_long", True, octet.offset)
             self.weigh(octet, ended=ended)
+            if self.left_long and (ended or place == len(octets) - 1):
+                self.result.ended = Action.RESET
+                raise Ended
             if ended:
                 self.input = Input.COMMANDS
                 self.recipients = 0
@@ -58,11 +69,14 @@ class Texts(Chunks):
         ``next_five``: it and those behind it, of the same packet.
         """
         ended = False
-        dot = self.came == DOT and self.text_line > 1
-        long = self.text_line >= LONG_LINE or (self.head.on and self.head.size >= LONG_HEAD)
+        dot, end = self.came == DOT, octet.value in (CR, LF) and next_five != END
+        long = self.text_line > 1 and is_long(self.text_line, self.head)
+        came_long = self.came_line > 1 and is_long(self.came_line, self.came_head)
+        self.came_line = 0 if octet.value == LF else self.came_line + 1
+        self.came_head.follow(octet.value)
         self.oddity(octet)
         self.all_came = (self.all_came + bytes([octet.value]))[-5:]
-        if dot and long and octet.value in (CR, LF) and next_five != END:
+        if dot and came_long and end:
             self.shape(octet, SPACE)  # hMailServer 5.7, Exim: what is so long is read in pieces
         if self.tail.endswith(b"\r\n.\r"):
             ended = octet.value == LF or self.shape(octet, LF)
@@ -76,6 +90,8 @@ class Texts(Chunks):
             self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
         elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
             self.shape(octet, SPACE)  # one to a server that clears eighth bits
+        # Where something was blanked it may be so long, or more of it a header, and no line's end came: it is reset.
+        self.left_long |= self.apply and dot and long and end and octet.value in (CR, LF)
         if self.all_came == END and not ended and self.apply:
             self.result.ended = Action.RESET  # the client's own end is none any more
             raise Ended
