@@ -5,12 +5,14 @@ from nfmailguard.cext.policy.findings cimport Context, note_change
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
 cdef struct Shapes:                    # those in the bytes that are being read
-    uint32_t left                      # how many more would be told nobody, and be changed, as far as it is known
+    uint32_t left                      # how many more would be told nobody, and end nothing, as far as it is known
     uint32_t count                     # that are yet to be counted in the tally
+    bint blanks                        # their bytes are blanked; else they are only counted
 
 # None yet.
 cdef inline void open_shapes(Shapes *shapes) noexcept nogil:
     shapes.left = shapes.count = 0
+    shapes.blanks = False
 
 # Before anything else may look at the tally, or at Session.found.
 cdef void count_shapes(Context *context, Shapes *shapes) noexcept nogil
@@ -24,6 +26,8 @@ cdef inline bint shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t 
         return next_shape(context, shapes, byte, blank, offset)
     shapes.left -= 1
     shapes.count += 1
+    if not shapes.blanks:
+        return False
     note_change(context)
     byte[0] = blank
     return True

@@ -40,9 +40,11 @@ cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t bl
     action = again(context, DATA_SMUGGLING_SHAPE, True)
     if action == NOT_AGAIN:
         action = report(context, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1)
-    if action != ACTION_BLANK:
+    shapes.blanks = action == ACTION_BLANK
+    if context.policy.action[DATA_SMUGGLING_SHAPE] == ACTION_BLANK:    # carried out or not, it ends nothing
+        shapes.left = tally_untold(&context.session.tally, DATA_SMUGGLING_SHAPE, context.policy.findings_told)
+    if not shapes.blanks:
         return False
-    shapes.left = tally_untold(&context.session.tally, DATA_SMUGGLING_SHAPE, context.policy.findings_told)
     note_change(context)
     byte[0] = blank
     return True
