@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -218,4 +220,6 @@ def test_a_python_program_is_called_by_its_module_too() -> None:
         assert one.stdin is not None
         one.stdin.write(b"{}")
         one.stdin.flush()
+        while not Path(f"/proc/{one.pid}/cmdline").read_bytes():  # it has a name a moment before it has words
+            time.sleep(0.01)
         assert re.fullmatch(r"python[0-9.]* -m json\.tool", program(one.pid))
