@@ -187,12 +187,10 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code
             # 334 asks for one line, and what stands behind AUTH may be taken for it, or for its beginning: that has
-            # left already, and the line would be measured without it.
-            or (grammar.reads[verb] == INPUT_SASL and (
-                dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr))
-            # What left with DATA, behind it, is text by now, and was read as commands.
-            or (grammar.reads[verb] == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass and (
-                dialogue.count > 1 or dialogue.phase != PHASE_START))):
+            # left already, and the line would be measured without it. What left with DATA, behind it, is text by now.
+            or ((grammar.reads[verb] == INPUT_SASL or (
+                grammar.reads[verb] == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass)) and (
+                    dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr))):
         ambiguous(context, dialogue, verb, offset, text, length)
         if not context.policy.hold and resynchronise(context, dialogue, offset):
             verb = expected_verb(dialogue)

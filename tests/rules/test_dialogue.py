@@ -81,7 +81,7 @@ def test_354_needs_data_to_be_the_oldest_command() -> None:
 
 
 @families
-@pytest.mark.parametrize("behind", [b"NOOP : x\r\n", b"NOOP : x", b"\r\n", b"N", b"RSET\r\nNOOP\r\n"])
+@pytest.mark.parametrize("behind", [b"NOOP : x\r\n", b"NOOP : x", b"\r\n", b"\r", b"N", b"RSET\r\nNOOP\r\n"])
 def test_354_needs_data_to_be_the_last_that_has_left(family: int, behind: bytes) -> None:
     # What left with DATA, behind it, was read as commands and is text to the server by now (Exim 4.96, live).
     connection = Connection(family=family).greeted()
