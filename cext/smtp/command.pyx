@@ -33,7 +33,7 @@ from nfmailguard.cext.smtp.grammar cimport (
 )
 from nfmailguard.cext.smtp.message cimport end_chunk
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, upper
-from nfmailguard.cext.smtp.outstanding cimport begins_anew, expect_reply, too_many_recipients_to_tell
+from nfmailguard.cext.smtp.outstanding cimport begins_anew, expect_reply, untold_of
 from nfmailguard.cext.smtp.redact cimport command_record, cut_short, note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER, MASK_NONE, MASK_NOOP, MASK_UNDECIDED
@@ -271,7 +271,7 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
     if dialogue.denied:
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
     if context.grammar.traits[dialogue.verb] & TRAIT_RECORDED:
-        if context.untold or too_many_recipients_to_tell(context, verb):
+        if untold_of(context, verb):
             context.omitted[0] += 1
         else:
             record_command(context, dialogue)

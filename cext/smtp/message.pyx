@@ -22,7 +22,7 @@ from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expect_reply
 from nfmailguard.cext.smtp.shapes cimport (
-    Shapes, blank_long_lines, count_shapes, end_as_it_came, has_long_line, open_shapes, shape,
+    Shapes, blank_long_lines, count_shapes, end_as_it_came, has_long_line, is_end, next_dot, open_shapes, shape,
 )
 from nfmailguard.cext.smtp.size cimport part_bytes
 from nfmailguard.cext.smtp.text_lines cimport (
@@ -54,10 +54,6 @@ cdef enum:
     FIRST_DOTS = 2                     # a message's first line may begin behind the LF of DATA's own
 
 
-cdef inline bint is_end(uint8_t byte) noexcept nogil:
-    return byte == CR or byte == LF
-
-
 cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
     # Any octet but a dot, in any state that holds no dot.
     if byte == CR:
@@ -87,18 +83,6 @@ cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noex
     if state == DATA_DOTS:
         return state if byte == DOT else DATA_TEXT
     return DATA_DOTS if byte == DOT and place <= FIRST_DOTS else DATA_DOT_ONE
-
-
-cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    """The index of the next dot, or ``length``."""
-    cdef uint32_t near = at + 4 if length - at > 4 else length
-    cdef const uint8_t *dot
-    while at < near:                               # where dots are dense, a call costs more than the looking
-        if data[at] == DOT:
-            return at
-        at += 1
-    dot = <const uint8_t *> memchr(data + at, DOT, length - at)
-    return <uint32_t> (dot - data) if dot != NULL else length
 
 
 cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:

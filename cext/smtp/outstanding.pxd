@@ -44,16 +44,17 @@ cdef inline void answer_oldest(Context *context, Dialogue *dialogue, uint8_t ver
 cdef inline bint has_room(Context *context, const Dialogue *dialogue) noexcept nogil:
     return dialogue.count < ring_size(dialogue) and dialogue.count < context.policy.outstanding_commands
 
-# Of a recipient that has been counted: whether of the mail so many have been told of that none is any more.
-cdef inline bint too_many_recipients_to_tell(const Context *context, uint8_t verb) noexcept nogil:
-    return verb == VERB_RCPT and context.session.recipients > RECIPIENTS_TOLD
+# UNTOLD where no record is made of a command, nor of its reply: a recipient, that has been counted, behind those of the
+# mail that are told, or any command as the context has it.
+cdef inline uint8_t untold_of(const Context *context, uint8_t verb) noexcept nogil:
+    return UNTOLD if verb == VERB_RCPT and context.session.recipients > RECIPIENTS_TOLD else context.untold
 
 # Puts a command behind the outstanding ones, which have room.
 cdef inline void add_reply(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
     cdef uint32_t place = dialogue.first + dialogue.count, size = ring_size(dialogue)
     if place >= size:
         place -= size
-    ring_of(dialogue)[place] = verb | (UNTOLD if too_many_recipients_to_tell(context, verb) else context.untold)
+    ring_of(dialogue)[place] = verb | untold_of(context, verb)
     dialogue.count += 1
 
 # As expect_reply, where there is no room left.

@@ -11,6 +11,17 @@ from nfmailguard.cext.smtp.grammar cimport (
 from nfmailguard.cext.smtp.redact cimport note_words
 from nfmailguard.cext.smtp.runs cimport LineRules
 
+cdef extern from "scan.h" nogil:
+    uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
+
+# Where the CR of the CRLF stands that ends a line, before data[stop], with nothing odd behind its `verb` bytes; or 0.
+cdef inline uint32_t plain_end(const uint8_t *data, uint32_t verb, uint32_t stop) noexcept nogil:
+    cdef uint32_t end = verb
+    if data[end] == c" ":
+        end += 1
+        end += nm_line_stop(data + end, stop - end, True)
+    return end if end + 1 < stop and data[end] == c"\r" and data[end + 1] == c"\n" else 0
+
 # A line has been read whose verb is `verb` bytes long, and which ends at `end`: its record, if it is told of.
 cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *data, uint32_t verb, uint32_t end,
                uint64_t offset) noexcept nogil

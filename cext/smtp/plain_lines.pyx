@@ -13,17 +13,9 @@ from nfmailguard.cext.policy.numbers cimport VERB_RCPT, VERB_UNKNOWN
 from nfmailguard.cext.policy.ruling cimport ADDRESS_CLOSES, ADDRESS_OPENS, CompiledPolicy
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.grammar cimport TRAIT_ADDRESS, TRAIT_PLAIN, TRAIT_RECORDED, TRAIT_WAITS
-from nfmailguard.cext.smtp.outstanding cimport expect_reply, too_many_recipients_to_tell
+from nfmailguard.cext.smtp.outstanding cimport expect_reply, untold_of
 from nfmailguard.cext.smtp.redact cimport command_record, shown_of_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
-
-cdef extern from "scan.h" nogil:
-    uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
-
-cdef enum:
-    CR = 13
-    LF = 10
-    SPACE = 32
 
 
 cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *data, uint32_t verb, uint32_t end,
@@ -68,15 +60,13 @@ cdef inline bint is_within(Context *context, uint8_t number, const uint8_t *data
 cdef uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules *rules, const uint8_t *data, uint32_t verb,
                          uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
     cdef uint16_t traits = context.grammar.traits[number]
-    cdef uint32_t end = verb
+    cdef uint32_t end
     if not traits & TRAIT_PLAIN or not context.policy.allow[number]:
         return 0
     if traits & TRAIT_WAITS and context.policy.bug_data_bypass and context.policy.apply:
         return 0                                   # a message may begin with it
-    if data[end] == SPACE:
-        end += 1
-        end += nm_line_stop(data + end, stop - end, True)
-    if end + 1 >= stop or data[end] != CR or data[end + 1] != LF:
+    end = plain_end(data, verb, stop)
+    if end == 0:
         return 0
     if traits & TRAIT_ADDRESS and not is_within(context, number, data, verb, end):
         return 0
@@ -84,7 +74,7 @@ cdef uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules *rules,
     if traits & TRAIT_RECORDED:
         context.session.found |= rules.found
         rules.found = 0
-        if context.untold or too_many_recipients_to_tell(context, number):
+        if untold_of(context, number):
             context.omitted[0] += 1
         else:
             tell(context, number, False, data, verb, end, offset)

@@ -1,8 +1,23 @@
 # Ends of data that only some servers see, made harmless.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.string cimport memchr
 
 from nfmailguard.cext.policy.findings cimport Context, note_change
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
+
+cdef inline bint is_end(uint8_t byte) noexcept nogil:
+    return byte == c"\r" or byte == c"\n"
+
+# The index of the next dot, or `length`.
+cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    cdef uint32_t near = at + 4 if length - at > 4 else length
+    cdef const uint8_t *dot
+    while at < near:                               # where dots are dense, a call costs more than the looking
+        if data[at] == c".":
+            return at
+        at += 1
+    dot = <const uint8_t *> memchr(data + at, c".", length - at)
+    return <uint32_t> (dot - data) if dot != NULL else length
 
 cdef struct Shapes:                    # those in the bytes that are being read
     uint32_t left                      # how many more would be told nobody, and end nothing, as far as it is known

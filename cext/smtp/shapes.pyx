@@ -64,11 +64,6 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
     return <uint32_t> (end - data) + 5 if end != NULL else 0
 
 
-cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    cdef const uint8_t *dot = <const uint8_t *> memchr(data + at, DOT, length - at)
-    return <uint32_t> (dot - data) if dot != NULL else length
-
-
 cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head, uint32_t length,
                      bint ended, uint64_t offset, bint blank) noexcept nogil:
     """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
@@ -88,7 +83,7 @@ cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32
         behind_dot = False
         if at >= stop:
             break
-        if (data[at] != CR and data[at] != LF) or (ended and at + 5 == length):
+        if not is_end(data[at]) or (ended and at + 5 == length):
             continue
         line = at - start + dialogue.data_line_length
         if at > first_lf:

@@ -19,9 +19,9 @@ from nfmailguard.cext.smtp.grammar cimport (
 )
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport (
-    add_reply, begins_anew, expect_reply, has_room, too_many_recipients_to_tell,
+    add_reply, begins_anew, expect_reply, has_room, untold_of,
 )
-from nfmailguard.cext.smtp.plain_lines cimport note_argument, note_session, plain_line, tell
+from nfmailguard.cext.smtp.plain_lines cimport note_argument, note_session, plain_end, plain_line, tell
 from nfmailguard.cext.smtp.redact cimport another_line_begins, note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
@@ -91,16 +91,12 @@ cdef inline uint32_t leading(Clean *line, const LineRules *rules, const uint8_t 
     return at
 
 
-cdef inline bint plain_end(Clean *line, const uint8_t *data, uint32_t verb, uint32_t stop) noexcept nogil:
+cdef inline bint is_plain(Clean *line, const uint8_t *data, uint32_t verb, uint32_t stop) noexcept nogil:
     """Whether the line, whose verb is ordinary, ends here with CRLF and has nothing odd in it."""
-    cdef uint32_t end = verb
-    if data[end] == SPACE:
-        end += 1
-        end += nm_line_stop(data + end, stop - end, True)
-    if end + 1 >= stop or data[end] != CR or data[end + 1] != LF:
+    line.end = plain_end(data, verb, stop)
+    if line.end == 0:
         return False
     line.verb = verb
-    line.end = end
     line.lfs = line.nuls = line.crs = line.illegal = line.first = line.last = 0
     line.bare = False
     return True
@@ -260,7 +256,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     cdef bint secret = False                       # AUTH has begun in what some servers take for another line
     cdef Clean line
     line.number = number
-    if not (0 < ordinary and ordinary + 1 < stop and plain_end(&line, data, ordinary, stop)):
+    if not (0 < ordinary and ordinary + 1 < stop and is_plain(&line, data, ordinary, stop)):
         if not find_end(&line, rules, data, ordinary, stop) or line.verb == 0:
             return 0
     if not is_ours(context, dialogue, rules, &line, data, line.verb == ordinary):
@@ -274,21 +270,21 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         found(rules, KIND_UPSTREAM, 1)
     if line.finding:
         found(rules, KIND_DENIED, 1)
-    if line.number == VERB_RCPT and not line.denied:
+    verb = line.number
+    if line.denied:
+        verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
+    if verb == VERB_RCPT:
         context.session.recipients += 1
     if context.grammar.traits[line.number] & TRAIT_RECORDED:
         context.session.found |= rules.found
         rules.found = 0
-        if context.untold or (not line.denied and too_many_recipients_to_tell(context, line.number)):
+        if untold_of(context, verb):
             context.omitted[0] += 1
         else:
             tell(context, line.number, line.denied, data, line.verb, line.end, offset)
     note_said(context, &line, data)
     if secret:
         context.session.secret = SECRET_BEGUN | SECRET_SAID
-    verb = line.number
-    if line.denied:
-        verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
     note_asked(context.session, dialogue, verb, data, line.verb)
     end = line.end + (data[line.end] == CR)
     if line.denied:

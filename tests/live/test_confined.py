@@ -278,36 +278,28 @@ def with_findings(one: Confined, target: str) -> None:
     finding(one)
 
 
-def logs_to_a_server(one: Confined) -> None:
+def logs_over(one: Confined, family: int, host: str, shown: str) -> None:
     kinds = ((socket.SOCK_DGRAM, "udp"), (socket.SOCK_STREAM, "tcp"))
     for kind, word in kinds:
-        with one.router.run(one.router.gateway, lambda kind=kind: socket.socket(socket.AF_INET, kind)) as server:
-            server.bind(("127.0.0.1", 0))
+        with one.router.run(one.router.gateway, lambda kind=kind: socket.socket(family, kind)) as server:
+            server.bind((host, 0))
             server.settimeout(PATIENCE)
             if kind == socket.SOCK_STREAM:
                 server.listen()
-            with_findings(one, f"{word}://127.0.0.1:{server.getsockname()[1]}")
+            with_findings(one, f"{word}://{shown}:{server.getsockname()[1]}")
             link = server.accept()[0] if kind == socket.SOCK_STREAM else server
             with link:
                 link.settimeout(PATIENCE)
                 assert b"%ASA-6-108005" in link.recv(4096)
         one.end()
+
+
+def logs_to_a_server(one: Confined) -> None:
+    logs_over(one, socket.AF_INET, "127.0.0.1", "127.0.0.1")
 
 
 def logs_over_ipv6(one: Confined) -> None:
-    kinds = ((socket.SOCK_DGRAM, "udp"), (socket.SOCK_STREAM, "tcp"))
-    for kind, word in kinds:
-        with one.router.run(one.router.gateway, lambda kind=kind: socket.socket(socket.AF_INET6, kind)) as server:
-            server.bind(("::1", 0))
-            server.settimeout(PATIENCE)
-            if kind == socket.SOCK_STREAM:
-                server.listen()
-            with_findings(one, f"{word}://[::1]:{server.getsockname()[1]}")
-            link = server.accept()[0] if kind == socket.SOCK_STREAM else server
-            with link:
-                link.settimeout(PATIENCE)
-                assert b"%ASA-6-108005" in link.recv(4096)
-        one.end()
+    logs_over(one, socket.AF_INET6, "::1", "[::1]")
 
 
 def logs_to_a_name(one: Confined) -> None:

@@ -7,6 +7,7 @@ read. Does not know what an event says.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any
 import msgspec
 
 from nfmailguard.events.cisco import SEVERITIES
+from nfmailguard.events.records import end_text
 from nfmailguard.plain import printable
 
 __all__ = ["IDENTIFIER", "MESSAGE_IDS", "SOCKET", "Journal", "JournalSink", "emit_entry"]
@@ -50,9 +52,7 @@ _PRIORITIES: Mapping[str, int] = {
 #: The journal takes names of 64 octets. A stats event has its counters in the whole line alone.
 _MOST_FIELDS, _LONGEST_NAME = 128, 64
 _SEND_BUFFER = 8 << 20  # what sd_journal_send asks for
-#: linux/fcntl.h: which Python 3.11 does not name.
-_ADD_SEALS, _SEALS = 1033, 0xF
-_EMSGSIZE = 90
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _AGAIN = 5.0
 _DECODE = msgspec.json.Decoder().decode
 
@@ -81,7 +81,7 @@ class Journal:
         try:
             link.sendto(entry, socket.MSG_DONTWAIT, str(SOCKET))
         except OSError as error:
-            if error.errno != _EMSGSIZE:
+            if error.errno != errno.EMSGSIZE:
                 raise
             self._send_file(link, entry)
 
@@ -104,7 +104,7 @@ class Journal:
             rest = memoryview(entry)
             while rest:
                 rest = rest[os.write(fd, rest) :]
-            fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
             link.sendmsg([], rights, socket.MSG_DONTWAIT, str(SOCKET))
         finally:
@@ -178,7 +178,7 @@ def _message(kind: str, event: Mapping[str, Any], body: Mapping[str, Any]) -> st
     """A line for people."""
     ends = ""
     if "src_ip" in event:
-        ends = f" {_end(event['src_ip'], event['src_port'])} -> {_end(event['dest_ip'], event['dest_port'])}"
+        ends = f" {end_text(event['src_ip'], event['src_port'])} -> {end_text(event['dest_ip'], event['dest_port'])}"
     said = {
         "mailguard": ("finding", "action"),
         "alert": ("signature",),
@@ -188,7 +188,3 @@ def _message(kind: str, event: Mapping[str, Any], body: Mapping[str, Any]) -> st
     }.get(kind, ())
     words = (str(body[name]) for name in said if body.get(name))
     return printable(f"{kind}: {', '.join(words)}{ends}" if said else f"{kind}{ends}")
-
-
-def _end(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from nfmailguard.policy.findings import FINDINGS
 from nfmailguard.smtp.states import State
 
-__all__ = ["FlowEnd", "Record", "RecordKind", "address_text"]
+__all__ = ["FlowEnd", "Record", "RecordKind", "address_text", "end_text"]
 
 #: Findings that packets make, whatever their source address; what a server says is no client's doing.
 _BY_PACKETS = frozenset(
@@ -95,3 +95,8 @@ class Record(NamedTuple):
 def address_text(family: int, octets: bytes) -> str:
     """An address as people write it."""
     return socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, octets)
+
+
+def end_text(address: str, port: int) -> str:
+    """One end of a connection, as people write it (RFC 3986 3.2.2)."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from nfmailguard.events.records import end_text
 from nfmailguard.reports.standing import span
 
 __all__ = ["render"]
@@ -29,15 +30,11 @@ def _row(flow: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         span(int(flow["age"])),
         span(int(flow["idle"])),
-        _end(flow["client"], flow["client_port"]),
-        _end(flow["server"], flow["server_port"]),
+        end_text(flow["client"], flow["client_port"]),
+        end_text(flow["server"], flow["server_port"]),
         state if flow["inspection"] == "inspected" else flow["inspection"],
         f"{flow['mode']} {flow['profile']}{place}",
         f"{flow['pkts_toserver']}/{flow['pkts_toclient']}",
         f"{flow['bytes_toserver']}/{flow['bytes_toclient']}",
         flow["waits_for"],
     )
-
-
-def _end(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
