@@ -149,7 +149,7 @@ class _Dialogue(Texts):
             and not self.recovery
             and (
                 secrets.verb_in(self.policy, line[-secrets.TAIL :] + b"\r", len(line), True)
-                or secrets.is_command(self.policy, line, CR)
+                or (self.input is Input.SASL and secrets.is_command(self.policy, line, CR))
             )
         ):
             self.refuse_secret(end)
