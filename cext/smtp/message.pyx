@@ -1,19 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Message text: finds the end of DATA and leaves no second opinion about it.
+"""Message text: what of it leaves, and that nobody has a second opinion about its end.
 
-Promises: what we take for the end of data is what any server takes for it
-(RFC 5321 4.1.1.4): of the other shapes some servers accept (SMTP smuggling, 2023)
-the completing octet is blanked. Most text is skipped by memchr: an end of data
-needs a dot behind a line end. Does not know commands.
+Promises: text with nothing odd is gone through once, and no further; where there is a dot that could begin an end of
+data (text_end), a line or a header that is too long, a byte RFC 5321 forbids, each is asked in its room. Does not know
+commands.
 """
 
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport note_change, report, reserve_record
+from nfmailguard.cext.policy.findings cimport report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_PASS, ACTION_RESET, DATA_BARE, DATA_BARE_CR, DATA_BARE_DOT, DATA_BARE_LF, DATA_CR, DATA_DOT,
-    DATA_DOTS, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE, DATA_NUL, DATA_TEXT, VERB_BDAT,
+    ACTION_PASS, ACTION_RESET, DATA_BARE_CR, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR, DATA_LINE, DATA_NUL,
+    DATA_TEXT, VERB_BDAT,
 )
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
 from nfmailguard.cext.smtp.dialogue cimport PHASE_START
@@ -21,17 +20,15 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expect_reply
-from nfmailguard.cext.smtp.shapes cimport (
-    Shapes, blank_long_lines, count_shapes, end_as_it_came, has_long_line, is_end, next_dot, open_shapes, shape,
-)
+from nfmailguard.cext.smtp.shapes cimport blank_long_lines, end_as_it_came, has_long_line
 from nfmailguard.cext.smtp.size cimport part_bytes
+from nfmailguard.cext.smtp.text_end cimport find_end, find_end_in_seven, step
 from nfmailguard.cext.smtp.text_lines cimport (
     LONG_LINE, follow_head, heads_on, in_head, lasts, measure_lines, note_line, size_of_head,
 )
 
 cdef extern from "scan.h" nogil:
     size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) noexcept
-    size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
     bint nm_eighth(const uint8_t *p, size_t length) noexcept
     bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
 
@@ -41,173 +38,11 @@ cdef enum:                             # Odd: octets that have no place in a mes
     ODD_CR = 2
     ODD_ALL = 7
 
-cdef enum:                             # Eighth: of Dialogue.in_seven
-    EIGHTH_NONE = 0                    # what it is anyway
-    EIGHTH_LINE = 1                    # a line's end
-    EIGHTH_DOT = 2                     # a dot that begins a line
-
 cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
     DOT = 46
-    FIRST_DOTS = 2                     # a message's first line may begin behind the LF of DATA's own
-
-
-cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
-    # Any octet but a dot, in any state that holds no dot.
-    if byte == CR:
-        return DATA_CR
-    if byte == LF:
-        return DATA_LINE if state == DATA_CR else DATA_BARE
-    return DATA_TEXT
-
-
-cdef inline uint8_t dotted(uint8_t state) noexcept nogil:
-    # A dot, in any state that holds none.
-    return DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
-
-
-cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
-    """Whether a CR or LF makes an end of data to some servers, and not to all."""
-    if state == DATA_DOT or state == DATA_DOT_ONE:
-        return byte == LF                          # James before 3.7.5: any line of a dot and two bytes
-    # The first line of nodemailer's smtp-server before 3.21 loses a dot, and what is left begins another.
-    return (state == DATA_BARE_DOT or state == DATA_DOTS) and is_end(byte)
-
-
-cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noexcept nogil:
-    """The state behind `byte`, the message's byte number `place` from 0 on, in a state that holds a dot."""
-    if is_end(byte) or state == DATA_DOT_ONE:
-        return step(DATA_TEXT, byte)
-    if state == DATA_DOTS:
-        return state if byte == DOT else DATA_TEXT
-    return DATA_DOTS if byte == DOT and place <= FIRST_DOTS else DATA_DOT_ONE
-
-
-cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    """The index of the first NUL to be blanked, or ``length``."""
-    cdef const uint8_t *nul = NULL
-    if context.policy.apply and context.policy.action[DATA_NUL] == ACTION_BLANK:
-        nul = <const uint8_t *> memchr(data + at, 0, length - at)
-    return <uint32_t> (nul - data) if nul != NULL else length
-
-
-cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
-    """There is one in what is read."""
-    if context.edits == 0:
-        note_change(context)
-        context.edits = 0
-    context.edits += <uint32_t> nm_blank_nuls(data, length)
-
-
-cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
-                       uint64_t offset, bint *ended) noexcept nogil:
-    # The index behind CRLF.CRLF, or `length` when the message goes on. Some servers leave NULs out before they
-    # look for the end of data: where they are blanked, none is left to.
-    cdef uint8_t state = dialogue.data_state
-    cdef uint64_t before = dialogue.message_bytes - at
-    cdef uint32_t stop
-    cdef uint32_t nul = first_nul(context, data, at, length)
-    cdef uint8_t byte
-    cdef Shapes shapes
-    open_shapes(&shapes)
-    ended[0] = 0
-    while at < length and context.verdict == ACTION_PASS:
-        if state < DATA_DOT and (data[at] == LF or data[at] == CR) and at + 1 < length and data[at + 1] == DOT:
-            state = DATA_DOT if data[at] == LF and state == DATA_CR else DATA_BARE_DOT
-            at += 2                                # where they are dense, the general way costs more
-            continue
-        if state < DATA_DOT:
-            stop = next_dot(data, at, length)
-            if nul < stop:
-                blank_nuls(context, data + at, stop - at)
-            # The two octets before a dot tell all there is to know.
-            if stop - at >= 2:
-                state = step(step(DATA_TEXT, data[stop - 2]), data[stop - 1])
-            elif stop - at == 1:
-                state = step(state, data[at])
-            at = stop
-            if at < length:
-                at += 1
-                state = dotted(state)
-                while state == DATA_TEXT and at < length and data[at] == DOT:
-                    at += 1
-            continue
-        if data[at] == 0 and nul < length:
-            blank_nuls(context, data + at, 1)
-        byte = data[at]
-        if state == DATA_DOT_CR:
-            if byte == LF:
-                ended[0] = 1
-            elif shape(context, &shapes, data + at, LF, offset + at):
-                ended[0] = 1                       # CRLF.CR has left: make it the one standard end
-            if ended[0]:
-                state = DATA_LINE
-                at += 1
-                break
-            state = DATA_CR                        # read the octet again as what follows a CR
-        elif byte == CR and state == DATA_DOT:
-            state = DATA_DOT_CR
-            at += 1
-        else:
-            if completes(state, byte) and shape(context, &shapes, data + at, SPACE, offset + at):
-                byte = SPACE
-            state = behind_dot(state, byte, before + at)
-            at += 1
-    count_shapes(context, &shapes)
-    dialogue.data_state = state
-    return at
-
-
-cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
-                                uint64_t offset, bint *ended) noexcept nogil:
-    """As find_end, octet by octet, where the server may clear eighth bits (sendmail's EF_7BITBODY): of an end of data
-    that only then is one, the octet that would complete it becomes a space."""
-    cdef uint8_t state = dialogue.data_state
-    cdef uint64_t before = dialogue.message_bytes - at
-    cdef uint8_t eighth = dialogue.in_seven
-    cdef uint8_t byte, low
-    cdef bint high
-    cdef uint32_t nul = first_nul(context, data, at, length)
-    cdef Shapes shapes
-    open_shapes(&shapes)
-    ended[0] = 0
-    while at < length and context.verdict == ACTION_PASS:
-        if data[at] == 0 and nul < length:
-            blank_nuls(context, data + at, 1)
-        byte, low, high = data[at], data[at] & 127, data[at] > 127
-        if state == DATA_DOT_CR:
-            ended[0] = byte == LF or shape(context, &shapes, data + at, LF, offset + at)
-            state = DATA_LINE if ended[0] else DATA_CR
-            at += ended[0]
-            if ended[0]:
-                break
-            continue
-        if is_end(low) and (eighth == EIGHTH_DOT or completes(state, byte) or (
-                high and (state == DATA_DOT or state == DATA_BARE_DOT))):
-            if shape(context, &shapes, data + at, SPACE, offset + at):
-                byte = low = SPACE
-                high = False
-        if is_end(low) and high:
-            eighth = EIGHTH_LINE
-        elif low == DOT and (eighth == EIGHTH_LINE or (high and DATA_TEXT != state < DATA_DOT)):
-            eighth = EIGHTH_DOT
-        else:
-            eighth = EIGHTH_NONE
-        if state == DATA_DOT and byte == CR:
-            state = DATA_DOT_CR
-        elif state >= DATA_DOT:
-            state = behind_dot(state, byte, before + at)
-        elif byte == DOT:
-            state = dotted(state)
-        else:
-            state = step(state, byte)
-        at += 1
-    count_shapes(context, &shapes)
-    dialogue.data_state = state
-    dialogue.in_seven = eighth
-    return at
 
 
 cdef void find_odd(Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
@@ -295,7 +130,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef uint32_t last_four, theirs = 0, head = at
     cdef Record *record
     cdef bint seven = context.session.seven_bits and (dialogue.in_seven or nm_eighth(data + at, length - at))
-    cdef bint long_line
+    cdef bint long_line, one_line = False
     if length - at > LONG_LINE:
         length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one
     long_line = lasts(dialogue, data + at, length - at) or heads_on(dialogue, length - at)
@@ -311,6 +146,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         last_four = last_four_with(dialogue.last_four, data + at, length - at)
         find_odd(dialogue, data, at, length, odd)    # as they came: some of them are blanked
         if long_line:
+            one_line = memchr(data + at, LF, length - at) == NULL
             if in_head(dialogue):
                 head += size_of_head(dialogue, data + at, length - at)
             blank_long_lines(context, dialogue, data, at, head, length, theirs != 0, offset)
@@ -327,7 +163,8 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         return end
     if in_head(dialogue):
         head = at + follow_head(dialogue, data + at, end - at)
-    if context.edits and (long_line or lasts(dialogue, data + at, end - at)) and (
+    # Where no line has ended, none has become a part of another, and all there is has been blanked above.
+    if context.edits and not one_line and (long_line or lasts(dialogue, data + at, end - at)) and (
             has_long_line(context, dialogue, data, at, head, end, ended)):
         context.verdict = ACTION_RESET             # what was blanked has made it a long one, or more of it a header
         return end

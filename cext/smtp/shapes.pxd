@@ -10,12 +10,17 @@ cdef inline bint is_end(uint8_t byte) noexcept nogil:
 
 # The index of the next dot, or `length`.
 cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    cdef uint32_t near = at + 4 if length - at > 4 else length
-    cdef const uint8_t *dot
-    while at < near:                               # where dots are dense, a call costs more than the looking
-        if data[at] == c".":
+    cdef const uint8_t *dot = data + at
+    if length - at > 4:                            # where dots are dense, a call costs more than the looking
+        if dot[0] == c".":
             return at
-        at += 1
+        if dot[1] == c".":
+            return at + 1
+        if dot[2] == c".":
+            return at + 2
+        if dot[3] == c".":
+            return at + 3
+        at += 4
     dot = <const uint8_t *> memchr(data + at, c".", length - at)
     return <uint32_t> (dot - data) if dot != NULL else length
 

@@ -72,29 +72,27 @@ cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32
     cdef uint32_t start = at, line, stop = length
     cdef uint32_t first_lf = at + nm_next_lf(data + at, length - at)
     cdef uint64_t size = dialogue.message_bytes - at
-    cdef bint behind_dot = dialogue.last_four & 255 == DOT
     cdef Shapes shapes
     open_shapes(&shapes)
     if head < length and first_lf < length:
         stop = head if head > first_lf + 1 else first_lf + 1    # only the first line may be a long one
-    while context.verdict == ACTION_PASS:
-        if not behind_dot:
-            at = next_dot(data, at, stop) + 1
-        behind_dot = False
-        if at >= stop:
-            break
-        if not is_end(data[at]) or (ended and at + 5 == length):
-            continue
-        line = at - start + dialogue.data_line_length
-        if at > first_lf:
-            line = <uint32_t> (data + at - nm_last_lf(data + first_lf, at - first_lf)) - 1
-        if line > 1 and (line >= LONG_LINE or (at < head and size + at >= LONG_HEAD)):
-            if not blank:
-                return True
-            if shape(context, &shapes, data + at, SPACE, offset + at) and at == first_lf:
-                first_lf = at + 1 + nm_next_lf(data + at + 1, length - at - 1)
-                if stop == at + 1:
-                    stop = first_lf + 1 if first_lf < length else length
+    if dialogue.last_four & 255 != DOT:
+        at = next_dot(data, at, stop) + 1
+    while at < stop:
+        if is_end(data[at]) and not (ended and at + 5 == length):
+            line = at - start + dialogue.data_line_length
+            if at > first_lf:
+                line = <uint32_t> (data + at - nm_last_lf(data + first_lf, at - first_lf)) - 1
+            if line >= LONG_LINE or (line > 1 and at < head and size + at >= LONG_HEAD):
+                if not blank:
+                    return True
+                if shape(context, &shapes, data + at, SPACE, offset + at) and at == first_lf:
+                    first_lf = at + 1 + nm_next_lf(data + at + 1, length - at - 1)
+                    if stop == at + 1:
+                        stop = first_lf + 1 if first_lf < length else length
+                if context.verdict != ACTION_PASS:
+                    break
+        at = next_dot(data, at, stop) + 1
     count_shapes(context, &shapes)
     return False
 

@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cext.smtp.text_lines",
     ),
     ("cext.smtp.reply_effects", "cext.smtp.shapes"),
+    ("cext.smtp.text_end",),
     ("cext.smtp.whole_replies", "cext.smtp.message", "cext.smtp.runs"),
     ("cext.smtp.verb", "cext.smtp.plain_lines"),
     ("cext.smtp.command", "cext.smtp.whole_lines", "cext.smtp.reply"),
