@@ -38,7 +38,7 @@ from nfmailguard.cext.smtp.turns cimport Said, take_turns
 from nfmailguard.cext.tcp.holdqueue cimport answered, next_held
 from nfmailguard.cext.tcp.reorder cimport forward_out_of_order, handle_out_of_order
 from nfmailguard.cext.tcp.stream cimport (
-    Held, Stream, stream_acknowledge, stream_buffered, stream_consume, stream_ended, stream_held, stream_isn,
+    FIN_TAKEN, Held, Stream, stream_acknowledge, stream_buffered, stream_consume, stream_ended, stream_held, stream_isn,
     stream_keep, stream_note_edit, stream_overwrite_with_buffered, stream_overwrite_with_first_copy,
 )
 from nfmailguard.cext.tcp.validate cimport (
@@ -385,9 +385,11 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
         drop(core, DROP_EARLY, packet.queued.id, out)
         return
     if fresh and stream_ended(stream):
-        # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
-        drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
-        return
+        if apply or stream.fin == FIN_TAKEN:
+            # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
+            drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
+            return
+        stream.fin = 0                             # it may have died on the way, and this may arrive
     if waiting and fresh and ahead <= 0:
         note_pipelining_violation(core, flow, now)
     if ahead > 0:

@@ -5,7 +5,7 @@ What leaves may end its stream; a server's window leaves no wider than we can ho
 client's no narrower than a reply.
 """
 
-from nfmailguard.cext.tcp.stream cimport Stream, stream_ended
+from nfmailguard.cext.tcp.stream cimport FIN_SENT, Stream, stream_ended
 from nfmailguard.cext.tcp.window cimport narrow_window, widen_window
 from nfmailguard.cext.wire.packet cimport TCP_FIN, nm_seq_diff, packet_fix_checksums
 
@@ -15,7 +15,7 @@ cdef inline void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept n
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t place = packet.seq + packet.payload_length
     if packet.flags & TCP_FIN and not stream_ended(stream) and nm_seq_diff(place, stream.next_seq) >= 0:
-        stream.fin = 1
+        stream.fin = FIN_SENT
         stream.fin_seq = place
 
 

@@ -10,7 +10,7 @@ from nfmailguard.cext.core cimport DROP_CLOSED
 from nfmailguard.cext.flow.lifecycle cimport end_flow
 from nfmailguard.cext.policy.numbers cimport ACTION_RESET
 from nfmailguard.cext.record cimport END_FIN
-from nfmailguard.cext.tcp.stream cimport Stream
+from nfmailguard.cext.tcp.stream cimport FIN_SENT, Stream
 from nfmailguard.cext.verdict cimport accept, accept_offloadable, drop, forward
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_seq_diff
 
@@ -28,7 +28,7 @@ cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nog
     if packet.flags & TCP_ACK and 0 < nm_seq_diff(packet.ack, other.last_ack) <= <int32_t> other.max_window:
         other.last_ack = packet.ack
     if packet.flags & TCP_FIN and ahead <= 0 and end == stream.next_seq:
-        stream.fin = 1
+        stream.fin = FIN_SENT
         stream.fin_seq = end
         if other.fin:
             flow.end = END_FIN

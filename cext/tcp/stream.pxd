@@ -48,6 +48,10 @@ cdef struct Backlog:
     uint32_t edit_count
     uint32_t held_count
 
+cdef enum:                             # Fin
+    FIN_SENT = 1
+    FIN_TAKEN = 2                      # and its receiver has acknowledged it
+
 cdef struct Stream:
     PageBuffer unacked         # emitted and not acknowledged: [last_ack, next_seq)
     Backlog *backlog
@@ -58,7 +62,7 @@ cdef struct Stream:
     uint32_t max_window        # the widest window its receiver has announced
     uint32_t window_end        # the first octet the receiver has not made room for
     uint8_t known              # its SYN was seen: next_seq - octets - 1 is its initial sequence number
-    uint8_t fin
+    uint8_t fin                # Fin
     uint8_t windowed           # window_end is known
     uint8_t interface_known    # Flow.interface, of this direction
     uint8_t scale              # of the windows its sender announces (RFC 7323 2.2)

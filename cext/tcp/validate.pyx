@@ -21,7 +21,7 @@ from nfmailguard.cext.policy.conditions cimport (
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, PACKET_FRAGMENT, PACKET_TRUNCATED, STREAM_GAP, STREAM_URGENT
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.tcp.stream cimport (
-    OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge, stream_buffered, stream_isn,
+    FIN_TAKEN, OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge, stream_buffered, stream_isn,
 )
 from nfmailguard.cext.tcp.window cimport take_window
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
@@ -99,6 +99,8 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
                 answer_condition(core, flow, to_server, report_condition(core, flow, STREAM_GAP, not to_server, now),
                                  DROP_GAP, packet, now, out)
             return False
+        if stream.fin and nm_seq_diff(packet.ack, stream.fin_seq) > 0:
+            stream.fin = FIN_TAKEN
         stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
                            else stream.next_seq)
     if to_server and flow.syn_ack:

@@ -470,6 +470,20 @@ def test_fin_counts_where_it_came_last(family: int) -> None:
 
 
 @families
+def test_fin_that_died_on_the_way_ends_nothing_for_who_only_watches(family: int) -> None:
+    connection = Connection(family=family).greeted()
+    assert connection.send(True, FIN | ACK, lost=True) == [ACCEPT]
+    assert connection.send(True, payload=b"EXPN a\r\n") == [DROP]
+    assert of_kind(connection.gateway.watched, "command.denied")
+    assert connection.server_reads == b""
+    connection = Connection(family=family).greeted()
+    assert connection.send(True, FIN | ACK) == [ACCEPT]
+    assert connection.send(False, ACK, ack=connection.sent[True] + 1) == [ACCEPT]
+    assert connection.send(True, payload=b"EXPN a\r\n") == [DROP]
+    assert not of_kind(connection.gateway.watched, "command.denied")
+
+
+@families
 def test_fin_of_a_held_packet_counts_when_it_leaves(family: int) -> None:
     connection = Connection(family=family).greeted()
     assert connection.send(True, FIN | ACK, b"OP\r\n", at=2) == []
