@@ -363,6 +363,29 @@ cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
     return False
 
 
+cdef bint goes_nowhere(Core *core, Flow *flow, bint to_server, Packet *packet, bint fresh, uint64_t now,
+                       Operations *out) noexcept nogil:
+    """Whether a segment says what nobody may read any more, or not yet; it is answered then."""
+    cdef Stream *stream = &flow.stream[to_server]
+    if (to_server and flow.policy.hold and stream_ended(&flow.stream[0])
+            and nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) > 0):
+        # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
+        # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
+        drop(core, DROP_CLOSED, packet.queued.id, out)
+        end_flow(core, flow, ACTION_RESET, now, out)
+        return True
+    if to_server and flow.policy.hold and flow.stream[0].bytes == 0 and trim_early_talk(flow, packet):
+        drop(core, DROP_EARLY, packet.queued.id, out)
+        return True
+    if fresh and stream_ended(stream):
+        if flow.policy.apply or stream.fin == FIN_TAKEN:
+            # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
+            drop_if(core, flow.policy.apply, DROP_BEHIND_FIN, packet.queued.id, out)
+            return True
+        stream.fin = 0                             # it may have died on the way, and this may arrive
+    return False
+
+
 cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                          Operations *out) noexcept nogil:
     """A segment with payload; ``cleared``: its header has been changed already."""
@@ -374,22 +397,8 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
     cdef uint32_t changed, decided
     cdef uint8_t verdict
     cdef bint conflict
-    if (to_server and flow.policy.hold and stream_ended(&flow.stream[0])
-            and nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) > 0):
-        # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
-        # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
-        drop(core, DROP_CLOSED, packet.queued.id, out)
-        end_flow(core, flow, ACTION_RESET, now, out)
+    if goes_nowhere(core, flow, to_server, packet, fresh, now, out):
         return
-    if to_server and flow.policy.hold and flow.stream[0].bytes == 0 and trim_early_talk(flow, packet):
-        drop(core, DROP_EARLY, packet.queued.id, out)
-        return
-    if fresh and stream_ended(stream):
-        if apply or stream.fin == FIN_TAKEN:
-            # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
-            drop_if(core, apply, DROP_BEHIND_FIN, packet.queued.id, out)
-            return
-        stream.fin = 0                             # it may have died on the way, and this may arrive
     if waiting and fresh and ahead <= 0:
         note_pipelining_violation(core, flow, now)
     if ahead > 0:

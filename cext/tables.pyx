@@ -144,6 +144,64 @@ cdef int load_listing(Listing *listing, dict table) except -1:
     return 0
 
 
+cdef int load_bytes(CompiledPolicy *policy, dict table) except -1:
+    """What single bytes mean."""
+    for byte in table["illegal"]:
+        policy.address_byte[<uint8_t> byte] = ADDRESS_ILLEGAL
+    for byte in table["keyword_end"]:
+        policy.keyword_end[<uint8_t> byte] = 1
+    # An address with a LF in it, or a NUL that is blanked, is read with a space in its place.
+    policy.address_byte[10] = policy.address_byte[32]
+    if policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK:
+        policy.address_byte[0] = policy.address_byte[32]
+    if table["brackets"]:
+        policy.address_byte[<uint8_t> c"<"] |= ADDRESS_OPENS
+        policy.address_byte[<uint8_t> c">"] |= ADDRESS_CLOSES
+    return 0
+
+
+cdef int load_limits(CompiledPolicy *policy, dict table) except -1:
+    """Lengths in bytes, and numbers; 0: no limit."""
+    policy.line_length = table["line_length"]
+    policy.longest_line = table["longest_line"]
+    policy.longest_parameters = table["longest_parameters"]
+    policy.longest_secret = table["longest_secret"]
+    for cut in table["cuts"]:
+        policy.cuts[<uint32_t> cut >> 3] |= <uint8_t> (1 << (<uint32_t> cut & 7))
+    policy.near_length = table["near_length"]
+    policy.sender_length = table["sender_length"]
+    policy.recipients = table["recipients"]
+    policy.header_line_length = table["header_line_length"]
+    policy.body_line_length = table["body_line_length"]
+    policy.filename_length = table["filename_length"]
+    policy.header_length = table["header_length"]
+    policy.body_length = table["body_length"]
+    policy.to_fields = table["to_fields"]
+    policy.invalid_recipients = table["invalid_recipients"]
+    policy.outstanding_commands = table["outstanding_commands"]
+    policy.junk_commands = table["junk_commands"]
+    policy.findings_told = table["findings_told"]
+    return 0
+
+
+cdef int load_keywords(CompiledPolicy *policy, dict table) except -1:
+    """Those of a reply to EHLO: which are masked, and what is put in."""
+    cdef int i
+    if len(table["keywords"]) > MOST_KEYWORDS:
+        raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")
+    policy.keyword_count = len(table["keywords"])
+    for i, keyword in enumerate(table["keywords"]):
+        set_name(&policy.keywords[i], keyword)
+    if table["listings"]:
+        policy.listings = <Listing *> calloc(len(table["listings"]), sizeof(Listing))
+        if policy.listings == NULL:
+            raise MemoryError
+        for i, listing in enumerate(table["listings"]):
+            policy.listing_count = i + 1
+            load_listing(&policy.listings[i], listing)
+    return 0
+
+
 cdef int load_policy(CompiledPolicy *policy, dict table) except -1:
     cdef int i
     policy.apply = table["apply"]
@@ -167,55 +225,15 @@ cdef int load_policy(CompiledPolicy *policy, dict table) except -1:
     policy.restore_auth = table["restore_auth"]
     policy.restore_noop = table["restore_noop"]
     policy.hold_end_of_data = table["keep_end"]
-    for byte in table["illegal"]:
-        policy.address_byte[<uint8_t> byte] = ADDRESS_ILLEGAL
-    for byte in table["keyword_end"]:
-        policy.keyword_end[<uint8_t> byte] = 1
-    # An address with a LF in it, or a NUL that is blanked, is read with a space in its place.
-    policy.address_byte[10] = policy.address_byte[32]
-    if policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK:
-        policy.address_byte[0] = policy.address_byte[32]
-    if table["brackets"]:
-        policy.address_byte[<uint8_t> c"<"] |= ADDRESS_OPENS
-        policy.address_byte[<uint8_t> c">"] |= ADDRESS_CLOSES
     policy.seven_bits = table["seven_bits"]
     policy.bug_dot_crlf = table["bug_dot_crlf"]
     policy.bug_data_bypass = table["bug_data_bypass"]
     policy.bug_noop_body = table["bug_noop_body"]
     policy.internal_error = table["internal_error"]
     policy.midstream_at_start = table["midstream_at_start"]
-    policy.line_length = table["line_length"]
-    policy.longest_line = table["longest_line"]
-    policy.longest_parameters = table["longest_parameters"]
-    policy.longest_secret = table["longest_secret"]
-    for cut in table["cuts"]:
-        policy.cuts[<uint32_t> cut >> 3] |= <uint8_t> (1 << (<uint32_t> cut & 7))
-    policy.near_length = table["near_length"]
-    policy.sender_length = table["sender_length"]
-    policy.recipients = table["recipients"]
-    policy.header_line_length = table["header_line_length"]
-    policy.body_line_length = table["body_line_length"]
-    policy.filename_length = table["filename_length"]
-    policy.header_length = table["header_length"]
-    policy.body_length = table["body_length"]
-    policy.to_fields = table["to_fields"]
-    policy.invalid_recipients = table["invalid_recipients"]
-    policy.outstanding_commands = table["outstanding_commands"]
-    policy.junk_commands = table["junk_commands"]
-    policy.findings_told = table["findings_told"]
-    if len(table["keywords"]) > MOST_KEYWORDS:
-        raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")
-    policy.keyword_count = len(table["keywords"])
-    for i, keyword in enumerate(table["keywords"]):
-        set_name(&policy.keywords[i], keyword)
-    if table["listings"]:
-        policy.listings = <Listing *> calloc(len(table["listings"]), sizeof(Listing))
-        if policy.listings == NULL:
-            raise MemoryError
-        for i, listing in enumerate(table["listings"]):
-            policy.listing_count = i + 1
-            load_listing(&policy.listings[i], listing)
-    return 0
+    load_bytes(policy, table)
+    load_limits(policy, table)
+    return load_keywords(policy, table)
 
 
 cdef Network *load_networks(list networks) except? NULL:

@@ -122,13 +122,44 @@ cdef inline uint32_t last_four_with(uint32_t last_four, const uint8_t *data, uin
     return last_four
 
 
+cdef inline void measure(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t end,
+                         uint64_t offset, bint ended) noexcept nogil:
+    """What the policy has limits for; the text is as it leaves."""
+    if context.policy.header_line_length or context.policy.body_line_length:
+        measure_lines(context, dialogue, data, at, end, offset)
+    else:
+        note_line(dialogue, data + at, end - at)
+    if context.verdict == ACTION_PASS and (
+            context.policy.header_length or context.policy.body_length or context.policy.to_fields):
+        part_bytes(context, dialogue, data, at, end, offset, ended)
+    if context.verdict == ACTION_PASS and context.policy.filename_length:
+        mime_bytes(context, dialogue, data, at, end, offset)
+
+
+cdef void end_message(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    """Behind its end, whose last byte is at `offset`, commands go on."""
+    cdef Record *record = reserve_record(context, RECORD_MESSAGE)
+    if record != NULL:
+        record.to_server = 1
+        record.state = context.session.state
+        record.a = dialogue.message_bytes - 3     # without the dot and its CRLF
+        record.c = context.session.found
+        context.session.found = 0
+        ring_push(context.ring)
+    dialogue.message_bytes = 0
+    dialogue.input = INPUT_COMMANDS
+    context.session.recipients = 0
+    dialogue.after_cr = 0
+    dialogue.reported = 0
+    expect_reply(context, dialogue, context.grammar.verb_end_of_data, offset)
+
+
 cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                             uint64_t offset) noexcept nogil:
     cdef bint ended = 0
     cdef uint32_t odd[3]
     cdef uint32_t end
     cdef uint32_t last_four, theirs = 0, head = at
-    cdef Record *record
     cdef bint seven = context.session.seven_bits and (dialogue.in_seven or nm_eighth(data + at, length - at))
     cdef bint long_line, one_line = False
     if length - at > LONG_LINE:
@@ -169,37 +200,12 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         context.verdict = ACTION_RESET             # what was blanked has made it a long one, or more of it a header
         return end
     dialogue.last_four = last_four
-    if context.policy.header_line_length or context.policy.body_line_length:
-        measure_lines(context, dialogue, data, at, end, offset)
-        if context.verdict != ACTION_PASS:
-            return end
-    else:
-        note_line(dialogue, data + at, end - at)
-    if context.policy.header_length or context.policy.body_length or context.policy.to_fields:
-        part_bytes(context, dialogue, data, at, end, offset, ended)
-        if context.verdict != ACTION_PASS:
-            return end
-    if context.policy.filename_length:
-        mime_bytes(context, dialogue, data, at, end, offset)
-        if context.verdict != ACTION_PASS:
-            return end
-    dialogue.message_bytes += end - at
-    if not ended:
+    measure(context, dialogue, data, at, end, offset, ended)
+    if context.verdict != ACTION_PASS:
         return end
-    record = reserve_record(context, RECORD_MESSAGE)
-    if record != NULL:
-        record.to_server = 1
-        record.state = context.session.state
-        record.a = dialogue.message_bytes - 3     # without the dot and its CRLF
-        record.c = context.session.found
-        context.session.found = 0
-        ring_push(context.ring)
-    dialogue.message_bytes = 0
-    dialogue.input = INPUT_COMMANDS
-    context.session.recipients = 0
-    dialogue.after_cr = 0
-    dialogue.reported = 0
-    expect_reply(context, dialogue, context.grammar.verb_end_of_data, offset + end - 1)
+    dialogue.message_bytes += end - at
+    if ended:
+        end_message(context, dialogue, offset + end - 1)
     return end
 
 

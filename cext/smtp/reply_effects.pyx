@@ -174,64 +174,36 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
         note_junk(context, offset)
 
 
-cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text, uint32_t length,
-                       uint64_t offset) noexcept nogil:
-    cdef Grammar *grammar = context.grammar
-    cdef uint16_t code = dialogue.code
-    cdef uint8_t verb = expected_verb(dialogue)
+cdef inline bint has_left_behind(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    """Whether bytes have left behind a command, of which the server reads them as what it has asked for.
+
+    334 asks for one line, and what stands behind AUTH may be taken for it, or for its beginning: it would be measured
+    without that. What left with DATA, behind it, is text by now."""
+    cdef uint8_t reads = context.grammar.reads[verb]
+    if reads != INPUT_SASL and not (
+            reads == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass):
+        return False
+    return dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr
+
+
+cdef inline bint out_of_place(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    """Whether it is uncertain how a server goes on that says this reply, which asks for nothing, now."""
     cdef bint expected = dialogue.count != 0
-    # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
-    dialogue.reply_junk = length > 3 and text[3] != SPACE
-    note_answered(context.session, dialogue, dialogue.reply_junk)
-    length = shown_of_reply(context, verb, length)
-    if (code == 354 or code == 334) and (
-            not expected or grammar.continues[verb] != code
-            # 334 asks for one line, and what stands behind AUTH may be taken for it, or for its beginning: that has
-            # left already, and the line would be measured without it. What left with DATA, behind it, is text by now.
-            or ((grammar.reads[verb] == INPUT_SASL or (
-                grammar.reads[verb] == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass)) and (
-                    dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr))):
-        ambiguous(context, dialogue, verb, offset, text, length)
-        if not context.policy.hold and resynchronise(context, dialogue, offset):
-            verb = expected_verb(dialogue)
-    elif code != 421 and (dialogue.input == INPUT_SASL or (
+    if dialogue.code != 421 and (dialogue.input == INPUT_SASL or (
             dialogue.input == INPUT_DATA and not expected and not context.policy.bug_data_bypass)):
         # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
         # up reads what follows as commands.
-        ambiguous(context, dialogue, verb, offset, text, length)
-    elif not expected and code != 421 and context.session.offered_chunking == CHUNK_REFUSED and context.policy.hold:
-        # It has refused a chunk and reads it as commands.
-        ambiguous(context, dialogue, verb, offset, text, length)
-    elif not expected:
-        # RFC 5321 3.8: a server may close with 421 at any time.
-        if code != 421 and again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
-            report(context, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
-        if code != 421:
-            context.session.offered_chunking = 0     # which command a reply is to is not certain any more
-    elif verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1:
-        # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
-        # before they have come may take them for commands.
-        ambiguous(context, dialogue, verb, offset, text, length)
-    if context.verdict != ACTION_PASS:
-        return
-    if not expected:
-        if grammar.traits[verb] & TRAIT_RECORDED:
-            record_reply(context, verb, code, text, length, offset, False)
-        return
-    note_reply(context, dialogue, verb, text, length, offset)
-    if context.verdict != ACTION_PASS:
-        return
-    if code == 0 or grammar.continues[verb] != code:
-        if dialogue.input == INPUT_SASL:           # given up
-            dialogue.input = INPUT_COMMANDS
-            dialogue.phase = PHASE_START
-        if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-            report(context, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
-        answer_oldest(context, dialogue, verb)
-        return
-    if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-        answer_oldest(context, dialogue, verb)       # CSCdr91002: the message has begun with the command
-        return
+        return True
+    if not expected:                               # it has refused a chunk and reads it as commands
+        return (dialogue.code != 421 and context.session.offered_chunking == CHUNK_REFUSED
+                and context.policy.hold)
+    # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
+    # before they have come may take them for commands.
+    return verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1
+
+
+cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+    """What the server has asked for, by its reply to this command, comes next."""
     if verb == VERB_DATA and context.policy.bug_noop_body and context.session.noop_seen:
         # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
         report(context, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
@@ -239,7 +211,7 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
         context.session.noop_seen = 0
         dialogue.body_as_commands = 1
         return
-    dialogue.input = grammar.reads[verb]
+    dialogue.input = context.grammar.reads[verb]
     dialogue.waiting = 0
     dialogue.pipelining_violation = 0
     free_line(context.dialogue_pool, &dialogue.command)
@@ -254,3 +226,47 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
     begin_message(dialogue)
     if dialogue.input == INPUT_OPAQUE:
         report(context, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+
+
+cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text, uint32_t length,
+                       uint64_t offset) noexcept nogil:
+    cdef Grammar *grammar = context.grammar
+    cdef uint16_t code = dialogue.code
+    cdef uint8_t verb = expected_verb(dialogue)
+    cdef bint expected = dialogue.count != 0
+    # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
+    dialogue.reply_junk = length > 3 and text[3] != SPACE
+    note_answered(context.session, dialogue, dialogue.reply_junk)
+    length = shown_of_reply(context, verb, length)
+    if (code == 354 or code == 334) and (
+            not expected or grammar.continues[verb] != code or has_left_behind(context, dialogue, verb)):
+        ambiguous(context, dialogue, verb, offset, text, length)
+        if not context.policy.hold and resynchronise(context, dialogue, offset):
+            verb = expected_verb(dialogue)
+    elif out_of_place(context, dialogue, verb):
+        ambiguous(context, dialogue, verb, offset, text, length)
+    elif not expected and code != 421:             # RFC 5321 3.8: a server may close with 421 at any time
+        if again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
+            report(context, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+        context.session.offered_chunking = 0         # which command a reply is to is not certain any more
+    if context.verdict != ACTION_PASS:
+        return
+    if not expected:
+        if grammar.traits[verb] & TRAIT_RECORDED:
+            record_reply(context, verb, code, text, length, offset, False)
+        return
+    note_reply(context, dialogue, verb, text, length, offset)
+    if context.verdict != ACTION_PASS:
+        return
+    if code != 0 and grammar.continues[verb] == code:
+        if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+            answer_oldest(context, dialogue, verb)   # CSCdr91002: the message has begun with the command
+        else:
+            read_on(context, dialogue, verb, offset)
+        return
+    if dialogue.input == INPUT_SASL:               # given up
+        dialogue.input = INPUT_COMMANDS
+        dialogue.phase = PHASE_START
+    if verb == VERB_DATA and dialogue.input == INPUT_DATA:
+        report(context, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
+    answer_oldest(context, dialogue, verb)

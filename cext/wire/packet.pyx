@@ -41,59 +41,70 @@ cdef inline void read_ports(Packet *packet, uint32_t offset) noexcept nogil:
     packet.destination_port = nm_get16(packet.tcp + 2)
 
 
+cdef inline ParseResult parse_ipv4(Packet *packet, uint32_t have, uint32_t *offset, uint32_t *length) noexcept nogil:
+    """Where a TCP segment begins and where the packet ends; PARSED, or what else it is."""
+    cdef uint8_t *ip = packet.ip
+    packet.family = 4
+    packet.source = ip + 12
+    packet.destination = ip + 16
+    offset[0] = (ip[0] & 15) * 4
+    packet.extended = offset[0] > 20
+    length[0] = nm_get16(ip + 2)
+    if length[0] == 0 and packet.queued.length > 0xffff:
+        length[0] = packet.queued.length           # a super-packet of Linux's "BIG TCP": no queue hands over all of it
+    if offset[0] < 20 or length[0] < offset[0] or length[0] > packet.queued.length:
+        return MALFORMED
+    if nm_get16(ip + 6) & 0x3fff:
+        if nm_get16(ip + 6) & 0x1fff == 0 and ip[9] == PROTOCOL_TCP and have >= offset[0] + 4:
+            read_ports(packet, offset[0])
+        return FRAGMENT
+    return PARSED if ip[9] == PROTOCOL_TCP else NOT_TCP
+
+
+cdef inline ParseResult parse_ipv6(Packet *packet, uint32_t have, uint32_t *offset, uint32_t *length) noexcept nogil:
+    """As parse_ipv4."""
+    cdef uint8_t *ip = packet.ip
+    cdef int protocol
+    if have < 40:
+        return TRUNCATED if packet.queued.length >= 40 and packet.queued.length > have else MALFORMED
+    packet.family = 6
+    packet.source = ip + 8
+    packet.destination = ip + 24
+    length[0] = 40 + nm_get16(ip + 4)
+    if length[0] == 40 and packet.queued.length > 0xffff + 40:
+        length[0] = packet.queued.length           # RFC 2675, and BIG TCP
+    if length[0] > packet.queued.length:
+        return MALFORMED
+    protocol = ipv6_transport(ip, length[0] if length[0] < have else have, offset)
+    packet.extended = ip[6] != PROTOCOL_TCP
+    if protocol < 0:
+        return MALFORMED if have >= length[0] else TRUNCATED
+    if protocol == IPV6_FRAGMENT:
+        if have >= offset[0] + 12 and nm_get16(ip + offset[0] + 2) < 8 and ip[offset[0]] == PROTOCOL_TCP:
+            read_ports(packet, offset[0] + 8)
+        return FRAGMENT
+    return PARSED if protocol == PROTOCOL_TCP else NOT_TCP
+
+
 cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil:
     """Fills ``packet`` from ``queued``. Whatever the result, ``source`` is NULL where no addresses can be read, and
     there are ports where ``tcp`` is not NULL."""
-    cdef uint8_t *ip = queued.data
+    cdef ParseResult result = MALFORMED
     cdef uint32_t offset, length, header
-    cdef int protocol
     cdef uint32_t have = queued.captured
     packet.queued = queued
-    packet.ip = ip
+    packet.ip = queued.data
     packet.tcp = packet.source = packet.destination = NULL
     packet.family = 0
     packet.changed = 0
     if have < 20:
         return TRUNCATED if queued.length >= 20 and queued.length > have else MALFORMED
-    if ip[0] >> 4 == 4:
-        packet.family = 4
-        packet.source = ip + 12
-        packet.destination = ip + 16
-        offset = (ip[0] & 15) * 4
-        packet.extended = offset > 20
-        length = nm_get16(ip + 2)
-        if length == 0 and queued.length > 0xffff:
-            length = queued.length                 # a super-packet of Linux's "BIG TCP": no queue hands over all of it
-        if offset < 20 or length < offset or length > queued.length:
-            return MALFORMED
-        if nm_get16(ip + 6) & 0x3fff:
-            if nm_get16(ip + 6) & 0x1fff == 0 and ip[9] == PROTOCOL_TCP and have >= offset + 4:
-                read_ports(packet, offset)
-            return FRAGMENT
-        protocol = ip[9]
-    elif ip[0] >> 4 == 6:
-        if have < 40:
-            return TRUNCATED if queued.length >= 40 and queued.length > have else MALFORMED
-        packet.family = 6
-        packet.source = ip + 8
-        packet.destination = ip + 24
-        length = 40 + nm_get16(ip + 4)
-        if length == 40 and queued.length > 0xffff + 40:
-            length = queued.length                 # RFC 2675, and BIG TCP
-        if length > queued.length:
-            return MALFORMED
-        protocol = ipv6_transport(ip, length if length < have else have, &offset)
-        packet.extended = ip[6] != PROTOCOL_TCP
-        if protocol < 0:
-            return MALFORMED if have >= length else TRUNCATED
-        if protocol == IPV6_FRAGMENT:
-            if have >= offset + 12 and nm_get16(ip + offset + 2) < 8 and ip[offset] == PROTOCOL_TCP:
-                read_ports(packet, offset + 8)
-            return FRAGMENT
-    else:
-        return MALFORMED
-    if protocol != PROTOCOL_TCP:
-        return NOT_TCP
+    if packet.ip[0] >> 4 == 4:
+        result = parse_ipv4(packet, have, &offset, &length)
+    elif packet.ip[0] >> 4 == 6:
+        result = parse_ipv6(packet, have, &offset, &length)
+    if result != PARSED:
+        return result
     if length < offset + 20:
         return MALFORMED
     if have < offset + 20:
