@@ -346,6 +346,25 @@ cdef bint hold_end_of_data(Core *core, Flow *flow, Packet *packet, bint *cleared
     return False
 
 
+cdef inline bint cut_end_stays(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
+                               Operations *out) noexcept nogil:
+    """Whether nothing is left of a client's packet, for an end of data that is cut by its beginning or its end."""
+    if flow.policy.hold_end_of_data and hold_end_of_data(core, flow, packet, cleared, now, out):
+        return True
+    if not flow.policy.bug_dot_crlf or flow.dialogue == NULL or not end_is_cut(
+            flow.dialogue, packet.payload, packet.payload_length):
+        return False
+    if report_condition(core, flow, BUG_DOT_CRLF, True, now) != ACTION_DROP:
+        return False
+    drop(core, DROP_FINDING, packet.queued.id, out)
+    return True
+
+
+cdef inline bint something_waits(const Flow *flow, bint to_server) noexcept nogil:
+    cdef const Stream *stream = &flow.stream[to_server]
+    return flow.mode == FLOW_INSPECTED and (stream_buffered(stream) != NULL or stream_held(stream) != NULL)
+
+
 cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
     """Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
 
@@ -420,14 +439,8 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
             return
         packet_trim(packet, <uint32_t> -ahead)
         cleared = True
-    if (flow.policy.hold_end_of_data and to_server and ahead == 0
-            and hold_end_of_data(core, flow, packet, &cleared, now, out)):
+    if to_server and ahead == 0 and cut_end_stays(core, flow, packet, &cleared, now, out):
         return
-    if to_server and ahead == 0 and flow.policy.bug_dot_crlf and flow.dialogue != NULL and end_is_cut(
-            flow.dialogue, packet.payload, packet.payload_length):
-        if report_condition(core, flow, BUG_DOT_CRLF, True, now) == ACTION_DROP:
-            drop(core, DROP_FINDING, packet.queued.id, out)
-            return
     if fresh and not memory_is_ample(core, packet.payload_length) and not room_for(
             core, flow, to_server, packet, now, out):
         return
@@ -449,11 +462,10 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
         forward_out_of_order(core, flow, to_server, packet, changed != 0 or cleared, now, out)
     else:
         forward(core, flow, to_server, packet, changed != 0 or cleared, out)
-    if flow.mode == FLOW_INSPECTED and (stream_buffered(stream) != NULL or stream_held(stream) != NULL):
+    if something_waits(flow, to_server):
         drain(core, flow, to_server, now, out)
-    if not to_server and flow.mode == FLOW_INSPECTED and not flow_waiting(flow) and (
-            not flow.policy.hold or not stream_ended(stream)) and (
-            stream_buffered(&flow.stream[1]) != NULL or stream_held(&flow.stream[1]) != NULL):
+    if not to_server and something_waits(flow, True) and not flow_waiting(flow) and (
+            not flow.policy.hold or not stream_ended(stream)):
         drain(core, flow, True, now, out)           # the reply that was waited for
 
 
