@@ -28,8 +28,11 @@ cdef enum:                             # bits of Dialogue.reported
 cdef enum:
     SEVEN_BITS = 5                     # of Dialogue.in_seven: MAIL's argument has said =7BIT
 
-# Whether MAIL's argument says so, of which `matched` bytes of "=7BIT" have come before.
-cdef bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil
+# How many bytes of "=7BIT" MAIL's argument ends in, or SEVEN_BITS; `matched` before these.
+cdef uint8_t seven_bits_in(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil
+# Whether it says so.
+cdef inline bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil:
+    return seven_bits_in(data, length, matched) == SEVEN_BITS
 # Whether a byte of an address, of this AddressByte, is illegal; `bracket`: < has come, and no > behind it.
 cdef inline bint is_illegal(uint8_t kind, uint8_t *bracket) noexcept nogil:
     cdef bint illegal
@@ -44,8 +47,9 @@ cdef inline bint is_illegal(uint8_t kind, uint8_t *bracket) noexcept nogil:
         bracket[0] = 0
     return illegal
 
-# The next octet of MAIL's or RCPT's argument.
-cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil
+# The next octets of MAIL's or RCPT's argument; how many have been read, where a verdict ends the flow.
+cdef uint32_t address_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+                            uint64_t offset) noexcept nogil
 
 # Whether BDAT's argument may end here.
 cdef inline bint size_complete(Dialogue *dialogue) noexcept nogil:

@@ -19,6 +19,7 @@ from nfmailguard.cext.smtp.name cimport name_begins, upper
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_base64(const uint8_t *p, uint32_t length) noexcept
+    bint nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) noexcept
     uint32_t nm_next_bit(const uint8_t *bits, uint32_t begin, uint32_t end) noexcept
 
 cdef enum:
@@ -36,7 +37,7 @@ cdef enum AddressPhase:
     ADDRESS_ESCAPED = 32               # behind a backslash
 
 
-cdef uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
+cdef inline uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
     # RFC 6152 3: BODY=7BIT. Its = is nowhere else in it. To a server that clears eighth bits since an earlier
     # mail's, this line's count for nothing.
     cdef const char *value = b"=7BIT"
@@ -48,14 +49,16 @@ cdef uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
     return byte == c"="
 
 
-cdef bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil:
+cdef uint8_t seven_bits_in(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil:
     cdef uint32_t i
+    if matched == SEVEN_BITS or (matched == 0 and not nm_holds(data, length, c"=", c"=" | 128)):
+        return matched                             # as nearly all
     for i in range(length):
         matched = seven_bits_behind(matched, data[i])
-    return matched == SEVEN_BITS
+    return matched
 
 
-cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+cdef inline void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
     # ASA class 5: the octets between < and >, or of the first word where there is no <. Neither ends within quotes
     # or behind a backslash, and a < behind either begins another address: some servers take `x <a@b>` (sendmail).
     cdef uint8_t quoted = dialogue.address_phase & ADDRESS_QUOTED
@@ -87,19 +90,28 @@ cdef void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, ui
         report(context, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
 
 
-cdef void address_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
-    cdef uint8_t byte = at[0]
-    cdef bint illegal = is_illegal(context.policy.address_byte[byte], &dialogue.bracket)
-    if illegal:
-        if not dialogue.reported & REPORTED_CHARACTER:
-            dialogue.reported |= REPORTED_CHARACTER
-            report_byte(context, ADDRESS_ILLEGAL_CHARACTER, dialogue.verb, offset, byte, SPACE, True)
-        if context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK:
-            put(context, at, SPACE)
+cdef uint32_t address_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+                            uint64_t offset) noexcept nogil:
+    cdef bint blank = context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK
+    cdef bint measured = (dialogue.verb == VERB_MAIL and context.policy.sender_length
+                          and not dialogue.reported & REPORTED_ADDRESS)
+    cdef bint looked_at = blank or measured or not dialogue.reported & REPORTED_CHARACTER
+    cdef uint32_t at = 0
+    cdef uint8_t byte
     if context.grammar.argument[dialogue.verb] == ARGUMENT_SENDER:
-        dialogue.in_seven = seven_bits_behind(dialogue.in_seven, byte)
-    if dialogue.verb == VERB_MAIL and context.policy.sender_length:
-        measure_address(context, dialogue, byte, offset)
+        dialogue.in_seven = seven_bits_in(data, length, dialogue.in_seven)
+    while looked_at and at < length and context.verdict == ACTION_PASS:
+        byte = data[at]
+        if is_illegal(context.policy.address_byte[byte], &dialogue.bracket):
+            if not dialogue.reported & REPORTED_CHARACTER:
+                dialogue.reported |= REPORTED_CHARACTER
+                report_byte(context, ADDRESS_ILLEGAL_CHARACTER, dialogue.verb, offset + at, byte, SPACE, True)
+            if blank:
+                put(context, data + at, SPACE)
+        if measured:
+            measure_address(context, dialogue, byte, offset + at)
+        at += 1
+    return at if looked_at else length
 
 
 cdef bint invalid_size(Context *context, Dialogue *dialogue, const uint8_t *byte, uint32_t length,

@@ -20,8 +20,8 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport (
-    SEVEN_BITS, SIZE_INVALID, SIZE_LAST, address_byte, end_secret, invalid_size, measure_line, nul_byte, put, sasl_byte,
-    size_byte, size_complete,
+    SEVEN_BITS, SIZE_INVALID, SIZE_LAST, address_bytes, end_secret, invalid_size, measure_line, nul_byte, put,
+    sasl_byte, size_byte, size_complete,
 )
 from nfmailguard.cext.smtp.dialogue cimport (
     PHASE_ARGUMENT, PHASE_SASL, PHASE_START, PHASE_VERB, SECRET_SAID, Line, alloc_line, begin_message, free_line,
@@ -214,7 +214,7 @@ cdef void ordinary_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint3
     elif dialogue.denied:
         return
     elif kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT:
-        address_byte(context, dialogue, at, offset)
+        address_bytes(context, dialogue, at, 1, offset)
     elif kind == ARGUMENT_CHUNK_SIZE:
         size_byte(context, dialogue, at, offset)
 

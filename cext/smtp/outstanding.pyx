@@ -41,10 +41,7 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
     return ring_of(dialogue)[(dialogue.first + dialogue.waiting - 1) % ring_size(dialogue)] & ~UNTOLD
 
 
-cdef void answer_all(Context *context, Dialogue *dialogue) noexcept nogil:
-    dialogue.count = dialogue.first = dialogue.waiting = dialogue.greetings = dialogue.recipients = 0
-    dialogue.pipelining_violation = 0
-    if dialogue.more != NULL:
-        pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
-        dialogue.more = NULL
-        dialogue.capacity = 0
+cdef void give_back(Context *context, Dialogue *dialogue) noexcept nogil:
+    pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
+    dialogue.more = NULL
+    dialogue.capacity = 0

@@ -26,6 +26,8 @@ cdef uint32_t shown_of_words(Context *context, uint8_t number, const uint8_t *da
                              bint cut, uint8_t *out) noexcept nogil
 cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
                      uint32_t length) noexcept nogil
+# The same of a line that is a verb nobody knows, without an octet up to the space in it, and nothing else.
+cdef void note_word(Context *context, const uint8_t *data, uint32_t length) noexcept nogil
 
 # Whether AUTH stands in a line behind a bare CR or LF, or a NUL: in another line to some servers.
 cdef bint another_line_begins(const uint8_t *data, uint32_t length) noexcept nogil

@@ -29,6 +29,7 @@ cdef enum:
     TAB = 9
     LF = 10
     SPACE = 32
+    MECHANISM = 4              # octets of the shortest mechanism's name, and of AUTH
     WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
 
 
@@ -181,6 +182,11 @@ cdef bint in_secret(Context *context, Dialogue *dialogue) noexcept nogil:
         not shows_argument(context, dialogue.verb))
 
 
+cdef void note_word(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
+    if stranger(data, length) or behind_auth(data, length):
+        context.session.secret = SECRET_BEGUN | SECRET_SAID
+
+
 cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
                      uint32_t length) noexcept nogil:
     cdef uint32_t at = verb + 1, begin = 0
@@ -189,15 +195,15 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
         while begin < verb and data[begin] <= SPACE:
             begin += 1
         begun = stranger(data + begin, verb - begin) or behind_auth(data, verb)
-        while begin < verb and not begun:          # with a tab, or what some servers leave out, between its words
+        while begin + MECHANISM < verb and not begun:    # with a tab, or what some servers leave out, between its words
             begin += 1
             if data[begin - 1] <= SPACE:
                 begun = mechanism_behind(data + begin, verb - begin)
     while at < length and data[at] <= SPACE:
         at += 1
-    if not begun and at < length and context.grammar.argument[number] == ARGUMENT_IGNORED:
+    if not begun and at + MECHANISM <= length and context.grammar.argument[number] == ARGUMENT_IGNORED:
         begun = mechanism_behind(data + at, length - at)
-    begun = begun or another_line_begins(data, length)
+    begun = begun or (length > MECHANISM and another_line_begins(data, length))
     if begun:
         context.session.secret = SECRET_BEGUN | SECRET_SAID
     elif number != VERB_UNKNOWN:

@@ -355,8 +355,8 @@ cdef void keyword_line(Context *context, Dialogue *dialogue, uint8_t *text, uint
 cdef inline bint says_nothing(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *data,
                               uint32_t size) noexcept nogil:
     """Whether a line of the reply to EHLO is never altered, nobody is told of it, and it does not offer CHUNKING."""
-    if verb != VERB_EHLO or context.policy.mask_ehlo or dialogue.reply_junk or size == 12 or (
-            dialogue.reply_line and is_refusal(dialogue)):
+    if verb != VERB_EHLO or context.policy.mask_ehlo or dialogue.reply_junk or (
+            size == 12 and data[4] | SPACE == c"c") or (dialogue.reply_line and is_refusal(dialogue)):
         return False
     return dialogue.reply_line == 0 or dialogue.code != 250 or size < 5 or not (
         keyword_masked(data + 4, size - 4, dialogue.already_masked))

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
+from nfmailguard.cext.smtp.argument cimport put
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
 cdef enum MaskMode:                        # of the verb being read
@@ -17,7 +18,8 @@ cdef enum Kind:                        # findings that are counted together for 
     KIND_NUL = 3
     KIND_ILLEGAL = 4
     KIND_UPSTREAM = 5
-    KINDS = 6
+    KIND_TOO_FAR = 6
+    KINDS = 7
 
 cdef struct LineRules:                    # how odd octets are taken
     bint blank_lf              # a LF becomes a space
@@ -51,8 +53,18 @@ cdef inline void found(LineRules *rules, Kind kind, uint32_t number) noexcept no
     rules.counted += number
     rules.found |= rules.bit[<int> kind]
 
-# Makes all of them `octet`.
+# Makes all of them `byte`.
 cdef void fill(Context *context, uint8_t *data, uint32_t length, uint8_t byte) noexcept nogil
+
+# Makes them the policy's letter; most are few.
+cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t i
+    if length > 4:
+        fill(context, data, length, context.policy.letter)
+        return
+    for i in range(length):
+        put(context, data + i, context.policy.letter)
+
 # As the policy has it; for a whole segment.
 cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil
 # Reads data[at:], as far as that is what they are, of a line that has begun; how many. Behind a CR there are none.

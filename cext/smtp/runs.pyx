@@ -12,12 +12,12 @@ from libc.string cimport memcpy, memset
 from nfmailguard.cext.policy.findings cimport note_change, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_DROP, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_BARE_CR, COMMAND_BARE_LF,
-    COMMAND_DENIED, COMMAND_NUL, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED,
+    COMMAND_DENIED, COMMAND_NUL, COMMAND_PIPELINED_TOO_FAR, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.argument cimport (
-    REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_byte,
+    REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_bytes,
     note_tail, put, secret_stop, with_secret,
 )
 from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, SECRET_SAID, Line, line_add
@@ -57,6 +57,8 @@ cdef inline uint8_t finding_of(int kind) noexcept nogil:
         return COMMAND_BARE_CR
     if kind == KIND_NUL:
         return COMMAND_NUL
+    if kind == KIND_TOO_FAR:
+        return COMMAND_PIPELINED_TOO_FAR
     return ADDRESS_ILLEGAL_CHARACTER if kind == KIND_ILLEGAL else UPSTREAM_COMMAND_MASKED
 
 
@@ -182,10 +184,11 @@ cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *ru
     return at
 
 
-cdef inline bint reads_address(Context *context, const Dialogue *dialogue, bint measured) noexcept nogil:
-    # Whether an address's next octets may still be told of, or change.
-    return measured or not dialogue.reported & REPORTED_CHARACTER or (
-        context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)
+cdef inline bint reads_address(Context *context, const Dialogue *dialogue, uint8_t kind) noexcept nogil:
+    # Whether an address's next octets may still be told of, or change; a sender's are looked at for BODY=7BIT.
+    return kind == ARGUMENT_SENDER or (kind == ARGUMENT_RECIPIENT and (
+        not dialogue.reported & REPORTED_CHARACTER or (
+            context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)))
 
 
 cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t stop,
@@ -193,13 +196,10 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
     cdef uint8_t kind = context.grammar.argument[dialogue.verb]
     cdef Line *line = dialogue.command
     cdef uint32_t at = 0, i, glued = UINT32_MAX, before = line.length
-    cdef const uint8_t *address_byte_of = context.policy.address_byte
     cdef bint reported = dialogue.reported & REPORTED_NUL
     cdef bint masked = dialogue.mask_rest
     cdef bint read = not masked and not dialogue.denied
-    cdef bint measured = kind == ARGUMENT_SENDER     # and looked at for BODY=7BIT
-    cdef bint address = read and (kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT) and (
-        reads_address(context, dialogue, measured))
+    cdef bint address = read and reads_address(context, dialogue, kind)
     if read and kind == ARGUMENT_CHUNK_SIZE and dialogue.address_phase != SIZE_INVALID:
         return 0
     while at < stop:
@@ -217,21 +217,11 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
         at += i
     if reported and rules.blank_nul:
         blank_nuls(context, data, at)
-    if address:
-        for i in range(at):
-            if measured or address_byte_of[data[i]]:
-                keep(line, data + i, 1)
-                address_byte(context, dialogue, data + i, offset + i)
-                if context.verdict != ACTION_PASS:
-                    return i + 1
-            else:
-                keep(line, data + i, 1)
-    else:
-        keep(line, data, at)
+    keep(line, data, at)
     if glued < <uint32_t> (line.length - before):
         line.data[before + glued] = LF           # as it came
     if address:
-        return at
+        return address_bytes(context, dialogue, data, at, offset)
     if masked:
         fill(context, data, at, context.policy.letter)
     return at

@@ -9,7 +9,7 @@ from nfmailguard.cext.policy.numbers cimport ACTION_PASS
 from nfmailguard.cext.smtp.dialogue cimport PHASE_START
 from nfmailguard.cext.smtp.dispatch cimport note_reply_arrived
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
-from nfmailguard.cext.smtp.runs cimport LineRules, line_rules_of, settle_counts
+from nfmailguard.cext.smtp.runs cimport KIND_TOO_FAR, LineRules, found, line_rules_of, settle_counts, untold
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 from nfmailguard.cext.smtp.whole_replies cimport quick_lines
 
@@ -22,8 +22,11 @@ cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *r
                                client.offset + client.read)
     if not dialogue.waiting or client.read == client.length:
         return False
-    if not context.session.hypothetical:
-        settle_counts(context, rules)              # what is told next says whether something was found before
+    if context.session.hypothetical and not dialogue.pipelining_violation and untold(context, rules, KIND_TOO_FAR, 1):
+        dialogue.pipelining_violation = 1
+        found(rules, KIND_TOO_FAR, 1)
+        return True
+    settle_counts(context, rules)                  # what is told next says whether something was found before
     note_reply_arrived(context, dialogue, client.offset + client.read)
     return True
 

@@ -8,24 +8,27 @@ another segment.
 """
 
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_MASK, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_DENIED, FORM_OK,
-    FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET, VERB_UNKNOWN,
+    ACTION_MASK, ACTION_PASS, COMMAND_DENIED, FORM_OK, FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET,
+    VERB_UNKNOWN,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
-from nfmailguard.cext.smtp.argument cimport is_illegal, put
+from nfmailguard.cext.smtp.argument cimport put
 from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_BEGUN, SECRET_SAID
 from nfmailguard.cext.smtp.grammar cimport (
     INPUT_COMMANDS, TRAIT_ADDRESS, TRAIT_SECRET, TRAIT_RECORDED, TRAIT_UNREMARKABLE, TRAIT_WAITS,
 )
 from nfmailguard.cext.smtp.name cimport upper
+from nfmailguard.cext.smtp.odd_words cimport odd_word
 from nfmailguard.cext.smtp.outstanding cimport (
     add_reply, begins_anew, expect_reply, has_room, untold_of,
 )
-from nfmailguard.cext.smtp.plain_lines cimport note_argument, note_session, plain_end, plain_line, tell
-from nfmailguard.cext.smtp.redact cimport another_line_begins, note_words
+from nfmailguard.cext.smtp.plain_lines cimport (
+    blank_illegal, is_plain_address, note_argument, note_session, plain_end, plain_line, tell,
+)
+from nfmailguard.cext.smtp.redact cimport another_line_begins, note_word, note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
-    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, untold,
+    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, mask_few, untold,
 )
 from nfmailguard.cext.smtp.unmask cimport verb_masked
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
@@ -45,12 +48,13 @@ cdef struct Clean:
     uint32_t lfs               # that become spaces
     uint32_t nuls
     uint32_t crs               # that are octets as any other
+    uint32_t odd               # all three
     uint32_t first             # LF that becomes a space, or NUL behind the verb, or before it
     uint32_t last              # behind the last of them; 0: there is none
-    uint32_t illegal           # octets of an address
     uint8_t number             # the verb's
     uint8_t finding            # that keeps it from passing, or 0
     bint denied
+    bint illegal               # an octet of its address is
     bint bare                  # no LF stands behind the CR, or no CR before the LF
     bint masked_upstream
 
@@ -144,8 +148,6 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
     """Which verb it is, unless it is known; whether its line can be read here."""
     cdef const CompiledPolicy *policy = context.policy
     cdef uint8_t number
-    cdef uint32_t i
-    cdef uint8_t bracket = 0
     if not named:
         line.number = find_verb(context, data, line.verb) if data[0] > SPACE else VERB_UNKNOWN
     number = line.number
@@ -166,20 +168,19 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
     if is_address(context, line):
         if number == VERB_MAIL and policy.sender_length and line.end - line.verb > policy.sender_length:
             return False                           # measured
-        for i in range(line.verb + 1, line.end):
-            line.illegal += is_illegal(policy.address_byte[data[i]], &bracket)
+        line.illegal = not is_plain_address(policy, data, line.verb + 1, line.end)
     return True
 
 
 cdef inline bint is_quiet(Context *context, LineRules *rules, const Clean *line, const uint8_t *data) noexcept nogil:
     """Whether nobody is told of anything."""
-    if line.nuls + line.lfs + line.crs and context.grammar.traits[line.number] & TRAIT_RECORDED:
+    if line.odd and context.grammar.traits[line.number] & TRAIT_RECORDED:
         return False                               # what may be told of it has to be found out
     if line.finding and (line.finding != COMMAND_DENIED or not untold(context, rules, KIND_DENIED, 1)):
         return False
     if line.masked_upstream and not untold(context, rules, KIND_UPSTREAM, 1):
         return False
-    if line.nuls + line.lfs + line.crs + line.bare + line.illegal == 0:
+    if line.odd + line.bare + line.illegal == 0:
         return True
     return ((line.nuls == 0 or untold(context, rules, KIND_NUL, 1))
             and (line.lfs == 0 or untold(context, rules, KIND_LF, line.lfs))
@@ -201,7 +202,7 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
         found(rules, KIND_CR if data[line.end] == CR else KIND_LF, 1)
     if line.illegal:
         found(rules, KIND_ILLEGAL, 1)
-    if line.nuls or line.lfs or line.crs:
+    if line.odd:
         context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
     if line.last:
         for i in range(line.first, line.last):
@@ -209,15 +210,6 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
                 put(context, data + i, SPACE)
     if line.bare and data[line.end] == CR:
         put(context, data + line.end + 1, LF)
-
-
-cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
-    cdef uint32_t i
-    if length > 4:
-        fill(context, data, length, context.policy.letter)
-        return
-    for i in range(length):
-        put(context, data + i, context.policy.letter)
 
 
 cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexcept nogil:
@@ -228,16 +220,6 @@ cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexce
         mask_few(context, data, line.verb)
     if context.policy.unknown == FORM_XALL and line.end > line.verb:
         fill(context, data + line.verb, line.end - line.verb, context.policy.letter)
-
-
-cdef void blank_illegal(Context *context, uint8_t *data, uint32_t at, uint32_t end) noexcept nogil:
-    cdef uint32_t i
-    cdef uint8_t bracket = 0
-    if not context.policy.apply or context.policy.action[ADDRESS_ILLEGAL_CHARACTER] != ACTION_BLANK:
-        return
-    for i in range(at, end):
-        if is_illegal(context.policy.address_byte[data[i]], &bracket):
-            put(context, data + i, SPACE)
 
 
 cdef inline void note_said(Context *context, const Clean *line, const uint8_t *data) noexcept nogil:
@@ -259,12 +241,14 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if not (0 < ordinary and ordinary + 1 < stop and is_plain(&line, data, ordinary, stop)):
         if not find_end(&line, rules, data, ordinary, stop) or line.verb == 0:
             return 0
+    line.odd = line.nuls + line.lfs + line.crs
     if not is_ours(context, dialogue, rules, &line, data, line.verb == ordinary):
         return 0
     if not is_quiet(context, rules, &line, data):
         return 0
-    if line.nuls + line.lfs + line.crs + line.bare + line.illegal:
-        secret = line.nuls + line.lfs + line.crs and another_line_begins(data, line.end)
+    if line.odd + line.bare + line.illegal:
+        # Of a verb nobody knows, note_said finds out.
+        secret = line.odd and line.number != VERB_UNKNOWN and another_line_begins(data, line.end)
         count_odd(context, rules, &line, data)
     if line.masked_upstream:
         found(rules, KIND_UPSTREAM, 1)
@@ -333,7 +317,7 @@ cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRul
     if number != VERB_UNKNOWN:
         context.session.secret &= SECRET_SAID
     elif verb >= 3:
-        note_words(context, number, data, verb, verb)
+        note_word(context, data, verb)
     if denied:
         mask_few(context, data, verb)
         number = VERB_UNKNOWN
@@ -355,11 +339,15 @@ cdef inline bint empty_line(Context *context, Dialogue *dialogue) noexcept nogil
     return True
 
 
+cdef inline bint is_simple(const Context *context) noexcept nogil:
+    """Whether a denied verb becomes letters at most, and a line is not the first of all."""
+    return context.policy.unknown <= FORM_XALL and context.session.asked != ASKED_NOTHING
+
+
 cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
     cdef uint32_t at = 0, run, verb, stop
     cdef uint8_t number
-    cdef bint simple = context.policy.unknown <= FORM_XALL and context.session.asked != ASKED_NOTHING
     if dialogue.body_as_commands or dialogue.waiting:
         return 0
     while at < length and context.verdict == ACTION_PASS:
@@ -369,7 +357,7 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         if 0 < verb < stop:
             if data[at + verb]:                    # a NUL is a verb's
                 number = find_verb(context, data + at, verb)
-            if simple and verb + 1 < stop and data[at + verb] == CR and data[at + verb + 1] == LF and (
+            if verb + 1 < stop and data[at + verb] == CR and data[at + verb + 1] == LF and is_simple(context) and (
                     unremarkable_line(context, dialogue, rules, data + at, verb, number)):
                 at += verb + 2
                 continue
@@ -379,6 +367,8 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         run = 0
         if number != VERB_UNKNOWN:
             run = plain_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+        elif verb < stop and (verb == 0 or data[at + verb] != SPACE) and is_simple(context):
+            run = odd_word(context, dialogue, rules, data + at, verb, stop)
         if run == 0:
             run = any_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
         if run == 0:

@@ -8,10 +8,12 @@ what costs most an octet. Does not know banners, keywords or what else changes a
 from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.policy.findings cimport repeat
-from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED
+from nfmailguard.cext.policy.numbers cimport (
+    ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, VERB_BDAT, VERB_RCPT, VERB_UNKNOWN,
+)
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.grammar cimport TRAIT_ANSWERED
-from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb
+from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb, is_untold
 from nfmailguard.cext.smtp.reply_effects cimport note_reply, shown_of_reply
 
 cdef extern from "scan.h" nogil:
@@ -22,6 +24,7 @@ cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
+    DASH = 45
 
 
 cdef inline bint masks_junk(Context *context, Dialogue *dialogue) noexcept nogil:
@@ -64,6 +67,16 @@ cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
     return <uint16_t> ((code >> 16 & 15) * 100 + (code >> 8 & 15) * 10 + (code & 15))
 
 
+cdef inline bint leads_nowhere(const Context *context, const Dialogue *dialogue, uint8_t verb,
+                               uint8_t one) noexcept nogil:
+    """Whether a reply moves the session by the table and does nothing else, as note_reply has it; nor is it told."""
+    cdef uint16_t traits = context.grammar.traits[verb]
+    if traits & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) == TRAIT_UNREMARKABLE:
+        return True
+    return (one >= 4 and is_untold(dialogue) and verb != VERB_RCPT and verb != VERB_BDAT
+            and verb != context.grammar.verb_end_of_data)
+
+
 cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
                             uint64_t offset) noexcept nogil:
     """Replies of one line that are but answers, up to one that lets the client go on: their octets."""
@@ -75,13 +88,14 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
         verb = expected_verb(dialogue)
         code = nm_code(data + at)
         one = data[at] - 48
-        if code == 0 or not context.grammar.traits[verb] & TRAIT_ANSWERED or one < 2 or one > 5:
+        if code == 0 or not context.grammar.traits[verb] & TRAIT_ANSWERED or <uint8_t> (one - 2) > 3:
             break
         end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
         if end == length or end - at > LINE_BYTES_SHOWN or (
                 data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
             break
-        if context.grammar.traits[verb] & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) == TRAIT_UNREMARKABLE:
+        if leads_nowhere(context, dialogue, verb, one):
+            context.omitted[0] += context.grammar.traits[verb] & TRAIT_RECORDED
             context.session.state = context.grammar.next_state[context.session.state][verb][one]
             context.session.offered_chunking = context.session.offered_chunking != 0
             note_junk(context, offset + at)
@@ -96,13 +110,44 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
     return at
 
 
+cdef uint32_t unasked_replies(Context *context, Dialogue *dialogue, const uint8_t *data,
+                              uint32_t length) noexcept nogil:
+    """Replies of one line that nobody asked for, and that nobody is told of: their octets."""
+    cdef uint32_t at = 0, count = 0, end, code, last = 0
+    cdef uint32_t untold = tally_untold(&context.session.tally, REPLY_UNSOLICITED, context.policy.findings_told)
+    if context.session.offered_chunking or context.grammar.traits[VERB_UNKNOWN] & TRAIT_RECORDED or (
+            context.policy.action[REPLY_UNSOLICITED] >= ACTION_DROP):
+        return 0
+    if context.policy.action[REPLY_UNSOLICITED] == ACTION_PASS:
+        untold = length
+    while at + 4 < length and count < untold:
+        code = nm_code(data + at)
+        if code == 0 or not c"2" <= data[at] <= c"5":
+            break
+        end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
+        if end == length or end - at > LINE_BYTES_SHOWN or (
+                data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
+            break
+        last = code
+        count += 1
+        at = end + 1
+    if count:
+        repeat(context, REPLY_UNSOLICITED, count, False)
+        context.session.asked = ASKED_DOUBT if context.session.asked > ASKED_EHLO else ASKED_OTHER
+        dialogue.code = number_of(last)
+        dialogue.answers_ehlo = ANSWERS_OTHER
+        dialogue.masked_lines = 0
+    return at
+
+
 cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     if context.policy.restore or dialogue.reply_line or context.session.state == context.grammar.state_connect or (
             context.policy.unknown == FORM_OK) or (dialogue.reply_junk and masks_junk(context, dialogue)):
         return 0
     if not 48 <= data[0] <= 57:
         return bad_lines(context, dialogue, data, length)
-    if dialogue.reply_junk or dialogue.count == 0 or (
-            dialogue.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO):
+    if dialogue.reply_junk or dialogue.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO:
         return 0
+    if dialogue.count == 0:
+        return unasked_replies(context, dialogue, data, length) if length > 4 and data[3] != DASH else 0
     return quick_replies(context, dialogue, data, length, dialogue.reply_offset)

@@ -69,8 +69,10 @@ def said(seed: int) -> list[tuple[bool, bytes]]:
     return turns
 
 
-def played(policy: Policy, mode: Mode, turns: list[tuple[bool, bytes]], told: int) -> Dialogue:
-    limits = Limits(findings_told=told, outstanding_commands=50_000, cookies=0)
+def played(
+    policy: Policy, mode: Mode, turns: list[tuple[bool, bytes]], told: int, junk_commands: int = 1000
+) -> Dialogue:
+    limits = Limits(findings_told=told, outstanding_commands=50_000, cookies=0, junk_commands=junk_commands)
     dialogue = Dialogue.under(policy, mode, limits=limits)
     for to_server, octets in turns:
         dialogue.say(to_server, octets)
@@ -80,7 +82,11 @@ def played(policy: Policy, mode: Mode, turns: list[tuple[bool, bytes]], told: in
 def seen(dialogue: Dialogue) -> tuple[object, ...]:
     """All that is the same however many findings are told."""
     kept = [record for record in dialogue.records if record[0] in KEPT]
-    counters = {name: count for name, count in dialogue.engine.counters().items() if name.startswith("finding.")}
+    counters = {
+        name: count
+        for name, count in dialogue.engine.counters().items()
+        if name.startswith("finding.") or name == "records_omitted"
+    }
     without_ids = [record[:1] + record[2:] for record in kept]
     return dialogue.received_by_server, dialogue.received_by_client, without_ids, counters, len(dialogue.emitted)
 
@@ -140,6 +146,14 @@ def test_what_is_pipelined_behind_lines_that_wait_is_read_between_the_replies(se
     policy, turns = policies(seed), pipelined(seed)
     single = [(side, bytes([octet])) for side, octets in turns for octet in octets]
     assert seen(played(policy, Mode.MONITOR, turns, 1)) == seen(played(policy, Mode.MONITOR, single, 1))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_commands_of_which_no_record_is_made_any_more_are_read_alike(seed: int) -> None:
+    policy, turns = policies(seed), pipelined(seed)
+    single = [(side, bytes([octet])) for side, octets in turns for octet in octets]
+    whole = played(policy, Mode.MONITOR, turns, 1, junk_commands=5)
+    assert seen(whole) == seen(played(policy, Mode.MONITOR, single, 1, junk_commands=5))
 
 
 def test_where_more_is_outstanding_than_is_counted_nothing_more_is_read() -> None:

@@ -85,7 +85,7 @@ def test_wait_of_what_was_held_before_the_command_had_come() -> None:
 
 
 def limited(kilobytes: int, **options: object) -> Gateway:
-    return Gateway(limits=Limits(memory=kilobytes * 1024), **options)
+    return Gateway(limits=Limits(memory=kilobytes * 1024, cookies=0), **options)
 
 
 @families

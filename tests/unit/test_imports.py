@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.smtp.reply_effects", "cext.smtp.shapes"),
     ("cext.smtp.text_end",),
     ("cext.smtp.whole_replies", "cext.smtp.message", "cext.smtp.runs"),
-    ("cext.smtp.verb", "cext.smtp.plain_lines"),
+    ("cext.smtp.verb", "cext.smtp.plain_lines", "cext.smtp.odd_words"),
     ("cext.smtp.command", "cext.smtp.whole_lines", "cext.smtp.reply"),
     ("cext.smtp.lines",),
     ("cext.smtp.dispatch",),

@@ -1,0 +1,75 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Command lines of one word that is no verb, for what stands in it or before it: blanks, control octets, NULs, CRs.
+
+Promises: such a line becomes what ``command`` makes of it octet by octet; one of which somebody is told something is
+left as it was. Does not know verbs.
+"""
+
+from nfmailguard.cext.policy.numbers cimport ACTION_MASK, COMMAND_DENIED, VERB_UNKNOWN
+from nfmailguard.cext.smtp.dialogue cimport SECRET_SAID
+from nfmailguard.cext.smtp.grammar cimport TRAIT_RECORDED
+from nfmailguard.cext.smtp.outstanding cimport add_reply, has_room
+from nfmailguard.cext.smtp.redact cimport note_words
+from nfmailguard.cext.smtp.reply_effects cimport note_asked
+from nfmailguard.cext.smtp.runs cimport KIND_CR, KIND_DENIED, KIND_NUL, found, mask_few, untold
+
+cdef enum:
+    CR = 13
+    LF = 10
+    SPACE = 32
+
+cdef struct Word:
+    uint32_t length            # 0: it is none, or something stands behind it
+    uint32_t nuls
+    uint32_t crs               # that are octets as any other
+
+
+cdef inline void look_for_word(Word *word, const LineRules *rules, const uint8_t *data, uint32_t ordinary,
+                               uint32_t stop) noexcept nogil:
+    cdef uint32_t at = ordinary
+    cdef bint leading = ordinary == 0
+    cdef uint8_t byte = 0
+    word.length = word.nuls = word.crs = 0
+    while at < stop:
+        byte = data[at]
+        if byte > SPACE:
+            leading = False
+        elif byte == LF or (byte == SPACE and not leading):
+            return
+        elif byte == 0:
+            word.nuls += 1
+        elif byte == CR:
+            if at + 1 == stop or data[at + 1] == LF or not rules.plain_cr:
+                break
+            word.crs += 1
+        at += 1
+    if at + 1 < stop and data[at + 1] == LF and at > ordinary:
+        word.length = at
+
+
+cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
+                       uint32_t stop) noexcept nogil:
+    cdef Word word
+    cdef bint denied = not context.policy.allow[VERB_UNKNOWN]
+    if context.grammar.traits[VERB_UNKNOWN] & TRAIT_RECORDED or data[0] == c"." or not has_room(context, dialogue):
+        return 0
+    look_for_word(&word, rules, data, ordinary, stop)
+    if word.length == 0 or (denied and not untold(context, rules, KIND_DENIED, 1)) or (
+            word.nuls and not untold(context, rules, KIND_NUL, 1)) or (
+            word.crs and not untold(context, rules, KIND_CR, word.crs)):
+        return 0
+    if word.nuls:
+        found(rules, KIND_NUL, 1)
+    if word.crs:
+        found(rules, KIND_CR, word.crs)
+    if word.nuls or word.crs:
+        context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
+    if denied:
+        found(rules, KIND_DENIED, 1)
+    if word.length > 2:                            # no verb that tells of secrets is shorter
+        note_words(context, VERB_UNKNOWN, data, word.length, word.length)
+    note_asked(context.session, dialogue, VERB_UNKNOWN, data, word.length)
+    if denied and context.policy.apply and context.policy.action[COMMAND_DENIED] == ACTION_MASK:
+        mask_few(context, data, word.length)
+    add_reply(context, dialogue, VERB_UNKNOWN)
+    return word.length + 2
