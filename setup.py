@@ -4,6 +4,8 @@ cext/<folder>/<name>.pyx becomes nfmailguard.cext.<folder>.<name>. What is built
 src/nfmailguard/cext, the package, beside the stubs of what Python uses; cext/ holds sources only.
 """
 
+import hashlib
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 OPTIMISATION = "-O3"
 #: What a module is linked with.
-LIBRARIES = {"nfqueue_loop": ["mnl"], "capture": ["pcap"]}
+LIBRARIES = {"nfqueue_loop": ["mnl"], "queue_socket": ["mnl"], "capture": ["pcap"]}
+#: What a module is compiled with: setup.py's digest of the core's structures.
+MODULE_OF_LAYOUT = ("cext", "handover", "layout")
 #: Where the compiler looks for `cimport nfmailguard.cext.NAME`: Cython finds a .pxd only in a folder that is
 #: called as its package is, and cext/ is not below one. Made by every build; no tool but Cython looks there.
 CIMPORTS = Path("build", "include")
@@ -25,6 +29,22 @@ def make_cimports(root: Path) -> None:
     (package / "__init__.py").touch()  # a package that is installed somewhere must not be found first
     with suppress(FileExistsError):
         (package / "cext").symlink_to("../../../cext")
+
+
+def declarations(root: Path) -> str:
+    """A digest of every structure and enumeration the core declares: what an engine hands over fits those alone.
+
+    Comments, and how lines are wrapped, do not count; drivers and benchmarks are not of the state.
+    """
+    found = []
+    for path in sorted((root / "cext").rglob("*.p[xy][xd]")):
+        if path.parent.name in ("drivers", "bench"):
+            continue
+        lines = (re.sub(r"\s*#.*", "", line) for line in path.read_text().splitlines())
+        text = "\n".join(line for line in lines if line.strip())
+        blocks = re.findall(r"^cdef (?:struct|enum)\b.*(?:\n .*)*", text, re.MULTILINE)
+        found += [" ".join(block.split()) for block in blocks]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def header_folders(root: Path) -> list[str]:
@@ -48,6 +68,7 @@ def extensions(root: Path) -> list[Extension]:
             depends=[str(header.relative_to(root)) for header in headers],
             include_dirs=header_folders(root),
             libraries=LIBRARIES.get(path.stem, []),
+            define_macros=[("NM_DECLARATIONS", f'"{declarations(root)}"')] if parts == MODULE_OF_LAYOUT else [],
             extra_compile_args=[OPTIMISATION],
         )
         extension.cython_include_dirs = [str(CIMPORTS)]

@@ -26,6 +26,8 @@ cdef void core_prefetch_bucket(Core *core, QueuedPacket *packet) noexcept nogil
 cdef void core_prefetch_flow(Core *core, QueuedPacket *packet) noexcept nogil
 # When core_expire has work again, in nanoseconds; UINT64_MAX: never, as things stand.
 cdef uint64_t core_next_deadline(Core *core) noexcept nogil
+# Frees the packets that were answered in the last call, whose operations nobody reads any more.
+cdef void core_settle(Core *core) noexcept nogil
 # Ends every flow and answers every held id with a drop. With `leave_room` only until half of the records
 # ring is full; whether flows are left.
 cdef bint core_finish(Core *core, uint64_t now, Operations *out, bint leave_room) noexcept nogil

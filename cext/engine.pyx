@@ -78,13 +78,17 @@ cdef enum:
     WORTH_PREFETCHING = 8192    # flows; fewer lie in a second-level cache
 
 
-cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
+cdef void core_settle(Core *core) noexcept nogil:
     cdef Held *held
     while core.released != NULL:
         held = core.released
         core.released = held.next
         core.released_bytes -= memory_cost(sizeof(Held) + held.size)
         held_free(&core.pool, held)
+
+
+cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil:
+    core_settle(core)
     core.emitted_now = 0
     core.first_of_call = out.count
     if core.started == 0:

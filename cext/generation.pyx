@@ -73,16 +73,29 @@ cdef int free_number(Core *core) noexcept:
     return -1
 
 
-cdef bint publish_generation(Core *core, Generation *generation, bint begins_anew) noexcept:
+cdef bint give_number(Core *core, Generation *generation) noexcept:
+    cdef int number = free_number(core)
     cdef uint32_t i
-    cdef int number
-    free_unused_generations(core)
-    number = free_number(core)
     if number < 0:
         return False
     generation.number = <uint8_t> number
     for i in range(generation.rule_count):
         generation.rules[i].policy.generation = <uint8_t> number
+    return True
+
+
+cdef bint add_older_generation(Core *core, Generation *generation) noexcept:
+    if not give_number(core, generation):
+        return False
+    generation.older = core.published.older
+    core.published.older = generation
+    return True
+
+
+cdef bint publish_generation(Core *core, Generation *generation, bint begins_anew) noexcept:
+    free_unused_generations(core)
+    if not give_number(core, generation):
+        return False
     generation.older = core.published
     # One that was never taken up has its successor do what it was to do.
     generation.begins_anew = begins_anew or (

@@ -14,7 +14,7 @@ cd $copy
 rm -f report.*
 
 tests=""
-for room in core unit vectors flows stream; do
+for room in core unit vectors flows stream handover; do
     [ ! -d tests/$room ] || tests="$tests tests/$room"
 done
 status=0

@@ -39,3 +39,5 @@ cdef uint32_t message_parse(uint8_t *data, uint32_t size, Message *out) noexcept
 # `data` NULL: the packet goes on, or not, as it came; a payload is copied. `mark` NULL: it keeps its own.
 cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t *data, uint32_t length,
                      const uint32_t *mark) noexcept nogil
+# Drops every packet up to `id` that has no verdict, in one message: of a queue of which nothing is held.
+cdef int verdict_put_older(Verdicts *out, uint32_t id) noexcept nogil

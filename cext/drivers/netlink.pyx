@@ -3,8 +3,8 @@
 
 Promises: nothing outside the datagram is read, whatever its lengths say; a message
 that names a packet id always becomes a packet, cut or not, so that it gets its one
-verdict; a verdict is complete or not written at all. Does not know sockets, and never
-writes a batch verdict: that would answer the packets being held as well.
+verdict; a verdict is complete or not written at all. A batch verdict, which would answer the
+packets being held as well, is written only of a queue whose earlier reader is gone. Does not know sockets.
 """
 
 from libc.errno cimport EPROTO
@@ -13,7 +13,8 @@ from libc.string cimport memcpy, memset
 from nfmailguard.cext.drivers.system cimport (
     NFNL_SUBSYS_QUEUE, NFQA_CAP_LEN, NFQA_IFINDEX_INDEV, NFQA_IFINDEX_OUTDEV, NFQA_MARK, NFQA_PACKET_HDR,
     NFQA_PAYLOAD, NFQA_SKB_CSUMNOTREADY, NFQA_SKB_GSO, NFQA_SKB_INFO, NFQA_VERDICT_HDR, NFQNL_MSG_PACKET,
-    NFQNL_MSG_VERDICT, NF_ACCEPT, NF_DROP, NLA_TYPE_MASK, NLMSG_ERROR, NLM_F_REQUEST, nlattr, nlmsghdr,
+    NFQNL_MSG_VERDICT, NFQNL_MSG_VERDICT_BATCH, NF_ACCEPT, NF_DROP, NLA_TYPE_MASK, NLMSG_ERROR, NLM_F_REQUEST, nlattr,
+    nlmsghdr,
 )
 from nfmailguard.cext.wire.packet cimport PACKET_CHECKSUM_PARTIAL, PACKET_GSO
 
@@ -153,6 +154,17 @@ cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t
     return VERDICT_PUT
 
 
+cdef int verdict_put_older(Verdicts *out, uint32_t id) noexcept nogil:
+    cdef uint8_t *at = out.data + out.used
+    cdef int result = verdict_put(out, id, NF_DROP, NULL, 0, NULL)
+    cdef nlmsghdr header
+    if result == VERDICT_PUT:
+        memcpy(&header, at, sizeof(header))
+        header.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT_BATCH
+        memcpy(at, &header, 8)
+    return result
+
+
 def parse_messages(data):
     """What the loop makes of one datagram, as tuples.
 
@@ -177,6 +189,18 @@ def parse_messages(data):
         at += taken
         size -= taken
     return out
+
+
+def emit_older(uint16_t queue, uint32_t id):
+    """The message that drops every packet of a queue up to ``id``."""
+    cdef bytearray buffer = bytearray(VERDICT_ROOM)
+    cdef Verdicts verdicts
+    verdicts.data = buffer
+    verdicts.used = verdicts.count = 0
+    verdicts.size = len(buffer)
+    verdicts.queue = queue
+    verdict_put_older(&verdicts, id)
+    return bytes(buffer[:verdicts.used])
 
 
 def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None, mark=None):

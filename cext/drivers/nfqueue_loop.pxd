@@ -47,6 +47,8 @@ cdef class QueueLoop:
     cdef int fd
     cdef int wake              # eventfd
     cdef int stopped
+    cdef int leaving           # another process goes on with the queue: nothing is answered at the end
+    cdef bint older_unanswered  # what an earlier reader has left behind, before the first packet of ours
     cdef int anew              # every flow is to be ended
     cdef int failed            # errno that ended the loop
     cdef bint in_main_thread

@@ -14,21 +14,20 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, EPROTO, errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from posix.unistd cimport close, read, write
 
 from nfmailguard.cext.drivers.netlink cimport (
     MESSAGE_ERROR, MESSAGE_OTHER, MESSAGE_PACKET, MESSAGE_ROOM, MOST_REPLACED, VERDICT_FULL, VERDICT_ROOM, Message,
-    message_parse, verdict_put,
+    message_parse, verdict_put, verdict_put_older,
 )
 from nfmailguard.cext.drivers.queue_config cimport CONFIG_ROOM, bind_message, fail_open_message
+from nfmailguard.cext.drivers.queue_socket cimport open_socket, wall_ahead, widen_buffers
 from nfmailguard.cext.drivers.rawsocket cimport raw_send
 from nfmailguard.cext.drivers.system cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, MSG_DONTWAIT, MSG_WAITFORONE, NETLINK_CAP_ACK, NETLINK_NETFILTER,
-    NETLINK_NO_ENOBUFS, NF_ACCEPT, NF_DROP, POLLIN, SOCK_CLOEXEC, SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF,
-    SO_SNDBUFFORCE, buffer_size, eventfd, mnl_socket_bind, mnl_socket_close, mnl_socket_get_fd,
-    mnl_socket_get_portid, mnl_socket_open2, mnl_socket_sendto, mnl_socket_setsockopt, nanoseconds, nap, nlmsghdr,
-    nm_load_flag, nm_store_flag, pollfd, ppoll, recvmmsg, send,
+    EFD_CLOEXEC, EFD_NONBLOCK, MSG_DONTWAIT, MSG_WAITFORONE, NF_ACCEPT, NF_DROP, POLLIN, eventfd, mnl_socket_close,
+    mnl_socket_get_fd, mnl_socket_get_portid, mnl_socket_sendto, nanoseconds, nap, nlmsghdr, nm_load_flag,
+    nm_store_flag, pollfd, ppoll, recvmmsg, send,
 )
 from nfmailguard.cext.drivers.tap cimport tap_incoming, tap_operation
 from nfmailguard.cext.engine cimport (
@@ -84,8 +83,12 @@ cdef class QueueLoop:
         give_back(self)
         operations_free(&self.operations)
 
-    def open(self):
-        cdef timespec wall, monotonic
+    def open(self, int socket=-1, dict standing=None):
+        """Takes the queue. ``socket``: one that is bound to it already, and is ours from here on, closed with us.
+
+        ``standing``: of the loop that read it before us, which has left; None: it is gone, and what it has not answered
+        is dropped with the first packet.
+        """
         cdef int i
         if self.socket != NULL:
             raise RuntimeError("the queue is open already")
@@ -104,43 +107,34 @@ cdef class QueueLoop:
             self.messages[i].msg_hdr.msg_iovlen = 1
         # A clock that steps would end every flow at once, or none for an hour: the wall
         # clock of now, carried on by the one that never steps.
-        clock_gettime(CLOCK_REALTIME, &wall)
-        clock_gettime(CLOCK_MONOTONIC, &monotonic)
-        self.wall_offset = nanoseconds(&wall) - nanoseconds(&monotonic)
-        self.stopped = self.failed = self.anew = 0
+        self.wall_offset = wall_ahead()
+        self.stopped = self.failed = self.anew = self.leaving = 0
         self.core_now = 0
+        self.older_unanswered = socket >= 0 and standing is None
         try:
             self.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
             if self.wake < 0:
                 raise OSError(errno, os.strerror(errno))
-            self.socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC)
-            if self.socket == NULL or mnl_socket_bind(self.socket, 0, 0) < 0:
-                raise OSError(errno, os.strerror(errno))
+            self.socket = open_socket(socket)
             self.fd = mnl_socket_get_fd(self.socket)
             self.size_buffers()
-            self.configure()
-        except OSError:
+            if socket < 0:
+                self.configure()
+            else:
+                self.set_fail_open(self.fail_open)
+            if standing is not None:
+                self.wall_offset, self.core_now = standing["wall_offset"], standing["core_now"]
+                self.count = {name: standing["counters"].get(name, 0) for name in self.counters()}
+        except BaseException:
             give_back(self)
             raise
 
     cdef int size_buffers(self) except -1:
-        """A receive buffer that a full queue cannot overrun, where the kernel grants it.
-
-        Where it does not, the queue stays as it is: with 416 KiB and eight bulk flows, a queue
-        bounded to the buffer lost 1,100 packets in place of 300-900 and halved the rate, and
-        segments for super-packets lost 9,400-20,000 at a sixth of it.
-        """
-        cdef int no = 0, yes = 1
-        # An error reply without a copy of the verdict that caused it; an overrun must be heard of.
-        mnl_socket_setsockopt(self.socket, NETLINK_CAP_ACK, &yes, sizeof(int))
-        mnl_socket_setsockopt(self.socket, NETLINK_NO_ENOBUFS, &no, sizeof(int))
         self.wanted_buffer = min(<uint64_t> self.length * PACKET_CHARGE, <uint64_t> MOST_BUFFER - 1)
-        self.receive_buffer = buffer_size(self.fd, SO_RCVBUFFORCE, SO_RCVBUF,
-                                          min(self.wanted_buffer, self.most_buffer))
+        self.receive_buffer = widen_buffers(self.socket, min(self.wanted_buffer, self.most_buffer),
+                                            &self.verdicts.size)
         self.verdicts.used = self.verdicts.count = 0
         self.verdicts.queue = <unsigned short> self.number
-        self.verdicts.size = min(buffer_size(self.fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_ROOM * 2) - 64,
-                                 <uint32_t> SEND_ROOM)
         self.most_replaced = min(self.verdicts.size - VERDICT_ROOM, <uint32_t> MOST_REPLACED)
         return 0
 
@@ -180,7 +174,10 @@ cdef class QueueLoop:
                 PyErr_CheckSignals()
         finally:
             with nogil:
-                self.finish()
+                if nm_load_flag(&self.leaving):
+                    self.work()                    # what has been read, if the loop has not turned yet
+                else:
+                    self.finish()
         if self.failed:
             raise OSError(self.failed, os.strerror(self.failed))
 
@@ -200,6 +197,19 @@ cdef class QueueLoop:
         """Ends ``run`` soon; from any thread or a signal handler, before or during it."""
         nm_store_flag(&self.stopped, 1)
         self.nudge()
+
+    def leave(self):
+        """Ends ``run`` soon with nothing answered: another process may go on with the socket and ``standing``."""
+        nm_store_flag(&self.leaving, 1)
+        self.stop()
+
+    def come_back(self):
+        """After ``leave``, when ``run`` has returned: it may be called once more, for nobody else goes on."""
+        self.stopped = self.leaving = 0
+
+    def standing(self):
+        """Its clock and its counters, as ``open`` takes them."""
+        return {"wall_offset": self.wall_offset, "core_now": self.core_now, "counters": self.count}
 
     def nudge(self, *, bint anew=False):
         """Has the loop turn once, packets or none: its counters show that it does. From any thread.
@@ -338,6 +348,10 @@ cdef class QueueLoop:
         cdef uint32_t i, packets = self.read_batch(&ignored) if self.received else 0
         cdef QueuedPacket *packet
         self.received = 0
+        if packets and self.older_unanswered:
+            # What whoever read the queue before us has read and not answered has ids below the first of ours.
+            self.older_unanswered = False
+            verdict_put_older(&self.verdicts, <uint32_t> self.packets[0].id - 1)
         if packets:
             self.count.batches += 1
         if self.core != NULL:

@@ -108,6 +108,7 @@ cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
     enum:
         NFQNL_MSG_PACKET
         NFQNL_MSG_VERDICT
+        NFQNL_MSG_VERDICT_BATCH
         NFQNL_MSG_CONFIG
         NFQNL_CFG_CMD_BIND
         NFQNL_COPY_PACKET
@@ -133,6 +134,7 @@ cdef extern from "<libmnl/libmnl.h>" nogil:
     cdef struct mnl_socket:
         pass
     mnl_socket *mnl_socket_open2(int bus, int flags)
+    mnl_socket *mnl_socket_fdopen(int fd)
     int mnl_socket_bind(mnl_socket *socket, unsigned int groups, int32_t pid)
     int mnl_socket_close(mnl_socket *socket)
     int mnl_socket_get_fd(const mnl_socket *socket)

@@ -95,6 +95,11 @@ cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept 
 # A new flow, zeroed but for its identity, or NULL when the table is full or memory is out.
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil
 cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil
+# A flow that has been written down and read again, whole but for its place: in its table, and counted, as the youngest
+# of its state. False where there is one of its addresses and ports.
+cdef bint flow_restore(FlowTable *table, Flow *flow) noexcept nogil
+# The flow with the addresses and ports of `identity`, or NULL.
+cdef Flow *flow_named(FlowTable *table, const Identity *identity) noexcept nogil
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t state, uint64_t now) noexcept nogil
 # Of a full table the flow that gives way to another, or NULL; `ended`: only one that has ended.
 cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil

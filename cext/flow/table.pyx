@@ -171,6 +171,30 @@ cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
     pool_give_flow(pool, flow, sizeof(Flow))
 
 
+cdef Flow *flow_named(FlowTable *table, const Identity *identity) noexcept nogil:
+    cdef Flow *flow = table.buckets[bucket_of(table, identity)]
+    while flow != NULL and not same(&flow.identity, identity):
+        flow = flow.bucket_next
+    return flow
+
+
+cdef bint flow_restore(FlowTable *table, Flow *flow) noexcept nogil:
+    cdef uint64_t hash = hash_of(table, &flow.identity)
+    cdef uint32_t bucket = <uint32_t> (hash & (table.bucket_count - 1))
+    if flow_named(table, &flow.identity) != NULL:
+        return False
+    flow.mix = <uint32_t> (hash >> 32)
+    flow.identity.source = source_at(table, flow.identity.client, flow.identity.family)
+    flow.bucket_next = table.buckets[bucket]
+    table.buckets[bucket] = flow
+    table.count += 1
+    enlist(table, flow)
+    if counts(flow, flow.state):
+        table.opened += 1
+        add_flows(&table.shares, flow_source(table, flow), 1)
+    return True
+
+
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t state, uint64_t now) noexcept nogil:
     """The flow was seen ``now`` and is of ``age``."""
     # What the client sends does not make it younger while it waits for a server to show itself.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
 from nfmailguard.cext import engine as core
+from nfmailguard.cext.handover import state
 from nfmailguard.policy.model import (
     CONDITION_OF,
     FINDING_INDEX,
@@ -327,13 +328,15 @@ class Engine(core.Engine):
         records: bool | Collection[int] = True,
         told: Collection[str] | None = None,
         apart: bool = True,
+        older: bool = False,
     ) -> Generation:
         """Other rules and settings; nothing changes yet. Raises as the constructor does, and where memory shrinks.
 
-        Of the limits ``flows``, ``cookies`` and ``startup`` stay what they were.
+        Of the limits ``flows``, ``cookies`` and ``startup`` stay what they were. ``older``: they are for flows that
+        another engine hands over (``load_state``), and its memory is none of ours.
         """
         limits, on = limits or Limits(), on or On()
-        if limits.memory < self._memory:
+        if limits.memory < self._memory and not older:
             raise ValueError(f"memory cannot shrink from {self._memory} to {limits.memory} octets: it may be in use")
         tables = _tables(rules, ports, limits, on, dry_run, records=records, told=told, apart=apart, **self._fixed)
         digest = _digest(tables, rules)
@@ -357,6 +360,39 @@ class Engine(core.Engine):
         self.rules, self._on, self._dry_run = generation.rules, generation.on, generation.dry_run
         self._memory = generation.memory
         return number * core.MOST_RULES
+
+    @property
+    def rules_in_use(self) -> dict[int, bytes]:
+        """The latest, and those that flows are under: their digests, the same of the same in any process, by number."""
+        found = enumerate(self.generations())
+        return {number: self._digests[number] for place, (number, flows) in found if flows or place == 0}
+
+    @property
+    def state_size(self) -> int:
+        """Bytes that ``save_state`` takes, as things stand."""
+        return state.size(self)
+
+    def save_state(self, image: bytearray | memoryview) -> None:
+        """Writes all it knows of flows, packets it holds and counts into ``image``, which has ``state_size`` bytes.
+
+        Records that have not been read are not in it. Not while a driver runs; the engine may go on afterwards.
+        """
+        state.save(self, image)
+
+    def load_state(self, image: bytes | bytearray | memoryview, rules: Mapping[int, Generation]) -> dict[int, int]:
+        """Goes on where another engine was: its flows, held packets and counters, of the same layout and limits.
+
+        ``rules``: what that one's ``rules_in_use`` were, as ``prepare`` makes them here; flows keep theirs, new ones
+        come under the latest of this engine. Returned is, for each number of them, that of their first rule in records.
+        Raises ValueError, and then nothing has changed but that some rules may be there in vain.
+        """
+        numbers = {}
+        for number, generation in rules.items():
+            same = [ours for ours, digest in self._digests.items() if digest == generation.digest]
+            numbers[number] = same[0] if same else state.add_older(self, generation.prepared)
+            self._digests[numbers[number]] = generation.digest
+        state.load(self, image, numbers, states=len(State), findings=len(FINDINGS))
+        return {number: ours * core.MOST_RULES for number, ours in numbers.items()}
 
     def action(self, finding: str, rule: int = 0) -> tuple[Action, bool]:
         """What is done about a finding, or would be, and whether it is done; ``rule`` is an index of ``rules``."""

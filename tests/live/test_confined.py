@@ -72,6 +72,7 @@ class Confined:
         }
         self.python = sys.executable
         self.started_by: list[str] = []
+        self.more: list[str] = []
         self.gateway: Gateway
 
     def _listening(self, path: Path) -> socket.socket:
@@ -98,7 +99,7 @@ class Confined:
 
     def run(self) -> None:
         program = [*self.started_by, self.python, str(PROGRAM), self.what, str(self.folder / "journal"), "run"]
-        program += ["-c", str(self.folder / "nfmailguard.toml")]
+        program += ["-c", str(self.folder / "nfmailguard.toml"), *self.more]
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("NOTIFY_SOCKET", str(self.folder / "notify"))
             patched.setenv("WATCHDOG_USEC", "800000")
@@ -266,6 +267,17 @@ def is_asked_by_its_own_user(one: Confined) -> None:
     assert "confined: user nobody, CAP_NET_ADMIN, " in done.stdout, done.stderr
 
 
+def hands_over(one: Confined) -> None:
+    """To another of its kind, of what a process has that has given everything else up."""
+    one.start()
+    before = one.gateway
+    one.more = ["--hand-over"]
+    one.run()
+    assert before.process.wait(PATIENCE) == 0
+    assert f"'process': {before.process.pid}" in str(one.ask("status")["taken_over"])
+    one.mail()
+
+
 def finding(one: Confined) -> None:
     """One that an ASA logs."""
     dialogue(one.router, b"EHLO me\r\n", b"NOOP " + b"x" * 30 + b"\r\n")
@@ -366,6 +378,7 @@ OPERATIONS = (
     serves_the_other_driver,
     pins_its_threads,
     is_asked_by_its_own_user,
+    hands_over,
     logs_to_a_server,
     logs_over_ipv6,
     logs_to_a_name,

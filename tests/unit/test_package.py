@@ -1,6 +1,7 @@
 """What is installed: everything that runs is in the package, and nothing needs to be listed twice."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -94,7 +95,7 @@ def test_folders_of_the_core_are_packages(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     text = (ROOT / "setup.py").read_text()
-    (tmp_path / "setup.py").write_text(text.replace('{"nfqueue_loop": ["mnl"], "capture": ["pcap"]}', '{"one": ["m"]}'))
+    (tmp_path / "setup.py").write_text(re.sub(r"(?m)^LIBRARIES = .*", 'LIBRARIES = {"one": ["m"]}', text))
     for name, content in FOLDERS.items():
         (tmp_path / "cext" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cext" / name).write_text(content)

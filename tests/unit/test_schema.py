@@ -146,6 +146,7 @@ def of_a_gateway() -> Iterator[bytes]:
     for counters, troubles in (({"records_lost": 4}, {"rules": "gone"}), ({}, {}), ({}, {})):
         health.look(counters, troubles)
         clock[0] += 40
+    writer.health(now, {"state": "healthy", "hand_over": "taken_over", "text": "taken over from process 7"})
     config = load()
     engine = Engine(config.flow_rules(), ports=config.ports(), limits=config.engine_limits())
     writer.stats(now, {**engine.counters(), **writer.counters(), "degraded_now": 0})

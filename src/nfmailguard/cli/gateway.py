@@ -29,14 +29,19 @@ __all__: list[str] = []
 @gateway_options
 @click.option("--no-rules", is_flag=True, help="Send no packets here: a ruleset of yours does.")
 @click.option("--tap", metavar="IN[,OUT]", help="Captures of what came in, and of what left, for `replay`.")
+@click.option("--hand-over", is_flag=True, help="Take over from the gateway that runs, which ends then.")
 @click.pass_context
-def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: Any) -> None:
+def run(context: click.Context, /, no_rules: bool, tap: str | None, hand_over: bool, **choices: Any) -> None:
     """Inspect mail until interrupted (needs root or CAP_NET_ADMIN and CAP_NET_RAW).
 
     Binds the queue, then adds one nftables table (`rules show` prints it); takes it away
     again first when it ends. Prints a line with "ready" when packets are inspected. SIGHUP
     and `nfmailguard reload` read the configuration anew, and open the log files anew. Once its
     queues are bound it keeps CAP_NET_ADMIN alone (service.confine, service.user).
+
+    With --hand-over it takes the queues of the gateway that answers at service.control, with all packets in them, and
+    all that one knows: no packet is lost, none passes uninspected, no connection breaks. Where the state of another
+    version does not fit it takes the queues alone, as after a crash, and says so.
 
     \b
       nfmailguard run --mode monitor --profile pix63 --set log.eve=-
@@ -62,6 +67,7 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, **choices: A
         tell=lambda line: echo(line, err=events),
         reread=reread,
         source=config_path(choices["path"]),
+        hand_over=hand_over,
     )
     counters = gateway.run()
     with suppress(OSError, SystemExit):  # nobody reads it any more

@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,12 +21,12 @@ from nfmailguard.events.alerts import alert
 from nfmailguard.events.allowance import Allowance, source_of
 from nfmailguard.events.records import FlowEnd, Record, RecordKind, address_text
 from nfmailguard.events.sinks import Sink
-from nfmailguard.events.transactions import Mail, Transactions
+from nfmailguard.events.transactions import Mail, Sessions, Transactions
 from nfmailguard.policy.model import FINDINGS, FlowRule, Limits
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.verbs import VERBS
 
-__all__ = ["EveWriter", "community_id", "timestamp"]
+__all__ = ["EveWriter", "Standing", "community_id", "timestamp"]
 
 _MOST_COMMUNITIES = 8_192
 _FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
@@ -71,6 +71,14 @@ def _outcome(mail: Mail) -> str:
     return "mails.accepted" if mail.reply.startswith("2") else "mails.refused"
 
 
+class Standing(NamedTuple):
+    """Of a writer, when no more records come to it."""
+
+    sessions: Sessions
+    written: int
+    mails: dict[str, int]
+
+
 class EveWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's: they name mode and profile.
 
@@ -108,6 +116,16 @@ class EveWriter:
         """From now on; what is known of mails under way stays."""
         self._sink, self._alerts = sink, alerts
         self._allowance.change(rate)
+
+    def standing(self) -> Standing:
+        """What it knows of mails under way, and how many there were, for ``take_over`` of another process's."""
+        return Standing(self._transactions.sessions(), self.written, dict(self._mails))
+
+    def take_over(self, standing: Standing) -> None:
+        """Goes on where another was."""
+        self._transactions.take_over(standing.sessions)
+        self.written += standing.written
+        self._mails |= {name: count for name, count in standing.mails.items() if name in self._mails}
 
     def write(self, records: list[tuple[Any, ...]]) -> None:
         """Writes drained records, in order."""

@@ -184,7 +184,7 @@ def _message(kind: str, event: Mapping[str, Any], body: Mapping[str, Any]) -> st
         "alert": ("signature",),
         "smtp": ("mail_from",),
         "flow": ("state", "reason"),
-        "health": ("state", "reason", "text", "ended", "reload"),
+        "health": ("state", "reason", "text", "ended", "reload", "hand_over"),
     }.get(kind, ())
     words = (str(body[name]) for name in said if body.get(name))
     return printable(f"{kind}: {', '.join(words)}{ends}" if said else f"{kind}{ends}")

@@ -149,6 +149,12 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "text": Field("string", "the same in words"),
         "count": _count("lost so far, where it is a loss", "losses", required=False),
         "seconds": _count("it has lasted", "seconds", required=False),
+        "hand_over": Field(
+            "string",
+            "to a gateway's successor, or from the one before (docs/daemon.md)",
+            required=False,
+            values=("taken_over", "without_state", "handed_over", "not_taken"),
+        ),
     },
     "stats": {
         name: Field("integer", f"{counter.meaning}{'' if counter.gauge else ' (grows only)'}", counter.unit, False,

@@ -21,7 +21,7 @@ from nfmailguard.events.records import Record, RecordKind
 from nfmailguard.policy.model import FINDING_INDEX, FINDINGS
 from nfmailguard.smtp.verbs import VERB_INDEX
 
-__all__ = ["TOLD", "Mail", "Transactions"]
+__all__ = ["TOLD", "Mail", "Sessions", "Transactions"]
 
 _HELLO = (VERB_INDEX["HELO"], VERB_INDEX["EHLO"])
 _MAIL, _RCPT, _RSET = VERB_INDEX["MAIL"], VERB_INDEX["RCPT"], VERB_INDEX["RSET"]
@@ -65,34 +65,33 @@ class Mail(msgspec.Struct, omit_defaults=True):
     complete: bool = False
 
 
-class _Session:
+class Session(msgspec.Struct):
     """What a flow has said so far; ``octets``: what that takes."""
 
-    __slots__ = (
-        *("helo", "tls", "auth", "hellos", "more_hellos", "mails", "more_mails", "recipients", "more_recipients"),
-        *("chunks", "spoken", "mail", "octets", "source", "found"),
-    )
+    source: bytes
+    helo: str = ""
+    tls: bool = False
+    auth: bool = False
+    #: Commands the server has not answered, and how many more behind them.
+    hellos: tuple[str, ...] = ()
+    more_hellos: int = 0
+    mails: list[Mail] = []
+    more_mails: int = 0
+    recipients: list[str | Address] = []  # as an Address where it is uncertain
+    more_recipients: int = 0
+    #: Of BDAT commands: whether each is the message's last.
+    chunks: tuple[bool, ...] = ()
+    #: What the client's octets belong to: with pipelining (RFC 2920) that is ahead of the replies.
+    spoken: Mail | None = None
+    #: What the server's replies belong to.
+    mail: Mail | None = None
+    octets: int = _FLOW_OCTETS
+    #: Whether there was a finding.
+    found: bool = False
 
-    def __init__(self, source: bytes) -> None:
-        self.helo = ""
-        self.tls = self.auth = False
-        #: Commands the server has not answered, and how many more behind them.
-        self.hellos: tuple[str, ...] = ()
-        self.more_hellos = 0
-        self.mails: list[Mail] = []
-        self.more_mails = 0
-        self.recipients: list[str | Address] = []  # as an Address where it is uncertain
-        self.more_recipients = 0
-        #: Of BDAT commands: whether each is the message's last.
-        self.chunks: tuple[bool, ...] = ()
-        #: What the client's octets belong to: with pipelining (RFC 2920) that is ahead of the replies.
-        self.spoken: Mail | None = None
-        #: What the server's replies belong to.
-        self.mail: Mail | None = None
-        self.octets = _FLOW_OCTETS
-        self.source = source
-        #: Whether there was a finding.
-        self.found = False
+
+#: Sessions by their flow, each with the place of what ``spoken`` is among ``mail`` and ``mails``; -1: none of them.
+Sessions = list[tuple[int, Session, int]]
 
 
 def _cost(one: str | Address) -> int:
@@ -110,14 +109,31 @@ class Transactions:
 
     def __init__(self, memory: int = 64 * 1024 * 1024) -> None:
         self._memory = memory
-        self._sessions: OrderedDict[int, _Session] = OrderedDict()  # the one that has been still longest first
-        self._by_source: dict[bytes, OrderedDict[int, _Session]] = {}
+        self._sessions: OrderedDict[int, Session] = OrderedDict()  # the one that has been still longest first
+        self._by_source: dict[bytes, OrderedDict[int, Session]] = {}
         self._source_octets: dict[bytes, int] = {}
         #: Octets of all flows' states.
         self.octets = 0
         #: Flows whose state was given up, and MAIL and RCPT commands that were only counted, for want of memory.
         self.forgotten = 0
         self.omitted = 0
+
+    def sessions(self) -> Sessions:
+        """All it knows, for ``take_over`` of another; the one that has been still longest first."""
+        found = []
+        for flow_id, session in self._sessions.items():
+            places = [place for place, mail in enumerate((session.mail, *session.mails)) if mail is session.spoken]
+            found.append((flow_id, session, places[0] if places and session.spoken is not None else -1))
+        return found
+
+    def take_over(self, sessions: Sessions) -> None:
+        """Goes on where another was, before there is any record."""
+        for flow_id, session, place in sessions:
+            if place >= 0:
+                session.spoken = (session.mail, *session.mails)[place]
+            self._sessions[flow_id] = session
+            self._by_source.setdefault(session.source, OrderedDict())[flow_id] = session
+            self._add(session, session.octets)
 
     def feed(self, record: Record) -> Sequence[Mail]:
         """The mails this record completes: at most one, but for the end of a flow."""
@@ -140,7 +156,7 @@ class Transactions:
         self._settle(record.flow_id, session)
         return found
 
-    def _finding(self, record: Record, session: _Session | None) -> Sequence[Mail]:
+    def _finding(self, record: Record, session: Session | None) -> Sequence[Mail]:
         if record.kind == RecordKind.REPEATED or record.flow_id == 0:  # told at the end; of no flow
             return ()
         if session is None:
@@ -157,22 +173,22 @@ class Transactions:
         session = self._sessions.get(flow_id)
         return session is not None and session.found
 
-    def _begun(self, record: Record) -> _Session:
+    def _begun(self, record: Record) -> Session:
         source = source_of(record.client)
-        session = self._sessions[record.flow_id] = _Session(source)
+        session = self._sessions[record.flow_id] = Session(source)
         self._by_source.setdefault(source, OrderedDict())[record.flow_id] = session
         self._add(session, _FLOW_OCTETS)
         return session
 
-    def _charge(self, session: _Session, octets: int) -> None:
+    def _charge(self, session: Session, octets: int) -> None:
         session.octets += octets
         self._add(session, octets)
 
-    def _add(self, session: _Session, octets: int) -> None:
+    def _add(self, session: Session, octets: int) -> None:
         self.octets += octets
         self._source_octets[session.source] = self._source_octets.get(session.source, 0) + octets
 
-    def _forget(self, flow_id: int) -> _Session | None:
+    def _forget(self, flow_id: int) -> Session | None:
         session = self._sessions.pop(flow_id, None)
         if session is None:
             return None
@@ -189,7 +205,7 @@ class Transactions:
             return ()
         return [*([session.mail] if session.mail is not None else []), *session.mails]
 
-    def _settle(self, flow_id: int, session: _Session) -> None:
+    def _settle(self, flow_id: int, session: Session) -> None:
         """The flow has been heard; who gives way to what it takes now."""
         self._sessions.move_to_end(flow_id)
         self._by_source[session.source].move_to_end(flow_id)
@@ -201,13 +217,13 @@ class Transactions:
             self._forget(least)
             self.forgotten += 1
 
-    def _may_keep(self, session: _Session, octets: int) -> bool:
+    def _may_keep(self, session: Session, octets: int) -> bool:
         if session.octets + octets <= _ENVELOPE:
             return True
         left = self._memory - self.octets
         return session.octets + octets <= left and self._source_octets[session.source] + octets <= left
 
-    def _command(self, session: _Session, record: Record) -> None:
+    def _command(self, session: Session, record: Record) -> None:
         if record.verb != _MAIL and session.spoken is not None:
             self._changed(session.spoken, record.numbers[2])
         if record.numbers[1] & 1:  # it was masked: the server never saw it
@@ -244,7 +260,7 @@ class Transactions:
                 session.recipients.append(recipient)
                 self._charge(session, _cost(recipient))
 
-    def _hello(self, session: _Session, name: str) -> None:
+    def _hello(self, session: Session, name: str) -> None:
         if (
             session.more_hellos
             or len(session.hellos) >= _MOST_PENDING_MAILS
@@ -255,7 +271,7 @@ class Transactions:
             session.hellos += (name,)
             self._charge(session, _cost(name))
 
-    def _answered_hello(self, session: _Session, *, accepted: bool) -> None:
+    def _answered_hello(self, session: Session, *, accepted: bool) -> None:
         name, known = "", len(session.hellos)
         if known:
             name, session.hellos = session.hellos[0], session.hellos[1:]
@@ -267,7 +283,7 @@ class Transactions:
             session.helo = name
             self._set_mail(session, None)
 
-    def _answered_mail(self, session: _Session, *, accepted: bool) -> None:
+    def _answered_mail(self, session: Session, *, accepted: bool) -> None:
         asked = session.mails.pop(0) if session.mails else None
         if asked is None and session.more_mails:
             session.more_mails -= 1
@@ -284,7 +300,7 @@ class Transactions:
             self._charge(session, -_cost_of_mail(asked))
             self._hand_over(session, asked)
 
-    def _hand_over(self, session: _Session, refused: Mail) -> None:
+    def _hand_over(self, session: Session, refused: Mail) -> None:
         """What was said behind a MAIL that began none is about the mail that goes on."""
         if session.spoken is refused:
             session.spoken = session.mail
@@ -292,7 +308,7 @@ class Transactions:
             session.mail.bytes += refused.bytes
             session.mail.changed += [name for name in refused.changed if name not in session.mail.changed]
 
-    def _were_text(self, session: _Session) -> None:
+    def _were_text(self, session: Session) -> None:
         """The commands that are not answered were the beginning of a message (RFC 5321 4.1.1.4)."""
         while session.mails:
             self._answered_mail(session, accepted=False)
@@ -304,7 +320,7 @@ class Transactions:
         session.chunks = ()
         session.spoken = session.mail
 
-    def _lose_track(self, session: _Session, *, last: bool) -> None:
+    def _lose_track(self, session: Session, *, last: bool) -> None:
         """Of a flow with too many commands not all are told: the server answers a mail whose envelope is not known."""
         self._were_text(session)
         mail = Mail(uncertain=True, tls=session.tls)
@@ -321,7 +337,7 @@ class Transactions:
             if name not in mail.changed and len(mail.changed) < _MOST_CHANGES:
                 mail.changed.append(name)
 
-    def _answered_recipient(self, session: _Session, *, accepted: bool) -> None:
+    def _answered_recipient(self, session: Session, *, accepted: bool) -> None:
         recipient = session.recipients.pop(0) if session.recipients else None
         if recipient is None:
             if not session.more_recipients:
@@ -340,12 +356,12 @@ class Transactions:
         if recipient is not None:
             self._charge(session, -_cost(recipient))
 
-    def _set_mail(self, session: _Session, mail: Mail | None) -> None:
+    def _set_mail(self, session: Session, mail: Mail | None) -> None:
         if session.mail is not None:
             self._charge(session, -_cost_of_mail(session.mail))
         session.mail = mail
 
-    def _answered_chunk(self, session: _Session, record: Record) -> Sequence[Mail]:
+    def _answered_chunk(self, session: Session, record: Record) -> Sequence[Mail]:
         """A refusal is the last word only if no other follows: some servers go on with the mail."""
         last, session.chunks = session.chunks[:1] == (True,), session.chunks[1:]
         mail = session.mail
@@ -365,13 +381,13 @@ class Transactions:
         mail.rcpt_omitted += record.numbers[2]  # those of whom there are no records
         mail.complete = True
 
-    def _told(self, session: _Session, mail: Mail, record: Record) -> Sequence[Mail]:
+    def _told(self, session: Session, mail: Mail, record: Record) -> Sequence[Mail]:
         session.spoken = None if session.spoken is mail else session.spoken
         self._set_mail(session, None)
         self._answer(mail, record)
         return (mail,)
 
-    def _reply(self, session: _Session, record: Record) -> Sequence[Mail]:
+    def _reply(self, session: Session, record: Record) -> Sequence[Mail]:
         taken = record.verb == _END_OF_DATA and 200 <= record.code < 300
         if record.numbers[1] or (taken and session.mail is None):
             self._lose_track(session, last=record.verb == _BDAT)
@@ -383,7 +399,7 @@ class Transactions:
         self._moved(session, record)
         return (mail,) if mail is not None and mail is not session.mail and mail.reply else ()
 
-    def _moved(self, session: _Session, record: Record) -> None:
+    def _moved(self, session: Session, record: Record) -> None:
         accepted = 200 <= record.code < 300
         if record.verb in _HELLO:
             self._answered_hello(session, accepted=accepted)

@@ -12,6 +12,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from nfmailguard.cext.drivers.nfqueue_loop import QueueLoop
 from nfmailguard.engine import Engine
@@ -120,8 +121,12 @@ class KernelQueue:
         self._states: QueueStates | None = None
         self._wall_offset = time.time_ns() - time.monotonic_ns()
 
-    def open(self) -> None:
-        """Binds the queue. Raises QueueError, and CaptureError for the tap's files."""
+    def open(self, socket: int = -1, standing: dict[str, Any] | None = None) -> None:
+        """Binds the queue. Raises QueueError, and CaptureError for the tap's files.
+
+        ``socket``: a netlink socket that is bound to it already, which is ours from here on; ``standing``: how whoever
+        has left it stood, None where that is not known: what it held is dropped then.
+        """
         self._states = QueueStates()
         self._injector = Injector(self._mark)
         try:
@@ -140,8 +145,8 @@ class KernelQueue:
                 sender=self._injector,
                 writer=self._tap.open() if self._tap else None,
             )
-            self._loop.open()
-            self._wall_offset = time.time_ns() - time.monotonic_ns()
+            self._loop.open(socket, standing)
+            self._wall_offset = self._loop.standing()["wall_offset"]
         except OSError as error:
             self.close()
             raise QueueError(explain(self.number, error)) from error
@@ -168,6 +173,18 @@ class KernelQueue:
     def stop(self) -> None:
         if self._loop:
             self._loop.stop()
+
+    def leave(self) -> None:
+        """Ends ``run`` soon with nothing answered: another process goes on, with ``fileno`` and ``standing``."""
+        self._opened().leave()
+
+    def come_back(self) -> None:
+        """No other goes on: ``run`` may be called once more."""
+        self._opened().come_back()
+
+    def standing(self) -> dict[str, Any]:
+        """The loop's clock and counters, when it has left."""
+        return self._opened().standing()
 
     def nudge(self, *, anew: bool = False) -> None:
         """Has an idle loop turn once: ``counters`` shows that it does. ``anew``: with no flow, as after a start."""

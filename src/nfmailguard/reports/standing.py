@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["configuration", "confinement", "reasons", "render", "span"]
+__all__ = ["configuration", "confinement", "reasons", "render", "span", "taken_over"]
 
 
 def render(status: Mapping[str, Any]) -> Iterator[str]:
@@ -17,6 +17,8 @@ def render(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"{status['state']}: {status['summary']}"
     yield from reasons(status)
     yield f"nfmailguard {status['version']}, process {status['pid']}, up {span(status['uptime'])}"
+    if status.get("taken_over"):
+        yield taken_over(status["taken_over"])
     yield f"rules: {status['rules']}{_uninspected(status['uninspected'])}{_open_before(status['open_before'])}"
     yield from confinement(status["confinement"])
     yield from configuration(status["configuration"])
@@ -42,6 +44,21 @@ def configuration(standing: Mapping[str, Any]) -> Iterator[str]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(standing["since"]))
         under = f"{standing['flows_under_older']} flows are under {standing['older']} older ones"
         yield f"configuration: generation {standing['generation']} since {since}; {under}"
+
+
+def taken_over(standing: Mapping[str, Any], reason: str = "") -> str:
+    """From which process a gateway took over, and what; ``reason``: why it is only its queues."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(standing["at"]))
+    whose = f"process {standing['process']} (nfmailguard {standing['version']})"
+    if reason:
+        return (
+            f"took the queues over from {whose} at {since}, and nothing else: {reason}; as after a crash, open flows"
+            " count as open since before, and what was held is dropped"
+        )
+    return (
+        f"taken over from {whose} at {since}: {standing['flows']} flows, {standing['held']} packets held; for"
+        f" {standing['unread']} ms packets waited"
+    )
 
 
 def confinement(standing: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ Promises: an error is one line that says who does not answer, and where; nothing
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -51,6 +52,29 @@ class Asking:
         if not reply.get("ok"):
             raise RefusedError(*str(reply.get("error", "no reason given")).split("\n"))
         return reply.get("answer")
+
+    def ask_for_files(
+        self, command: str, most: int, size: int, **arguments: object
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The answer, and descriptors that come with it, ours from then on; ``size``: most octets of both together."""
+        self._link.settimeout(self._timeout)
+        try:
+            self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
+            octets, files, flags, _ = socket.recv_fds(self._link, size, most)
+        except OSError as error:
+            raise self._silent(error) from error
+        self._read += octets
+        try:
+            if flags & socket.MSG_CTRUNC:
+                raise ControlError(f"the gateway at {self._path}: not all of its descriptors have arrived")
+            reply = self._line()
+            if not reply.get("ok"):
+                raise RefusedError(*str(reply.get("error", "no reason given")).split("\n"))
+        except BaseException:
+            for file in files:
+                os.close(file)
+            raise
+        return dict(reply.get("answer") or {}), list(files)
 
     def follow(self, command: str, **arguments: object) -> Iterator[bytes]:
         """Lines as they come, until the gateway ends."""

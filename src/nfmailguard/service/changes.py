@@ -17,7 +17,16 @@ from nfmailguard.plain import printable
 from nfmailguard.policy.model import Action, FlowRule
 from nfmailguard.settings import network
 
-__all__ = ["FIXED", "Treatment", "changes", "needs_restart", "reaches_further", "treatment"]
+__all__ = [
+    "FIXED",
+    "Treatment",
+    "changes",
+    "fixed_differ",
+    "fixed_values",
+    "needs_restart",
+    "reaches_further",
+    "treatment",
+]
 
 #: What is made once, at the start: a key or, with a dot at its end, all of a section.
 FIXED: Mapping[str, str] = {
@@ -96,15 +105,29 @@ def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Se
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """What of it cannot change while the gateway runs, a line each."""
-    had, has = _values(old), _values(new)
+    return fixed_differ(fixed_values(old), fixed_values(new))
+
+
+def fixed_values(config: Config) -> dict[str, Any]:
+    """What of it cannot change while the gateway runs, by key, as JSON has it."""
+    values = json.loads(msgspec.json.encode(_values(config)))
+    return {key: value for key, value in values.items() if _reason(key) is not None}
+
+
+def fixed_differ(had: Mapping[str, Any], has: Mapping[str, Any]) -> list[str]:
+    """Of two such, what cannot follow the first, a line each."""
     found = []
     for key in dict.fromkeys((*had, *has)):
-        reason = next((why for fixed, why in FIXED.items() if key == fixed or _within(key, fixed)), None)
-        before, after = had.get(key), has.get(key)
-        if reason is None or before == after or (key == "limits.memory" and new.limits.memory > old.limits.memory):
+        before, after, reason = had.get(key), has.get(key), _reason(key)
+        grows = key == "limits.memory" and isinstance(before, int) and isinstance(after, int) and after > before
+        if reason is None or before == after or grows:
             continue
-        found.append(f"{key} changed from {_shown(before)} to {_shown(after)}: needs a restart; {reason}")
+        found.append(f"{printable(key)} changed from {_shown(before)} to {_shown(after)}: needs a restart; {reason}")
     return found
+
+
+def _reason(key: str) -> str | None:
+    return next((why for fixed, why in FIXED.items() if key == fixed or _within(key, fixed)), None)
 
 
 def _within(key: str, fixed: str) -> bool:

@@ -25,14 +25,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from nfmailguard.errors import ControlError, NfmailguardError
 from nfmailguard.service.signals import masked
 
-__all__ = ["VERSION", "ControlSocket", "Request"]
+__all__ = ["VERSION", "Asker", "ControlSocket", "Request"]
 
 VERSION = 1
 _LONGEST_REQUEST = 4096
@@ -45,23 +45,43 @@ _SO_PEERGROUPS = 59
 _ENCODE = msgspec.json.Encoder().encode
 
 
+class Asker(NamedTuple):
+    """Who asks: the same in all requests of one connection."""
+
+    connection: object
+    user: int
+    #: Whether he is still there.
+    waits: Callable[[], bool]
+
+
 class Request:
     """One question; ``reply`` or ``fail`` answers it, once, now or later, from any thread."""
 
-    def __init__(self, command: str, arguments: dict[str, Any], send: Callable[[bytes, bool], None]) -> None:
+    def __init__(
+        self,
+        command: str,
+        arguments: dict[str, Any],
+        send: Callable[[bytes, bool, Sequence[int]], None],
+        asker: Asker,
+    ) -> None:
         self.command = command
         self.arguments = arguments
+        self.asker = asker
         self._send = send
 
     def reply(self, answer: object) -> None:
-        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False)
+        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False, ())
+
+    def reply_with(self, answer: object, files: Sequence[int]) -> None:
+        """With descriptors, which are duplicated; they stay open until he says something, or goes."""
+        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False, files)
 
     def follow(self) -> None:
         """From now on the client gets every event."""
-        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": {"following": True}}) + b"\n", True)
+        self._send(_ENCODE({"v": VERSION, "ok": True, "answer": {"following": True}}) + b"\n", True, ())
 
     def fail(self, *lines: str) -> None:
-        self._send(_refusal(*lines), False)
+        self._send(_refusal(*lines), False, ())
 
 
 def _refusal(*lines: str) -> bytes:
@@ -69,8 +89,9 @@ def _refusal(*lines: str) -> bytes:
 
 
 class _Client:
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, user: int) -> None:
         self.link = link
+        self.user = user
         self.read = b""
         self.waiting = bytearray()
         self.since = time.monotonic()  # when it last did something, or we had something for it
@@ -90,24 +111,28 @@ class _Client:
 class ControlSocket:
     """Listens at ``path`` for those of ``group`` (empty: for root and us alone); ``answer`` gets each request.
 
-    ``owner``: the user whose it is, if not ours. Raises ControlError where it cannot listen. ``answer`` may raise
+    ``owner``: the user whose it is, if not ours. ``listener``: the socket of the gateway before us, which listens there
+    already; closed with us. Raises ControlError where it cannot listen. ``answer`` may raise
     NfmailguardError; it is called from a thread of the socket's own, and must not take long.
     """
 
-    def __init__(self, path: str, group: str, answer: Callable[[Request], None], owner: int = -1) -> None:
+    def __init__(
+        self, path: str, group: str, answer: Callable[[Request], None], owner: int = -1, listener: int = -1
+    ) -> None:
         self._path = Path(path)
         self._answer = answer
         self._group = _group(group)
         self._owner = owner
         self._clients: dict[int, _Client] = {}
         self._lock = threading.Lock()
-        self._done: deque[tuple[_Client, bytes, bool]] = deque()  # answers made by other threads
+        self._done: deque[tuple[_Client, bytes, bool, Sequence[int]]] = deque()  # answers made by other threads
         self._published: deque[bytes] = deque()
         self._published_octets = 0
         self._published_lost = 0
         self._followers = 0
         self._stopping = False
-        self._listener = self._listen()
+        self._left = False  # another process goes on with the listener
+        self._listener = socket.socket(fileno=listener) if listener >= 0 else self._listen()
         self._awake, self._wake = socket.socketpair()
         self._inode = _inode(self._path)
         self._selector = selectors.DefaultSelector()
@@ -128,10 +153,19 @@ class ControlSocket:
             if self._thread.ident is not None:
                 self._thread.join(_PATIENCE)
             with suppress(OSError):
-                if _inode(self._path) == self._inode:  # else it is another gateway's by now
+                if not self._left and _inode(self._path) == self._inode:  # else it is another gateway's by now
                     self._path.unlink()
             for end in (self._listener, self._awake, self._wake, *(client.link for client in self._clients.values())):
                 end.close()
+
+    def fileno(self) -> int:
+        """Where it listens."""
+        return self._listener.fileno()
+
+    def leave(self) -> None:
+        """Another process hears whoever asks from now on."""
+        self._left = True
+        self._rouse()
 
     def publish(self, lines: Sequence[bytes]) -> None:
         """For those that follow; what they do not take in time is counted, and they are told."""
@@ -192,6 +226,8 @@ class ControlSocket:
                 else:
                     self._serve(key.data, events)
             self._hand_out()
+            if self._left and self._listener in self._selector.get_map():
+                self._selector.unregister(self._listener)
             now = time.monotonic()
             for client in [one for one in self._clients.values() if one.deadline <= now]:
                 self._give_up(client)
@@ -212,11 +248,11 @@ class ControlSocket:
             return
         if len(self._clients) >= _MOST_CLIENTS:
             self._drop(min(self._clients.values(), key=lambda client: (client.asked or client.follows, client.since)))
-        client = self._clients[link.fileno()] = _Client(link)
+        client = self._clients[link.fileno()] = _Client(link, _user(link))
         self._selector.register(link, selectors.EVENT_READ, client)
 
     def _refused(self, link: socket.socket) -> str | None:
-        _, user, group = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        _, user, group = _peer(link)
         if user in (0, os.geteuid()):
             return None
         if self._group is not None and self._group in (group, *_groups(link)):
@@ -268,7 +304,12 @@ class ControlSocket:
             self._end(client, _refusal(str(error)))
             return
         client.asked = True
-        request = Request(command, arguments, lambda octets, follows: self._reply(client, octets, follows))
+        request = Request(
+            command,
+            arguments,
+            lambda octets, follows, files: self._reply(client, octets, follows, files),
+            Asker(client, client.user, lambda: self._clients.get(client.link.fileno()) is client),
+        )
         try:
             self._answer(request)
         except NfmailguardError as error:
@@ -277,9 +318,9 @@ class ControlSocket:
             request.fail(f"internal error: {type(error).__name__}: {error}")
         self._hand_out()
 
-    def _reply(self, client: _Client, octets: bytes, follows: bool) -> None:
+    def _reply(self, client: _Client, octets: bytes, follows: bool, files: Sequence[int]) -> None:
         with self._lock:
-            self._done.append((client, octets, follows))
+            self._done.append((client, octets, follows, files))
         self._rouse()
 
     def _hand_out(self) -> None:
@@ -291,10 +332,13 @@ class ControlSocket:
             self._published_octets = self._published_lost = 0
         for client in [one for one in self._clients.values() if one.follows]:
             self._events(client, lines, lost)
-        for client, octets, follows in done:
+        for client, octets, follows, files in done:
             if self._clients.get(client.link.fileno()) is client:
                 client.asked, client.follows = False, follows
-                self._send(client, octets)
+                if files:
+                    self._send_files(client, octets, files)
+                else:
+                    self._send(client, octets)
                 self._ask(client)
         self._followers = sum(client.follows for client in self._clients.values())
 
@@ -326,6 +370,16 @@ class ControlSocket:
             client.since = time.monotonic()
         client.waiting += octets
         self._write(client)
+
+    def _send_files(self, client: _Client, octets: bytes, files: Sequence[int]) -> None:
+        """All at once, or the client is given up."""
+        client.since = time.monotonic()
+        try:
+            sent = socket.send_fds(client.link, [octets], files)
+        except OSError:
+            sent = 0
+        if sent != len(octets):
+            self._drop(client)
 
     def _write(self, client: _Client) -> None:
         try:
@@ -404,6 +458,16 @@ def _group(name: str) -> int | None:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise ControlError(f"service.group: there is no group {name!r}") from None
+
+
+def _peer(link: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group of the other end."""
+    process, user, group = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return process, user, group
+
+
+def _user(link: socket.socket) -> int:
+    return _peer(link)[1]
 
 
 def _groups(link: socket.socket) -> tuple[int, ...]:

@@ -23,12 +23,15 @@ from nfmailguard.config import Config
 from nfmailguard.confinement.confined import Confinement
 from nfmailguard.errors import ConfigError, ControlError, NfmailguardError, RefusedError
 from nfmailguard.plain import printable
-from nfmailguard.queues.kernel import QueueStates
+from nfmailguard.queues.kernel import KernelQueue, QueueStates
 from nfmailguard.queues.tap import Tap
+from nfmailguard.reports.standing import taken_over
 from nfmailguard.reports.summary import open_before
 from nfmailguard.service.control import ControlSocket, Request
 from nfmailguard.service.flows import Wanted, listed
+from nfmailguard.service.handover import Predecessor, Taken, refusal
 from nfmailguard.service.health import Health
+from nfmailguard.service.leaving import leave
 from nfmailguard.service.logs import Logs
 from nfmailguard.service.notices import Notices
 from nfmailguard.service.notify import Systemd
@@ -59,7 +62,8 @@ class Gateway:
 
     ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for
     the operator; ``reread`` reads the configuration anew, which is in ``source``. Raises ConfigError for what cannot
-    be run. ``run`` gives up the process's privileges (``confinement``).
+    be run. ``run`` gives up the process's privileges (``confinement``). ``hand_over``: takes over from the gateway that
+    runs, if one does.
     """
 
     def __init__(
@@ -71,16 +75,24 @@ class Gateway:
         tell: Callable[[str], None] = print,
         reread: Callable[[], Config] | None = None,
         source: Path | None = None,
+        hand_over: bool = False,
     ) -> None:
         first, last = config.queue.first, config.queue.last
         if tap and last > first:
             raise ConfigError("--tap: a tap serves one queue; run with a single one")
+        if tap and hand_over:
+            raise ConfigError("--tap: what is captured begins with no flow; not with --hand-over")
         flow_rules = checked_rules(config)
         files = Tap(str(tap[0]), str(tap[1]) if tap[1] else None) if tap else None
-        try:
-            self._workers = [QueueWorker(config, flow_rules, number, files) for number in range(first, last + 1)]
-        except ValueError as error:
-            raise ConfigError(f"configuration: {error}") from error
+
+        def made_workers() -> list[QueueWorker]:
+            try:
+                return [QueueWorker(config, flow_rules, number, files) for number in range(first, last + 1)]
+            except ValueError as error:
+                raise ConfigError(f"configuration: {error}") from error
+
+        self._made_workers = made_workers
+        self._workers = made_workers()
         self._confinement = Confinement(config, source)
         self._configured = Configured(config, flow_rules, reread, self._confinement)
         self._tapped = tap is not None
@@ -93,6 +105,8 @@ class Gateway:
         self._logs = Logs(config, self._publish)
         self._health = Health(self._tell, self._logs.health)
         self._control: ControlSocket | None = None
+        self._predecessor = Predecessor(config, rules=rules) if hand_over else None
+        self._taken: Taken | None = None
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # that the main thread carries out
         self._started, self._began = time.monotonic(), time.time()
         self._counters: dict[str, int] = {}
@@ -115,9 +129,11 @@ class Gateway:
         """
         with ExitStack() as stack:
             stack.enter_context(self._signals.caught())
+            besides, unread = self._rules.look_around(), 0
+            inherited = self._take_over(stack)
             notes = self._open_control(stack)
             for worker in self._workers:
-                worker.driver.open()
+                self._open(worker)
                 stack.callback(worker.driver.close)
             self._states = QueueStates()
             stack.callback(self._states.close)
@@ -125,18 +141,28 @@ class Gateway:
             nice = os.getpriority(os.PRIO_PROCESS, 0)
             self._confinement.enter(nice=nice, abstract=self._systemd.abstract)
             self._logs.open(self._workers, stack)  # no sooner: with the rights that it will be opened anew with
+            if self._predecessor:
+                self._predecessor.give_events(self._workers)
+                self._predecessor.commit()  # no sooner: until here it goes on where anything fails
+                self._predecessor.close()
             stack.callback(self._finish)
             for worker in self._workers:
                 worker.start()
                 stack.callback(worker.stop)
-            besides = self._rules.look_around()
+            if self._predecessor:
+                unread = (time.monotonic_ns() - self._predecessor.left) // 1_000_000
             stack.callback(self._rules.remove)
-            self._rules.apply(self._states.read())
+            if self._predecessor:
+                treated = self._configured.inherit(inherited)
+                self._rules.take_over(self._predecessor.placed, treated, self._states.read())
+            else:
+                self._rules.apply(self._states.read())
             self._rules.look(self._workers)
             self._started, self._began = time.monotonic(), time.time()
             if self._control:
                 self._control.start()  # who asks hears of a gateway that inspects
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
+            self._tell_taken_over(unread)
             for note in (
                 *(note for worker in self._workers for note in worker.notes),
                 *long_packets(),
@@ -157,6 +183,69 @@ class Gateway:
             if worker.failure:
                 raise worker.failure
         return self._counters
+
+    def _take_over(self, stack: ExitStack) -> list[Config]:
+        """Engines that know what the predecessor's did, where that fits; configurations that flows are under."""
+        asked = self._predecessor
+        if asked is None:
+            return []
+        stack.callback(asked.close)
+        asked.ask()
+        if not asked.answers:
+            self._predecessor = None
+            self._tell(f"nfmailguard: hand-over: {asked.reason}; started as if there were none")
+            return []
+        try:
+            older = asked.load(self._workers)
+        except ValueError as error:
+            asked.does_not_fit(str(error))
+            self._workers = self._made_workers()
+            older = []
+        self._starting = bool(asked.reason)
+        counters = self.counters()
+        flows, held = counters.get("flows_now", 0), counters.get("held_now", 0)
+        self._taken = Taken(time.time(), asked.process, asked.version, flows, held, 0)
+        return older
+
+    def _open(self, worker: QueueWorker) -> None:
+        asked, driver = self._predecessor, worker.driver
+        if asked and isinstance(driver, KernelQueue):
+            driver.open(asked.keep(asked.sockets[worker.number]), asked.standing(worker.number))
+        else:
+            driver.open()
+
+    def _tell_taken_over(self, unread: int) -> None:
+        """``unread``: milliseconds in which nobody read the queues."""
+        asked = self._predecessor
+        if asked is None or self._taken is None:
+            return
+        self._taken = self._taken._replace(unread=unread)
+        event: dict[str, Any] = {"state": "healthy", "hand_over": "without_state" if asked.reason else "taken_over"}
+        text = taken_over(self._taken.standing(), asked.reason)
+        self._tell(f"nfmailguard: hand-over: {text}")
+        self._logs.health({**event, "text": text})
+
+    def _hand_over(self, request: Request) -> None:
+        """All to a successor, which asks for it; it has it where this ends us."""
+        bypassed, tapped = self._rules.bypassed, self._tapped
+        if reason := refusal(request.asker.user, self._workers, tapped=tapped, bypassed=bypassed):
+            raise RefusedError(reason)
+        assert self._control is not None
+        self._rules.look(self._workers)
+        placed, configured = self._rules.leave(), self._configured
+        try:
+            taken = leave(request, self._requests, self._workers, configured.used, self._config, placed, self._control)
+        except (OSError, MemoryError) as error:
+            raise RefusedError(f"hand-over: {error}") from error
+        state = {"state": "degraded" if self._health.degraded else "healthy"}
+        if not taken:
+            self._tell("nfmailguard: hand-over: the successor has not taken over; all goes on here")
+            self._logs.health({**state, "hand_over": "not_taken", "text": "the successor has not taken over"})
+            return
+        self._rules.forget()
+        self._signals.stopping = True
+        self._tell("nfmailguard: hand-over: the successor has taken over")
+        self._logs.health({**state, "hand_over": "handed_over", "text": "the successor has taken over"})
 
     def _moved(self) -> bool:
         """Whether all loops have turned since this was last asked; each of them is asked to turn again."""
@@ -203,7 +292,8 @@ class Gateway:
         if not service.control:
             return []
         try:
-            self._control = ControlSocket(service.control, service.group, self._answer, owner)
+            listener = asked.keep(asked.control) if (asked := self._predecessor) and asked.control >= 0 else -1
+            self._control = ControlSocket(service.control, service.group, self._answer, owner, listener)
         except ControlError as error:
             return [f"{error}; this gateway cannot be asked"]
         stack.callback(self._control.close)
@@ -226,7 +316,7 @@ class Gateway:
                 request.fail("log.eve: no events are made")
         elif request.command == "flows":
             self._list_flows(request)
-        elif request.command in ("reload", "bypass"):
+        elif request.command in ("reload", "bypass", "hand-over", "taken"):
             self._requests.put(request)
         else:
             request.fail(
@@ -264,6 +354,7 @@ class Gateway:
             "policies": [{"mode": rule.mode, "profile": rule.policy.name} for rule in self._workers[0].engine.rules],
             "uptime": int(time.monotonic() - self._started),
             "rules": self._rules.standing,
+            "taken_over": self._taken.standing() if self._taken else None,
             "configuration": self._configured.standing(self._workers),
             "queues": [worker.standing() for worker in self._workers],
             "uninspected": self._rules.passed.get("queue.uninspected"),
@@ -280,7 +371,11 @@ class Gateway:
         while not self._requests.empty():
             request = self._requests.get()
             try:
-                if request.command == "bypass":
+                if request.command == "hand-over":
+                    self._hand_over(request)
+                elif request.command == "taken":
+                    raise RefusedError("hand-over: too late, the gateway has gone on")
+                elif request.command == "bypass":
                     self._bypass(request.arguments.get("on"))
                     request.reply({"rules": self._rules.standing})
                 elif request.arguments.get("dry_run"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from nfmailguard.config import Config
 from nfmailguard.errors import RulesetError
@@ -103,6 +104,37 @@ class PlacedRules:
                 self._anew = True
         self._config, self._ruleset = config, after
         return differs
+
+    def leave(self) -> dict[str, Any]:
+        """How they stand, for another process that goes on with them; ours they are no more, once it has said so."""
+        counted = (self._packets, self._seen, self._seen_before, self._uninspected, self._uninspected_before)
+        render = self._ruleset.render() if self._ruleset is not None else ""
+        return {"rules": render, "counted": list(counted), "anew": self._anew}
+
+    def forget(self) -> None:
+        """Another process has them now."""
+        self._placed = False
+
+    def take_over(self, standing: Mapping[str, Any], treated: Treatment, queues: Mapping[int, QueueState]) -> None:
+        """Goes on with rules as another process left them (``leave``); those that are wanted differently are replaced.
+
+        Raises RulesetError. ``treated``: of all configurations that flows are under; ``standing``: empty, not known.
+        """
+        if self._ruleset is None:
+            return
+        self._ruleset = ruleset(self._config, treated)
+        self.refuse_another(queues)
+        table = installed()
+        self._placed = True
+        if table is None or (table.queue_first, table.queue_last) != self._queues:
+            self._ruleset.apply()
+        elif standing.get("rules") != self._ruleset.render():
+            self._ruleset.apply(same_chains=True)
+        if standing:
+            counted = (int(one) for one in standing["counted"])
+            self._packets, self._seen, self._seen_before, self._uninspected, self._uninspected_before = counted
+            self._anew = bool(standing["anew"]) or standing["rules"] != self._ruleset.render()
+        self.in_place = True
 
     def remove(self) -> None:
         """Nothing happens where ours were never put in place."""

@@ -19,7 +19,7 @@ from nfmailguard.engine import Generation
 from nfmailguard.errors import ConfigError, NfmailguardError, RefusedError
 from nfmailguard.policy.model import FlowRule
 from nfmailguard.ruleset import CONNECTION_MARK
-from nfmailguard.service.changes import changes, needs_restart, reaches_further, treatment
+from nfmailguard.service.changes import Treatment, changes, needs_restart, reaches_further, treatment
 from nfmailguard.service.logs import Logs
 from nfmailguard.service.placed import PlacedRules
 from nfmailguard.service.worker import QueueWorker
@@ -73,6 +73,17 @@ class Configured:
             "older": max(generations for generations, _ in older),
             "flows_under_older": sum(flows for _, flows in older),
         }
+
+    @property
+    def used(self) -> dict[int, Config]:
+        """Configurations that flows may be under, by number."""
+        return dict(self._configs)
+
+    def inherit(self, older: Sequence[Config]) -> Treatment:
+        """Configurations of flows that were handed over, numbered -1, -2, ...; what the kernel is to do then."""
+        self._configs |= {-place: config for place, config in enumerate(older, 1)}
+        self._treated = treatment(self._configs.values())
+        return self._treated
 
     def reload(
         self, workers: Sequence[QueueWorker], rules: PlacedRules, logs: Logs, *, tapped: bool

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nfmailguard.cext.engine import MOST_GENERATIONS, MOST_RULES
 from nfmailguard.config import Config, Driver
@@ -160,8 +161,8 @@ class QueueWorker:
         state = states.read().get(self.number)
         return self.alive and (turns != last or state is None or state.total == 0)
 
-    def prepare(self, config: Config, rules: Sequence[FlowRule]) -> Generation:
-        """Raises ValueError for what the core does not hold."""
+    def prepare(self, config: Config, rules: Sequence[FlowRule], *, older: bool = False) -> Generation:
+        """Raises ValueError for what the core does not hold. ``older``: for flows that are handed over to us."""
         return self.engine.prepare(
             rules,
             ports=config.ports(),
@@ -171,6 +172,7 @@ class QueueWorker:
             records=_recorded(config),
             told=TOLD,
             apart=config.tells_connections_apart(),
+            older=older,
         )
 
     def publish(self, generation: Generation, config: Config, serial: int, *, begins_anew: bool) -> None:
@@ -183,6 +185,29 @@ class QueueWorker:
                 writer.learn(first, generation.rules)
         self._most_memory = config.limits.memory
         self._most_held = config.engine_limits().held_packets
+
+    def rules_of(self, number: int) -> tuple[Sequence[FlowRule], int]:
+        """The rules of a number of the engine's, and the number of their configuration."""
+        return self.known[number * MOST_RULES]
+
+    def take_over(
+        self, image: memoryview, prepared: Mapping[int, tuple[Generation, int]], used: dict[int, int]
+    ) -> None:
+        """Goes on where the engine of ``image`` was, whose rules ``prepared`` has by number, each with its place.
+
+        ``used`` gets, by place, the number of a configuration that flows are under here, and is none of ours: the last
+        one is -1. Raises ValueError.
+        """
+        first_of = self.engine.load_state(image, {number: generation for number, (generation, _) in prepared.items()})
+        for number, (generation, place) in prepared.items():
+            first = first_of[number]
+            if first not in self.known:
+                serial = used.setdefault(place, -len(used) - 1)
+                self.known[first] = generation.rules, serial
+
+    def standing_of_loop(self) -> dict[str, Any]:
+        """As the driver of another process goes on with it."""
+        return self.driver.standing() if isinstance(self.driver, KernelQueue) else {}
 
     @property
     def has_room(self) -> bool:
@@ -232,6 +257,19 @@ class QueueWorker:
 
     def start(self) -> None:
         self._thread.start()
+
+    def leave(self) -> None:
+        """Until the thread has left the queue as it is: another process may go on, or ``come_back``."""
+        if isinstance(self.driver, KernelQueue):
+            self.driver.leave()
+            self._thread.join()
+
+    def come_back(self) -> None:
+        """No other goes on."""
+        if isinstance(self.driver, KernelQueue):
+            self.driver.come_back()
+            self._thread = threading.Thread(target=self._run, name=f"queue-{self.number}", daemon=True)
+            self._thread.start()
 
     @property
     def alive(self) -> bool:

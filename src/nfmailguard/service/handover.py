@@ -1,0 +1,308 @@
+"""Hand-over: a gateway that runs leaves its queues, with all it knows of them, to one that has just been started.
+
+    successor                                gateway
+    hand-over, what it cannot change ──▶     refuses, or leaves its queues and waits
+    its queues' sockets, the control         ◀── descriptors, and one of a sealed memory file with its state
+    socket and the state are read
+    taken ──▶                                ends, and answers no packet, and leaves the rules
+    reads the queues                         (or nothing comes: goes on as if nobody had asked)
+
+Promises: at any moment at most one of the two reads a queue; no packet is answered by both, and none by neither; what
+does not fit is said, and then the successor goes on with the queues alone, as after a crash. Does not know what an
+engine's state is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+
+from nfmailguard import __version__
+from nfmailguard.cext.handover import state
+from nfmailguard.config import Config
+from nfmailguard.errors import ConfigError, ControlError, NfmailguardError
+from nfmailguard.events.eve import Standing
+from nfmailguard.policy.model import FlowRule, Policy
+from nfmailguard.service.asking import Asking
+from nfmailguard.service.changes import fixed_values
+from nfmailguard.service.worker import QueueWorker
+
+__all__ = ["PATIENCE", "Predecessor", "Taken", "refusal", "stage"]
+
+#: Seconds a gateway waits for its successor's word, and that one for its answers.
+PATIENCE = 10.0
+#: Descriptors that one message carries (SCM_MAX_FD), less the control socket and the state.
+MOST_QUEUES = 250
+#: Octets of the answer that the descriptors come with.
+_MOST_ANSWER = 1 << 16
+#: linux/fcntl.h, which Python names since 3.13
+_ADD_SEALS, _GET_SEALS, _ALL_SEALS = 1033, 1034, 0xF
+_WORD = 8
+
+
+class HandedRules(msgspec.Struct, frozen=True):
+    """Rules that flows are under: their configuration, and the policies as they were read then."""
+
+    config: Config
+    policies: tuple[Policy, ...]
+
+    def flow_rules(self) -> tuple[FlowRule, ...]:
+        """Raises ConfigError."""
+        rules = self.config.flow_rules()
+        replaced = zip(rules, self.policies, strict=False)
+        return tuple(msgspec.structs.replace(rule, policy=policy) for rule, policy in replaced)
+
+
+class LoopStanding(msgspec.Struct, frozen=True):
+    """As a queue's loop takes it: its clock, in nanoseconds, and its counters."""
+
+    wall_offset: int
+    core_now: int
+    counters: dict[str, int]
+
+
+class HandedQueue(msgspec.Struct, frozen=True):
+    """One queue: where its engine's image is in the file, and the loop's standing. ``rules``: by number in the image,
+    which of the rules that are handed over, and their digest, in hexadecimal."""
+
+    number: int
+    offset: int
+    size: int
+    rules: dict[int, tuple[int, str]]
+    standing: LoopStanding
+    events: Standing | None
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What is in the file before the images."""
+
+    version: str
+    pid: int
+    queues: tuple[HandedQueue, ...]
+    rules: tuple[HandedRules, ...]
+    placed: dict[str, Any]
+
+
+class Taken(NamedTuple):
+    """What a successor has taken over, for its ``status``."""
+
+    at: float
+    process: int
+    version: str
+    flows: int
+    held: int
+    #: Milliseconds in which nobody read the queues.
+    unread: int
+
+    def standing(self) -> dict[str, Any]:
+        return {**self._asdict(), "at": round(self.at, 3)}
+
+
+def stage(workers: Sequence[QueueWorker], configs: dict[int, Config], placed: dict[str, Any]) -> int:
+    """A sealed memory file with the state of queues that have been left; ``configs``: by number, that flows are under.
+
+    The descriptor is the caller's. Raises OSError, MemoryError.
+    """
+    serials: dict[int, int] = {}
+    rules: list[HandedRules] = []
+    queues: list[HandedQueue] = []
+    offset = 0
+    for worker in workers:
+        numbers: dict[int, tuple[int, str]] = {}
+        for number, digest in worker.engine.rules_in_use.items():
+            found, serial = worker.rules_of(number)
+            if serial not in serials:
+                serials[serial] = len(rules)
+                rules.append(HandedRules(configs[serial], tuple(rule.policy for rule in found)))
+            numbers[number] = serials[serial], digest.hex()
+        size = worker.engine.state_size
+        events = worker.writer.standing() if worker.writer else None
+        queues.append(
+            HandedQueue(worker.number, offset, size, numbers, LoopStanding(**worker.standing_of_loop()), events)
+        )
+        offset += size
+    head = msgspec.json.encode(Handed(__version__, os.getpid(), tuple(queues), tuple(rules), placed))
+    head += b" " * (-len(head) % _WORD)
+    file = os.memfd_create("nfmailguard state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        _write(file, len(head).to_bytes(_WORD, "little") + head)
+        for worker, queue in zip(workers, queues, strict=True):
+            image = bytearray(queue.size)
+            worker.engine.save_state(image)
+            _write(file, image)
+        fcntl.fcntl(file, _ADD_SEALS, _ALL_SEALS)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _write(file: int, octets: bytes | bytearray) -> None:
+    left = memoryview(octets)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+class Predecessor:
+    """The gateway that runs, if one does: to hand over to one of ``config``. Raises ConfigError: it cannot be asked.
+
+    ``rules``: whether they are ours to put in place. Once it has been asked: ``answers``: whether one runs;
+    ``sockets``: of its queues by number, ``control``: its control socket; whoever takes one over closes it; ``reason``:
+    why its state is not there, or does not fit, "" where it does.
+    """
+
+    def __init__(self, config: Config, *, rules: bool = True) -> None:
+        self._rules = rules
+        if not config.service.control:
+            raise ConfigError("--hand-over: the gateway that runs is asked at service.control, which is empty")
+        self._config = config
+        self._asking: Asking | None = None
+        self._files: list[int] = []
+        self._image: mmap.mmap | None = None
+        self.handed: Handed | None = None
+        self.answers = False
+        self.reason = self.version = ""
+        self.process = 0
+        #: By the clock that never steps, in nanoseconds: since then nobody reads its queues.
+        self.left = 0
+        self.control = -1
+        self.sockets: dict[int, int] = {}
+
+    def ask(self) -> None:
+        """It waits from then on: for ``commit``, or for us to go. Raises RefusedError for what it says against it."""
+        try:
+            self._asking = Asking(self._config.service.control, PATIENCE)
+        except ControlError as error:
+            self.reason = str(error)
+            return
+        fixed = fixed_values(self._config)
+        request = {"state": state.version(), "version": __version__, "fixed": fixed, "rules": self._rules}
+        answer, self._files = self._asking.ask_for_files("hand-over", MOST_QUEUES + 2, _MOST_ANSWER, **request)
+        try:
+            files = list(self._files)
+            self.process, self.version = int(answer["pid"]), str(answer["version"])
+            self.reason = str(answer["reason"])
+            self.left = int(answer["left"])
+            self.control = files.pop(0)
+            self.sockets = {int(number): files.pop(0) for number in answer["queues"]}
+            wanted = range(self._config.queue.first, self._config.queue.last + 1)
+            if set(self.sockets) != set(wanted):
+                raise ValueError("its queues are others")
+            self.answers = True
+            if not self.reason:
+                self._read(files.pop(0))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ControlError(f"hand-over: its answer makes no sense: {error}") from error
+
+    def _read(self, file: int) -> None:
+        """What a file says that nobody can change any more."""
+        try:
+            if fcntl.fcntl(file, _GET_SEALS) & _ALL_SEALS != _ALL_SEALS:
+                raise ValueError("it is not sealed")
+            size = os.fstat(file).st_size
+            self._image = mmap.mmap(file, size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+            length = int.from_bytes(self._image[:_WORD], "little")
+            self.handed = msgspec.json.decode(self._image[_WORD : _WORD + length], type=Handed)
+            self._images = _WORD + length
+        except (ValueError, OSError, msgspec.MsgspecError) as error:
+            self.handed = None
+            self.reason = f"its state cannot be read: {error}"
+
+    def load(self, workers: Sequence[QueueWorker]) -> list[Config]:
+        """Has the workers' engines go on where its queues' were; configurations, but for ours, that flows are under.
+
+        Of what does not fit ValueError says why; the workers are good for nothing then.
+        """
+        if self.handed is None or self._image is None:
+            raise ValueError(self.reason)
+        queues = {queue.number: queue for queue in self.handed.queues}
+        try:
+            known = [(rules.config, rules.flow_rules()) for rules in self.handed.rules]
+            used: dict[int, int] = {}
+            for worker in workers:
+                queue = queues[worker.number]
+                begin = self._images + queue.offset
+                with memoryview(self._image) as whole, whole[begin : begin + queue.size] as image:
+                    self._load(worker, queue, image, known, used)
+        except (LookupError, NfmailguardError, OSError) as error:
+            raise ValueError(str(error)) from error
+        return [known[place][0] for place in used]
+
+    @staticmethod
+    def _load(
+        worker: QueueWorker,
+        queue: HandedQueue,
+        image: memoryview,
+        known: Sequence[tuple[Config, tuple[FlowRule, ...]]],
+        used: dict[int, int],
+    ) -> None:
+        prepared = {}
+        for number, (place, digest) in queue.rules.items():
+            generation = worker.prepare(*known[place], older=True)
+            if generation.digest.hex() != digest:
+                raise ValueError("its rules mean something else here")
+            prepared[number] = generation, place
+        worker.take_over(image, prepared, used)
+
+    def standing(self, number: int) -> dict[str, Any] | None:
+        """Of the loop of a queue; None where its state is not known."""
+        found = [queue.standing for queue in self.handed.queues if queue.number == number] if self.handed else []
+        return msgspec.structs.asdict(found[0]) if found else None
+
+    @property
+    def placed(self) -> dict[str, Any]:
+        """How its rules in the kernel stand; empty, where that is not known."""
+        return self.handed.placed if self.handed else {}
+
+    def give_events(self, workers: Sequence[QueueWorker]) -> None:
+        """What is known of mails under way, to whoever writes it now."""
+        for queue in self.handed.queues if self.handed else ():
+            for worker in workers:
+                if worker.number == queue.number and worker.writer and queue.events:
+                    worker.writer.take_over(queue.events)
+
+    def does_not_fit(self, reason: str) -> None:
+        """From now on there are its queues alone."""
+        self.handed, self.reason = None, reason
+
+    def keep(self, file: int) -> int:
+        """A descriptor that is somebody else's from now on."""
+        self._files.remove(file)
+        return file
+
+    def commit(self) -> None:
+        """From here on it is gone, and its queues are ours. Raises ControlError, RefusedError: they are not."""
+        assert self._asking is not None
+        self._asking.ask("taken")
+
+    def close(self) -> None:
+        """Gives back what nobody has kept. Without ``commit`` it goes on then. Idempotent."""
+        if self._image is not None:
+            with suppress(BufferError):
+                self._image.close()
+        for file in self._files:
+            os.close(file)
+        self._files = []
+        if self._asking is not None:
+            self._asking.close()
+
+
+def refusal(number: int, workers: Sequence[QueueWorker], *, tapped: bool, bypassed: bool) -> str:
+    """Why queues cannot be handed over to a process of this user; "" where they can."""
+    if number not in (0, os.geteuid()):
+        return f"hand-over: user {number} may not take the queues; root and user {os.geteuid()} may"
+    if tapped:
+        return "hand-over: --tap: what is captured is of one process; stop it, and start another"
+    if bypassed:
+        return "hand-over: bypass is on; `nfmailguard bypass off` first"
+    if not all(worker.begins_anew for worker in workers):
+        return "hand-over: only the kernel driver's queues can be handed over"
+    if len(workers) > MOST_QUEUES:
+        return f"hand-over: at most {MOST_QUEUES} queues can be handed over"
+    return ""

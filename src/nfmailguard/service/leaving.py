@@ -1,0 +1,110 @@
+"""The end of a gateway that hands over: its queues are left, and what it knows goes to its successor.
+
+Promises: until the successor has said that it has all of it, and has been answered, nothing is given up: whatever goes
+wrong before, the queues are read on here as if nobody had asked. Does not know what the successor does.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nfmailguard import __version__
+from nfmailguard.cext.handover import state
+from nfmailguard.config import Config
+from nfmailguard.errors import RefusedError
+from nfmailguard.queues.kernel import KernelQueue
+from nfmailguard.service.changes import fixed_differ, fixed_values
+from nfmailguard.service.control import ControlSocket, Request
+from nfmailguard.service.handover import PATIENCE, stage
+from nfmailguard.service.worker import QueueWorker
+
+__all__ = ["leave"]
+
+#: Seconds between two looks whether the successor is still there.
+_LOOK = 0.02
+#: Seconds that our last answer may take.
+_LAST = 1.0
+
+
+def leave(
+    request: Request,
+    requests: queue.SimpleQueue[Request],
+    workers: Sequence[QueueWorker],
+    configs: dict[int, Config],
+    config: Config,
+    placed: dict[str, Any],
+    control: ControlSocket,
+) -> bool:
+    """Whether the successor that asks has taken over; if not, all goes on here. Raises RefusedError, OSError.
+
+    ``requests``: in which its word comes; ``configs``: that flows are under, by number; ``config``: the one in force.
+    """
+    fixed = request.arguments.get("fixed")
+    if not isinstance(fixed, dict):
+        raise RefusedError("hand-over: fixed: what cannot change while a gateway runs is missing")
+    if found := fixed_differ(fixed_values(config), fixed):
+        raise RefusedError(*(f"hand-over: {line}" for line in found))
+    if request.arguments.get("rules") is not bool(placed["rules"]):
+        raise RefusedError("hand-over: --no-rules: of the two gateways one has it, and the rules would be nobody's")
+    reason = ""
+    if request.arguments.get("state") != list(state.version()):
+        reason = f"its state is that of another version ({__version__}, process {os.getpid()})"
+    for worker in workers:
+        worker.drain(_LAST)
+    files: list[int] = []
+    taken = False
+    try:
+        left = time.monotonic_ns()
+        for worker in workers:
+            worker.leave()
+        for worker in workers:
+            worker.drain()
+        if not reason:
+            files = [stage(workers, configs, placed)]
+        answer = {
+            "pid": os.getpid(),
+            "version": __version__,
+            "queues": [worker.number for worker in workers],
+            "reason": reason,
+            "left": left,
+        }
+        sockets = [worker.driver.fileno() for worker in workers if isinstance(worker.driver, KernelQueue)]
+        request.reply_with(answer, [control.fileno(), *sockets, *files])
+        taken = _has_taken(request, requests, control)
+    finally:
+        for file in files:
+            os.close(file)
+        if not taken:
+            for worker in workers:
+                worker.come_back()
+    return taken
+
+
+def _has_taken(request: Request, requests: queue.SimpleQueue[Request], control: ControlSocket) -> bool:
+    """Waits for the successor's word, and answers it: from then on there is no way back."""
+    deadline = time.monotonic() + PATIENCE
+    others = []
+    word: Request | None = None
+    while word is None and request.asker.waits() and time.monotonic() < deadline:
+        try:
+            found = requests.get(timeout=_LOOK)
+        except queue.Empty:
+            continue
+        if found.command == "taken" and found.asker.connection is request.asker.connection:
+            word = found
+        else:
+            others.append(found)
+    for other in others:
+        requests.put(other)
+    if word is None:
+        return False
+    control.leave()
+    word.reply({})
+    deadline = time.monotonic() + _LAST
+    while word.asker.waits() and time.monotonic() < deadline:
+        time.sleep(_LOOK / 4)  # it has our answer when it goes
+    return True
