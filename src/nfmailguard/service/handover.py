@@ -35,8 +35,10 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["PATIENCE", "Predecessor", "Taken", "refusal", "stage"]
 
-#: Seconds a gateway waits for its successor's word, and that one for its answers.
+#: Seconds a gateway waits for its successor's word; meanwhile nobody reads its queues.
 PATIENCE = 10.0
+#: Seconds the successor waits for an answer: a busy gateway reads its queues until it gives one.
+_ANSWER = 30.0
 #: Descriptors that one message carries (SCM_MAX_FD), less the control socket and the state.
 MOST_QUEUES = 250
 #: Octets of the answer that the descriptors come with.
@@ -177,7 +179,7 @@ class Predecessor:
     def ask(self) -> None:
         """It waits from then on: for ``commit``, or for us to go. Raises RefusedError for what it says against it."""
         try:
-            self._asking = Asking(self._config.service.control, PATIENCE)
+            self._asking = Asking(self._config.service.control, _ANSWER)
         except ControlError as error:
             self.reason = str(error)
             return
