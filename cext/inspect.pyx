@@ -38,11 +38,12 @@ from nfmailguard.cext.smtp.turns cimport Said, take_turns
 from nfmailguard.cext.tcp.holdqueue cimport answered, next_held
 from nfmailguard.cext.tcp.reorder cimport forward_out_of_order, handle_out_of_order
 from nfmailguard.cext.tcp.stream cimport (
-    FIN_TAKEN, Held, Stream, stream_acknowledge, stream_buffered, stream_consume, stream_ended, stream_held, stream_isn,
+    FIN_TAKEN, Held, Stream, stream_acknowledge, stream_buffered, stream_consume, stream_ended, stream_held,
     stream_keep, stream_note_edit, stream_overwrite_with_buffered, stream_overwrite_with_first_copy,
 )
 from nfmailguard.cext.tcp.validate cimport (
     POSITION_BEYOND, POSITION_OLD, SegmentPosition, segment_position, take_acknowledgement, take_urgent,
+    trim_early_talk,
 )
 from nfmailguard.cext.verdict cimport drop, drop_if, forward
 from nfmailguard.cext.wire.packet cimport PACKET_GSO, PARSED, TCP_ACK, nm_seq_diff, packet_parse, packet_trim
@@ -52,7 +53,6 @@ cdef extern from "scan.h" nogil:
 
 cdef enum:
     MOST_HELD_ENDS = 3
-    MOST_EARLY = 3             # bytes of the client's before the greeting; no verb is so short
 
 
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
@@ -363,23 +363,6 @@ cdef inline bint cut_end_stays(Core *core, Flow *flow, Packet *packet, bint *cle
 cdef inline bint something_waits(const Flow *flow, bint to_server) noexcept nogil:
     cdef const Stream *stream = &flow.stream[to_server]
     return flow.mode == FLOW_INSPECTED and (stream_buffered(stream) != NULL or stream_held(stream) != NULL)
-
-
-cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
-    """Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
-
-    A server whose connection began elsewhere (another SYN cookie's) would read it from its middle. Its first bytes
-    pass: no denied command lies within them, and servers look for clients that talk early (postscreen).
-    """
-    cdef Stream *stream = &flow.stream[1]
-    cdef uint32_t most = stream_isn(stream) + 1 + MOST_EARLY - packet.seq
-    if packet.payload_length == 0 or nm_seq_diff(packet.seq + packet.payload_length, packet.seq + most) <= 0:
-        return False
-    if nm_seq_diff(packet.seq, stream.next_seq) > 0 or <int32_t> most <= 0 or packet.queued.flags & PACKET_GSO:
-        return True
-    packet_trim(packet, most)
-    packet.changed = 1
-    return False
 
 
 cdef bint goes_nowhere(Core *core, Flow *flow, bint to_server, Packet *packet, bint fresh, uint64_t now,

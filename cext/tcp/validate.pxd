@@ -35,3 +35,5 @@ cdef inline bint invalid_flags(uint8_t flags) noexcept nogil:
 
 # A packet that packet_parse did not take: answered.
 cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint64_t now, Operations *out) noexcept nogil
+# Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
+cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil

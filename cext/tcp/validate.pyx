@@ -27,10 +27,11 @@ from nfmailguard.cext.tcp.window cimport take_window
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 from nfmailguard.cext.wire.options cimport OPTION_SACK, OPTION_SACK_PERMITTED, options_read
 from nfmailguard.cext.wire.packet cimport (
-    FRAGMENT, NOT_TCP, TCP_URG, TRUNCATED, nm_put16, nm_seq_diff, packet_blank_ip_options,
+    FRAGMENT, NOT_TCP, PACKET_GSO, TCP_URG, TRUNCATED, nm_put16, nm_seq_diff, packet_blank_ip_options, packet_trim,
 )
 
 cdef enum:
+    MOST_EARLY = 3             # bytes of the client's before the greeting; no verb is so short
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
 
 
@@ -169,3 +170,20 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
         apply_condition(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
     else:
         drop(core, DROP_FLOW_ENDED, packet.queued.id, out)
+
+
+cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
+    """Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
+
+    A server whose connection began elsewhere (another SYN cookie's) would read it from its middle. Its first bytes
+    pass: no denied command lies within them, and servers look for clients that talk early (postscreen).
+    """
+    cdef Stream *stream = &flow.stream[1]
+    cdef uint32_t most = stream_isn(stream) + 1 + MOST_EARLY - packet.seq
+    if packet.payload_length == 0 or nm_seq_diff(packet.seq + packet.payload_length, packet.seq + most) <= 0:
+        return False
+    if nm_seq_diff(packet.seq, stream.next_seq) > 0 or <int32_t> most <= 0 or packet.queued.flags & PACKET_GSO:
+        return True
+    packet_trim(packet, most)
+    packet.changed = 1
+    return False
