@@ -11,14 +11,14 @@ cdef enum:
 # The command whose reply has to be waited for, when `waiting`.
 cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil
 # The memory for many outstanding commands, of which there are none any more.
-cdef void give_back(Context *context, Dialogue *dialogue) noexcept nogil
+cdef void free_ring(Context *context, Dialogue *dialogue) noexcept nogil
 
 # No reply is awaited any more.
 cdef inline void answer_all(Context *context, Dialogue *dialogue) noexcept nogil:
     dialogue.count = dialogue.first = dialogue.waiting = dialogue.greetings = dialogue.recipients = 0
     dialogue.pipelining_violation = 0
     if dialogue.more != NULL:
-        give_back(context, dialogue)
+        free_ring(context, dialogue)
 
 # Of how many outstanding commands there is memory.
 cdef inline uint32_t ring_size(const Dialogue *dialogue) noexcept nogil:

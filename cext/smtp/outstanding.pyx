@@ -41,7 +41,7 @@ cdef uint8_t awaited_verb(Dialogue *dialogue) noexcept nogil:
     return ring_of(dialogue)[(dialogue.first + dialogue.waiting - 1) % ring_size(dialogue)] & ~UNTOLD
 
 
-cdef void give_back(Context *context, Dialogue *dialogue) noexcept nogil:
+cdef void free_ring(Context *context, Dialogue *dialogue) noexcept nogil:
     pool_give(context.dialogue_pool.pool, dialogue.more, dialogue.capacity)
     dialogue.more = NULL
     dialogue.capacity = 0
