@@ -20,11 +20,11 @@ from nfmailguard.cext.handover.loaded cimport LOADED, LOADED_BROKEN, LOADED_ROOM
 from nfmailguard.cext.handover.parts cimport BufferedPart, DialogueParts, EditPart, FlowParts, LinePart
 from nfmailguard.cext.memory.freelist cimport freelist_alloc
 from nfmailguard.cext.memory.pagebuffer cimport PageBuffer, PageRing, pagebuffer_append
-from nfmailguard.cext.memory.pool cimport Pool, pool_give, pool_give_flow, pool_take, pool_take_flow
+from nfmailguard.cext.memory.pool cimport Pool, pool_give_flow, pool_take, pool_take_flow
 from nfmailguard.cext.policy.tally cimport TALLY_KINDS, tally_close
 from nfmailguard.cext.smtp.dialogue cimport Dialogue, Line, alloc_line
 from nfmailguard.cext.smtp.outstanding cimport ring_of, ring_size
-from nfmailguard.cext.tcp.stream cimport Backlog, Edit, OutOfOrder, Stream
+from nfmailguard.cext.tcp.stream cimport Backlog, Edit, OutOfOrder, Stream, free_backlog, take_backlog
 
 
 cdef Loaded load_pages(PageBuffer *buffer, Pool *pool, Reader *reader, uint32_t length, uint32_t offset,
@@ -47,14 +47,6 @@ cdef Loaded load_pages(PageBuffer *buffer, Pool *pool, Reader *reader, uint32_t 
         buffer.ringed = 1
     buffer.offset = <uint16_t> offset
     return LOADED if pagebuffer_append(buffer, pool, data, length, 0) == 0 else LOADED_ROOM
-
-
-cdef Backlog *backlog_of(Stream *stream, Pool *pool) noexcept nogil:
-    if stream.backlog == NULL:
-        stream.backlog = <Backlog *> pool_take(pool, sizeof(Backlog), 0)
-        if stream.backlog != NULL:
-            memset(stream.backlog, 0, sizeof(Backlog))
-    return stream.backlog
 
 
 cdef Loaded load_edit(Stream *stream, Pool *pool, Reader *reader) noexcept nogil:
@@ -116,7 +108,7 @@ cdef Loaded load_stream(Stream *stream, Pool *pool, Reader *reader, const PageBu
     cdef uint32_t edits = parts.edits[direction], buffered = parts.buffered[direction]
     if result != LOADED or not (edits or buffered):
         return result
-    if backlog_of(stream, pool) == NULL:
+    if take_backlog(stream, pool) == NULL:
         return LOADED_ROOM
     while result == LOADED and edits:
         edits -= 1
@@ -124,9 +116,7 @@ cdef Loaded load_stream(Stream *stream, Pool *pool, Reader *reader, const PageBu
     while result == LOADED and buffered:
         buffered -= 1
         result = load_ahead(stream, pool, reader)
-    if stream.backlog.edits == NULL and stream.backlog.buffered == NULL:
-        pool_give(pool, stream.backlog, sizeof(Backlog))       # none stays that has nothing
-        stream.backlog = NULL
+    free_backlog(stream, pool)                     # none stays that has nothing
     return result
 
 

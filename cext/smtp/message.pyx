@@ -22,7 +22,7 @@ from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expect_reply
 from nfmailguard.cext.smtp.shapes cimport blank_long_lines, end_as_it_came, has_long_line
 from nfmailguard.cext.smtp.size cimport part_bytes
-from nfmailguard.cext.smtp.text_end cimport find_end, find_end_in_seven, step
+from nfmailguard.cext.smtp.text_end cimport find_end, find_end_in_seven, state_before
 from nfmailguard.cext.smtp.text_lines cimport (
     LONG_LINE, follow_head, heads_on, in_head, lasts, measure_lines, note_line, size_of_head,
 )
@@ -106,14 +106,6 @@ cdef inline bint is_plain(Dialogue *dialogue, const uint8_t *data, uint32_t leng
     return nm_plain(data, length, <uint8_t> dialogue.last_four)
 
 
-cdef inline void follow(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    # The two last octets tell all there is to know.
-    if length >= 2:
-        dialogue.data_state = step(step(DATA_TEXT, data[length - 2]), data[length - 1])
-    else:
-        dialogue.data_state = step(dialogue.data_state, data[0])
-
-
 cdef inline uint32_t last_four_with(uint32_t last_four, const uint8_t *data, uint32_t length) noexcept nogil:
     cdef uint32_t i = length - 4 if length > 4 else 0
     while i < length:
@@ -167,7 +159,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     long_line = lasts(dialogue, data + at, length - at) or heads_on(dialogue, length - at)
     if not seven and not long_line and is_plain(dialogue, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
-        follow(dialogue, data + at, length - at)
+        dialogue.data_state = state_before(dialogue.data_state, data, at, length)
         last_four = last_four_with(dialogue.last_four, data + at, length - at)
         end = length
     else:

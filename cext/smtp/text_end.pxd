@@ -13,6 +13,12 @@ cdef inline uint8_t step(uint8_t state, uint8_t byte) noexcept nogil:
         return DATA_LINE if state == DATA_CR else DATA_BARE
     return DATA_TEXT
 
+# The state at `stop`, that was `state` at `at`, with no dot between: the two last bytes tell it.
+cdef inline uint8_t state_before(uint8_t state, const uint8_t *data, uint32_t at, uint32_t stop) noexcept nogil:
+    if stop - at >= 2:
+        return step(step(DATA_TEXT, data[stop - 2]), data[stop - 1])
+    return step(state, data[at]) if stop > at else state
+
 # The index behind CRLF.CRLF, which has then `ended` the text, or `length` when it goes on; less where a finding ends
 # the flow. Changes bytes of `data`, which is the caller's; `offset` is data[0]'s in its direction.
 cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,

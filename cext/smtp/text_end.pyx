@@ -119,13 +119,6 @@ cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) no
     context.edits += <uint32_t> nm_blank_nuls(data, length)
 
 
-cdef inline uint8_t state_before(uint8_t state, const uint8_t *data, uint32_t at, uint32_t stop) noexcept nogil:
-    """The state at `stop`, that was `state` at `at`, with no dot between: the two last bytes tell it."""
-    if stop - at >= 2:
-        return step(step(DATA_TEXT, data[stop - 2]), data[stop - 1])
-    return step(state, data[at]) if stop > at else state
-
-
 cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                        uint64_t offset, bint *ended) noexcept nogil:
     cdef size_t state = dialogue.data_state, taken

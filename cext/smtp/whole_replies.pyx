@@ -67,6 +67,15 @@ cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
     return <uint16_t> ((code >> 16 & 15) * 100 + (code >> 8 & 15) * 10 + (code & 15))
 
 
+cdef inline uint32_t single_line(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
+    """Where the LF is that ends a whole reply of one line, with a code and more; 0: it is none, or cut."""
+    cdef uint32_t end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
+    if end == length or end - at > LINE_BYTES_SHOWN or (
+            data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
+        return 0
+    return end
+
+
 cdef inline bint leads_nowhere(const Context *context, const Dialogue *dialogue, uint8_t verb,
                                uint8_t one) noexcept nogil:
     """Whether a reply moves the session by the table and does nothing else, as note_reply has it; nor is it told."""
@@ -90,9 +99,8 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
         one = data[at] - 48
         if code == 0 or not context.grammar.traits[verb] & TRAIT_ANSWERED or <uint8_t> (one - 2) > 3:
             break
-        end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
-        if end == length or end - at > LINE_BYTES_SHOWN or (
-                data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
+        end = single_line(data, at, length)
+        if end == 0:
             break
         if leads_nowhere(context, dialogue, verb, one):
             context.omitted[0] += context.grammar.traits[verb] & TRAIT_RECORDED
@@ -124,9 +132,8 @@ cdef uint32_t unasked_replies(Context *context, Dialogue *dialogue, const uint8_
         code = nm_code(data + at)
         if code == 0 or not c"2" <= data[at] <= c"5":
             break
-        end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
-        if end == length or end - at > LINE_BYTES_SHOWN or (
-                data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
+        end = single_line(data, at, length)
+        if end == 0:
             break
         last = code
         count += 1

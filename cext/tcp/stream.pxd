@@ -109,6 +109,11 @@ cdef inline uint32_t stream_held_count(const Stream *stream) noexcept nogil:
     return stream.backlog.held_count if stream.backlog != NULL else 0
 
 # Whether it keeps or remembers nothing.
+# The stream's backlog, made when it has none; NULL without memory.
+cdef Backlog *take_backlog(Stream *stream, Pool *pool) noexcept nogil
+# Gives it back where nothing is in it.
+cdef void free_backlog(Stream *stream, Pool *pool) noexcept nogil
+
 cdef inline bint stream_is_empty(const Stream *stream) noexcept nogil:
     return stream.unacked.length == 0 and stream.backlog == NULL
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 #: The rooms, lowest first. A room holds the modules below its name, but for those that have a row
 #: of their own; it may import itself and rooms of lower rows, never one of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "plain"),
+    ("__init__", "plain", "sealed"),
     ("errors",),
     ("reading",),
     ("policy.findings",),

@@ -20,10 +20,9 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["CALLS", "ELSEWHERE", "TOLERATED", "Call", "allow_only", "library"]
 
-#: linux/netlink.h, asm-generic/ioctls.h; fcntl.h (since Linux 3.17, which Python 3.11 does not name).
+#: linux/netlink.h, asm-generic/ioctls.h.
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _FIONBIO = 0x5421
-_ADD_SEALS = 1033
 _TYPE = 0xF  # of a socket's type: without SOCK_CLOEXEC and SOCK_NONBLOCK
 _THREAD = 0x00010000  # CLONE_THREAD
 _WORD = 0xFFFFFFFF
@@ -48,7 +47,7 @@ def _sockets() -> Iterator[tuple[tuple[int, int, int], ...]]:
 _THREADS = (((0, _THREAD, _THREAD),),)
 _NOT_WRITTEN_AND_RUN = (((2, mmap.PROT_EXEC, 0),), ((2, mmap.PROT_WRITE, 0),))
 _NOT_RUN = (((2, mmap.PROT_EXEC, 0),),)
-_OF_DESCRIPTORS = tuple(((1, _WORD, command),) for command in (fcntl.F_DUPFD_CLOEXEC, _ADD_SEALS))
+_OF_DESCRIPTORS = tuple(((1, _WORD, command),) for command in (fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS))
 
 #: Each with what a gateway that runs needs it for.
 CALLS: Mapping[str, Call] = {

@@ -8,7 +8,6 @@ read. Does not know what an event says.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import socket
@@ -24,6 +23,7 @@ import msgspec
 from nfmailguard.events.cisco import SEVERITIES
 from nfmailguard.events.records import end_text
 from nfmailguard.plain import printable
+from nfmailguard.sealed import sealed_file
 
 __all__ = ["IDENTIFIER", "MESSAGE_IDS", "SOCKET", "Journal", "JournalSink", "emit_entry"]
 
@@ -52,7 +52,6 @@ _PRIORITIES: Mapping[str, int] = {
 #: The journal takes names of 64 octets. A stats event has its counters in the whole line alone.
 _MOST_FIELDS, _LONGEST_NAME = 128, 64
 _SEND_BUFFER = 8 << 20  # what sd_journal_send asks for
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _AGAIN = 5.0
 _DECODE = msgspec.json.Decoder().decode
 
@@ -99,12 +98,8 @@ class Journal:
 
     @staticmethod
     def _send_file(link: socket.socket, entry: bytes) -> None:
-        fd = os.memfd_create("nfmailguard-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = sealed_file("nfmailguard-journal", [entry])
         try:
-            rest = memoryview(entry)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
             link.sendmsg([], rights, socket.MSG_DONTWAIT, str(SOCKET))
         finally:

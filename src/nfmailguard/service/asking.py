@@ -42,24 +42,15 @@ class Asking:
 
     def ask(self, command: str, **arguments: object) -> Any:
         """The answer; RefusedError is what the gateway says instead."""
-        try:
-            self._link.settimeout(self._timeout)
-            self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
-        except OSError as error:
-            if not isinstance(error, BrokenPipeError | ConnectionResetError):
-                raise self._silent(error) from error
-        reply = self._line()
-        if not reply.get("ok"):
-            raise RefusedError(*str(reply.get("error", "no reason given")).split("\n"))
-        return reply.get("answer")
+        self._say(command, arguments)
+        return self._answer()
 
     def ask_for_files(
         self, command: str, most: int, size: int, **arguments: object
     ) -> tuple[dict[str, Any], list[int]]:
         """The answer, and descriptors that come with it, ours from then on; ``size``: most octets of both together."""
-        self._link.settimeout(self._timeout)
+        self._say(command, arguments)
         try:
-            self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
             octets, files, flags, _ = socket.recv_fds(self._link, size, most)
         except OSError as error:
             raise self._silent(error) from error
@@ -67,14 +58,27 @@ class Asking:
         try:
             if flags & socket.MSG_CTRUNC:
                 raise ControlError(f"the gateway at {self._path}: not all of its descriptors have arrived")
-            reply = self._line()
-            if not reply.get("ok"):
-                raise RefusedError(*str(reply.get("error", "no reason given")).split("\n"))
+            answer = self._answer()
         except BaseException:
             for file in files:
                 os.close(file)
             raise
-        return dict(reply.get("answer") or {}), list(files)
+        return dict(answer or {}), list(files)
+
+    def _say(self, command: str, arguments: dict[str, object]) -> None:
+        """Where the gateway has hung up, its reason may still be there to be read."""
+        try:
+            self._link.settimeout(self._timeout)
+            self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise self._silent(error) from error
+
+    def _answer(self) -> Any:
+        reply = self._line()
+        if not reply.get("ok"):
+            raise RefusedError(*str(reply.get("error", "no reason given")).split("\n"))
+        return reply.get("answer")
 
     def follow(self, command: str, **arguments: object) -> Iterator[bytes]:
         """Lines as they come, until the gateway ends."""

@@ -14,11 +14,11 @@ engine's state is.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,6 +29,7 @@ from nfmailguard.config import Config
 from nfmailguard.errors import ConfigError, ControlError, NfmailguardError
 from nfmailguard.events.eve import Standing
 from nfmailguard.policy.model import FlowRule, Policy
+from nfmailguard.sealed import is_sealed, sealed_file
 from nfmailguard.service.asking import Asking
 from nfmailguard.service.changes import fixed_values
 from nfmailguard.service.worker import QueueWorker
@@ -43,8 +44,6 @@ _ANSWER = 30.0
 MOST_QUEUES = 250
 #: Octets of the answer that the descriptors come with.
 _MOST_ANSWER = 1 << 16
-#: linux/fcntl.h, which Python names since 3.13
-_ADD_SEALS, _GET_SEALS, _ALL_SEALS = 1033, 1034, 0xF
 _WORD = 8
 
 
@@ -131,24 +130,14 @@ def stage(workers: Sequence[QueueWorker], configs: dict[int, Config], placed: di
         offset += size
     head = msgspec.json.encode(Handed(__version__, os.getpid(), tuple(queues), tuple(rules), placed))
     head += b" " * (-len(head) % _WORD)
-    file = os.memfd_create("nfmailguard state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        _write(file, len(head).to_bytes(_WORD, "little") + head)
-        for worker, queue in zip(workers, queues, strict=True):
-            image = bytearray(queue.size)
-            worker.engine.save_state(image)
-            _write(file, image)
-        fcntl.fcntl(file, _ADD_SEALS, _ALL_SEALS)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
+    images = (_image(worker, queue.size) for worker, queue in zip(workers, queues, strict=True))
+    return sealed_file("nfmailguard state", chain([len(head).to_bytes(_WORD, "little") + head], images))
 
 
-def _write(file: int, octets: bytes | bytearray) -> None:
-    left = memoryview(octets)
-    while left:
-        left = left[os.write(file, left) :]
+def _image(worker: QueueWorker, size: int) -> bytearray:
+    image = bytearray(size)
+    worker.engine.save_state(image)
+    return image
 
 
 class Predecessor:
@@ -205,7 +194,7 @@ class Predecessor:
     def _read(self, file: int) -> None:
         """What a file says that nobody can change any more."""
         try:
-            if fcntl.fcntl(file, _GET_SEALS) & _ALL_SEALS != _ALL_SEALS:
+            if not is_sealed(file):
                 raise ValueError("it is not sealed")
             size = os.fstat(file).st_size
             self._image = mmap.mmap(file, size, mmap.MAP_PRIVATE, mmap.PROT_READ)
