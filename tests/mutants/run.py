@@ -46,6 +46,7 @@ OWN = (
         "src/nfmailguard/statements.py",
         "src/nfmailguard/smtp",
         "tests/rules",
+        "tests/handover",
         "tests/support",
         "tests/stream/receiver.py",
     ),

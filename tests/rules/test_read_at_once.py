@@ -104,7 +104,7 @@ def policies(seed: int) -> Policy:
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR])
 @pytest.mark.parametrize("seed", range(150))
-def test_what_nobody_is_told_of_is_read_as_what_is_told(mode: Mode, seed: int) -> None:
+def test_read_at_once_what_nobody_is_told_of_is_read_as_what_is_told(mode: Mode, seed: int) -> None:
     policy, turns = policies(seed), said(seed)
     assert seen(played(policy, mode, turns, 1)) == seen(played(policy, mode, turns, 4_000_000))
 
@@ -142,21 +142,21 @@ def pipelined(seed: int) -> list[tuple[bool, bytes]]:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_what_is_pipelined_behind_lines_that_wait_is_read_between_the_replies(seed: int) -> None:
+def test_read_at_once_what_is_pipelined_behind_lines_that_wait_is_read_between_the_replies(seed: int) -> None:
     policy, turns = policies(seed), pipelined(seed)
     single = [(side, bytes([octet])) for side, octets in turns for octet in octets]
     assert seen(played(policy, Mode.MONITOR, turns, 1)) == seen(played(policy, Mode.MONITOR, single, 1))
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_commands_of_which_no_record_is_made_any_more_are_read_alike(seed: int) -> None:
+def test_read_at_once_commands_of_which_no_record_is_made_any_more_are_read_alike(seed: int) -> None:
     policy, turns = policies(seed), pipelined(seed)
     single = [(side, bytes([octet])) for side, octets in turns for octet in octets]
     whole = played(policy, Mode.MONITOR, turns, 1, junk_commands=5)
     assert seen(whole) == seen(played(policy, Mode.MONITOR, single, 1, junk_commands=5))
 
 
-def test_where_more_is_outstanding_than_is_counted_nothing_more_is_read() -> None:
+def test_read_at_once_where_more_is_outstanding_than_is_counted_nothing_more_is_read() -> None:
     turns = [(False, b"220 a\r\n"), (True, b"NOOP a\r\n" * 40 + b"X\r\n" * 5)]
     limits = Limits(outstanding_commands=30, cookies=0)
     for cut in (1, 400):
@@ -170,7 +170,7 @@ def test_where_more_is_outstanding_than_is_counted_nothing_more_is_read() -> Non
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_where_nothing_is_changed_no_cut_matters(seed: int) -> None:
+def test_read_at_once_where_nothing_is_changed_no_cut_matters(seed: int) -> None:
     policy, turns = policies(seed), said(seed)
     single = [(side, bytes([octet])) for side, octets in turns for octet in octets]
     assert seen(played(policy, Mode.MONITOR, turns, 1)) == seen(played(policy, Mode.MONITOR, single, 1))
