@@ -30,7 +30,7 @@ test-asan: build ## the core's tests under AddressSanitizer
 	tests/asan.sh
 
 test-deep: build ## the searching tests with many more examples
-	pytest -m "not live and not sources" --hypothesis-profile=deep
+	pytest -o faulthandler_timeout=3600 -m "not live and not sources" --hypothesis-profile=deep
 
 test-pages: ## HTML pages in a real Chromium: keyboard, phone, dark mode, axe-core, 50,000 lines
 	@deploy/setup pages
