@@ -147,6 +147,9 @@ def of_a_gateway() -> Iterator[bytes]:
         health.look(counters, troubles)
         clock[0] += 40
     writer.health(now, {"state": "healthy", "hand_over": "taken_over", "text": "taken over from process 7"})
+    done = {"reload": "done", "generation": 2, "changed": ["gateway.profile: 'asa' -> 'pix63'"], "text": "opened anew"}
+    writer.health(now, {"state": "healthy", **done})
+    writer.health(now, {"state": "degraded", "reload": "refused", "errors": ["x.toml: no such key"], "text": "refused"})
     config = load()
     engine = Engine(config.flow_rules(), ports=config.ports(), limits=config.engine_limits())
     writer.stats(now, {**engine.counters(), **writer.counters(), "degraded_now": 0})

@@ -155,6 +155,12 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
             required=False,
             values=("taken_over", "without_state", "handed_over", "not_taken"),
         ),
+        "reload": Field("string", "what came of reading the configuration anew", required=False,
+                        values=("done", "refused")),
+        "generation": Field("integer", "of the configuration in force: 1, and one more with each reload", "generations",
+                            False, bounds={"minimum": 1}),
+        "changed": Field("[string]", "keys, each with its value before and after", required=False),
+        "errors": Field("[string]", "why it was refused, a line each", required=False),
     },
     "stats": {
         name: Field("integer", f"{counter.meaning}{'' if counter.gauge else ' (grows only)'}", counter.unit, False,

@@ -417,17 +417,23 @@ class Gateway:
             found, notes = self._configured.reload(self._workers, self._rules, self._logs, tapped=self._tapped)
         except NfmailguardError as error:
             more = f" (and {len(error.lines) - 1} more; `nfmailguard check` names all)" if error.lines[1:] else ""
-            self._tell(f"nfmailguard: {asked}: refused, the configuration stays as it was: {error.lines[0]}{more}")
-            self._logs.health({**event, "reload": "refused", "errors": list(error.lines)})
+            text = f"refused, the configuration stays as it was: {error.lines[0]}{more}"
+            self._tell(f"nfmailguard: {asked}: {text}")
+            self._logs.health({**event, "reload": "refused", "errors": list(error.lines), "text": text})
             raise
         else:
             standing = self._configured.standing(self._workers)
             keys = ", ".join(dict.fromkeys(line.partition(":")[0] for line in found))
             what = f"generation {standing['generation']}, changed: {keys}" if found else "nothing has changed"
-            self._tell(f"nfmailguard: {asked}: log files opened anew; {what}")
+            text = f"log files opened anew; {what}"
+            self._tell(f"nfmailguard: {asked}: {text}")
             for note in notes:
                 self._tell(f"nfmailguard: note: {note}")
-            self._logs.health({**event, "reload": "done", "generation": standing["generation"], "changed": found})
+            self._logs.health(
+                event
+                | {"reload": "done", "generation": standing["generation"], "text": text}
+                | ({"changed": found} if found else {})
+            )
             return {"changed": found, "notes": notes, **standing}
         finally:
             self._systemd.ready(summary(self._config))
