@@ -87,15 +87,15 @@ def tree_digest(parts: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def run_in_tree(*command: str) -> subprocess.CompletedProcess[str]:
-    """Python, with what it is to run, in the tree and its build."""
+def run_in_tree(*command: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+    """Python, with what it is to run, in the tree and its build; subprocess.TimeoutExpired after so many seconds."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=TREE,
         env=os.environ | {"PYTHONPATH": str(TREE / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=timeout,
         check=False,
     )
 
@@ -154,11 +154,11 @@ def restore() -> None:
             shutil.copy2(path, place)
 
 
-def failing_test(tests: list[str]) -> str:
+def failing_test(tests: list[str], timeout: float = TIMEOUT) -> str:
     """The first test that fails; "" when none does."""
     options = ["-m", "not live and not sources", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=no"]
     try:
-        done = run_in_tree("-m", "pytest", *options, *tests)
+        done = run_in_tree("-m", "pytest", *options, *tests, timeout=timeout)
     except subprocess.TimeoutExpired:
         return "(no test ends)"
     if done.returncode == 0:
@@ -174,7 +174,7 @@ def failing_test(tests: list[str]) -> str:
 @cache
 def must_pass(suites: str) -> None:
     """What fails without a mutation, notices none."""
-    failing = failing_test(suites.split())
+    failing = failing_test(suites.split(), 6 * TIMEOUT)  # it ends, however busy the machine
     if failing:
         raise RuntimeError(f"{failing} fails without any mutation")
 
