@@ -42,13 +42,20 @@ def router() -> Iterator[Router]:
 class Gateway:
     """A gateway that was started, and may be ready."""
 
-    def __init__(self, router: Router, *options: str, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self, router: Router, *options: str, program: Sequence[str] = PROGRAM, files: Sequence[int] = ()
+    ) -> None:
         self.router = router
         command = [*program, *options]
         self.process: subprocess.Popen[str] = router.run(
             router.gateway,
             lambda: subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                pass_fds=files,
             ),
         )
         self.first_line = self.read_line()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -36,12 +37,16 @@ def router() -> Iterator[Router]:
 class Relay:
     """Gateways one after the other, each with all of ``options``; ``at`` is the one that runs."""
 
-    def __init__(self, router: Router, folder: Path, *options: str) -> None:
+    def __init__(self, router: Router, folder: Path, *options: str, manager: Manager | None = None) -> None:
         self.router, self.path = router, folder / "control.sock"
         self.events = folder / "eve.json"
         self.options = ("--set", f"service.control={self.path}", "--set", f"log.eve={self.events}", *options)
-        self.at = Gateway(router, *self.options)
-        assert self.at.first_line.startswith("nfmailguard: ready"), self.at.process.communicate()
+        self.at = manager.start(self) if manager else Gateway(router, *self.options)
+        line = self.at.first_line
+        while not line.startswith("nfmailguard: ready"):
+            assert line, self.at.process.communicate()
+            assert manager, line
+            line = self.at.read_line()
 
     def hand_over(self, *more: str, program: Sequence[str] = PROGRAM) -> list[str]:
         """The next one takes over, and the one before ends; what the next one says first."""
@@ -211,7 +216,7 @@ def test_a_successor_that_does_not_come_to_its_end_has_changed_nothing(
 ) -> None:
     with Relay(router, tmp_path, "--mode", "enforce") as relay, Between(router, listener) as between:
         between.answer(b"220 mail\r\n")
-        dies = program("handover.Predecessor.commit = lambda self: os._exit(9)")
+        dies = program("handover.RunningGateway.commit = lambda self: os._exit(9)")
         with Gateway(router, *relay.options, "--hand-over", program=dies) as successor:
             assert successor.process.wait(60) == 9
         assert "the successor has not taken over; all goes on here" in relay.line_with("hand-over")
@@ -268,6 +273,141 @@ def test_where_no_gateway_runs_it_starts_as_any_other(router: Router, tmp_path: 
         assert gateway.end()[0] == 0
     with Gateway(router, "--set", "service.control=", "--hand-over") as gateway:
         assert gateway.process.wait(60) == 2
+
+
+class Manager:
+    """What systemd does for a service with FileDescriptorStoreMax=: keeps what it is sent, and hands it on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = folder / "notify"
+        self.link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.link.bind(str(self.address))
+        self.kept: dict[str, int] = {}
+        self.said: list[str] = []
+        self.keeping = True
+        self.ending = False
+        self.thread = threading.Thread(target=self._listen)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            message, files, _, _ = socket.recv_fds(self.link, 4096, 4)
+            words = dict(line.partition("=")[::2] for line in message.decode().splitlines())
+            self.said += words
+            name = words.get("FDNAME", "")
+            if "FDSTORE" in words and self.keeping:
+                self.kept[name] = files.pop()
+            elif "FDSTOREREMOVE" in words:
+                os.close(self.kept.pop(name))
+            for file in files:  # of a barrier, too
+                os.close(file)
+            if self.ending:
+                return
+
+    def start(self, relay: Relay, *more: str) -> Gateway:
+        """The gateway that it starts next, with what it keeps."""
+        names, files = list(self.kept), list(self.kept.values())
+        begin = (
+            "import fcntl, os\n"
+            f"files = {files}\n"
+            "moved = [fcntl.fcntl(file, fcntl.F_DUPFD, 100) for file in files]\n"
+            "[os.close(file) for file in files]\n"
+            "[os.dup2(file, 3 + place) for place, file in enumerate(moved)]\n"
+            "[os.close(file) for file in moved]\n"
+            f"os.environ |= dict(NOTIFY_SOCKET={str(self.address)!r}, LISTEN_PID=str(os.getpid()))\n"
+            f"os.environ |= dict(LISTEN_FDS='{len(files)}', LISTEN_FDNAMES={':'.join(names)!r})\n"
+            "from nfmailguard.cli import main\n"
+            "main()\n"
+        )
+        program = (sys.executable, "-c", begin, "run", "-c", os.devnull)
+        return Gateway(relay.router, *relay.options, "--hand-over", *more, program=program, files=tuple(files))
+
+    def restart(self, relay: Relay, *more: str) -> list[str]:
+        """As `systemctl restart`; what the next gateway says up to its word on the hand-over."""
+        code, out, err = relay.at.end()
+        assert (code, err) == (0, ""), out
+        assert not self.kept or "the service manager keeps queues and flows" in out
+        relay.at = self.start(relay, *more)
+        lines = [relay.at.first_line]
+        while not lines[-1].startswith("nfmailguard: hand-over"):
+            assert lines[-1], (lines, relay.at.process.communicate())
+            lines.append(relay.at.read_line())
+        return lines
+
+    def close(self) -> None:
+        self.ending = True
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.connect(str(self.address))
+            link.send(b"X=1")
+        self.thread.join(10)
+        self.link.close()
+        for file in self.kept.values():
+            os.close(file)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    yield made
+    made.close()
+
+
+def test_over_a_managers_restart_a_connection_goes_on_and_packets_wait(
+    router: Router, listener: socket.socket, manager: Manager, tmp_path: Path
+) -> None:
+    options = ("--mode", "enforce", "--queue", "0-1")
+    with Relay(router, tmp_path, *options, manager=manager) as relay, Between(router, listener) as between:
+        between.answer(b"220 mail\r\n")
+        assert between.say(b"HELO a\r\nMAI") == b"HELO a\r\nMAI"
+        for letter in (b"a", b"b"):
+            code, out, _ = relay.at.end()
+            assert (code, tables(router)) == (0, "table inet nfmailguard"), out
+            assert set(manager.kept) == {"nfmailguard-state", "nfmailguard-queue-0", "nfmailguard-queue-1"}
+            between.client.sendall(b"Q secret" + letter + b"\r\nMAI")
+            until(lambda: sum(state.total for state in router.run(router.gateway, queue_states).values()) > 0)
+            relay.at = manager.start(relay)
+            assert "taken over from process" in relay.line_with("hand-over")
+            assert between.server.recv(100) == b"X secret" + letter + b"\r\nMAI"
+            until(lambda: not manager.kept)
+        counters, status = relay.ask("stats"), relay.ask("status")
+    assert (counters["flows_opened"], counters["flows_midstream"], counters["queue.uninspected"]) == (1, 0, 0)
+    assert (status["taken_over"]["flows"], status["rules"]) == (1, "in place")
+
+
+def test_what_a_manager_kept_and_does_not_fit_is_let_go_and_said(
+    router: Router, listener: socket.socket, manager: Manager, tmp_path: Path
+) -> None:
+    with Relay(router, tmp_path, "--mode", "enforce", manager=manager) as relay:
+        said = manager.restart(relay, "--queue", "3")[-1]
+        assert said.endswith("hand-over: queue.numbers changed from 0 to 3; started as if there were none\n")
+        relay.line_with("ready")
+        assert list(router.run(router.gateway, queue_states)) == [3]
+        assert manager.kept == {}
+        # Rules that were taken away meanwhile: the queues are taken, and nothing is believed of the flows.
+        with Between(router, listener) as between:
+            between.answer(b"220 mail\r\n")
+            assert relay.at.end()[0] == 0
+            remove = [sys.executable, "-m", "nfmailguard", "rules", "remove"]
+            router.run(router.gateway, lambda: subprocess.run(remove, check=True))
+            assert between.say(b"EXPN x\r\n") == b"EXPN x\r\n"
+            relay.at = manager.start(relay, "--queue", "3")
+            assert "rules were taken away meanwhile" in relay.line_with("hand-over")
+            assert tables(router) == "table inet nfmailguard"
+            with Between(router, listener) as another:
+                another.answer(b"220 mail\r\n")
+                assert another.say(b"EXPN y\r\n") == b"XXXX y\r\n"
+
+
+def test_a_manager_that_keeps_nothing_starts_a_gateway_as_any_other(
+    router: Router, listener: socket.socket, manager: Manager, tmp_path: Path
+) -> None:
+    manager.keeping = False
+    with Relay(router, tmp_path, "--mode", "enforce", manager=manager) as relay:
+        assert "no gateway answers" in manager.restart(relay)[-1]
+        relay.line_with("ready")
+        with Between(router, listener) as between:
+            between.answer(b"220 mail\r\n")
+            assert between.say(b"EXPN x\r\n") == b"XXXX x\r\n"
 
 
 class Mailbox:
@@ -391,14 +531,15 @@ class MailServer:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("by", ["successor", "manager"])
 def test_200_connections_send_mail_while_the_gateway_is_replaced_20_times(
-    router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by: str, router: Router, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiosmtpd.smtp.BOGUS_LIMIT", 10**6)  # masked commands in one connection, before it hangs up
     logging.getLogger("mail.log").setLevel(logging.ERROR)
     crowd = Crowd(200)
     options = ("--mode", "enforce", "--queue", "0-1", "--set", "limits.log_rate=100000000")
-    with Relay(router, tmp_path, *options) as relay:
+    with Relay(router, tmp_path, *options, manager=manager if by == "manager" else None) as relay:
         server = MailServer(router)
         clients = router.start(router.client, crowd.run)
         try:
@@ -406,7 +547,8 @@ def test_200_connections_send_mail_while_the_gateway_is_replaced_20_times(
                 time.sleep(0.1)
             flows = []
             for _ in range(20):
-                assert ": taken over from process" in relay.hand_over()[-1]
+                lines = manager.restart(relay) if by == "manager" else relay.hand_over()
+                assert ": taken over from process" in lines[-1]
                 flows.append(relay.ask("status")["taken_over"]["flows"])
         finally:
             crowd.ending.set()

@@ -25,7 +25,7 @@ from nfmailguard.events.transactions import Sessions, Transactions
 from nfmailguard.reports.standing import taken_over
 from nfmailguard.service.changes import fixed_differ, fixed_values
 from nfmailguard.service.control import ControlSocket, Request
-from nfmailguard.service.handover import Predecessor, refusal, stage
+from nfmailguard.service.handover import RunningGateway, refusal, stage
 from nfmailguard.service.leaving import leave
 from nfmailguard.service.worker import QueueWorker
 from tests.support.dialogue import Dialogue
@@ -71,7 +71,7 @@ def test_the_state_is_in_a_sealed_file() -> None:
     config = load()
     worker = QueueWorker(config, config.flow_rules(), 0, None)
     worker.standing_of_loop = lambda: LOOP  # type: ignore[method-assign]
-    file = stage([worker], {0: config}, {})
+    file = stage([worker], {0: config}, {}, {}, 0)
     try:
         assert fcntl.fcntl(file, 1034) == _SEALS
         with pytest.raises(PermissionError):
@@ -104,7 +104,9 @@ ANSWER: dict[str, Any] = {"pid": 7, "version": "0.0", "queues": [0], "reason": "
 
 
 @contextmanager
-def predecessor(folder: Path, state_file: bytes | None, *, sealed: bool = True, **more: Any) -> Iterator[Predecessor]:
+def predecessor(
+    folder: Path, state_file: bytes | None, *, sealed: bool = True, **more: Any
+) -> Iterator[RunningGateway]:
     file = os.memfd_create("state", os.MFD_ALLOW_SEALING)
     os.write(file, state_file or b"")
     if sealed:
@@ -112,7 +114,7 @@ def predecessor(folder: Path, state_file: bytes | None, *, sealed: bool = True, 
     with socket.socket() as control, socket.socket() as queue_socket:
         files = [control.fileno(), queue_socket.fileno(), *([file] if state_file is not None else [])]
         answering = Answering(folder, ANSWER | more, files)
-        found = Predecessor(set_to({"service.control": str(answering.path)}))
+        found = RunningGateway(set_to({"service.control": str(answering.path)}))
         try:
             yield found
         finally:
@@ -152,7 +154,7 @@ def staged(change: dict[str, Any]) -> bytes:
     config = load()
     worker = QueueWorker(config, config.flow_rules(), 0, None)
     worker.standing_of_loop = lambda: LOOP  # type: ignore[method-assign]
-    file = stage([worker], {0: config}, {"rules": ""})
+    file = stage([worker], {0: config}, {"rules": ""}, {}, 0)
     octets = os.pread(file, 1 << 24, 0)
     os.close(file)
     length = int.from_bytes(octets[:8], "little")
@@ -200,8 +202,8 @@ def test_an_answer_that_makes_no_sense_is_an_error(tmp_path: Path) -> None:
 
 def test_without_a_control_socket_nobody_can_be_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--hand-over"):
-        Predecessor(set_to({"service.control": ""}))
-    found = Predecessor(set_to({"service.control": str(tmp_path / "none.sock")}))
+        RunningGateway(set_to({"service.control": ""}))
+    found = RunningGateway(set_to({"service.control": str(tmp_path / "none.sock")}))
     found.ask()
     assert not found.answers
     assert "no gateway answers" in found.reason

@@ -50,21 +50,44 @@ def test_a_bad_configuration_is_refused_and_the_one_before_goes_on(
     machine.run("nfmailguard reload")
 
 
-def test_restart_with_an_open_connection_as_midstream_at_start_says(
-    gateway: Service, network: Network, machine: Machine
-) -> None:
-    """It goes on, uninspected (on.midstream_at_start = "pass"), and is reported."""
+def test_over_restarts_an_open_connection_stays_guarded(gateway: Service, network: Network, machine: Machine) -> None:
     talk = Dialogue(machine)
     assert talk.say("HELO client.example.net").startswith("250 ")
-    before, size = gateway.pid(), gateway.log_size()
-    machine.run("systemctl restart nfmailguard")
-    assert gateway.pid() not in (0, before)
-    assert talk.say("MAIL FROM:<a@example.net>").startswith("250 ")
+    size = gateway.log_size()
+    for _ in range(3):
+        before = gateway.pid()
+        machine.run("systemctl restart nfmailguard")
+        assert gateway.pid() not in (0, before)
+        assert talk.say("VRFY postmaster").startswith("50")  # pix63: XXXX
+        assert '"taken_over": {' in machine.run("nfmailguard status --json")
     assert talk.say("QUIT").startswith("221 ")
     gateway.healthy()
-    machine.eventually(f"tail -c +{size} /var/log/nfmailguard/eve.json | grep -F flow.midstream")
+    assert machine.ask(f"tail -c +{size} {EVENTS} | grep -F flow.midstream").code == 1
     assert network.mails("IPv4", 2).code == 0
     assert network.mails("IPv6", 2).code == 0
+
+
+def test_a_stop_leaves_no_rules_and_a_start_behind_it_takes_nothing_over(
+    gateway: Service, network: Network, machine: Machine
+) -> None:
+    machine.run("systemctl stop nfmailguard")
+    assert machine.ask("nft list table inet nfmailguard").code == 1
+    assert network.mails("IPv4").code == 0
+    machine.run("systemctl start nfmailguard")
+    gateway.healthy()
+    assert '"taken_over": null' in machine.run("nfmailguard status --json")
+    assert network.mails("IPv4").code == 0
+
+
+def test_over_an_upgrade_an_open_connection_stays_guarded(gateway: Service, machine: Machine) -> None:
+    talk = Dialogue(machine)
+    assert talk.say("HELO client.example.net").startswith("250 ")
+    before = gateway.pid()
+    machine.run("cd /root && DEBIAN_FRONTEND=noninteractive apt-get install -y --reinstall ./nfmailguard.deb", 1800)
+    assert gateway.pid() not in (0, before)
+    assert '"taken_over": {' in machine.run("nfmailguard status --json")
+    assert talk.say("VRFY postmaster").startswith("50")
+    assert talk.say("QUIT").startswith("221 ")
 
 
 def test_logrotate_rotates_and_the_service_writes_on(gateway: Service, network: Network, machine: Machine) -> None:

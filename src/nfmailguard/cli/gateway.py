@@ -29,7 +29,7 @@ __all__: list[str] = []
 @gateway_options
 @click.option("--no-rules", is_flag=True, help="Send no packets here: a ruleset of yours does.")
 @click.option("--tap", metavar="IN[,OUT]", help="Captures of what came in, and of what left, for `replay`.")
-@click.option("--hand-over", is_flag=True, help="Take over from the gateway that runs, which ends then.")
+@click.option("--hand-over", is_flag=True, help="Take over from the gateway that runs, or ran before a restart.")
 @click.pass_context
 def run(context: click.Context, /, no_rules: bool, tap: str | None, hand_over: bool, **choices: Any) -> None:
     """Inspect mail until interrupted (needs root or CAP_NET_ADMIN and CAP_NET_RAW).
@@ -41,7 +41,8 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, hand_over: b
 
     With --hand-over it takes the queues of the gateway that answers at service.control, with all packets in them, and
     all that one knows: no packet is lost, none passes uninspected, no connection breaks. Where the state of another
-    version does not fit it takes the queues alone, as after a crash, and says so.
+    version does not fit it takes the queues alone, as after a crash, and says so. Under systemd a restart is a
+    hand-over, too (FileDescriptorStoreMax=, and ExecStopPost=nfmailguard rules remove --unless-restart UNIT).
 
     \b
       nfmailguard run --mode monitor --profile pix63 --set log.eve=-
@@ -180,8 +181,16 @@ def rules_apply(**choices: Any) -> None:
 
 
 @rules.command("remove")
-def rules_remove() -> None:
+@click.option(
+    "--unless-restart",
+    "unit",
+    metavar="UNIT",
+    help="In ExecStopPost=: leave it where systemd restarts UNIT and has kept its queues (`run --hand-over`).",
+)
+def rules_remove(unit: str | None) -> None:
     """Take the table away, also one that a crash left; mail flows on, connections are kept."""
     from nfmailguard import ruleset
+    from nfmailguard.service.restarting import is_restarted
 
-    ruleset.remove()
+    if unit is None or not is_restarted(unit):
+        ruleset.remove()

@@ -21,6 +21,7 @@ __all__ = [
     "FIXED",
     "Treatment",
     "changes",
+    "fixed_changes",
     "fixed_differ",
     "fixed_values",
     "needs_restart",
@@ -116,13 +117,18 @@ def fixed_values(config: Config) -> dict[str, Any]:
 
 def fixed_differ(had: Mapping[str, Any], has: Mapping[str, Any]) -> list[str]:
     """Of two such, what cannot follow the first, a line each."""
+    return [f"{change}: needs a restart; {reason}" for change, reason in fixed_changes(had, has)]
+
+
+def fixed_changes(had: Mapping[str, Any], has: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same: each key with both values, and why it cannot."""
     found = []
     for key in dict.fromkeys((*had, *has)):
         before, after, reason = had.get(key), has.get(key), _reason(key)
         grows = key == "limits.memory" and isinstance(before, int) and isinstance(after, int) and after > before
         if reason is None or before == after or grows:
             continue
-        found.append(f"{printable(key)} changed from {_shown(before)} to {_shown(after)}: needs a restart; {reason}")
+        found.append((f"{printable(key)} changed from {_shown(before)} to {_shown(after)}", reason))
     return found
 
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nfmailguard.cext.census import FlowCensus
-from nfmailguard.errors import RefusedError
+from nfmailguard.errors import NfmailguardError, RefusedError
 from nfmailguard.events.records import address_text
 from nfmailguard.policy.model import FlowRule
+from nfmailguard.service.control import Request
+from nfmailguard.service.signals import masked
 from nfmailguard.service.worker import QueueWorker
 from nfmailguard.settings import network
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.verbs import VERBS, Input
 
-__all__ = ["MOST", "STATES", "Wanted", "listed"]
+__all__ = ["MOST", "STATES", "Lister", "Wanted", "listed"]
 
 #: cext/flow/table.pxd, FlowState, as the counters of evicted flows call them.
 STATES = ("embryonic", "unconfirmed", "one_sided", "greeted", "established", "closing")
@@ -98,6 +101,32 @@ def listed(workers: Sequence[QueueWorker], wanted: Wanted) -> dict[str, Any]:
 
     oldest = heapq.nsmallest(wanted.limit, counted())
     return {"flows": [_told(flow, worker) for _, _, flow, worker in oldest], "of": count}
+
+
+class Lister:
+    """Counts flows out for whoever asks, in a thread of its own, one at a time: of many flows it takes a while."""
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+
+    def answer(self, request: Request, workers: Sequence[QueueWorker]) -> None:
+        """Raises RefusedError for what cannot be asked, and where another is being answered."""
+        wanted = Wanted.of(request.arguments)
+        if not self._busy.acquire(blocking=False):
+            raise RefusedError("flows: they are being counted out to another; ask again")
+
+        def run() -> None:
+            masked()
+            try:
+                request.reply(listed(workers, wanted))
+            except NfmailguardError as error:
+                request.fail(*error.lines)
+            except Exception as error:  # noqa: BLE001 - a fault of ours costs an answer
+                request.fail(f"internal error: {type(error).__name__}: {error}")
+            finally:
+                self._busy.release()
+
+        threading.Thread(target=run, name="flows", daemon=True).start()
 
 
 def _census(worker: QueueWorker, wanted: Wanted) -> Iterator[_Flow]:

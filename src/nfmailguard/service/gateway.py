@@ -28,17 +28,18 @@ from nfmailguard.queues.tap import Tap
 from nfmailguard.reports.standing import taken_over
 from nfmailguard.reports.summary import open_before
 from nfmailguard.service.control import ControlSocket, Request
-from nfmailguard.service.flows import Wanted, listed
-from nfmailguard.service.handover import Predecessor, Taken, refusal
+from nfmailguard.service.flows import Lister
+from nfmailguard.service.handover import Predecessor, RunningGateway, Taken, refusal
 from nfmailguard.service.health import Health
-from nfmailguard.service.leaving import leave
+from nfmailguard.service.kept import KeptGateway
+from nfmailguard.service.leaving import leave, leave_to_manager
 from nfmailguard.service.logs import Logs
 from nfmailguard.service.notices import Notices
 from nfmailguard.service.notify import Systemd
 from nfmailguard.service.placed import PlacedRules
 from nfmailguard.service.preflight import interface_warnings, interfaces, long_packets, sink_notes, summary
 from nfmailguard.service.reload import Configured, checked_rules
-from nfmailguard.service.signals import Signals, masked
+from nfmailguard.service.signals import Signals
 from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["Gateway", "TapFiles"]
@@ -63,7 +64,7 @@ class Gateway:
     ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for
     the operator; ``reread`` reads the configuration anew, which is in ``source``. Raises ConfigError for what cannot
     be run. ``run`` gives up the process's privileges (``confinement``). ``hand_over``: takes over from the gateway that
-    runs, if one does.
+    runs, or whose queues the service manager has kept, if there is one; at the end the manager keeps ours.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Gateway:
         self._confinement = Confinement(config, source)
         self._configured = Configured(config, flow_rules, reread, self._confinement)
         self._tapped = tap is not None
-        self._listing = threading.Lock()
+        self._lister = Lister()
         self._say = tell
         self._notices = Notices(self._print)
         self._systemd = Systemd()
@@ -105,7 +106,12 @@ class Gateway:
         self._logs = Logs(config, self._publish)
         self._health = Health(self._tell, self._logs.health)
         self._control: ControlSocket | None = None
-        self._predecessor = Predecessor(config, rules=rules) if hand_over else None
+        self._keeps = hand_over and self._systemd.manages
+        self._predecessor: Predecessor | None = None
+        if self._systemd.keeps:
+            self._predecessor = KeptGateway(config, self._systemd, rules=rules)
+        elif hand_over and (config.service.control or not self._keeps):
+            self._predecessor = RunningGateway(config, rules=rules)
         self._taken: Taken | None = None
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # that the main thread carries out
         self._started, self._began = time.monotonic(), time.time()
@@ -179,6 +185,8 @@ class Gateway:
             stack.callback(self._systemd.stopping)
             self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
             self._watch()
+            if self._keeps:
+                self._hand_to_manager()
         for worker in self._workers:
             if worker.failure:
                 raise worker.failure
@@ -237,15 +245,33 @@ class Gateway:
             taken = leave(request, self._requests, self._workers, configured.used, self._config, placed, self._control)
         except (OSError, MemoryError) as error:
             raise RefusedError(f"hand-over: {error}") from error
-        state = {"state": "degraded" if self._health.degraded else "healthy"}
         if not taken:
-            self._tell("nfmailguard: hand-over: the successor has not taken over; all goes on here")
-            self._logs.health({**state, "hand_over": "not_taken", "text": "the successor has not taken over"})
+            self._tell_handed("not_taken", "the successor has not taken over", "; all goes on here")
             return
         self._rules.forget()
+        self._keeps = False
         self._signals.stopping = True
-        self._tell("nfmailguard: hand-over: the successor has taken over")
-        self._logs.health({**state, "hand_over": "handed_over", "text": "the successor has taken over"})
+        self._tell_handed("handed_over", "the successor has taken over")
+
+    def _hand_to_manager(self) -> None:
+        """All to the service manager, for the gateway that it starts next; where it cannot, this is an end as any."""
+        reason = refusal(os.geteuid(), self._workers, tapped=self._tapped, bypassed=self._rules.bypassed)
+        if reason or self._signals.exit_code or not all(worker.alive for worker in self._workers):
+            return
+        placed, configured = self._rules.leave(), self._configured
+        try:
+            kept = leave_to_manager(self._workers, configured.used, self._config, placed, self._systemd)
+        except (OSError, MemoryError) as error:
+            self._tell(f"nfmailguard: hand-over: {error}; this is an end without one")
+            return
+        if kept:
+            self._rules.forget()
+            self._tell_handed("handed_over", "the service manager keeps queues and flows for the next start")
+
+    def _tell_handed(self, what: str, text: str, more: str = "") -> None:
+        self._tell(f"nfmailguard: hand-over: {text}{more}")
+        state = "degraded" if self._health.degraded else "healthy"
+        self._logs.health({"state": state, "hand_over": what, "text": text})
 
     def _moved(self) -> bool:
         """Whether all loops have turned since this was last asked; each of them is asked to turn again."""
@@ -315,32 +341,12 @@ class Gateway:
             else:
                 request.fail("log.eve: no events are made")
         elif request.command == "flows":
-            self._list_flows(request)
+            self._lister.answer(request, self._workers)
         elif request.command in ("reload", "bypass", "hand-over", "taken"):
             self._requests.put(request)
         else:
-            request.fail(
-                f"no such command: {printable(request.command, 40)}; status, stats, events, flows, reload or bypass"
-            )
-
-    def _list_flows(self, request: Request) -> None:
-        """In a thread of its own, one at a time: of many flows it takes a while."""
-        wanted = Wanted.of(request.arguments)
-        if not self._listing.acquire(blocking=False):
-            raise RefusedError("flows: they are being counted out to another; ask again")
-
-        def run() -> None:
-            masked()
-            try:
-                request.reply(listed(self._workers, wanted))
-            except NfmailguardError as error:
-                request.fail(*error.lines)
-            except Exception as error:  # noqa: BLE001 - a fault of ours costs an answer
-                request.fail(f"internal error: {type(error).__name__}: {error}")
-            finally:
-                self._listing.release()
-
-        threading.Thread(target=run, name="flows", daemon=True).start()
+            known = "status, stats, events, flows, reload or bypass"
+            request.fail(f"no such command: {printable(request.command, 40)}; {known}")
 
     def _status(self) -> dict[str, Any]:
         reasons = self._health.reasons()
@@ -429,11 +435,8 @@ class Gateway:
             self._tell(f"nfmailguard: {asked}: {text}")
             for note in notes:
                 self._tell(f"nfmailguard: note: {note}")
-            self._logs.health(
-                event
-                | {"reload": "done", "generation": standing["generation"], "text": text}
-                | ({"changed": found} if found else {})
-            )
+            event |= {"reload": "done", "generation": standing["generation"], "text": text}
+            self._logs.health(event | ({"changed": found} if found else {}))
             return {"changed": found, "notes": notes, **standing}
         finally:
             self._systemd.ready(summary(self._config))

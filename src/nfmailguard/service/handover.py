@@ -7,6 +7,8 @@
     taken ──▶                                ends, and answers no packet, and leaves the rules
     reads the queues                         (or nothing comes: goes on as if nobody had asked)
 
+Where a service manager keeps queues and state in between (``service.kept``), only the reading is the same.
+
 Promises: at any moment at most one of the two reads a queue; no packet is answered by both, and none by neither; what
 does not fit is said, and then the successor goes on with the queues alone, as after a crash. Does not know what an
 engine's state is.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
@@ -34,7 +37,7 @@ from nfmailguard.service.asking import Asking
 from nfmailguard.service.changes import fixed_values
 from nfmailguard.service.worker import QueueWorker
 
-__all__ = ["PATIENCE", "Predecessor", "Taken", "refusal", "stage"]
+__all__ = ["MOST_QUEUES", "PATIENCE", "Predecessor", "RunningGateway", "Taken", "refusal", "stage"]
 
 #: Seconds a gateway waits for its successor's word; meanwhile nobody reads its queues.
 PATIENCE = 10.0
@@ -81,10 +84,14 @@ class HandedQueue(msgspec.Struct, frozen=True):
 
 
 class Handed(msgspec.Struct, frozen=True):
-    """What is in the file before the images."""
+    """What is in the file before the images. ``state``: their version; ``fixed``: what cannot change while a gateway
+    runs; ``left``: since when nobody reads the queues, in nanoseconds of the clock that never steps."""
 
     version: str
     pid: int
+    state: tuple[int, int]
+    fixed: dict[str, Any]
+    left: int
     queues: tuple[HandedQueue, ...]
     rules: tuple[HandedRules, ...]
     placed: dict[str, Any]
@@ -105,10 +112,12 @@ class Taken(NamedTuple):
         return {**self._asdict(), "at": round(self.at, 3)}
 
 
-def stage(workers: Sequence[QueueWorker], configs: dict[int, Config], placed: dict[str, Any]) -> int:
+def stage(
+    workers: Sequence[QueueWorker], configs: dict[int, Config], placed: dict[str, Any], fixed: dict[str, Any], left: int
+) -> int:
     """A sealed memory file with the state of queues that have been left; ``configs``: by number, that flows are under.
 
-    The descriptor is the caller's. Raises OSError, MemoryError.
+    The others as in ``Handed``. The descriptor is the caller's. Raises OSError, MemoryError.
     """
     serials: dict[int, int] = {}
     rules: list[HandedRules] = []
@@ -128,7 +137,8 @@ def stage(workers: Sequence[QueueWorker], configs: dict[int, Config], placed: di
             HandedQueue(worker.number, offset, size, numbers, LoopStanding(**worker.standing_of_loop()), events)
         )
         offset += size
-    head = msgspec.json.encode(Handed(__version__, os.getpid(), tuple(queues), tuple(rules), placed))
+    handed = Handed(__version__, os.getpid(), state.version(), fixed, left, tuple(queues), tuple(rules), placed)
+    head = msgspec.json.encode(handed)
     head += b" " * (-len(head) % _WORD)
     images = (_image(worker, queue.size) for worker, queue in zip(workers, queues, strict=True))
     return sealed_file("nfmailguard state", chain([len(head).to_bytes(_WORD, "little") + head], images))
@@ -140,20 +150,15 @@ def _image(worker: QueueWorker, size: int) -> bytearray:
     return image
 
 
-class Predecessor:
-    """The gateway that runs, if one does: to hand over to one of ``config``. Raises ConfigError: it cannot be asked.
+class Predecessor(ABC):
+    """A gateway whose queues another is to go on with.
 
-    ``rules``: whether they are ours to put in place. Once it has been asked: ``answers``: whether one runs;
-    ``sockets``: of its queues by number, ``control``: its control socket; whoever takes one over closes it; ``reason``:
-    why its state is not there, or does not fit, "" where it does.
+    Once it has been asked: ``answers``: whether there are queues to be had; ``sockets``: of its queues by number,
+    ``control``: its control socket, or -1; whoever takes one over closes it; ``reason``: why its state is not there, or
+    does not fit, "" where it does.
     """
 
-    def __init__(self, config: Config, *, rules: bool = True) -> None:
-        self._rules = rules
-        if not config.service.control:
-            raise ConfigError("--hand-over: the gateway that runs is asked at service.control, which is empty")
-        self._config = config
-        self._asking: Asking | None = None
+    def __init__(self) -> None:
         self._files: list[int] = []
         self._image: mmap.mmap | None = None
         self.handed: Handed | None = None
@@ -165,31 +170,13 @@ class Predecessor:
         self.control = -1
         self.sockets: dict[int, int] = {}
 
+    @abstractmethod
     def ask(self) -> None:
-        """It waits from then on: for ``commit``, or for us to go. Raises RefusedError for what it says against it."""
-        try:
-            self._asking = Asking(self._config.service.control, _ANSWER)
-        except ControlError as error:
-            self.reason = str(error)
-            return
-        fixed = fixed_values(self._config)
-        request = {"state": state.version(), "version": __version__, "fixed": fixed, "rules": self._rules}
-        answer, self._files = self._asking.ask_for_files("hand-over", MOST_QUEUES + 2, _MOST_ANSWER, **request)
-        try:
-            files = list(self._files)
-            self.process, self.version = int(answer["pid"]), str(answer["version"])
-            self.reason = str(answer["reason"])
-            self.left = int(answer["left"])
-            self.control = files.pop(0)
-            self.sockets = {int(number): files.pop(0) for number in answer["queues"]}
-            wanted = range(self._config.queue.first, self._config.queue.last + 1)
-            if set(self.sockets) != set(wanted):
-                raise ValueError("its queues are others")
-            self.answers = True
-            if not self.reason:
-                self._read(files.pop(0))
-        except (LookupError, TypeError, ValueError) as error:
-            raise ControlError(f"hand-over: its answer makes no sense: {error}") from error
+        """For its queues and its state. Raises NfmailguardError."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """From here on its queues are ours. Raises NfmailguardError: they are not."""
 
     def _read(self, file: int) -> None:
         """What a file says that nobody can change any more."""
@@ -267,11 +254,6 @@ class Predecessor:
         self._files.remove(file)
         return file
 
-    def commit(self) -> None:
-        """From here on it is gone, and its queues are ours. Raises ControlError, RefusedError: they are not."""
-        assert self._asking is not None
-        self._asking.ask("taken")
-
     def close(self) -> None:
         """Gives back what nobody has kept. Without ``commit`` it goes on then. Idempotent."""
         if self._image is not None:
@@ -280,6 +262,55 @@ class Predecessor:
         for file in self._files:
             os.close(file)
         self._files = []
+
+
+class RunningGateway(Predecessor):
+    """The gateway that runs, if one does: to hand over to one of ``config``. Raises ConfigError: it cannot be asked.
+
+    ``rules``: whether they are ours to put in place.
+    """
+
+    def __init__(self, config: Config, *, rules: bool = True) -> None:
+        super().__init__()
+        self._rules = rules
+        if not config.service.control:
+            raise ConfigError("--hand-over: the gateway that runs is asked at service.control, which is empty")
+        self._config = config
+        self._asking: Asking | None = None
+
+    def ask(self) -> None:
+        """It waits from then on: for ``commit``, or for us to go. Raises RefusedError for what it says against it."""
+        try:
+            self._asking = Asking(self._config.service.control, _ANSWER)
+        except ControlError as error:
+            self.reason = str(error)
+            return
+        fixed = fixed_values(self._config)
+        request = {"state": state.version(), "version": __version__, "fixed": fixed, "rules": self._rules}
+        answer, self._files = self._asking.ask_for_files("hand-over", MOST_QUEUES + 2, _MOST_ANSWER, **request)
+        try:
+            files = list(self._files)
+            self.process, self.version = int(answer["pid"]), str(answer["version"])
+            self.reason = str(answer["reason"])
+            self.left = int(answer["left"])
+            self.control = files.pop(0)
+            self.sockets = {int(number): files.pop(0) for number in answer["queues"]}
+            wanted = range(self._config.queue.first, self._config.queue.last + 1)
+            if set(self.sockets) != set(wanted):
+                raise ValueError("its queues are others")
+            self.answers = True
+            if not self.reason:
+                self._read(files.pop(0))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ControlError(f"hand-over: its answer makes no sense: {error}") from error
+
+    def commit(self) -> None:
+        """From here on it is gone, and its queues are ours. Raises ControlError, RefusedError: they are not."""
+        assert self._asking is not None
+        self._asking.ask("taken")
+
+    def close(self) -> None:
+        super().close()
         if self._asking is not None:
             self._asking.close()
 

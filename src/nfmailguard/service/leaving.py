@@ -1,7 +1,8 @@
-"""The end of a gateway that hands over: its queues are left, and what it knows goes to its successor.
+"""The end of a gateway that hands over: its queues are left, and what it knows goes to its successor, or to the service
+manager until there is one.
 
-Promises: until the successor has said that it has all of it, and has been answered, nothing is given up: whatever goes
-wrong before, the queues are read on here as if nobody had asked. Does not know what the successor does.
+Promises: until the other side has said that it has all of it, and a successor has been answered, nothing is given up:
+whatever goes wrong before, the queues are read on here as if nobody had asked. Does not know what a successor does.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from nfmailguard.queues.kernel import KernelQueue
 from nfmailguard.service.changes import fixed_differ, fixed_values
 from nfmailguard.service.control import ControlSocket, Request
 from nfmailguard.service.handover import PATIENCE, stage
+from nfmailguard.service.kept import KEPT_QUEUE, KEPT_STATE
+from nfmailguard.service.notify import Systemd
 from nfmailguard.service.worker import QueueWorker
 
-__all__ = ["leave"]
+__all__ = ["leave", "leave_to_manager"]
 
 #: Seconds between two looks whether the successor is still there.
 _LOOK = 0.02
@@ -53,18 +56,12 @@ def leave(
     reason = ""
     if request.arguments.get("state") != list(state.version()):
         reason = f"its state is that of another version ({__version__}, process {os.getpid()})"
-    for worker in workers:
-        worker.drain(_LAST)
     files: list[int] = []
     taken = False
     try:
-        left = time.monotonic_ns()
-        for worker in workers:
-            worker.leave()
-        for worker in workers:
-            worker.drain()
+        left = _leave_queues(workers)
         if not reason:
-            files = [stage(workers, configs, placed)]
+            files = [stage(workers, configs, placed, fixed_values(config), left)]
         answer = {
             "pid": os.getpid(),
             "version": __version__,
@@ -72,16 +69,59 @@ def leave(
             "reason": reason,
             "left": left,
         }
-        sockets = [worker.driver.fileno() for worker in workers if isinstance(worker.driver, KernelQueue)]
-        request.reply_with(answer, [control.fileno(), *sockets, *files])
+        request.reply_with(answer, [control.fileno(), *_sockets(workers).values(), *files])
         taken = _has_taken(request, requests, control)
     finally:
-        for file in files:
-            os.close(file)
-        if not taken:
-            for worker in workers:
-                worker.come_back()
+        _end(workers, files, taken=taken)
     return taken
+
+
+def leave_to_manager(
+    workers: Sequence[QueueWorker],
+    configs: dict[int, Config],
+    config: Config,
+    placed: dict[str, Any],
+    systemd: Systemd,
+) -> bool:
+    """Whether the service manager keeps queues and state for the next start; if not, all goes on here. Raises OSError.
+
+    Where it stops the service for good it closes them, and the state is gone with them.
+    """
+    files: list[int] = []
+    taken = False
+    try:
+        left = _leave_queues(workers)
+        files = [stage(workers, configs, placed, fixed_values(config), left)]
+        queues = [(f"{KEPT_QUEUE}{number}", socket) for number, socket in _sockets(workers).items()]
+        taken = systemd.keep([(KEPT_STATE, files[0]), *queues])
+    finally:
+        _end(workers, files, taken=taken)
+    return taken
+
+
+def _leave_queues(workers: Sequence[QueueWorker]) -> int:
+    """Since when nobody reads them, in nanoseconds of the clock that never steps; all that was recorded is written."""
+    for worker in workers:
+        worker.drain(_LAST)
+    left = time.monotonic_ns()
+    for worker in workers:
+        worker.leave()
+    for worker in workers:
+        worker.drain()
+    return left
+
+
+def _sockets(workers: Sequence[QueueWorker]) -> dict[int, int]:
+    """Of the kernel driver's queues, by number."""
+    return {worker.number: worker.driver.fileno() for worker in workers if isinstance(worker.driver, KernelQueue)}
+
+
+def _end(workers: Sequence[QueueWorker], files: Sequence[int], *, taken: bool) -> None:
+    for file in files:
+        os.close(file)
+    if not taken:
+        for worker in workers:
+            worker.come_back()
 
 
 def _has_taken(request: Request, requests: queue.SimpleQueue[Request], control: ControlSocket) -> bool:

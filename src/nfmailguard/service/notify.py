@@ -1,7 +1,8 @@
-"""What systemd is told (sd_notify(3)), and its watchdog.
+"""What systemd is told (sd_notify(3)), its watchdog, and what it keeps for us (sd_pid_notify_with_fds(3)).
 
-Promises: without systemd nothing happens; nobody waits for it. The watchdog is fed only when every queue's loop
-has moved since the last time: never by time alone. Does not know what the loops do.
+Promises: without systemd nothing happens; nobody waits for it but for its word that it has read what it is to keep, or
+to forget. The watchdog is fed only when every queue's loop has moved since the last time: never by time alone. Does not
+know what the loops do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 
 from nfmailguard.service.signals import masked
@@ -18,6 +19,10 @@ from nfmailguard.service.signals import masked
 __all__ = ["Systemd"]
 
 _PATIENCE = 1.0
+#: Seconds until systemd has read what it was sent; it may be busy with other services.
+_BARRIER = 5.0
+#: The first descriptor that it passes on (SD_LISTEN_FDS_START).
+_FIRST = 3
 
 
 class Systemd:
@@ -30,6 +35,50 @@ class Systemd:
         ours = process in ("", str(os.getpid()))
         self._watchdog = int(period) / 1e6 if period.isascii() and period.isdigit() and ours else 0.0
         self._stopping = threading.Event()
+        self._kept = _passed_on(environment)
+        self._names = list(self._kept)
+
+    @property
+    def manages(self) -> bool:
+        """Whether there is one that can be told."""
+        return bool(self._address)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it has kept something of the gateway before."""
+        return bool(self._kept)
+
+    def take_kept(self) -> dict[str, int]:
+        """Descriptors by name, which are the caller's from here on."""
+        kept, self._kept = self._kept, {}
+        return kept
+
+    def keep(self, files: Sequence[tuple[str, int]]) -> bool:
+        """Has it keep descriptors until the next start, or until it stops the service; whether it has read that.
+
+        That it keeps them it does not say: where the unit has no FileDescriptorStoreMax= it closes them.
+        """
+        sent = [self._send("FDSTORE=1", f"FDNAME={name}", files=[file]) for name, file in files]
+        return bool(sent) and all(sent) and self._barrier()
+
+    def forget_kept(self) -> None:
+        """What it had kept it closes; what is here of it stays open."""
+        for name in self._names:
+            self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+        if self._names:
+            self._barrier()
+        self._names = []
+
+    def _barrier(self) -> bool:
+        """Whether it has read all that it was sent: then it closes the end it is given."""
+        ours, its = socket.socketpair()
+        with ours:
+            with its:
+                sent = self._send("BARRIER=1", files=[its.fileno()])
+            ours.settimeout(_BARRIER)
+            with suppress(OSError):
+                return sent and ours.recv(1) == b""
+        return False
 
     @property
     def abstract(self) -> bool:
@@ -57,10 +106,28 @@ class Systemd:
             if moved():
                 self._send("WATCHDOG=1")
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str, files: Sequence[int] = ()) -> bool:
         if not self._address:
-            return
+            return False
+        message = "\n".join(line.replace("\n", " ") for line in lines).encode()
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.settimeout(_PATIENCE)
             link.connect(self._address)  # or a full queue would be no reason to wait: poll(2) asks the other end's
-            link.send("\n".join(line.replace("\n", " ") for line in lines).encode())
+            socket.send_fds(link, [message], list(files))
+            return True
+        return False
+
+
+def _passed_on(environment: MutableMapping[str, str]) -> dict[str, int]:
+    """Descriptors that were kept for this process, by name; two of one name are none of ours, and closed."""
+    process, count, names = (environment.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
+    found: dict[str, int] = {}
+    if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+        return found
+    for place, name in zip(range(_FIRST, _FIRST + int(count)), names.split(":"), strict=False):
+        if name in found:
+            os.close(place)
+            continue
+        os.set_inheritable(place, False)
+        found[name] = place
+    return found
