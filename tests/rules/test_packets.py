@@ -273,6 +273,17 @@ def test_refused_options_make_a_segment_that_is_not_believed(family: int, option
     assert connection.gateway.count("flows_now") == 1
 
 
+@families
+@pytest.mark.parametrize("option", [MD5, AO, STAMPS + MD5], ids=["md5", "ao", "both"])
+def test_refused_options_of_the_first_syn_are_dropped_with_it(family: int, option: bytes) -> None:
+    connection = Connection(family=family, shake=False)
+    assert connection.send(True, SYN, options=option) == [DROP]
+    connection.shake(b"")
+    assert connection.send(True, ACK, options=option) == [DROP]
+    connection.greeted()
+    assert connection.client(b"EXPN\r\n") == [REPLACE]
+
+
 def test_refused_options_move_nothing_in_what_monitor_follows_either() -> None:
     connection = Connection().greeted()
     connection.send(True, payload=b"EXPN x\r\n", options=MD5)
