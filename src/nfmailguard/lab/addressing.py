@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nfmailguard.lab.plan import NONE, Attach, Plan, Role, lab_network
 
-__all__ = ["Address", "Attached", "Ends", "Way", "addresses", "attached", "unreachable", "ways"]
+__all__ = ["Address", "Attached", "Ends", "Way", "addresses", "attached", "shortest", "unreachable", "ways"]
 
 #: The first of the lab's own networks behind devices of this machine; those of links come before.
 _FIRST_ATTACHED = 101
@@ -147,8 +147,8 @@ def _through(plan: Plan, links: Sequence[Ends], host: str, to: Ends, family: int
             found = tuple(text for name in route.via if (text := _beside(links, host, name, family)))
             if found:
                 return found
-    first = _shortest(plan, links, host, to, family)
-    return (_beside(links, host, first, family),) if first else ()
+    path = shortest(plan, links, host, to, family)
+    return (_beside(links, host, path[0], family),) if path else ()
 
 
 def _beside(links: Sequence[Ends], host: str, neighbour: str, family: int) -> str:
@@ -161,21 +161,21 @@ def _beside(links: Sequence[Ends], host: str, neighbour: str, family: int) -> st
     return ""
 
 
-def _shortest(plan: Plan, links: Sequence[Ends], host: str, to: Ends, family: int) -> str:
-    """The first gateway on the way to a network; empty: there is no way."""
+def shortest(plan: Plan, links: Sequence[Ends], host: str, to: Ends, family: int) -> list[str]:
+    """The gateways on the way of a host to a network; none where there is no way, or it is on it."""
     places = {end.host for end in to}
-    reached, first = [host], {host: ""}
+    reached, found = [host], {host: list[str]()}
     for here in reached:
-        if here in places and here != host:
-            return first[here]
+        if here in places:
+            return found[here]
         for ends in links:
             if not ends[0].of(family) or all(end.host != here for end in ends):
                 continue
             for end in ends:
-                if end.host not in first and plan.role(end.host) is Role.GATEWAY:
-                    first[end.host] = first[here] or end.host
+                if end.host not in found and plan.role(end.host) is Role.GATEWAY:
+                    found[end.host] = [*found[here], end.host]
                     reached.append(end.host)
-    return ""
+    return []
 
 
 def unreachable(plan: Plan, links: Sequence[Ends]) -> Iterator[str]:
@@ -185,7 +185,7 @@ def unreachable(plan: Plan, links: Sequence[Ends]) -> Iterator[str]:
             theirs = [ends for ends in links if any(end.host == server for end in ends)]
             if not any(
                 any(end.host == client for end in ends)
-                or (ends[0].of(family) and _shortest(plan, links, client, ends, family))
+                or (ends[0].of(family) and shortest(plan, links, client, ends, family))
                 for ends in theirs
                 for family in (4, 6)
             ):

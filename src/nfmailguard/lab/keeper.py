@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from nfmailguard.errors import LabError, NfmailguardError
+from nfmailguard.lab.addressing import shortest
 from nfmailguard.lab.devices import attach, described
 from nfmailguard.lab.namespaces import enter_private
 from nfmailguard.lab.plan import NONE, Plan, Role
@@ -136,6 +137,7 @@ class Keeper:
             "servers": servers,
             "gateways": gateways,
             "attached": described(topology, self._attached),
+            "paths": list(self._paths()),
             "server": next(iter(servers.values()), None),
             "gateway": None,
         }
@@ -143,6 +145,22 @@ class Keeper:
             found["gateway"] = {key: value for key, value in gateways[first].items() if key != "events"}
             found["events"] = gateways[first]["events"]
         return found
+
+    def _paths(self) -> Iterator[dict[str, Any]]:
+        """The ways from the first client to the first server, each by an address of that: who stands on them."""
+        plan, links = self.topology.plan, self.topology.links
+        client, server = plan.of(Role.CLIENT)[0], plan.of(Role.SERVER)[0]
+        for ends in links:
+            for end in ends:
+                if end.host == server:
+                    family = 4 if end.ipv4 else 6
+                    gateways = shortest(plan, links, client, ends, family)
+                    inspect = [host for host in gateways if host in self._rules]
+                    name = "+".join(inspect or gateways) or end.interface
+                    yield {"name": name, "gateways": inspect, "ipv4": end.ipv4, "ipv6": end.ipv6}
+        for one in self._attached:
+            if one.end.host == server:
+                yield {"name": one.device, "gateways": [], "ipv4": one.end.ipv4, "ipv6": one.end.ipv6}
 
     def _gateway_state(self, host: str) -> dict[str, Any]:
         gateway, events = self._gateways[host], 0

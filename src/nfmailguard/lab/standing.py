@@ -300,6 +300,6 @@ def _next_steps(found: Mapping[str, Any], option: str) -> Iterator[str]:
     if running:
         yield f"  nfmailguard lab exec{option} {running} -- nfmailguard status --socket {control_of(running)}"
         yield f"  nfmailguard lab exec{option} {running} -- nfmailguard transcript {events_of(running)}"
-    if len({end[0] for end in ends}) + sum(one["host"] == server for one in found["attached"]) > 1:
+    if len(found["paths"]) > 1:
         yield f"  nfmailguard lab diff{option}    send the same dialogues by both paths, and see where they differ"
     yield f"  nfmailguard lab down{option}    remove it, with everything in it"
