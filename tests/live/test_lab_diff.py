@@ -1,4 +1,4 @@
-"""``lab diff``: two gateways, and a stand-in for a real box behind ``--attach``, which is told apart by what it does."""
+"""``lab diff``: two gateways, and a stand-in for a real box behind ``--attach``, told apart by what it does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = f"d{os.getpid()}"
 #: Ten settings in which the stand-in is not the ASA that it is held against, and the dialogues that show each.
 PLANTED = {
     "banner.rule": ('rule = "basa"', 'rule = "b51"', {"greeting.plain", "greeting.lines"}),
-    "VRFY": ('"RSET", "SAML", "SEND", "SOML", "VRFY",\n]\nunknown', '"RSET", "SAML", "SEND", "SOML",\n]\nunknown', {"verb.vrfy"}),
+    "VRFY": ('"SOML", "VRFY",\n]\nunknown', '"SOML",\n]\nunknown', {"verb.vrfy"}),
     "EXPN": ('"AUTH", "DATA", "EHLO"', '"EXPN", "AUTH", "DATA", "EHLO"', {"verb.expn"}),
     "STARTTLS": ('"HELO", "HELP"', '"HELO", "STARTTLS", "HELP"', {"verb.starttls", "starttls.begun"}),
     "keyword STARTTLS": ('"ETRN", "PIPELINING"', '"ETRN", "STARTTLS", "PIPELINING"', {"ehlo.starttls"}),
@@ -98,7 +98,9 @@ class Box:
     def be(self, profile: str) -> None:
         self._gateway.close()
         options = ("--profile", profile, "--mode", "enforce")
-        self._gateway.enter_context(Gateway(self.topology, self._directory / Path(profile).name, *options, host="box"))
+        self._gateway.enter_context(
+            Gateway(self.topology, self._directory / f"of-{Path(profile).stem}", *options, host="box")
+        )
 
     def attach(self) -> list[str]:
         return [word for device in self.devices for word in ("--attach", device)]

@@ -47,7 +47,7 @@ __all__ = [
 
 DEFAULT = "lab"
 _PREFIX = "nfmailguard-lab/"
-_PATIENCE = 90.0  # seconds a lab may take to stand
+_PATIENCE = 60.0  # seconds a lab may take to stand, and as many for each of its hosts' programs on a busy machine
 #: Those that this process has begun, and not taken down.
 _WORLDS: dict[str, subprocess.Popen[bytes]] = {}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -163,7 +163,7 @@ def up(name: str = DEFAULT, wanted: Wanted | Plan | None = None) -> bool:
             finally:
                 for number in numbers[2:]:
                     os.close(number)
-        ours.settimeout(_PATIENCE)
+        ours.settimeout(_PATIENCE * (1 + len(plan.host)))
         try:
             _answered(ours)
             ours.sendall(b"+")
