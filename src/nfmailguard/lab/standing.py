@@ -267,6 +267,9 @@ def described(found: Mapping[str, Any], name: str = DEFAULT) -> Iterator[str]:
             f"{one['device']:{width}} of this machine, {one['state']}; {one['host']} {one['interface']} {own};"
             f" the box behind it is {box}"
         )
+    if len(found["paths"]) > 1:
+        ways = (f"{one['name']} ({one['ipv4'] or one['ipv6']})" for one in found["paths"])
+        yield f"{'paths':{width}} {', '.join(ways)}"
     yield "next:"
     yield from _next_steps(found, "" if name == DEFAULT else f" --name {name}")
 
