@@ -23,6 +23,8 @@ QUIET = 2.0
 _PAUSE = 0.1
 #: Seconds in which more may come than was sent: a box that speaks itself.
 _SETTLE = 0.01
+#: Seconds in which a box may go on saying something.
+_LONGEST = 30.0
 _MOST = 1 << 20  # bytes of a step that are kept, of each side
 
 
@@ -83,8 +85,8 @@ class _Exchange:
 
     def _wait(self, done: Callable[[], bool], patience: float) -> None:
         """Until it is done, an end has gone, or nothing has come for so many seconds."""
-        until = time.monotonic() + patience
-        while not done() and (left := until - time.monotonic()) > 0:
+        until, last = (time.monotonic() + seconds for seconds in (patience, _LONGEST))
+        while not done() and (left := min(until, last) - time.monotonic()) > 0:
             for number, _ in self._poll.poll(max(1, int(left * 1000))):
                 if self._take(number):
                     until = time.monotonic() + patience
