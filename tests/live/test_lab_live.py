@@ -194,6 +194,13 @@ def test_a_free_path_gets_a_gateway_later_and_a_wrong_profile_changes_nothing(go
     assert json.loads(lab("status", "--json"))["gateway"]["profile"] == "asa"
 
 
+def test_a_host_that_is_none_is_told_with_those_there_are(gone: None) -> None:
+    lab("up")
+    done = nfmailguard("lab", "exec", "--name", NAME, "moon", "--", "true")
+    assert done.returncode == 1
+    assert "no host 'moon'; the hosts are client, gateway, server" in done.stderr
+
+
 def test_a_profile_of_ones_own_is_found_from_where_one_is(gone: None, tmp_path: Path) -> None:
     tmp_path.joinpath("mine.toml").write_text('[commands]\nallow = ["HELO", "QUIT"]\n')
     argv = [sys.executable, "-m", "nfmailguard", "lab", "up", "--name", NAME, "--gateway", "./mine.toml"]
@@ -232,7 +239,7 @@ def test_labs_stand_side_by_side(gone: None) -> None:
         (["up", "--server", "nosuch"], "--server nosuch: unknown; one of aiosmtpd, "),
         (["up", "--name", "A/b"], "'A/b' is no name for a lab"),
         (["talk", "--name", "t-nobody"], "; start one with `nfmailguard lab up --name t-nobody`"),
-        (["exec", "--name", "t-nobody", "moon", "--", "true"], "no host 'moon'; the hosts are client, gateway, server"),
+        (["exec", "--name", "t-nobody", "client", "--", "true"], "no lab 't-nobody' is running"),
         (["up", "--gateway", "asa", "--mode", "bogus"], "gateway.mode"),
     ],
 )  # fmt: skip

@@ -26,7 +26,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("names", ["**/*.py", "cext/**/*.pyi", "policy/profiles/*.toml", "py.typed"])
+@pytest.mark.parametrize(
+    "names", ["**/*.py", "cext/**/*.pyi", "policy/profiles/*.toml", "lab/topologies/*.toml", "py.typed"]
+)
 def test_the_package_holds(installed: set[str], names: str) -> None:
     package = ROOT / "src" / "nfmailguard"
     expected = {str(path.relative_to(package)) for path in package.glob(names)}

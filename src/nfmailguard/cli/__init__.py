@@ -10,13 +10,26 @@ import sys
 
 import click
 
-from nfmailguard.cli import bench, gateway, lab, offline, probe, profiles, report, running, verify
+from nfmailguard.cli import bench, gateway, lab, lab_diff, offline, probe, profiles, report, running, verify
 from nfmailguard.cli.common import cli, echo, echo_text
 from nfmailguard.errors import NfmailguardError
 from nfmailguard.plain import printable
 from nfmailguard.service.signals import inherited
 
-__all__ = ["bench", "cli", "gateway", "lab", "main", "offline", "probe", "profiles", "report", "running", "verify"]
+__all__ = [
+    "bench",
+    "cli",
+    "gateway",
+    "lab",
+    "lab_diff",
+    "main",
+    "offline",
+    "probe",
+    "profiles",
+    "report",
+    "running",
+    "verify",
+]
 
 INTERRUPTED = 130
 

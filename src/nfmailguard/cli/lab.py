@@ -27,7 +27,7 @@ record_option = click.option(
 
 @cli.group()
 def lab() -> None:
-    """Three hosts in network namespaces: client, gateway, server."""
+    """Hosts in network namespaces: client, gateway, server, or a topology of your own."""
 
 
 @lab.command("demo")
@@ -141,7 +141,7 @@ name_option = click.option(
 
 def _choose_server(context: click.Context, parameter: click.Parameter, value: str) -> str:
     from nfmailguard.errors import ConfigError
-    from nfmailguard.lab.keeper import SERVER_KINDS
+    from nfmailguard.lab.plans import SERVER_KINDS
 
     if value not in ("none", *SERVER_KINDS):
         raise ConfigError(f"--server {value}: unknown; one of {', '.join(SERVER_KINDS)}, none")
@@ -159,6 +159,7 @@ def _path(profile: str | None) -> str | None:
 
 
 @lab.command("up")
+@click.argument("topology", required=False, metavar="[TOPOLOGY]")
 @name_option
 @click.option(
     "--server",
@@ -170,26 +171,76 @@ def _path(profile: str | None) -> str | None:
 )
 @click.option("--gateway", metavar="PROFILE", help="Start a gateway that enforces this profile. Else the path is free.")
 @click.option("--mode", default="enforce", show_default=True, metavar="MODE", help="Of the gateway.")
-def lab_up(name: str, server: str, gateway: str | None, mode: str) -> None:
+@click.option(
+    "--attach",
+    "devices",
+    multiple=True,
+    metavar="DEVICE",
+    help="A device of this machine, to the client; given again, to the server: the two sides of a box.",
+)
+@click.pass_context
+def lab_up(
+    context: click.Context,
+    topology: str | None,
+    name: str,
+    server: str,
+    gateway: str | None,
+    mode: str,
+    devices: tuple[str, ...],
+) -> None:
     """Make a lab to work in: client, gateway and server, with a mail server running.
 
     It stands until `lab down`, or until its process ends; nothing is left of it then.
+    TOPOLOGY is a name from `lab topologies`, or a .toml file of yours, which says all
+    that --server, --gateway and --mode do.
 
     \b
       nfmailguard lab up --server postfix --gateway asa
+      nfmailguard lab up two-in-a-row
+      nfmailguard lab up --gateway asa --attach eth1 --attach eth2
       nfmailguard lab talk
       nfmailguard lab set --profile pix63
       nfmailguard lab down
     """
     from nfmailguard import config
-    from nfmailguard.lab import standing
+    from nfmailguard.errors import ConfigError
+    from nfmailguard.lab import plans, standing
 
-    if gateway is not None:
-        config.load(None, mode=mode, profile=gateway)
-    made = standing.up(name, standing.Wanted(server, _path(gateway) or "", mode))
+    if topology is not None:
+        for option in ("server", "gateway", "mode"):
+            if context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT:
+                raise ConfigError(
+                    f"--{option}: the topology {topology} says it; `lab set` changes it in a lab that runs"
+                )
+        plan = plans.read(topology)
+    else:
+        if gateway is not None:
+            config.load(None, mode=mode, profile=gateway)
+        plan = standing.Wanted(server, _path(gateway) or "", mode).plan()
+    made = standing.up(name, plans.with_devices(plan, devices))
     echo("lab ready" if made else "this lab runs already; it is as it was")
     for line in standing.described(standing.status(name), name):
         echo(line)
+
+
+@lab.command("topologies")
+@click.argument("name", required=False)
+@json_option
+def lab_topologies(name: str | None, as_json: bool) -> None:
+    """The labs that `lab up` makes by name; with NAME, that one as TOML, to be changed."""
+    from nfmailguard.cli.common import echo_text
+    from nfmailguard.lab import plans
+
+    if name is not None and not as_json:
+        echo_text(plans.text_named(name))
+        return
+    found = {one: plans.read(one) for one in ([name] if name is not None else plans.names())}
+    if as_json:
+        print_json(found)
+        return
+    width = max(map(len, found))
+    for one, plan in found.items():
+        echo(f"{one:{width}}  {plan.title}")
 
 
 @lab.command("status")
@@ -211,27 +262,28 @@ def lab_status(name: str, as_json: bool) -> None:
 
 
 @lab.command("set")
-@click.argument("host", type=click.Choice(["gateway"]), default="gateway")
+@click.argument("host", default="")
 @name_option
 @click.option("--profile", metavar="PROFILE", help="Whose behaviour: a name from `profile list`, or a .toml file.")
 @click.option("--mode", metavar="MODE", help="enforce, monitor or restore.")
 def lab_set(host: str, name: str, profile: str | None, mode: str | None) -> None:
-    """Have the lab's gateway be another box, at once, or start one.
+    """Have a gateway of the lab be another box, at once, or start one; HOST, where there are several.
 
     A connection that is open keeps the rules it began under, to its end; the next one has the new ones.
 
     \b
       nfmailguard lab set --profile pix63
+      nfmailguard lab set far --profile pix40
       nfmailguard lab set --mode monitor
     """
     from nfmailguard import config
     from nfmailguard.lab import standing
 
     config.load(None, mode=mode or "enforce", profile=profile or "pix63")
-    found = standing.reset(name, _path(profile), mode)
+    found = standing.reset(name, host, _path(profile), mode)
     for line in found["changed"]:
         echo(str(line))
-    echo(f"{host}: {found['mode']} {found['profile']}")
+    echo(f"{found['host']}: {found['mode']} {found['profile']}")
 
 
 @lab.command("down")
@@ -247,8 +299,10 @@ def lab_down(name: str, everyone: bool) -> None:
 
 @lab.command("talk")
 @name_option
+@click.option("--to", default="", metavar="ADDRESS", help="Of the server; else its first one.")
+@click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
 @click.pass_context
-def lab_talk(context: click.Context, name: str) -> None:
+def lab_talk(context: click.Context, name: str, to: str, ipv6: bool) -> None:
     """Speak SMTP from the lab's client to its server, line by line, as with telnet.
 
     What is typed is sent when the reply to the line before is there. From a pipe both sides are printed, as `translate`
@@ -259,7 +313,7 @@ def lab_talk(context: click.Context, name: str) -> None:
     """
     from nfmailguard.lab import standing
 
-    context.exit(standing.talk(name))
+    context.exit(standing.talk(name, to, 6 if ipv6 else 4))
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})
@@ -268,7 +322,7 @@ def lab_talk(context: click.Context, name: str) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def lab_exec(context: click.Context, name: str, host: str, command: tuple[str, ...]) -> None:
-    """Run COMMAND on a HOST of a lab: client, gateway or server.
+    """Run COMMAND on a HOST of a lab: client, gateway or server, or as its topology calls them.
 
     /run and /mnt are the lab's own there, all other files are this machine's.
 

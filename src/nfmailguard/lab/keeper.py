@@ -1,9 +1,10 @@
-"""The process that a standing lab is: hosts, a server and a gateway live in its namespaces, and end when it does.
+"""The process that a standing lab is: hosts, servers and gateways live in its namespaces, and end when it does.
 
-Run by ``standing`` as ``python -m nfmailguard.lab.keeper SOCKET LIFELINE WANTED NAME`` (the name is for `ps`), in a
-private world, as its first process: whatever ends it, by a signal that cannot be caught too, the kernel ends every
-process in here and takes the network, its rules and every file of the lab (under /mnt and /run) along. Answers a line
-of JSON with another on the socket. Does not know what it is called.
+Run by ``standing`` as ``python -m nfmailguard.lab.keeper SOCKET LIFELINE PLAN NAME [NETWORK]`` (the name is for `ps`;
+the last is a descriptor of the machine's network, of which the lab has devices), in a private world, as its first
+process: whatever ends it, by a signal that cannot be caught too, the kernel ends every process in here and takes the
+network, its rules and every file of the lab (under /mnt and /run) along. Answers a line of JSON with another on the
+socket. Does not know what it is called.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from nfmailguard.errors import NfmailguardError
+import msgspec
+
+from nfmailguard.errors import LabError, NfmailguardError
+from nfmailguard.lab.addressing import shortest
+from nfmailguard.lab.devices import attach, described
 from nfmailguard.lab.namespaces import enter_private
+from nfmailguard.lab.plan import NONE, Plan, Role
 from nfmailguard.lab.postfix import Postfix
 from nfmailguard.lab.servers import Gateway, MailServer
-from nfmailguard.lab.topology import HOSTS, SERVER, Topology
-from nfmailguard.lab.unpacked import KINDS, Unpacked
+from nfmailguard.lab.topology import GATEWAY, Topology
+from nfmailguard.lab.unpacked import Unpacked
+from nfmailguard.policy.model import Mode
 from nfmailguard.service.asking import Asking
 
-__all__ = ["CONFIG", "CONTROL", "DIRECTORY", "EVENTS", "SERVER_KINDS", "Keeper", "main"]
+__all__ = ["CONTROL", "DIRECTORY", "EVENTS", "Keeper", "control_of", "events_of", "main"]
 
 #: Inside of the lab: a file system of its own, which is gone with it.
 DIRECTORY = Path("/mnt")
-CONFIG, CONTROL, EVENTS = DIRECTORY / "gateway.toml", DIRECTORY / "control", DIRECTORY / "gateway" / "eve.json"
-SERVER_KINDS = ("aiosmtpd", "postfix", *KINDS)
+CONTROL, EVENTS = DIRECTORY / "control", DIRECTORY / "gateway" / "eve.json"
 _MOST = 1 << 16  # bytes of a question
 _PATIENCE = 5.0  # seconds for one
 _POSTFIX_TLS = """\
@@ -45,87 +52,153 @@ smtpd_tls_key_file = {directory}/key.pem
 """
 
 
+def control_of(host: str) -> Path:
+    """The control socket of the gateway on a host."""
+    return CONTROL if host == GATEWAY else DIRECTORY / f"{host}.control"
+
+
+def events_of(host: str) -> Path:
+    """Its event log."""
+    return DIRECTORY / host / EVENTS.name
+
+
+def _config_of(host: str) -> Path:
+    return DIRECTORY / f"{host}.toml"
+
+
 class Keeper:
-    """The lab while it stands."""
+    """The lab while it stands: what ``plan`` says. ``machine``: a descriptor of the network its devices are in."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, plan: Plan, machine: int = -1) -> None:
         self._stack = stack
-        self.topology = stack.enter_context(Topology())
-        self._gateway: Gateway | None = None
-        self._server: MailServer | Postfix | Unpacked | None = None
-        self._kind = ""
-        self._wanted: dict[str, str] = {}
+        self.topology = stack.enter_context(Topology(plan=plan))
+        self._attached = attach(self.topology, machine) if plan.attach else []
+        self._gateways: dict[str, Gateway] = {}
+        self._rules: dict[str, dict[str, str]] = {}
+        self._servers: dict[str, MailServer | Postfix | Unpacked] = {}
+        for host, one in plan.host.items():
+            if one.server and one.server != NONE:
+                self._serve(host, one.server)
+            if one.profile:
+                self.guard(host, one.profile, one.mode or Mode.ENFORCE)
 
-    def serve(self, kind: str) -> None:
-        """Starts a mail server. Raises LabError."""
-        directory = DIRECTORY / "server"
-        addresses = tuple(self.topology.address(SERVER, family=family) for family in (4, 6))
+    def _addresses(self, host: str) -> tuple[str, ...]:
+        ends = [*self.topology.ends(host), *(one.end for one in self._attached if one.end.host == host)]
+        return tuple(end.of(family) for end in ends for family in (4, 6) if end.of(family))
+
+    def _serve(self, host: str, kind: str) -> None:
+        directory = DIRECTORY / host
+        addresses = self._addresses(host)
         server: MailServer | Postfix | Unpacked
         if kind == "aiosmtpd":
-            server = MailServer(self.topology, directory)
+            server = MailServer(self.topology, directory, host=host, addresses=addresses)
         elif kind == "postfix":
-            server = Postfix(self.topology, SERVER, directory, addresses=addresses, settings=_POSTFIX_TLS)
+            server = Postfix(self.topology, host, directory, addresses=addresses, settings=_POSTFIX_TLS)
         else:
-            server = Unpacked(self.topology, directory, kind)
+            server = Unpacked(self.topology, directory, kind, host=host, addresses=addresses)
         self._stack.callback(server.__exit__, None, None, None)
-        self._server, self._kind = server, kind
+        self._servers[host] = server
 
-    def guard(self, profile: str, mode: str) -> list[str]:
-        """Starts the gateway, or has it take other rules; what has changed. Raises LabError or what it says."""
-        was, self._wanted = self._wanted, {"mode": mode, "profile": profile}
-        before = CONFIG.read_text() if CONFIG.exists() else None
-        CONFIG.write_text(f"[gateway]\nmode = {json.dumps(mode)}\nprofile = {json.dumps(profile)}\n")
+    def guard(self, host: str, profile: str, mode: str) -> list[str]:
+        """Starts a gateway, or has it take other rules; what has changed. Raises LabError or what it says."""
+        was, self._rules[host] = self._rules.get(host), {"mode": str(mode), "profile": profile}
+        config, running = _config_of(host), self._gateways.get(host)
+        before = config.read_text() if config.exists() else None
+        config.write_text(f"[gateway]\nmode = {json.dumps(mode)}\nprofile = {json.dumps(profile)}\n")
         try:
-            if self._gateway is not None and self._gateway.process.poll() is None:
-                with Asking(str(CONTROL)) as asking:
+            if running is not None and running.process.poll() is None:
+                with Asking(str(control_of(host))) as asking:
                     return [str(line) for line in asking.ask("reload")["changed"]]
-            options = ("-c", str(CONFIG), "--set", f"service.control={CONTROL}")
-            self._gateway = self._stack.enter_context(Gateway(self.topology, DIRECTORY / "gateway", *options))
+            options = ("-c", str(config), "--set", f"service.control={control_of(host)}")
+            self._gateways[host] = self._stack.enter_context(
+                Gateway(self.topology, DIRECTORY / host, *options, host=host)
+            )
         except BaseException:
-            self._wanted = was
+            if was is None:
+                del self._rules[host]
+            else:
+                self._rules[host] = was
             if before is not None:
-                CONFIG.write_text(before)
+                config.write_text(before)
             raise
         return []
 
     def status(self) -> dict[str, Any]:
-        """Who is where, and what runs."""
+        """Who is where, and what runs. ``server`` and ``gateway`` are the first ones, for those who know one."""
+        topology = self.topology
         hosts = [
-            [
-                host,
-                [
-                    [end.interface, end.ipv4, end.ipv6]
-                    for link in self.topology.links
-                    for end in link
-                    if end.host == host
-                ],
-            ]
-            for host in HOSTS
+            [host, [[end.interface, end.ipv4, end.ipv6] for end in topology.ends(host)]] for host in topology.hosts
         ]
-        found: dict[str, Any] = {"hosts": hosts, "server": self._server_state(), "gateway": None}
-        if self._gateway is not None:
-            running = self._gateway.process.poll() is None
-            with suppress(OSError):
-                found["events"] = EVENTS.read_bytes().count(b"\n")
-            found["gateway"] = {**self._wanted, "running": running, "said": "" if running else self._gateway.printed()}
+        gateways = {host: self._gateway_state(host) for host in self._gateways}
+        servers = {host: self._server_state(host) for host in self._servers}
+        found: dict[str, Any] = {
+            "hosts": hosts,
+            "roles": {host: str(topology.plan.role(host)) for host in topology.hosts},
+            "servers": servers,
+            "gateways": gateways,
+            "attached": described(topology, self._attached),
+            "paths": list(self._paths()),
+            "server": next(iter(servers.values()), None),
+            "gateway": None,
+        }
+        for first in (*gateways,)[:1]:
+            found["gateway"] = {key: value for key, value in gateways[first].items() if key != "events"}
+            found["events"] = gateways[first]["events"]
         return found
 
-    def _server_state(self) -> dict[str, Any] | None:
-        if self._server is None:
-            return None
+    def _paths(self) -> Iterator[dict[str, Any]]:
+        """The ways from the first client to the first server, each by an address of that: who stands on them."""
+        plan, links = self.topology.plan, self.topology.links
+        client, server = plan.of(Role.CLIENT)[0], plan.of(Role.SERVER)[0]
+        for ends in links:
+            for end in ends:
+                if end.host == server:
+                    family = 4 if end.ipv4 else 6
+                    gateways = shortest(plan, links, client, ends, family)
+                    inspect = [host for host in gateways if host in self._rules]
+                    name = "+".join(inspect or gateways) or end.interface
+                    yield {"name": name, "gateways": inspect, "ipv4": end.ipv4, "ipv6": end.ipv6}
+        for one in self._attached:
+            if one.end.host == server:
+                yield {"name": one.device, "gateways": [], "ipv4": one.end.ipv4, "ipv6": one.end.ipv6}
+
+    def _gateway_state(self, host: str) -> dict[str, Any]:
+        gateway, events = self._gateways[host], 0
+        running = gateway.process.poll() is None
+        with suppress(OSError):
+            events = events_of(host).read_bytes().count(b"\n")
+        said = "" if running else gateway.printed()
+        return {**self._rules[host], "running": running, "said": said, "events": events}
+
+    def _server_state(self, host: str) -> dict[str, Any]:
         try:
-            with self.topology.enter(SERVER), socket.create_connection((self.topology.address(SERVER), 25), 2):
+            with self.topology.enter(host), socket.create_connection((self._addresses(host)[0], 25), 2):
                 listens = True
         except OSError:
             listens = False
-        return {"kind": self._kind, "listens": listens, "mails": len(self._server.mails())}
+        kind = self.topology.plan.host[host].server
+        return {"kind": kind, "listens": listens, "mails": len(self._servers[host].mails())}
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         if question.get("command") == "set":
-            profile = question.get("profile") or self._wanted.get("profile", "pix63")
-            mode = question.get("mode") or self._wanted.get("mode", "enforce")
-            return {"changed": self.guard(str(profile), str(mode)), **self._wanted}
+            host = self._gateway_meant(str(question.get("host") or ""))
+            rules = self._rules.get(host, {"profile": "pix63", "mode": "enforce"})
+            chosen = {key: str(question.get(key) or rules[key]) for key in ("profile", "mode")}
+            return {"changed": self.guard(host, **chosen), "host": host, **self._rules[host]}
         return self.status()
+
+    def _gateway_meant(self, host: str) -> str:
+        """The host that is named, or the only one that can be."""
+        known = self.topology.plan.of(Role.GATEWAY)
+        if host and host not in known:
+            raise LabError(f"lab: no gateway {host!r}; {_among(known)}")
+        if not host and len(known) != 1:
+            raise LabError(f"lab: which gateway? {_among(known)}")
+        return host or known[0]
+
+
+def _among(known: Sequence[str]) -> str:
+    return f"this lab's are {', '.join(known)}" if known else "this lab has none"
 
 
 def _tell(link: socket.socket, answer: dict[str, Any]) -> None:
@@ -164,14 +237,14 @@ def _one(link: socket.socket, keeper: Keeper) -> bool:
     return True
 
 
-def keep(door: socket.socket, lifeline: socket.socket, taken: threading.Event, wanted: dict[str, str]) -> None:
+def keep(door: socket.socket, lifeline: socket.socket, taken: threading.Event, plan: Plan, machine: int) -> None:
     """Builds the lab, says so on ``lifeline``, and answers on ``door`` until it is told to end."""
     with ExitStack() as stack:
-        keeper = Keeper(stack)
-        if wanted["server"] != "none":
-            keeper.serve(wanted["server"])
-        if wanted["gateway"]:
-            keeper.guard(wanted["gateway"], wanted["mode"])
+        try:
+            keeper = Keeper(stack, plan, machine)
+        finally:
+            if machine >= 0:
+                os.close(machine)
         door.listen(8)  # whoever asks learns this process's number from here
         _tell(lifeline, {"answer": keeper.status()})
         taken.wait()
@@ -206,6 +279,9 @@ def main(argv: list[str]) -> None:
     door, lifeline = (socket.socket(fileno=int(number)) for number in argv[:2])
     door.set_inheritable(False)
     lifeline.set_inheritable(False)
+    machine = int(argv[4]) if len(argv) > 4 else -1
+    if machine >= 0:
+        os.set_inheritable(machine, False)
     taken = _watch(lifeline)
     # Its standard error is nobody's: a fault of ours is told to whoever began the lab.
     sys.excepthook = lambda kind, error, _: _tell(lifeline, {"error": f"lab: internal error: {kind.__name__}: {error}"})
@@ -214,7 +290,7 @@ def main(argv: list[str]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(DIRECTORY)], check=True)
         os.environ["TMPDIR"] = str(DIRECTORY)
-        keep(door, lifeline, taken, json.loads(argv[2]))
+        keep(door, lifeline, taken, msgspec.json.decode(argv[2], type=Plan), machine)
     except (NfmailguardError, OSError, subprocess.SubprocessError) as error:
         _tell(lifeline, {"error": str(error)})
         sys.exit(1)

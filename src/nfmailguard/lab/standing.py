@@ -20,16 +20,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nfmailguard.errors import LabError
-from nfmailguard.lab.keeper import CONTROL, EVENTS, SERVER_KINDS
-from nfmailguard.lab.namespaces import start_private
-from nfmailguard.lab.topology import CLIENT, HOSTS, SERVER, Topology
+import msgspec
 
-__all__ = ["DEFAULT", "Wanted", "described", "down", "execute", "names", "reset", "status", "talk", "up"]
+from nfmailguard.errors import LabError
+from nfmailguard.lab.keeper import control_of, events_of
+from nfmailguard.lab.namespaces import start_private
+from nfmailguard.lab.plan import Plan, row
+from nfmailguard.lab.plans import SERVER_KINDS
+from nfmailguard.lab.topology import GATEWAY, Topology
+from nfmailguard.policy.model import Mode
+
+__all__ = [
+    "DEFAULT",
+    "Wanted",
+    "described",
+    "down",
+    "execute",
+    "first",
+    "names",
+    "reset",
+    "status",
+    "talk",
+    "up",
+    "within",
+]
 
 DEFAULT = "lab"
 _PREFIX = "nfmailguard-lab/"
-_PATIENCE = 90.0  # seconds a lab may take to stand
+_PATIENCE = 60.0  # seconds a lab may take to stand, and as many for each of its hosts' programs on a busy machine
 #: Those that this process has begun, and not taken down.
 _WORLDS: dict[str, subprocess.Popen[bytes]] = {}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -41,6 +59,9 @@ class Wanted(NamedTuple):
     server: str = "aiosmtpd"
     gateway: str = ""
     mode: str = "enforce"
+
+    def plan(self) -> Plan:
+        return row((GATEWAY,), server=self.server, profile=self.gateway, mode=Mode(self.mode))
 
 
 def _address(name: str) -> str:
@@ -111,11 +132,12 @@ def _answered(link: socket.socket) -> dict[str, Any]:
     return found
 
 
-def up(name: str = DEFAULT, wanted: Wanted | None = None) -> bool:
+def up(name: str = DEFAULT, wanted: Wanted | Plan | None = None) -> bool:
     """Makes a lab; False when one of that name stands already. Raises LabError with what failed."""
     wanted = wanted or Wanted()
-    if wanted.server not in ("none", *SERVER_KINDS):
+    if isinstance(wanted, Wanted) and wanted.server not in ("none", *SERVER_KINDS):
         raise LabError(f"lab: no server {wanted.server!r}; one of {', '.join(SERVER_KINDS)}, none")
+    plan = wanted.plan() if isinstance(wanted, Wanted) else wanted
     address = _address(name)
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     ours, theirs = socket.socketpair()
@@ -130,10 +152,18 @@ def up(name: str = DEFAULT, wanted: Wanted | None = None) -> bool:
             return False
         with theirs:
             argv = [sys.executable, "-m", "nfmailguard.lab.keeper", str(door.fileno()), str(theirs.fileno())]
-            numbers = (door.fileno(), theirs.fileno())
+            argv += [msgspec.json.encode(plan).decode(), name]
+            numbers = [door.fileno(), theirs.fileno()]
+            if plan.attach:
+                numbers.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+                argv.append(str(numbers[-1]))
             quiet: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            world = start_private([*argv, json.dumps(wanted._asdict()), name], numbers, **quiet)
-        ours.settimeout(_PATIENCE)
+            try:
+                world = start_private(argv, numbers, **quiet)
+            finally:
+                for number in numbers[2:]:
+                    os.close(number)
+        ours.settimeout(_PATIENCE * (1 + len(plan.host)))
         try:
             _answered(ours)
             ours.sendall(b"+")
@@ -150,12 +180,12 @@ def status(name: str = DEFAULT) -> dict[str, Any]:
     return _ask(name, {"command": "status"})
 
 
-def reset(name: str, profile: str | None, mode: str | None) -> dict[str, Any]:
-    """Has its gateway take another profile or mode, or starts one; what is in force now, and what has changed.
+def reset(name: str, host: str, profile: str | None, mode: str | None) -> dict[str, Any]:
+    """Has a gateway take another profile or mode, or starts one; what is in force now, and what has changed.
 
-    Connections that are open keep the rules they began under (docs/daemon.md).
+    ``host``: empty where there is only one. Connections that are open keep the rules they began under (docs/daemon.md).
     """
-    return _ask(name, {"command": "set", "profile": profile, "mode": mode})
+    return _ask(name, {"command": "set", "host": host, "profile": profile, "mode": mode})
 
 
 def down(name: str = DEFAULT) -> bool:
@@ -182,54 +212,97 @@ def down(name: str = DEFAULT) -> bool:
     return True
 
 
+def first(found: Mapping[str, Any], role: str) -> str:
+    """The first host with a role in what a lab says of itself."""
+    return next(str(host) for host, its in found["roles"].items() if its == role)
+
+
 def execute(host: str, argv: Sequence[str], name: str = DEFAULT) -> int:
     """Runs a command on ``host`` and returns its exit code; /run and /mnt are the lab's there, all else is here's."""
-    if host not in HOSTS:
-        raise LabError(f"lab: no host {host!r}; the hosts are {', '.join(HOSTS)}")
+    hosts = list(status(name)["roles"])
+    if host not in hosts:
+        raise LabError(f"lab: no host {host!r}; the hosts are {', '.join(hosts)}")
+    return within(name, argv, host).returncode
+
+
+def within(name: str, argv: Sequence[str], host: str = "", **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Runs a command in a lab, on ``host`` or, without one, beside its hosts; ``options`` as of ``subprocess.run``."""
     link = _connect(name)
     if link is None:
         raise _gone(name)
     with link:
         pid, _, _ = _peer(link)
-        namespace = f"/proc/{pid}/root/run/netns/{Topology().namespace(host)}"
+        network = f"/proc/{pid}/root/run/netns/{Topology().namespace(host)}" if host else f"/proc/{pid}/ns/net"
         here = os.getcwd()  # noqa: PTH109 - for another process
-        command = ["nsenter", f"--target={pid}", "--mount", "--pid", f"--net={namespace}"]
+        command = ["nsenter", f"--target={pid}", "--mount", "--pid", f"--net={network}"]
         if os.geteuid() != 0:
             command += ["--user", "--preserve-credentials"]
-        return subprocess.run([*command, "--", "env", f"--chdir={here}", *argv], check=False).returncode
+        return subprocess.run([*command, "--", "env", f"--chdir={here}", *argv], check=False, **options)
 
 
-def talk(name: str = DEFAULT) -> int:
-    """Speaks SMTP from the client to the server, line by line, as telnet would; the exit code."""
-    argv = [sys.executable, "-m", "nfmailguard.lab.talk", Topology().address(SERVER)]
-    return execute(CLIENT, argv, name)
+def talk(name: str = DEFAULT, to: str = "", family: int = 4) -> int:
+    """Speaks SMTP from the client to a server, line by line, as telnet would; the exit code.
+
+    ``to``: an address; else that of the first server.
+    """
+    found = status(name)
+    server = first(found, "server")
+    ends = next(ends for host, ends in found["hosts"] if host == server)
+    address = to or next((end[1 if family == 4 else 2] for end in ends if end[1 if family == 4 else 2]), "")
+    if not address:
+        raise LabError(f"lab: {server} has no address of IPv{family}")
+    return execute(first(found, "client"), [sys.executable, "-m", "nfmailguard.lab.talk", address], name)
 
 
 def described(found: Mapping[str, Any], name: str = DEFAULT) -> Iterator[str]:
     """Who is where in it, what runs, and how to go on, a line each."""
-    option = "" if name == DEFAULT else f" --name {name}"
-    server, gateway = found["server"], found["gateway"]
+    width = max(8, *(len(host) for host, _ in found["hosts"]))
     for host, ends in found["hosts"]:
-        what = ""
-        if host == SERVER and server:
-            listens = "on port 25" if server["listens"] else "does NOT listen"
-            what = f"; {server['kind']} {listens}, {server['mails']} mails"
-        if host == "gateway" and gateway:
-            state = f"{gateway['mode']} {gateway['profile']}"
-            running = f", {found.get('events', 0)} events" if gateway["running"] else f" has ENDED: {gateway['said']}"
-            what = f"; nfmailguard {state}{running}"
-        yield f"{host:8} " + "; ".join(f"{interface} {four}, {six}" for interface, four, six in ends) + what
-    address = Topology().address(SERVER)
+        places = "; ".join(f"{interface} {', '.join(filter(None, texts))}" for interface, *texts in ends)
+        yield f"{host:{width}} {places}{_runs(found, host)}"
+    for one in found["attached"]:
+        box = ", ".join(filter(None, (one["via4"], one["via6"])))
+        own = ", ".join(filter(None, (one["ipv4"], one["ipv6"])))
+        yield (
+            f"{one['device']:{width}} of this machine, {one['state']}; {one['host']} {one['interface']} {own};"
+            f" the box behind it is {box}"
+        )
+    if len(found["paths"]) > 1:
+        ways = (f"{one['name']} ({one['ipv4'] or one['ipv6']})" for one in found["paths"])
+        yield f"{'paths':{width}} {', '.join(ways)}"
     yield "next:"
-    if server:
+    yield from _next_steps(found, "" if name == DEFAULT else f" --name {name}")
+
+
+def _runs(found: Mapping[str, Any], host: str) -> str:
+    if server := found["servers"].get(host):
+        listens = "on port 25" if server["listens"] else "does NOT listen"
+        return f"; {server['kind']} {listens}, {server['mails']} mails"
+    if gateway := found["gateways"].get(host):
+        running = f", {gateway['events']} events" if gateway["running"] else f" has ENDED: {gateway['said']}"
+        return f"; nfmailguard {gateway['mode']} {gateway['profile']}{running}"
+    return ""
+
+
+def _next_steps(found: Mapping[str, Any], option: str) -> Iterator[str]:
+    client, server = first(found, "client"), first(found, "server")
+    ends = next(ends for host, ends in found["hosts"] if host == server)
+    if found["servers"]:
         yield f"  nfmailguard lab talk{option}    speak SMTP from the client to the server, line by line"
     else:
-        yield f"  nfmailguard lab exec{option} server -- COMMAND    start a mail server of yours"
-    yield f"  nfmailguard lab exec{option} client -- nmap -sV -p 25 {address}"
-    other = "pix63" if gateway and gateway["profile"] != "pix63" else "asa"
-    does = "be another box, for new connections" if gateway else "put a gateway in the path"
-    yield f"  nfmailguard lab set{option} --profile {other}    {does}"
-    if gateway:
-        yield f"  nfmailguard lab exec{option} gateway -- nfmailguard status --socket {CONTROL}"
-        yield f"  nfmailguard lab exec{option} gateway -- nfmailguard transcript {EVENTS}"
+        yield f"  nfmailguard lab exec{option} {server} -- COMMAND    start a mail server of yours"
+    yield f"  nfmailguard lab exec{option} {client} -- nmap -sV -p 25 {next(filter(None, ends[0][1:]))}"
+    gateways = [host for host, role in found["roles"].items() if role == "gateway"]
+    running = next(iter(found["gateways"]), "")
+    for host in gateways[:1]:
+        gateway = found["gateways"].get(running)
+        other = "pix63" if gateway and gateway["profile"] != "pix63" else "asa"
+        does = "be another box, for new connections" if gateway else "put a gateway in the path"
+        which = f" {running or host}" if len(gateways) > 1 else ""
+        yield f"  nfmailguard lab set{which}{option} --profile {other}    {does}"
+    if running:
+        yield f"  nfmailguard lab exec{option} {running} -- nfmailguard status --socket {control_of(running)}"
+        yield f"  nfmailguard lab exec{option} {running} -- nfmailguard transcript {events_of(running)}"
+    if len(found["paths"]) > 1:
+        yield f"  nfmailguard lab diff{option}    send the same dialogues by both paths, and see where they differ"
     yield f"  nfmailguard lab down{option}    remove it, with everything in it"

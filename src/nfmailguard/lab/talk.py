@@ -7,6 +7,7 @@ and the whole reply is waited for; a mail's text is sent to its dot first. Print
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,16 @@ class _Server:
 
 def _say(side: str, line: bytes) -> None:
     said = octets(line.rstrip(b"\r\n"))
-    print(f"{side}: {said}", flush=True)  # noqa: T201, nothing of it is raw
+    _print(f"{side}: {said}")
+
+
+def _print(line: str) -> None:
+    """Prints what has nothing raw in it; ends where nobody reads it any more, as behind `head`."""
+    try:
+        print(line, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for Python says so once more at its end
+        raise SystemExit(1) from None
 
 
 def _hear(server: _Server) -> bytes:
@@ -41,7 +51,7 @@ def _hear(server: _Server) -> bytes:
         _say("S", line)
         code = line[:3]
     if not code:
-        print("# the connection has ended", flush=True)  # noqa: T201
+        _print("# the connection has ended")
     return code
 
 
@@ -69,7 +79,7 @@ def main(address: str, port: int = 25) -> int:
                 if code in (b"221", b"421"):
                     return 0
         except OSError as error:
-            print(f"# the connection has ended: {error.strerror or error}", flush=True)  # noqa: T201
+            _print(f"# the connection has ended: {error.strerror or error}")
             return 1
         except KeyboardInterrupt:
             return 130

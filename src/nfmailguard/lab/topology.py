@@ -1,7 +1,7 @@
-"""Hosts in a row: client, gateway, server; each a network namespace. There may be several gateways.
+"""Hosts of a plan, each a network namespace: by default a row of client, gateway and server.
 
-Promises: both address families routed through the gateway and usable at once; what
-was made is gone after ``close``, whatever happened in between. Does not know mail.
+Promises: addresses are usable and routed at once; what was made is gone after ``close``, whatever happened in
+between. Does not know mail.
 
     client 10.25.1.2 ── outside (gateway) inside ── 10.25.2.2 server
            fd25:1::2                                fd25:2::2
@@ -11,67 +11,64 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from nfmailguard.errors import LabError
+from nfmailguard.lab.addressing import Address, Ends, Way, addresses, ways
+from nfmailguard.lab.plan import Link, Plan, Role, row
 
-__all__ = ["CLIENT", "GATEWAY", "HOSTS", "SERVER", "Address", "Topology"]
+__all__ = ["CLIENT", "GATEWAY", "HOSTS", "SERVER", "Address", "Topology", "add_address", "add_route"]
 
 CLIENT, GATEWAY, SERVER = "client", "gateway", "server"
 HOSTS = (CLIENT, GATEWAY, SERVER)
 
 
-class Address(NamedTuple):
-    """One interface of one host."""
-
-    host: str
-    interface: str
-    ipv4: str
-    ipv6: str
-
-
-Link = tuple[Address, Address]
-
-
-def _links(gateways: Sequence[str]) -> tuple[Link, ...]:
-    """Both ends of each link, from the client on. A gateway is 1 of its network, or 3 where its neighbour is."""
-    hosts = (CLIENT, *gateways, SERVER)
-    links = []
-    for number, (left, right) in enumerate(itertools.pairwise(hosts), start=1):
-        near = 2 if left == CLIENT else 1
-        far = 2 if right == SERVER else 1 if left == CLIENT else 3
-        ends = ((left, "net0" if left == CLIENT else "inside", near), (right, "net0" if far == 2 else "outside", far))
-        links.append(
-            tuple(Address(host, name, f"10.25.{number}.{last}", f"fd25:{number}::{last}") for host, name, last in ends)
-        )
-    return tuple(links)  # type: ignore[arg-type]
-
-
-_SYSCTLS = {
+_FORWARDS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv6/conf/all/forwarding": "1",
+}
+#: Addresses, protocol and ports.
+_BY_PORTS = 0x1 | 0x2 | 0x4 | 0x10 | 0x20
+#: Where packets come and go by several gateways: taken whichever they come by, and a connection keeps to one.
+_SEVERAL_WAYS = {
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    # By the fields below alone (ip-sysctl.rst): policy 1 takes the hash that a local socket gave a packet where there
+    # is one, and a veth keeps it, so that the two directions of a connection would choose each for itself.
+    "net/ipv4/fib_multipath_hash_policy": "3",
+    "net/ipv6/fib_multipath_hash_policy": "3",
+    "net/ipv4/fib_multipath_hash_fields": str(_BY_PORTS),
+    "net/ipv6/fib_multipath_hash_fields": str(_BY_PORTS),
+}
+#: Advice of a shorter way, which would change what a plan says.
+_REDIRECTS = {
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/default/send_redirects": "0",
 }
 
 
 class Topology:
     """The hosts. A context manager: made on entry, removed on exit.
 
-    ``gateways`` stand in a row, from the client on. ``prefix`` stands before the namespaces'
+    Those of ``plan``, else ``gateways`` in a row, from the client on. ``prefix`` stands before the namespaces'
     names, which are shared by everybody who sees the same /run/netns. Raises LabError when the kernel refuses.
     """
 
-    def __init__(self, prefix: str = "", gateways: Sequence[str] = (GATEWAY,)) -> None:
+    def __init__(self, prefix: str = "", gateways: Sequence[str] = (GATEWAY,), plan: Plan | None = None) -> None:
         self.prefix = prefix
-        self.hosts = (CLIENT, *gateways, SERVER)
-        self.links = _links(gateways)
+        self.plan = row(gateways) if plan is None else plan
+        self.hosts = tuple(self.plan.host)
+        self.links = addresses(self.plan)
         self._ends = {(end.host, end.interface): end for link in self.links for end in link}
+        #: Of links with more than two hosts; no host's name has a capital.
+        self._switches = {number: f"Switch{number}" for number, ends in enumerate(self.links) if len(ends) > 2}
         self._processes: list[subprocess.Popen[Any]] = []
 
     def namespace(self, host: str) -> str:
@@ -79,9 +76,15 @@ class Topology:
         return self.prefix + host
 
     def address(self, host: str, *, family: int = 4, interface: str | None = None) -> str:
-        """An address of ``host``; a gateway has one on ``outside`` and one on ``inside``."""
-        end = self._ends[host, interface or ("net0" if host in (CLIENT, SERVER) else "inside")]
-        return end.ipv4 if family == 4 else end.ipv6
+        """An address of ``host``, a gateway's on the server's side; empty where it has none of that family."""
+        if interface is not None:
+            return self._ends[host, interface].of(family)
+        own = sorted(self.ends(host), key=lambda end: end.interface != "inside")
+        return next((end.of(family) for end in own if end.of(family)), "")
+
+    def ends(self, host: str) -> list[Address]:
+        """The interfaces of ``host`` and their addresses."""
+        return [end for (name, _), end in self._ends.items() if name == host]
 
     def exists(self) -> bool:
         """Whether all the namespaces are there."""
@@ -107,10 +110,13 @@ class Topology:
     def _make(self) -> None:
         from pyroute2 import netns
 
-        for host in self.hosts:
+        for host in (*self.hosts, *self._switches.values()):
             netns.create(self.namespace(host))
-        for number, (left, right) in enumerate(self.links):
-            self._link(number, left, right)
+        for number, ends in enumerate(self.links):
+            if len(ends) == 2:
+                self._link(number, *ends)
+            else:
+                self._switch(number, ends)
         for host in self.hosts:
             self._configure(host)
         for host in self.hosts:
@@ -136,39 +142,49 @@ class Topology:
             peer = {"ifname": right.interface, "net_ns_fd": self.namespace(right.host)}
             ip.link("add", ifname=left.interface, index=100 + number, kind="veth", peer=peer)
 
+    def _switch(self, number: int, ends: Ends) -> None:
+        from pyroute2 import IPRoute
+
+        name = self._switches[number]
+        with self.enter(name), IPRoute() as ip:
+            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")  # nothing of its own is said here
+            # Without snooping: neighbour discovery is multicast, and nobody here answers a querier.
+            ip.link("add", ifname="bridge", kind="bridge", br_mcast_snooping=0)
+            bridge = ip.link_lookup(ifname="bridge")[0]
+            for port, end in enumerate(ends):
+                peer = {"ifname": end.interface, "net_ns_fd": self.namespace(end.host)}
+                ip.link("add", ifname=f"port{port}", index=200 + port, kind="veth", peer=peer)
+                ip.link("set", index=200 + port, master=bridge, state="up")
+            ip.link("set", index=bridge, state="up")
+
     def _configure(self, host: str) -> None:
         from pyroute2 import IPRoute
 
         with self.enter(host):
-            for key, value in _SYSCTLS.items() if host not in (CLIENT, SERVER) else ():
+            for key, value in self._settings(host).items():
                 Path("/proc/sys", key).write_text(value)
             with IPRoute() as ip:
                 ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
-                for end in self._ends.values():
-                    if end.host != host:
-                        continue
-                    # No duplicate address detection: an address works as soon as it is there.
-                    for where in ("all", end.interface):
-                        Path("/proc/sys/net/ipv6/conf", where, "accept_dad").write_text("0")
-                    index = ip.link_lookup(ifname=end.interface)[0]
-                    ip.addr("add", index=index, address=end.ipv4, prefixlen=24)
-                    ip.addr("add", index=index, address=end.ipv6, prefixlen=64)
-                    ip.link("set", index=index, state="up")
-                for dst4, dst6, through in self._routes(host):
-                    ip.route("add", dst=dst4, gateway=through.ipv4)
-                    ip.route("add", dst=dst6, gateway=through.ipv6)
+                for number, ends in enumerate(self.links):
+                    for end in ends:
+                        if end.host == host:
+                            self._set_up(ip, number, end)
+                for way in ways(self.plan, self.links, host):
+                    add_route(ip, way)
 
-    def _routes(self, host: str) -> Iterator[tuple[str, str, Address]]:
-        """Networks that are not the host's own, and which neighbour leads there."""
-        place = self.hosts.index(host)
-        if host in (CLIENT, SERVER):
-            near, far = self.links[0 if host == CLIENT else -1]
-            yield "0.0.0.0/0", "::/0", far if host == CLIENT else near
-            return
-        for number in range(1, len(self.links) + 1):
-            if number not in (place, place + 1):
-                through = self.links[place - 1][0] if number < place else self.links[place][1]
-                yield f"10.25.{number}.0/24", f"fd25:{number}::/64", through
+    def _settings(self, host: str) -> dict[str, str]:
+        found = dict(_FORWARDS if self.plan.role(host) is Role.GATEWAY else {})
+        if self.plan.route or self._switches:
+            found |= _SEVERAL_WAYS | _REDIRECTS
+        return found
+
+    def _set_up(self, ip: Any, number: int, end: Address) -> None:
+        link = self.plan.link[number]
+        if link.mtu is not None:
+            ip.link("set", index=ip.link_lookup(ifname=end.interface)[0], mtu=link.mtu)
+        index = add_address(ip, end)
+        if link.microseconds or link.lost:
+            _impair(ip, index, link, number + 1)
 
     def close(self) -> None:
         """Ends every process started here and removes the namespaces; idempotent."""
@@ -185,7 +201,7 @@ class Topology:
                 process.kill()
                 process.wait()
         self._processes.clear()
-        for host in self.hosts:
+        for host in (*self.hosts, *self._switches.values()):
             if Path("/run/netns", self.namespace(host)).exists():
                 with contextlib.suppress(OSError):
                     netns.remove(self.namespace(host))
@@ -235,3 +251,40 @@ class Topology:
     def run(self, host: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
         """Runs ``argv`` on ``host`` to its end, like ``subprocess.run``."""
         return subprocess.run(self.command(host, argv), **{"check": False, **options})  # noqa: PLW1510
+
+
+def add_address(ip: Any, end: Address) -> int:
+    """Gives the interface of ``end``, of the namespace the thread is in, its addresses, and takes it up; its index."""
+    # No duplicate address detection: an address works as soon as it is there.
+    for where in ("all", end.interface):
+        Path("/proc/sys/net/ipv6/conf", where, "accept_dad").write_text("0")
+    index = int(ip.link_lookup(ifname=end.interface)[0])
+    for address, length in ((end.ipv4, end.length4), (end.ipv6, end.length6)):
+        if address:
+            ip.addr("add", index=index, address=address, prefixlen=length)
+    ip.link("set", index=index, state="up")
+    return index
+
+
+def add_route(ip: Any, way: Way) -> None:
+    """A route of the namespace the thread is in."""
+    if len(way.through) == 1:
+        ip.route("add", dst=way.destination, gateway=way.through[0])
+        return
+    family = socket.AF_INET6 if ":" in way.destination else socket.AF_INET
+    ip.route("add", family=family, dst=way.destination, multipath=[{"gateway": one} for one in way.through])
+
+
+def _impair(ip: Any, index: int, link: Link, number: int) -> None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    keys = " and ".join(key for key, value in (("delay", link.microseconds), ("loss", link.lost)) if value)
+    try:
+        ip.tc("add", "netem", index, "1:", delay=link.microseconds, loss=link.lost)
+    except NetlinkError as error:
+        if error.code not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+        raise LabError(
+            f"lab: link {number}: {keys}: this kernel has no netem (CONFIG_NET_SCH_NETEM); load its module with"
+            f" `modprobe sch_netem`, or leave {keys} out"
+        ) from error

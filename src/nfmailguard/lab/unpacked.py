@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +31,7 @@ primary_hostname = mail2.example.com
 spool_directory = {directory}/spool
 log_file_path = {directory}/log/%slog
 pid_file_path = {directory}/exim.pid
-local_interfaces = <; {four} ; {six}
+local_interfaces = <; {listed}
 daemon_smtp_ports = 25
 keep_environment =
 tls_advertise_hosts = *
@@ -56,9 +57,7 @@ begin authenticators
 _OPENSMTPD = """\
 pki here cert "{directory}/certificate.pem"
 pki here key "{directory}/key.pem"
-listen on {four} port 25 hostname mail2.example.com tls pki here
-listen on {six} port 25 hostname mail2.example.com tls pki here
-action "keep" relay host smtp://127.0.0.1:2600
+{listens}action "keep" relay host smtp://127.0.0.1:2600
 match from any for any action "keep"
 """
 # No m4 is needed to read this one; of rewriting there is the least it takes.
@@ -69,9 +68,7 @@ DnMAILER-DAEMON
 Cwlocalhost mail2.example.com
 O QueueDirectory={directory}/spool
 O DeliveryMode=queueonly
-O DaemonPortOptions=Name=MTA, Addr={four}, Port=25, Family=inet
-O DaemonPortOptions=Name=MTA6, Addr={six}, Port=25, Family=inet6
-O PrivacyOptions=public
+{ports}O PrivacyOptions=public
 O PidFile={directory}/sendmail.pid
 O SmtpGreetingMessage=$j Sendmail {{${{client_addr}} ${{client_port}}}}
 O Timeout.ident=0
@@ -116,20 +113,33 @@ _COMMANDS = {
 _MAILS = {"exim": ("spool/input", "*-D"), "opensmtpd": ("queued/smtpd/queue", "message"), "sendmail": ("spool", "df*")}
 
 
+def _listening(addresses: Sequence[str]) -> dict[str, str]:
+    """The addresses as each of the configurations has them."""
+    listens = (f"listen on {one} port 25 hostname mail2.example.com tls pki here\n" for one in addresses)
+    ports = (
+        f"O DaemonPortOptions=Name=MTA{number}, Addr={one}, Port=25, Family={'inet6' if ':' in one else 'inet'}\n"
+        for number, one in enumerate(addresses)
+    )
+    return {"listed": " ; ".join(addresses), "listens": "".join(listens), "ports": "".join(ports)}
+
+
 def unpacked(*kinds: str) -> bool:
     """Whether these (by default Exim and OpenSMTPD) can be run here."""
     return all((ROOT / _PROGRAMS[kind]).exists() for kind in kinds or ("exim", "opensmtpd"))
 
 
 class Unpacked:
-    """One of them, listening on the server's addresses; ends with its context."""
+    """One of them, listening on ``addresses``, by default the server's; ends with its context."""
 
-    def __init__(self, topology: Topology, directory: Path, kind: str) -> None:
+    def __init__(
+        self, topology: Topology, directory: Path, kind: str, *, host: str = SERVER, addresses: Sequence[str] = ()
+    ) -> None:
         if not unpacked(kind):
             raise LabError(f"lab: no {kind} under {ROOT}; `deploy/setup test` unpacks it")
         self.directory, self.kind = directory, kind
         self.said = directory / ("traffic" if kind == "sendmail" else "output")
-        self._write(topology)
+        own = addresses or [topology.address(host, family=family) for family in (4, 6)]
+        self._write(own)
         script = (
             "set -e; for file in passwd group resolv.conf hosts; do mount --bind {directory}/$file /etc/$file; done;"
             " mount -t overlay overlay -o lowerdir={root}/usr:/usr /usr; mount --bind {directory}/queued /var/spool;"
@@ -137,11 +147,11 @@ class Unpacked:
         ).format(directory=directory, root=ROOT)
         self._log = (directory / "output").open("wb")
         command = ["unshare", "-m", "sh", "-c", script]
-        self._process: subprocess.Popen[Any] = topology.popen(SERVER, command, stdout=self._log, stderr=self._log)
+        self._process: subprocess.Popen[Any] = topology.popen(host, command, stdout=self._log, stderr=self._log)
         deadline = time.monotonic() + 60
         while True:
             try:
-                with topology.enter(SERVER), socket.create_connection((topology.address(SERVER), 25), timeout=1):
+                with topology.enter(host), socket.create_connection((own[0], 25), timeout=1):
                     break
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
@@ -150,7 +160,7 @@ class Unpacked:
                     raise LabError(f"lab: {kind} does not listen: {words[-1] if words else 'no output'}") from None
                 time.sleep(0.05)
 
-    def _write(self, topology: Topology) -> None:
+    def _write(self, addresses: Sequence[str]) -> None:
         directory = self.directory
         for name in ("spool", "log", "mail", "lib/opensmtpd/empty", "queued/smtpd"):
             (directory / name).mkdir(parents=True)
@@ -167,8 +177,7 @@ class Unpacked:
         for parent in (directory, *directory.parents):
             if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
                 parent.chmod(0o755)
-        four, six = (topology.address(SERVER, family=family) for family in (4, 6))
-        (directory / "config").write_text(_CONFIGS[self.kind].format(directory=directory, four=four, six=six))
+        (directory / "config").write_text(_CONFIGS[self.kind].format(directory=directory, **_listening(addresses)))
         (directory / "traffic").touch()
         for file in ("passwd", "group"):
             lines = [

@@ -17,9 +17,10 @@ from nfmailguard.verify.comparing import MOST_BYTES, Compared, Seen
 from nfmailguard.verify.difference import Difference
 from nfmailguard.verify.explaining import Change
 
-__all__ = ["as_json", "difference_lines", "lines", "listed"]
+__all__ = ["as_json", "difference_lines", "explained", "lines", "listed"]
 
 _MOST_SHOWN = 20
+_LONGEST = 80  # characters of an example
 
 
 def difference_lines(found: Sequence[Difference], left: Policy, right: Policy) -> Iterator[str]:
@@ -86,24 +87,30 @@ def lines(
         return
     if closest and closest[0] != policy.name and closest[1] < len(differing):
         yield f"closest of the profiles: {closest[0]}, with {_many(closest[1], 'line')} that differ"
-    yield from _explained(changes, remaining, profile)
+    yield from explained(changes, remaining, profile)
 
 
-def _explained(changes: Sequence[Change], remaining: int, profile: str) -> Iterator[str]:
+def explained(changes: Sequence[Change], remaining: int, profile: str, what: str = "line") -> Iterator[str]:
+    """Which settings of a profile explain how many lines; ``remaining``: of ``what`` is explained by none."""
     if changes:
         yield "these settings would explain it:"
     for change in changes:
-        yield f"  {change.words}    explains {_many(change.explains, 'line')}: {shown(change.example)}"
+        yield f"  {change.words}    explains {_many(change.explains, what)}: {_short(change.example)}"
         yield from (f"    or {other}" for other in change.alternatives)
         for setting, _ in change.settings:
             if was := source(_finding_of(setting), profile):
                 yield f"      the profile has {setting} from: {was}"
     if remaining:
-        yield f"{_many(remaining, 'line')} explained by no setting that is known here"
+        yield f"{_many(remaining, what)} explained by no setting that is known here"
     elif changes:
         yield "with these the profile agrees with the box:"
         options = (f"--set {shlex.quote(f'{key}={value}')}" for change in changes for key, value in change.settings)
         yield f"  {' '.join(options)}"
+
+
+def _short(line: bytes) -> str:
+    text = shown(line)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(line):,} bytes)"
 
 
 def _many(count: int, what: str) -> str:

@@ -7,6 +7,7 @@ settings may explain the same lines.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,13 +21,14 @@ from nfmailguard.smtp.verbs import VERBS
 from nfmailguard.transcripts.model import Dialogue, Line
 from nfmailguard.verify.comparing import Compared, Side, compare
 
-__all__ = ["Change", "explain", "nearest"]
+__all__ = ["Change", "explain", "in_words", "nearest"]
 
 _MOST_DIALOGUES = 20  # that differ, which candidates are tried on
 _MOST_BYTES = 8 << 10  # of each, from its beginning; and of all together
 _MOST_TRIED = 24 << 10
 _MOST_CHANGES = 12
 _MOST_ALTERNATIVES = 3
+_SHORTEST_LIMIT = 100  # bytes of a command that no box is known to cut
 _LIMITS = (
     *("commands.line_length", "address.sender_length", "address.recipients", "address.invalid_recipients"),
     *("data.header_line_length", "data.body_line_length", "data.header_length", "data.body_length", "data.to_fields"),
@@ -97,6 +99,20 @@ def _shown(found: Sequence[Compared]) -> Iterator[str]:
                     yield word
 
 
+def _cut_at(found: Sequence[Compared]) -> set[int]:
+    """Bytes of long commands behind which a box has masked the rest."""
+    lengths = set[int]()
+    for one in found:
+        for differing in one.differing:
+            line = differing.line
+            pairs = zip(line.sent, line.seen or b"", strict=False)
+            at = next((at for at, (sent, seen) in enumerate(pairs) if sent != seen), 0)
+            tail = (line.seen or b"")[at:].rstrip(b"\r\n")
+            if line.to_server and at > _SHORTEST_LIMIT and len(set(tail)) == 1:
+                lengths.add(at)
+    return lengths
+
+
 def _candidates(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[tuple[str, str], ...]]:
     yield from ((one,) for one in _singles(policy, found))
     if policy.replies.ehlo is EhloMask.NONE:  # nothing is masked without a list of what is not
@@ -135,6 +151,7 @@ def _singles(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[str, s
         yield "address.characters", policy.address.characters.replace(character, "")
     yield from ((setting, value) for setting in _SWITCHES for value in ("yes", "no"))
     yield from ((setting, "none") for setting in _LIMITS)
+    yield from (("commands.line_length", str(length)) for length in sorted(_cut_at(found)))
     for name in dict.fromkeys(name for one in found for name in one.findings):
         for action in FINDINGS[FINDING_INDEX[name]].actions:
             yield f"actions.{name}", str(action)
@@ -166,11 +183,12 @@ def explain(policy: Policy, found: Sequence[Compared], side: Side) -> tuple[list
     changes: list[Change] = []
     now = _differing(policy, dialogues, side)
     while (left := _count(now)) and len(changes) < _MOST_CHANGES:
-        tried = sorted(_tried(policy, now, dialogues, side), key=lambda one: one.differ)
+        # Of changes that make as many lines agree, that is the best which comes nearest in the rest of them.
+        tried = sorted(_tried(policy, now, dialogues, side), key=lambda one: (one.differ, _distance(one.found)))
         if not tried or tried[0].differ >= left:
             break
         best = tried[0]
-        words = dict.fromkeys(_in_words(policy, one.policy, one.settings) for one in tried if one.differ == best.differ)
+        words = dict.fromkeys(in_words(policy, one.policy, one.settings) for one in tried if one.differ == best.differ)
         first, *others = words
         example = _example(now, best.found)
         changes.append(Change(best.settings, first, left - best.differ, example, tuple(others[:_MOST_ALTERNATIVES])))
@@ -196,7 +214,8 @@ def _tried(policy: Policy, now: Sequence[Compared], dialogues: Sequence[Dialogue
             yield _Tried(settings, other, found, _count(found))
 
 
-def _in_words(policy: Policy, other: Policy, settings: Sequence[tuple[str, str]]) -> str:
+def in_words(policy: Policy, other: Policy, settings: Sequence[tuple[str, str]]) -> str:
+    """What settings make of ``policy``, for people; of a list what ``other`` has more or less."""
     said = []
     for setting, value in settings:
         part, _, key = setting.partition(".")
@@ -220,6 +239,15 @@ def nearest(found: Sequence[Compared], side: Side) -> tuple[str, int]:
 
 def _count(found: Sequence[Compared]) -> int:
     return sum(len(one.differing) for one in found)
+
+
+def _distance(found: Sequence[Compared]) -> int:
+    """Bytes in which lines that differ are not as expected."""
+    return sum(
+        sum(a != b for a, b in itertools.zip_longest(seen.expected or b"", seen.line.seen or b""))
+        for one in found
+        for seen in one.differing
+    )
 
 
 def _example(before: Sequence[Compared], after: Sequence[Compared]) -> bytes:
