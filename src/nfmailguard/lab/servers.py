@@ -83,12 +83,21 @@ class Process:
 
 
 class MailServer(Process):
-    """aiosmtpd on the server, both families, port 25."""
+    """aiosmtpd on the server, both families, port 25. ``addresses``: others than the host's own."""
 
-    def __init__(self, topology: Topology, directory: Path, *options: str, host: str = SERVER, port: int = 25) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        directory: Path,
+        *options: str,
+        host: str = SERVER,
+        port: int = 25,
+        addresses: tuple[str, ...] = (),
+    ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        listen = [f"--listen={topology.address(host, family=family)}" for family in (4, 6)]
+        own = addresses or tuple(topology.address(host, family=family) for family in (4, 6))
+        listen = [f"--listen={address}" for address in own]
         module = [sys.executable, "-m", "nfmailguard.lab.mailserver", str(directory), f"--port={port}"]
         super().__init__(topology, host, [*module, *listen, *options], directory / "server.log", "ready")
 

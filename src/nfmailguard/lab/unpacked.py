@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from nfmailguard.errors import LabError
+from nfmailguard.lab.account import PASSWORD, USER
 from nfmailguard.lab.certificate import certify
 from nfmailguard.lab.topology import SERVER, Topology
 
@@ -52,12 +53,12 @@ begin routers
 begin transports
 begin retry
 begin authenticators
-"""
+{auth}"""
 _OPENSMTPD = """\
 pki here cert "{directory}/certificate.pem"
 pki here key "{directory}/key.pem"
-listen on {four} port 25 hostname mail2.example.com tls pki here
-listen on {six} port 25 hostname mail2.example.com tls pki here
+listen on {four} port 25 hostname mail2.example.com{tls}
+listen on {six} port 25 hostname mail2.example.com{tls}
 action "keep" relay host smtp://127.0.0.1:2600
 match from any for any action "keep"
 """
@@ -69,8 +70,8 @@ DnMAILER-DAEMON
 Cwlocalhost mail2.example.com
 O QueueDirectory={directory}/spool
 O DeliveryMode=queueonly
-O DaemonPortOptions=Name=MTA, Addr={four}, Port=25, Family=inet
-O DaemonPortOptions=Name=MTA6, Addr={six}, Port=25, Family=inet6
+O DaemonPortOptions=Name=MTA, Addr={four}, Port=25, Family=inet{auth}
+O DaemonPortOptions=Name=MTA6, Addr={six}, Port=25, Family=inet6{auth}
 O PrivacyOptions=public
 O PidFile={directory}/sendmail.pid
 O SmtpGreetingMessage=$j Sendmail {{${{client_addr}} ${{client_port}}}}
@@ -81,6 +82,8 @@ O ServerCertFile=/var/lib/certificate.pem
 O ServerKeyFile=/var/lib/key.pem
 O HelpFile=/dev/null
 O DontBlameSendmail=Safe
+O QueueLA=10000
+O RefuseLA=10000
 O DefaultUser=65534:65534
 O OperatorChars=.:%@!^/[]+
 O HostsFile=/etc/hosts
@@ -88,7 +91,7 @@ Troot daemon
 H?D?Date: $a
 H?F?From: $g
 H?M?Message-Id: <$t.$i@$j>
-HReceived: from $s by $j id $i; $b
+HReceived: from $s by $j with $r id $i; $b
 Scanonify=3
 R$*<$*>$*\t$: $2
 R$*@$*\t$: $1<@$2>
@@ -104,6 +107,16 @@ Mprog, P=/bin/false, F=lsDFMoqeu9, S=4, R=4, T=X-Unix/X-Unix/X-Unix, A=false
 M*file*, P=[FILE], F=lsDFMPEouq9, S=4, R=4, T=DNS/RFC822/X-Unix, A=FILE $u
 Mesmtp, P=[IPC], F=mDFMuXa, S=4, R=4, E=\\r\\n, L=990, T=DNS/RFC822/SMTP, A=TCP $h
 """
+#: The lab's account, where it is wanted; it is taken in clear text, too.
+_EXIM_ACCOUNT = f"""\
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = ${{if and{{{{eq{{$auth2}}{{{USER}}}}}{{eq{{$auth3}}{{{PASSWORD}}}}}}}}}
+  server_set_id = $auth2
+"""
+_ACCOUNTS = {"exim": _EXIM_ACCOUNT, "sendmail": ", Modifiers=A"}  # sendmail: no AUTH at all
 _CONFIGS = {"exim": _EXIM, "opensmtpd": _OPENSMTPD, "sendmail": _SENDMAIL}
 KINDS = tuple(_CONFIGS)
 _PROGRAMS = {"exim": "usr/sbin/exim4", "opensmtpd": "usr/sbin/smtpd", "sendmail": "usr/libexec/sendmail/sendmail"}
@@ -122,14 +135,27 @@ def unpacked(*kinds: str) -> bool:
 
 
 class Unpacked:
-    """One of them, listening on the server's addresses; ends with its context."""
+    """One of them, listening on ``addresses`` (v4, v6; the server's unless others are given); ends with its context.
 
-    def __init__(self, topology: Topology, directory: Path, kind: str) -> None:
+    ``accounts``: Exim takes AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        directory: Path,
+        kind: str,
+        *,
+        addresses: tuple[str, str] | None = None,
+        accounts: bool = False,
+        tls: bool = True,
+    ) -> None:
         if not unpacked(kind):
             raise LabError(f"lab: no {kind} under {ROOT}; `deploy/setup test` unpacks it")
         self.directory, self.kind = directory, kind
         self.said = directory / ("traffic" if kind == "sendmail" else "output")
-        self._write(topology)
+        self._addresses = addresses or (topology.address(SERVER), topology.address(SERVER, family=6))
+        self._write(accounts=accounts, tls=tls)
         script = (
             "set -e; for file in passwd group resolv.conf hosts; do mount --bind {directory}/$file /etc/$file; done;"
             " mount -t overlay overlay -o lowerdir={root}/usr:/usr /usr; mount --bind {directory}/queued /var/spool;"
@@ -141,7 +167,7 @@ class Unpacked:
         deadline = time.monotonic() + 60
         while True:
             try:
-                with topology.enter(SERVER), socket.create_connection((topology.address(SERVER), 25), timeout=1):
+                with topology.enter(SERVER), socket.create_connection((self._addresses[0], 25), timeout=1):
                     break
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
@@ -150,7 +176,7 @@ class Unpacked:
                     raise LabError(f"lab: {kind} does not listen: {words[-1] if words else 'no output'}") from None
                 time.sleep(0.05)
 
-    def _write(self, topology: Topology) -> None:
+    def _write(self, *, accounts: bool, tls: bool) -> None:
         directory = self.directory
         for name in ("spool", "log", "mail", "lib/opensmtpd/empty", "queued/smtpd"):
             (directory / name).mkdir(parents=True)
@@ -167,8 +193,10 @@ class Unpacked:
         for parent in (directory, *directory.parents):
             if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
                 parent.chmod(0o755)
-        four, six = (topology.address(SERVER, family=family) for family in (4, 6))
-        (directory / "config").write_text(_CONFIGS[self.kind].format(directory=directory, four=four, six=six))
+        four, six = self._addresses
+        auth = _ACCOUNTS.get(self.kind, "") if accounts else ""
+        words = {"directory": directory, "four": four, "six": six, "auth": auth, "tls": " tls pki here" if tls else ""}
+        (directory / "config").write_text(_CONFIGS[self.kind].format(**words))
         (directory / "traffic").touch()
         for file in ("passwd", "group"):
             lines = [
