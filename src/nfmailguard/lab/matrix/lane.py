@@ -1,10 +1,10 @@
-"""One mode of the matrix on hosts of its own: servers that run throughout, a path whose rules change, clients by the dozen.
+"""One mode of the matrix on hosts of its own: servers that run throughout, a path whose rules change, many clients.
 
     enforce, monitor    client ── gateway ── server
     restore             client ── before (restore) ── firewall (enforce) ── behind (restore) ── server
 
-Promises: gateways take other rules by reload when the last mail under the old ones is through; a mail is delivered where
-its bytes lie in the server's spool; no gateway says so. What the gateways said is read when they have ended.
+Promises: gateways take other rules by reload when the last mail under the old ones is through; a mail is delivered
+where its bytes lie in the server's spool; no gateway says so. What the gateways said is read when they have ended.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ _CLIENTS_FROM, _SERVERS_FROM = 20, 40
 IFA_F_NODAD = 2
 #: Seconds that a server has to put away what it has taken.
 _PROMPT = 5.0
-_HEAD = "From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {token}\r\nDate: Mon, 30 Nov 2026 12:00:00 +0000\r\n"
-_HEAD += "Message-ID: <{token}@client.example.net>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
+_HEAD = (
+    "From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {token}\r\nDate: Mon, 30 Nov 2026 12:00:00 +0000\r\n"
+    "Message-ID: <{token}@client.example.net>\r\nMIME-Version: 1.0\r\n"
+    "Content-Type: text/plain; charset=us-ascii\r\n\r\n"
+)
 #: Lines that a firewall that reads text for commands, or a client that forgets its dots, would not leave alone.
 BODY = (
     "EHLO in a message is text, so are XXXX and STARTTLS\r\n.\r\n..\r\n.one dot in front\r\n250 OK\r\n"
@@ -57,7 +60,7 @@ class _Try(NamedTuple):
 
 
 class Lane:
-    """A context manager; ``run`` it profile by profile."""
+    """The hosts of one mode, as a context manager: ``start`` what runs on them, then ``run`` it profile by profile."""
 
     def __init__(self, mode: str, choice: Choice, directory: Path, family: int, jobs: int) -> None:
         self.mode, self._choice, self._directory, self._family = mode, choice, directory, family
@@ -88,7 +91,11 @@ class Lane:
         (self._directory / "mails").mkdir()
         self._topology = self._stack.enter_context(Topology(f"{self.mode}-", self._hosts))
         self._sources = self._add_addresses(CLIENT, self._choice.clients, _CLIENTS_FROM)
-        hosts = self._add_addresses(SERVER, self._choice.servers, _SERVERS_FROM)
+        self._servers = self._add_addresses(SERVER, self._choice.servers, _SERVERS_FROM)
+
+    def start(self) -> None:
+        """Starts servers, gateways and Postfix's client; they end with the lane."""
+        hosts = self._servers
         with ThreadPoolExecutor(self._jobs) as pool:
             # Each is there to be ended before the next one is looked at, whatever becomes of that one.
             starting = [(kind, pool.submit(self._receive, kind, hosts[kind])) for kind in self._choice.servers]
@@ -160,7 +167,11 @@ class Lane:
         for host in self._hosts:
             with Asking(str(self._control(host)), timeout=60) as asking:
                 asking.ask("reload")
-        wanted = [Cell(client, server, profile, self.mode) for client in self._choice.clients for server in self._choice.servers]
+        wanted = [
+            Cell(client, server, profile, self.mode)
+            for client in self._choice.clients
+            for server in self._choice.servers
+        ]
 
         def one(cell: Cell) -> _Try:
             tried = self._send(cell)
@@ -210,7 +221,12 @@ class Lane:
         protocol = mails[0].protocol
         kind = protocol.removeprefix("ESMTP") if protocol.startswith("ESMTP") else ""
         return msgspec.structs.replace(
-            outcome, delivered=not damage, damage=damage, ehlo=protocol.startswith("ESMTP"), tls="S" in kind, auth="A" in kind
+            outcome,
+            delivered=not damage,
+            damage=damage,
+            ehlo=protocol.startswith("ESMTP"),
+            tls="S" in kind,
+            auth="A" in kind,
         )
 
     def logs(self) -> Mapping[Cell, dict[str, int]]:

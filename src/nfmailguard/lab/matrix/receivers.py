@@ -1,14 +1,14 @@
 """Five mail servers side by side on one host, each at addresses of its own, and what each has taken.
 
-Promises: a mail counts as taken where it lies in the server's own spool or mailbox, with the bytes that lie there; how
-it came is what the server wrote into its Received line (RFC 3848), or beside it. Needs the machine's root where they do.
+Promises: a mail counts as taken where it lies in the server's own spool or mailbox, with the bytes that lie there;
+how it came is what the server wrote into its Received line (RFC 3848), or beside it. Needs root where the servers do.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
 """Six mail programs that nobody here wrote, each as somebody would set it up: one mail, from an address of its own.
 
-Promises: a program does what it is asked where the server offers it (STARTTLS without looking at the certificate, AUTH with
-the lab's account), and gives up after some ten seconds of silence; what it says is kept. What this machine does not have
+Promises: where the server offers them, a program does STARTTLS, without looking at the certificate, and AUTH, with
+the lab's account; it gives up after some ten seconds of silence; what it says is kept. What this machine does not have
 comes from its Debian package, unpacked under build/clients. Does not know what became of the mail.
 """
 
@@ -93,9 +93,10 @@ def _environment() -> dict[str, str]:
 
 def _swaks(program: str, one: Letter) -> list[str]:
     # It ends the last line itself, also one that has an end.
+    data = one.file.read_bytes().decode().removesuffix("\r\n")
     return [
         program, "--server", one.host, "--port", "25", "--ehlo", NAME, "--from", one.sender, "--to", one.recipient,
-        "--data", one.file.read_bytes().decode().removesuffix("\r\n"), "--tls-optional", "--auth-optional", "PLAIN,LOGIN", "--auth-user", USER,
+        "--data", data, "--tls-optional", "--auth-optional", "PLAIN,LOGIN", "--auth-user", USER,
         "--auth-password", PASSWORD, "--local-interface", one.source, "--timeout", "10",
     ]  # fmt: skip
 
@@ -130,8 +131,11 @@ _COMMANDS: Mapping[str, Callable[[Letter], list[str]]] = {
     "nodemailer": lambda one: _script(_found("node") or "node", one, "send.js"),
 }
 #: Lines of a program that tell what went wrong; where it has none of these, its last one does.
-_WORDS = {"swaks": re.compile(r"^(?:<(?:\*|~)\*|\*\*\*) *(.*)"), "curl": re.compile(r"^< ([45]\d\d.*)"),
-    "msmtp": re.compile(r"^msmtp: (?!could not send)(.*)")}
+_WORDS = {
+    "swaks": re.compile(r"^(?:<(?:\*|~)\*|\*\*\*) *(.*)"),
+    "curl": re.compile(r"^< ([45]\d\d.*)"),
+    "msmtp": re.compile(r"^msmtp: (?!could not send)(.*)"),
+}
 
 
 def last_words(client: str, output: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nfmailguard.lab.compare import BEFORE, BEHIND, FIREWALL, WANTED, compare
+from nfmailguard.lab.restore import BEFORE, BEHIND, FIREWALL, WANTED, compare
 from nfmailguard.lab.topology import Topology
 
 pytestmark = pytest.mark.live
@@ -37,8 +37,8 @@ def test_mail_uses_what_a_firewall_masks_between_two_restoring_gateways(
 
 
 def test_the_page_of_a_comparison_has_a_dialogue_for_each_profile(tmp_path: Path) -> None:
-    page = tmp_path / "compare.html"
-    argv = ["lab", "compare", "--profile", "asa", "--profile", "pix63", "--report", str(page)]
+    page = tmp_path / "restore.html"
+    argv = ["lab", "restore", "--profile", "asa", "--profile", "pix63", "--report", str(page)]
     command = [sys.executable, "-m", "nfmailguard", *argv]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     if "cannot make namespaces" in done.stderr:
