@@ -55,7 +55,7 @@ def check_machine(choice: Choice) -> None:
     needed = [*map(senders.missing, choice.clients), *map(receivers.missing, choice.servers)]
     if absent := list(dict.fromkeys(filter(None, needed))):
         raise LabError(
-            f"lab compare: not here: {', '.join(absent)}; `deploy/setup test` gets them all, "
+            f"lab compare: not here: {', '.join(absent)}; in a checkout `deploy/setup compare` gets them all; "
             "or choose others with --client and --server"
         )
     changing = [name for name in dict.fromkeys((*choice.servers, *choice.clients)) if name in SERVERS[:-1]]

@@ -49,7 +49,7 @@ def missing(server: str) -> str:
         return "" if installed() else "postfix (apt-get install postfix)"
     if server == "aiosmtpd":
         return ""
-    return "" if unpacked(server) else f"{server} (`deploy/setup test` unpacks it)"
+    return "" if unpacked(server) else f"{server} (unpacked, not installed)"
 
 
 def _read(kind: str, directory: Path) -> Iterator[tuple[Path, Callable[[], tuple[bytes, bytes]]]]:

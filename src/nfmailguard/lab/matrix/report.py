@@ -5,6 +5,7 @@ Promises: every cell is in it; one that is not as expected is marked by a sign, 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from nfmailguard.lab.matrix.cells import Cell, Outcome
 from nfmailguard.lab.matrix.expected import Expected
+from nfmailguard.lab.matrix.expected import table as rules
 from nfmailguard.reports import pages
 from nfmailguard.reports.console import Console
 
@@ -24,10 +26,13 @@ __all__ = ["LEGEND", "Seen", "as_json", "page", "show"]
 
 TITLE = "nfmailguard lab compare"
 LEGEND = (
-    "TLS, AUTH: the mail came so. clear: without TLS. HELO: without EHLO, so without both. "
-    "NO: not delivered, with the reply or word that ended it. !: not as expected."
+    "TLS, TLS+AUTH, AUTH (in clear text): so the mail came; clear: with neither; HELO: without EHLO, so with none of "
+    "it; NO: not delivered, with the reply that ended it; !: not as expected. Seconds: the median, and the longest."
 )
 _MOST_SAID = 160
+_CODE = re.compile(r"\b[45]\d\d\b")
+#: Those of the table, whose place there is their number.
+REASONS = tuple(dict.fromkeys(rule.why for rule in rules().rule))
 
 
 class Seen(NamedTuple):
@@ -44,10 +49,10 @@ class Seen(NamedTuple):
         one = self.outcome
         sign = "! " if self.surprises else ""
         if not one.delivered:
-            expected = self.expected.said
-            return f"{sign}NO {expected if expected and expected in one.said else '?'}"
-        words = ["TLS" if one.tls else "clear" if one.ehlo else "HELO", "AUTH" if one.auth else ""]
-        return sign + " ".join(filter(None, words))
+            code = _CODE.search(one.said)
+            return f"{sign}NO {code[0]}" if code else f"{sign}NO"
+        words = ["TLS" if one.tls else "", "AUTH" if one.auth else ""]
+        return sign + ("+".join(filter(None, words)) or ("clear" if one.ehlo else "HELO"))
 
 
 class Group(NamedTuple):
@@ -63,7 +68,7 @@ class Group(NamedTuple):
 
     def heads(self) -> list[str]:
         """Client, the servers, and how long a client's mails took."""
-        return ["client", *dict.fromkeys(one.cell.server for one in self.seen), "seconds (longest)"]
+        return ["client", *dict.fromkeys(one.cell.server for one in self.seen), "seconds"]
 
     def rows(self) -> Iterator[list[str]]:
         """A client each; where the profiles are alike, any of them stands for all."""
@@ -74,8 +79,13 @@ class Group(NamedTuple):
             yield [client, *words, f"{median(took):.1f} ({max(took):.1f})"]
 
     def reasons(self) -> list[str]:
-        """Why it is not as on a free path, each reason once."""
-        return list(dict.fromkeys(why for one in self.seen for why in one.expected.why[1:]))
+        """Why it is not as on a free path, each reason once, in the order of the table."""
+        found = {why for one in self.seen for why in one.expected.why[1:]}
+        return [why for why in REASONS if why in found]
+
+    def numbers(self) -> str:
+        """The reasons by their numbers."""
+        return " ".join(str(REASONS.index(why) + 1) for why in self.reasons()) or "-"
 
     def log(self) -> str:
         """What the gateways told, and of how many of the mails."""
@@ -98,6 +108,12 @@ def groups(seen: Sequence[Seen]) -> list[Group]:
             cells = [one for profile in profiles for one in by_profile[profile]]
             made.append(Group(mode, tuple(profiles), tuple(cells)))
     return made
+
+
+def used(seen: Sequence[Seen]) -> list[str]:
+    """The reasons that were needed."""
+    found = {why for one in seen for why in one.expected.why}
+    return [why for why in REASONS if why in found]
 
 
 def surprising(seen: Sequence[Seen]) -> list[list[str]]:
@@ -128,9 +144,10 @@ def show(console: Console, seen: Sequence[Seen], seconds: float) -> None:
             made.add_row(Text(name), *(Text(word, style=_style(word)) for word in words), Text(took))
         console.print(made)
         console.print(Text(f"told: {group.log()}"))
-        for why in group.reasons():
-            console.print(Text(f"  - {why}", style="dim"))
-        console.print()
+        console.print(Text(f"why: {group.numbers()}\n"))
+    for why in used(seen):
+        console.print(Text(f"{REASONS.index(why) + 1:2} {why}", style="dim"))
+    console.print()
     for *cell, what, said in surprising(seen):
         client, server, profile, mode = cell
         console.print(Text(f"! {client} -> {server}, {mode} {profile}: {what}" + (f" ({said})" if said else "")))
@@ -148,8 +165,10 @@ def page(seen: Sequence[Seen], seconds: float) -> str:
         facts.append(pages.Facts("Not as expected", ("client", "server", "profile", "mode", "what", "said"), rows))
     for group in groups(seen):
         facts.append(pages.Facts(group.title, group.heads(), list(group.rows())))
-        why = [[reason] for reason in group.reasons()]
-        facts.append(pages.Facts(f"{group.title}: why, and what was told", (f"told: {group.log()}",), why))
+        told = [[group.numbers(), group.log()]]
+        facts.append(pages.Facts(f"Of {group.title}", ("why, below", "told, in so many of the dialogues"), told))
+    why = [[str(REASONS.index(one) + 1), one] for one in used(seen)]
+    facts.append(pages.Facts("Why it is not as on a free path", ("number", "reason"), why))
     return pages.tables(TITLE, f"{summary(seen, seconds)} {LEGEND}", facts)
 
 
