@@ -7,7 +7,6 @@ when an outcome is not the expected one. Raises LabError, ConfigError.
 from __future__ import annotations
 
 import io
-import os
 import sys
 import tempfile
 import threading
@@ -24,7 +23,7 @@ from nfmailguard.lab.matrix import receivers, report, senders
 from nfmailguard.lab.matrix.cells import CLIENTS, MODES, SERVERS, Cell, Choice, Outcome
 from nfmailguard.lab.matrix.expected import expect, surprises
 from nfmailguard.lab.matrix.lane import Lane
-from nfmailguard.lab.namespaces import enter_private, inside, run_private
+from nfmailguard.lab.namespaces import enter_private, inside, may_change_users, run_private
 from nfmailguard.plain import json_safe
 from nfmailguard.policy.load import profile_names
 from nfmailguard.reports import pages
@@ -59,7 +58,7 @@ def check_machine(choice: Choice) -> None:
             "or choose others with --client and --server"
         )
     changing = [name for name in dict.fromkeys((*choice.servers, *choice.clients)) if name in SERVERS[:-1]]
-    if changing and os.geteuid() != 0:
+    if changing and not may_change_users():
         raise LabError(
             f"lab compare: {', '.join(changing)} change users, which takes root; without it choose "
             "--server aiosmtpd and other clients than postfix"

@@ -30,7 +30,7 @@ from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
 from nfmailguard.probe.learn import learned
 from nfmailguard.service.asking import Asking
 
-__all__ = ["BEFORE", "BEHIND", "FIREWALL", "Lane"]
+__all__ = ["BEFORE", "BEHIND", "FIREWALL", "Lane", "Try", "judged"]
 
 BEFORE, FIREWALL, BEHIND = "before", "firewall", "behind"
 #: The last numbers of the addresses of clients and servers, each of which has its own.
@@ -50,13 +50,30 @@ BODY = (
 )
 
 
-class _Try(NamedTuple):
+class Try(NamedTuple):
     """A cell, the mail of it and what its client made of it."""
 
     cell: Cell
     token: str
     body: bytes
     sent: Sent
+
+
+def judged(tried: Try, mails: Sequence[Taken]) -> Outcome:
+    """What became of a try, whose mails these are."""
+    sent = tried.sent
+    outcome = Outcome(False, seconds=round(sent.seconds, 2), accepted=sent.accepted, said=sent.said)
+    if not mails:
+        return outcome
+    damage = ""
+    if len(mails) > 1:
+        damage = f"it lies there {len(mails)} times"
+    elif mails[0].body != tried.body.replace(b"\r\n", b"\n"):
+        damage = "its body is another one"
+    extended, _, kind = mails[0].protocol.rpartition("SMTP")
+    return msgspec.structs.replace(
+        outcome, delivered=not damage, damage=damage, ehlo=extended == "E", tls="S" in kind, auth="A" in kind
+    )
 
 
 class Lane:
@@ -173,7 +190,7 @@ class Lane:
             for server in self._choice.servers
         ]
 
-        def one(cell: Cell) -> _Try:
+        def one(cell: Cell) -> Try:
             tried = self._send(cell)
             done()
             return tried
@@ -182,9 +199,9 @@ class Lane:
             tries = list(pool.map(one, wanted))
         self._wait_for({tried.token for tried in tries if tried.sent.accepted})
         for tried in tries:
-            yield tried.cell, self._judged(tried)
+            yield tried.cell, judged(tried, self._mails.get(tried.token, []))
 
-    def _send(self, cell: Cell) -> _Try:
+    def _send(self, cell: Cell) -> Try:
         token = f"{self.mode}{next(self._tokens)}"
         sender, recipient = sender_for(cell.server), f"{token}@example.com"
         body = BODY.format(token=token).encode()
@@ -194,8 +211,8 @@ class Lane:
         letter = Letter(file, sender, recipient, source, self._address(cell.server))
         if cell.client == "postfix":
             assert self._relay is not None
-            return _Try(cell, token, body, self._relay.send(letter))
-        return _Try(cell, token, body, send(cell.client, self._topology, letter))
+            return Try(cell, token, body, self._relay.send(letter))
+        return Try(cell, token, body, send(cell.client, self._topology, letter))
 
     def _wait_for(self, tokens: set[str]) -> None:
         """Until the mails that servers have said they took lie there, or it has been long enough."""
@@ -207,27 +224,6 @@ class Lane:
             if tokens <= set(self._mails) or time.monotonic() > deadline:
                 return
             time.sleep(0.1)
-
-    def _judged(self, tried: _Try) -> Outcome:
-        sent, mails = tried.sent, self._mails.get(tried.token, [])
-        outcome = Outcome(False, seconds=round(sent.seconds, 2), accepted=sent.accepted, said=sent.said)
-        if not mails:
-            return outcome
-        damage = ""
-        if len(mails) > 1:
-            damage = f"it lies there {len(mails)} times"
-        elif mails[0].body != tried.body.replace(b"\r\n", b"\n"):
-            damage = "its body is another one"
-        protocol = mails[0].protocol
-        kind = protocol.removeprefix("ESMTP") if protocol.startswith("ESMTP") else ""
-        return msgspec.structs.replace(
-            outcome,
-            delivered=not damage,
-            damage=damage,
-            ehlo=protocol.startswith("ESMTP"),
-            tls="S" in kind,
-            auth="A" in kind,
-        )
 
     def logs(self) -> Mapping[Cell, dict[str, int]]:
         """Ends the gateways; findings by the cell whose connections they are about."""

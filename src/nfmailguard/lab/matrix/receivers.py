@@ -18,7 +18,7 @@ from nfmailguard.lab.servers import MailServer
 from nfmailguard.lab.topology import SERVER, Topology
 from nfmailguard.lab.unpacked import Unpacked, unpacked
 
-__all__ = ["Receiver", "Taken", "missing"]
+__all__ = ["Receiver", "Spool", "Taken", "missing"]
 
 _POSTFIX = """\
 smtpd_peername_lookup = no
@@ -79,14 +79,40 @@ def _parted(mail: bytes) -> tuple[bytes, bytes]:
     return (mail, b"") if end is None else (mail[: end.start()] + b"\n", mail[end.end() :])
 
 
+class Spool:
+    """Where a server of ``kind`` puts what it has taken, below ``directory``; any thread may ask."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self._kind, self._directory = kind, directory
+        self._seen: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def taken(self) -> list[Taken]:
+        """What has come since this was last asked."""
+        found = []
+        with self._lock:
+            for path, read in _read(self._kind, self._directory):
+                if path in self._seen:
+                    continue
+                try:
+                    head, body = read()
+                except FileNotFoundError:
+                    continue  # it is being moved; it will be there
+                token, protocol = _TOKEN.search(head), _PROTOCOL.search(head)
+                if token is None:
+                    continue
+                self._seen.add(path)
+                came = b"" if protocol is None else protocol[1] or protocol[2]
+                found.append(Taken(token[1].decode(), came.decode().upper(), body.replace(b"\r\n", b"\n")))
+        return found
+
+
 class Receiver:
     """One server, listening at ``addresses``; ends with its context. Raises LabError with its own words."""
 
     def __init__(self, topology: Topology, directory: Path, kind: str, addresses: tuple[str, str]) -> None:
         self.kind, self.address = kind, addresses
-        self._directory = directory
-        self._seen: set[Path] = set()
-        self._lock = threading.Lock()
+        self._spool = Spool(kind, directory)
         self._server: MailServer | Postfix | Unpacked
         self._passwords: PasswordServer | None = None
         if kind == "aiosmtpd":
@@ -101,22 +127,7 @@ class Receiver:
 
     def taken(self) -> list[Taken]:
         """What has come since this was last asked."""
-        found = []
-        with self._lock:
-            for path, read in _read(self.kind, self._directory):
-                if path in self._seen:
-                    continue
-                try:
-                    head, body = read()
-                except FileNotFoundError:
-                    continue  # it is being moved; it will be there
-                token, protocol = _TOKEN.search(head), _PROTOCOL.search(head)
-                if token is None:
-                    continue
-                self._seen.add(path)
-                came = b"" if protocol is None else protocol[1] or protocol[2]
-                found.append(Taken(token[1].decode(), came.decode().upper(), body.replace(b"\r\n", b"\n")))
-        return found
+        return self._spool.taken()
 
     def __enter__(self) -> Receiver:
         return self
