@@ -39,13 +39,15 @@ class Cell(NamedTuple):
 class Outcome(msgspec.Struct, frozen=True):
     """What came of a cell. ``seconds``: from the client's start to its word that it is done.
 
-    ``ehlo``, ``tls``, ``auth``: by the Received line of the server that took the mail (RFC 3848), else what was
-    expected of a mail that did not arrive is not known, and all three are None.
+    ``ehlo``, ``tls``, ``auth``: by the Received line of the server that took the mail (RFC 3848); None: nothing came.
     """
 
+    #: It lies there once, byte for byte, or ``encoded``.
     delivered: bool
     #: Why not, where something arrived that is not the mail as it was sent, once.
     damage: str = ""
+    #: The same text in other bytes: its client has made quoted-printable of eight bits (RFC 6152 3).
+    encoded: bool = False
     ehlo: bool | None = None
     tls: bool | None = None
     auth: bool | None = None

@@ -19,7 +19,7 @@ from nfmailguard.reading import toml
 
 __all__ = ["Expected", "Rule", "Table", "expect", "surprises", "table"]
 
-_FACTS = ("delivered", "ehlo", "tls", "auth")
+_FACTS = ("delivered", "ehlo", "tls", "auth", "encoded")
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -29,6 +29,7 @@ class Expected(msgspec.Struct, frozen=True):
     ehlo: bool = True
     tls: bool = True
     auth: bool = True
+    encoded: bool = False
     log: tuple[str, ...] = ()
     said: str = ""
     why: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ehlo: bool | None = None
     tls: bool | None = None
     auth: bool | None = None
+    encoded: bool | None = None
 
 
 class Then(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +56,7 @@ class Then(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ehlo: bool | None = None
     tls: bool | None = None
     auth: bool | None = None
+    encoded: bool | None = None
     log: tuple[str, ...] | None = None
     said: str | None = None
 
@@ -153,7 +156,7 @@ def surprises(expected: Expected, outcome: Outcome) -> Iterator[str]:
 
 
 def _facts(expected: Expected, outcome: Outcome) -> Iterator[str]:
-    for name, shown in (("ehlo", "EHLO"), ("tls", "TLS"), ("auth", "AUTH")):
+    for name, shown in (("ehlo", "EHLO"), ("tls", "TLS"), ("auth", "AUTH"), ("encoded", "re-encoding")):
         found, wanted = getattr(outcome, name), getattr(expected, name)
         if found is not wanted:
             yield f"{'no ' if wanted else ''}{shown}{'' if wanted else ', which it should not have'}"

@@ -10,6 +10,7 @@ where its bytes lie in the server's spool; no gateway says so. What the gateways
 from __future__ import annotations
 
 import json
+import quopri
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,12 +42,14 @@ _PROMPT = 5.0
 _HEAD = (
     "From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {token}\r\nDate: Mon, 30 Nov 2026 12:00:00 +0000\r\n"
     "Message-ID: <{token}@client.example.net>\r\nMIME-Version: 1.0\r\n"
-    "Content-Type: text/plain; charset=us-ascii\r\n\r\n"
+    "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
 )
 #: Lines that a firewall that reads text for commands, or a client that forgets its dots, would not leave alone.
 BODY = (
     "EHLO in a message is text, so are XXXX and STARTTLS\r\n.\r\n..\r\n.one dot in front\r\n250 OK\r\n"
-    "MAIL FROM:<a|b@example.net>\r\n\r\n  blanks in front and behind  \r\n" + "x" * 900 + "\r\n{token}\r\n"
+    "MAIL FROM:<a|b@example.net>\r\nCaf\u00e9, 8 \u20ac\r\n\r\n  blanks in front and behind  \r\n"
+    + "x" * 900
+    + "\r\n{token}\r\n"
 )
 
 
@@ -65,14 +68,21 @@ def judged(tried: Try, mails: Sequence[Taken]) -> Outcome:
     outcome = Outcome(False, seconds=round(sent.seconds, 2), accepted=sent.accepted, said=sent.said)
     if not mails:
         return outcome
-    damage = ""
+    damage, body = "", tried.body.replace(b"\r\n", b"\n")
+    encoded = mails[0].body != body and quopri.decodestring(mails[0].body) == body
     if len(mails) > 1:
         damage = f"it lies there {len(mails)} times"
-    elif mails[0].body != tried.body.replace(b"\r\n", b"\n"):
+    elif mails[0].body != body and not encoded:
         damage = "its body is another one"
     extended, _, kind = mails[0].protocol.rpartition("SMTP")
     return msgspec.structs.replace(
-        outcome, delivered=not damage, damage=damage, ehlo=extended == "E", tls="S" in kind, auth="A" in kind
+        outcome,
+        delivered=not damage,
+        damage=damage,
+        encoded=encoded,
+        ehlo=extended == "E",
+        tls="S" in kind,
+        auth="A" in kind,
     )
 
 

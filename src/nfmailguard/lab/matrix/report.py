@@ -27,7 +27,8 @@ __all__ = ["LEGEND", "Seen", "as_json", "page", "show"]
 TITLE = "nfmailguard lab compare"
 LEGEND = (
     "TLS, TLS+AUTH, AUTH (in clear text): so the mail came; clear: with neither; HELO: without EHLO, so with none of "
-    "it; NO: not delivered, with the reply that ended it; !: not as expected. Seconds: the median, and the longest."
+    "it; *: re-encoded by the client; NO: not delivered, with the reply that ended it; !: not as expected. "
+    "Seconds: the median, and the longest."
 )
 _MOST_SAID = 160
 _CODE = re.compile(r"\b[45]\d\d\b")
@@ -52,7 +53,7 @@ class Seen(NamedTuple):
             code = _CODE.search(one.said)
             return f"{sign}NO {code[0]}" if code else f"{sign}NO"
         words = ["TLS" if one.tls else "", "AUTH" if one.auth else ""]
-        return sign + ("+".join(filter(None, words)) or ("clear" if one.ehlo else "HELO"))
+        return sign + ("+".join(filter(None, words)) or ("clear" if one.ehlo else "HELO")) + "*" * one.encoded
 
 
 class Group(NamedTuple):
@@ -125,9 +126,10 @@ def summary(seen: Sequence[Seen], seconds: float) -> str:
     """In one line how many were met."""
     met = sum(not one.surprises for one in seen)
     delivered = sum(one.outcome.delivered for one in seen)
+    encoded = sum(one.outcome.encoded for one in seen)
     longest = max((one.outcome.seconds for one in seen), default=0.0)
     return (
-        f"{met} of {len(seen)} as expected; {delivered} delivered, byte for byte; "
+        f"{met} of {len(seen)} as expected; {delivered} delivered, {delivered - encoded} of them byte for byte; "
         f"{seconds:.0f} s in all, {longest:.1f} s the longest mail."
     )
 

@@ -27,7 +27,7 @@ NAME = "client.example.net"
 UNPACKED = ROOT.parent / "clients"
 #: The program that a client needs, and the Debian package it is in. Python's smtplib is here anyway.
 PROGRAMS: Mapping[str, tuple[str, str]] = {
-    "swaks": ("swaks", "swaks libnet-ssleay-perl"),
+    "swaks": ("swaks", "swaks libnet-ssleay-perl libio-socket-inet6-perl"),
     "postfix": ("postfix", "postfix"),
     "msmtp": ("msmtp", "msmtp"),
     "curl": ("curl", "curl"),
@@ -93,7 +93,7 @@ def _environment() -> dict[str, str]:
 
 def _swaks(program: str, one: Letter) -> list[str]:
     # It ends the last line itself, also one that has an end.
-    data = one.file.read_bytes().decode().removesuffix("\r\n")
+    data = os.fsdecode(one.file.read_bytes().removesuffix(b"\r\n"))
     return [
         program, "--server", one.host, "--port", "25", "--ehlo", NAME, "--from", one.sender, "--to", one.recipient,
         "--data", data, "--tls-optional", "--auth-optional", "PLAIN,LOGIN", "--auth-user", USER,
