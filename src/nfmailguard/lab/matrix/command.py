@@ -122,8 +122,12 @@ def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
         progress = stack.enter_context(_Progress(mails))
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(_one_mode, lane, choice.profiles, progress, failed) for lane in lanes]
-            for one in running:
-                outcomes.update(one.result())
+            try:
+                for one in running:
+                    outcomes.update(one.result())
+            except BaseException:
+                failed.set()  # nobody waits for more than the profile that is under way
+                raise
     seen = []
     for cell, outcome in outcomes.items():
         expected = expect(cell)
