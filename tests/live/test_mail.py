@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nfmailguard.lab.clients import Client
-from nfmailguard.lab.namespaces import may_change_users
+from nfmailguard.lab.namespaces import may_change_users as is_real_root
 from nfmailguard.lab.postfix import Postfix, installed
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
@@ -96,7 +96,7 @@ def test_nmap_takes_the_server_for_a_pix(topology: Topology, tmp_path: Path, pro
 
 
 @pytest.mark.skipif(
-    not (may_change_users() and installed()), reason="needs the machine's root and Postfix: apt-get install postfix"
+    not (is_real_root() and installed()), reason="needs the machine's root and Postfix: apt-get install postfix"
 )
 @pytest.mark.parametrize("server_kind", ["aiosmtpd", "postfix"])
 def test_postfix_enables_its_pix_workarounds_and_delivers(topology: Topology, tmp_path: Path, server_kind: str) -> None:
