@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab evade mutants exhaustive fuzz deb test-deb test-vm test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab compare evade mutants exhaustive fuzz deb test-deb test-vm test-lossy bench bench-loss bench-hostile annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -67,6 +67,11 @@ test-confined: setup ## takes every system call and capability from a gateway on
 
 test-lab: setup ## labs up and down, and killed at any moment, a hundred times each: is anything left? As root
 	LAB_TIMES=100 pytest tests/live/test_lab_live.py -k "leaves_nothing"
+
+compare: ## six clients, five servers, every profile, three modes: what was expected? As root, some minutes
+	@deploy/setup compare
+	@mkdir -p build
+	nfmailguard lab compare --record build/compare.txt --html build/compare.html
 
 evade: setup ## every way round, live: six profiles, both families, SYN cookies, real servers; some forty minutes
 	python -m tests.live.evade_matrix

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nfmailguard.lab.clients import Client
+from nfmailguard.lab.namespaces import may_change_users as is_real_root
 from nfmailguard.lab.postfix import Postfix, installed
 from nfmailguard.lab.servers import Gateway, MailServer
 from nfmailguard.lab.topology import CLIENT, GATEWAY, SERVER, Topology
@@ -26,15 +27,6 @@ ROOT = os.geteuid() == 0
 FAMILIES = (4, 6)
 DRIVERS = ("kernel", "netfilterqueue")
 PIX63 = ("--mode", "enforce", "--profile", "pix63")
-
-
-def is_real_root() -> bool:
-    """Whether this root may become other users, as Postfix does: not in a user namespace of one user."""
-    return (
-        ROOT
-        and len(Path("/proc/self/uid_map").read_text().split()) == 3
-        and " 1\n" not in Path("/proc/self/uid_map").read_text()
-    )
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from nfmailguard.cli import cli
 from nfmailguard.reports.console import Console, save
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "evade"])
+@pytest.mark.parametrize("command", ["demo", "compare", "restore", "evade"])
 @pytest.mark.parametrize("name", ["x.pdf", "x"])
 def test_a_form_that_is_not_written_is_refused_before_anything_is_run(command: str, name: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["lab", command, "--record", str(tmp_path / name)])

@@ -23,6 +23,7 @@ __all__ = [
     "file_option",
     "gateway_options",
     "json_option",
+    "named",
     "policy_options",
     "print_json",
 ]
@@ -103,18 +104,18 @@ gateway_options = options(
 )
 
 
-def _named(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+def named(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is None:
         return None
-    from nfmailguard.reports.pages import named
+    from nfmailguard.reports import pages
 
-    return named(value)
+    return pages.named(value)
 
 
 report_option = click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=_named,
+    callback=named,
     metavar="FILE.html",
     help="Also write both sides as one HTML page that needs nothing else.",
 )

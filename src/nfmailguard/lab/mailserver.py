@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from nfmailguard.lab.account import PASSWORD, USER
 from nfmailguard.lab.certificate import certify
 
 __all__ = ["main"]
@@ -39,7 +40,7 @@ class _Mailbox:
     async def handle_DATA(self, server: _Server, session: Session, envelope: Envelope) -> str:  # noqa: N802, aiosmtpd's name
         number = next(self.mails)
         name = f"{server.number}-{number}.eml"
-        content = envelope.original_content or b""
+        content = server.received(session) + (envelope.original_content or b"")
         (self.directory / f".{name}").write_bytes(content)
         (self.directory / f".{name}").rename(self.directory / name)  # a reader never sees half a mail
         return f"250 2.0.0 Ok: queued as {server.number:04X}{number:04X}"
@@ -50,8 +51,8 @@ class _Server(SMTP):
 
     connections = itertools.count(1)
 
-    def __init__(self, mailbox: _Mailbox, *, dsn: bool = False, **options: Any) -> None:
-        self.dsn = dsn
+    def __init__(self, mailbox: _Mailbox, *, dsn: bool = False, traced: bool = False, **options: Any) -> None:
+        self.dsn, self.traced = dsn, traced
         self._begun = b""
         self.number = next(self.connections)
         self._record = (mailbox.directory / f"{self.number}.dialogue").open("wb", buffering=0)
@@ -66,6 +67,15 @@ class _Server(SMTP):
 
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802, aiosmtpd's name
         await super().smtp_RCPT(self._taken(arg, ("NOTIFY=", "ORCPT=")))
+
+    def received(self, session: Session) -> bytes:
+        """The trace line of RFC 5321 4.4 where it is wanted, with the protocol's name of RFC 3848."""
+        if not self.traced:
+            return b""
+        protocol = "ESMTP" if session.extended_smtp else "SMTP"
+        if session.extended_smtp:
+            protocol += ("S" if session.ssl is not None else "") + ("A" if session.authenticated else "")
+        return f"Received: from {session.host_name} by {self.hostname} with {protocol}\r\n".encode()
 
     def _taken(self, arg: str | None, parameters: tuple[str, ...]) -> str | None:
         # RFC 3461, which aiosmtpd does not know: taken where it is offered.
@@ -93,8 +103,12 @@ def _certificate(directory: Path) -> ssl.SSLContext | None:
     return context
 
 
-def _authenticate(*_: Any) -> AuthResult:
+def _anybody(*_: Any) -> AuthResult:
     return AuthResult(success=True)
+
+
+def _with_account(_server: Any, _session: Session, _envelope: Envelope, _mechanism: str, said: Any) -> AuthResult:
+    return AuthResult(success=said == LoginPassword(USER.encode(), PASSWORD.encode()), handled=False)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -107,11 +121,12 @@ async def _serve(arguments: argparse.Namespace) -> None:
         return _Server(
             mailbox,
             dsn=arguments.dsn,
+            traced=arguments.received,
             hostname=host,
             ident=greeting,
             tls_context=tls,
             data_size_limit=64 * 1024 * 1024,
-            authenticator=_authenticate,
+            authenticator=_with_account if arguments.account else _anybody,
             auth_require_tls=False,
             decode_data=False,
         )
@@ -131,6 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=25)
     parser.add_argument("--greeting", default="mail2.example.com ESMTP 8.12.10", help="behind 220")
     parser.add_argument("--dsn", action="store_true", help="offer delivery status notifications (RFC 3461)")
+    parser.add_argument("--received", action="store_true", help="put a Received line in front of each mail")
+    parser.add_argument("--account", action="store_true", help="AUTH is for the lab's account; else for anybody")
     parser.add_argument("--no-starttls", dest="starttls", action="store_false")
     arguments = parser.parse_args(argv)
     try:

@@ -12,12 +12,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from nfmailguard.errors import LabError
 
-__all__ = ["enter_private", "inside", "run_private", "start_private"]
+__all__ = ["enter_private", "inside", "may_change_users", "run_private", "start_private"]
 
 _MARK = "NFMAILGUARD_PRIVATE"
 
@@ -25,6 +26,12 @@ _MARK = "NFMAILGUARD_PRIVATE"
 def inside() -> bool:
     """Whether this process is already in a private world."""
     return os.environ.get(_MARK) == "1"
+
+
+def may_change_users() -> bool:
+    """Whether processes here can become other users: as root, but not where root is the only user there is."""
+    mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return os.geteuid() == 0 and sum(int(line[2]) for line in mapped) > 1
 
 
 def _unshare() -> list[str]:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from nfmailguard.errors import LabError
+from nfmailguard.lab.account import PASSWORD, USER
 from nfmailguard.lab.certificate import certify
 from nfmailguard.lab.topology import SERVER, Topology
 
@@ -53,7 +54,7 @@ begin routers
 begin transports
 begin retry
 begin authenticators
-"""
+{auth}"""
 _OPENSMTPD = """\
 pki here cert "{directory}/certificate.pem"
 pki here key "{directory}/key.pem"
@@ -78,6 +79,8 @@ O ServerCertFile=/var/lib/certificate.pem
 O ServerKeyFile=/var/lib/key.pem
 O HelpFile=/dev/null
 O DontBlameSendmail=Safe
+O QueueLA=10000
+O RefuseLA=10000
 O DefaultUser=65534:65534
 O OperatorChars=.:%@!^/[]+
 O HostsFile=/etc/hosts
@@ -85,7 +88,7 @@ Troot daemon
 H?D?Date: $a
 H?F?From: $g
 H?M?Message-Id: <$t.$i@$j>
-HReceived: from $s by $j id $i; $b
+HReceived: from $s by $j with $r id $i; $b
 Scanonify=3
 R$*<$*>$*\t$: $2
 R$*@$*\t$: $1<@$2>
@@ -101,6 +104,16 @@ Mprog, P=/bin/false, F=lsDFMoqeu9, S=4, R=4, T=X-Unix/X-Unix/X-Unix, A=false
 M*file*, P=[FILE], F=lsDFMPEouq9, S=4, R=4, T=DNS/RFC822/X-Unix, A=FILE $u
 Mesmtp, P=[IPC], F=mDFMuXa, S=4, R=4, E=\\r\\n, L=990, T=DNS/RFC822/SMTP, A=TCP $h
 """
+#: The lab's account, where it is wanted; it is taken in clear text, too.
+_EXIM_ACCOUNT = f"""\
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = ${{if and{{{{eq{{$auth2}}{{{USER}}}}}{{eq{{$auth3}}{{{PASSWORD}}}}}}}}}
+  server_set_id = $auth2
+"""
+_ACCOUNTS = {"exim": _EXIM_ACCOUNT, "sendmail": ", Modifiers=A"}  # sendmail: no AUTH at all
 _CONFIGS = {"exim": _EXIM, "opensmtpd": _OPENSMTPD, "sendmail": _SENDMAIL}
 KINDS = tuple(_CONFIGS)
 _PROGRAMS = {"exim": "usr/sbin/exim4", "opensmtpd": "usr/sbin/smtpd", "sendmail": "usr/libexec/sendmail/sendmail"}
@@ -113,11 +126,11 @@ _COMMANDS = {
 _MAILS = {"exim": ("spool/input", "*-D"), "opensmtpd": ("queued/smtpd/queue", "message"), "sendmail": ("spool", "df*")}
 
 
-def _listening(addresses: Sequence[str]) -> dict[str, str]:
-    """The addresses as each of the configurations has them."""
-    listens = (f"listen on {one} port 25 hostname mail2.example.com tls pki here\n" for one in addresses)
+def _listening(addresses: Sequence[str], auth: str, tls: str) -> dict[str, str]:
+    """The addresses as each configuration has them; ``auth`` stands behind sendmail's, ``tls`` behind OpenSMTPD's."""
+    listens = (f"listen on {one} port 25 hostname mail2.example.com{tls}\n" for one in addresses)
     ports = (
-        f"O DaemonPortOptions=Name=MTA{number}, Addr={one}, Port=25, Family={'inet6' if ':' in one else 'inet'}\n"
+        f"O DaemonPortOptions=Name=MTA{number}, Addr={one}, Port=25, Family={'inet6' if ':' in one else 'inet'}{auth}\n"
         for number, one in enumerate(addresses)
     )
     return {"listed": " ; ".join(addresses), "listens": "".join(listens), "ports": "".join(ports)}
@@ -129,17 +142,28 @@ def unpacked(*kinds: str) -> bool:
 
 
 class Unpacked:
-    """One of them, listening on ``addresses``, by default the server's; ends with its context."""
+    """One of them, listening on ``addresses``, by default the server's; ends with its context.
+
+    ``accounts``: Exim takes AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
+    """
 
     def __init__(
-        self, topology: Topology, directory: Path, kind: str, *, host: str = SERVER, addresses: Sequence[str] = ()
+        self,
+        topology: Topology,
+        directory: Path,
+        kind: str,
+        *,
+        host: str = SERVER,
+        addresses: Sequence[str] = (),
+        accounts: bool = False,
+        tls: bool = True,
     ) -> None:
         if not unpacked(kind):
             raise LabError(f"lab: no {kind} under {ROOT}; `deploy/setup test` unpacks it")
         self.directory, self.kind = directory, kind
         self.said = directory / ("traffic" if kind == "sendmail" else "output")
         own = addresses or [topology.address(host, family=family) for family in (4, 6)]
-        self._write(own)
+        self._write(own, accounts=accounts, tls=tls)
         script = (
             "set -e; for file in passwd group resolv.conf hosts; do mount --bind {directory}/$file /etc/$file; done;"
             " mount -t overlay overlay -o lowerdir={root}/usr:/usr /usr; mount --bind {directory}/queued /var/spool;"
@@ -160,7 +184,7 @@ class Unpacked:
                     raise LabError(f"lab: {kind} does not listen: {words[-1] if words else 'no output'}") from None
                 time.sleep(0.05)
 
-    def _write(self, addresses: Sequence[str]) -> None:
+    def _write(self, addresses: Sequence[str], *, accounts: bool, tls: bool) -> None:
         directory = self.directory
         for name in ("spool", "log", "mail", "lib/opensmtpd/empty", "queued/smtpd"):
             (directory / name).mkdir(parents=True)
@@ -177,7 +201,9 @@ class Unpacked:
         for parent in (directory, *directory.parents):
             if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
                 parent.chmod(0o755)
-        (directory / "config").write_text(_CONFIGS[self.kind].format(directory=directory, **_listening(addresses)))
+        auth = _ACCOUNTS.get(self.kind, "") if accounts else ""
+        words = {"directory": directory, "auth": auth, **_listening(addresses, auth, " tls pki here" if tls else "")}
+        (directory / "config").write_text(_CONFIGS[self.kind].format(**words))
         (directory / "traffic").touch()
         for file in ("passwd", "group"):
             lines = [

@@ -23,7 +23,7 @@ from nfmailguard.plain import json_safe, printable
 from nfmailguard.reports.ladder import mark
 from nfmailguard.transcripts.model import Dialogue, Line, Note, Part, parts
 
-__all__ = ["Facts", "named", "page", "write"]
+__all__ = ["Facts", "named", "page", "tables", "write"]
 
 
 class Facts(NamedTuple):
@@ -125,6 +125,19 @@ def page(title: str, dialogues: Sequence[Dialogue], *, lead: str = "", facts: Se
     for name, text in (
         ("policy", escape(policy, quote=True)), ("title", escape(printable(title))), ("lead", escape(printable(lead))),
         ("facts", "".join(map(_facts, facts))), ("style", style), ("script", script), ("data", data),
+    ):  # fmt: skip
+        body = body.replace(f"<!--{name}-->", text)
+    return body
+
+
+def tables(title: str, lead: str, facts: Sequence[Facts]) -> str:
+    """A page of tables alone, in the same look; it has no script."""
+    style = _asset("ladder.css")
+    policy = f"default-src 'none'; style-src '{_digest(style)}'"
+    body = _asset("tables.html")
+    for name, text in (
+        ("policy", escape(policy, quote=True)), ("title", escape(printable(title))), ("lead", escape(printable(lead))),
+        ("facts", "".join(map(_facts, facts))), ("style", style),
     ):  # fmt: skip
         body = body.replace(f"<!--{name}-->", text)
     return body

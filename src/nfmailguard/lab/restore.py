@@ -1,4 +1,4 @@
-"""``lab compare``: a firewall's profile between two restoring gateways, on one path: what is put right, what stays.
+"""``lab restore``: a firewall's profile between two restoring gateways, on one path: what is put right, what stays.
 
     client ── before (restore, client) ── firewall (enforce) ── behind (restore, server) ── server
 
@@ -253,7 +253,7 @@ def report(path: Path, outcomes: Sequence[Outcome], played: Sequence[list[Step]]
         shown.append(dialogue(Run(scenario, steps, [], one.delivered, one.ehlo, False, "client", "server")))
     facts = pages.Facts("Bytes masked by the firewall that were put back", HEADS, list(map(cells, outcomes)))
     lead = "A firewall between two restoring gateways: what reached the other end changed is marked."
-    pages.write(path, pages.page("nfmailguard lab compare", shown, lead=lead, facts=[facts]))
+    pages.write(path, pages.page("nfmailguard lab restore", shown, lead=lead, facts=[facts]))
 
 
 def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: bool, page: Path | None = None) -> int:
@@ -275,7 +275,7 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
     else:
         show(console, outcomes)
     if record is not None:
-        save(console, record, "nfmailguard lab compare")
+        save(console, record, "nfmailguard lab restore")
     if page is not None:
         report(page, outcomes, played)
     return 0 if all(outcome.good for outcome in outcomes) else 1

@@ -1,0 +1,167 @@
+"""What is expected of each cell: the rules of ``expected.toml`` read, applied, and held against what came of it.
+
+Promises: nothing here has seen a run; each expectation names the reasons that made it. Raises ConfigError for a table
+that is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from nfmailguard.errors import ConfigError
+from nfmailguard.lab.matrix.cells import Cell, Outcome
+from nfmailguard.reading import toml
+
+__all__ = ["Expected", "Rule", "Table", "expect", "surprises", "table"]
+
+_FACTS = ("delivered", "ehlo", "tls", "auth", "encoded")
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What is to come of a cell, and why: the reasons of the rules that fitted, in their order."""
+
+    delivered: bool = True
+    ehlo: bool = True
+    tls: bool = True
+    auth: bool = True
+    encoded: bool = False
+    log: tuple[str, ...] = ()
+    said: str = ""
+    why: tuple[str, ...] = ()
+
+
+class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which cells a rule is for; what is None fits all. ``profile`` holds groups or names."""
+
+    client: tuple[str, ...] | None = None
+    server: tuple[str, ...] | None = None
+    profile: tuple[str, ...] | None = None
+    mode: tuple[str, ...] | None = None
+    delivered: bool | None = None
+    ehlo: bool | None = None
+    tls: bool | None = None
+    auth: bool | None = None
+    encoded: bool | None = None
+
+
+class Then(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a rule changes; ``log`` comes in place of what an earlier rule wanted there."""
+
+    delivered: bool | None = None
+    ehlo: bool | None = None
+    tls: bool | None = None
+    auth: bool | None = None
+    encoded: bool | None = None
+    log: tuple[str, ...] | None = None
+    said: str | None = None
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One exception, with its reason."""
+
+    when: When
+    then: Then
+    why: str
+
+    def fits(self, cell: Cell, expected: Expected) -> bool:
+        """Whether it is for ``cell``, of which the rules before have made ``expected``."""
+        named = all(
+            wanted is None or getattr(cell, axis) in wanted
+            for axis in Cell._fields
+            if (wanted := getattr(self.when, axis)) is not None
+        )
+        return named and all(getattr(self.when, fact) in (None, getattr(expected, fact)) for fact in _FACTS)
+
+    def applied(self, expected: Expected) -> Expected:
+        """``expected`` as this rule changes it."""
+        changes = {name: value for name, value in msgspec.structs.asdict(self.then).items() if value is not None}
+        return msgspec.structs.replace(expected, **changes, why=(*expected.why, self.why))
+
+
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds where no rule fits."""
+
+    delivered: bool
+    ehlo: bool
+    tls: bool
+    auth: bool
+    why: str
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of ``expected.toml``, with the groups of profiles put in their rules' places."""
+
+    base: Base
+    profiles: dict[str, tuple[str, ...]]
+    rule: tuple[Rule, ...]
+
+
+def _spelled(when: When, groups: dict[str, tuple[str, ...]]) -> When:
+    if when.profile is None:
+        return when
+    names = tuple(name for word in when.profile for name in groups.get(word, (word,)))
+    return msgspec.structs.replace(when, profile=names)
+
+
+def read(text: str) -> Table:
+    """A table out of its text."""
+    try:
+        found: Table = msgspec.convert(toml(text, "expected.toml"), Table)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"expected.toml: {error}") from error
+    rules = tuple(msgspec.structs.replace(rule, when=_spelled(rule.when, found.profiles)) for rule in found.rule)
+    return msgspec.structs.replace(found, rule=rules)
+
+
+@cache
+def table() -> Table:
+    """The package's own."""
+    text: str = resources.files("nfmailguard.lab.matrix").joinpath("expected.toml").read_text("utf-8")
+    return read(text)
+
+
+def expect(cell: Cell, rules: Table | None = None) -> Expected:
+    """What is to come of ``cell``."""
+    rules = rules or table()
+    base = rules.base
+    expected = Expected(base.delivered, base.ehlo, base.tls, base.auth, why=(base.why,))
+    for rule in rules.rule:
+        if rule.fits(cell, expected):
+            expected = rule.applied(expected)
+    return expected
+
+
+def surprises(expected: Expected, outcome: Outcome) -> Iterator[str]:
+    """What is not as expected, a line each."""
+    if outcome.damage:
+        yield outcome.damage
+    if outcome.delivered != expected.delivered:
+        yield "not delivered" if expected.delivered else "delivered, which it should not be"
+    elif outcome.delivered:
+        yield from _facts(expected, outcome)
+    elif expected.said not in outcome.said:
+        yield f"not delivered, and nobody said {expected.said!r}"
+    if outcome.accepted != outcome.delivered and not outcome.damage:
+        yield (
+            "the client was told it was, and it was not" if outcome.accepted else "the client does not know that it was"
+        )
+    for finding in expected.log:
+        if finding not in outcome.log:
+            yield f"no {finding} in the log"
+
+
+def _facts(expected: Expected, outcome: Outcome) -> Iterator[str]:
+    for name, shown in (("ehlo", "EHLO"), ("tls", "TLS"), ("auth", "AUTH"), ("encoded", "re-encoding")):
+        found, wanted = getattr(outcome, name), getattr(expected, name)
+        if found is not wanted:
+            yield f"{'no ' if wanted else ''}{shown}{'' if wanted else ', which it should not have'}"
+
+
+def as_json(expected: Expected) -> dict[str, Any]:
+    """For ``--json``."""
+    return msgspec.structs.asdict(expected)
