@@ -1,6 +1,6 @@
 """What ``probe`` answers before servers and boxes of every kind: the table of docs/probe.md, row by row.
 
-    python -m tests.live.test_probe_table
+    python -m tests.live.test_probe_table [ROW ...]
 
 prints the table as it is now. Needs root; servers that are not here are skipped, each with what is missing.
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ SCENES: dict[str, Scene] = {
     "Postfix without TLS": _postfix(_PLAIN),
     "Postfix that stars its own greeting": _postfix(_TLS + _STARS),
     "Postfix without TLS that stars its own greeting": _postfix(
-        _PLAIN + _STARS + "smtpd_discard_ehlo_keywords = chunking\n"
+        _PLAIN + _STARS + "smtpd_discard_ehlo_keywords = chunking, smtputf8\n"
     ),
     "a proxy that deletes lines": _proxy(refuses=True),
     "a proxy that deletes lines, and lets commands through": _proxy(refuses=False),
@@ -187,6 +187,8 @@ def row(topology: Topology, directory: Path, name: str) -> tuple[str, ...]:
         return (name, "-", "-", "-", told.removeprefix(begins), str(done.returncode))
     found: dict[str, Any] = json.loads(done.stdout)
     check(found)
+    profile = name.partition(" behind ")[2]
+    assert not profile or profile in found["candidates"]
     answer = {True: "yes", False: "no", None: "cannot tell"}[found["found"]]
     named = found["family"] or "; ".join(found["evidence"]) or "-"
     return (name, answer, found["sure"], found["tls"] or "-", named, str(done.returncode))
@@ -228,15 +230,15 @@ def test_every_row_of_the_page_is_tried() -> None:
     assert set(table()) == set(SCENES)
 
 
-def main() -> None:
-    """Prints the table."""
+def main(names: Sequence[str]) -> None:
+    """Prints the table, or these rows of it."""
     sys.stdout.write(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}\n")
     with Topology(f"pt{os.getpid()}-") as made:
-        for name in SCENES:
+        for name in names:
             with tempfile.TemporaryDirectory() as directory:
                 sys.stdout.write(f"| {' | '.join(row(made, Path(directory), name))} |\n")
                 sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or tuple(SCENES))
