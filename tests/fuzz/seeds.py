@@ -5,8 +5,10 @@ Does not know what fuzzing has found since; that is the corpus.
 
 from __future__ import annotations
 
+import gzip
 import re
 import struct
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.fuzz.settings import SETTINGS
 from tests.support.captures import ETHERNET, RAW, framed, mail, pcap, pcapng
 from tests.support.cisco import ASA, DEFAULT_MAP, PIX
 from tests.support.dialogue import CLIENTS, SERVERS
+from tests.support.mail_logs import PROGRAMS, journald, ordinary
 from tests.support.wire import ACK, FIN, PSH, RST, SYN, URG, build
 
 #: Kinds of a script's actions, and tokens (harness/streams.pyx, harness/tokens.h).
@@ -135,6 +138,20 @@ def cisco() -> Iterator[bytes]:
     yield from (written(load_profile(name)).text.encode() for name in profile_names())
 
 
+def logs() -> Iterator[bytes]:
+    cases = tomllib.loads((ROOT / "tests/fixtures/logs/lines.toml").read_text())["case"]
+    lines = [case["line"] for case in cases]
+    yield from ("\n".join(lines[at : at + 6]).encode() for at in range(0, len(lines), 6))
+    for program in PROGRAMS:
+        day = ordinary(program, 24)
+        yield "\n".join(day[:12]).encode()
+        yield gzip.compress("\n".join(day[12:]).encode(), mtime=0)
+    yield "\n".join(journald(ordinary("postfix", 6))).encode()
+    yield "\r\n".join(lines[-6:]).encode("utf-16")
+    for recorded in sorted((ROOT / "tests/fixtures/logs/recorded").glob("*.log")):
+        yield recorded.read_bytes()[-1500:]
+
+
 _MAKERS = {
     "packets": packets,
     "streams": streams,
@@ -142,6 +159,7 @@ _MAKERS = {
     "captures": captures,
     "config": config,
     "cisco": cisco,
+    "logs": logs,
 }
 
 

@@ -153,8 +153,9 @@ TARGETS: dict[str, Target] = {
         Target("streams", 44, 112, "smtp.dict", True, _streams),
         Target("ports", 12, 96, "ports.dict", True, _ports),
         Target("captures", 10, 1536, "capture.dict", True, _captures),
-        Target("config", 8, 1024, "config.dict", False, partial(_python, "tests.fuzz.configuration", _CONFIG)),
+        Target("config", 6, 1024, "config.dict", False, partial(_python, "tests.fuzz.configuration", _CONFIG)),
         Target("cisco", 4, 1024, "cisco.dict", False, partial(_python, "tests.fuzz.cisco", ["nfmailguard.policy"])),
+        Target("logs", 2, 2048, "logs.dict", False, partial(_python, "tests.fuzz.logs", ["nfmailguard.probe"])),
     )
 }
 

@@ -259,7 +259,7 @@ def test_a_wrong_line_is_named_with_what_to_write(lines: list[str], number: int,
         "match cmd line length gt 512\n mask",
         "match not cmd line length gt 512\n log",
         "match cmd line length gt 512",
-        "match cmd verb expn\n mask",
+        "match cmd verb wiz\n mask",
     ],
 )
 def test_what_is_not_known_is_not_taken_for_wrong(line: str) -> None:

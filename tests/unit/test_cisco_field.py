@@ -436,10 +436,82 @@ def test_zones_that_inspect_no_mail_are_no_inspection(before: str, after: str) -
     assert names(read(ZONES.replace(before, after))) == []
 
 
-def test_a_layer_7_map_is_named() -> None:
-    text = "class-map type inspect smtp match-any BIG\n match data-length gt 5000000\n"
-    text += "policy-map type inspect smtp P7\n class type inspect smtp BIG\n  reset\n"
-    assert set(not_honoured(read(text))) == {1, 2, 3, 4, 5}
+# Layer 7 of the same: "Application Inspection and Control for SMTP" of the IOS guide.
+
+LAYER7 = """\
+class-map type inspect smtp match-any C
+ {}
+policy-map type inspect smtp P7
+ class type inspect smtp C
+  {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("match", "action", "key", "value"),
+    [
+        ("match recipient count gt 50", "reset", "address.recipients", 50),
+        ("match recipient invalid count gt 5", "log", "address.invalid_recipients", 5),
+        ("match cmd line length gt 400", "reset", "commands.line_length", 400),
+        ("match header length gt 9000", "reset", "data.header_length", 9000),
+        ("match data-length gt 5000000", "reset", "data.body_length", 5_000_000),
+    ],
+)
+def test_a_limit_of_a_layer_7_map_is_one_of_the_policy(match: str, action: str, key: str, value: int) -> None:
+    found = read(LAYER7.format(match, action))
+    (mapped,) = found.policies
+    part, _, name = key.partition(".")
+    assert getattr(getattr(mapped, part), name) == value
+    base = load_profile("ios-esmtp")
+    assert (mapped.commands.allow, mapped.replies, mapped.banner) == (base.commands.allow, base.replies, base.banner)
+    assert set(not_honoured(found)) == ({2} if "data-length" in match else set())
+    assert len(found.lines) == 5
+
+
+def test_verbs_and_keywords_of_a_layer_7_map_are_taken_from_those_that_pass() -> None:
+    verbs = read(LAYER7.format("match cmd verb EXPN VRFY", "mask")).policies[0]
+    assert set(load_profile("ios-esmtp").commands.allow) - set(verbs.commands.allow) == {"EXPN", "VRFY"}
+    keywords = read(LAYER7.format("match reply ehlo auth", "mask")).policies[0]
+    assert set(load_profile("ios-esmtp").replies.keywords) - set(keywords.replies.keywords) == {"AUTH"}
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        "match sender address regex bad",
+        "match recipient address regex bad",
+        "match header regex bad",
+        "match body regex bad",
+        "match mime content-type regex bad",
+        "match mime encoding base64",
+        "match something new",
+    ],
+)
+def test_what_a_layer_7_map_matches_and_a_policy_cannot_is_named(match: str) -> None:
+    found = read(LAYER7.format(match, "reset"))
+    assert {2, 4, 5} <= set(not_honoured(found))
+    assert len(found.lines) == 5
+
+
+def test_a_layer_7_map_is_applied_where_its_policy_is(tmp_path: Path) -> None:
+    below = "  inspect\n  service-policy smtp P7\n"
+    text = LAYER7.format("match recipient count gt 50", "reset") + ZONES.replace("  inspect\n", below)
+    found = read(text)
+    assert names(found) == ["P7"]
+    assert found.maps[0].nearest
+    assert "recipients = 50" in imported(tmp_path, text).stdout
+    assert names(read(text.replace(" service-policy type inspect OUT-TO-DMZ\n", ""))) == []
+    gone = imported(tmp_path, ZONES.replace("  inspect\n", below))
+    assert "no policy-map type inspect smtp P7 in this text" in str(gone.exception)
+
+
+def test_a_layer_7_map_that_is_taken_back_or_named_by_none_is_told() -> None:
+    text = LAYER7.format("match recipient count gt 50", "reset")
+    taken = read(text + "no policy-map type inspect smtp P7\n")
+    assert (taken.policies, len(taken.lines)) == ((), 6)
+    assert set(not_honoured(taken)) == {1, 2}, "the class is there still"
+    again = read(text + text.replace("50", "60"))
+    assert len(again.lines) == 10
 
 
 def test_quality_of_service_is_no_inspection(tmp_path: Path) -> None:

@@ -57,6 +57,40 @@ def test_an_ordinary_log_has_no_trace(program: str, tmp_path: Path) -> None:
     assert (found.traces, found.exit_code, found.of_mail) == ((), 0, True)
 
 
+#: Of the lab's servers (tests/support/recording_logs.py): without a box, with one before this server, with one before
+#: one of four that it speaks with.
+RECORDED = sorted((FOLDER / "recorded").glob("*.log"))
+SIGNS = {
+    "postfix": {"postfix-workaround", "ehlo-not-understood"},
+    "exim": {"masked-command"},
+    "opensmtpd": {"masked-command"},
+    "sendmail": {"masked-command"},
+}
+FIRST = "10.25.1.11"
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_the_log_of_a_real_server_tells_whether_a_box_is_there_and_on_whose_side(path: Path) -> None:
+    program, _, behind = path.stem.partition("-")
+    found = traces.read(path)
+    assert found.of_mail
+    if behind == "nothing":
+        assert (found.traces, found.exit_code) == ((), 0)
+        return
+    assert {trace.kind for trace in found.traces} == SIGNS[program]
+    assert found.exit_code == 1
+    for trace in found.traces:
+        assert trace.side == behind
+        assert trace.peers_with == (4 if behind == "yours" else 1)
+        assert FIRST in trace.peers
+
+
+def test_ordinary_lines_of_real_servers_are_many() -> None:
+    lines = sum(len(path.read_text().splitlines()) for path in RECORDED if path.stem.endswith("-nothing"))
+    assert lines >= 1000
+    assert {path.stem.partition("-")[0] for path in RECORDED} == set(SIGNS)
+
+
 @pytest.mark.parametrize("name", SILENT)
 def test_what_is_no_trace_is_none(name: str, tmp_path: Path) -> None:
     assert found_in(tmp_path, SILENT[name]).traces == ()
@@ -104,6 +138,8 @@ CLEAN = "Aug 9 11:33:04 mx postfix/smtpd[1]: 51: client=c{n}.example[192.0.2.{n}
         ((1,), (1,), WORKAROUND, SENT, "unknown"),
         ((1, 2, 3), (), MASKED, CLEAN, "yours"),
         ((7,), (1, 2, 3), MASKED, CLEAN, "theirs"),
+        ((1, 2, 3, 4), (5,), MASKED, CLEAN, "yours"),
+        ((1, 2, 3), (5, 6), MASKED, CLEAN, "unknown"),
         ((7,), (), MASKED, SENT, "unknown"),
     ],
 )
@@ -156,6 +192,25 @@ def test_classes_of_a_firewall_are_counted_apart(tmp_path: Path) -> None:
     )
     assert trace.details == {"Class 4: header line length gt 998": 3, "Class 2: cmd RCPT count gt 100": 1}
     assert trace.side == "yours"
+
+
+def test_a_session_s_peer_is_what_its_first_line_said(tmp_path: Path) -> None:
+    """OpenSMTPD and sendmail say a client's address once, and the session on every line."""
+    head = "Jan 1 1:0:0 mx smtpd[1]:"
+    refused = 'command="XXXX c" result="500 5.5.1 Invalid command: Command unrecognized"'
+    lines = [f"{head} {n:x} smtp connected address=192.0.2.{n} host=c" for n in range(1, 6)]
+    lines += [f"{head} 2 smtp failed-command {refused}", f"{head} ff smtp failed-command {refused}"]
+    assert one_of(found_in(tmp_path, *lines)).peers == ("192.0.2.2",)
+    lines = [f"mx sendmail[{n}]: NOQUEUE: connect from c [192.0.2.{n}]" for n in range(1, 6)]
+    assert one_of(found_in(tmp_path, *lines, "mx sendmail[4]: 6A1: <-- XXXX c.example")).peers == ("192.0.2.4",)
+
+
+def test_the_peers_of_sessions_that_are_remembered_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "_MOST_PEERS", 3)
+    refused = 'smtp failed-command command="XXXX c" result="500 Command unrecognized"'
+    lines = [f"mx smtpd[1]: {n:x} smtp connected address=192.0.2.{n}" for n in range(1, 6)]
+    lines += [f"mx smtpd[1]: {n} {refused}" for n in (1, 5)]
+    assert one_of(found_in(tmp_path, *lines)).peers == ("192.0.2.5",)
 
 
 # A greeting is all of its lines, and an FTP server's is none.

@@ -17,7 +17,7 @@ from nfmailguard.cli import cli
 from nfmailguard.probe import verdict
 from nfmailguard.probe.compare import Glance, Vantage, of_result
 from nfmailguard.probe.letter import letter
-from nfmailguard.probe.talk import NONSENSE
+from nfmailguard.probe.talk import NONSENSE, ProbeError
 from tests.support.listening import serving
 
 Replies = Mapping[str, str]
@@ -166,6 +166,14 @@ def test_the_answer_is_no_surer_than_the_evidence(name: str) -> None:
     assert bool(letter(found)) is expected.has_letter
     assert found.exit_code == {True: 1, False: 0, None: 3}[expected.found]
     assert found.evidence or found.sure == "high"
+
+
+def test_another_protocol_is_named_by_its_first_line() -> None:
+    with (
+        serving(socket.create_server(("127.0.0.1", 0)), lambda at: at.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")) as port,
+        pytest.raises(ProbeError, match=r"that is no SMTP: 'SSH-2\.0-OpenSSH_9\.2'"),
+    ):
+        verdict.examine("127.0.0.1", port, 3)
 
 
 def asked(changes: Replies = ASA, **more: Any) -> verdict.Verdict:

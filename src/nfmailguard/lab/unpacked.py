@@ -3,6 +3,7 @@
 ``deploy/setup test`` unpacks them under build/servers and installs nothing. Each runs in a mount
 namespace of its own, where its files lie over the machine's and its users exist, and listens at
 both addresses. It says on ``output`` (sendmail: ``traffic``) what it read as commands and what it answered.
+With a configuration of the caller's it runs as in service instead, and writes logs.
 Needs the machine's root, for they change users.
 """
 
@@ -22,7 +23,7 @@ from nfmailguard.lab.account import PASSWORD, USER
 from nfmailguard.lab.certificate import certify
 from nfmailguard.lab.topology import SERVER, Topology
 
-__all__ = ["KINDS", "ROOT", "Unpacked", "unpacked"]
+__all__ = ["KINDS", "ROOT", "Unpacked", "configuration", "unpacked"]
 
 ROOT = Path(__file__).parents[3] / "build" / "servers"
 _USERS = {"Debian-exim": 65100, "opensmtpd": 65101, "opensmtpq": 65102}
@@ -122,6 +123,19 @@ _COMMANDS = {
     "opensmtpd": "exec /usr/sbin/smtpd -d -T smtp -f {directory}/config",
     "sendmail": "exec /usr/libexec/sendmail/sendmail -C {directory}/config -bD -X {directory}/traffic",
 }
+#: The same without the lab's ear, for what a server logs by itself.
+_IN_SERVICE = {
+    "exim": "exec /usr/sbin/exim4 -C {directory}/config -bdf -q1m",
+    "opensmtpd": "exec /usr/sbin/smtpd -F -f {directory}/config",
+    "sendmail": "exec /usr/libexec/sendmail/sendmail -C {directory}/config -bD -q1m",
+}
+#: A /dev of its own, whose syslog socket is the caller's.
+_SYSLOG = (
+    "mkdir -p {directory}/dev; mount -t tmpfs tmpfs {directory}/dev; ln -s {directory}/log/socket {directory}/dev/log;"
+    " for file in null zero full random urandom tty; do"
+    " touch {directory}/dev/$file; mount --bind /dev/$file {directory}/dev/$file; done;"
+    " mount --rbind {directory}/dev /dev; "
+)
 #: What each has of a mail: files of these names under these folders.
 _MAILS = {"exim": ("spool/input", "*-D"), "opensmtpd": ("queued/smtpd/queue", "message"), "sendmail": ("spool", "df*")}
 
@@ -141,10 +155,17 @@ def unpacked(*kinds: str) -> bool:
     return all((ROOT / _PROGRAMS[kind]).exists() for kind in kinds or ("exim", "opensmtpd"))
 
 
+def configuration(kind: str) -> str:
+    """The lab's own, with names to fill in."""
+    return _CONFIGS[kind]
+
+
 class Unpacked:
     """One of them, listening on ``addresses``, by default the server's; ends with its context.
 
     ``accounts``: Exim takes AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
+    ``configuration``: in place of the lab's own, with the same names to fill in. The server then runs as in service:
+    Exim writes ``log/mainlog``, the others speak to the syslog socket ``log/socket``, which the caller reads.
     """
 
     def __init__(
@@ -152,6 +173,7 @@ class Unpacked:
         topology: Topology,
         directory: Path,
         kind: str,
+        configuration: str = "",
         *,
         host: str = SERVER,
         addresses: Sequence[str] = (),
@@ -163,11 +185,15 @@ class Unpacked:
         self.directory, self.kind = directory, kind
         self.said = directory / ("traffic" if kind == "sendmail" else "output")
         own = addresses or [topology.address(host, family=family) for family in (4, 6)]
-        self._write(own, accounts=accounts, tls=tls)
+        auth = _ACCOUNTS.get(kind, "") if accounts else ""
+        filled = {"directory": directory, "auth": auth, **_listening(own, auth, " tls pki here" if tls else "")}
+        self._write((configuration or _CONFIGS[kind]).format(**filled))
         script = (
-            "set -e; for file in passwd group resolv.conf hosts; do mount --bind {directory}/$file /etc/$file; done;"
+            f"set -e; {_SYSLOG if configuration else ''}"
+            "for file in passwd group resolv.conf hosts; do mount --bind {directory}/$file /etc/$file; done;"
             " mount -t overlay overlay -o lowerdir={root}/usr:/usr /usr; mount --bind {directory}/queued /var/spool;"
-            " mount --bind {directory}/lib /var/lib; mount -t tmpfs tmpfs /run; " + _COMMANDS[kind]
+            " mount --bind {directory}/lib /var/lib; mount -t tmpfs tmpfs /run; "
+            + (_IN_SERVICE if configuration else _COMMANDS)[kind]
         ).format(directory=directory, root=ROOT)
         self._log = (directory / "output").open("wb")
         command = ["unshare", "-m", "sh", "-c", script]
@@ -184,10 +210,10 @@ class Unpacked:
                     raise LabError(f"lab: {kind} does not listen: {words[-1] if words else 'no output'}") from None
                 time.sleep(0.05)
 
-    def _write(self, addresses: Sequence[str], *, accounts: bool, tls: bool) -> None:
+    def _write(self, configuration: str) -> None:
         directory = self.directory
         for name in ("spool", "log", "mail", "lib/opensmtpd/empty", "queued/smtpd"):
-            (directory / name).mkdir(parents=True)
+            (directory / name).mkdir(parents=True, exist_ok=True)
         (directory / "queued/smtpd").chmod(0o711)
         if (pair := certify(directory)) is None:
             raise LabError("lab: no openssl here; apt-get install openssl")
@@ -201,9 +227,7 @@ class Unpacked:
         for parent in (directory, *directory.parents):
             if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
                 parent.chmod(0o755)
-        auth = _ACCOUNTS.get(self.kind, "") if accounts else ""
-        words = {"directory": directory, "auth": auth, **_listening(addresses, auth, " tls pki here" if tls else "")}
-        (directory / "config").write_text(_CONFIGS[self.kind].format(**words))
+        (directory / "config").write_text(configuration)
         (directory / "traffic").touch()
         for file in ("passwd", "group"):
             lines = [

@@ -42,6 +42,8 @@ class Features:
     tls: str | None = None
     bypass: bool | None = None
     cut: bool | None = None
+    #: Of EHLO and the nonsense: what was answered with 500 or more.
+    refused: frozenset[str] = frozenset()
 
     @property
     def positive(self) -> list[str]:
@@ -135,6 +137,7 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
         starttls=fates["STARTTLS"],
         tls=_tls(keywords, ehlo, answers.get("STARTTLS"), fates["STARTTLS"]),
         bypass=bypass if fates[NONSENSE] not in (None, PASSED) else None,
+        refused=frozenset(name for name in ("EHLO", NONSENSE) if (said := answers.get(name)) and said.code >= 500),
         cut=noop.code == 250 and cut.code >= 500 if cut is not None and noop is not None else None,
     )
 
@@ -175,6 +178,9 @@ def contradictions(seen: Features, policy: Policy) -> list[str]:
         fate = getattr(seen, field.name)
         if field.name in verbs and fate is not None and fate != _expected(policy, verbs[field.name]):
             wrong.append(field.name)
+    # Every server takes a NOOP: what is answered with 500 was none when it came there.
+    if NONSENSE in seen.refused and seen.nonsense is None and _FORMS[policy.commands.unknown] in (NOOP, OK):
+        wrong.append("nonsense")
     # Servers that repeat a command may do so in capitals: an X may have been an x.
     if seen.letter and (seen.letter not in (policy.commands.letter, "X") or _FORMS[policy.commands.unknown] != MASKED):
         wrong.append("letter")

@@ -83,10 +83,14 @@ class Sign:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Whose log the line is of, and with whom it spoke: an address, else a name; empty: not said."""
+    """Whose log the line is of, and with whom it spoke: an address, else a name; empty: not said.
+
+    ``session``: what the program calls the connection, where it says the peer on the first of its lines only.
+    """
 
     role: str = ""
     peer: str = ""
+    session: str = ""
 
 
 #: That a line has to do with mail.
@@ -248,8 +252,14 @@ _EXIM_OUT = re.compile(r" (?:[=*-]>|\*\*|==) ")
 _EXIM_IN = re.compile(r" (?:<= |H=)|SMTP (?:call|connection|protocol|syntax|command) ")
 _SENDMAIL = re.compile(r"(?:sendmail|sm-mta)\[\d{1,10}\]: .{0,300}?\b(to|from)=")
 _SENDMAIL_RELAY = re.compile(r"\brelay=[^ ,]{1,255}(?: \[([0-9A-Fa-f.:]{3,45})\])?")
-_OPENSMTPD = re.compile(r"smtpd\[\d{1,10}\]: \w{1,20} (mta|smtp) ")
-_OPENSMTPD_PEER = re.compile(r"(?:address=(?:smtp\+?\w{0,10}://)?|relay=[\w.-]{0,255} ?\(?)([0-9A-Fa-f.:]{3,45})")
+_OPENSMTPD = re.compile(r"smtpd\[\d{1,10}\]: ([0-9a-f]{1,16}) (mta|smtp) ")
+_OPENSMTPD_PEER = re.compile(
+    r"(?:address=(?:smtps?(?:\+[\w-]{1,20})?://)?|relay=\"?[\w.-]{0,255} ?\(?)\[?([0-9A-Fa-f.:]{3,45})"
+)
+#: What it says at LogLevel 15 of a connection, by the process that has it (op.me, "Log Level").
+_SENDMAIL_SESSION = re.compile(
+    r"((?:sendmail|sm-mta)\[\d{1,10}\]): \w{1,20}: (?:connect from (?:\S{1,255} )?\[([0-9A-Fa-f.:]{3,45})\]|<-- |--- )"
+)
 _QMAIL = re.compile(r"delivery \d{1,12}: \w{1,10}: (?:Connected_to_)?([0-9.]{7,15})_")
 _EXCHANGE = re.compile(
     r"^[\d-]{10}T[\d:.]{8,16}Z,[^,]{0,200},[0-9A-F]{8,20},\d{1,9},[^,]{0,60},([^,]{3,60}):\d{1,5},(.),"
@@ -259,8 +269,23 @@ _LOOPBACK = ("127.", "::1")
 
 def speaker(text: str) -> Speaker:
     """Whose log a line is of, and who was spoken with."""
-    role, peer = _role_and_peer(text)
-    return Speaker(role, "" if peer.startswith(_LOOPBACK) else peer.strip("[]").lower())
+    found = _OPENSMTPD.search(text)
+    if found:
+        peer = _OPENSMTPD_PEER.search(text, found.end())
+        return Speaker(CLIENT if found[2] == "mta" else SERVER, _named(peer[1] if peer else ""), found[1])
+    found = _SENDMAIL_SESSION.search(text)
+    if found:
+        return Speaker(SERVER, _named(found[2] or ""), found[1])
+    role, peer_text = _role_and_peer(text)
+    return Speaker(role, _named(peer_text))
+
+
+def _named(peer: str) -> str:
+    """The peer as it is counted; nobody where a machine spoke to itself."""
+    if peer.startswith(_LOOPBACK):
+        return ""
+    # What a port was cut off from: `smtp://10.0.0.1:25`, which no IPv6 address has one colon in.
+    return (peer.partition(":")[0] if peer.count(":") == 1 else peer).strip("[]").lower()
 
 
 def _role_and_peer(text: str) -> tuple[str, str]:
@@ -268,10 +293,6 @@ def _role_and_peer(text: str) -> tuple[str, str]:
     if found:
         peer = _ADDRESS.search(text, found.end())
         return SERVER if found[1] == "smtpd" else CLIENT, peer[1] if peer else ""
-    found = _OPENSMTPD.search(text)
-    if found:
-        peer = _OPENSMTPD_PEER.search(text, found.end())
-        return CLIENT if found[1] == "mta" else SERVER, peer[1] if peer else ""
     found = _SENDMAIL.search(text)
     if found:
         peer = _SENDMAIL_RELAY.search(text, found.start(1))

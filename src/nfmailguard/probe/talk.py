@@ -123,7 +123,7 @@ class Session:
                 self._buffer += octets
             line, _, self._buffer = self._buffer.partition(b"\n")
             lines.append(line.decode("latin-1").removesuffix("\r"))
-            if lines[-1][3:4] != "-":
+            if lines[-1][3:4] != "-" or not lines[-1][:3].isdigit():  # "SSH-2.0" is no line that goes on
                 return Answer(tuple(lines))
 
     def __enter__(self) -> Self:

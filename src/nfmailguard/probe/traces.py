@@ -22,9 +22,10 @@ from nfmailguard.plain import octets, printable
 from nfmailguard.probe import journal
 from nfmailguard.probe.signs import CLIENT, FIREWALL, KINDS, MAIL, SERVER, Sign, Speaker, signs, speaker
 
-__all__ = ["Trace", "Traces", "as_json", "read", "read_all"]
+__all__ = ["CAPTURES", "Trace", "Traces", "as_json", "read", "read_all"]
 
-_CAPTURES = (
+#: What capture files begin with.
+CAPTURES = (
     b"\xd4\xc3\xb2\xa1",
     b"\xa1\xb2\xc3\xd4",
     b"\x4d\x3c\xb2\xa1",
@@ -33,6 +34,8 @@ _CAPTURES = (
 )
 _MOST_PEERS = 10_000  # that are told apart
 _SHOWN_PEERS = 20
+_MANY = 4
+_NEXT_TO_ALL = 0.8
 _MOST_DETAILS = 100
 _FTP = re.compile(r"^\W{0,3}(?:Command:|ftp>|--->)? ?(?:USER|PASS|PASV|LIST|RETR|STOR) |\b331 |\bFTP\b", re.IGNORECASE)
 _SMTP = re.compile(r"\b(?:EHLO|HELO|MAIL FROM|RCPT TO)\b|^\S{0,80} ?250[ -]", re.IGNORECASE)
@@ -114,7 +117,7 @@ def _read(path: Path, log: _Log) -> Traces | None:
     try:
         if str(path) == "-":
             given = journal.opened(io.BufferedReader(sys.stdin.buffer))  # type: ignore[arg-type]
-            if journal.plain_head(given).startswith(_CAPTURES):
+            if journal.plain_head(given).startswith(CAPTURES):
                 raise CaptureError("-: a capture in a pipe; write it to a file")
             log.file(path, given)
             return None
@@ -124,7 +127,7 @@ def _read(path: Path, log: _Log) -> Traces | None:
                 raise CaptureError(f"{path}: a device, no log")
             # A pipe is read once: what it begins with is looked at, and left where it is.
             plain = journal.opened(file)
-            if not journal.plain_head(plain).startswith(_CAPTURES):
+            if not journal.plain_head(plain).startswith(CAPTURES):
                 log.file(path, plain)
                 return None
             if not stat.S_ISREG(mode):
@@ -204,12 +207,17 @@ class _Log:
 
 
 def _side(role: str, showing: int, seen: int) -> str:
-    """A box that all who are spoken with show stands beside us; one that some show, beside them."""
+    """A box that all who are spoken with show stands beside us; one that some show, beside them.
+
+    Next to all of many is all: a neighbour on this side of the box, or a client that left at once, shows nothing.
+    """
     if role == FIREWALL:
         return "yours"
     if not showing or seen < 2:
         return "unknown"
-    return "yours" if showing == seen else "theirs"
+    if showing == seen or (showing >= _MANY and showing >= seen * _NEXT_TO_ALL):
+        return "yours"
+    return "theirs" if showing <= seen / 2 else "unknown"
 
 
 class _File:
@@ -221,6 +229,7 @@ class _File:
         self.role = ""
         self.ftp = self.smtp = False
         self.begun: tuple[Sign, str, Speaker] | None = None  # a greeting that goes on
+        self.sessions: dict[str, str] = {}  # the peers of the latest ones
         self.starred: list[tuple[Sign, str, Speaker]] = []
         self.more_stars = 0
 
@@ -235,6 +244,8 @@ class _File:
         spoken = speaker(text)
         if not spoken.role and self.role:
             spoken = Speaker(self.role, spoken.peer)
+        if spoken.session:
+            spoken = self._of_session(spoken)
         self.log.peer(spoken)
         where = f"{self.prefix}line {number}"
         starred = False
@@ -246,6 +257,15 @@ class _File:
                 self.log.add(sign, where, spoken)
         if self.begun is not None and not starred and _GREETING_LINE.search(text):
             self.begun = None  # its other lines have words: decoration
+
+    def _of_session(self, spoken: Speaker) -> Speaker:
+        """With the peer that an earlier line of the same connection has said."""
+        if not spoken.peer:
+            return Speaker(spoken.role, self.sessions.get(spoken.session, ""))
+        if len(self.sessions) >= _MOST_PEERS and spoken.session not in self.sessions:
+            del self.sessions[next(iter(self.sessions))]
+        self.sessions[spoken.session] = spoken.peer
+        return spoken
 
     def _greeting(self, sign: Sign, where: str, spoken: Speaker) -> None:
         if sign.shown.startswith("220-"):

@@ -100,6 +100,10 @@ def _restore(seen: Features) -> str:
     return "there is nothing that nfmailguard could put back here"
 
 
+def _passes(policy: Policy, verb: str) -> bool:
+    return bool({verb, "*"} & {name.upper() for name in policy.commands.allow})
+
+
 def _candidates(seen: Features, policies: Mapping[str, Policy]) -> tuple[list[str], tuple[str, ...]]:
     """The profiles that fit best, and what of them the server did not show."""
     wrong = {name: set(contradictions(seen, policy)) for name, policy in policies.items()}
@@ -107,6 +111,9 @@ def _candidates(seen: Features, policies: Mapping[str, Policy]) -> tuple[list[st
     if seen.masked_keywords and seen.banner in ("clear", "decorated") and seen.letter != "x":
         # IOS leaves the greeting alone, and so does an ASA with `no mask-banner`.
         fitting += [name for name, what in wrong.items() if what == {"banner"}]
+    if "EHLO" in seen.refused and seen.ehlo is None:
+        # Mail servers have known EHLO for thirty years: where one repeats nothing, a box that denies it is likelier.
+        fitting = [name for name in fitting if not _passes(policies[name], "EHLO")] or fitting
     if fitting:
         return fitting, ()
     # A server whose answers to single verbs are odd: what only a box does decides.

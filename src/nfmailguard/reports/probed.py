@@ -60,9 +60,10 @@ def _render_one(verdict: Verdict, console: Console) -> None:
 
 #: Who the peers of a trace are, and what it says of where the box stands.
 _SIDES = {
-    "yours": "all of them in the log ({with_} of {seen}) show it: the box is on your side of the path",
+    "yours": "{all_} of them in the log ({with_} of {seen}) show it: the box is on your side of the path",
     "theirs": "{with_} of {seen} in the log show it: the box is on their side ({peers})",
 }
+_SOME = "{with_} of {seen} in the log show it: that does not tell on whose side the box is"
 _ALONE = "only {peers} is in the log: it does not tell on whose side the box is"
 
 
@@ -71,7 +72,10 @@ def _where(trace: Trace) -> str:
         return "the log is that of your own firewall"
     peers = ", ".join(trace.peers[:5]) + (", ..." if len(trace.peers) > 5 else "")
     if trace.side in _SIDES:
-        return _SIDES[trace.side].format(with_=trace.peers_with, seen=trace.peers_seen, peers=peers)
+        all_ = "all" if trace.peers_with == trace.peers_seen else "nearly all"
+        return _SIDES[trace.side].format(with_=trace.peers_with, seen=trace.peers_seen, peers=peers, all_=all_)
+    if trace.peers_seen > 1:
+        return _SOME.format(with_=trace.peers_with, seen=trace.peers_seen)
     return _ALONE.format(peers=peers) if peers else ""
 
 

@@ -62,10 +62,15 @@ class Rule:
 
 
 class PolicyBuilder:
-    """A policy in the making, and where each key of it comes from."""
+    """A policy in the making, and where each key of it comes from.
 
-    def __init__(self, name: str, report: ImportReport) -> None:
+    ``base``: a profile that goes on where the map is silent, as IOS' inspection does; none: an ASA's, which does not.
+    """
+
+    def __init__(self, name: str, report: ImportReport, base: str | None = None) -> None:
         self.name = name
+        self.goes_on = base is not None
+        self.base = asa() if base is None else profile(base)
         self.report = report
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
@@ -85,12 +90,16 @@ class PolicyBuilder:
         self._limits(rules)
         self._verbs([rule for rule in rules if rule.match.subject == ("cmd", "verb")])
         self._keywords([rule for rule in rules if rule.match.subject == ("ehlo-reply-parameter",)])
-        base = asa()
-        commands = CommandPolicy(allow=base.commands.allow, unknown=base.commands.unknown, letter=base.commands.letter)
-        banner = msgspec.structs.replace(base.banner, rule=BannerRule.NONE)
-        title = default_title(self.name)
-        policy = Policy(self.name, title, banner, commands, ReplyPolicy(), actions=self.actions)
-        replace = msgspec.structs.replace
+        base, replace = self.base, msgspec.structs.replace
+        if self.goes_on:
+            title = f"policy-map type inspect smtp {self.name}"
+            policy = replace(base, name=self.name, title=title, actions={**base.actions, **self.actions})
+        else:
+            kept = base.commands
+            commands = CommandPolicy(allow=kept.allow, unknown=kept.unknown, letter=kept.letter)
+            banner = replace(base.banner, rule=BannerRule.NONE)
+            title = default_title(self.name)
+            policy = Policy(self.name, title, banner, commands, ReplyPolicy(), actions=self.actions)
         for key, value in self.values.items():
             section, dot, field = key.partition(".")
             part = replace(getattr(policy, section), **{field: value}) if dot else value
@@ -166,7 +175,7 @@ class PolicyBuilder:
 
     def _verbs(self, rules: list[Rule]) -> None:
         """Which verbs pass. All others share one action."""
-        passing = (*asa().commands.allow, *(("STARTTLS",) if self.tls else ()))
+        passing = (*self.base.commands.allow, *(("STARTTLS",) if self.tls else ()))
         effects = {OTHERS: Action.MASK}
         settled = []
         for rule in rules:
@@ -196,7 +205,10 @@ class PolicyBuilder:
 
     def _keywords(self, rules: list[Rule]) -> None:
         """Which EHLO keywords pass. All others share one action."""
+        base = self.base.replies
         effects: dict[str, Action] = {}
+        if rules and self.goes_on and base.ehlo is not EhloMask.NONE:
+            effects[OTHERS] = self.base.action("reply.keyword_masked")
         for rule in rules:
             _strengthen(effects, _chosen(rule, _KEYWORD_SET), rule.action)
         common = effects.get(OTHERS)
@@ -206,7 +218,6 @@ class PolicyBuilder:
             return
         strength = _STRENGTH.index(common)
         hidden = {keyword for keyword, action in effects.items() if _STRENGTH.index(action) >= strength}
-        base = asa().replies
         keywords = tuple(keyword for keyword in base.keywords if keyword not in hidden)
         keywords += ("STARTTLS",) if self.tls else ()
         first = rules[0].match.statement

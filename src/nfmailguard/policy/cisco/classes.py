@@ -7,7 +7,7 @@ not know what an inspection does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nfmailguard.policy.cisco.lists import Entry, Lists
@@ -48,17 +48,21 @@ class Traffic:
 
 @dataclass
 class _Class:
-    """A class inside a policy-map, as the lines so far leave it."""
+    """A class inside a policy-map, as the lines so far leave it; ``selectors``: each line that has gone into it."""
 
-    selector: Statement
+    selectors: list[Statement]
     mail: dict[str, Statement] = field(default_factory=dict)
     others: bool = False
     off: Statement | None = None
 
+    @property
+    def name(self) -> str:
+        return self.selectors[0].words[-1]
+
 
 @dataclass
 class _PolicyMap:
-    header: Statement
+    headers: list[Statement]
     classes: dict[str, _Class] = field(default_factory=dict)
 
     @property
@@ -89,6 +93,7 @@ class _Reader:
         #: By interface, None for global: a box has one policy for each.
         self.services: dict[str | None, Statement] = {}
         self.said_services = False
+        self.replaced: list[tuple[Statement, Statement]] = []  # a service-policy, and the one in its place
         self.traffic = Traffic()
         self._read: dict[str, tuple[int, tuple[Entry, ...]]] = {}
 
@@ -120,6 +125,9 @@ class _Reader:
         self.said_services = True
         interface = names[3] if where == "interface" and len(names) > 3 else None
         if not off:
+            before = self.services.get(interface)
+            if before is not None:
+                self.replaced.append((before, header))
             self.services[interface] = header
         elif interface in self.services:
             before = self.services.pop(interface)
@@ -154,7 +162,8 @@ class _Reader:
     # Policy maps.
 
     def _policy_map(self, section: Section) -> None:
-        known = self.policies.setdefault(section.header.words[1], _PolicyMap(section.header))
+        known = self.policies.setdefault(section.header.words[1], _PolicyMap([]))
+        known.headers.append(section.header)
         one: _Class | None = None
         for statement in section.body:
             words = statement.keywords
@@ -165,7 +174,8 @@ class _Reader:
                 if off and name in known.classes:
                     self._switch_off(known.classes.pop(name), statement)
                 elif not off:
-                    one = known.classes.setdefault(name, _Class(statement))
+                    one = known.classes.setdefault(name, _Class([]))
+                    one.selectors.append(statement)
             elif kind == ("inspect",):
                 self._inspect(one, statement, words[1 + off : 2 + off], off)
 
@@ -179,7 +189,7 @@ class _Reader:
         elif off:
             before = one.mail.pop(protocol[0], None)
             one.off = self.traffic.off = statement
-            self.report.honoured(statement, f"mail of class {one.selector.words[-1]} is not inspected")
+            self.report.honoured(statement, f"mail of class {one.name} is not inspected")
             if before is not None:
                 self.report.honoured(before, f"taken back by {statement.place}")
         else:
@@ -204,6 +214,7 @@ class _Reader:
                 self._left(known, applied=False)
             for interface, service in by_policy.get(name, ()):
                 self._left(known, applied=True, interface=interface, service=service)
+        self._replaced(used)
         whole = None in self.services and self.services[None].words[1] in used
         for interface, service in self.services.items():
             other = self.policies.get(service.words[1])
@@ -214,6 +225,12 @@ class _Reader:
             elif other.inspects and not other.inspects_mail:
                 self._exception(interface, service, other)
         return self.traffic
+
+    def _replaced(self, used: Mapping[str, _PolicyMap]) -> None:
+        """Names the service-policies of mail inspection that others have taken the place of."""
+        for before, after in self.replaced:
+            if before.words[1] in used:
+                self.report.honoured(before, f"{after.place} takes its place")
 
     def _exception(self, interface: str, service: Statement, known: _PolicyMap) -> None:
         # "Interface service policies take precedence over the global service policy for a given feature" (S-MPF).
@@ -227,7 +244,8 @@ class _Reader:
     def _left(
         self, known: _PolicyMap, *, applied: bool, interface: str | None = None, service: Statement | None = None
     ) -> None:
-        self.report.honoured(known.header, "where mail is inspected")
+        for header in known.headers:
+            self.report.honoured(header, "where mail is inspected")
         if service is not None and interface is None:
             self.report.honoured(service, "where mail is inspected")
         elif service is not None:
@@ -235,8 +253,12 @@ class _Reader:
         for one in known.classes.values():
             for statement in one.mail.values():
                 if not applied:
-                    self.report.not_honoured(statement, f"no service-policy applies policy-map {known.header.words[1]}")
-                ports, entries = self._of_class(one.selector)
+                    self.report.not_honoured(
+                        statement, f"no service-policy applies policy-map {known.headers[0].words[1]}"
+                    )
+                for selector in one.selectors[1:]:
+                    self.report.honoured(selector, f"goes on with {one.selectors[0].place}")
+                ports, entries = self._of_class(one.selectors[0])
                 self.traffic.inspections.append(Inspection(statement, ports, applied, interface, service, entries))
 
     def _of_class(self, selector: Statement) -> tuple[int, tuple[Entry, ...]]:

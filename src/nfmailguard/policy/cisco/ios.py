@@ -22,11 +22,15 @@ _NEAREST = "IOS' zone-based firewall inspects mail here; nearest is profile ios-
 
 @dataclass(frozen=True)
 class IosInspection:
-    """``profile`` of the program that is meant, by which line; ``exact``: it is, else the nearest."""
+    """``profile`` of the program that is meant, by which line; ``exact``: it is, else the nearest.
+
+    ``layer7``: the ``policy-map type inspect smtp`` that says more.
+    """
 
     profile: str
     statement: Statement
     exact: bool = True
+    layer7: str | None = None
 
 
 @dataclass
@@ -36,6 +40,8 @@ class _Set:
     mail: dict[str, Statement] = field(default_factory=dict)
     transport: dict[str, Statement] = field(default_factory=dict)
     applied: dict[tuple[str, str], Statement] = field(default_factory=dict)
+    #: Lines that apply it or take that back, and the one behind each that counts.
+    before: list[tuple[Statement, Statement]] = field(default_factory=list)
 
 
 def inspect_ios(sections: Sequence[Section], report: ImportReport) -> list[IosInspection]:
@@ -84,9 +90,13 @@ class _Sets:
     def _apply(self, statement: Statement, name: str, direction: str, off: bool) -> None:
         one = self.sets.setdefault(name, _Set())
         key = self.interface or "", direction
-        one.applied.pop(key, None)
+        before = one.applied.pop(key, None)
+        if before is not None:
+            one.before.append((before, statement))
         if not off:
             one.applied[key] = statement
+        elif before is not None:
+            one.before.append((statement, statement))
 
     def result(self) -> list[IosInspection]:
         found = []
@@ -100,6 +110,9 @@ class _Sets:
                     continue
                 found.append(IosInspection(f"ios-{protocol}", statement))
                 self._options(statement, f"ios-{protocol}")
+            for before, after in one.before if one.mail else ():
+                what = "off" if before is after else f"{after.place} takes its place"
+                self.report.honoured(before, what)
             for (interface, direction), statement in one.applied.items() if one.mail else ():
                 where = f"{interface or 'one interface'}, {direction}"
                 self.report.not_honoured(statement, f'only on {where}: a [[rule]] says so (in = "...")')
@@ -123,9 +136,9 @@ class _Sets:
 
 @dataclass
 class _Zoned:
-    """A ``class-map`` or ``policy-map`` of ``type inspect``."""
+    """A ``class-map`` or ``policy-map`` of ``type inspect``; one given in parts has several headers."""
 
-    header: Statement
+    headers: list[Statement] = field(default_factory=list)
     body: list[Statement] = field(default_factory=list)
 
 
@@ -136,9 +149,8 @@ class _Zones:
         self.report = report
         self.classes: dict[str, _Zoned] = {}
         self.policies: dict[str, _Zoned] = {}
-        self.seventh: list[Section] = []  # layer 7: `type inspect smtp`
-        self.services: dict[str, Statement] = {}  # by zone pair
-        self.pairs: dict[str, Statement] = {}
+        self.services: dict[str, list[Statement]] = {}  # by zone pair: the last one counts
+        self.pairs: dict[str, list[Statement]] = {}
         self.pair = ""
 
     def section(self, section: Section) -> None:
@@ -150,15 +162,14 @@ class _Zones:
         if words[1:3] != ("type", "inspect") or words[0] not in ("class-map", "policy-map"):
             return
         rest, name = [word for word in words[3:] if word not in _MODES], header.words[-1]
-        if rest[:1] == ["smtp"] and len(rest) == 2:
-            if not off:
-                self.seventh.append(section)
-        elif len(rest) == 1:
+        if len(rest) == 1:
             known = self.classes if words[0] == "class-map" else self.policies
             if off:
                 known.pop(name, None)
             else:
-                known.setdefault(name, _Zoned(header)).body.extend(section.body)
+                one = known.setdefault(name, _Zoned())
+                one.headers.append(header)
+                one.body.extend(section.body)
 
     def _pair(self, statement: Statement) -> None:
         words = statement.keywords
@@ -166,19 +177,21 @@ class _Zones:
         words, raw = words[off:], statement.words[off:]
         if words[:2] == ("zone-pair", "security") and len(words) > 2:
             self.pair = raw[2]
-            self.pairs.pop(self.pair, None)
             if off:
                 self.services.pop(self.pair, None)
+                self.pairs.pop(self.pair, None)
             else:
-                self.pairs[self.pair] = statement
+                self.pairs.setdefault(self.pair, []).append(statement)
         elif words[:3] == ("service-policy", "type", "inspect") and len(words) == 4:
-            self.services.pop(self.pair, None)
-            if not off:
-                self.services[self.pair] = statement
+            services = self.services.setdefault(self.pair, [])
+            if off:
+                services.clear()
+            else:
+                services.append(statement)
 
     def result(self) -> list[IosInspection]:
         mail = self._mail_classes()
-        used = {service.words[-1] for service in self.services.values()}
+        used = {services[-1].words[-1] for services in self.services.values() if services}
         found = []
         for name, policy in self.policies.items():
             lines = self._inspecting(policy, mail)
@@ -186,20 +199,38 @@ class _Zones:
                 continue
             applied = name in used or not self.pairs
             why = _NEAREST if applied else f"not applied: no zone-pair has `service-policy type inspect {name}`"
-            for statement in (policy.header, *lines):
+            for statement in (*policy.headers, *lines):
                 self.report.not_honoured(statement, why)
-            for pair, service in self.services.items():
-                if service.words[-1] == name:
-                    for line in (self.pairs.get(pair), service):
-                        if line is not None:
-                            self.report.not_honoured(line, f"{_NEAREST}, between these zones")
+            self._between(name)
             if applied:
-                found.append(IosInspection("ios-esmtp", lines[-1], exact=False))
-        for section in self.seventh:
-            for statement in (section.header, *section.body):
-                self.report.not_honoured(
-                    statement, "a layer 7 map of IOS' zone-based firewall: say it with --set, on profile ios-esmtp"
-                )
+                found += [
+                    IosInspection("ios-esmtp", line, exact=False, layer7=layer7) for line, layer7 in self._layer7(lines)
+                ]
+        return found
+
+    def _between(self, name: str) -> None:
+        """Names the zone pairs that have this policy, or have had it."""
+        for pair, services in self.services.items():
+            for service in services:
+                if service.words[-1] == name:
+                    for line in self.pairs.get(pair, ()):
+                        self.report.not_honoured(line, f"{_NEAREST}, between these zones")
+                    if service is services[-1]:
+                        self.report.not_honoured(service, f"{_NEAREST}, between these zones")
+                    else:
+                        self.report.honoured(service, f"{services[-1].place} takes its place")
+
+    @staticmethod
+    def _layer7(lines: list[Statement]) -> list[tuple[Statement, str | None]]:
+        """The lines that inspect, each with the layer 7 map that stands below it."""
+        found: list[tuple[Statement, str | None]] = []
+        for line in lines:
+            if line.keywords[0] == "inspect":
+                found.append((line, None))
+            elif line.keywords[0] == "service-policy":
+                if found:
+                    found.pop()
+                found.append((line, line.words[-1]))
         return found
 
     def _mail_classes(self) -> set[str]:
@@ -220,7 +251,8 @@ class _Zones:
             if name in mail:
                 continue
             mail.add(name)
-            self.report.not_honoured(self.classes[name].header, _NEAREST)
+            for header in self.classes[name].headers:
+                self.report.not_honoured(header, _NEAREST)
             for parent, statement in parents.get(name, ()):
                 self.report.not_honoured(statement, _NEAREST)
                 left.append(parent)

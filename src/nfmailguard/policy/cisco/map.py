@@ -38,10 +38,15 @@ class Definitions:
     conditions: int = 0  # that classes have stood for
 
 
-def read_map(section: Section, name: str, known: Definitions, report: ImportReport) -> tuple[Policy, dict[str, str]]:
-    """The policy of a map, and for each key of it the line it comes from."""
+def read_map(
+    section: Section, name: str, known: Definitions, report: ImportReport, *, base: str | None = None
+) -> tuple[Policy, dict[str, str]]:
+    """The policy of a map, and for each key of it the line it comes from.
+
+    ``base``: the profile that says what the map does not; none: an ASA, whose maps replace its default one.
+    """
     report.honoured(section.header, f"policy {name}")
-    reader = _Reader(PolicyBuilder(name, report), known, report)
+    reader = _Reader(PolicyBuilder(name, report, base), known, report)
     for statement in section.body:
         reader.statement(statement)
     reader.close()
@@ -87,8 +92,10 @@ class _Reader:
 
     def close(self) -> None:
         """What waits for an action gets none."""
-        if self._open is not None and self._done is None and self._open not in self.report:
-            self.report.not_honoured(self._open, "no action follows it")
+        waiting = (self._open, *(match.statement for match in self._matches)) if self._done is None else ()
+        for statement in waiting:
+            if statement is not None and statement not in self.report:
+                self.report.not_honoured(statement, "no action follows it")
         self._open, self._matches, self._done = None, [], None
 
     def _begin(self, statement: Statement, matches: list[Match]) -> None:

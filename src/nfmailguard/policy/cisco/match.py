@@ -44,8 +44,8 @@ KEYWORDS = {
     "vrfy": "VRFY",
     "others": OTHERS,
 }
-_KNOWN_VERBS = "AUTH DATA EHLO ETRN HELO HELP MAIL NOOP QUIT RCPT RSET SAML SEND SOML VRFY STARTTLS"
-#: ``match cmd verb`` NAME -> verb: the fifteen of S-COMM2; STARTTLS and unknown are recalled.
+_KNOWN_VERBS = "AUTH DATA EHLO ETRN EXPN HELO HELP MAIL NOOP QUIT RCPT RSET SAML SEND SOML VRFY STARTTLS VERB"
+#: ``match cmd verb`` NAME -> verb: the fifteen of S-COMM2; EXPN, STARTTLS, VERB (IOS has all) and unknown are recalled.
 VERBS = {
     **{name.lower(): name for name in _KNOWN_VERBS.split()},
     "unknown": OTHERS,

@@ -17,6 +17,7 @@ from nfmailguard.policy.cisco.builder import profile as built_in_profile
 from nfmailguard.policy.cisco.classes import Inspection, Traffic, inspect_traffic
 from nfmailguard.policy.cisco.contexts import VERSION, Unit, split
 from nfmailguard.policy.cisco.ios import IosInspection, inspect_ios
+from nfmailguard.policy.cisco.ios_map import read_layer7
 from nfmailguard.policy.cisco.map import Definitions, read_map
 from nfmailguard.policy.cisco.match import Fault
 from nfmailguard.policy.cisco.ports import MAIL, every, listed, parse_ports, runs
@@ -29,12 +30,17 @@ __all__ = ["Import", "Imported", "read", "read_all"]
 _LOG_IDS = frozenset(f"10800{digit}" for digit in range(2, 8))
 #: What only mail inspection says: where nothing understood such a line, it is named all the same.
 _OURS = re.compile(
-    r"(?:no )?(?:fixup protocol e?smtp|mailhost|inspect e?smtp|ip inspect name \S+ e?smtp|service-policy e?smtp"
-    r"|mask-banner|mail-relay|allow-tls|special-character|(?:class|policy)-map type inspect e?smtp"
+    r"(?:no )*(?:fixup protocol e?smtp|mailhost|inspect e?smtp|ip inspect name \S+ e?smtp|service-policy e?smtp"
+    r"|mask-banner|mail-relay|allow-tls|special-character|(?:\S{1,40} )?type inspect e?smtp"
     r"|match (?:not )?(?:cmd|ehlo-reply-parameter|sender-address|invalid-recipients|mime))(?: |$)",
     re.IGNORECASE,
 )
-
+#: Of these, what no other inspection's map has: FTP's have a mask-banner, too.
+_OURS_ALONE = re.compile(
+    r"(?:no )*(?:mail-relay|allow-tls|special-character|inspect e?smtp|(?:\S{1,40} )?type inspect e?smtp"
+    r"|match (?:not )?(?:ehlo-reply-parameter|sender-address|invalid-recipients))(?: |$)",
+    re.IGNORECASE,
+)
 
 #: What a box prints of its counters: no configuration, but the same names.
 _SHOWN = re.compile(
@@ -233,6 +239,8 @@ class _Configuration:
             if ("class", name) not in used:
                 for statement in (section.header, *section.body):
                     self.report.not_honoured(statement, "no map of mail inspection names this class")
+        for name, (policy, line, sources) in read_layer7(self.sections, self.report).items():
+            self.maps.setdefault(name, Imported(policy, line, sources=sources, nearest=True))
         self._patterns(known)
 
     def _regex_classes(self) -> dict[str, Section]:
@@ -264,10 +272,10 @@ class _Configuration:
     def _strays(self, section: Section) -> None:
         """What looks like ours and nothing understood."""
         words = section.header.keywords
-        # Maps of other inspections have words of ours: FTP has a mask-banner, too.
         others = words[0] in ("class-map", "policy-map") and words[1:3] == ("type", "inspect")
-        for statement in (section.header, *(() if others else section.body)):
-            if statement not in self.report and _OURS.match(" ".join(statement.words[:6])):
+        for statement in (section.header, *section.body):
+            form = _OURS_ALONE if others and statement is not section.header else _OURS
+            if statement not in self.report and form.match(" ".join(statement.words[:6])):
                 self.report.not_honoured(statement, "not understood where it stands")
 
     # What applies them.
@@ -306,6 +314,11 @@ class _Configuration:
         known[name] = msgspec.structs.replace(known[name], everywhere=seen)
 
     def _ios(self, found: IosInspection) -> None:
+        if found.layer7 is not None and found.layer7 in self.maps:
+            self.ports[False, found.layer7] = MAIL
+            return
+        if found.layer7 is not None:
+            self.report.error(found.statement, f"no policy-map type inspect smtp {found.layer7} in this text")
         self._apply_profile(found.profile, found.statement, MAIL)
         if not found.exact:
             self.built_in[found.profile] = msgspec.structs.replace(self.built_in[found.profile], nearest=True)

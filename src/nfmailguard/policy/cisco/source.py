@@ -48,7 +48,8 @@ access-list class-map fixup inspect ip match object-group policy-map regex servi
 _MAY_WRAP = frozenset(_MAY_WRAP_WORDS.split())
 _INSIDE = """
 class match inspect parameters description exit log reset mask drop drop-connection network-object port-object
-group-object host subnet range set police !
+group-object host subnet range set police pass priority rate-limit
+mask-banner mail-relay special-character allow-tls !
 """
 _BEGINS = FIRST_WORDS | frozenset(_INSIDE.split())
 _OPEN_WORDS = """
@@ -67,7 +68,7 @@ def lines(text: str) -> list[str]:
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
     if not text.isascii():
-        text = _INVISIBLE.sub("", text)
+        text = _INVISIBLE.sub("", text).replace("\u00a0", " ")
     return list(_joined([bare(line) for line in _LINE_END.split(text)]))
 
 

@@ -38,9 +38,11 @@ _INSIDE = {
     "policy-map": frozenset({"class", "description", "inspect", "set", "police", "priority", "exit"}),
     "class-map": frozenset({"match", "description", "exit"}),
     "inspect": frozenset(_OF_A_MAP.split()),
+    "zones": frozenset({"class", "description", "inspect", "pass", "drop", "police", "service-policy", "exit"}),
     "object-group": frozenset(_OF_AN_OBJECT.split()),
     "object": frozenset(_OF_AN_OBJECT.split()),
 }
+_MAIL = ("smtp", "esmtp")
 #: Words that stand in such a section alone: one that has lost its indentation belongs to it all the same.
 _NOWHERE_ELSE = frozenset({"class", "match", "inspect", "parameters"})
 #: Words that end a section which has no indentation.
@@ -179,6 +181,8 @@ def _statement(number: int, line: str, file: str | None) -> Statement | None:
 
 def _kind(words: tuple[str, ...]) -> str | None:
     """Which words may stand inside a section that begins like this; None: anything deeper."""
+    if words[0] == "policy-map" and words[1:3] == ("type", "inspect") and len(words) == 4:
+        return "inspect" if words[3] in _MAIL else "zones"
     if words[0] == "policy-map":
         return "inspect" if words[1:2] == ("type",) else "policy-map"
     return words[0] if words[0] in _INSIDE else None
@@ -209,7 +213,11 @@ def _belongs(section: Section, kind: str | None, statement: Statement) -> bool:
     word = words[1] if words[0] == "no" and len(words) > 1 else words[0]
     if section.body and section.body[0].depth > depth and word not in _NOWHERE_ELSE:
         return False
+    if word == "service-policy":
+        # Of a class there: `service-policy smtp NAME`; all others are of interfaces and zone pairs.
+        return kind == "zones" and len(words) == 3 and words[2] != "global"
     if word in _INSIDE[kind]:
         return True
     # A line nobody knows stays in a map of mail inspection, so that it is named there.
-    return section.header.keywords[1:4] == ("type", "inspect", "esmtp") and word not in _ENDS
+    header = section.header.keywords
+    return len(header) > 3 and header[1:3] == ("type", "inspect") and header[3] in _MAIL and word not in _ENDS
