@@ -16,8 +16,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.run import TREE, Mutant, build, mutants, prepare, put, restore, run_in_tree
-from tests.mutants.table import sources
+from tests.mutants.run import Copy, copies, put
+from tests.mutants.table import Mutant, mutants, sources
 
 #: What each of them is made of, and the profile whose flows it lets past.
 PLANTED = {
@@ -73,9 +73,9 @@ def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def _found(*command: str) -> bool:
+def _found(copy: Copy, *command: str) -> bool:
     """Whether the program finds something; what it says last of all, and what it found."""
-    done = run_in_tree("-m", *command)
+    done = copy.run("-m", *command)
     for line in done.stdout.splitlines()[1:]:
         _say(f"    {line}")
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:
@@ -83,23 +83,23 @@ def _found(*command: str) -> bool:
     return done.returncode == 1
 
 
-def check(plant: Plant, depth: int, deliveries: int) -> bool:
+def check(copy: Copy, plant: Plant, depth: int, deliveries: int) -> bool:
     """Plants one and lets both look for it."""
     before: dict[Path, bytes] = {}
     try:
         for part in plant.parts:
-            place, text = part.changed(sources(TREE))
+            place, text = part.changed(sources(copy.tree))
             before.setdefault(place, place.read_bytes())
             put(place, text.encode())
-        build()
+        copy.build()
         only = ("--only", plant.profile) if plant.profile else ()
-        search = _found("tests.exhaustive.search", "--depth", str(depth), "--first", *only)
+        search = _found(copy, "tests.exhaustive.search", "--depth", str(depth), "--first", *only)
         profile = ("--profile", plant.profile) if plant.profile else ()
-        machine = _found("tests.stream.ports", "--deliveries", str(deliveries), "--first", *profile)
+        machine = _found(copy, "tests.stream.ports", "--deliveries", str(deliveries), "--first", *profile)
     finally:
         for place, content in before.items():
             place.write_bytes(content)
-        restore()
+        copy.restore()
     _say(f"{plant.name}: the search {'finds' if search else 'DOES NOT FIND'} it,")
     _say(f"    the machine {'finds' if machine else 'DOES NOT FIND'} it in {deliveries:,} deliveries\n")
     return search and machine
@@ -112,8 +112,8 @@ def main() -> int:
     parser.add_argument("--deliveries", type=int, default=200_000)
     options = parser.parse_args()
     chosen = plants(options.plants)
-    prepare(fresh=False)
-    missed = [plant.name for plant in chosen if not check(plant, options.depth, options.deliveries)]
+    copy = copies(1, fresh=False).get()
+    missed = [plant.name for plant in chosen if not check(copy, plant, options.depth, options.deliveries)]
     return 1 if missed else 0
 
 

@@ -1,11 +1,11 @@
 """The mutation check: takes each rule out of the core, one at a time, and wants a test of that rule to fail.
 
-It works on a copy under build/mutants, so that the ordinary build stays as it is. The copy is
-compiled without optimisation, and for each mutation only what has changed. A rule's own tests
+It works on copies under build/mutants, one for each job, so that the ordinary build stays as it is. A copy
+is compiled without optimisation, and for each mutation only what has changed. A rule's own tests
 run first; only a mutation they do not notice meets the other suites. Results are kept by the
 hash of the tree and the mutation: an interrupted run goes on where it was.
 
-    python -m tests.mutants.run [--only RULE]... [--fresh] [--write]
+    python -m tests.mutants.run [--only RULE]... [--fresh] [--write] [--jobs N]
 
 Exits 1 when a mutation survives, or is noticed by other tests than its rule's only.
 """
@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 from tests.mutants.table import ROOT, Mutant, mutants, sources, tests_of
@@ -87,26 +90,6 @@ def tree_digest(parts: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def run_in_tree(*command: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
-    """Python, with what it is to run, in the tree and its build; subprocess.TimeoutExpired after so many seconds."""
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=TREE,
-        env=os.environ | {"PYTHONPATH": str(TREE / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def build() -> None:
-    """Builds what has changed in the tree; RuntimeError with the compiler's words."""
-    done = run_in_tree("-W", "ignore", "setup.py", "-q", "build_ext", "--inplace")
-    if done.returncode:
-        raise RuntimeError(f"does not compile:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-
-
 def _same(path: Path, other: Path) -> bool:
     if not other.exists():
         return False
@@ -120,83 +103,120 @@ def put(place: Path, content: bytes) -> None:
     place.write_bytes(content)
 
 
-def prepare(*, fresh: bool) -> None:
-    """The tree as it is here, built; what has not changed is not built again."""
+class Copy:
+    """One copy of the tree, which one mutation at a time is tried in; ``base``: what was built of it without any."""
+
+    def __init__(self, tree: Path, base: Path) -> None:
+        self.tree, self.base = tree, base
+        self._passing: set[str] = set()
+
+    def run(self, *command: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+        """Python, with what it is to run, in the tree and its build. Raises subprocess.TimeoutExpired."""
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=self.tree,
+            env=os.environ | {"PYTHONPATH": str(self.tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def build(self) -> None:
+        """Builds what has changed in the tree; RuntimeError with the compiler's words."""
+        done = self.run("-W", "ignore", "setup.py", "-q", "build_ext", "--inplace")
+        if done.returncode:
+            raise RuntimeError(f"does not compile:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+    def fill(self) -> None:
+        """The tree as it is here, built; what has not changed is not built again."""
+        wanted = set()
+        for part in PARTS:
+            for path in [ROOT / part] if (ROOT / part).is_file() else _files(ROOT / part):
+                place = self.tree / path.relative_to(ROOT)
+                if path.suffix in BUILT or path.suffix == ".pyc" or path.name == STAMP:
+                    continue
+                wanted.add(place)
+                content = path.read_bytes()
+                if path.name == "setup.py":
+                    content = content.replace(b'"-O3"', b'"-O0"')
+                if not place.exists() or place.read_bytes() != content:
+                    put(place, content)
+        for path in list(_files(self.tree)):
+            if path not in wanted and path.suffix not in BUILT and path.name != STAMP:
+                path.unlink()
+        self.build()
+        shutil.rmtree(self.base, ignore_errors=True)
+        for part in ("cext", "build", "src/nfmailguard/cext"):
+            shutil.copytree(self.tree / part, self.base / part, symlinks=True)
+
+    def restore(self) -> None:
+        """Takes the mutation out again, with what was built of it."""
+        for path in self.base.rglob("*"):
+            place = self.tree / path.relative_to(self.base)
+            if path.is_file() and not _same(path, place):
+                shutil.copy2(path, place)
+
+    def failing_test(self, tests: list[str], timeout: float = TIMEOUT) -> str:
+        """The first test that fails; "" when none does."""
+        options = ["-m", "not live and not sources", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=no"]
+        try:
+            done = self.run("-m", "pytest", *options, *tests, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return "(no test ends)"
+        if done.returncode == 0:
+            return ""
+        for line in done.stdout.splitlines():
+            if line.startswith(("FAILED ", "ERROR ")):
+                return line.split()[1].partition("[")[0]
+        if done.returncode < 0:
+            return f"(signal {-done.returncode})"
+        raise RuntimeError(f"pytest said {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def must_pass(self, suites: str) -> None:
+        """What fails without a mutation, notices none."""
+        if suites in self._passing:
+            return
+        failing = self.failing_test(suites.split(), 6 * TIMEOUT)  # it ends, however busy the machine
+        if failing:
+            raise RuntimeError(f"{failing} fails without any mutation")
+        self._passing.add(suites)
+
+    def check(self, mutant: Mutant) -> Result:
+        """Applies one mutation, builds and tests."""
+        begun = time.monotonic()
+        place, text = mutant.changed(sources(self.tree))
+        before = place.read_bytes()
+        try:
+            put(place, text.encode())
+            self.build()
+            caught = self.failing_test(tests_of(mutant.rule, self.tree))
+            own = bool(caught)
+            for suites in OTHERS:
+                caught = caught or self.failing_test(suites.split())
+        finally:
+            place.write_bytes(before)
+            self.restore()
+        if not own and caught:
+            self.must_pass(suite_of(caught))
+        return Result(caught, own, time.monotonic() - begun)
+
+
+def copies(count: int, *, fresh: bool) -> queue.SimpleQueue[Copy]:
+    """So many, built; the further ones are taken from the first."""
     if fresh:
         shutil.rmtree(WORK, ignore_errors=True)
     TREE.mkdir(parents=True, exist_ok=True)
-    wanted = set()
-    for part in PARTS:
-        for path in [ROOT / part] if (ROOT / part).is_file() else _files(ROOT / part):
-            place = TREE / path.relative_to(ROOT)
-            if path.suffix in BUILT or path.suffix == ".pyc" or path.name == STAMP:
-                continue
-            wanted.add(place)
-            content = path.read_bytes()
-            if path.name == "setup.py":
-                content = content.replace(b'"-O3"', b'"-O0"')
-            if not place.exists() or place.read_bytes() != content:
-                put(place, content)
-    for path in list(_files(TREE)):
-        if path not in wanted and path.suffix not in BUILT and path.name != STAMP:
-            path.unlink()
-    build()
-    shutil.rmtree(BASE, ignore_errors=True)
-    for part in ("cext", "build", "src/nfmailguard/cext"):
-        shutil.copytree(TREE / part, BASE / part, symlinks=True)
-
-
-def restore() -> None:
-    """Takes the mutation out again, with what was built of it."""
-    for path in BASE.rglob("*"):
-        place = TREE / path.relative_to(BASE)
-        if path.is_file() and not _same(path, place):
-            shutil.copy2(path, place)
-
-
-def failing_test(tests: list[str], timeout: float = TIMEOUT) -> str:
-    """The first test that fails; "" when none does."""
-    options = ["-m", "not live and not sources", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=no"]
-    try:
-        done = run_in_tree("-m", "pytest", *options, *tests, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return "(no test ends)"
-    if done.returncode == 0:
-        return ""
-    for line in done.stdout.splitlines():
-        if line.startswith(("FAILED ", "ERROR ")):
-            return line.split()[1].partition("[")[0]
-    if done.returncode < 0:
-        return f"(signal {-done.returncode})"
-    raise RuntimeError(f"pytest said {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
-@cache
-def must_pass(suites: str) -> None:
-    """What fails without a mutation, notices none."""
-    failing = failing_test(suites.split(), 6 * TIMEOUT)  # it ends, however busy the machine
-    if failing:
-        raise RuntimeError(f"{failing} fails without any mutation")
-
-
-def check(mutant: Mutant) -> Result:
-    """Applies one mutation, builds and tests."""
-    begun = time.monotonic()
-    place, text = mutant.changed(sources(TREE))
-    before = place.read_bytes()
-    try:
-        put(place, text.encode())
-        build()
-        caught = failing_test(tests_of(mutant.rule, TREE))
-        own = bool(caught)
-        for suites in OTHERS:
-            caught = caught or failing_test(suites.split())
-    finally:
-        place.write_bytes(before)
-        restore()
-    if not own and caught:
-        must_pass(suite_of(caught))
-    return Result(caught, own, time.monotonic() - begun)
+    first = Copy(TREE, BASE)
+    first.fill()
+    made: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+    made.put(first)
+    for number in range(2, count + 1):
+        tree = WORK / f"tree{number}"
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(TREE, tree, symlinks=True)
+        made.put(Copy(tree, BASE))
+    return made
 
 
 def suite_of(test: str) -> str:
@@ -242,37 +262,61 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="RULE", help="this rule or mutation only")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results and builds")
     parser.add_argument("--write", action="store_true", help="write the table into docs/testing.md")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="so many at a time, by default a CPU each"
+    )
     arguments = parser.parse_args()
     chosen = mutants(arguments.only)
     here = sources(ROOT)
     for mutant in chosen:
         mutant.changed(here)
-    prepare(fresh=arguments.fresh)
-    must_pass(OTHERS[0])
+    free = copies(arguments.jobs, fresh=arguments.fresh)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     own, wide = tree_digest(OWN), tree_digest(ALL)
-    results: list[tuple[Mutant, Result]] = []
-    broken: list[str] = []
-    for number, mutant in enumerate(chosen, start=1):
+    kept = threading.Lock()
+    told = itertools.count(1)
+
+    def result_of(mutant: Mutant) -> Result | None:
         keys = [f"{mutant.rule} {mutant.digest} {digest}" for digest in (own, wide)]
-        key = next((key for key in keys if key in known), "")
-        try:
-            result = Result(**known[key]) if key else check(mutant)
-        except RuntimeError as error:
-            _say(f"[{number}/{len(chosen)}] {mutant.name}: {error}")
-            broken.append(mutant.name)
-            continue
-        known[keys[0 if result.own else 1]] = asdict(result)
-        RESULTS.write_text(json.dumps(known))
-        results.append((mutant, result))
+        if key := next((key for key in keys if key in known), ""):
+            result = Result(**known[key])
+        else:
+            copy = free.get()
+            try:
+                result = copy.check(mutant)
+            except RuntimeError as error:
+                _say(f"[{next(told)}/{len(chosen)}] {mutant.name}: {error}")
+                return None
+            finally:
+                free.put(copy)
+            with kept:
+                known[keys[0 if result.own else 1]] = asdict(result)
+                RESULTS.write_text(json.dumps(known))
         state = "own" if result.own else "OTHER" if result.caught else "SURVIVES"
-        _say(f"[{number}/{len(chosen)}] {mutant.name}: {state} {result.caught} ({result.seconds:.0f} s)")
+        _say(f"[{next(told)}/{len(chosen)}] {mutant.name}: {state} {result.caught} ({result.seconds:.0f} s)")
+        return result
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        first = pool.submit(must_pass, free)
+        found = list(zip(chosen, pool.map(result_of, chosen), strict=True))
+        first.result()
+    results = [(mutant, result) for mutant, result in found if result]
+    broken = [mutant.name for mutant, result in found if not result]
     _say("\n" + table(results))
     if broken:
         _say(f"No mutations at all: {', '.join(broken)}")
     elif arguments.write:
         write(table(results))
     return 0 if not broken and all(result.own for _, result in results) else 1
+
+
+def must_pass(free: queue.SimpleQueue[Copy]) -> None:
+    """The rules' own tests, without a mutation. Raises RuntimeError."""
+    copy = free.get()
+    try:
+        copy.must_pass(OTHERS[0])
+    finally:
+        free.put(copy)
 
 
 if __name__ == "__main__":
