@@ -226,6 +226,22 @@ def test_the_settings_are_named_that_would_do_what_the_other_box_does() -> None:
     ]
 
 
+def test_of_settings_that_explain_as_much_the_one_counts_that_fits_the_other_dialogues() -> None:
+    """STARTTLS is shown: it is in the list, or nothing is hidden; another keyword, still hidden, tells."""
+    starred = b"220 " + b"*" * (len(GREETING) - 6) + b"\r\n"
+
+    def ehlo(word: bytes, seen: bytes) -> Played:
+        said, read = (b"250-a\r\n250-%s\r\n250 SIZE\r\n" % one for one in (word, seen))
+        return played(step(b"EHLO a\r\n", said=said, read=read), name=f"ehlo.{word.decode()}", greeting=starred)
+
+    hidden = ehlo(b"HELP", b"XXXA")
+    left, right = [ehlo(b"STARTTLS", b"XXXXXXXA"), hidden], [ehlo(b"STARTTLS", b"STARTTLS"), hidden]
+    seen = differences(left, right)
+    assert [one.words for one in explained(load_profile("asa"), right, seen).changes] == [
+        "replies.keywords: add STARTTLS"
+    ]
+
+
 def test_what_no_setting_explains_is_said_to_be_so() -> None:
     starred = b"220 " + b"*" * (len(GREETING) - 6) + b"\r\n"
     left = [played(step(b"HELO a\r\n"), greeting=starred)]

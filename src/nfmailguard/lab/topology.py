@@ -24,10 +24,9 @@ from nfmailguard.errors import LabError
 from nfmailguard.lab.addressing import Address, Ends, Way, addresses, ways
 from nfmailguard.lab.plan import Link, Plan, Role, row
 
-__all__ = ["CLIENT", "GATEWAY", "HOSTS", "SERVER", "Address", "Topology", "add_address", "add_route"]
+__all__ = ["CLIENT", "GATEWAY", "SERVER", "Address", "Topology", "add_address", "add_route"]
 
 CLIENT, GATEWAY, SERVER = "client", "gateway", "server"
-HOSTS = (CLIENT, GATEWAY, SERVER)
 
 
 _FORWARDS = {

@@ -177,8 +177,13 @@ def _differing(policy: Policy, dialogues: Sequence[Dialogue], side: Side) -> lis
     return [compare(policy, one, side) for one in dialogues]
 
 
-def explain(policy: Policy, found: Sequence[Compared], side: Side) -> tuple[list[Change], Policy]:
-    """The changes, best first, and the policy with all of them; fewer where nothing more helps."""
+def explain(
+    policy: Policy, found: Sequence[Compared], side: Side, others: Sequence[Dialogue] = ()
+) -> tuple[list[Change], Policy]:
+    """The changes, best first, and the policy with all of them; fewer where nothing more helps.
+
+    ``others``: more dialogues of the box; of changes that help as much that is the best under which these agree most.
+    """
     dialogues = _short(one.dialogue for one in found if one.differing)
     changes: list[Change] = []
     now = _differing(policy, dialogues, side)
@@ -187,8 +192,12 @@ def explain(policy: Policy, found: Sequence[Compared], side: Side) -> tuple[list
         tried = sorted(_tried(policy, now, dialogues, side), key=lambda one: (one.differ, _distance(one.found)))
         if not tried or tried[0].differ >= left:
             break
-        best = tried[0]
-        words = dict.fromkeys(in_words(policy, one.policy, one.settings) for one in tried if one.differ == best.differ)
+        alike = [one for one in tried if one.differ == tried[0].differ]
+        if others:
+            wrong = [_count(_differing(one.policy, others, side)) for one in alike]
+            alike = [one for one, count in zip(alike, wrong, strict=True) if count == min(wrong)]
+        best = alike[0]
+        words = dict.fromkeys(in_words(policy, one.policy, one.settings) for one in alike)
         first, *others = words
         example = _example(now, best.found)
         changes.append(Change(best.settings, first, left - best.differ, example, tuple(others[:_MOST_ALTERNATIVES])))

@@ -218,10 +218,11 @@ def explained(policy: Policy, right: Sequence[Played], found: Found) -> Explanat
         one.name: _dialogue(Played(one.name, one.steps[: until[one.name] + 1])) for one in right if one.name in until
     }
     now, changes = policy, dict[str, Change]()
-    for dialogue in dialogues.values():
+    for name, dialogue in dialogues.items():
         compared = compare(now, dialogue)
         if compared.differing:
-            more, now = explain(now, [compared], Side.CLIENT)
+            others = [_dialogue(one) for one in right if one.name != name and _area(one.name) == _area(name)]
+            more, now = explain(now, [compared], Side.CLIENT, others)
             for change in more:
                 for key, value in change.settings:
                     before = changes.get(key, change)
@@ -237,6 +238,11 @@ def explained(policy: Policy, right: Sequence[Played], found: Found) -> Explanat
     ]
     told = [change for change in told if change.explains]
     return Explanation(told, sum(not one.settings for one in found.differences))
+
+
+def _area(name: str) -> str:
+    """What a dialogue is about: those that begin alike try the same rule of a box."""
+    return name.partition(".")[0]
 
 
 def _note(policy: Policy, dialogues: Mapping[str, Dialogue], found: Found, changes: Mapping[str, Change]) -> None:
