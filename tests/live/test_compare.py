@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 def compare(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "nfmailguard", "lab", "compare", "--json", *words]
     done = subprocess.run(
-        argv, check=False, capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
+        argv, check=False, capture_output=True, text=True, timeout=500, env={**os.environ, **environment}
     )
     if "cannot make namespaces" in done.stderr:
         pytest.skip(done.stderr.strip())

@@ -139,7 +139,8 @@ def show(console: Console, seen: Sequence[Seen], seconds: float) -> None:
     console.print("[bold]Real clients, real servers, one gateway's rules between them.[/]", highlight=False)
     console.print(LEGEND + "\n", style="dim", highlight=False)
     for group in groups(seen):
-        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(group.title), title_justify="left")
+        console.print(Text(group.title, style="bold"), soft_wrap=True)
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for head in group.heads():
             made.add_column(head, no_wrap=True)
         for name, *words, took in group.rows():
