@@ -14,11 +14,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfmailguard.cli import cli
+from nfmailguard.config import load as load_config
 from nfmailguard.policy.cisco.read import Import, read, read_all
+from nfmailguard.policy.cisco.rules import text as rules_text
 from nfmailguard.policy.cisco.text import Status
+from nfmailguard.policy.dump import render
 from nfmailguard.policy.load import load_profile
 from tests.support.cisco import ASA, DEFAULT_MAP
 
+SEVERAL = """\
+policy-map type inspect esmtp TLSOK
+ parameters
+  allow-tls
+policy-map P
+ class inspection_default
+  inspect esmtp TLSOK
+policy-map Q
+ class inspection_default
+  inspect smtp
+policy-map R
+ class inspection_default
+  inspect dns
+service-policy P interface dmz
+service-policy Q interface guest-net_2
+service-policy R interface inside
+"""
 GLOBAL = """\
 policy-map global_policy
  class inspection_default
@@ -233,6 +253,33 @@ def test_a_group_has_a_bound() -> None:
     many = "".join(f" network-object host 10.{n // 256}.{n % 256}.1\n" for n in range(1001))
     text = ESA.replace("object-group network MORE\n", "object-group network MORE\n" + many)
     assert any("more than 1000 networks" in what for what in not_honoured(read(text)).values())
+
+
+def test_a_class_takes_from_those_behind_it_what_it_matches() -> None:
+    both = GLOBAL.replace("service-policy global_policy global\n", "") + ESA
+    found = read(both)
+    hosts = ("10.1.1.1", "10.1.2.0/24", "10.1.1.3", "10.1.1.9")
+    assert [(rule.source, rule.destination, rule.ports, rule.profile) for rule in found.rules] == [
+        ((), hosts, (2525, 2526), None),
+        (hosts, (), (2525, 2526), None),
+        ((), (), (2525, 2526), "asa"),
+    ], "port 25 is of class inspection_default, for all hosts"
+
+
+@pytest.mark.parametrize("service", ["global", "interface out"])
+@pytest.mark.parametrize("text", [GLOBAL + ESA, ESA, GLOBAL + SEVERAL, "NGFW Version 6.6.1\n" + GLOBAL + SEVERAL])
+def test_drafted_rules_are_a_configuration(text: str, service: str, tmp_path: Path) -> None:
+    found = read(text.replace("global_policy global", f"global_policy {service}"))
+    drafted = rules_text(found.rules)
+    assert drafted
+    for one in found.maps:
+        (tmp_path / f"{one.policy.name}.toml").write_text(render(one.policy, {}, []))
+    config = tmp_path / "box.toml"
+    head = '[gateway]\nmode = "enforce"\nprofile = "asa"\n'
+    config.write_text(head + drafted.replace('"./', f'"{tmp_path}/'))
+    loaded = load_config(config).flow_rules()
+    assert len(loaded) == len(found.rules) + 1
+    assert [rule.interface for rule in loaded[:-1]] == [rule.interface for rule in found.rules]
 
 
 # What such texts look like.

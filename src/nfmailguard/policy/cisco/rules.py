@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -72,32 +73,49 @@ def rules_of(
     everywhere = scopes.pop(None)
     first = next(iter(everywhere or applied), None)
     main = next((target for target in everywhere if target[0].ports & MAIL), first)
+    ports = {target[0].ports for target in applied}
+    everyones = next(iter(ports)) if len(ports) == 1 else None
     rules: list[DraftedRule] = []
     for interface, some in scopes.items():
-        rules += _scope(some, interface, main)
+        rules += _scope(some, interface, main, everyones)
     for interface, service in exceptions:
         why = f"{service.place}: {service.text}: mail is not inspected there"
         rules.append(DraftedRule(why, interface=interface))
-    rules += _scope(everywhere, None, main)
+    rules += _scope(everywhere, None, main, everyones)
     if scopes and not everywhere:
         rules.append(DraftedRule("all others: no policy is applied there"))
     return tuple(rules[:MOST_RULES]), max(0, len(rules) - MOST_RULES)
 
 
-def _scope(targets: Sequence[Target], interface: str | None, main: Target | None) -> list[DraftedRule]:
+def _scope(
+    targets: Sequence[Target], interface: str | None, main: Target | None, everyones: int | None
+) -> list[DraftedRule]:
+    """The rules of a policy's classes in order: a flow is of the first that matches it (S-MPF)."""
+    left: list[Target] = []
+    covered = 0
+    for one, profile in targets:
+        if one.ports & ~covered:
+            left.append((replace(one, ports=one.ports & ~covered), profile))
+        covered |= 0 if one.entries else one.ports
     groups: list[list[DraftedRule]] = []
     later = 0  # ports that a line behind this one inspects: what this one does not match may be its
-    for one, profile in reversed(targets):
-        groups.append(list(_rules(one, profile, interface, main, last=not one.ports & later)))
+    for one, profile in reversed(left):
+        groups.append(list(_rules(one, profile, interface, main, everyones, last=not one.ports & later)))
         later |= one.ports
     return [rule for group in reversed(groups) for rule in group]
 
 
 def _rules(
-    one: Inspection, profile: str | None, interface: str | None, main: Target | None, *, last: bool
+    one: Inspection,
+    profile: str | None,
+    interface: str | None,
+    main: Target | None,
+    everyones: int | None,
+    *,
+    last: bool,
 ) -> Iterator[DraftedRule]:
     """The rules of one line, in the order of its access-lists' entries."""
-    ports = _ports(one.ports, main)
+    ports = _ports(one.ports, everyones)
     for entry in one.entries:
         if entry.permit and entry.of_all:
             break
@@ -110,14 +128,14 @@ def _rules(
             if last:
                 yield DraftedRule("all others: no line permits them", interface, ports=ports)
             return
-    if interface is not None or main is None or one is not main[0]:
+    if interface is not None or main is None or one.statement is not main[0].statement:
         service = one.service or one.statement
         yield DraftedRule(f"{service.place}: {service.text}", interface, ports=ports, profile=profile)
 
 
-def _ports(ports: int, main: Target | None) -> tuple[int, ...]:
-    """Those a rule has to name: none where it is about the same as the policy applied everywhere."""
-    if main is not None and ports == main[0].ports:
+def _ports(ports: int, everyones: int | None) -> tuple[int, ...]:
+    """Those a rule has to name: none where every line is about the same ones."""
+    if ports == everyones:
         return ()
     found = every(ports)
     return found if len(found) <= _MOST_PORTS else ()
