@@ -2,9 +2,10 @@
 """Local time, microseconds, offset: `2026-11-24T16:20:00.000123+0000`. Does not know what happened then."""
 
 from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
 from libc.time cimport time_t, tm
 
-from nfmailguard.cext.events.buffer cimport put_byte, put_bytes
+from nfmailguard.cext.events.buffer cimport PAIRS, put_byte, put_bytes
 
 cdef extern from "time.h" nogil:
     tm *localtime_r(const time_t *when, tm *local)
@@ -30,14 +31,13 @@ cdef void put_timestamp(Buffer *buffer, Clock *clock, uint64_t now) noexcept nog
     cdef uint32_t fraction = <uint32_t> (now % NANOSECONDS) // 1000
     cdef Second *second = &clock.second[seconds & (SECONDS_KEPT - 1)]
     cdef uint8_t *digits
-    cdef int i
     if second.seconds != seconds + 1:
         look_up(second, seconds)
     put_bytes(buffer, second.before, second.before_length)
     put_byte(buffer, b".")
     digits = buffer.data + buffer.length
-    for i in range(5, -1, -1):
-        digits[i] = <uint8_t> (48 + fraction % 10)
-        fraction //= 10
+    memcpy(digits, PAIRS + 2 * (fraction // 10000), 2)
+    memcpy(digits + 2, PAIRS + 2 * (fraction // 100 % 100), 2)
+    memcpy(digits + 4, PAIRS + 2 * (fraction % 100), 2)
     buffer.length += 6
     put_bytes(buffer, second.after, second.after_length)

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
-from nfmailguard.cext.events.buffer cimport buffer_free, buffer_reserve, put_byte, put_number
+from nfmailguard.cext.events.buffer cimport buffer_free, buffer_reserve, put_byte
 
 cdef extern from "sha1.h" nogil:
     int nm_sha1_has_native()
@@ -58,12 +58,30 @@ cdef void community_of(const Identity *identity, bint native, uint8_t *out) noex
     put_base64(digest, out + 2)
 
 
+# Each octet in decimal digits, a dot behind it, and how long that is.
+cdef uint8_t DOTTED[256][5]
+
+
+cdef void fill_dotted() noexcept:
+    cdef int octet, length
+    cdef bytes text
+    for octet in range(256):
+        text = b"%d." % octet
+        length = len(text)
+        memcpy(DOTTED[octet], <const char *> text, length)
+        DOTTED[octet][4] = <uint8_t> length
+
+
+fill_dotted()
+
+
 cdef void put_dotted(Buffer *buffer, const uint8_t *address) noexcept nogil:
+    cdef uint8_t *out = buffer.data + buffer.length
     cdef int i
     for i in range(4):
-        if i:
-            put_byte(buffer, b".")
-        put_number(buffer, address[i])
+        memcpy(out, DOTTED[address[i]], 4)         # as many as there can be: the next is written over the rest
+        out += DOTTED[address[i]][4]
+    buffer.length = <size_t> (out - buffer.data) - 1           # no dot behind the last
 
 
 cdef inline void put_group(Buffer *buffer, uint32_t group) noexcept nogil:

@@ -53,8 +53,7 @@ cdef uint32_t write_ring(Writing *writing, Ring *ring, uint32_t most) noexcept n
     return count
 
 
-cdef void as_record(tuple drained, Record *record) except *:
-    """A drained record as it was in the ring."""
+cdef void record_from_tuple(tuple drained, Record *record) except *:
     cdef bytes client, server, before, after
     (kind, now, flow_id, rule, family, client, client_port, server, server_port, to_server, state, verb, finding,
      action, hypothetical, applied, code, numbers, before, after) = drained
@@ -103,13 +102,13 @@ cdef class EventLines:
             writing.meaning.role[number] = role
         writing.meaning.illegal, writing.meaning.by_packets = illegal, by_packets
         writing.meaning.keyword_masked = <uint8_t> keyword_masked
-        self.fill(writing.names.finding, MOST_FINDINGS, names["finding"])
-        self.fill(writing.names.action, MOST_NAMES, names["action"])
-        self.fill(writing.names.state, MOST_NAMES, names["state"])
-        self.fill(writing.names.verb, MOST_VERBS, names["verb"])
-        self.fill(writing.names.flow_state, MOST_NAMES, names["flow_state"])
-        self.fill(writing.names.ended, MOST_NAMES, names["ended"])
-        self.fill(writing.names.alert, ALERTS, names["alert"])
+        self.keep_names(writing.names.finding, MOST_FINDINGS, names["finding"])
+        self.keep_names(writing.names.action, MOST_NAMES, names["action"])
+        self.keep_names(writing.names.state, MOST_NAMES, names["state"])
+        self.keep_names(writing.names.verb, MOST_VERBS, names["verb"])
+        self.keep_names(writing.names.flow_state, MOST_NAMES, names["flow_state"])
+        self.keep_names(writing.names.ended, MOST_NAMES, names["ended"])
+        self.keep_names(writing.names.alert, ALERTS, names["alert"])
 
     def __dealloc__(self):
         if self.writing != NULL:
@@ -117,7 +116,7 @@ cdef class EventLines:
             buffer_free(&self.writing.out)
             free(self.writing)
 
-    cdef void fill(self, Word *words, uint32_t most, list values) except *:
+    cdef void keep_names(self, Word *words, uint32_t most, list values) except *:
         cdef uint32_t number
         cdef bytes value
         if len(values) > most:
@@ -153,7 +152,7 @@ cdef class EventLines:
         """Drained records, in order."""
         cdef Record record
         for drained in records:
-            as_record(tuple(drained), &record)
+            record_from_tuple(tuple(drained), &record)
             with nogil:
                 write_record(self.writing, &record)
 
