@@ -1,9 +1,9 @@
 """What writing events costs: us of CPU a mail, of both writers, and 100,000 mails a second from memory.
 
 ``python benchmarks/events.py`` fills a ring with the records of mails (each a connection of its own under an enforcing
-``pix63``: the greeting masked, EHLO denied, HELO, one recipient, QUIT), has both writers read the same number of them
-by turns, and prints the medians and ranges of CPU a mail, the kernel's part of writing the file included. Then mails come
-at a rate for so many seconds, on one CPU with the writer; records that find no place are lost. Exits with 1 where some
+``pix63``: the greeting masked, EHLO denied, HELO, one recipient, QUIT), has both writers read as many of them by turns,
+and prints the medians and ranges of CPU a mail, the kernel's part of writing the file included. Then mails come at a
+rate for so many seconds, made on the CPU of the writer; records that find no place are lost. Exits with 1 where some
 were, or the rate was not reached.
 """
 
@@ -122,8 +122,8 @@ def paced(bench: Bench, rate: int, seconds: float) -> bool:
     counted = bench.writer.counters()
     told, lost = counted["mails.accepted"], bench.feed.lost + bench.sink.lost
     print(
-        f"{pushed:,} mails in {took:.1f} s: {pushed / took:,.0f} a second, {told:,} of them told, {lost} records or lines"
-        f" lost; {100 * cpu / took:.0f} % of a CPU with what makes the records, {cpu / pushed * 1e6:.2f} us a mail;"
+        f"{pushed:,} mails in {took:.1f} s: {pushed / took:,.0f} a second, {told:,} of them told, {lost} records or"
+        f" lines lost; {100 * cpu / took:.0f} % of a CPU, {cpu / pushed * 1e6:.2f} us a mail with what makes the records;"
         f" at most {behind / rate * 1000:.0f} ms behind"
     )
     return not lost and told == pushed and pushed >= rate * seconds * 0.999

@@ -5,7 +5,7 @@ Promises: each mail is a connection of its own, with a number, a port and an add
 way at once as are asked for. What finds no place is counted by the ring. Does not know who reads them.
 """
 
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 

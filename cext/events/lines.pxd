@@ -10,6 +10,7 @@ from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS, MOST_VERBS
 from nfmailguard.cext.record cimport Record
 
 cdef enum:
+    LONGEST_NAME = 60          # octets of a finding's
     MOST_NAMES = 16            # of actions, states and ends of flows
     ALERTS = 2 * MOST_NAMES * MOST_FINDINGS
     RULES_NUMBERED = 16384     # MOST_GENERATIONS * MOST_RULES

@@ -18,14 +18,11 @@ from nfmailguard.cext.events.session cimport (
 )
 from nfmailguard.cext.events.text cimport JSON_SIZE, Text, put_shown, put_text
 from nfmailguard.cext.events.transactions cimport session_of, take_finding, take_said
-from nfmailguard.cext.record cimport (
-    MOST_RULES, RECORD_FINDING, RECORD_FLOW, RECORD_REPEATED, RECORD_TEXT,
-)
+from nfmailguard.cext.record cimport MOST_RULES, RECORD_FINDING, RECORD_FLOW, RECORD_REPEATED, RECORD_TEXT
 
 cdef enum:
     ENVELOPE = 512 + MOST_TIMESTAMP + 2 * MOST_ADDRESS     # octets of a line but for its object
     FIELDS = 1024                      # of an object: its names and numbers, and words of ours
-    FINDING_NAME = 64
     STATE_CONNECT = 0
     NANOSECONDS = 1000000000
     BYTES_BEFORE_KEYWORD = 4           # of a reply's line: its code, and what parts them
@@ -45,10 +42,7 @@ cdef inline void put_word(Buffer *out, const Word *word) noexcept nogil:
 
 
 cdef inline void put_bool(Buffer *out, bint value) noexcept nogil:
-    if value:
-        put_words(out, b"true")
-    else:
-        put_words(out, b"false")
+    put_words(out, b"true" if value else b"false")
 
 
 cdef void put_envelope(Writing *writing, const Telling *telling, const char *kind) noexcept nogil:
@@ -109,10 +103,14 @@ cdef void put_keyword(Buffer *out, const Record *record) noexcept nogil:
     put_shown(out, record.text + begin, length - begin)
 
 
+cdef inline const Word *rule_of(const Writing *writing, const Record *record) noexcept nogil:
+    return &writing.names.rule[(<uint32_t> record.generation * MOST_RULES + record.identity.rule) % RULES_NUMBERED]
+
+
 cdef void put_finding(Writing *writing, const Record *record) noexcept nogil:
     cdef Buffer *out = &writing.out
     cdef const Names *names = &writing.names
-    put_word(out, &names.rule[(<uint32_t> record.generation * MOST_RULES + record.identity.rule) % RULES_NUMBERED])
+    put_word(out, rule_of(writing, record))
     put_word(out, &names.finding[record.finding % MOST_FINDINGS])
     put_words(out, b'","action":"')
     put_word(out, &names.action[record.action % MOST_NAMES])
@@ -152,11 +150,9 @@ cdef void put_finding(Writing *writing, const Record *record) noexcept nogil:
 
 cdef void tell_finding(Writing *writing, const Telling *telling) noexcept nogil:
     cdef const Record *record = telling.record
-    cdef const Word *rule = &writing.names.rule[(<uint32_t> record.generation * MOST_RULES + record.identity.rule)
-                                                % RULES_NUMBERED]
     cdef const Word *alert
     cdef size_t begin = writing.out.length
-    if begin_line(writing, rule.length + JSON_SIZE * RECORD_TEXT):
+    if begin_line(writing, rule_of(writing, record).length + JSON_SIZE * RECORD_TEXT):
         put_envelope(writing, telling, b"mailguard")
         put_finding(writing, record)
         end_line(writing, telling, begin, KIND_MAILGUARD)
@@ -241,7 +237,7 @@ cdef size_t room_of_mail(const Mail *mail) noexcept nogil:
     while text != NULL:
         room += room_of(text)
         text = text.next
-    return room + FINDING_NAME * <size_t> mail.changes
+    return room + (LONGEST_NAME + 3) * <size_t> mail.changes
 
 
 cdef void tell_mail(Writing *writing, const Telling *telling, const Mail *mail) noexcept nogil:
@@ -302,15 +298,16 @@ cdef void tell_flow(Writing *writing, const Telling *telling, bint found) noexce
     end_line(writing, telling, begin, KIND_FLOW)
 
 
-cdef void know_community(Writing *writing, Telling *telling, Session *session) noexcept nogil:
+cdef void know_community(const Writing *writing, Telling *telling, Session *session) noexcept nogil:
     """Once a flow, where something is kept of it."""
-    if session == NULL:
+    cdef bint known = session != NULL and session.has_community
+    if not known:
         community_of(&telling.record.identity, writing.native, telling.community)
-        return
-    if not session.has_community:
-        community_of(&telling.record.identity, writing.native, session.community)
+    if known:
+        memcpy(telling.community, session.community, COMMUNITY_SIZE)
+    elif session != NULL:
         session.has_community = True
-    memcpy(telling.community, session.community, COMMUNITY_SIZE)
+        memcpy(session.community, telling.community, COMMUNITY_SIZE)
 
 
 cdef void write_finding(Writing *writing, Telling *telling) noexcept nogil:
@@ -369,8 +366,7 @@ cdef void write_said(Writing *writing, Telling *telling) noexcept nogil:
 
 cdef void write_record(Writing *writing, const Record *record) noexcept nogil:
     cdef Telling telling
-    telling.record = record
-    telling.forgeable = False
+    telling.record, telling.forgeable = record, False
     if record.kind == RECORD_FINDING or record.kind == RECORD_REPEATED:
         write_finding(writing, &telling)
     elif record.kind == RECORD_FLOW:

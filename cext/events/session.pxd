@@ -118,6 +118,28 @@ cdef bint session_may_keep(const Sessions *sessions, const Session *session, int
 cdef Mail *mail_made(Sessions *sessions) noexcept nogil    # NULL: there is no memory
 cdef void mail_free(Sessions *sessions, Mail *mail) noexcept nogil
 
+# `found`: bits of findings, by number; of those that are new the first MOST_CHANGES of a mail.
+cdef void mail_add_changed(Mail *mail, uint64_t found) noexcept nogil
+# What was found in `other` is in the mail, too.
+cdef void mail_merge_changed(Mail *mail, const Mail *other) noexcept nogil
+
+cdef inline void chunk_append(Session *session, bint last) noexcept nogil:
+    session.chunks[session.chunk_count >> 6] |= <uint64_t> last << (session.chunk_count & 63)
+    session.chunk_count += 1
+
+cdef inline bint chunk_shift(Session *session) noexcept nogil:
+    # Whether the first is the message's last.
+    cdef bint last = session.chunk_count != 0 and session.chunks[0] & 1
+    if session.chunk_count:
+        session.chunks[0] = session.chunks[0] >> 1 | session.chunks[1] << 63
+        session.chunks[1] >>= 1
+        session.chunk_count -= 1
+    return last
+
+cdef inline void chunks_clear(Session *session) noexcept nogil:
+    session.chunks[0] = session.chunks[1] = 0
+    session.chunk_count = 0
+
 cdef inline int64_t cost_of_mail(const Mail *mail) noexcept nogil:
     return (MAIL_OCTETS + (0 if mail.sender == NULL else mail.sender.length)
             + (0 if mail.reply == NULL else mail.reply.length) + mail.recipient_octets)

@@ -15,6 +15,7 @@ cdef extern from "bytes.h" nogil:
 
 cdef enum:
     FIRST_SIZE = 1024
+    MOST_CHANGES = 20
     ENVELOPE = 4096                    # octets that each flow may have whatever the others have
     MOST_FREE = 4096                   # sessions, and mails, that are kept to be used again
 
@@ -285,3 +286,26 @@ cdef void mail_free(Sessions *sessions, Mail *mail) noexcept nogil:
     sessions.free_count += 1
     mail.next = sessions.free_mails
     sessions.free_mails = mail
+
+
+cdef void mail_add_changed(Mail *mail, uint64_t found) noexcept nogil:
+    cdef uint8_t number = 0
+    found &= ~mail.changed
+    while found and mail.changes < MOST_CHANGES:
+        while not found >> number & 1:
+            number += 1
+        found &= found - 1
+        mail.changed |= 1ULL << number
+        mail.change[mail.changes] = number
+        mail.changes += 1
+
+
+cdef void mail_merge_changed(Mail *mail, const Mail *other) noexcept nogil:
+    cdef uint32_t i
+    cdef uint8_t number
+    for i in range(other.changes):
+        number = other.change[i]
+        if not mail.changed >> number & 1:
+            mail.changed |= 1ULL << number
+            mail.change[mail.changes] = number
+            mail.changes += 1

@@ -4,12 +4,12 @@
 Promises: nothing of it is on the packet's way, nor on a record's. Does not know who takes them.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
 from nfmailguard.cext.events.session cimport (
-    FLOW_OCTETS, MOST_PENDING_CHUNKS, TEXT_OCTETS, Mail, Session, TextList, mail_append, mail_free, mail_made,
-    session_begin, session_charge, text_append,
+    FLOW_OCTETS, MOST_PENDING_CHUNKS, TEXT_OCTETS, Mail, Session, TextList, chunk_append, mail_append, mail_free,
+    mail_made, session_begin, session_charge, text_append,
 )
 from nfmailguard.cext.events.text cimport Text, text_made
 from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS
@@ -89,7 +89,7 @@ cdef int fill_mail(Mail *mail, tuple values) except -1:
         mail.first_recipient, mail.last_recipient = recipients.first, recipients.last
         mail.recipients = <uint8_t> recipients.count
         mail.recipient_octets += TEXT_OCTETS + recipients.last.length
-    for number in changes:
+    for number in changes:             # by hand: there may be more than are added one by one
         if number < MOST_FINDINGS and not mail.changed >> number & 1:
             mail.changed |= 1ULL << <uint8_t> number
             mail.change[mail.changes] = number
@@ -133,8 +133,7 @@ cdef void session_from_values(Sessions *sessions, tuple values) except *:
         text_append(&session.recipients, as_text(name))
         session.recipients.last.certain = certain
     for last in chunks[:MOST_PENDING_CHUNKS]:
-        session.chunks[session.chunk_count >> 6] |= <uint64_t> bool(last) << (session.chunk_count & 63)
-        session.chunk_count += 1
+        chunk_append(session, bool(last))
     if current is not None:
         session.mail = as_mail(sessions, current)
         if place == 0:

@@ -30,4 +30,3 @@ cdef Session *session_of(Sessions *sessions, const Record *record) noexcept nogi
 cdef void take_finding(Sessions *sessions, Session *session, const Record *record) noexcept nogil
 # Takes a command, a message or a reply. The mail it completes, which is the caller's then, or NULL.
 cdef Mail *take_said(Sessions *sessions, Session *session, const Meaning *meaning, const Record *record) noexcept nogil
-cdef void add_changed(Mail *mail, uint64_t found) noexcept nogil

@@ -10,15 +10,15 @@ from libc.string cimport memchr
 
 from nfmailguard.cext.events.address cimport CUT_SIZE, address_of, put_cut
 from nfmailguard.cext.events.session cimport (
-    ADDRESS_OCTETS, MAIL_OCTETS, MOST_PENDING_CHUNKS, TEXT_OCTETS, cost_of_mail, cost_of_text, mail_append, mail_free,
-    mail_made, mail_shift, session_begin, session_charge, session_may_keep, session_settle, text_append, text_shift,
+    ADDRESS_OCTETS, MAIL_OCTETS, MOST_PENDING_CHUNKS, TEXT_OCTETS, chunk_append, chunk_shift, chunks_clear,
+    cost_of_mail, cost_of_text, mail_add_changed, mail_append, mail_free, mail_made, mail_merge_changed, mail_shift,
+    session_begin, session_charge, session_may_keep, session_settle, text_append, text_shift,
 )
 from nfmailguard.cext.events.text cimport SHOWN_SIZE, Text, show, text_made, text_release, text_shared
 from nfmailguard.cext.record cimport RECORD_COMMAND, RECORD_MESSAGE, RECORD_REPLY, RECORD_TEXT
 
 cdef enum:
     MOST_RECIPIENTS = 100
-    MOST_CHANGES = 20
     # MAIL and RCPT commands of a flow whose replies are awaited by name; the rest by their number.
     MOST_PENDING_MAILS = 20
     MOST_PENDING_RECIPIENTS = 100
@@ -32,19 +32,6 @@ cdef struct Turn:
     Session *session
     const Record *record
     Mail *displaced                    # the flow's mail until now: another took its place, or none
-
-
-cdef void add_changed(Mail *mail, uint64_t found) noexcept nogil:
-    """`found`: bits of findings, by number."""
-    cdef uint8_t number = 0
-    found &= ~mail.changed
-    while found and mail.changes < MOST_CHANGES:
-        while not found >> number & 1:
-            number += 1
-        found &= found - 1
-        mail.changed |= 1ULL << number
-        mail.change[mail.changes] = number
-        mail.changes += 1
 
 
 cdef inline void speak_of(Session *session, Mail *mail) noexcept nogil:
@@ -68,19 +55,11 @@ cdef void set_mail(Turn *turn, Mail *mail) noexcept nogil:
 cdef void hand_over(Session *session, Mail *refused) noexcept nogil:
     """What was said behind a MAIL that began none is about the mail that goes on."""
     cdef Mail *mail = session.mail
-    cdef uint32_t i
-    cdef uint8_t number
     if session.spoken == refused:
         speak_of(session, mail)
-    if mail == NULL:
-        return
-    mail.bytes += refused.bytes
-    for i in range(refused.changes):
-        number = refused.change[i]
-        if not mail.changed >> number & 1:
-            mail.changed |= 1ULL << number
-            mail.change[mail.changes] = number
-            mail.changes += 1
+    if mail != NULL:
+        mail.bytes += refused.bytes
+        mail_merge_changed(mail, refused)
 
 
 cdef Mail *known_by_hello(Turn *turn) noexcept nogil:
@@ -126,8 +105,7 @@ cdef void say_chunk(Turn *turn) noexcept nogil:
         word = record.text + record.before_length - LAST_SIZE
         last = (word[0] == 32 and (word[1] | 32) == 108 and (word[2] | 32) == 97 and (word[3] | 32) == 115
                 and (word[4] | 32) == 116)                     # in whatever case
-    session.chunks[session.chunk_count >> 6] |= <uint64_t> last << (session.chunk_count & 63)
-    session.chunk_count += 1
+    chunk_append(session, last)
 
 
 cdef void say_mail(Turn *turn, bint cut, uint64_t blanked) noexcept nogil:
@@ -150,7 +128,7 @@ cdef void say_mail(Turn *turn, bint cut, uint64_t blanked) noexcept nogil:
         turn.sessions.omitted += 1
         return
     mail.uncertain = not certain or blanked != 0
-    add_changed(mail, blanked)
+    mail_add_changed(mail, blanked)
     speak_of(session, mail)
     mail_append(&session.mails, mail)
     session_charge(turn.sessions, session, cost_of_mail(mail))
@@ -183,7 +161,7 @@ cdef void take_command(Turn *turn, const Meaning *meaning) noexcept nogil:
     cdef bint cut = record.b > 1
     cdef uint64_t blanked = record.c & meaning.illegal
     if role != ROLE_MAIL and session.spoken != NULL:
-        add_changed(session.spoken, record.c)
+        mail_add_changed(session.spoken, record.c)
     if record.b & 1:                   # it was masked: the server never saw it
         return
     if role == ROLE_HELLO:
@@ -273,8 +251,7 @@ cdef void were_text(Turn *turn) noexcept nogil:
     while session.hellos.first != NULL:
         answered_hello(turn, False)
     session.more_mails = session.more_recipients = session.more_hellos = 0
-    session.chunks[0] = session.chunks[1] = 0
-    session.chunk_count = 0
+    chunks_clear(session)
     speak_of(session, session.mail)
 
 
@@ -291,7 +268,8 @@ cdef void lose_track(Turn *turn, bint last) noexcept nogil:
         session_charge(turn.sessions, session, cost_of_mail(mail))
         session.mail = mail
     speak_of(session, NULL)
-    session.chunks[0] = session.chunk_count = last
+    if last:
+        chunk_append(session, True)
 
 
 cdef void answer(Mail *mail, const Record *record) noexcept nogil:
@@ -331,11 +309,7 @@ cdef Mail *answered_chunk(Turn *turn) noexcept nogil:
     """A refusal is the last word only if no other follows: some servers go on with the mail."""
     cdef Session *session = turn.session
     cdef Mail *mail = session.mail
-    cdef bint last = session.chunk_count and session.chunks[0] & 1
-    if session.chunk_count:
-        session.chunks[0] = session.chunks[0] >> 1 | session.chunks[1] << 63
-        session.chunks[1] >>= 1
-        session.chunk_count -= 1
+    cdef bint last = chunk_shift(session)
     if mail == NULL or turn.record.code == 0:
         return NULL
     if last and turn.record.code < 300:
@@ -393,7 +367,7 @@ cdef void take_finding(Sessions *sessions, Session *session, const Record *recor
     cdef Mail *meant = session.spoken if record.to_server else session.mail
     session.found = True
     if meant != NULL:
-        add_changed(meant, 1ULL << (record.finding & 63))
+        mail_add_changed(meant, 1ULL << (record.finding & 63))
 
 
 cdef Mail *take_said(Sessions *sessions, Session *session, const Meaning *meaning, const Record *record) noexcept nogil:
@@ -406,7 +380,7 @@ cdef Mail *take_said(Sessions *sessions, Session *session, const Meaning *meanin
         found = take_reply(&turn, meaning)
     elif record.kind == RECORD_MESSAGE:
         if session.spoken != NULL:
-            add_changed(session.spoken, record.c)
+            mail_add_changed(session.spoken, record.c)
             session.spoken.bytes += record.a
         speak_of(session, NULL)        # what comes next is not about this mail
     if turn.displaced != NULL:

@@ -86,9 +86,11 @@ class LineWriter:
         self._lines = EventLines(
             _names(),
             [ROLES_OF_VERBS.get(verb.name, 0) for verb in VERBS],
-            1 << FINDING_INDEX["address.illegal_character"],
-            sum(1 << number for number in BY_PACKETS),
-            FINDING_INDEX["reply.keyword_masked"],
+            (
+                1 << FINDING_INDEX["address.illegal_character"],
+                sum(1 << number for number in BY_PACKETS),
+                FINDING_INDEX["reply.keyword_masked"],
+            ),
             os.urandom(16),
             engine,
             (limits or Limits()).event_memory,
