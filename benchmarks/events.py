@@ -123,7 +123,7 @@ def paced(bench: Bench, rate: int, seconds: float) -> bool:
     told, lost = counted["mails.accepted"], bench.feed.lost + bench.sink.lost
     print(
         f"{pushed:,} mails in {took:.1f} s: {pushed / took:,.0f} a second, {told:,} of them told, {lost} records or"
-        f" lines lost; {100 * cpu / took:.0f} % of a CPU, {cpu / pushed * 1e6:.2f} us a mail with what makes the records;"
+        f" lines lost; {100 * cpu / took:.0f} % of a CPU, {cpu / pushed * 1e6:.2f} us a mail, records made included;"
         f" at most {behind / rate * 1000:.0f} ms behind"
     )
     return not lost and told == pushed and pushed >= rate * seconds * 0.999

@@ -28,19 +28,8 @@ from nfmailguard.cext.events.transactions cimport (
 from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS, MOST_VERBS
 from nfmailguard.cext.record cimport MOST_RULES, RECORD_TEXT, Record, Ring, ring_next, ring_read
 
-cdef extern from *:
-    """
-    /* As much of a record as most have: 256 octets. */
-    static inline void nm_prefetch_record(const void *record) {
-        const char *p = (const char *)record;
-        __builtin_prefetch(p); __builtin_prefetch(p + 64); __builtin_prefetch(p + 128); __builtin_prefetch(p + 192);
-    }
-    """
-    void nm_prefetch_record(const void *record) noexcept nogil
-
 cdef enum:
     BLOCK = 256 * 1024         # octets of lines that leave together, and a record's more
-    AHEAD = 3                  # records
     SPARE = 4 * BLOCK          # a buffer that had to be longer than that is given back
 
 assert MOST_GENERATIONS * MOST_RULES == RULES_NUMBERED
@@ -58,8 +47,6 @@ cdef uint32_t write_ring(Writing *writing, Ring *ring, uint32_t most) noexcept n
     cdef uint32_t count = 0
     cdef const Record *record = ring_next(ring)
     while record != NULL and count < most and writing.out.length < BLOCK:
-        # The ring is longer than a cache: what is read after the next is asked for by now.
-        nm_prefetch_record(&ring.records[(ring.tail + AHEAD) & (ring.size - 1)])
         write_record(writing, record)
         ring_read(ring)
         count += 1
