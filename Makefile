@@ -1,7 +1,7 @@
 # The default target lists the others. Each readies what it needs (deploy/setup) and runs it from .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab compare evade mutants exhaustive fuzz deb test-deb test-vm test-lossy bench bench-loss bench-hostile annotate clean
+.PHONY: help setup build demo test lint test-asan test-deep test-pages package test-memory test-crowd test-confined test-lab compare evade mutants exhaustive fuzz deb test-deb test-vm test-lossy bench bench-loss bench-hostile bench-events annotate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -93,6 +93,9 @@ bench-loss: setup ## bulk mail under loss beside accept-all, as root; some ten m
 
 bench-hostile: build ## what hostile octets cost beside honest text, in instructions; needs valgrind
 	python benchmarks/hostile.py
+
+bench-events: build ## what writing events costs a mail, and 100,000 mails a second for a minute; two minutes
+	python benchmarks/events.py
 
 annotate: build ## Cython's view of each line: build/annotate/*.html
 	@mkdir -p build/annotate

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent
 OPTIMISATION = "-O3"
 #: What a module is linked with.
 LIBRARIES = {"nfqueue_loop": ["mnl"], "queue_socket": ["mnl"], "capture": ["pcap"]}
+#: What a module is compiled with besides: sums of octets are those Python makes, with each product rounded.
+FLAGS = {"allowance": ["-ffp-contract=off"]}
 #: What a module is compiled with: setup.py's digest of the core's structures.
 MODULE_OF_LAYOUT = ("cext", "handover", "layout")
 #: Where the compiler looks for `cimport nfmailguard.cext.NAME`: Cython finds a .pxd only in a folder that is
@@ -34,11 +36,11 @@ def make_cimports(root: Path) -> None:
 def declarations(root: Path) -> str:
     """A digest of every structure and enumeration the core declares: what an engine hands over fits those alone.
 
-    Comments, and how lines are wrapped, do not count; drivers and benchmarks are not of the state.
+    Comments, and how lines are wrapped, do not count; drivers, benchmarks and events are not of the state.
     """
     found = []
     for path in sorted((root / "cext").rglob("*.p[xy][xd]")):
-        if path.parent.name in ("drivers", "bench"):
+        if path.parent.name in ("drivers", "bench", "events"):
             continue
         lines = (re.sub(r"\s*#.*", "", line) for line in path.read_text().splitlines())
         text = "\n".join(line for line in lines if line.strip())
@@ -69,7 +71,7 @@ def extensions(root: Path) -> list[Extension]:
             include_dirs=header_folders(root),
             libraries=LIBRARIES.get(path.stem, []),
             define_macros=[("NM_DECLARATIONS", f'"{declarations(root)}"')] if parts == MODULE_OF_LAYOUT else [],
-            extra_compile_args=[OPTIMISATION],
+            extra_compile_args=[OPTIMISATION, *FLAGS.get(path.stem, [])],
         )
         extension.cython_include_dirs = [str(CIMPORTS)]
         extension.cython_c_in_temp = True

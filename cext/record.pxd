@@ -85,4 +85,7 @@ cdef Record *end_reserve(Ring *ring, const Identity *identity, bint kept, uint64
 # Appends text to the reserved record, before or after, as much as fits.
 cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint after) noexcept nogil
 cdef void ring_push(Ring *ring) noexcept nogil
+# The oldest record that has not been read, or NULL; it stays as it is until ring_read says that it has been.
+cdef const Record *ring_next(Ring *ring) noexcept nogil
+cdef void ring_read(Ring *ring) noexcept nogil
 cdef list ring_drain(Ring *ring, int most)

@@ -134,14 +134,25 @@ cdef void ring_push(Ring *ring) noexcept nogil:
     nm_store_release(&ring.head, ring.head + 1)
 
 
+cdef const Record *ring_next(Ring *ring) noexcept nogil:
+    return &ring.records[ring.tail & (ring.size - 1)] if ring.tail < nm_load_acquire(&ring.head) else NULL
+
+
+cdef void ring_read(Ring *ring) noexcept nogil:
+    cdef const Record *record = &ring.records[ring.tail & (ring.size - 1)]
+    if record.kind != RECORD_FLOW:
+        count_read(&ring.read_by_source[0][record.identity.source])
+        count_read(&ring.read_by_source[1][second_share(&record.identity)])
+        count_read(&ring.read_by_flow[flow_share(&record.identity)])
+    nm_store_release(&ring.tail, ring.tail + 1)
+
+
 cdef list ring_drain(Ring *ring, int most):
     """Up to ``most`` records, oldest first, as tuples in the order of ``events.records.Record``."""
     cdef list out = []
-    cdef uint64_t head = nm_load_acquire(&ring.head)
-    cdef Record *r
+    cdef const Record *r = ring_next(ring)
     cdef int size
-    while ring.tail < head and len(out) < most:
-        r = &ring.records[ring.tail & (ring.size - 1)]
+    while r != NULL and len(out) < most:
         size = 4 if r.identity.family == 4 else 16
         out.append((
             r.kind, r.now, r.identity.flow_id, r.generation * MOST_RULES + r.identity.rule, r.identity.family,
@@ -152,9 +163,6 @@ cdef list ring_drain(Ring *ring, int most):
             (<const char *> r.text)[:r.before_length],
             (<const char *> r.text)[r.before_length:r.before_length + r.after_length],
         ))
-        if r.kind != RECORD_FLOW:
-            count_read(&ring.read_by_source[0][r.identity.source])
-            count_read(&ring.read_by_source[1][second_share(&r.identity)])
-            count_read(&ring.read_by_flow[flow_share(&r.identity)])
-        nm_store_release(&ring.tail, ring.tail + 1)
+        ring_read(ring)
+        r = ring_next(ring)
     return out

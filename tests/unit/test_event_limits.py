@@ -380,6 +380,12 @@ class Pressed:
         client = End(CLIENTS[4].address, self.port)
         self.worker.engine.process(build(client, SERVERS[4], 1, 0, SYN, b"x"), SECOND, id=1)  # packet.syn_data
 
+    def drain(self, engine: Engine) -> int:
+        records = engine.drain()
+        if records:
+            self.write(records)
+        return len(records)
+
     def write(self, records: list[tuple]) -> None:  # type: ignore[type-arg]
         self.written += 1
         time.sleep(0.001)

@@ -70,6 +70,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cext.handover.saving", "cext.handover.flows"),
     ("cext.handover.loading",),
     ("cext.handover.state",),
+    ("cext.events.digits", "cext.events.sha1"),
+    ("cext.events.buffer",),
+    ("cext.events.clock", "cext.events.ends", "cext.events.text", "cext.events.allowance"),
+    ("cext.events.address", "cext.events.session"),
+    ("cext.events.transactions", "cext.events.standing"),
+    ("cext.events.lines",),
+    ("cext.events.writer",),
     ("cext.drivers.system", "cext.drivers.frame"),
     (
         "cext.drivers.netlink",

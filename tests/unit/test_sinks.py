@@ -178,6 +178,56 @@ def test_a_server_that_is_not_there_is_known_at_the_start(tmp_path: Path) -> Non
     syslog.close()
 
 
+def event(kind: str, size: int = 100) -> bytes:
+    return b'{"event_type":"%s","x":"' % kind.encode() + b"x" * size + b'"}\n'
+
+
+def test_what_is_lost_is_counted_by_kind_and_findings_wait_for_another_try(fifo: Path) -> None:
+    sink = FileSink(fifo)
+    lines = [event("smtp"), event("mailguard"), event("flow"), event("health"), event("stats"), event("smtp")]
+    sink.write(lines)
+    assert sink.trouble
+    assert sink.lost == 4
+    assert +sink.lost_by_kind == {"smtp": 2, "flow": 1, "stats": 1}
+    fd = reader(fifo)
+    sink.reopen()
+    sink.write([event("alert")])
+    assert all_read(fd) == event("mailguard") + event("health") + event("alert")
+    assert (sink.lost, sink.trouble) == (4, None)
+    os.close(fd)
+    sink.close()
+    assert sink.lost == 4
+
+
+def test_findings_that_wait_are_bounded_and_lost_when_there_is_no_other_try() -> None:
+    sink = FileSink(Path("/dev/full"))
+    for _ in range(5):
+        sink.write([event("mailguard", 1000), event("smtp")] * 1000)
+    waiting = (1 << 20) // len(event("mailguard", 1000))
+    assert sink.lost == 10_000 - waiting
+    assert +sink.lost_by_kind == {"mailguard": 5000 - waiting, "smtp": 5000}
+    sink.close()
+    assert sink.lost == 10_000
+    assert +sink.lost_by_kind == {"mailguard": 5000, "smtp": 5000}
+
+
+def test_a_finding_that_went_in_part_is_written_again_on_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    program = (
+        "import resource, sys; from pathlib import Path; from nfmailguard.events.sinks import FileSink\n"
+        "sink = FileSink(Path(sys.argv[1])); resource.setrlimit(resource.RLIMIT_FSIZE, (150, 9000))\n"
+        "line = b'{\"event_type\":\"mailguard\"}' + b' ' * 71 + b'\\n'\n"
+        "sink.write_block(memoryview(line * 3), 3)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); sink.write([b'y\\n']); print(sink.lost)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True)
+    assert done.stdout == "0\n"
+    first, torn, second, third, last, rest = path.read_bytes().split(b"\n")
+    assert (first, second, third, last, rest) == (first, first, first, b"y", b"")
+    assert first.startswith(torn)
+    assert len(torn) < len(first)
+
+
 @pytest.mark.parametrize("name", ["", "nowhere/eve", "a\0b"])
 def test_what_is_no_file_is_told_at_the_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"log\.eve: "):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from nfmailguard.events.sinks import KINDS
 from nfmailguard.policy.findings import FINDINGS
 
 __all__ = ["COUNTERS", "Counter"]
@@ -158,6 +159,8 @@ COUNTERS: Mapping[str, Counter] = {
     "queue.kernel_queue_total": Counter("packets", "wait in the kernel's queue", gauge=True),
     "events_written": Counter("events", "handed to log.eve"),
     "events_lost": Counter("events", "that log.eve did not take"),
+    **{f"events_lost.{kind}": Counter("events", f"of these: of the kind {kind}") for kind in KINDS},
+    "events_unmade": Counter("events", "for which there was no memory"),
     "events_withheld": Counter("events", "not written: limits.log_rate"),
     **{f"events_withheld.{kind}": Counter("events", f"of these: of the kind {kind}") for kind in _EVENTS},
     "event_memory_now": Counter("octets", "kept to put mails together", gauge=True),

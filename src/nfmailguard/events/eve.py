@@ -26,12 +26,12 @@ from nfmailguard.policy.model import FINDINGS, FlowRule, Limits
 from nfmailguard.smtp.states import State
 from nfmailguard.smtp.verbs import VERBS
 
-__all__ = ["EveWriter", "Standing", "community_id", "timestamp"]
+__all__ = ["ENDED_BY", "FLOW_REASON", "FLOW_STATE", "EveWriter", "Standing", "community_id", "timestamp"]
 
 _MOST_COMMUNITIES = 8_192
-_FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
+FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
 #: What ended it.
-_ENDED_BY = {
+ENDED_BY = {
     FlowEnd.TIMEOUT: "silence",
     FlowEnd.FIN: "fin",
     FlowEnd.RST: "rst",
@@ -39,7 +39,7 @@ _ENDED_BY = {
     FlowEnd.EVICTED: "limit",
     FlowEnd.FINISHED: "shutdown",
 }
-_FLOW_REASON = {FlowEnd.TIMEOUT: "timeout", FlowEnd.FINISHED: "shutdown", FlowEnd.EVICTED: "forced"}
+FLOW_REASON = {FlowEnd.TIMEOUT: "timeout", FlowEnd.FINISHED: "shutdown", FlowEnd.EVICTED: "forced"}
 
 
 @lru_cache(4)
@@ -194,12 +194,14 @@ class EveWriter:
         self.written += 1
 
     def _line(self, record: Record, kind: str, body: dict[str, Any] | Mail) -> bytes:
-        community = self._communities.get(record.flow_id)
+        # Packets of no flow have the number 0, whoever sent them.
+        community = self._communities.get(record.flow_id) if record.flow_id else None
         if community is None:
             if len(self._communities) >= _MOST_COMMUNITIES:
                 self._communities.clear()  # a cache only
             community = community_id(record.client, record.client_port, record.server, record.server_port)
-            self._communities[record.flow_id] = community
+            if record.flow_id:
+                self._communities[record.flow_id] = community
         event = {
             "timestamp": timestamp(record.now),
             # Consumers read numbers as doubles: 53 bits hold it.
@@ -256,11 +258,11 @@ class EveWriter:
             "start": timestamp(start),
             "end": timestamp(record.now),
             "age": max(0, (record.now - start) // 1_000_000_000),
-            "state": _FLOW_STATE.get(end, "established"),
-            "reason": _FLOW_REASON.get(end, "timeout"),
+            "state": FLOW_STATE.get(end, "established"),
+            "reason": FLOW_REASON.get(end, "timeout"),
             "alerted": found,
             "smtp_state": State(record.state).name.lower(),
-            "ended_by": _ENDED_BY[end],
+            "ended_by": ENDED_BY[end],
         }
         if end == FlowEnd.DROPPED:
             body["action"] = "drop"

@@ -13,7 +13,8 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import msgspec
 
 from nfmailguard.events.cisco import SEVERITIES
 from nfmailguard.events.records import end_text
+from nfmailguard.events.sinks import kind_of
 from nfmailguard.plain import printable
 from nfmailguard.sealed import sealed_file
 
@@ -117,6 +119,7 @@ class JournalSink:
 
     def __init__(self) -> None:
         self.lost = 0
+        self.lost_by_kind: Counter[str] = Counter()
         self.trouble: str | None = None
         self._journal = Journal()
         self._again = 0.0
@@ -124,19 +127,27 @@ class JournalSink:
     def write(self, lines: list[bytes]) -> None:
         """What a journal does not take is not tried again at once: nobody waits for it."""
         if time.monotonic() < self._again:
-            self.lost += len(lines)
+            self._lose(lines)
             return
         for place, line in enumerate(lines):
             try:
                 self._journal.send(emit_entry(_fields(line)))
             except OSError as error:
-                self.lost += len(lines) - place
+                self._lose(lines[place:])
                 self.trouble = f"journald: {error.strerror or error}; events are lost"
                 if not isinstance(error, BlockingIOError):
                     self._again = time.monotonic() + _AGAIN
                 return
         if lines:
             self.trouble = None
+
+    def write_block(self, block: bytes | memoryview, lines: int) -> None:
+        """The same of lines in a block."""
+        self.write(bytes(block).splitlines(keepends=True))
+
+    def _lose(self, lines: Sequence[bytes]) -> None:
+        self.lost += len(lines)
+        self.lost_by_kind.update(map(kind_of, lines))
 
     def reopen(self) -> None:
         """Nothing to reopen."""

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from nfmailguard.policy.findings import FINDINGS
 from nfmailguard.smtp.states import State
 
-__all__ = ["FlowEnd", "Record", "RecordKind", "address_text", "end_text"]
+__all__ = ["BY_PACKETS", "FlowEnd", "Record", "RecordKind", "address_text", "end_text"]
 
 #: Findings that packets make, whatever their source address; what a server says is no client's doing.
-_BY_PACKETS = frozenset(
+BY_PACKETS = frozenset(
     number
     for number, spec in enumerate(FINDINGS)
     if spec.name.startswith(("packet.", "flow.", "stream.")) and spec.name != "flow.not_smtp"
@@ -87,7 +87,7 @@ class Record(NamedTuple):
         if self.state != State.CONNECT:
             return False
         return self.kind == RecordKind.FLOW or (
-            self.kind in (RecordKind.FINDING, RecordKind.REPEATED) and self.finding in _BY_PACKETS
+            self.kind in (RecordKind.FINDING, RecordKind.REPEATED) and self.finding in BY_PACKETS
         )
 
 

@@ -1,7 +1,8 @@
 """Where lines of events go: a file, or standard output.
 
 Promises: writing never raises, and waits for no reader longer than a moment; what could not
-be written is counted, and the first failure is kept for the operator. Knows nothing of what the lines say.
+be written is counted, by kind where it is an event, and the first failure is kept for the operator. Findings are the
+last to go: some wait here until they are taken. Knows nothing else of what the lines say.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import select
 import stat
 import sys
 import time
+from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from nfmailguard.errors import ConfigError
 
-__all__ = ["FileSink", "Sink", "StandardOutput", "open_sink"]
+__all__ = ["KINDS", "FileSink", "Sink", "StandardOutput", "kind_of", "open_sink"]
+
+#: Of events, as a line has them.
+KINDS = ("mailguard", "alert", "smtp", "flow", "stats", "health", "withheld")
 
 
 class Sink(Protocol):
@@ -30,10 +37,17 @@ class Sink(Protocol):
         """Lines that could not be written."""
 
     @property
+    def lost_by_kind(self) -> Mapping[str, int]:
+        """The same of events."""
+
+    @property
     def trouble(self) -> str | None:
         """Why the last lines were not taken, or None."""
 
     def write(self, lines: list[bytes]) -> None: ...
+    def write_block(self, block: bytes | memoryview, lines: int) -> None:
+        """So many lines at once; the block is the caller's, and may be another when this returns."""
+
     def reopen(self) -> None: ...
     def close(self) -> None: ...
 
@@ -42,6 +56,12 @@ class Sink(Protocol):
 _AT_ONCE = select.PIPE_BUF
 _PATIENCE = 0.5  # seconds a reader may let us wait, until it has let us wait in vain
 _AGAIN = 5.0  # seconds between two tries to open what could not be opened
+#: Octets of findings that wait for another try when they were not taken: of other events, as of what is beyond, nothing
+#: but the count is left.
+_MOST_KEPT = 1 << 20
+# A peer's quotes are escaped: nobody but us writes these octets.
+_KIND = re.compile(rb'"event_type":"(\w+)"')
+_KEPT_KINDS = re.compile(rb'^.*"event_type":"(?:mailguard|alert|health)".*\n', re.MULTILINE)
 
 
 class _Pushed:
@@ -53,10 +73,10 @@ class _Pushed:
         #: Whether the last line went only in part: the next begins on a line of its own.
         self.torn = False
 
-    def push(self, fd: int, lines: list[bytes]) -> tuple[int, OSError | None]:
-        """How many of the lines were lost, and why."""
-        began_torn = self.torn and not _is_empty(fd)
-        octets = memoryview((b"\n" if began_torn else b"") + b"".join(lines))
+    def push(self, fd: int, block: bytes | memoryview) -> tuple[int, OSError | None]:
+        """How many octets of the lines were taken, and why not all."""
+        before = 1 if self.torn and not _is_empty(fd) else 0
+        octets = memoryview(b"\n" + bytes(block) if before else block)
         deadline = time.monotonic() + (0.0 if self._stuck else _PATIENCE)
         failure: OSError | None = None
         taken = 0
@@ -74,7 +94,71 @@ class _Pushed:
         self._stuck = isinstance(failure, BlockingIOError)
         if taken:
             self.torn = octets[taken - 1] != ord("\n")
-        return bytes(octets[taken:]).count(b"\n") - (began_torn and not taken), failure
+        return max(0, taken - before), failure
+
+
+class _Lines:
+    """What lines become of: written, kept for the next try, or lost and counted."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.lost_by_kind: Counter[str] = Counter()
+        self.trouble: str | None = None
+        self._kept: deque[bytes] = deque()
+        self._kept_octets = 0
+
+    def write(self, lines: list[bytes]) -> None:
+        """Whole lines, each with its end."""
+        self.write_block(b"".join(lines), len(lines))
+
+    def write_block(self, block: bytes | memoryview, lines: int) -> None:
+        """So many lines at once."""
+        if self._kept:
+            lines += len(self._kept)
+            block = b"".join((*self._kept, block))
+            self._kept.clear()
+            self._kept_octets = 0
+        taken, why = self._take(block)
+        if taken == len(block):
+            self.trouble = None
+            return
+        octets = bytes(block)
+        rest = octets[octets.rfind(b"\n", 0, taken) + 1 :]  # of a line that went in part all is lost
+        self._keep(rest)
+        for kind in KINDS:
+            self.lost_by_kind[kind] += rest.count(b'"event_type":"%s"' % kind.encode())
+        self.lost += min(lines, rest.count(b"\n")) - len(self._kept)
+        self.lost_by_kind.subtract(map(kind_of, self._kept))
+        self._failed(why)
+
+    def _take(self, block: bytes | memoryview) -> tuple[int, str]:
+        """How many octets were taken, and why not all."""
+        raise NotImplementedError
+
+    def _failed(self, why: str) -> None:
+        """Not all were taken."""
+        raise NotImplementedError
+
+    def _keep(self, lines: bytes) -> None:
+        for found in _KEPT_KINDS.finditer(lines):
+            line = found[0]
+            if self._kept_octets + len(line) > _MOST_KEPT:
+                return
+            self._kept.append(line)
+            self._kept_octets += len(line)
+
+    def give_up(self) -> None:
+        """What was kept for another try is lost: there is none any more."""
+        self.lost += len(self._kept)
+        self.lost_by_kind.update(map(kind_of, self._kept))
+        self._kept.clear()
+        self._kept_octets = 0
+
+
+def kind_of(line: bytes) -> str:
+    """The type of an event; "" where it is none."""
+    found = _KIND.search(line)
+    return found[1].decode() if found else ""
 
 
 def _is_empty(fd: int) -> bool:
@@ -96,28 +180,27 @@ def _is_torn(path: Path) -> bool:
     return False
 
 
-class StandardOutput:
+class StandardOutput(_Lines):
     """Lines to standard output; a reader that has gone away is no error."""
 
     def __init__(self, patient: bool = False) -> None:
-        self.lost = 0
-        self.trouble: str | None = None
+        super().__init__()
         self._pushed = _Pushed(patient)
 
-    def write(self, lines: list[bytes]) -> None:
-        lost, failure = 0, ""
+    def _take(self, block: bytes | memoryview) -> tuple[int, str]:
         try:
             sys.stdout.flush()
             descriptor = self._descriptor()
             if descriptor < 0:
-                sys.stdout.buffer.write(b"".join(lines))
-            else:
-                lost, error = self._pushed.push(descriptor, lines)
-                failure = str(error and error.strerror)
+                sys.stdout.buffer.write(block)
+                return len(block), ""
+            taken, error = self._pushed.push(descriptor, block)
+            return taken, str(error and error.strerror)
         except (OSError, ValueError) as error:
-            lost, failure = len(lines), str(error)
-        self.lost += lost
-        self.trouble = f"standard output: {failure}; events are lost" if lost else None
+            return 0, str(error)
+
+    def _failed(self, why: str) -> None:
+        self.trouble = f"standard output: {why}; events are lost"
 
     @staticmethod
     def _descriptor() -> int:
@@ -132,9 +215,10 @@ class StandardOutput:
 
     def close(self) -> None:
         """Not ours to close."""
+        self.give_up()
 
 
-class FileSink:
+class FileSink(_Lines):
     """Lines appended to a file, whole batches at once. ConfigError when it cannot be opened.
 
     A pipe that nobody reads is tried again; a file that somebody removed is made anew. One that was moved away is
@@ -142,12 +226,11 @@ class FileSink:
     """
 
     def __init__(self, path: Path, patient: bool = False) -> None:
+        super().__init__()
         self.path = path
         self._patient = patient
-        self.lost = 0
         #: What went wrong first, in a line, or None.
         self.failure: str | None = None
-        self.trouble: str | None = None
         self._look = 0.0
         self._moved: float | None = None  # since when another file, or none, has our name
         self._fd, self._pushed = self._opened()
@@ -170,15 +253,14 @@ class FileSink:
         except ValueError as error:
             raise ConfigError(f"log.eve: {error}") from error  # a NUL in the path
 
-    def write(self, lines: list[bytes]) -> None:
+    def _take(self, block: bytes | memoryview) -> tuple[int, str]:
         self._follow(time.monotonic())
-        lost, failure = (len(lines), None) if self._gone() else self._pushed.push(self._fd, lines)
-        self.lost += lost
-        self.trouble = None
-        if lost:
-            why = failure.strerror if failure else "it is gone, or nobody reads it"
-            self.failure = self.failure or f"log.eve: {self.path}: {why}"
-            self.trouble = f"{self.path}: {why}; events are lost"
+        taken, failure = (0, None) if self._gone() else self._pushed.push(self._fd, block)
+        return taken, (failure.strerror or str(failure)) if failure else "it is gone, or nobody reads it"
+
+    def _failed(self, why: str) -> None:
+        self.failure = self.failure or f"log.eve: {self.path}: {why}"
+        self.trouble = f"{self.path}: {why}; events are lost"
 
     def _follow(self, now: float) -> None:
         if self._gone():
@@ -210,11 +292,15 @@ class FileSink:
         except ConfigError as error:
             self.failure = self.failure or str(error)
             return
-        self.close()
+        self._close()
         self._fd, self._pushed = fresh, pushed
 
     def close(self) -> None:
         """Idempotent."""
+        self.give_up()
+        self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -30,6 +30,7 @@ LOSSES = {
     "flows_evicted": "flows forgotten early: limits.flows",
     "records_lost": "events lost: written too slowly",
     "events_lost": "events that could not be written",
+    "events_unmade": "events for which there was no memory",
     "log_lines_lost": "log lines that could not be sent",
     "events_withheld": "events withheld: limits.log_rate",
     "log_lines_withheld": "log lines withheld: limits.log_rate",

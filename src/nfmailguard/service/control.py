@@ -22,7 +22,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,7 +167,7 @@ class ControlSocket:
         self._left = True
         self._rouse()
 
-    def publish(self, lines: Sequence[bytes]) -> None:
+    def publish(self, lines: Iterable[bytes]) -> None:
         """For those that follow; what they do not take in time is counted, and they are told."""
         if not self._followers:
             return

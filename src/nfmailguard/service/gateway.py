@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -325,7 +325,7 @@ class Gateway:
         stack.callback(self._control.close)
         return []
 
-    def _publish(self, lines: list[bytes]) -> None:
+    def _publish(self, lines: Iterable[bytes]) -> None:
         if self._control:
             self._control.publish(lines)
 

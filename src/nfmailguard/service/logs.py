@@ -7,15 +7,16 @@ that says why (``troubles``). Does not know what an event says.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from nfmailguard.config import Config
 from nfmailguard.events.cisco import CiscoWriter
-from nfmailguard.events.eve import EveWriter
 from nfmailguard.events.journal import JournalSink
-from nfmailguard.events.sinks import Sink, open_sink
+from nfmailguard.events.lines import LineWriter
+from nfmailguard.events.sinks import KINDS, Sink, open_sink
 from nfmailguard.events.syslog import Syslog, open_syslog
 from nfmailguard.events.targets import JOURNAL
 from nfmailguard.service.worker import QueueWorker
@@ -27,13 +28,17 @@ __all__ = ["Logs"]
 class _Published:
     """A sink, and besides it whoever follows."""
 
-    def __init__(self, sink: Sink, publish: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, sink: Sink, publish: Callable[[Iterable[bytes]], None]) -> None:
         self._sink = sink
         self._publish = publish
 
     @property
     def lost(self) -> int:
         return self._sink.lost
+
+    @property
+    def lost_by_kind(self) -> Mapping[str, int]:
+        return self._sink.lost_by_kind
 
     @property
     def trouble(self) -> str | None:
@@ -43,11 +48,20 @@ class _Published:
         self._sink.write(lines)
         self._publish(lines)
 
+    def write_block(self, block: bytes | memoryview, lines: int) -> None:
+        self._sink.write_block(block, lines)
+        self._publish(_lines_of(block))
+
     def reopen(self) -> None:
         self._sink.reopen()
 
     def close(self) -> None:
         self._sink.close()
+
+
+def _lines_of(block: bytes | memoryview) -> Iterator[bytes]:
+    # Nothing is done before the first is asked for: where nobody follows, none is.
+    yield from bytes(block).splitlines(keepends=True)
 
 
 def _opened_syslog(ours: SyslogSettings) -> Syslog | None:
@@ -59,13 +73,15 @@ def _opened_syslog(ours: SyslogSettings) -> Syslog | None:
 class Logs:
     """``[log]`` and ``[syslog]`` of a configuration, for all its queues. ``publish`` gets every event's line."""
 
-    def __init__(self, config: Config, publish: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, config: Config, publish: Callable[[Iterable[bytes]], None]) -> None:
         self._config = config
         self._publish = publish
         self._sink: Sink | None = None
         self._syslog: Syslog | None = None
-        self._first: EveWriter | None = None
-        self._lost_before = self._lines_lost_before = 0  # by targets that are none any more
+        self._first: LineWriter | None = None
+        # By targets that are none any more.
+        self._lost_before = self._lines_lost_before = 0
+        self._lost_by_kind_before: Counter[str] = Counter()
 
     def open(self, workers: Sequence[QueueWorker], stack: ExitStack) -> None:
         """Gives each worker its writers. Raises ConfigError for a file that cannot be opened."""
@@ -108,6 +124,7 @@ class Logs:
         self.discard(before)  # what waits for a server is lost, and counted
         if before[0] is not None and before[0] is not self._sink:
             self._lost_before += before[0].lost
+            self._lost_by_kind_before.update(before[0].lost_by_kind)
         if before[1] is not None and before[1] is not self._syslog:
             self._lines_lost_before += before[1].lost
 
@@ -129,7 +146,7 @@ class Logs:
             elif worker.writer is not None:
                 worker.writer.change(self._sink, alerts=config.log.alerts, rate=config.limits.log_rate)
             else:
-                worker.writer = EveWriter(
+                worker.writer = LineWriter(
                     (), self._sink, engine=worker.number, alerts=config.log.alerts, limits=config.limits
                 )
                 for first, (rules, _) in worker.known.items():
@@ -178,6 +195,8 @@ class Logs:
         found = {}
         if self._sink or self._lost_before:
             found["events_lost"] = self._lost_before + (self._sink.lost if self._sink else 0)
+            by_kind = self._lost_by_kind_before + Counter(self._sink.lost_by_kind if self._sink else {})
+            found |= {f"events_lost.{kind}": by_kind[kind] for kind in KINDS}
         if self._syslog or self._lines_lost_before:
             found["log_lines_lost"] = self._lines_lost_before + (self._syslog.lost if self._syslog else 0)
         return found

@@ -138,7 +138,8 @@ FAMILIES: Mapping[str, Family] = {
     "nfmailguard_internal_errors_total": _one("internal_errors", "Faults of ours; please report them."),
     "nfmailguard_mails_total": _each("outcome", "mails.", "Mails by what the server said at their end. Needs log.eve."),
     "nfmailguard_events_written_total": _one("events_written", "Events handed to log.eve."),
-    "nfmailguard_events_lost_total": _one("events_lost", "Events that log.eve did not take."),
+    "nfmailguard_events_lost_total": _each("kind", "events_lost.", "Events that log.eve did not take."),
+    "nfmailguard_events_unmade_total": _one("events_unmade", "Events for which there was no memory."),
     "nfmailguard_events_withheld_total": _each("kind", "events_withheld.", "Events not written: limits.log_rate."),
     "nfmailguard_event_memory_bytes": _one("event_memory_now", "What is kept to put mails together."),
     "nfmailguard_event_flows_forgotten_total": _one(
@@ -155,7 +156,7 @@ FAMILIES: Mapping[str, Family] = {
 #: Counters that no metric has: a sum of others, what `status` says by queue, the driver's own, a replay's.
 LEFT_OUT = frozenset(
     {
-        *("uptime", "degraded_now", "held_now", "flows_evicted", "records_lost", "events_withheld"),
+        *("uptime", "degraded_now", "held_now", "flows_evicted", "records_lost", "events_lost", "events_withheld"),
         *(f"queue.{name}" for name in ("packets", "accepted", "replaced", "dropped", "emitted", "expired", "sleeps")),
         *("queue.held", "queue.kernel_queue_total", "queue.kernel_queue_dropped", "queue.kernel_user_dropped"),
         *("queue.kernel_id_sequence", "queue.not_ip", "queue.checksum_partial", "queue.clock_back", "queue.written"),

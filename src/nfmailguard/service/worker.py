@@ -16,7 +16,7 @@ from nfmailguard.cext.engine import MOST_GENERATIONS, MOST_RULES
 from nfmailguard.config import Config, Driver
 from nfmailguard.engine import Engine, Generation, flows_at_once
 from nfmailguard.events.cisco import CiscoWriter
-from nfmailguard.events.eve import EveWriter
+from nfmailguard.events.lines import LineWriter
 from nfmailguard.events.transactions import TOLD
 from nfmailguard.policy.model import Action, FlowRule
 from nfmailguard.queues import LiveDriver
@@ -65,7 +65,7 @@ class QueueWorker:
         self._most_flows = flows_at_once(config.limits)
         self._last: dict[str, int] = {}
         self._last_turns = -1
-        self.writer: EveWriter | None = None
+        self.writer: LineWriter | None = None
         self.cisco: CiscoWriter | None = None
         self._thread = threading.Thread(target=self._run, name=f"queue-{number}", daemon=True)
 
@@ -288,13 +288,20 @@ class QueueWorker:
         signals are looked at. Without them until nothing is left, which ends only where no packet comes any more.
         """
         end = None if seconds is None else time.monotonic() + seconds
-        while records := self.engine.drain():
-            for writer in (self.writer, self.cisco):
-                if writer:
-                    writer.write(records)
+        while self._written():
             if end is not None and time.monotonic() >= end:
                 return True
         return False
+
+    def _written(self) -> bool:
+        """Whether there were records; some of them have been written."""
+        if self.writer and not self.cisco:
+            return self.writer.drain(self.engine) > 0
+        records = self.engine.drain()
+        for writer in (self.writer, self.cisco):
+            if writer:
+                writer.write(records)
+        return bool(records)
 
     def _run(self) -> None:
         masked()
