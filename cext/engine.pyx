@@ -200,7 +200,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         inspect_packet(core, flow, to_server, &packet, now, out)
         charge(core, flow, now)
         if core.pool.taken:
-            if flow.dialogue != NULL and flow.dialogue.listed:
+            if flow.dialogue != NULL and flow.dialogue.account.listed:
                 note_progress(core, flow, now)
             core.pool.taken = 0
     state = state_of(core, flow)

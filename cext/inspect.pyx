@@ -29,11 +29,13 @@ from nfmailguard.cext.policy.numbers cimport (
     STREAM_END_KEPT, STREAM_MEMORY_LIMIT,
 )
 from nfmailguard.cext.record cimport END_FIN
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, dialogue_pool_trim
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.dispatch cimport client_bytes, note_reply_arrived
 from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
+from nfmailguard.cext.smtp.line cimport line_pool_trim
 from nfmailguard.cext.smtp.message cimport chunk_waits, end_begun, end_is_cut
 from nfmailguard.cext.smtp.reply cimport server_bytes
+from nfmailguard.cext.smtp.text cimport note_end_held
 from nfmailguard.cext.smtp.turns cimport Said, take_turns
 from nfmailguard.cext.tcp.holdqueue cimport answered, next_held
 from nfmailguard.cext.tcp.reorder cimport forward_out_of_order, handle_out_of_order
@@ -135,7 +137,7 @@ cdef uint32_t decide(Core *core, Flow *flow, bint to_server, uint8_t *data, uint
         decided = client_bytes(&context, flow.dialogue, data, length, stream.bytes)
     else:
         decided = decide_replies(core, flow, &context, data, length, out)
-    dialogue_pool_trim(&core.dialogue_pool)
+    line_pool_trim(&core.dialogue_pool.line_pool)
     changed[0] = context.edits if flow.policy.apply else 0
     verdict[0] = context.verdict
     if context.verdict != ACTION_PASS or flow.mode != FLOW_INSPECTED:
@@ -186,7 +188,7 @@ cdef void edit_after_forward(Core *core, Flow *flow, bint to_server, uint64_t no
 cdef void note_pipelining_violation(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     # Octets of the client's have come although it has to wait for a reply.
     cdef Context context
-    if flow.dialogue.pipelining_violation:
+    if flow.dialogue.exchange.pipelining_violation:
         return                                     # it has been told
     set_context(core, flow, &context, now)
     note_reply_arrived(&context, flow.dialogue, flow.stream[1].bytes)
@@ -334,9 +336,9 @@ cdef bint hold_end_of_data(Core *core, Flow *flow, Packet *packet, bint *cleared
     """
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint32_t begun = end_begun(dialogue, packet.payload, packet.payload_length) if dialogue != NULL else 0
-    if begun == 0 or dialogue.ends_held == MOST_HELD_ENDS or packet.queued.flags & PACKET_GSO:
+    if begun == 0 or dialogue.text.ends_held == MOST_HELD_ENDS or packet.queued.flags & PACKET_GSO:
         return False
-    dialogue.ends_held += 1
+    note_end_held(&dialogue.text)
     report_condition(core, flow, STREAM_END_KEPT, True, now)
     if begun == packet.payload_length:
         drop(core, DROP_END_KEPT, packet.queued.id, out)
@@ -479,7 +481,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
         return
     cleared |= packet.changed
     if packet.payload_length and to_server and flow.policy.seven_bits and flow.policy.apply and not (
-            flow.dialogue != NULL and flow.dialogue.input == INPUT_OPAQUE):
+            flow.dialogue != NULL and flow.dialogue.exchange.input == INPUT_OPAQUE):
         # The server does the same, before it looks for anything.
         cleared |= nm_clear_eighth(packet.payload, packet.payload_length)
     if packet.payload_length:
@@ -491,7 +493,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
         flow.end = END_FIN
     if flow.dialogue == NULL:
         return
-    if (flow.dialogue.input == INPUT_OPAQUE and flow.dialogue.tls_checked
+    if (flow.dialogue.exchange.input == INPUT_OPAQUE and flow.dialogue.exchange.tls_checked
             and stream_buffered(&flow.stream[0]) == NULL and stream_buffered(&flow.stream[1]) == NULL
             and stream_held(&flow.stream[0]) == NULL and stream_held(&flow.stream[1]) == NULL):
         stop_following(core, flow, now, out)            # every octet of the plain dialogue has been delivered

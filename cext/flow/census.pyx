@@ -44,10 +44,10 @@ cdef void summarise(const Flow *flow, FlowSummary *summary) noexcept nogil:
     summary.confirmed = flow.confirmed
     summary.outstanding = summary.waiting = summary.verb = summary.input = 0
     if flow.dialogue != NULL:
-        summary.outstanding = flow.dialogue.count
-        summary.waiting = flow.dialogue.waiting != 0
-        summary.verb = expected_verb(flow.dialogue)
-        summary.input = flow.dialogue.input
+        summary.outstanding = flow.dialogue.exchange.count
+        summary.waiting = flow.dialogue.exchange.waiting != 0
+        summary.verb = expected_verb(&flow.dialogue.exchange)
+        summary.input = flow.dialogue.exchange.input
 
 
 cdef void census_fill(Census *census, const FlowTable *table) noexcept nogil:

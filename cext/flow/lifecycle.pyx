@@ -17,7 +17,7 @@ from nfmailguard.cext.policy.findings cimport Context, report_repeated
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_RESET, FLOW_LIMIT
 from nfmailguard.cext.policy.tally cimport tally_close
 from nfmailguard.cext.record cimport END_DROPPED, END_EVICTED, Identity, Record, end_reserve, ring_push
-from nfmailguard.cext.smtp.dialogue cimport session_open
+from nfmailguard.cext.smtp.session cimport session_open
 from nfmailguard.cext.tcp.holdqueue cimport drop_held
 from nfmailguard.cext.tcp.reset cimport emit_refusal, emit_reset
 from nfmailguard.cext.tcp.stream cimport stream_close

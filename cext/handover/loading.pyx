@@ -37,7 +37,7 @@ cdef Loaded load_listed(Core *core, Reader *reader) noexcept nogil:
     if not get_bytes(reader, &identity, sizeof(identity)):
         return LOADED_BROKEN
     flow = flow_named(&core.flows, &identity)
-    if flow == NULL or flow.dialogue == NULL or flow.dialogue.listed:
+    if flow == NULL or flow.dialogue == NULL or flow.dialogue.account.listed:
         return LOADED_BROKEN
     dialogue_list(&core.dialogue_pool, flow.dialogue)
     return LOADED

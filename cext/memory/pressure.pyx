@@ -19,8 +19,9 @@ from nfmailguard.cext.memory.pool cimport PAGE_BYTES, Pool, memory_cost, pool_is
 from nfmailguard.cext.policy.actions cimport apply_condition
 from nfmailguard.cext.policy.conditions cimport report_condition
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, STREAM_MEMORY_LIMIT
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, Line
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.tcp.stream cimport Backlog, Held, OutOfOrder
 from nfmailguard.cext.verdict cimport drop
 from nfmailguard.cext.wire.packet cimport nm_seq_diff
@@ -41,11 +42,11 @@ cdef uint64_t cost_to_keep(const Flow *flow, bint to_server, uint32_t length) no
     cdef const Dialogue *dialogue = flow.dialogue
     cdef uint64_t cost = cost_to_talk(flow) + memory_cost(sizeof(Line)) + pagebuffer_cost(
         &flow.stream[to_server].unacked, length)
-    cdef uint32_t few = sizeof(dialogue.few)
-    cdef uint32_t room = dialogue.capacity if dialogue != NULL and dialogue.more != NULL else few
-    cdef uint32_t outstanding = dialogue.count if dialogue != NULL else 0
+    cdef uint32_t few = sizeof(dialogue.exchange.few)
+    cdef uint32_t room = dialogue.exchange.capacity if dialogue != NULL and dialogue.exchange.more != NULL else few
+    cdef uint32_t outstanding = dialogue.exchange.count if dialogue != NULL else 0
     if to_server and outstanding + length // SHORTEST_COMMAND > room and (
-            dialogue == NULL or dialogue.input == INPUT_COMMANDS):
+            dialogue == NULL or dialogue.exchange.input == INPUT_COMMANDS):
         cost += memory_cost(room * 4)              # as expect_reply takes it
     return cost
 
@@ -81,7 +82,7 @@ cdef void stalled_give_way(Core *core, Flow *flow, uint64_t patience, uint64_t n
     cdef int examined = 0, ended = 0
     charge(core, flow, now)
     while dialogue != NULL and examined < MOST_EXAMINED and ended < MOST_ENDED:
-        if now - dialogue.since < patience:
+        if now - dialogue.account.since < patience:
             return
         newer = dialogue.newer
         other = <Flow *> dialogue.flow
@@ -99,8 +100,8 @@ cdef bint same_source(Core *core, Flow *one, Flow *other) noexcept nogil:
 
 cdef inline bint stands_still(Flow *flow, bint to_server, uint64_t patience, uint64_t now) noexcept nogil:
     # What waits for a gap to close is not its receiver's to take.
-    return (flow.dialogue != NULL and flow.dialogue.listed and flow.stream[to_server].unacked.length != 0
-            and now - flow.dialogue.since >= patience)
+    return (flow.dialogue != NULL and flow.dialogue.account.listed and flow.stream[to_server].unacked.length != 0
+            and now - flow.dialogue.account.since >= patience)
 
 
 cdef inline bint is_nearly_used_up(const Pool *pool) noexcept nogil:

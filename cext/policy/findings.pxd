@@ -9,15 +9,16 @@ from nfmailguard.cext.policy.numbers cimport (
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.policy.tally cimport tally_repeat, tally_repeats, tally_repeats_next, tally_untold
 from nfmailguard.cext.record cimport Identity, Record, Ring, record_reserve
-from nfmailguard.cext.smtp.dialogue cimport DialoguePool, Session
 from nfmailguard.cext.smtp.grammar cimport Grammar
+from nfmailguard.cext.smtp.line cimport LinePool
+from nfmailguard.cext.smtp.session cimport Session
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.
 cdef struct Context:
     Grammar *grammar
     CompiledPolicy *policy
     Ring *ring
-    DialoguePool *dialogue_pool
+    LinePool *line_pool
     Identity *identity
     Session *session
     uint64_t *finding_counts

@@ -43,7 +43,7 @@ cdef uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t v
     if to_server:
         context.session.found |= <uint64_t> 1 << finding
     if number == TALLY_NONE:
-        number = tally_add(&context.session.tally, context.dialogue_pool.pool, finding)
+        number = tally_add(&context.session.tally, context.line_pool.pool, finding)
         if is_told(number, context.policy.findings_told):
             tell(context, finding, number, to_server, verb, offset, before, before_length, after, after_length)
         else:

@@ -2,18 +2,21 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
-from nfmailguard.cext.policy.numbers cimport VERB_NOOP, VERB_RCPT, VERB_UNKNOWN
+from nfmailguard.cext.policy.numbers cimport VERB_NOOP, VERB_RCPT
 from nfmailguard.cext.policy.ruling cimport ADDRESS_CLOSES, ADDRESS_OPENS, CompiledPolicy
 from nfmailguard.cext.smtp.argument cimport says_seven_bits
-from nfmailguard.cext.smtp.dialogue cimport SECRET_BEGUN, SECRET_SAID, Dialogue, Session
+from nfmailguard.cext.smtp.command_line cimport forget_verb
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport (
     TRAIT_ADDRESS, TRAIT_ANEW, TRAIT_FREE, TRAIT_PLAIN, TRAIT_RECORDED, TRAIT_SECRET, TRAIT_SENDER,
     TRAIT_UNREMARKABLE, TRAIT_WAITS,
 )
-from nfmailguard.cext.smtp.outstanding cimport expect_reply, untold_of
+from nfmailguard.cext.smtp.outstanding cimport Exchange, expect_reply, untold_of, wait_for_replies
 from nfmailguard.cext.smtp.redact cimport note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport KIND_DENIED, KIND_ILLEGAL, LineRules, found, untold
+from nfmailguard.cext.smtp.session cimport SECRET_BEGUN, SECRET_SAID, Session
+from nfmailguard.cext.smtp.text cimport forget_chunks
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
@@ -66,7 +69,7 @@ cdef inline void note_session(Context *context, Dialogue *dialogue, uint8_t numb
         if number == VERB_NOOP:
             session.noop_seen = 1
         return
-    dialogue.message_bytes = 0                     # of chunks that no LAST followed
+    forget_chunks(&dialogue.text)
     if traits & TRAIT_ANEW:
         session.offered_chunking = 0               # until this one's reply offers it
     if traits & TRAIT_SENDER:
@@ -87,6 +90,7 @@ cdef inline bint is_within(Context *context, uint8_t number, uint32_t length) no
 # or 0.
 cdef inline uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t verb,
                                 uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint16_t traits = context.grammar.traits[number]
     cdef uint32_t end
     cdef bint illegal = False
@@ -117,11 +121,11 @@ cdef inline uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules 
         else:
             tell(context, number, False, data, verb, end, offset)
     note_argument(context, number, traits, data, verb, end)
-    note_asked(context.session, dialogue, number, data, verb)
+    note_asked(context.session, &dialogue.reply, number, data, verb)
     note_session(context, dialogue, number, traits, data + verb, end - verb)
     if illegal:
         blank_illegal(context, data, verb + 1, end)
-    if expect_reply(context, dialogue, number, offset + end + 1) and traits & TRAIT_WAITS:
-        dialogue.verb = VERB_UNKNOWN
-        dialogue.waiting = dialogue.count
+    if expect_reply(context, exchange, number, offset + end + 1) and traits & TRAIT_WAITS:
+        forget_verb(&dialogue.command)
+        wait_for_replies(exchange)
     return end + 2

@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.smtp.argument cimport put
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.command_line cimport CommandLine
 
 cdef enum MaskMode:                        # of the verb being read
     MASK_NONE = 0
@@ -68,5 +68,5 @@ cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noex
 # As the policy has it; for a whole segment.
 cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil
 # Reads data[at:], as far as that is what they are, of a line that has begun; how many. Behind a CR there are none.
-cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t at,
+cdef uint32_t line_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data, uint32_t at,
                        uint32_t length, uint64_t offset) noexcept nogil

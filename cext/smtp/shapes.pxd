@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memchr
 
 from nfmailguard.cext.policy.findings cimport Context, note_change
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.text cimport Text
 
 cdef inline bint is_end(uint8_t byte) noexcept nogil:
     return byte == c"\r" or byte == c"\n"
@@ -58,8 +58,8 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
                              uint32_t length) noexcept nogil
 # Blanks the end, behind a dot, of a long line in data[at:length], and of any line in data[at:head] of a long header,
 # but not where nothing but the `ended` text's own end comes behind it.
-cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+cdef void blank_long_lines(Context *context, const Text *text, uint8_t *data, uint32_t at, uint32_t head,
                            uint32_t length, bint ended, uint64_t offset) noexcept nogil
 # Whether there is such a line.
-cdef bint has_long_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+cdef bint has_long_line(Context *context, const Text *text, uint8_t *data, uint32_t at, uint32_t head,
                         uint32_t length, bint ended) noexcept nogil

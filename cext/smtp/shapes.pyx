@@ -64,23 +64,23 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
     return <uint32_t> (end - data) + 5 if end != NULL else 0
 
 
-cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head, uint32_t length,
+cdef bint long_lines(Context *context, const Text *text, uint8_t *data, uint32_t at, uint32_t head, uint32_t length,
                      bint ended, uint64_t offset, bint blank) noexcept nogil:
     """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
     the beginning of what comes then for an end of data. Where the text's own end comes next, that is all they would
     take for a command."""
     cdef uint32_t start = at, line, stop = length
     cdef uint32_t first_lf = at + nm_next_lf(data + at, length - at)
-    cdef uint64_t size = dialogue.message_bytes - at
+    cdef uint64_t size = text.bytes - at
     cdef Shapes shapes
     open_shapes(&shapes)
     if head < length and first_lf < length:
         stop = head if head > first_lf + 1 else first_lf + 1    # only the first line may be a long one
-    if dialogue.last_four & 255 != DOT:
+    if text.last_four & 255 != DOT:
         at = next_dot(data, at, stop) + 1
     while at < stop:
         if is_end(data[at]) and not (ended and at + 5 == length):
-            line = at - start + dialogue.data_line_length
+            line = at - start + text.lines.length
             if at > first_lf:
                 line = <uint32_t> (data + at - nm_last_lf(data + first_lf, at - first_lf)) - 1
             if line >= LONG_LINE or (line > 1 and at < head and size + at >= LONG_HEAD):
@@ -97,11 +97,11 @@ cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32
     return False
 
 
-cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+cdef void blank_long_lines(Context *context, const Text *text, uint8_t *data, uint32_t at, uint32_t head,
                            uint32_t length, bint ended, uint64_t offset) noexcept nogil:
-    long_lines(context, dialogue, data, at, head, length, ended, offset, True)
+    long_lines(context, text, data, at, head, length, ended, offset, True)
 
 
-cdef bint has_long_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
+cdef bint has_long_line(Context *context, const Text *text, uint8_t *data, uint32_t at, uint32_t head,
                         uint32_t length, bint ended) noexcept nogil:
-    return long_lines(context, dialogue, data, at, head, length, ended, 0, False)
+    return long_lines(context, text, data, at, head, length, ended, 0, False)

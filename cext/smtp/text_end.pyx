@@ -15,11 +15,12 @@ from nfmailguard.cext.policy.numbers cimport (
     DATA_NUL, DATA_TEXT,
 )
 from nfmailguard.cext.smtp.shapes cimport Shapes, count_shapes, is_end, next_dot, open_shapes, shape
+from nfmailguard.cext.smtp.text cimport leave_text, leave_text_in_seven
 
 cdef extern from "scan.h" nogil:
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
 
-cdef enum:                             # Eighth: of Dialogue.in_seven
+cdef enum:                             # Eighth: of Text.eighth
     EIGHTH_NONE = 0                    # what it is anyway
     EIGHTH_LINE = 1                    # a line's end
     EIGHTH_DOT = 2                     # a dot that begins a line
@@ -119,10 +120,10 @@ cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) no
     context.edits += <uint32_t> nm_blank_nuls(data, length)
 
 
-cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at, uint32_t length,
                        uint64_t offset, bint *ended) noexcept nogil:
-    cdef size_t state = dialogue.data_state, taken
-    cdef uint64_t before = dialogue.message_bytes - at
+    cdef size_t state = text.state, taken
+    cdef uint64_t before = text.bytes - at
     cdef uint32_t stop, dense = at
     cdef uint32_t nul = first_nul(context, data, at, length)
     cdef Shapes shapes
@@ -168,15 +169,15 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
         state = taken & STEP_STATE
         at += 1
     count_shapes(context, &shapes)
-    dialogue.data_state = <uint8_t> state
+    leave_text(text, <uint8_t> state)
     return at
 
 
-cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+cdef uint32_t find_end_in_seven(Context *context, Text *text, uint8_t *data, uint32_t at, uint32_t length,
                                 uint64_t offset, bint *ended) noexcept nogil:
-    cdef uint8_t state = dialogue.data_state
-    cdef uint64_t before = dialogue.message_bytes - at
-    cdef uint8_t eighth = dialogue.in_seven
+    cdef uint8_t state = text.state
+    cdef uint64_t before = text.bytes - at
+    cdef uint8_t eighth = text.eighth
     cdef uint8_t byte, low
     cdef bint high
     cdef uint32_t nul = first_nul(context, data, at, length)
@@ -215,6 +216,5 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             state = step(state, byte)
         at += 1
     count_shapes(context, &shapes)
-    dialogue.data_state = state
-    dialogue.in_seven = eighth
+    leave_text_in_seven(text, state, eighth)
     return at

@@ -122,14 +122,14 @@ cdef bint is_mechanism(const uint8_t *data, uint32_t length) noexcept nogil:
     return False
 
 
-cdef void restore_command(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef void restore_command(Context *context, const Exchange *exchange, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
     cdef bint whole
     cdef uint32_t size = 0
     cdef const uint8_t *argument
     cdef bint greeting
     cdef const char *verb = NULL
-    if not context.policy.restore & RESTORE_COMMANDS or context.already_forwarded or dialogue.count:
+    if not context.policy.restore & RESTORE_COMMANDS or context.already_forwarded or exchange.count:
         return
     length = line_length(data, length, &whole)
     if not whole:
@@ -180,7 +180,7 @@ cdef bint contradicts(Listing *listing, uint32_t place, const uint8_t *ours, uin
         or (zero_space and listing.spaces and place < listing.banner_length))
 
 
-cdef void restore_greeting(Context *context, Dialogue *dialogue, Listing *listing, uint8_t *data, uint32_t length,
+cdef void restore_greeting(Context *context, Listing *listing, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef bint whole
     cdef uint32_t i
@@ -217,7 +217,7 @@ cdef bint offer_fits(Listing *listing, const uint8_t *data, uint32_t length) noe
     return masked == listing.count
 
 
-cdef void restore_keywords(Context *context, Dialogue *dialogue, Listing *listing, uint8_t *data, uint32_t length,
+cdef void restore_keywords(Context *context, Listing *listing, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef bint whole, last = 0
     cdef uint32_t size, line = 0, masked = 0
@@ -239,15 +239,15 @@ cdef void restore_keywords(Context *context, Dialogue *dialogue, Listing *listin
         line += 1
 
 
-cdef void restore_reply(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef void restore_reply(Context *context, const Exchange *exchange, uint8_t *data, uint32_t length,
                         uint64_t offset) noexcept nogil:
     cdef Listing *listing
-    if not context.policy.restore & RESTORE_REPLIES or dialogue.count == 0 or length < 4:
+    if not context.policy.restore & RESTORE_REPLIES or exchange.count == 0 or length < 4:
         return
     listing = listing_of(context)
     if listing == NULL:
         return
-    if expected_verb(dialogue) == VERB_EHLO:
-        restore_keywords(context, dialogue, listing, data, length, offset)
-    elif expected_verb(dialogue) == context.grammar.verb_greeting and memcmp(data, b"220", 3) == 0:
-        restore_greeting(context, dialogue, listing, data, length, offset)
+    if expected_verb(exchange) == VERB_EHLO:
+        restore_keywords(context, listing, data, length, offset)
+    elif expected_verb(exchange) == context.grammar.verb_greeting and memcmp(data, b"220", 3) == 0:
+        restore_greeting(context, listing, data, length, offset)

@@ -13,14 +13,14 @@ from nfmailguard.cext.policy.numbers cimport (
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.smtp.argument cimport put
-from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_BEGUN, SECRET_SAID
+from nfmailguard.cext.smtp.command_line cimport forget_verb
 from nfmailguard.cext.smtp.grammar cimport (
     INPUT_COMMANDS, TRAIT_ADDRESS, TRAIT_SECRET, TRAIT_RECORDED, TRAIT_UNREMARKABLE, TRAIT_WAITS,
 )
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.odd_words cimport odd_word
 from nfmailguard.cext.smtp.outstanding cimport (
-    add_reply, begins_anew, expect_reply, has_room, untold_of,
+    Exchange, add_reply, begins_anew, expect_reply, has_room, untold_of, wait_for_replies,
 )
 from nfmailguard.cext.smtp.plain_lines cimport (
     blank_illegal, is_plain_address, note_argument, note_session, plain_end, plain_line, tell,
@@ -30,6 +30,8 @@ from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
     KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, mask_few, untold,
 )
+from nfmailguard.cext.smtp.session cimport ASKED_NOTHING, SECRET_BEGUN, SECRET_SAID
+from nfmailguard.cext.smtp.text cimport forget_chunks
 from nfmailguard.cext.smtp.unmask cimport verb_masked
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
 
@@ -151,7 +153,7 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
     if not named:
         line.number = find_verb(context, data, line.verb) if data[0] > SPACE else VERB_UNKNOWN
     number = line.number
-    line.finding = refusal(context, dialogue, number, line.verb)
+    line.finding = refusal(context, &dialogue.exchange, number, line.verb)
     line.denied = line.finding and policy.apply and policy.action[line.finding] == ACTION_MASK
     line.masked_upstream = number == VERB_UNKNOWN and line.verb > 3 and upper(data[0]) == c"X" and (
         verb_masked(data, line.verb))
@@ -233,6 +235,7 @@ cdef inline void note_said(Context *context, const Clean *line, const uint8_t *d
 cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
                               uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
     """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t verb
     cdef uint32_t end
     cdef bint secret = False                       # AUTH has begun in what some servers take for another line
@@ -269,7 +272,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     note_said(context, &line, data)
     if secret:
         context.session.secret = SECRET_BEGUN | SECRET_SAID
-    note_asked(context.session, dialogue, verb, data, line.verb)
+    note_asked(context.session, &dialogue.reply, verb, data, line.verb)
     end = line.end + (data[line.end] == CR)
     if line.denied:
         mask(context, &line, data)
@@ -277,16 +280,16 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         if line.illegal:
             blank_illegal(context, data, line.verb + 1, line.end)
         note_session(context, dialogue, verb, context.grammar.traits[verb], data + line.verb, line.end - line.verb)
-    if expect_reply(context, dialogue, verb, offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
-        dialogue.verb = VERB_UNKNOWN
-        dialogue.waiting = dialogue.count
+    if expect_reply(context, exchange, verb, offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
+        forget_verb(&dialogue.command)
+        wait_for_replies(exchange)
     return end + 1
 
 
 cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t number,
                                  const uint8_t *data, uint32_t length, bint *denied) noexcept nogil:
     """Whether a verb is all that its line says, and nobody keeps it; it is counted."""
-    cdef uint8_t finding = refusal(context, dialogue, number, length)
+    cdef uint8_t finding = refusal(context, &dialogue.exchange, number, length)
     if context.grammar.traits[number] & TRAIT_SECRET or data[0] | 32 == c"e":
         return False
     denied[0] = finding and context.policy.apply and context.policy.action[finding] == ACTION_MASK
@@ -308,9 +311,10 @@ cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules
 cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t verb,
                                    uint8_t number) noexcept nogil:
     """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t said = number
     cdef bint denied
-    if not has_room(context, dialogue) or (context.grammar.traits[number] & TRAIT_RECORDED and not context.untold):
+    if not has_room(context, exchange) or (context.grammar.traits[number] & TRAIT_RECORDED and not context.untold):
         return False
     if not is_unremarkable(context, dialogue, rules, number, data, verb, &denied):
         return False
@@ -324,18 +328,19 @@ cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRul
     elif number == VERB_NOOP:
         context.session.noop_seen = 1
     elif number == VERB_RSET:
-        dialogue.message_bytes = 0
+        forget_chunks(&dialogue.text)
     context.omitted[0] += context.grammar.traits[said] & TRAIT_RECORDED
-    add_reply(context, dialogue, number)
+    add_reply(context, exchange, number)
     return True
 
 
 cdef inline bint empty_line(Context *context, Dialogue *dialogue) noexcept nogil:
-    if not has_room(context, dialogue):
+    cdef Exchange *exchange = &dialogue.exchange
+    if not has_room(context, exchange):
         return False
-    dialogue.verb = VERB_UNKNOWN
-    note_asked(context.session, dialogue, VERB_UNKNOWN, NULL, 0)
-    add_reply(context, dialogue, context.grammar.verb_empty)
+    forget_verb(&dialogue.command)
+    note_asked(context.session, &dialogue.reply, VERB_UNKNOWN, NULL, 0)
+    add_reply(context, exchange, context.grammar.verb_empty)
     return True
 
 
@@ -346,9 +351,10 @@ cdef inline bint is_simple(const Context *context) noexcept nogil:
 
 cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t at = 0, run, verb, stop
     cdef uint8_t number
-    if dialogue.body_as_commands or dialogue.waiting:
+    if exchange.body_as_commands or exchange.waiting:
         return 0
     while at < length and context.verdict == ACTION_PASS:
         stop = length - at if length - at < rules.whole else rules.whole
@@ -374,6 +380,6 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         if run == 0:
             break
         at += run
-        if dialogue.waiting or dialogue.input != INPUT_COMMANDS:
+        if exchange.waiting or exchange.input != INPUT_COMMANDS:
             break
     return at

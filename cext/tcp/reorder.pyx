@@ -89,7 +89,7 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
 
 cdef inline bint within_chunk(Stream *stream, Dialogue *dialogue, Packet *packet) noexcept nogil:
     # What stands behind it are commands again.
-    return packet.seq + packet.payload_length - stream.next_seq <= dialogue.chunk_left
+    return packet.seq + packet.payload_length - stream.next_seq <= dialogue.text.chunk_left
 
 
 cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
@@ -97,8 +97,9 @@ cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *pa
     """A segment that cannot be decided yet."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Dialogue *dialogue = flow.dialogue
-    cdef bint text = to_server and dialogue != NULL and not dialogue.waiting and (
-        dialogue.input == INPUT_DATA or (dialogue.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
+    cdef bint text = to_server and dialogue != NULL and not dialogue.exchange.waiting and (
+        dialogue.exchange.input == INPUT_DATA or (
+            dialogue.exchange.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
     if not flow.policy.hold and (to_server or not flow.policy.apply):
         forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
     elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:

@@ -57,7 +57,7 @@ cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     cdef int32_t unacknowledged = nm_seq_diff(flow.stream[0].next_seq, packet.ack)
     if flow.dialogue == NULL or not flow.policy.hold or not packet.flags & TCP_ACK or unacknowledged < 0:
         return False
-    if flow.dialogue.input != INPUT_DATA and flow.dialogue.input != INPUT_CHUNK:
+    if flow.dialogue.exchange.input != INPUT_DATA and flow.dialogue.exchange.input != INPUT_CHUNK:
         return False
     scale = window_scale(flow, True, packet)
     least = (<uint32_t> unacknowledged + LONGEST_REPLY + (1 << scale) - 1) >> scale
