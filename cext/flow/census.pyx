@@ -70,3 +70,4 @@ cdef void census_fill(Census *census, const FlowTable *table) noexcept nogil:
         bucket += 1
     census.bucket = bucket
     census.ended = bucket == table.bucket_count
+    nm_store_filled(&census.filled, 1)

@@ -9,7 +9,7 @@ from nfmailguard.cext.flow.rules cimport choose_rule
 from nfmailguard.cext.flow.table cimport (
     FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_INSPECTED, FLOW_ONE_SIDED, FLOW_RESET,
     FLOW_UNCONFIRMED, flow_add, flow_begins, flow_client, flow_closed, flow_ends, flow_gives_way, flow_has_share,
-    flow_remove, flow_touch, unknown_flow_gives_way,
+    flow_remove, flow_take_rule, flow_touch, unknown_flow_gives_way,
 )
 from nfmailguard.cext.memory.accounting cimport charge, free_dialogue
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow, set_context
@@ -113,8 +113,8 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
         return NULL
     core.counters.flows_opened += 1
     # By the interface the client's packets come in on: a server's packet leaves there.
-    flow.identity.rule = <uint8_t> choose_rule(
-        core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
+    flow_take_rule(flow, <uint8_t> choose_rule(
+        core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface))
     flow.policy = &core.generation.rules[flow.identity.rule].policy
     flow_begins(flow)
     flow.connection = packet.queued.connection

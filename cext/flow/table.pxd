@@ -118,6 +118,10 @@ cdef inline Source flow_source(const FlowTable *table, const Flow *flow) noexcep
 cdef inline bint flow_closed(const Flow *flow) noexcept nogil:
     return flow.end == END_FIN or flow.end == END_RST
 
+# It comes under this rule of its generation.
+cdef inline void flow_take_rule(Flow *flow, uint8_t rule) noexcept nogil:
+    flow.identity.rule = rule
+
 # A keyed hash of an address, of IPv6 of its /64.
 cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil
 

@@ -10,7 +10,6 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.core cimport LINE_BYTES
-from nfmailguard.cext.engine cimport core_settle
 from nfmailguard.cext.flow.table cimport FLOW_STATES, Flow
 from nfmailguard.cext.handover.cursor cimport put_bytes
 from nfmailguard.cext.handover.layout cimport checksum_of, layout_of_core
@@ -20,6 +19,7 @@ from nfmailguard.cext.handover.parts cimport (
 from nfmailguard.cext.memory.accounting cimport streams_have
 from nfmailguard.cext.memory.pagebuffer cimport PageBuffer, PageRing, pagebuffer_span
 from nfmailguard.cext.policy.tally cimport TALLY_KINDS, counts_of
+from nfmailguard.cext.process cimport core_settle
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.smtp.outstanding cimport Exchange, ring_of, ring_size

@@ -9,7 +9,7 @@ come again. Does not know how bytes are decided.
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from nfmailguard.cext.core cimport DROP_CONDITION, DROP_MEMORY
+from nfmailguard.cext.core cimport DROP_MEMORY
 from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
 from nfmailguard.cext.flow.sources cimport Source, bytes_of
 from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, flow_source
@@ -140,7 +140,7 @@ cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint6
     if memory_for(core, flow, to_server, need, now, out) or not flow.policy.apply:
         return True                                # who only follows forgets what he cannot keep
     if 2 * need > core.pool.limit // 2 or stands_still(flow, to_server, core.stalled_timeout, now):
-        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
     else:
         drop(core, DROP_MEMORY, packet.queued.id, out)
     return False

@@ -39,7 +39,7 @@ cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) no
 cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
     cdef Context context
     set_context(core, flow, &context, now)
-    return report(&context, finding, to_server, 0, flow.stream[to_server].bytes, NULL, 0, NULL, 0)
+    return report(&context, finding, to_server, 0, flow.stream[to_server].bytes)
 
 
 cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
@@ -120,4 +120,4 @@ cdef uint8_t report_without_flow(Core *core, Packet *packet, uint8_t finding, bi
     context.repeated = &core.counters.findings_repeated
     context.number = flowless_number(&core.flowless_findings[finding], context.policy.findings_told, now)
     context.now = now
-    return report(&context, finding, to_server, 0, 0, NULL, 0, NULL, 0)
+    return report(&context, finding, to_server, 0, 0)

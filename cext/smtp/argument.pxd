@@ -1,7 +1,7 @@
 # Arguments of commands, octet by octet: addresses, chunk sizes, NULs, and how long lines are.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
-from nfmailguard.cext.policy.findings cimport Context, again, note_change, report
+from nfmailguard.cext.policy.findings cimport Context, again, note_change, report_shown, shown
 from nfmailguard.cext.policy.numbers cimport NOT_AGAIN
 from nfmailguard.cext.policy.ruling cimport ADDRESS_CLOSES, ADDRESS_ILLEGAL, ADDRESS_OPENS
 from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_SASL, Argument, CommandLine
@@ -78,12 +78,12 @@ cdef void end_secret(Context *context, CommandLine *command, uint64_t offset) no
 # A NUL anywhere in a command line.
 cdef void nul_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil
 
-# Reports an octet of a command line that has no place there, and what it becomes; `shown`: it is no secret's.
+# Reports an octet of a command line that has no place there, and what it becomes; `open`: it is no secret's.
 cdef inline uint8_t report_byte(Context *context, uint8_t finding, uint8_t verb, uint64_t offset, uint8_t byte,
-                                uint8_t becomes, bint shown) noexcept nogil:
+                                uint8_t becomes, bint open) noexcept nogil:
     cdef uint8_t action = again(context, finding, True)
     if action == NOT_AGAIN:
-        action = report(context, finding, True, verb, offset, &byte, shown, &becomes, 1)
+        action = report_shown(context, finding, True, verb, offset, shown(&byte, open, &becomes, 1))
     return action
 
 cdef inline void put(Context *context, uint8_t *at, uint8_t byte) noexcept nogil:

@@ -8,12 +8,15 @@ decides nothing. Does not know verbs, lines or streams.
 from libc.stdint cimport INT32_MAX
 from libc.string cimport memmove
 
+from nfmailguard.cext.policy.findings cimport decide_flow, report
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, ADDRESS_TOO_LONG,
     BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
 )
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
-from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_SASL, deny, lengthen, mask_from_here, note_reported
+from nfmailguard.cext.smtp.command_line cimport (
+    PHASE_ARGUMENT, PHASE_SASL, deny, lengthen, mask_from_here, note_reported,
+)
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport name_begins, upper
 
@@ -87,7 +90,7 @@ cdef inline void measure_address(Context *context, CommandLine *command, uint8_t
     command.argument.phase = phase | quoted | escaped
     if command.argument.counted > context.policy.sender_length and not command.reported & REPORTED_ADDRESS:
         note_reported(command, REPORTED_ADDRESS)
-        report(context, ADDRESS_TOO_LONG, True, command.verb, offset, NULL, 0, NULL, 0)
+        report(context, ADDRESS_TOO_LONG, True, command.verb, offset)
 
 
 cdef uint32_t address_bytes(Context *context, CommandLine *command, uint8_t *data, uint32_t length,
@@ -119,10 +122,11 @@ cdef bint invalid_size(Context *context, CommandLine *command, const uint8_t *by
     # Where digits have passed, some servers take what they like of them, whatever stands behind (Exim: sscanf).
     cdef uint8_t phase = command.argument.phase
     command.argument.phase = SIZE_INVALID
-    if report(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, byte, length, NULL, 0) != ACTION_MASK:
+    if report_shown(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset,
+                    shown(byte, length, NULL, 0)) != ACTION_MASK:
         return False
     if phase != SIZE_FIRST and context.policy.hold and context.verdict == ACTION_PASS:
-        context.verdict = ACTION_RESET
+        decide_flow(context, ACTION_RESET)
     return True
 
 
@@ -226,7 +230,7 @@ cdef bint begins_verb(Context *context, CommandLine *command) noexcept nogil:
 
 cdef void cut_line(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
     note_reported(command, REPORTED_CUT)
-    if report(context, COMMAND_LINE_CUT, True, command.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+    if report(context, COMMAND_LINE_CUT, True, command.verb, offset) == ACTION_MASK:
         mask_from_here(command)
 
 
@@ -234,7 +238,7 @@ cdef void refuse_secret(Context *context, CommandLine *command, uint64_t offset)
     cut_line(context, command, offset)
     # Its letters have left, or all but the last: only what follows can still be kept.
     if context.policy.hold and context.verdict == ACTION_PASS:
-        context.verdict = ACTION_RESET
+        decide_flow(context, ACTION_RESET)
 
 
 cdef void measure_line(Context *context, CommandLine *command, uint8_t byte, uint64_t offset) noexcept nogil:
@@ -245,7 +249,7 @@ cdef void measure_line(Context *context, CommandLine *command, uint8_t byte, uin
         note_reported(command, REPORTED_LENGTH)
         if context.policy.action[COMMAND_TOO_LONG] == ACTION_MASK:
             note_reported(command, REPORTED_CUT)
-        if report(context, COMMAND_TOO_LONG, True, command.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
+        if report(context, COMMAND_TOO_LONG, True, command.verb, offset) == ACTION_MASK:
             mask_from_here(command)
         if context.verdict != ACTION_PASS:
             return

@@ -12,7 +12,7 @@ and no partial line is held. What leaves ends its lines with CRLF and nothing el
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
-from nfmailguard.cext.policy.findings cimport again, out_of_memory, report
+from nfmailguard.cext.policy.findings cimport again, omit_records, out_of_memory, report
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_DENIED, FORM_OK, FORM_XALL,
     NOT_AGAIN, RECIPIENTS_TOO_MANY, UPSTREAM_COMMAND_MASKED, VERB_BDAT, VERB_DATA, VERB_MAIL, VERB_NOOP, VERB_RCPT,
@@ -40,7 +40,9 @@ from nfmailguard.cext.smtp.outstanding cimport (
 from nfmailguard.cext.smtp.redact cimport command_record, cut_short, note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER, MASK_NONE, MASK_NOOP, MASK_UNDECIDED
-from nfmailguard.cext.smtp.session cimport SECRET_SAID
+from nfmailguard.cext.smtp.session cimport (
+    add_recipients, forget_recipients, note_noop, note_secret_said, note_seven_bits, offer_chunking,
+)
 from nfmailguard.cext.smtp.text cimport begin_chunk, forget_chunks
 from nfmailguard.cext.smtp.unmask cimport report_damage, restore_command, verb_masked
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, refusal, report_verb, spelled_out, verb_possible
@@ -165,9 +167,9 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
             put(context, at, context.policy.letter)
         return
     if verb == VERB_RCPT:
-        context.session.recipients += 1
+        add_recipients(context.session, 1)
         if context.policy.recipients and context.session.recipients > context.policy.recipients:
-            report(context, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
+            report(context, RECIPIENTS_TOO_MANY, True, verb, offset)
 
 
 cdef void end_of_verb(Context *context, Dialogue *dialogue, uint8_t *at) noexcept nogil:
@@ -197,7 +199,7 @@ cdef void ordinary_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint3
         command.mode = choose_mask_mode(context, dialogue, at, length)
     lengthen(command, 1)
     if original == 0:
-        context.session.secret |= SECRET_SAID        # what follows may be another line, as behind a bare LF
+        note_secret_said(context.session)        # what follows may be another line, as behind a bare LF
         nul_byte(context, command, at, offset)
         if context.verdict != ACTION_PASS:
             return
@@ -233,7 +235,7 @@ cdef void end_body_line(Context *context, Dialogue *dialogue, uint64_t offset) n
     # CSCdk46673: no server answers a line of a message.
     if command.verb == context.grammar.verb_dot and command.kept.length == 1:
         read_body_as_commands(exchange, False)
-        context.session.recipients = 0
+        forget_recipients(context.session)
         expect_reply(context, exchange, context.grammar.verb_end_of_data, offset)
     free_line(context.line_pool, &command.kept)
     command.phase = PHASE_START
@@ -248,6 +250,31 @@ cdef void record_command(Context *context, Dialogue *dialogue) noexcept nogil:
     if command.verb != VERB_UNKNOWN:
         record.before_length = <uint16_t> shown_of_line(context, command, record.text)
     ring_push(context.ring)
+
+
+cdef void await_reply(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+    """A line has been said whose verb passes as ``verb``: whether the client waits, and how it is read from here on."""
+    cdef CommandLine *command = &dialogue.command
+    cdef Exchange *exchange = &dialogue.exchange
+    if verb == VERB_DATA and context.policy.bug_data_bypass and context.policy.apply:
+        expect_reply(context, exchange, verb, offset)
+        free_line(context.line_pool, &command.kept)
+        command.phase = PHASE_START
+        begin_message(dialogue)
+        read_as(exchange, INPUT_DATA)              # CSCdr91002: whatever the server says to it
+        return
+    if expect_reply(context, exchange, verb, offset):
+        if context.grammar.traits[verb] & TRAIT_WAITS:
+            wait_for_replies(exchange)
+        if verb == VERB_BDAT and command.argument.phase != SIZE_INVALID:
+            begin_chunk(&dialogue.text, command.argument.counted, command.argument.phase == SIZE_LAST)
+            if dialogue.text.chunk_left:
+                read_as(exchange, INPUT_CHUNK)
+            else:
+                end_chunk(context, dialogue)
+    free_line(context.line_pool, &command.kept)
+    command.phase = PHASE_START
+    command.verb = VERB_UNKNOWN
 
 
 cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
@@ -285,34 +312,16 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
     if context.grammar.traits[command.verb] & TRAIT_RECORDED:
         if untold_of(context, verb):
-            context.omitted[0] += 1
+            omit_records(context, 1)
         else:
             record_command(context, dialogue)
     note_secret(context, command)
     if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
         forget_chunks(&dialogue.text)
     if context.grammar.argument[verb] == ARGUMENT_SENDER:
-        context.session.seven_bits |= command.argument.in_seven == SEVEN_BITS
-    context.session.noop_seen |= verb == VERB_NOOP
+        note_seven_bits(context.session, command.argument.in_seven == SEVEN_BITS)
+    note_noop(context.session, verb == VERB_NOOP)
     note_asked(context.session, &dialogue.reply, verb, command.kept.data, verb_of_line(command))
     if begins_anew(verb):
-        context.session.offered_chunking = 0              # until this one's reply offers it
-    if verb == VERB_DATA and context.policy.bug_data_bypass and context.policy.apply:
-        expect_reply(context, exchange, verb, offset)
-        free_line(context.line_pool, &command.kept)
-        command.phase = PHASE_START
-        begin_message(dialogue)
-        read_as(exchange, INPUT_DATA)    # CSCdr91002: whatever the server says to it
-        return
-    if expect_reply(context, exchange, verb, offset):
-        if context.grammar.traits[verb] & TRAIT_WAITS:
-            wait_for_replies(exchange)
-        if verb == VERB_BDAT and command.argument.phase != SIZE_INVALID:
-            begin_chunk(&dialogue.text, command.argument.counted, command.argument.phase == SIZE_LAST)
-            if dialogue.text.chunk_left:
-                read_as(exchange, INPUT_CHUNK)
-            else:
-                end_chunk(context, dialogue)
-    free_line(context.line_pool, &command.kept)
-    command.phase = PHASE_START
-    command.verb = VERB_UNKNOWN
+        offer_chunking(context.session, False)     # until this one's reply offers it
+    await_reply(context, dialogue, verb, offset)

@@ -14,6 +14,7 @@ from nfmailguard.cext.smtp.command_line cimport PHASE_START, leave_commands
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
 from nfmailguard.cext.smtp.line cimport free_line, line_pool_close, line_pool_open, line_pool_trim
 from nfmailguard.cext.smtp.outstanding cimport expect_greeting, expect_tls
+from nfmailguard.cext.smtp.session cimport note_greeted
 from nfmailguard.cext.smtp.text cimport begin_text
 
 
@@ -50,7 +51,7 @@ cdef inline bint is_idle(const Dialogue *dialogue) noexcept nogil:
 
 cdef void dialogue_free_if_idle(DialoguePool *dialogue_pool, Session *session, Dialogue **dialogue) noexcept nogil:
     if is_idle(dialogue[0]):
-        session.greeted = 1
+        note_greeted(session)
         dialogue_free(dialogue_pool, dialogue)
 
 

@@ -5,7 +5,7 @@ Promises: how octets are read changes only where the dialogue says so (smtp.verb
 column ``reads``). Does not know lines or messages.
 """
 
-from nfmailguard.cext.policy.findings cimport again, note_change, report
+from nfmailguard.cext.policy.findings cimport again, note_change, report, report_shown, shown
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, NOT_AGAIN, TLS_NOT_A_HANDSHAKE,
 )
@@ -31,7 +31,7 @@ cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offs
     if exchange.waiting and not exchange.pipelining_violation:
         note_violation(exchange)
         if again(context, COMMAND_PIPELINED_TOO_FAR, True) == NOT_AGAIN:
-            report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(exchange), offset, NULL, 0, NULL, 0)
+            report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(exchange), offset)
 
 
 cdef bint declares(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
@@ -58,7 +58,7 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             if not exchange.tls_checked:
                 take_tls(exchange)
                 if data[at] != TLS_HANDSHAKE:
-                    report(context, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, data + at, 1, NULL, 0)
+                    report_shown(context, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, shown(data + at, 1, NULL, 0))
             return length
         elif exchange.waiting and (context.already_forwarded or not context.policy.hold):
             note_reply_arrived(context, dialogue, offset + at)

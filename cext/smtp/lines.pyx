@@ -6,8 +6,6 @@ cost; one about whose octets somebody would be told something is left to it. Doe
 a command means.
 """
 
-from libc.string cimport memset
-
 from nfmailguard.cext.policy.findings cimport quiet, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_NUL, VERB_UNKNOWN,
@@ -24,9 +22,9 @@ from nfmailguard.cext.smtp.message cimport chunk_waits
 from nfmailguard.cext.smtp.outstanding cimport Exchange
 from nfmailguard.cext.smtp.redact cimport in_secret, note_glued
 from nfmailguard.cext.smtp.runs cimport (
-    MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, line_rules_of, line_run, settle_counts,
+    MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, forget_left, line_rules_of, line_run, settle_counts,
 )
-from nfmailguard.cext.smtp.session cimport SECRET_SAID
+from nfmailguard.cext.smtp.session cimport note_secret_said
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 
@@ -38,6 +36,8 @@ cdef enum:
 cdef struct Found:             # a verb that lies in the segment whole, and what is odd about it
     uint32_t length            # 0: there is none
     uint8_t end                # the octet behind it
+    uint8_t verb               # which it is
+    uint8_t finding            # that keeps it from passing, or 0
     bint bare_cr               # it is a CR, and no LF stands behind that
     uint32_t lfs               # that become spaces, that behind it too
     uint32_t nuls
@@ -95,14 +95,14 @@ cdef void note_odd(Context *context, Dialogue *dialogue, const Found *found, uin
                 put(context, data + i, SPACE)
 
 
-cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t verb,
-                                 uint8_t finding, uint8_t *data, uint32_t end, uint32_t length,
-                                 uint64_t offset) noexcept nogil:
+cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const LineRules *rules, const Found *found,
+                                 uint8_t *data, uint32_t length, uint64_t offset) noexcept nogil:
+    cdef uint32_t end = found.length
     # A CR ends the verb where what stands behind it becomes a LF, else the LF does, as octet by octet.
     if rules.blank_cr:
-        settle_verb(context, dialogue, verb, finding, data + end, length - end, offset + end)
+        settle_verb(context, dialogue, found.verb, found.finding, data + end, length - end, offset + end)
     else:
-        settle_verb(context, dialogue, verb, finding, data + end + 1, 0, offset + end + 1)
+        settle_verb(context, dialogue, found.verb, found.finding, data + end + 1, 0, offset + end + 1)
     if context.verdict != ACTION_PASS:
         return end + 1
     if data[end + 1] != LF:
@@ -117,7 +117,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
     """Reads a line's verb and the octet, or line's end, behind it; how many octets that are, 0: it is not for us."""
     cdef CommandLine *command = &dialogue.command
     cdef uint32_t end
-    cdef uint8_t verb, finding, mode = MASK_NONE
+    cdef uint8_t mode = MASK_NONE
     cdef Line *line
     cdef Found found
     look_for_verb(rules, data, length, &found)
@@ -131,9 +131,9 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
     begin_with_verb(command, line, data, end, length)      # as it came
     if found.nuls + found.lfs:
         note_odd(context, dialogue, &found, data)
-    verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
-    finding = refusal(context, &dialogue.exchange, verb, end)
-    if not finding or not context.policy.apply or context.policy.action[finding] != ACTION_MASK:
+    found.verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
+    found.finding = refusal(context, &dialogue.exchange, found.verb, end)
+    if not found.finding or not context.policy.apply or context.policy.action[found.finding] != ACTION_MASK:
         line_let_through(line, end)
     elif becomes_noop(context.policy, data, end):
         mode = MASK_NOOP
@@ -143,17 +143,17 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
         fill(context, data, end, context.policy.letter)
     choose_mode(command, mode)
     if found.end == CR:
-        return ended_by_cr(context, dialogue, rules, verb, finding, data, end, length, offset)
+        return ended_by_cr(context, dialogue, rules, &found, data, length, offset)
     if found.end == LF and not rules.blank_lf:
         repeat(context, COMMAND_BARE_LF, 1, True)
-        settle_verb(context, dialogue, verb, finding, data + end, 0, offset + end)
+        settle_verb(context, dialogue, found.verb, found.finding, data + end, 0, offset + end)
         if context.verdict == ACTION_PASS:
             end_line(context, dialogue, data + end, offset + end)
         return end + 1
     if found.end == LF:
         put(context, data + end, SPACE)
     lengthen(command, 1)
-    settle_verb(context, dialogue, verb, finding, data + end, length - end, offset + end)
+    settle_verb(context, dialogue, found.verb, found.finding, data + end, length - end, offset + end)
     end_of_verb(context, dialogue, data + end)
     if found.lfs:
         note_glued(context, command, found.end == LF)
@@ -183,7 +183,7 @@ cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t 
     take_cr(command)
     report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF, not in_secret(context, command))
     ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
-    context.session.secret |= SECRET_SAID            # what follows is another line to some servers, maybe AUTH's
+    note_secret_said(context.session)            # what follows is another line to some servers, maybe AUTH's
 
 
 cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
@@ -232,7 +232,7 @@ cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules
     cdef CommandLine *command = &dialogue.command
     cdef uint32_t run = 0
     settle_counts(context, rules)
-    memset(rules.left, 0, sizeof(rules.left))    # from here on others count, too
+    forget_left(rules)
     if command.after_cr and rules.plain_cr and data[0] != LF:
         plain_cr(context, dialogue, data[0], offset)
     if not command.after_cr:

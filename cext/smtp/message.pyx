@@ -9,7 +9,7 @@ commands.
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport report, reserve_record
+from nfmailguard.cext.policy.findings cimport decide_flow, report, reserve_record
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_PASS, ACTION_RESET, DATA_BARE_CR, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR, DATA_LINE, DATA_NUL,
     DATA_TEXT, VERB_BDAT,
@@ -20,7 +20,8 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport Exchange, expect_reply, note_violation, read_as, wait_for_replies
-from nfmailguard.cext.smtp.shapes cimport blank_long_lines, end_as_it_came, has_long_line
+from nfmailguard.cext.smtp.session cimport forget_recipients, take_found
+from nfmailguard.cext.smtp.shapes cimport Stretch, blank_long_lines, end_as_it_came, has_long_line
 from nfmailguard.cext.smtp.size cimport part_bytes
 from nfmailguard.cext.smtp.text cimport Text, leave_text
 from nfmailguard.cext.smtp.text_end cimport find_end, find_end_in_seven, state_before
@@ -93,7 +94,7 @@ cdef void report_odd(Context *context, Text *text, uint8_t kind, uint8_t finding
                      uint64_t offset) noexcept nogil:
     if at < end:
         text.reported |= 1 << kind
-        report(context, finding, True, 0, offset + at, NULL, 0, NULL, 0)
+        report(context, finding, True, 0, offset + at)
 
 
 cdef inline bint is_plain(const Text *text, const uint8_t *data, uint32_t length) noexcept nogil:
@@ -137,12 +138,11 @@ cdef void end_message(Context *context, Dialogue *dialogue, uint64_t offset) noe
         record.to_server = 1
         record.state = context.session.state
         record.a = dialogue.text.bytes - 3     # without the dot and its CRLF
-        record.c = context.session.found
-        context.session.found = 0
+        record.c = take_found(context.session)
         ring_push(context.ring)
     dialogue.text.bytes = 0
     read_as(exchange, INPUT_COMMANDS)
-    context.session.recipients = 0
+    forget_recipients(context.session)
     expect_reply(context, exchange, context.grammar.verb_end_of_data, offset)
 
 
@@ -153,11 +153,12 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef uint32_t odd[3]
     cdef uint32_t end
     cdef uint32_t last_four, theirs = 0, head = at
+    cdef Stretch stretch
     cdef bint seven = context.session.seven_bits and (text.eighth or nm_eighth(data + at, length - at))
     cdef bint long_line, one_line = False
     if length - at > LONG_LINE:
         length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one
-    long_line = lasts(&text.lines, data + at, length - at) or heads_on(&text.lines, text.bytes + length - at)
+    long_line = lasts(&text.lines, data + at, length - at) or heads_on(&text.lines, text.bytes + (length - at))
     if not seven and not long_line and is_plain(text, data + at, length - at):
         # As nearly all text: nothing to tell, and no dot that could begin an end of data.
         leave_text(text, state_before(text.state, data, at, length))
@@ -168,12 +169,14 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         if theirs:
             length = theirs                        # what stands behind it is no text
         last_four = last_four_with(text.last_four, data + at, length - at)
-        find_odd(text, data, at, length, odd)    # as they came: some of them are blanked
+        find_odd(text, data, at, length, odd)      # as they came: some of them are blanked
         if long_line:
             one_line = memchr(data + at, LF, length - at) == NULL
             if in_head(&text.lines):
                 head += size_of_head(&text.lines, data + at, length - at)
-            blank_long_lines(context, text, data, at, head, length, theirs != 0, offset)
+            stretch.data, stretch.offset, stretch.at, stretch.head = data, offset, at, head
+            stretch.length, stretch.ended = length, theirs != 0
+            blank_long_lines(context, text, &stretch)
         if seven:
             end = find_end_in_seven(context, text, data, at, length, offset, &ended)
         else:
@@ -182,16 +185,18 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         report_odd(context, text, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
         report_odd(context, text, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
         if theirs and not ended and context.verdict == ACTION_PASS and context.policy.apply:
-            context.verdict = ACTION_RESET         # the server would wait for ever for an end that has been said
+            decide_flow(context, ACTION_RESET)     # the server would wait for ever for an end that has been said
     if context.verdict != ACTION_PASS:
         return end
     if in_head(&text.lines):
         head = at + follow_head(&text.lines, data + at, end - at)
     # Where no line has ended, none has become a part of another, and all there is has been blanked above.
-    if context.edits and not one_line and (long_line or lasts(&text.lines, data + at, end - at)) and (
-            has_long_line(context, text, data, at, head, end, ended)):
-        context.verdict = ACTION_RESET             # what was blanked has made it a long one, or more of it a header
-        return end
+    if context.edits and not one_line and (long_line or lasts(&text.lines, data + at, end - at)):
+        stretch.data, stretch.offset, stretch.at, stretch.head = data, offset, at, head
+        stretch.length, stretch.ended = end, ended
+        if has_long_line(context, text, &stretch):
+            decide_flow(context, ACTION_RESET)     # what was blanked has made it a long one, or more of it a header
+            return end
     text.last_four = last_four
     measure(context, text, data, at, end, offset, ended)
     if context.verdict != ACTION_PASS:
@@ -269,7 +274,6 @@ cdef void end_chunk(Context *context, Dialogue *dialogue) noexcept nogil:
         record.to_server = 1
         record.state = context.session.state
         record.a = dialogue.text.bytes
-        record.c = context.session.found
-        context.session.found = 0
+        record.c = take_found(context.session)
         ring_push(context.ring)
     dialogue.text.bytes = 0

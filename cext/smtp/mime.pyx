@@ -101,7 +101,7 @@ cdef inline void count_byte(Context *context, Mime *mime, uint64_t offset) noexc
     mime.counted += 1
     if mime.counted > context.policy.filename_length and not mime.reported:
         mime.reported = 1
-        report(context, MIME_FILENAME_TOO_LONG, True, 0, offset, NULL, 0, NULL, 0)
+        report(context, MIME_FILENAME_TOO_LONG, True, 0, offset)
 
 
 cdef void field_byte(Mime *mime, uint8_t byte) noexcept nogil:
@@ -122,7 +122,8 @@ cdef void field_byte(Mime *mime, uint8_t byte) noexcept nogil:
         mime.state = MIME_NOTHING
 
 
-cdef void parameter_byte(Context *context, Mime *mime, uint8_t byte, uint64_t offset) noexcept nogil:
+cdef void before_parameter(Mime *mime, uint8_t byte) noexcept nogil:
+    """A byte of a field in front of its parameters' names."""
     cdef uint8_t state = mime.state
     if state == MIME_FIELD:
         field_byte(mime, byte)
@@ -151,6 +152,12 @@ cdef void parameter_byte(Context *context, Mime *mime, uint8_t byte, uint64_t of
             mime.which = FILENAME | NAME
             mime.name_length = mime.starred = 0
             name_byte(mime, byte)
+
+
+cdef void parameter_byte(Context *context, Mime *mime, uint8_t byte, uint64_t offset) noexcept nogil:
+    cdef uint8_t state = mime.state
+    if state <= MIME_BEFORE_NAME:
+        before_parameter(mime, byte)
     elif state == MIME_NAME or state == MIME_AFTER_NAME:
         if byte == EQUALS:
             begin_value(mime)

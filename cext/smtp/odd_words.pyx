@@ -11,7 +11,7 @@ from nfmailguard.cext.smtp.outstanding cimport add_reply, has_room
 from nfmailguard.cext.smtp.redact cimport note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport KIND_CR, KIND_DENIED, KIND_NUL, found, mask_few, untold
-from nfmailguard.cext.smtp.session cimport SECRET_SAID
+from nfmailguard.cext.smtp.session cimport note_secret_said
 
 cdef enum:
     CR = 13
@@ -64,7 +64,7 @@ cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, u
     if word.crs:
         found(rules, KIND_CR, word.crs)
     if word.nuls or word.crs:
-        context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
+        note_secret_said(context.session)        # some of it may be another line, maybe AUTH's
     if denied:
         found(rules, KIND_DENIED, 1)
     if word.length > 2:                            # no verb that tells of secrets is shorter

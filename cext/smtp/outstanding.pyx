@@ -13,7 +13,7 @@ cdef bint expect_one_more(Context *context, Exchange *exchange, uint8_t verb, ui
     cdef uint32_t size = ring_size(exchange), more, behind
     cdef uint8_t *larger
     if exchange.count >= context.policy.outstanding_commands:
-        report(context, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset, NULL, 0, NULL, 0)
+        report(context, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset)
         if not context.policy.apply:
             read_no_more(exchange)
         return False

@@ -16,7 +16,9 @@ from nfmailguard.cext.smtp.command_line cimport PHASE_SASL
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_SECRET
 from nfmailguard.cext.smtp.line cimport Line, line_restore
 from nfmailguard.cext.smtp.name cimport upper
-from nfmailguard.cext.smtp.session cimport SECRET_BEGUN, SECRET_SAID
+from nfmailguard.cext.smtp.session cimport (
+    SECRET_BEGUN, note_secret_begun, note_secret_over, note_secret_said, take_found,
+)
 
 cdef extern from "words.h" nogil:
     const char *nm_mechanisms[26]
@@ -151,7 +153,7 @@ cdef bint cut_short(CommandLine *command) noexcept nogil:
 
 cdef void note_glued(Context *context, CommandLine *command, bint last) noexcept nogil:
     cdef Line *line = command.kept
-    context.session.secret |= SECRET_SAID            # a server may repeat what was to be another line, maybe AUTH's
+    note_secret_said(context.session)            # a server may repeat what was to be another line, maybe AUTH's
     if last and line != NULL and line.length == command.length:
         line_restore(line, line.length - 1, LF)
 
@@ -186,7 +188,7 @@ cdef bint in_secret(Context *context, CommandLine *command) noexcept nogil:
 
 cdef void note_word(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
     if stranger(data, length) or behind_auth(data, length):
-        context.session.secret = SECRET_BEGUN | SECRET_SAID
+        note_secret_begun(context.session)
 
 
 cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
@@ -207,9 +209,9 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
         begun = mechanism_behind(data + at, length - at)
     begun = begun or (length > MECHANISM and another_line_begins(data, length))
     if begun:
-        context.session.secret = SECRET_BEGUN | SECRET_SAID
+        note_secret_begun(context.session)
     elif number != VERB_UNKNOWN:
-        context.session.secret &= SECRET_SAID
+        note_secret_over(context.session)
 
 
 cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uint64_t bits) noexcept nogil:
@@ -222,6 +224,5 @@ cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uin
     record.verb = verb
     record.a = offset
     record.b = bits
-    record.c = context.session.found
-    context.session.found = 0
+    record.c = take_found(context.session)
     return record

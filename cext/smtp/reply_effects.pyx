@@ -7,7 +7,9 @@ Promises: a state changes only by the table of ``smtp.states``; each reply answe
 
 from libc.stdint cimport uint16_t
 
-from nfmailguard.cext.policy.findings cimport again, note_junk, report, reserve_record
+from nfmailguard.cext.policy.findings cimport (
+    again, decide_flow, forget_junk, note_junk, omit_records, report, report_shown, reserve_record, shown,
+)
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, BUG_DATA_BYPASS, BUG_NOOP_BODY, NOT_AGAIN, RECIPIENTS_INVALID_TOO_MANY,
     REPLY_AMBIGUOUS, REPLY_UNSOLICITED, TLS_STARTED, UNTOLD, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_RCPT, VERB_RSET,
@@ -65,7 +67,7 @@ cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t
         return context.grammar.traits[verb] & TRAIT_RECORDED
     if ends_message(context, dialogue, verb):
         return True
-    context.omitted[0] += 1
+    omit_records(context, 1)
     return False
 
 
@@ -86,9 +88,9 @@ cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) n
 
 cdef void ambiguous(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset, const uint8_t *text,
                     uint32_t length) noexcept nogil:
-    report(context, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    report_shown(context, REPLY_AMBIGUOUS, False, verb, offset, shown(text, length, NULL, 0))
     if context.policy.restore:
-        context.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
+        decide_flow(context, ACTION_LOG)                 # what cannot be told from a message is left alone
 
 
 cdef bint spells_ehlo(const uint8_t *data, uint32_t length) noexcept nogil:
@@ -165,7 +167,7 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
     elif verb == VERB_RCPT and digit == 5:
         context.session.invalid_recipients += 1
         if context.policy.invalid_recipients and context.session.invalid_recipients > context.policy.invalid_recipients:
-            report(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
+            report_shown(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, shown(text, length, NULL, 0))
     elif verb == grammar.verb_end_of_data:
         context.session.invalid_recipients = 0            # the mail they were of is over
         mail_is_over(context, dialogue)
@@ -178,8 +180,7 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
     if context.verdict != ACTION_PASS:
         return
     if digit == 2 and ends_message(context, dialogue, verb):
-        context.junk[0] = 0
-        context.untold = 0
+        forget_junk(context)
     elif not leads_on(verb, code):
         note_junk(context, offset)
 
@@ -218,7 +219,7 @@ cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t o
     cdef Exchange *exchange = &dialogue.exchange
     if verb == VERB_DATA and context.policy.bug_noop_body and context.session.noop_seen:
         # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
-        report(context, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
+        report(context, BUG_NOOP_BODY, False, verb, offset)
         answer_all(context, exchange)
         context.session.noop_seen = 0
         read_body_as_commands(exchange, True)
@@ -233,7 +234,7 @@ cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t o
     answer_all(context, exchange)
     begin_message(dialogue)
     if exchange.input == INPUT_OPAQUE:
-        report(context, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+        report(context, TLS_STARTED, False, verb, offset)
 
 
 cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text, uint32_t length,
@@ -255,7 +256,7 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
         ambiguous(context, dialogue, verb, offset, text, length)
     elif not expected and code != 421:             # RFC 5321 3.8: a server may close with 421 at any time
         if again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
-            report(context, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+            report_shown(context, REPLY_UNSOLICITED, False, verb, offset, shown(text, length, NULL, 0))
         context.session.offered_chunking = 0         # which command a reply is to is not certain any more
     if context.verdict != ACTION_PASS:
         return
@@ -276,5 +277,5 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
         read_as(exchange, INPUT_COMMANDS)
         close_line(&dialogue.command)
     if verb == VERB_DATA and exchange.input == INPUT_DATA:
-        report(context, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
+        report(context, BUG_DATA_BYPASS, False, verb, offset)
     answer_oldest(context, exchange, verb)

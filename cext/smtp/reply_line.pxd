@@ -55,3 +55,11 @@ cdef inline void take_junk(ReplyLine *reply) noexcept nogil:
 cdef inline void end_reply(ReplyLine *reply, const uint8_t *text, uint32_t length) noexcept nogil:
     # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
     reply.junk = length > 3 and text[3] != c" "
+
+# What becomes of the keyword in it.
+cdef inline void choose_keyword_mode(ReplyLine *reply, uint8_t mode) noexcept nogil:
+    reply.keyword_mask_mode = mode
+
+# A line of the reply has been masked.
+cdef inline void note_masked_line(ReplyLine *reply) noexcept nogil:
+    reply.masked_lines += 1

@@ -23,7 +23,7 @@ from nfmailguard.cext.smtp.argument cimport (
 from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, lengthen, lengthen_verb
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER
 from nfmailguard.cext.smtp.line cimport Line, line_add, line_add_all, line_let_through, line_restore
-from nfmailguard.cext.smtp.session cimport SECRET_SAID
+from nfmailguard.cext.smtp.session cimport note_secret_said
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
@@ -71,8 +71,7 @@ cdef void settle_each(Context *context, LineRules *rules) noexcept nogil:
             repeat(context, finding_of(kind), rules.count[kind], False)
             rules.count[kind] = 0
     rules.counted = 0
-    context.session.found |= rules.found
-    rules.found = 0
+    tell_found(context, rules)
 
 
 cdef bint more_untold(Context *context, LineRules *rules, Kind kind, uint32_t number) noexcept nogil:
@@ -108,7 +107,7 @@ cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data,
     if count:
         repeat(context, COMMAND_BARE_LF, count, True)
         fill(context, data, count, SPACE)
-        context.session.secret |= SECRET_SAID        # what follows was to be another line, maybe AUTH's
+        note_secret_said(context.session)        # what follows was to be another line, maybe AUTH's
     return count
 
 
@@ -127,7 +126,7 @@ cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t 
         count += 1
     if count:
         repeat(context, COMMAND_BARE_CR, count, True)
-        context.session.secret |= SECRET_SAID        # what follows is another line to some servers, maybe AUTH's
+        note_secret_said(context.session)        # what follows is another line to some servers, maybe AUTH's
     return count
 
 

@@ -42,7 +42,7 @@ cdef inline void name_byte(Context *context, Parts *parts, uint8_t byte, uint64_
     if context.policy.to_fields and parts.to_fields > context.policy.to_fields and (
             not parts.marks & REPORTED_FIELDS):
         parts.marks |= REPORTED_FIELDS
-        report(context, HEADER_TO_FIELDS_TOO_MANY, True, 0, offset, NULL, 0, NULL, 0)
+        report(context, HEADER_TO_FIELDS_TOO_MANY, True, 0, offset)
 
 
 cdef void end_line(Context *context, Parts *parts, uint64_t offset) noexcept nogil:
@@ -52,8 +52,7 @@ cdef void end_line(Context *context, Parts *parts, uint64_t offset) noexcept nog
     parts.bytes += parts.line + 1
     if limit and parts.bytes > limit and not parts.marks & recorded:
         parts.marks |= recorded
-        report(context, DATA_TOO_LONG if body else HEADER_TOO_LONG, True, 0, offset,
-               NULL, 0, NULL, 0)
+        report(context, DATA_TOO_LONG if body else HEADER_TOO_LONG, True, 0, offset)
     if not body and (parts.line == 0 or (parts.line == 1 and parts.name == NO_NAME_CR)):
         parts.marks |= IN_BODY
         parts.bytes = 0

@@ -9,7 +9,7 @@ lines, or what stands behind the end.
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport note_change
+from nfmailguard.cext.policy.findings cimport keep_original, note_changes
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE_DOT, DATA_CR, DATA_DOT, DATA_DOTS, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE,
     DATA_NUL, DATA_TEXT,
@@ -114,10 +114,8 @@ cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint
 
 cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
     """There is one in what is read."""
-    if context.edits == 0:
-        note_change(context)
-        context.edits = 0
-    context.edits += <uint32_t> nm_blank_nuls(data, length)
+    keep_original(context)
+    note_changes(context, <uint32_t> nm_blank_nuls(data, length))
 
 
 cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at, uint32_t length,

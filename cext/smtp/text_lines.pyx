@@ -39,7 +39,7 @@ cdef void measure_lines(Context *context, TextLines *lines, const uint8_t *data,
         if limit and size - lines.after_cr > limit and not lines.reported & REPORTED_LINE:
             lines.reported |= REPORTED_LINE
             report(context, HEADER_LINE_TOO_LONG if lines.in_header else DATA_LINE_TOO_LONG, True, 0,
-                   offset + at + limit - lines.length, NULL, 0, NULL, 0)
+                   offset + at + limit - lines.length)
         if stop == length:
             lines.length = size
             return

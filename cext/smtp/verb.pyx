@@ -6,7 +6,7 @@ Promises: of what follows a verb one word is shown, and never a secret. Does not
 
 from libc.string cimport memset
 
-from nfmailguard.cext.policy.findings cimport report
+from nfmailguard.cext.policy.findings cimport report_shown, shown
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, FORM_XALL, LINE_BYTES_SHOWN
 from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.smtp.redact cimport hide_secrets, shown_of_verb, shows_argument
@@ -40,7 +40,7 @@ cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding
     hide_secrets(before, size + more, more == length or more == EXCERPT)
     memcpy(after, before, size + more)
     if context.policy.action[finding] != ACTION_MASK:
-        return report(context, finding, True, verb, command.offset, before, size + more, NULL, 0)
+        return report_shown(context, finding, True, verb, command.offset, shown(before, size + more, NULL, 0))
     if command.mode != MASK_LETTER and becomes_noop(context.policy, line.data, size):
         memset(after, SPACE, size)
         memcpy(after, noop, 4)
@@ -50,5 +50,4 @@ cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding
         memset(after + sent, context.policy.letter, size - sent)
     if context.policy.unknown == FORM_XALL:
         memset(after + size, context.policy.letter, more)
-    return report(context, finding, True, verb, command.offset,
-                  before, size + more, after, size + more)
+    return report_shown(context, finding, True, verb, command.offset, shown(before, size + more, after, size + more))

@@ -7,6 +7,7 @@ here is done once a line, and nothing of the line is kept. Does not know how a l
 another segment.
 """
 
+from nfmailguard.cext.policy.findings cimport omit_records
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_MASK, ACTION_PASS, COMMAND_DENIED, FORM_OK, FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET,
     VERB_UNKNOWN,
@@ -23,14 +24,16 @@ from nfmailguard.cext.smtp.outstanding cimport (
     Exchange, add_reply, begins_anew, expect_reply, has_room, untold_of, wait_for_replies,
 )
 from nfmailguard.cext.smtp.plain_lines cimport (
-    blank_illegal, is_plain_address, note_argument, note_session, plain_end, plain_line, tell,
+    Start, blank_illegal, is_plain_address, note_argument, note_session, plain_end, plain_line, tell,
 )
 from nfmailguard.cext.smtp.redact cimport another_line_begins, note_word, note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
-    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, mask_few, untold,
+    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, mask_few, tell_found, untold,
 )
-from nfmailguard.cext.smtp.session cimport ASKED_NOTHING, SECRET_BEGUN, SECRET_SAID
+from nfmailguard.cext.smtp.session cimport (
+    ASKED_NOTHING, add_recipients, note_noop, note_secret_begun, note_secret_over, note_secret_said,
+)
 from nfmailguard.cext.smtp.text cimport forget_chunks
 from nfmailguard.cext.smtp.unmask cimport verb_masked
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
@@ -205,7 +208,7 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
     if line.illegal:
         found(rules, KIND_ILLEGAL, 1)
     if line.odd:
-        context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
+        note_secret_said(context.session)        # some of it may be another line, maybe AUTH's
     if line.last:
         for i in range(line.first, line.last):
             if data[i] == LF or (data[i] == 0 and i > line.verb and rules.blank_nul):
@@ -232,15 +235,17 @@ cdef inline void note_said(Context *context, const Clean *line, const uint8_t *d
         note_words(context, line.number, data, line.verb, line.end)
 
 
-cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
-                              uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
-    """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
+cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules,
+                              const Start *start) noexcept nogil:
+    """A line that can be read here."""
+    cdef uint8_t *data = start.data
+    cdef uint32_t ordinary = start.verb, stop = start.stop
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t verb
     cdef uint32_t end
     cdef bint secret = False                       # AUTH has begun in what some servers take for another line
     cdef Clean line
-    line.number = number
+    line.number = start.number
     if not (0 < ordinary and ordinary + 1 < stop and is_plain(&line, data, ordinary, stop)):
         if not find_end(&line, rules, data, ordinary, stop) or line.verb == 0:
             return 0
@@ -261,17 +266,16 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if line.denied:
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
     if verb == VERB_RCPT:
-        context.session.recipients += 1
+        add_recipients(context.session, 1)
     if context.grammar.traits[line.number] & TRAIT_RECORDED:
-        context.session.found |= rules.found
-        rules.found = 0
+        tell_found(context, rules)
         if untold_of(context, verb):
-            context.omitted[0] += 1
+            omit_records(context, 1)
         else:
-            tell(context, line.number, line.denied, data, line.verb, line.end, offset)
+            tell(context, line.number, line.denied, data, line.verb, line.end, start.offset)
     note_said(context, &line, data)
     if secret:
-        context.session.secret = SECRET_BEGUN | SECRET_SAID
+        note_secret_begun(context.session)
     note_asked(context.session, &dialogue.reply, verb, data, line.verb)
     end = line.end + (data[line.end] == CR)
     if line.denied:
@@ -280,7 +284,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         if line.illegal:
             blank_illegal(context, data, line.verb + 1, line.end)
         note_session(context, dialogue, verb, context.grammar.traits[verb], data + line.verb, line.end - line.verb)
-    if expect_reply(context, exchange, verb, offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
+    if expect_reply(context, exchange, verb, start.offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
         forget_verb(&dialogue.command)
         wait_for_replies(exchange)
     return end + 1
@@ -319,17 +323,17 @@ cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRul
     if not is_unremarkable(context, dialogue, rules, number, data, verb, &denied):
         return False
     if number != VERB_UNKNOWN:
-        context.session.secret &= SECRET_SAID
+        note_secret_over(context.session)
     elif verb >= 3:
         note_word(context, data, verb)
     if denied:
         mask_few(context, data, verb)
         number = VERB_UNKNOWN
     elif number == VERB_NOOP:
-        context.session.noop_seen = 1
+        note_noop(context.session, True)
     elif number == VERB_RSET:
         forget_chunks(&dialogue.text)
-    context.omitted[0] += context.grammar.traits[said] & TRAIT_RECORDED
+    omit_records(context, context.grammar.traits[said] & TRAIT_RECORDED)
     add_reply(context, exchange, number)
     return True
 
@@ -354,6 +358,7 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t at = 0, run, verb, stop
     cdef uint8_t number
+    cdef Start start
     if exchange.body_as_commands or exchange.waiting:
         return 0
     while at < length and context.verdict == ACTION_PASS:
@@ -370,13 +375,15 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         elif data[at] == CR and length - at > 1 and data[at + 1] == LF and empty_line(context, dialogue):
             at += 2
             continue
+        start.data, start.offset = data + at, offset + at
+        start.verb, start.stop, start.number = verb, stop, number
         run = 0
         if number != VERB_UNKNOWN:
-            run = plain_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+            run = plain_line(context, dialogue, rules, &start)
         elif verb < stop and (verb == 0 or data[at + verb] != SPACE) and is_simple(context):
             run = odd_word(context, dialogue, rules, data + at, verb, stop)
         if run == 0:
-            run = any_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+            run = any_line(context, dialogue, rules, &start)
         if run == 0:
             break
         at += run

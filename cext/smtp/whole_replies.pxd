@@ -8,7 +8,7 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, TRAIT_RECORDED, TRAIT
 from nfmailguard.cext.smtp.outstanding cimport Exchange, answer_oldest, expected_verb
 from nfmailguard.cext.smtp.reply_effects cimport may_answer_ehlo
 from nfmailguard.cext.smtp.reply_line cimport ANSWERS_ANYHOW, ANSWERS_BY_CODE, ANSWERS_OTHER, ReplyLine
-from nfmailguard.cext.smtp.session cimport ASKED_DOUBT, ASKED_EHLO, ASKED_OTHER
+from nfmailguard.cext.smtp.session cimport ASKED_EHLO, move_session, note_unasked, renew_offer
 
 # Reads such lines from here on, where one begins, at `offset` of its stream; how many octets they are.
 cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
@@ -67,10 +67,10 @@ cdef inline bint settle_unremarkable(Context *context, Dialogue *dialogue, uint8
             return False
         if again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
             return False
-        context.session.asked = ASKED_DOUBT if context.session.asked > ASKED_EHLO else ASKED_OTHER
+        note_unasked(context.session)
         return True
-    context.session.state = context.grammar.next_state[state][verb][code // 100 if code < 600 else 0]
-    context.session.offered_chunking = context.session.offered_chunking != 0
+    move_session(context.session, context.grammar.next_state[state][verb][code // 100 if code < 600 else 0])
+    renew_offer(context.session)
     answer_oldest(context, exchange, verb)
     if verb != context.grammar.verb_greeting:
         note_junk(context, reply.offset)

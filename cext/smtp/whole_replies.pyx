@@ -7,7 +7,7 @@ what costs most an octet. Does not know banners, keywords or what else changes a
 
 from libc.stdint cimport uint64_t
 
-from nfmailguard.cext.policy.findings cimport repeat
+from nfmailguard.cext.policy.findings cimport omit_records, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, VERB_BDAT, VERB_RCPT, VERB_UNKNOWN,
 )
@@ -105,9 +105,9 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
         if end == 0:
             break
         if leads_nowhere(context, dialogue, verb, one):
-            context.omitted[0] += context.grammar.traits[verb] & TRAIT_RECORDED
-            context.session.state = context.grammar.next_state[context.session.state][verb][one]
-            context.session.offered_chunking = context.session.offered_chunking != 0
+            omit_records(context, context.grammar.traits[verb] & TRAIT_RECORDED)
+            move_session(context.session, context.grammar.next_state[context.session.state][verb][one])
+            renew_offer(context.session)
             note_junk(context, offset + at)
         else:
             take_code(&dialogue.reply, number_of(code))
@@ -142,7 +142,7 @@ cdef uint32_t unasked_replies(Context *context, Dialogue *dialogue, const uint8_
         at = end + 1
     if count:
         repeat(context, REPLY_UNSOLICITED, count, False)
-        context.session.asked = ASKED_DOUBT if context.session.asked > ASKED_EHLO else ASKED_OTHER
+        note_unasked(context.session)
         take_unasked(&dialogue.reply, number_of(last))
     return at
 

@@ -14,7 +14,8 @@ from nfmailguard.cext.flow.lifecycle cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_begins, flow_closed, flow_ends, flow_find, flow_touch,
+    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_begins, flow_closed, flow_ends, flow_find, flow_take_rule,
+    flow_touch,
 )
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport policy_of, report_condition, report_without_flow
@@ -241,7 +242,7 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
         core.forgot = 1
         return NULL
     flow_ends(flow)
-    flow.identity.rule = old.identity.rule
+    flow_take_rule(flow, old.identity.rule)
     flow.policy = old.policy
     begin_stream(flow, True, packet.ack - 1)
     flow.interface[1] = old.interface[1]

@@ -14,7 +14,7 @@ from nfmailguard.cext.record cimport END_RST
 from nfmailguard.cext.tcp.holdqueue cimport drop_held
 from nfmailguard.cext.tcp.stream cimport Stream, buffered_end, stream_buffered, stream_isn
 from nfmailguard.cext.verdict cimport accept, drop, replace
-from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_trim
+from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_note_change, packet_trim
 
 
 cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -58,7 +58,7 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
             return
     if packet.payload_length and flow.policy.apply:
         packet_trim(packet, 0)                     # RFC 9293 3.5.3 allows text; it is no part of a stream
-        packet.changed = 1
+        packet_note_change(packet)
     if packet.changed:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)

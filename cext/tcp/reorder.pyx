@@ -21,7 +21,7 @@ from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
 from nfmailguard.cext.tcp.holdqueue cimport list_held, may_hold
 from nfmailguard.cext.tcp.stream cimport (
-    Held, Stream, stream_buffer, stream_buffered, stream_buffered_count, stream_hold, stream_holding,
+    Held, Stream, held_of_flow, stream_buffer, stream_buffered, stream_buffered_count, stream_hold, stream_holding,
     stream_overwrite_with_buffered,
 )
 from nfmailguard.cext.verdict cimport drop, forward
@@ -49,12 +49,12 @@ cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *p
             return
     if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, length) or memory_for(
             core, flow, to_server, cost_to_buffer(flow, stream, length), now, out)):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
         return
     if stream_buffered_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
     elif stream_buffer(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
-        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
     else:
         forward(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
 
@@ -71,19 +71,16 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         return
     if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, packet.length) or memory_for(
             core, flow, to_server, cost_to_hold(flow, stream, packet.length), now, out)):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
         return
     if pool_is_short(&core.pool) or not may_hold(core, flow, source):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
         return
     held = stream_hold(stream, &core.pool, packet, now)
     if held == NULL:
-        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
         return
-    held.cleared = cleared
-    held.source = source
-    held.flow = flow
-    held.to_server = to_server
+    held_of_flow(held, flow, to_server, source, cleared)
     list_held(core, held)
 
 

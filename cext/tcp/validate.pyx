@@ -14,7 +14,7 @@ from nfmailguard.cext.core cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_INSPECTED, agreed, flow_find
-from nfmailguard.cext.policy.actions cimport answer_by, answer_condition, apply_condition
+from nfmailguard.cext.policy.actions cimport answer_by, apply_condition, bypass
 from nfmailguard.cext.policy.conditions cimport (
     is_to_server, policy_without_flow, report_condition, report_without_flow,
 )
@@ -27,7 +27,8 @@ from nfmailguard.cext.tcp.window cimport take_window
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 from nfmailguard.cext.wire.options cimport OPTION_SACK, OPTION_SACK_PERMITTED, options_read
 from nfmailguard.cext.wire.packet cimport (
-    FRAGMENT, NOT_TCP, PACKET_GSO, TCP_URG, TRUNCATED, nm_put16, nm_seq_diff, packet_blank_ip_options, packet_trim,
+    FRAGMENT, NOT_TCP, PACKET_GSO, TCP_URG, TRUNCATED, nm_seq_diff, packet_blank_ip_options, packet_clear_urgent,
+    packet_note_change, packet_trim,
 )
 
 cdef enum:
@@ -97,8 +98,10 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
             if packet.seq != flow.stream[to_server].next_seq:
                 drop_if(core, flow.policy.apply, DROP_GAP, packet.queued.id, out)
             else:
-                answer_condition(core, flow, to_server, report_condition(core, flow, STREAM_GAP, not to_server, now),
-                                 DROP_GAP, packet, now, out)
+                action = report_condition(core, flow, STREAM_GAP, not to_server, now)
+                answer_by(core, flow, action, DROP_GAP, packet, now, out)
+                if action <= ACTION_LOG:
+                    bypass(core, flow, to_server, packet, now, out)
             return False
         if stream.fin and nm_seq_diff(packet.ack, stream.fin_seq) > 0:
             stream.fin = FIN_TAKEN
@@ -124,9 +127,7 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
         answer_by(core, flow, action, DROP_FINDING, packet, now, out)
         return False
     if flow.policy.apply:
-        packet.flags &= ~TCP_URG
-        packet.tcp[13] = packet.flags
-        nm_put16(packet.tcp + 18, 0)
+        packet_clear_urgent(packet)
         cleared[0] = 1
     return True
 
@@ -167,7 +168,7 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
     elif flow.mode == FLOW_BYPASSED:
         accept(core, packet.queued.id, out)
     elif flow.mode == FLOW_INSPECTED:
-        apply_condition(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
+        apply_condition(core, flow, to_server, PACKET_TRUNCATED, packet, now, out)
     else:
         drop(core, DROP_FLOW_ENDED, packet.queued.id, out)
 
@@ -185,5 +186,5 @@ cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
     if nm_seq_diff(packet.seq, stream.next_seq) > 0 or <int32_t> most <= 0 or packet.queued.flags & PACKET_GSO:
         return True
     packet_trim(packet, most)
-    packet.changed = 1
+    packet_note_change(packet)
     return False

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, uint16_t, uint64_t
 from nfmailguard.cext.memory.accounting cimport window_share
 from nfmailguard.cext.memory.pool cimport pool_is_short
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
-from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_put16, nm_seq_diff
+from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_set_window
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
@@ -41,8 +41,7 @@ cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     if packet.window <= most:
         return False
     core.counters.windows_narrowed += 1
-    packet.window = <uint16_t> most
-    nm_put16(packet.tcp + 14, packet.window)
+    packet_set_window(packet, <uint16_t> most)
     return True
 
 
@@ -64,7 +63,6 @@ cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     if packet.window >= least or least > 0xffff:
         return False
     core.counters.windows_widened += 1
-    packet.window = <uint16_t> least
-    nm_put16(packet.tcp + 14, packet.window)
+    packet_set_window(packet, <uint16_t> least)
     take_window(flow, True, packet)                # the server may use it: its reply is none beyond the window
     return True

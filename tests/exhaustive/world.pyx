@@ -13,8 +13,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from nfmailguard.cext.core cimport LINE_BYTES, Core
-from nfmailguard.cext.engine cimport Engine, core_expire, core_finish, core_process
+from nfmailguard.cext.engine cimport Engine
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, Operation, Operations, operations_reserve
+from nfmailguard.cext.process cimport core_expire, core_finish, core_process
 from nfmailguard.cext.wire.packet cimport QueuedPacket
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_STATES, Flow
 from nfmailguard.cext.smtp.dialogue cimport Dialogue

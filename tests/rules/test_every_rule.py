@@ -66,6 +66,11 @@ MOVES = {
     "outstanding.wait_for_replies": {"waiting"},
     "outstanding.go_on": {"waiting"},
     "text.begin_chunk": {"chunk_left", "last_chunk"},
+    "session.move_session": {"state"},
+    "session.note_greeted": {"greeted"},
+    "session.offer_chunking": {"offered_chunking"},
+    "session.renew_offer": {"offered_chunking"},
+    "session.note_unasked": {"asked"},
 }
 ASKED = re.compile(r"\b(" + "|".join(name.partition(".")[2] for name in MOVES) + r")\(")
 
