@@ -19,6 +19,7 @@ from nfmailguard.cext.policy.findings cimport Context, decide_flow, out_of_memor
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_LOG, ACTION_PASS, ACTION_RESET, STREAM_EDIT_TOO_LATE, STREAM_MEMORY_LIMIT,
 )
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.smtp.dispatch cimport client_bytes, note_reply_arrived
 from nfmailguard.cext.smtp.line cimport line_pool_trim
 from nfmailguard.cext.smtp.message cimport chunk_waits
@@ -61,7 +62,7 @@ cdef uint32_t take_turns_ahead(Core *core, Flow *flow, Context *context, uint8_t
     cdef Stream *stream = &flow.stream[1]
     cdef Said client, server
     cdef uint8_t verdict = ACTION_PASS
-    if context.policy.apply or stream_buffered(stream).seq != stream.next_seq:
+    if applies(context.policy) or stream_buffered(stream).seq != stream.next_seq:
         return 0
     client.length = stream_buffered(stream).data.length
     if client.length == 0:
@@ -112,7 +113,7 @@ cdef void decide(Core *core, Flow *flow, bint to_server, Decision *decision, uin
     else:
         decided = decide_replies(core, flow, &context, data, length, out)
     line_pool_trim(&core.dialogue_pool.line_pool)
-    changed = context.edits if flow.policy.apply else 0
+    changed = context.edits if applies(flow.policy) else 0
     decision.decided = decided
     decision.changed = changed
     decision.verdict = context.verdict
@@ -131,7 +132,6 @@ cdef void decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, 
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t old = stream.next_seq - packet.seq
     cdef uint32_t put = 0, ahead = 0
-    cdef bint apply = flow.policy.apply
     cdef bint conflict = 0
     decision.decided = decision.changed = 0
     decision.verdict = ACTION_PASS
@@ -139,15 +139,17 @@ cdef void decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, 
         old = packet.payload_length
     if old:
         core.counters.retransmissions += 1
-        put = stream_overwrite_with_first_copy(stream, packet.seq, packet.payload, old, apply, &conflict)
+        put = stream_overwrite_with_first_copy(stream, packet.seq, packet.payload, old,
+                                               applies(flow.policy), &conflict)
     if old < packet.payload_length:
         decision.data = packet.payload + old
         decision.length = packet.payload_length - old
         decision.already_forwarded = 0
         if stream_buffered(stream) != NULL:
-            ahead = stream_overwrite_with_buffered(stream, packet.seq + old, decision.data, decision.length, apply)
+            ahead = stream_overwrite_with_buffered(stream, packet.seq + old, decision.data, decision.length,
+                                                   applies(flow.policy))
         decide(core, flow, to_server, decision, now, out)
-    if apply:
+    if put + ahead and applies(flow.policy):
         decision.changed += put + ahead
     if (conflict or ahead) and decision.verdict == ACTION_PASS and flow.mode == FLOW_INSPECTED:
         decision.verdict = conflicting(core, flow, to_server, now)
@@ -175,7 +177,7 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
     cdef uint32_t known = stream.next_seq - stream_buffered(stream).seq
     cdef uint32_t length = stream_buffered(stream).data.length
     cdef uint8_t *data
-    cdef bint apply = flow.policy.apply
+    cdef bint apply = applies(flow.policy)
     cdef bint conflict
     cdef Decision decision
     if length == 0 or known >= length:
@@ -192,7 +194,7 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
         return True
     if to_server and flow_waiting(flow):
         note_pipelining_violation(core, flow, now)
-        if flow.policy.hold and flow.mode == FLOW_INSPECTED:
+        if gates(flow.policy) and flow.mode == FLOW_INSPECTED:
             edit_after_forward(core, flow, to_server, now, out)
         return False
     decision.data = pagebuffer_span(&stream_buffered(stream).data, 0, &length)
@@ -213,7 +215,7 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
 
 cdef inline bint needs_repetition(const Flow *flow, const Packet *packet, const Decision *decision) noexcept nogil:
     # A chunk in the packet has to wait: its sender says it once more.
-    return (decision.decided < packet.payload_length and flow.policy.hold and decision.verdict == ACTION_PASS
+    return (decision.decided < packet.payload_length and gates(flow.policy) and decision.verdict == ACTION_PASS
             and flow.mode == FLOW_INSPECTED)
 
 
@@ -270,7 +272,7 @@ cdef void drain(Core *core, Flow *flow, bint to_server, uint64_t now, Operations
     cdef bint more = True
     cdef bint ahead, held
     while more and flow.mode == FLOW_INSPECTED:
-        if (not to_server and not flow.policy.hold and stream_buffered(&flow.stream[1]) != NULL
+        if (not to_server and not gates(flow.policy) and stream_buffered(&flow.stream[1]) != NULL
                 and not flow_waiting(flow)):
             drain(core, flow, True, now, out)       # what the client said before the server's next reply
             if flow.mode != FLOW_INSPECTED:

@@ -6,6 +6,24 @@ message text, let through ahead of the gap and decided before the gap closes.
 Keeps invariant 5: where the policy does not apply, everything is accepted as it
 came and only followed. Does not know how a flow is found, begun or aged, nor how
 its bytes are decided.
+
+What becomes of a segment's payload, by its flow's Conduct:
+
+                                  WATCH             EDIT              GATE
+    in its turn                   goes on as it     decided, and      decided, and
+                                  came, and is read goes on           goes on
+    the client's before its turn  goes on, and is   goes on, and is   waits; message text goes
+                                  read in its turn  read in its turn  on, is read in its turn
+    the server's before its turn  goes on, and is   waits             waits
+                                  read in its turn
+    the client's before a reply   goes on, and is   goes on, and is   waits
+    it has to wait for            read after that   read after that
+    gone on, read in its turn,    reported          left as it is     both ends are
+    and to be changed                                                 reset
+    a repetition that differs     goes on as it     the first copy    the first copy
+                                  came              goes on           goes on
+
+Segments before their turn have theirs by the table of tcp.reorder; tests/flows/test_conducts.py plays all of it.
 """
 
 from libc.stddef cimport size_t
@@ -26,6 +44,7 @@ from nfmailguard.cext.policy.conditions cimport report_condition
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_LOG, ACTION_PASS, ACTION_RESET, BUG_DOT_CRLF, FLOW_ASYMMETRIC, STREAM_END_KEPT,
 )
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.record cimport END_FIN
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
@@ -94,20 +113,20 @@ cdef bint goes_nowhere(Core *core, Flow *flow, bint to_server, Packet *packet, b
                        Operations *out) noexcept nogil:
     """Whether a segment says what nobody may read any more, or not yet; it is answered then."""
     cdef Stream *stream = &flow.stream[to_server]
-    if (to_server and flow.policy.hold and stream_ended(&flow.stream[0])
+    if (to_server and gates(flow.policy) and stream_ended(&flow.stream[0])
             and nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) > 0):
         # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
         # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
         drop(core, DROP_CLOSED, packet.queued.id, out)
         end_flow(core, flow, ACTION_RESET, now, out)
         return True
-    if to_server and flow.policy.hold and flow.stream[0].bytes == 0 and trim_early_talk(flow, packet):
+    if to_server and gates(flow.policy) and flow.stream[0].bytes == 0 and trim_early_talk(flow, packet):
         drop(core, DROP_EARLY, packet.queued.id, out)
         return True
     if fresh and stream_ended(stream):
-        if flow.policy.apply or stream.fin == FIN_TAKEN:
+        if applies(flow.policy) or stream.fin == FIN_TAKEN:
             # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
-            drop_if(core, flow.policy.apply, DROP_BEHIND_FIN, packet.queued.id, out)
+            drop_if(core, applies(flow.policy), DROP_BEHIND_FIN, packet.queued.id, out)
             return True
         stream.fin = 0                             # it may have died on the way, and this may arrive
     return False
@@ -130,7 +149,7 @@ cdef inline void handle_in_order(Core *core, Flow *flow, bint to_server, Packet 
         return
     if decision.decided >= packet.payload_length or flow.mode != FLOW_INSPECTED:
         forward(core, flow, to_server, packet, changed, out)
-    elif not flow.policy.hold:
+    elif not gates(flow.policy):
         # Followed only: the rest is read after the reply.
         forward_out_of_order(core, flow, to_server, packet, changed, now, out)
     elif decision.decided == 0:
@@ -140,7 +159,7 @@ cdef inline void handle_in_order(Core *core, Flow *flow, bint to_server, Packet 
     if something_waits(flow, to_server):
         drain(core, flow, to_server, now, out)
     if not to_server and something_waits(flow, True) and not flow_waiting(flow) and (
-            not flow.policy.hold or not stream_ended(&flow.stream[0])):
+            not gates(flow.policy) or not stream_ended(&flow.stream[0])):
         drain(core, flow, True, now, out)           # the reply that was waited for
 
 
@@ -148,7 +167,6 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
                          Operations *out) noexcept nogil:
     """A segment with payload; ``cleared``: its header has been changed already."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint apply = flow.policy.apply
     cdef bint waiting = to_server and flow_waiting(flow)
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
     cdef bint fresh = nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq) > 0
@@ -161,8 +179,8 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
         core.counters.out_of_order += 1
         handle_out_of_order(core, flow, to_server, packet, cleared, now, out)
         return
-    if waiting and fresh and (ahead == 0 or not flow.policy.hold):
-        if apply and ahead < 0:
+    if waiting and fresh and (ahead == 0 or not gates(flow.policy)):
+        if ahead < 0 and applies(flow.policy):
             core.counters.retransmissions += 1
             cleared |= stream_overwrite_with_first_copy(stream, packet.seq, packet.payload, <uint32_t> -ahead, True,
                                                         &conflict) != 0
@@ -190,14 +208,14 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     cdef SegmentPosition standing = segment_position(flow, to_server, packet)
     if standing == POSITION_BEYOND:
         core.counters.beyond_window += 1
-        drop_if(core, flow.policy.apply, DROP_WINDOW, packet.queued.id, out)
+        drop_if(core, applies(flow.policy), DROP_WINDOW, packet.queued.id, out)
         return
     if (standing != POSITION_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
     if packet.payload_length and not to_server and flow.syn_ack:
         flow.answered = flow.confirmed = 1         # a server that speaks has got the client's ACK
-    if packet.payload_length and flow.policy.hold and not flow.syn_ack and (
+    if packet.payload_length and gates(flow.policy) and not flow.syn_ack and (
             not to_server or packet.seq != flow.stream[1].next_seq):
         # Of the connection before, over the same ports, come late: no reason to end this one.
         drop(core, DROP_SYN_ACK, packet.queued.id, out)
@@ -210,7 +228,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
         return
     cleared |= packet.changed
-    if packet.payload_length and to_server and flow.policy.seven_bits and flow.policy.apply and not (
+    if packet.payload_length and to_server and flow.policy.seven_bits and applies(flow.policy) and not (
             flow.dialogue != NULL and flow.dialogue.exchange.input == INPUT_OPAQUE):
         # The server does the same, before it looks for anything.
         cleared |= nm_clear_eighth(packet.payload, packet.payload_length)

@@ -28,6 +28,7 @@ from nfmailguard.cext.operation cimport operations_reserve
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport policy_without_flow, report_condition, report_without_flow
 from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_LOG, PACKET_ODD_FLAGS, PACKET_OTHER_CONNECTION
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.record cimport END_FINISHED, END_TIMEOUT
 from nfmailguard.cext.tcp.handshake cimport first_packet, handshake
 from nfmailguard.cext.tcp.holdqueue cimport drop_oldest_held
@@ -143,10 +144,10 @@ cdef inline void next_packet(Core *core, Flow *flow, bint to_server, Packet *pac
     if flow.mode > FLOW_BYPASSED:
         answer_late(core, flow, to_server, packet, out)
     elif reason:
-        drop_if(core, flow.policy.hold, reason, packet.queued.id, out)
+        drop_if(core, gates(flow.policy), reason, packet.queued.id, out)
     elif packet.flags & TCP_RST:
         reset_packet(core, flow, to_server, packet, now, out)
-    elif to_server and flow.policy.hold and not hide_cookie(core, flow, packet, now):
+    elif to_server and gates(flow.policy) and not hide_cookie(core, flow, packet, now):
         drop(core, DROP_COOKIE, packet.queued.id, out)
     elif flow.mode == FLOW_BYPASSED:
         pass_packet(core, flow, to_server, packet, now, out)
@@ -198,7 +199,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     if not queued.flags & PACKET_CHECKSUM_PARTIAL and not packet_checksum_ok(&packet):
         # No receiver takes it; taking it here would be believing what the server never sees.
         core.counters.bad_checksum += 1
-        drop_if(core, (flow.policy if flow != NULL else policy_without_flow(core, &packet)).apply, DROP_CHECKSUM,
+        drop_if(core, applies(flow.policy if flow != NULL else policy_without_flow(core, &packet)), DROP_CHECKSUM,
                 queued.id, out)
         return
     if has_odd_flags(core, flow, to_server, &packet, now, out):

@@ -8,6 +8,7 @@ Promises: a flow that is open all the time is told once. Does not know who asks.
 from libc.stdint cimport uint32_t
 
 from nfmailguard.cext.flow.table cimport Flow, nm_prefetch
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.tcp.stream cimport stream_buffered_count, stream_held_count
 
@@ -38,7 +39,7 @@ cdef void summarise(const Flow *flow, FlowSummary *summary) noexcept nogil:
     summary.state = flow.state
     summary.mode = flow.mode
     summary.session_state = flow.session.state
-    summary.applied = flow.policy.apply
+    summary.applied = applies(flow.policy)
     summary.syn_ack = flow.syn_ack
     summary.answered = flow.answered
     summary.confirmed = flow.confirmed

@@ -15,6 +15,7 @@ from nfmailguard.cext.memory.accounting cimport charge, free_dialogue
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow, set_context
 from nfmailguard.cext.policy.findings cimport Context, report_repeated
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_RESET, FLOW_LIMIT
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.policy.tally cimport tally_close
 from nfmailguard.cext.record cimport END_DROPPED, END_EVICTED, Identity, Record, end_reserve, ring_push
 from nfmailguard.cext.smtp.session cimport session_open
@@ -70,7 +71,8 @@ cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept 
         core.counters.flows_evicted_greeted += 1
     if flow.mode != FLOW_BYPASSED:                   # that one may as well be let through again
         core.forgot = 1                            # its next packet must not look like one that was open before us
-    if flow.mode == FLOW_INSPECTED and flow.syn_ack and flow.answered and not flow_closed(flow) and flow.policy.apply:
+    if (flow.mode == FLOW_INSPECTED and flow.syn_ack and flow.answered and not flow_closed(flow)
+            and applies(flow.policy)):
         emit_reset(core, flow, True, out)
         emit_reset(core, flow, False, out)
     forget_flow(core, flow, END_EVICTED, now, out)

@@ -19,6 +19,7 @@ from nfmailguard.cext.memory.pool cimport PAGE_BYTES, Pool, memory_cost, pool_is
 from nfmailguard.cext.policy.actions cimport apply_condition
 from nfmailguard.cext.policy.conditions cimport report_condition
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, STREAM_MEMORY_LIMIT
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
 from nfmailguard.cext.smtp.line cimport Line
@@ -137,7 +138,7 @@ cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint6
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t length = <uint32_t> nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq)
     cdef uint64_t need = cost_to_keep(flow, to_server, length)
-    if memory_for(core, flow, to_server, need, now, out) or not flow.policy.apply:
+    if memory_for(core, flow, to_server, need, now, out) or not applies(flow.policy):
         return True                                # who only follows forgets what he cannot keep
     if 2 * need > core.pool.limit // 2 or stands_still(flow, to_server, core.stalled_timeout, now):
         apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)

@@ -6,7 +6,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_DROP_CONNECTION, ACTION_LOG, ACTION_PASS, COMMAND_TOO_MANY_JUNK, NOT_AGAIN, UNTOLD,
     VERB_UNKNOWN,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies
 from nfmailguard.cext.policy.tally cimport tally_repeat, tally_repeats, tally_repeats_next, tally_untold
 from nfmailguard.cext.record cimport Identity, Record, Ring, record_reserve
 from nfmailguard.cext.smtp.grammar cimport Grammar
@@ -85,7 +85,7 @@ cdef void report_repeated(Context *context) noexcept nogil
 
 # What becomes of a finding's octets: ACTION_PASS when not applied. One that ends the flow is the verdict.
 cdef inline uint8_t carried_out(Context *context, uint8_t action) noexcept nogil:
-    if not context.policy.apply:
+    if not applies(context.policy):
         # What enforce would have done sends the dialogue another way from here on.
         note_hypothetical(context.session, action != ACTION_LOG)
         return ACTION_PASS

@@ -6,6 +6,7 @@ does not apply (invariant 5). Does not know lines, packets or flows.
 """
 
 from nfmailguard.cext.policy.numbers cimport STREAM_MEMORY_LIMIT
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.policy.tally cimport (
     TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count,
 )
@@ -23,7 +24,7 @@ cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_serve
     record.finding = finding
     record.action = context.policy.action[finding]
     record.hypothetical = context.session.hypothetical
-    record.applied = context.policy.apply
+    record.applied = applies(context.policy)
     record.a = offset
     record.b = number
     record_text(record, bytes.before, bytes.before_length, False)
@@ -69,7 +70,7 @@ cdef void report_repeated(Context *context) noexcept nogil:
         record.finding = finding
         record.action = context.policy.action[finding]
         record.hypothetical = context.session.hypothetical
-        record.applied = context.policy.apply
+        record.applied = applies(context.policy)
         record.b = count
         ring_push(context.ring)
 

@@ -13,7 +13,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, ADDRESS_TOO_LONG,
     BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
 from nfmailguard.cext.smtp.command_line cimport (
     PHASE_ARGUMENT, PHASE_SASL, deny, lengthen, mask_from_here, note_reported,
 )
@@ -95,7 +95,7 @@ cdef inline void measure_address(Context *context, CommandLine *command, uint8_t
 
 cdef uint32_t address_bytes(Context *context, CommandLine *command, uint8_t *data, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    cdef bint blank = context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK
+    cdef bint blank = applies(context.policy) and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK
     cdef bint measured = (command.verb == VERB_MAIL and context.policy.sender_length
                           and not command.reported & REPORTED_ADDRESS)
     cdef bint looked_at = blank or measured or not command.reported & REPORTED_CHARACTER
@@ -125,7 +125,7 @@ cdef bint invalid_size(Context *context, CommandLine *command, const uint8_t *by
     if report_shown(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset,
                     shown(byte, length, NULL, 0)) != ACTION_MASK:
         return False
-    if phase != SIZE_FIRST and context.policy.hold and context.verdict == ACTION_PASS:
+    if phase != SIZE_FIRST and gates(context.policy) and context.verdict == ACTION_PASS:
         decide_flow(context, ACTION_RESET)
     return True
 
@@ -161,7 +161,8 @@ cdef void nul_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t
         note_reported(command, REPORTED_NUL)
         report_byte(context, COMMAND_NUL, command.verb, offset, 0, SPACE, True)
     # In a verb it stays what it is: such a verb is none, and is masked.
-    if context.policy.apply and context.policy.action[COMMAND_NUL] == ACTION_BLANK and command.phase >= PHASE_ARGUMENT:
+    if (applies(context.policy) and context.policy.action[COMMAND_NUL] == ACTION_BLANK
+            and command.phase >= PHASE_ARGUMENT):
         put(context, at, SPACE)
 
 
@@ -237,7 +238,7 @@ cdef void cut_line(Context *context, CommandLine *command, uint64_t offset) noex
 cdef void refuse_secret(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
     cut_line(context, command, offset)
     # Its letters have left, or all but the last: only what follows can still be kept.
-    if context.policy.hold and context.verdict == ACTION_PASS:
+    if gates(context.policy) and context.verdict == ACTION_PASS:
         decide_flow(context, ACTION_RESET)
 
 

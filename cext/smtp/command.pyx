@@ -18,6 +18,7 @@ from nfmailguard.cext.policy.numbers cimport (
     NOT_AGAIN, RECIPIENTS_TOO_MANY, UPSTREAM_COMMAND_MASKED, VERB_BDAT, VERB_DATA, VERB_MAIL, VERB_NOOP, VERB_RCPT,
     VERB_RSET, VERB_UNKNOWN,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport (
     SEVEN_BITS, SIZE_INVALID, SIZE_LAST, address_bytes, end_secret, invalid_size, measure_line, nul_byte, put,
@@ -64,7 +65,7 @@ cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_
     cdef bint whole
     cdef bint blank_lf = context.policy.action[COMMAND_BARE_LF] == ACTION_BLANK
     cdef bint blank_cr = context.policy.action[COMMAND_BARE_CR] == ACTION_BLANK
-    if not context.policy.apply:
+    if not applies(context.policy):
         return MASK_NONE
     if command.leading:
         while end < length and data[end] <= SPACE and data[end] != CR and (data[end] != LF or blank_lf):
@@ -256,7 +257,7 @@ cdef void await_reply(Context *context, Dialogue *dialogue, uint8_t verb, uint64
     """A line has been said whose verb passes as ``verb``: whether the client waits, and how it is read from here on."""
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
-    if verb == VERB_DATA and context.policy.bug_data_bypass and context.policy.apply:
+    if verb == VERB_DATA and context.policy.bug_data_bypass and applies(context.policy):
         expect_reply(context, exchange, verb, offset)
         free_line(context.line_pool, &command.kept)
         command.phase = PHASE_START

@@ -9,6 +9,7 @@ from nfmailguard.cext.policy.findings cimport again, note_change, report, report
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, NOT_AGAIN, TLS_NOT_A_HANDSHAKE,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.smtp.argument cimport says_seven_bits
 from nfmailguard.cext.smtp.command cimport resume_line
 from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, CommandLine
@@ -60,12 +61,13 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
                 if data[at] != TLS_HANDSHAKE:
                     report_shown(context, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, shown(data + at, 1, NULL, 0))
             return length
-        elif exchange.waiting and (context.already_forwarded or not context.policy.hold):
+        elif exchange.waiting and (context.already_forwarded or not gates(context.policy)):
             note_reply_arrived(context, dialogue, offset + at)
             return at
         else:
-            note_reply_arrived(context, dialogue, offset + at)
-            if not cleared and context.policy.hold and nm_eighth(data + at, length - at) and (
+            if exchange.waiting:
+                note_reply_arrived(context, dialogue, offset + at)
+            if not cleared and gates(context.policy) and nm_eighth(data + at, length - at) and (
                     context.session.seven_bits or declares(context, dialogue, data + at, length - at)):
                 # A server that clears them does so in commands too, and behind DATA it may read these as the text.
                 cleared = True

@@ -10,6 +10,7 @@ from nfmailguard.cext.policy.findings cimport quiet, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_NUL, VERB_UNKNOWN,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.argument cimport REPORTED_NUL, put, report_byte
 from nfmailguard.cext.smtp.command cimport end_line, end_of_verb, end_verb, ordinary_byte, settle_verb
 from nfmailguard.cext.smtp.command_line cimport (
@@ -133,7 +134,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
         note_odd(context, dialogue, &found, data)
     found.verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
     found.finding = refusal(context, &dialogue.exchange, found.verb, end)
-    if not found.finding or not context.policy.apply or context.policy.action[found.finding] != ACTION_MASK:
+    if not found.finding or not applies(context.policy) or context.policy.action[found.finding] != ACTION_MASK:
         line_let_through(line, end)
     elif becomes_noop(context.policy, data, end):
         mode = MASK_NOOP

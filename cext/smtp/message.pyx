@@ -14,6 +14,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_PASS, ACTION_RESET, DATA_BARE_CR, DATA_BARE_LF, DATA_CR, DATA_DOT, DATA_DOT_CR, DATA_LINE, DATA_NUL,
     DATA_TEXT, VERB_BDAT,
 )
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.record cimport RECORD_MESSAGE, Record, ring_push
 from nfmailguard.cext.smtp.command_line cimport PHASE_START, CommandLine
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
@@ -184,7 +185,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         report_odd(context, text, ODD_NUL, DATA_NUL, odd[ODD_NUL], end, offset)
         report_odd(context, text, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
         report_odd(context, text, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
-        if theirs and not ended and context.verdict == ACTION_PASS and context.policy.apply:
+        if theirs and not ended and context.verdict == ACTION_PASS and applies(context.policy):
             decide_flow(context, ACTION_RESET)     # the server would wait for ever for an end that has been said
     if context.verdict != ACTION_PASS:
         return end
@@ -239,7 +240,7 @@ cdef bint chunk_waits(const CompiledPolicy *policy, const Session *session, Dial
     cdef const char *bdat = b"BDAT"
     cdef uint32_t i = 0
     if (exchange.count == 0 or exchange.input != INPUT_COMMANDS or command.phase != PHASE_START or command.after_cr
-            or not policy.hold or not policy.allow[VERB_BDAT] or not session.offered_chunking or policy.seven_bits):
+            or not gates(policy) or not policy.allow[VERB_BDAT] or not session.offered_chunking or policy.seven_bits):
         return False
     while i < length and i < 4:
         if upper(data[i]) != <uint8_t> bdat[i]:

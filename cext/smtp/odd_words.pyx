@@ -6,6 +6,7 @@ left as it was. Does not know verbs.
 """
 
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, COMMAND_DENIED, VERB_UNKNOWN
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.grammar cimport TRAIT_RECORDED
 from nfmailguard.cext.smtp.outstanding cimport add_reply, has_room
 from nfmailguard.cext.smtp.redact cimport note_words
@@ -70,7 +71,7 @@ cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, u
     if word.length > 2:                            # no verb that tells of secrets is shorter
         note_words(context, VERB_UNKNOWN, data, word.length, word.length)
     note_asked(context.session, &dialogue.reply, VERB_UNKNOWN, data, word.length)
-    if denied and context.policy.apply and context.policy.action[COMMAND_DENIED] == ACTION_MASK:
+    if denied and applies(context.policy) and context.policy.action[COMMAND_DENIED] == ACTION_MASK:
         mask_few(context, data, word.length)
     add_reply(context, &dialogue.exchange, VERB_UNKNOWN)
     return word.length + 2

@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from nfmailguard.cext.memory.pool cimport pool_give, pool_take
 from nfmailguard.cext.policy.findings cimport out_of_memory, report
 from nfmailguard.cext.policy.numbers cimport COMMAND_TOO_MANY_OUTSTANDING
+from nfmailguard.cext.policy.ruling cimport applies
 
 
 cdef bint expect_one_more(Context *context, Exchange *exchange, uint8_t verb, uint64_t offset) noexcept nogil:
@@ -14,7 +15,7 @@ cdef bint expect_one_more(Context *context, Exchange *exchange, uint8_t verb, ui
     cdef uint8_t *larger
     if exchange.count >= context.policy.outstanding_commands:
         report(context, COMMAND_TOO_MANY_OUTSTANDING, True, verb, offset)
-        if not context.policy.apply:
+        if not applies(context.policy):
             read_no_more(exchange)
         return False
     more = size * 4 if size < UINT16_MAX // 4 else UINT16_MAX

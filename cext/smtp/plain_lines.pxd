@@ -3,7 +3,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context, omit_records
 from nfmailguard.cext.policy.numbers cimport VERB_NOOP, VERB_RCPT
-from nfmailguard.cext.policy.ruling cimport ADDRESS_CLOSES, ADDRESS_OPENS, CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport ADDRESS_CLOSES, ADDRESS_OPENS, CompiledPolicy, applies
 from nfmailguard.cext.smtp.argument cimport says_seven_bits
 from nfmailguard.cext.smtp.command_line cimport forget_verb
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
@@ -108,9 +108,9 @@ cdef inline uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules 
     cdef uint32_t end
     cdef bint illegal = False
     cdef bint denied = not context.policy.allow[number]
-    if not traits & TRAIT_PLAIN or (denied and (context.policy.apply or not untold(context, rules, KIND_DENIED, 1))):
+    if not traits & TRAIT_PLAIN or (denied and (applies(context.policy) or not untold(context, rules, KIND_DENIED, 1))):
         return 0
-    if traits & TRAIT_WAITS and context.policy.bug_data_bypass and context.policy.apply:
+    if traits & TRAIT_WAITS and context.policy.bug_data_bypass and applies(context.policy):
         return 0                                   # a message may begin with it
     end = plain_end(data, verb, start.stop)
     if end == 0:

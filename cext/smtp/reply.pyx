@@ -15,6 +15,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_MASK, ACTION_PASS, BANNER_MASKED, FLOW_NOT_SMTP, LINE_BYTES_SHOWN, NOT_AGAIN, REPLY_KEYWORD_MASKED,
     REPLY_MALFORMED, UPSTREAM_BANNER_MASKED, UPSTREAM_KEYWORD_MASKED, VERB_EHLO,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
 from nfmailguard.cext.smtp.line cimport Line, alloc_line, free_line, line_add, line_begin
 from nfmailguard.cext.smtp.name cimport Name, name_is
@@ -259,14 +260,14 @@ cdef uint32_t server_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
                 run = whole_line(context, dialogue, data + at, length - at)
             at += run
             if run and data[at - 1] == LF:
-                if waiting and not exchange.waiting and not context.policy.hold:
+                if waiting and not exchange.waiting and not gates(context.policy):
                     return at
                 continue
         if data[at] == LF:
             waiting = exchange.waiting
             end_reply_line(context, dialogue)
             at += 1
-            if waiting and not exchange.waiting and not context.policy.hold:
+            if waiting and not exchange.waiting and not gates(context.policy):
                 return at
             continue
         if data[at] == CR and (at + 1 == length or data[at + 1] == LF):

@@ -14,6 +14,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, BUG_DATA_BYPASS, BUG_NOOP_BODY, NOT_AGAIN, RECIPIENTS_INVALID_TOO_MANY,
     REPLY_AMBIGUOUS, REPLY_UNSOLICITED, TLS_STARTED, UNTOLD, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_RCPT, VERB_RSET,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_text, ring_push
 from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_START, CommandLine, begin_sasl_line, close_line
 from nfmailguard.cext.smtp.dialogue cimport begin_message
@@ -192,7 +193,7 @@ cdef inline bint has_left_behind(Context *context, const Dialogue *dialogue, uin
     without that. What left with DATA, behind it, is text by now."""
     cdef uint8_t reads = context.grammar.reads[verb]
     if reads != INPUT_SASL and not (
-            reads == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass):
+            reads == INPUT_DATA and gates(context.policy) and not context.policy.bug_data_bypass):
         return False
     return dialogue.exchange.count > 1 or dialogue.command.phase != PHASE_START or dialogue.command.after_cr
 
@@ -208,7 +209,7 @@ cdef inline bint out_of_place(Context *context, const Dialogue *dialogue, uint8_
         return True
     if not expected:                               # it has refused a chunk and reads it as commands
         return (dialogue.reply.code != 421 and context.session.offered_chunking == CHUNK_REFUSED
-                and context.policy.hold)
+                and gates(context.policy))
     # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
     # before they have come may take them for commands.
     return verb == VERB_BDAT and exchange.input == INPUT_CHUNK and exchange.count == 1
@@ -250,7 +251,7 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code or has_left_behind(context, dialogue, verb)):
         ambiguous(context, dialogue, verb, offset, text, length)
-        if not context.policy.hold and resynchronise(context, dialogue, offset):
+        if not gates(context.policy) and resynchronise(context, dialogue, offset):
             verb = expected_verb(exchange)
     elif out_of_place(context, dialogue, verb):
         ambiguous(context, dialogue, verb, offset, text, length)

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context, note_change
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, BANNER_B40, BANNER_B51, BANNER_NONE, REPLY_TURNED_OK
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.smtp.reply_line cimport ANSWERS_ANYHOW, ReplyLine
@@ -18,7 +19,7 @@ cdef enum KeywordFate:
 cdef inline void mask_byte(Context *context, uint8_t *at, uint8_t byte) noexcept nogil:
     if at[0] != byte:
         note_change(context)
-        if context.policy.apply:
+        if applies(context.policy):
             at[0] = byte
 
 # Whether the line is the banner, and there is a rule for it.

@@ -14,6 +14,7 @@ from nfmailguard.cext.policy.findings cimport again, note_change, report_shown, 
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_MASK, BANNER_MASKED, LINE_BYTES_SHOWN, NOT_AGAIN, REPLY_KEYWORD_MASKED, REPLY_TURNED_OK, VERB_EHLO,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.line cimport Line, line_let_through
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, name_begins, name_is
 from nfmailguard.cext.smtp.reply_line cimport ReplyLine, choose_keyword_mode, note_masked_line
@@ -118,7 +119,7 @@ cdef void report_keyword(Context *context, Dialogue *dialogue, uint64_t offset) 
     cdef ReplyLine *reply = &dialogue.reply
     cdef Line *line = reply.kept
     cdef uint8_t after[LINE_BYTES_SHOWN]
-    cdef uint32_t sent = line.sent if context.policy.apply else 0
+    cdef uint32_t sent = line.sent if applies(context.policy) else 0
     cdef uint32_t length = line.length if line.length < 120 else 120
     if length <= 4:
         return
@@ -153,6 +154,6 @@ cdef void keyword_line(Context *context, Dialogue *dialogue, uint8_t *text, uint
         if text[i] != c"X":
             note_change(context)
             break
-    if context.policy.apply:
+    if applies(context.policy):
         memset(text, c"X", length - 1)
     mask_byte(context, text + length - 1, letter(dialogue))

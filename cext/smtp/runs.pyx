@@ -14,7 +14,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_DROP, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_BARE_CR, COMMAND_BARE_LF,
     COMMAND_DENIED, COMMAND_NUL, COMMAND_PIPELINED_TOO_FAR, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.argument cimport (
     REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_bytes,
@@ -38,10 +38,10 @@ cdef enum:
 
 cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil:
     cdef const CompiledPolicy *policy = context.policy
-    rules.blank_lf = policy.apply and policy.action[COMMAND_BARE_LF] == ACTION_BLANK
-    rules.blank_nul = policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK
-    rules.blank_cr = policy.apply and policy.action[COMMAND_BARE_CR] == ACTION_BLANK
-    rules.plain_cr = not policy.apply
+    rules.blank_lf = applies(policy) and policy.action[COMMAND_BARE_LF] == ACTION_BLANK
+    rules.blank_nul = applies(policy) and policy.action[COMMAND_NUL] == ACTION_BLANK
+    rules.blank_cr = applies(policy) and policy.action[COMMAND_BARE_CR] == ACTION_BLANK
+    rules.plain_cr = not applies(policy)
     rules.whole = rules.counted = 0
     rules.found = 0
     memset(rules.left, 0, sizeof(rules.left))
@@ -181,7 +181,7 @@ cdef inline bint reads_address(Context *context, const CommandLine *command, uin
     # Whether an address's next octets may still be told of, or change; a sender's are looked at for BODY=7BIT.
     return kind == ARGUMENT_SENDER or (kind == ARGUMENT_RECIPIENT and (
         not command.reported & REPORTED_CHARACTER or (
-            context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)))
+            applies(context.policy) and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)))
 
 
 cdef uint32_t argument_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data, uint32_t stop,

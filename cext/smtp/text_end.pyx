@@ -14,6 +14,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE_DOT, DATA_CR, DATA_DOT, DATA_DOTS, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE,
     DATA_NUL, DATA_TEXT,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.shapes cimport Shapes, count_shapes, is_end, next_dot, open_shapes, shape
 from nfmailguard.cext.smtp.text cimport leave_text, leave_text_in_seven
 
@@ -107,7 +108,7 @@ make_tables()
 cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
     """The index of the first NUL to be blanked, or ``length``."""
     cdef const uint8_t *nul = NULL
-    if context.policy.apply and context.policy.action[DATA_NUL] == ACTION_BLANK:
+    if applies(context.policy) and context.policy.action[DATA_NUL] == ACTION_BLANK:
         nul = <const uint8_t *> memchr(data + at, 0, length - at)
     return <uint32_t> (nul - data) if nul != NULL else length
 

@@ -15,7 +15,7 @@ from nfmailguard.cext.policy.numbers cimport (
     LINE_BYTES_SHOWN, RESTORE_BANNER, RESTORE_COMMAND, RESTORE_KEYWORD, RESTORE_NOT_RECOVERABLE, VERB_EHLO,
     VERB_UNKNOWN,
 )
-from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, Candidate, Listing
+from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, Candidate, Listing, applies
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.smtp.session cimport note_restored
@@ -88,7 +88,7 @@ cdef void write(Context *context, uint8_t finding, uint8_t verb, uint8_t *data, 
     cdef uint32_t size = length if length < EXCERPT else EXCERPT
     memcpy(before, data, size)
     note_change(context)
-    if context.policy.apply:
+    if applies(context.policy):
         memcpy(data, text, length)
     report_shown(context, finding, finding == RESTORE_COMMAND, verb, offset, shown(before, size, text, size))
 

@@ -4,7 +4,7 @@ from libc.string cimport memchr, memcpy
 
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.policy.numbers cimport BDAT_NOT_OFFERED, COMMAND_DENIED, FORM_NOOP, VERB_BDAT, VERB_UNKNOWN
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, gates
 from nfmailguard.cext.smtp.argument cimport put
 from nfmailguard.cext.smtp.command_line cimport CommandLine
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, name_begins, upper
@@ -49,7 +49,7 @@ cdef inline uint8_t refusal(Context *context, const Exchange *exchange, uint8_t 
         return 0 if exchange.body_as_commands and length == 1 else COMMAND_DENIED
     if not context.policy.allow[verb]:
         return COMMAND_DENIED
-    if verb == VERB_BDAT and context.policy.hold and (context.policy.seven_bits or not (
+    if verb == VERB_BDAT and gates(context.policy) and (context.policy.seven_bits or not (
             context.session.offered_chunking and context.grammar.takes_chunk[context.session.state])):
         return BDAT_NOT_OFFERED
     return 0

@@ -8,6 +8,7 @@ from libc.string cimport memset
 
 from nfmailguard.cext.policy.findings cimport report_shown, shown
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, FORM_XALL, LINE_BYTES_SHOWN
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.smtp.redact cimport hide_secrets, shown_of_verb, shows_argument
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER
@@ -45,7 +46,7 @@ cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding
         memset(after, SPACE, size)
         memcpy(after, noop, 4)
     else:
-        if not context.policy.apply:
+        if not applies(context.policy):
             sent = 0
         memset(after + sent, context.policy.letter, size - sent)
     if context.policy.unknown == FORM_XALL:

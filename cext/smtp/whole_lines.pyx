@@ -12,7 +12,7 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_MASK, ACTION_PASS, COMMAND_DENIED, FORM_OK, FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET,
     VERB_UNKNOWN,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies
 from nfmailguard.cext.smtp.argument cimport put
 from nfmailguard.cext.smtp.command_line cimport forget_verb
 from nfmailguard.cext.smtp.grammar cimport (
@@ -157,7 +157,7 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
         line.number = find_verb(context, data, line.verb) if data[0] > SPACE else VERB_UNKNOWN
     number = line.number
     line.finding = refusal(context, &dialogue.exchange, number, line.verb)
-    line.denied = line.finding and policy.apply and policy.action[line.finding] == ACTION_MASK
+    line.denied = line.finding and applies(policy) and policy.action[line.finding] == ACTION_MASK
     line.masked_upstream = number == VERB_UNKNOWN and line.verb > 3 and upper(data[0]) == c"X" and (
         verb_masked(data, line.verb))
     if line.denied or context.grammar.traits[number] & TRAIT_UNREMARKABLE:
@@ -167,7 +167,7 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
             return False
     elif context.grammar.traits[number] & TRAIT_WAITS:
         # A greeting that waits is none of ours; nor is DATA where the message begins with it.
-        return not begins_anew(number) and not (policy.bug_data_bypass and policy.apply)
+        return not begins_anew(number) and not (policy.bug_data_bypass and applies(policy))
     elif number != VERB_MAIL and number != VERB_RSET and not begins_anew(number):
         return False                               # how the client is read changes
     if is_address(context, line):
@@ -296,7 +296,7 @@ cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules
     cdef uint8_t finding = refusal(context, &dialogue.exchange, number, length)
     if context.grammar.traits[number] & TRAIT_SECRET or data[0] | 32 == c"e":
         return False
-    denied[0] = finding and context.policy.apply and context.policy.action[finding] == ACTION_MASK
+    denied[0] = finding and applies(context.policy) and context.policy.action[finding] == ACTION_MASK
     if not denied[0]:
         if (not (context.grammar.traits[number] & TRAIT_UNREMARKABLE or number == VERB_RSET)
                 or (number == VERB_UNKNOWN and not finding)):

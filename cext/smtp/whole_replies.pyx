@@ -11,6 +11,7 @@ from nfmailguard.cext.policy.findings cimport omit_records, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, VERB_BDAT, VERB_RCPT, VERB_UNKNOWN,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.grammar cimport TRAIT_ANSWERED
 from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb, is_untold
@@ -94,7 +95,7 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
     cdef uint32_t at = 0, end
     cdef uint32_t code
     cdef uint8_t one, verb
-    cdef bint waiting = exchange.waiting and not context.policy.hold
+    cdef bint waiting = exchange.waiting and not gates(context.policy)
     while exchange.count and at + 4 < length and context.verdict == ACTION_PASS:
         verb = expected_verb(exchange)
         code = nm_code(data + at)

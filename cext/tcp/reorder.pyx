@@ -17,6 +17,7 @@ from nfmailguard.cext.memory.pressure cimport cost_to_buffer, cost_to_hold, memo
 from nfmailguard.cext.policy.actions cimport apply_condition
 from nfmailguard.cext.policy.conditions cimport conflicting
 from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_PASS, STREAM_MEMORY_LIMIT, STREAM_PENDING_LIMIT
+from nfmailguard.cext.policy.ruling cimport CONDUCTS, CONDUCT_EDIT, CONDUCT_GATE, CONDUCT_WATCH, applies
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
 from nfmailguard.cext.tcp.holdqueue cimport list_held, may_hold
@@ -28,11 +29,23 @@ from nfmailguard.cext.verdict cimport drop, forward
 from nfmailguard.cext.wire.packet cimport nm_seq_diff
 
 
+cdef enum Course:              # of a segment that cannot be decided yet
+    COURSE_GOES_ON = 0         # at once; it is read when its turn has come
+    COURSE_TEXT_GOES_ON = 1    # where it is message text; anything else waits
+    COURSE_WAITS = 2
+
+cdef uint8_t courses[CONDUCTS][2]      # by conduct; to the client, to the server
+
+courses[CONDUCT_WATCH][0], courses[CONDUCT_WATCH][1] = COURSE_GOES_ON, COURSE_GOES_ON
+courses[CONDUCT_EDIT][0], courses[CONDUCT_EDIT][1] = COURSE_WAITS, COURSE_GOES_ON
+courses[CONDUCT_GATE][0], courses[CONDUCT_GATE][1] = COURSE_WAITS, COURSE_TEXT_GOES_ON
+
+
 cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                                Operations *out) noexcept nogil:
     """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint apply = flow.policy.apply
+    cdef bint apply = applies(flow.policy)
     cdef uint32_t changed = 0
     cdef uint8_t action
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
@@ -97,9 +110,10 @@ cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *pa
     cdef bint text = to_server and dialogue != NULL and not dialogue.exchange.waiting and (
         dialogue.exchange.input == INPUT_DATA or (
             dialogue.exchange.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
-    if not flow.policy.hold and (to_server or not flow.policy.apply):
-        forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
-    elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+    cdef uint8_t course = courses[flow.policy.conduct][to_server]
+    if course == COURSE_TEXT_GOES_ON and text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+        course = COURSE_GOES_ON
+    if course == COURSE_GOES_ON:
         forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
     else:
         hold(core, flow, to_server, packet, cleared, now, out)

@@ -19,7 +19,7 @@ from nfmailguard.cext.policy.conditions cimport (
     is_to_server, policy_without_flow, report_condition, report_without_flow,
 )
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, PACKET_FRAGMENT, PACKET_TRUNCATED, STREAM_GAP, STREAM_URGENT
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
 from nfmailguard.cext.tcp.stream cimport (
     FIN_TAKEN, OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge, stream_buffered, stream_isn,
 )
@@ -37,7 +37,7 @@ cdef enum:
 
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    cdef bint apply = flow.policy.hold
+    cdef bint apply = gates(flow.policy)
     cdef bint shaken = flow.stream[0].known and flow.stream[1].known
     if packet.extended and apply:
         if packet.family == 6:
@@ -90,13 +90,13 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
     if not stream.known or not (flow.syn_ack or to_server):
         return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
     if nm_seq_diff(packet.ack, stream.last_ack) > 0:
-        end = stream.next_seq if flow.policy.hold or (to_server and flow.policy.apply) else forwarded_to(stream)
+        end = stream.next_seq if gates(flow.policy) or (to_server and applies(flow.policy)) else forwarded_to(stream)
         last = end + 1 if stream.fin and stream.fin_seq == end else end
         if nm_seq_diff(packet.ack, last) > 0:
             # Octets have been acknowledged that did not come through us. Who only guesses does not know
             # the very place; a true one says it again there.
             if packet.seq != flow.stream[to_server].next_seq:
-                drop_if(core, flow.policy.apply, DROP_GAP, packet.queued.id, out)
+                drop_if(core, applies(flow.policy), DROP_GAP, packet.queued.id, out)
             else:
                 action = report_condition(core, flow, STREAM_GAP, not to_server, now)
                 answer_by(core, flow, action, DROP_GAP, packet, now, out)
@@ -126,7 +126,7 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     if action > ACTION_LOG:
         answer_by(core, flow, action, DROP_FINDING, packet, now, out)
         return False
-    if flow.policy.apply:
+    if applies(flow.policy):
         packet_clear_urgent(packet)
         cleared[0] = 1
     return True
@@ -151,13 +151,13 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
         return
     if result != TRUNCATED:
         core.counters.malformed += 1
-        drop_if(core, policy_without_flow(core, packet).apply, DROP_MALFORMED, packet.queued.id, out)
+        drop_if(core, applies(policy_without_flow(core, packet)), DROP_MALFORMED, packet.queued.id, out)
         return
     core.counters.truncated += 1
     if packet.tcp == NULL:
         policy = policy_without_flow(core, packet)
         core.finding_counts[PACKET_TRUNCATED] += 1
-        drop_if(core, policy.apply and policy.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
+        drop_if(core, applies(policy) and policy.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
                 packet.queued.id, out)
         return
     to_server = inspected_port(core, packet.destination_port)

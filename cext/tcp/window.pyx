@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, uint16_t, uint64_t
 
 from nfmailguard.cext.memory.accounting cimport window_share
 from nfmailguard.cext.memory.pool cimport pool_is_short
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
 from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_set_window
 
@@ -25,7 +26,7 @@ cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     """
     cdef uint32_t busy = core.dialogue_pool.dialogues.allocated
     cdef uint64_t most = FARTHEST, share
-    if not flow.policy.apply:
+    if not applies(flow.policy):
         return False
     if core.room:
         most = core.room // 2 // (busy if busy > FEWEST_SHARES else FEWEST_SHARES)
@@ -54,7 +55,7 @@ cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     """
     cdef uint32_t scale, least
     cdef int32_t unacknowledged = nm_seq_diff(flow.stream[0].next_seq, packet.ack)
-    if flow.dialogue == NULL or not flow.policy.hold or not packet.flags & TCP_ACK or unacknowledged < 0:
+    if flow.dialogue == NULL or not gates(flow.policy) or not packet.flags & TCP_ACK or unacknowledged < 0:
         return False
     if flow.dialogue.exchange.input != INPUT_DATA and flow.dialogue.exchange.input != INPUT_CHUNK:
         return False
