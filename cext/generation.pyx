@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.core cimport MOST_GENERATIONS, Settings
 from nfmailguard.cext.flow.table cimport FLOW_STATES
+from nfmailguard.cext.memory.pool cimport pool_bound
 from nfmailguard.cext.tables cimport free_generation
 
 cdef extern from "atomic.h":
@@ -32,7 +33,7 @@ cdef void apply_settings(Core *core, const Settings *settings) noexcept nogil:
     core.held_source_limit = settings.held_source_limit
     core.pending_limit = settings.pending_limit
     memcpy(core.ports, settings.ports, sizeof(settings.ports))
-    core.pool.limit = settings.memory
+    pool_bound(&core.pool, settings.memory)
     core.flows.source_limit = settings.source_limit
     core.ring.kinds = settings.record_kinds
 

@@ -24,6 +24,9 @@ cdef struct Operations:
 cdef int operations_reserve(Operations *out, uint32_t more) noexcept nogil
 cdef void operations_free(Operations *out) noexcept nogil
 
+cdef inline void operations_clear(Operations *out) noexcept nogil:
+    out.count = 0
+
 cdef inline Operation *operation_append(Operations *out, uint8_t kind, uint64_t id, uint8_t *data,
                                         uint32_t length) noexcept nogil:
     cdef Operation *operation = &out.items[out.count]

@@ -21,7 +21,8 @@ from nfmailguard.cext.policy.numbers cimport (
     VERB_RCPT, VERB_RSET, VERB_UNKNOWN, VERB_XCLIENT,
 )
 from nfmailguard.cext.policy.ruling cimport (
-    ADDRESS_CLOSES, ADDRESS_ILLEGAL, ADDRESS_OPENS, RESTORE_COMMANDS, RESTORE_REPLIES, CompiledPolicy, Listing,
+    ADDRESS_CLOSES, ADDRESS_ILLEGAL, ADDRESS_OPENS, CONDUCT_EDIT, CONDUCT_GATE, CONDUCT_WATCH, RESTORE_COMMANDS,
+    RESTORE_REPLIES, CompiledPolicy, Listing, applies,
 )
 from nfmailguard.cext.record cimport MOST_RULES
 from nfmailguard.cext.smtp.grammar cimport (
@@ -43,6 +44,7 @@ NUMBERS = {
     "command.line_cut": COMMAND_LINE_CUT, "command.too_many_junk": COMMAND_TOO_MANY_JUNK,
     "packet.other_connection": PACKET_OTHER_CONNECTION,
     "basa": BANNER_BASA, "OPAQUE": INPUT_OPAQUE,
+    "watch": CONDUCT_WATCH, "edit": CONDUCT_EDIT, "gate": CONDUCT_GATE,
 }
 
 
@@ -152,7 +154,7 @@ cdef int load_bytes(CompiledPolicy *policy, dict table) except -1:
         policy.keyword_end[<uint8_t> byte] = 1
     # An address with a LF in it, or a NUL that is blanked, is read with a space in its place.
     policy.address_byte[10] = policy.address_byte[32]
-    if policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK:
+    if applies(policy) and policy.action[COMMAND_NUL] == ACTION_BLANK:
         policy.address_byte[0] = policy.address_byte[32]
     if table["brackets"]:
         policy.address_byte[<uint8_t> c"<"] |= ADDRESS_OPENS
@@ -204,8 +206,7 @@ cdef int load_keywords(CompiledPolicy *policy, dict table) except -1:
 
 cdef int load_policy(CompiledPolicy *policy, dict table) except -1:
     cdef int i
-    policy.apply = table["apply"]
-    policy.hold = table["hold"]
+    policy.conduct = table["conduct"]
     for i, action in enumerate(table["actions"]):
         if i >= MOST_FINDINGS:
             raise ValueError(f"more than {MOST_FINDINGS} findings")

@@ -11,10 +11,11 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from nfmailguard.cext.core cimport Core
-from nfmailguard.cext.engine cimport (
-    Engine, core_expire, core_next_deadline, core_prefetch_bucket, core_prefetch_flow, core_process,
+from nfmailguard.cext.engine cimport Engine
+from nfmailguard.cext.operation cimport OP_DROP, OP_EMIT, OP_REPLACE, Operations, operations_clear, operations_free
+from nfmailguard.cext.process cimport (
+    core_expire, core_next_deadline, core_prefetch_bucket, core_prefetch_flow, core_process,
 )
-from nfmailguard.cext.operation cimport OP_DROP, OP_EMIT, OP_REPLACE, Operations, operations_free
 from nfmailguard.cext.wire.packet cimport QueuedPacket, nm_get16, nm_put16, nm_put32
 
 cdef enum:
@@ -178,7 +179,7 @@ cdef class Drill:
     cdef void decide(self, QueuedPacket *packet) noexcept nogil:
         cdef uint32_t i
         self.now += 1000
-        self.operations.count = 0
+        operations_clear(&self.operations)
         if core_next_deadline(self.core) <= self.now:
             core_expire(self.core, self.now, &self.operations)
         core_process(self.core, packet, self.now, &self.operations)

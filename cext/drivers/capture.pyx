@@ -18,8 +18,8 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from nfmailguard.cext.drivers.frame cimport MOST_LINK_HEADER, frame_checksum_partial, frame_header, frame_parse
-from nfmailguard.cext.engine cimport core_expire, core_finish, core_next_deadline, core_process, core_records_wait
-from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, operations_free
+from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, operations_clear, operations_free
+from nfmailguard.cext.process cimport core_expire, core_finish, core_next_deadline, core_process, core_records_wait
 from nfmailguard.cext.wire.packet cimport PACKET_CHECKSUM_PARTIAL, QueuedPacket
 
 cdef extern from "<stdio.h>" nogil:
@@ -197,7 +197,7 @@ cdef class CaptureLoop:
             self.count.checksum_partial += 1
             packet.flags = PACKET_CHECKSUM_PARTIAL
         self.answered = False
-        self.operations.count = 0
+        operations_clear(&self.operations)
         core_process(self.core, &packet, now, &self.operations)
         self.carry_out()
         if not self.answered:
@@ -214,7 +214,7 @@ cdef class CaptureLoop:
         while deadline <= now:
             self.now = max(deadline, self.now)
             self.count.expired += 1
-            self.operations.count = 0
+            operations_clear(&self.operations)
             core_expire(self.core, self.now, &self.operations)
             self.carry_out()
             deadline = core_next_deadline(self.core)
@@ -228,7 +228,7 @@ cdef class CaptureLoop:
         self.frame.data = NULL
         self.frame.ip_length = 0
         self.answered = True
-        self.operations.count = 0
+        operations_clear(&self.operations)
         more = core_finish(self.core, self.now, &self.operations, leave_room)
         self.carry_out()
         return more

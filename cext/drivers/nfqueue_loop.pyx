@@ -30,11 +30,11 @@ from nfmailguard.cext.drivers.system cimport (
     nm_store_flag, pollfd, ppoll, recvmmsg, send,
 )
 from nfmailguard.cext.drivers.tap cimport tap_incoming, tap_operation
-from nfmailguard.cext.engine cimport (
+from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, operations_clear, operations_free
+from nfmailguard.cext.process cimport (
     core_begin_batch, core_expire, core_finish, core_next_deadline, core_prefetch_bucket, core_prefetch_flow,
     core_process,
 )
-from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, operations_free
 from nfmailguard.cext.wire.packet cimport PACKET_GSO
 
 cdef extern from "bytes.h" nogil:
@@ -375,7 +375,7 @@ cdef class QueueLoop:
             self.core_now = now
             if self.tap != NULL:
                 tap_incoming(self.tap, packet, now)
-            self.operations.count = 0
+            operations_clear(&self.operations)
             if self.core != NULL:
                 core_process(self.core, packet, now, &self.operations)
                 self.carry_out(now)
@@ -402,7 +402,7 @@ cdef class QueueLoop:
         while deadline <= now:
             self.core_now = max(deadline, self.core_now)
             self.count.expired += 1
-            self.operations.count = 0
+            operations_clear(&self.operations)
             core_expire(self.core, self.core_now, &self.operations)
             self.carry_out(self.core_now)
             deadline = core_next_deadline(self.core)
@@ -473,7 +473,7 @@ cdef class QueueLoop:
         cdef bint more = self.core != NULL
         cdef int patience = LAST_WAITS
         while more:
-            self.operations.count = 0
+            operations_clear(&self.operations)
             self.core_now = max(self.now(), self.core_now)
             more = core_finish(self.core, self.core_now, &self.operations, patience > 0)
             self.carry_out(self.core_now)

@@ -8,6 +8,7 @@ Promises: a flow that is open all the time is told once. Does not know who asks.
 from libc.stdint cimport uint32_t
 
 from nfmailguard.cext.flow.table cimport Flow, nm_prefetch
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.tcp.stream cimport stream_buffered_count, stream_held_count
 
@@ -38,16 +39,16 @@ cdef void summarise(const Flow *flow, FlowSummary *summary) noexcept nogil:
     summary.state = flow.state
     summary.mode = flow.mode
     summary.session_state = flow.session.state
-    summary.applied = flow.policy.apply
+    summary.applied = applies(flow.policy)
     summary.syn_ack = flow.syn_ack
     summary.answered = flow.answered
     summary.confirmed = flow.confirmed
     summary.outstanding = summary.waiting = summary.verb = summary.input = 0
     if flow.dialogue != NULL:
-        summary.outstanding = flow.dialogue.count
-        summary.waiting = flow.dialogue.waiting != 0
-        summary.verb = expected_verb(flow.dialogue)
-        summary.input = flow.dialogue.input
+        summary.outstanding = flow.dialogue.exchange.count
+        summary.waiting = flow.dialogue.exchange.waiting != 0
+        summary.verb = expected_verb(&flow.dialogue.exchange)
+        summary.input = flow.dialogue.exchange.input
 
 
 cdef void census_fill(Census *census, const FlowTable *table) noexcept nogil:
@@ -70,3 +71,4 @@ cdef void census_fill(Census *census, const FlowTable *table) noexcept nogil:
         bucket += 1
     census.bucket = bucket
     census.ended = bucket == table.bucket_count
+    nm_store_filled(&census.filled, 1)

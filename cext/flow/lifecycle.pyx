@@ -9,15 +9,16 @@ from nfmailguard.cext.flow.rules cimport choose_rule
 from nfmailguard.cext.flow.table cimport (
     FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_INSPECTED, FLOW_ONE_SIDED, FLOW_RESET,
     FLOW_UNCONFIRMED, flow_add, flow_begins, flow_client, flow_closed, flow_ends, flow_gives_way, flow_has_share,
-    flow_remove, flow_touch, unknown_flow_gives_way,
+    flow_remove, flow_take_rule, flow_touch, unknown_flow_gives_way,
 )
 from nfmailguard.cext.memory.accounting cimport charge, free_dialogue
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow, set_context
 from nfmailguard.cext.policy.findings cimport Context, report_repeated
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_RESET, FLOW_LIMIT
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.policy.tally cimport tally_close
 from nfmailguard.cext.record cimport END_DROPPED, END_EVICTED, Identity, Record, end_reserve, ring_push
-from nfmailguard.cext.smtp.dialogue cimport session_open
+from nfmailguard.cext.smtp.session cimport session_open
 from nfmailguard.cext.tcp.holdqueue cimport drop_held
 from nfmailguard.cext.tcp.reset cimport emit_refusal, emit_reset
 from nfmailguard.cext.tcp.stream cimport stream_close
@@ -70,7 +71,8 @@ cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept 
         core.counters.flows_evicted_greeted += 1
     if flow.mode != FLOW_BYPASSED:                   # that one may as well be let through again
         core.forgot = 1                            # its next packet must not look like one that was open before us
-    if flow.mode == FLOW_INSPECTED and flow.syn_ack and flow.answered and not flow_closed(flow) and flow.policy.apply:
+    if (flow.mode == FLOW_INSPECTED and flow.syn_ack and flow.answered and not flow_closed(flow)
+            and applies(flow.policy)):
         emit_reset(core, flow, True, out)
         emit_reset(core, flow, False, out)
     forget_flow(core, flow, END_EVICTED, now, out)
@@ -113,8 +115,8 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
         return NULL
     core.counters.flows_opened += 1
     # By the interface the client's packets come in on: a server's packet leaves there.
-    flow.identity.rule = <uint8_t> choose_rule(
-        core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface)
+    flow_take_rule(flow, <uint8_t> choose_rule(
+        core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface))
     flow.policy = &core.generation.rules[flow.identity.rule].policy
     flow_begins(flow)
     flow.connection = packet.queued.connection

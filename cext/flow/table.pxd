@@ -6,7 +6,8 @@ from nfmailguard.cext.flow.sources cimport Shares, Source, source_of
 from nfmailguard.cext.memory.pool cimport Pool
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.record cimport END_FIN, END_RST, Identity
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, Session
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.session cimport Session
 from nfmailguard.cext.tcp.stream cimport Stream
 from nfmailguard.cext.wire.packet cimport Packet
 
@@ -117,9 +118,13 @@ cdef inline Source flow_source(const FlowTable *table, const Flow *flow) noexcep
 cdef inline bint flow_closed(const Flow *flow) noexcept nogil:
     return flow.end == END_FIN or flow.end == END_RST
 
+# It comes under this rule of its generation.
+cdef inline void flow_take_rule(Flow *flow, uint8_t rule) noexcept nogil:
+    flow.identity.rule = rule
+
 # A keyed hash of an address, of IPv6 of its /64.
 cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil
 
 # Whether the client has to wait for a reply.
 cdef inline bint flow_waiting(const Flow *flow) noexcept nogil:
-    return flow.dialogue != NULL and flow.dialogue.waiting
+    return flow.dialogue != NULL and flow.dialogue.exchange.waiting

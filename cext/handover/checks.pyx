@@ -11,12 +11,11 @@ from nfmailguard.cext.memory.pool cimport PAGE_BYTES
 from nfmailguard.cext.policy.numbers cimport DATA_DOTS, UNTOLD
 from nfmailguard.cext.policy.tally cimport TALLY_KINDS
 from nfmailguard.cext.record cimport END_FINISHED
-from nfmailguard.cext.smtp.dialogue cimport (
-    ASKED_DOUBT, PHASE_ARGUMENT, PHASE_SASL, PHASE_START, PHASE_VERB, Session,
-)
+from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_START, PHASE_VERB
 from nfmailguard.cext.smtp.grammar cimport INPUT_OPAQUE
-from nfmailguard.cext.smtp.outstanding cimport ring_of, ring_size
+from nfmailguard.cext.smtp.outstanding cimport Exchange, ring_of, ring_size
 from nfmailguard.cext.smtp.runs cimport MASK_NOOP
+from nfmailguard.cext.smtp.session cimport ASKED_DOUBT, Session
 from nfmailguard.cext.tcp.stream cimport MOST_EDITS
 from nfmailguard.cext.wire.options cimport MOST_SCALE
 from nfmailguard.cext.wire.packet cimport MOST_PAYLOAD, nm_seq_diff
@@ -84,25 +83,28 @@ cdef bint flow_fits(const Flow *flow, const FlowParts *parts, uint8_t states, ui
 
 
 cdef bint dialogue_fits(const Dialogue *dialogue, const DialogueParts *parts, const Grammar *grammar) noexcept nogil:
-    cdef bint within = dialogue.phase == PHASE_VERB or dialogue.phase == PHASE_ARGUMENT
-    cdef uint32_t few = sizeof(dialogue.few)
-    cdef uint32_t room = dialogue.capacity if parts.more else few
+    cdef const Exchange *exchange = &dialogue.exchange
+    cdef bint within = dialogue.command.phase == PHASE_VERB or dialogue.command.phase == PHASE_ARGUMENT
+    cdef uint32_t few = sizeof(exchange.few)
+    cdef uint32_t room = exchange.capacity if parts.more else few
     # The line of a command is kept while its verb or its argument is read, and none between lines.
-    if within and not parts.command or dialogue.phase == PHASE_START and parts.command:
+    if within and not parts.command or dialogue.command.phase == PHASE_START and parts.command:
         return False
-    if (dialogue.reply_column != 0) != parts.reply:
+    if (dialogue.reply.column != 0) != parts.reply:
         return False
-    if parts.more > 1 or (parts.more and dialogue.capacity <= few) or (not parts.more and dialogue.capacity):
+    if parts.more > 1 or (parts.more and exchange.capacity <= few) or (not parts.more and exchange.capacity):
         return False
-    return (dialogue.count <= room and dialogue.first < room and dialogue.waiting <= dialogue.count
-            and dialogue.phase <= PHASE_SASL and dialogue.input <= INPUT_OPAQUE and dialogue.mode <= MASK_NOOP
-            and dialogue.data_state <= DATA_DOTS and dialogue.verb < grammar.verb_count)
+    return (exchange.count <= room and exchange.first < room and exchange.waiting <= exchange.count
+            and dialogue.command.phase <= PHASE_SASL and exchange.input <= INPUT_OPAQUE
+            and dialogue.command.mode <= MASK_NOOP and dialogue.text.state <= DATA_DOTS
+            and dialogue.command.verb < grammar.verb_count)
 
 
 cdef bint outstanding_fit(const Dialogue *dialogue, const Grammar *grammar) noexcept nogil:
-    cdef uint32_t i, size = ring_size(dialogue)
-    for i in range(dialogue.count):
-        if ring_of(dialogue)[(dialogue.first + i) % size] & ~UNTOLD >= grammar.verb_count:
+    cdef const Exchange *exchange = &dialogue.exchange
+    cdef uint32_t i, size = ring_size(exchange)
+    for i in range(exchange.count):
+        if ring_of(exchange)[(exchange.first + i) % size] & ~UNTOLD >= grammar.verb_count:
             return False
     return True
 

@@ -22,7 +22,8 @@ from nfmailguard.cext.memory.freelist cimport freelist_alloc
 from nfmailguard.cext.memory.pagebuffer cimport PageBuffer, PageRing, pagebuffer_append
 from nfmailguard.cext.memory.pool cimport Pool, pool_give_flow, pool_take, pool_take_flow
 from nfmailguard.cext.policy.tally cimport TALLY_KINDS, tally_close
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, Line, alloc_line
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.line cimport Line, alloc_line
 from nfmailguard.cext.smtp.outstanding cimport ring_of, ring_size
 from nfmailguard.cext.tcp.stream cimport Backlog, Edit, OutOfOrder, Stream, free_backlog, take_backlog
 
@@ -127,7 +128,7 @@ cdef Loaded load_line(Core *core, Line **line, Reader *reader) noexcept nogil:
     data = next_bytes(reader, part.length)
     if data == NULL or part.length > sizeof(line[0].data):
         return LOADED_BROKEN
-    line[0] = alloc_line(&core.dialogue_pool)
+    line[0] = alloc_line(&core.dialogue_pool.line_pool)
     if line[0] == NULL:
         return LOADED_ROOM
     memset(line[0], 0, sizeof(Line))
@@ -138,16 +139,16 @@ cdef Loaded load_line(Core *core, Line **line, Reader *reader) noexcept nogil:
 
 
 cdef Loaded load_outstanding(Core *core, Dialogue *dialogue, Reader *reader) noexcept nogil:
-    cdef const uint8_t *verbs = next_bytes(reader, dialogue.count)
+    cdef const uint8_t *verbs = next_bytes(reader, dialogue.exchange.count)
     cdef uint32_t i
     if verbs == NULL:
         return LOADED_BROKEN
-    dialogue.more = <uint8_t *> pool_take(&core.pool, dialogue.capacity, 0)
-    if dialogue.more == NULL:
+    dialogue.exchange.more = <uint8_t *> pool_take(&core.pool, dialogue.exchange.capacity, 0)
+    if dialogue.exchange.more == NULL:
         return LOADED_ROOM
-    memset(dialogue.more, 0, dialogue.capacity)
-    for i in range(dialogue.count):
-        ring_of(dialogue)[(dialogue.first + i) % ring_size(dialogue)] = verbs[i]
+    memset(dialogue.exchange.more, 0, dialogue.exchange.capacity)
+    for i in range(dialogue.exchange.count):
+        ring_of(&dialogue.exchange)[(dialogue.exchange.first + i) % ring_size(&dialogue.exchange)] = verbs[i]
     return LOADED
 
 
@@ -161,18 +162,18 @@ cdef Loaded load_dialogue(Core *core, Flow *flow, Reader *reader) noexcept nogil
     get_bytes(reader, &parts, sizeof(parts))
     # Whatever comes of it, it is the flow's now, and nothing of it is an address.
     dialogue.older = dialogue.newer = NULL
-    dialogue.command = dialogue.reply = NULL
-    dialogue.more = NULL
+    dialogue.command.kept = dialogue.reply.kept = NULL
+    dialogue.exchange.more = NULL
     dialogue.flow = flow
-    dialogue.listed = 0
+    dialogue.account.listed = 0
     flow.dialogue = dialogue
-    add_bytes(&core.flows.shares, flow_source(&core.flows, flow), dialogue.charged)
+    add_bytes(&core.flows.shares, flow_source(&core.flows, flow), dialogue.account.charged)
     if not dialogue_fits(dialogue, &parts, flow.policy.grammar):
         return LOADED_BROKEN
     if parts.command:
-        result = load_line(core, &dialogue.command, reader)
+        result = load_line(core, &dialogue.command.kept, reader)
     if result == LOADED and parts.reply:
-        result = load_line(core, &dialogue.reply, reader)
+        result = load_line(core, &dialogue.reply.kept, reader)
     if result == LOADED and parts.more:
         result = load_outstanding(core, dialogue, reader)
     if result == LOADED and not outstanding_fit(dialogue, flow.policy.grammar):

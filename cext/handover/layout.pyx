@@ -11,7 +11,8 @@ from nfmailguard.cext.core cimport Counters, FlowlessFindings
 from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.handover.parts cimport CoreState, DialogueParts, FlowParts, HeldPart
 from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, Line
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.tcp.stream cimport Held
 
 cdef extern from "bytes.h" nogil:

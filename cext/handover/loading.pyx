@@ -21,7 +21,7 @@ from nfmailguard.cext.memory.accounting cimport streams_have
 from nfmailguard.cext.record cimport Identity
 from nfmailguard.cext.smtp.dialogue cimport dialogue_list
 from nfmailguard.cext.tcp.holdqueue cimport list_held, next_held
-from nfmailguard.cext.tcp.stream cimport Held, held_free, stream_hold
+from nfmailguard.cext.tcp.stream cimport Held, held_free, held_of_flow, stream_hold
 from nfmailguard.cext.wire.packet cimport MOST_PAYLOAD, PARSED, Packet, QueuedPacket, packet_parse
 
 
@@ -37,7 +37,7 @@ cdef Loaded load_listed(Core *core, Reader *reader) noexcept nogil:
     if not get_bytes(reader, &identity, sizeof(identity)):
         return LOADED_BROKEN
     flow = flow_named(&core.flows, &identity)
-    if flow == NULL or flow.dialogue == NULL or flow.dialogue.listed:
+    if flow == NULL or flow.dialogue == NULL or flow.dialogue.account.listed:
         return LOADED_BROKEN
     dialogue_list(&core.dialogue_pool, flow.dialogue)
     return LOADED
@@ -71,10 +71,7 @@ cdef Loaded load_held(Core *core, Reader *reader) noexcept nogil:
     held = stream_hold(&flow.stream[part.to_server], &core.pool, &packet, part.arrived)
     if held == NULL:
         return LOADED_ROOM
-    held.cleared = part.cleared
-    held.source = source_of(&core.flows.shares, packet.family, packet.source)
-    held.flow = flow
-    held.to_server = part.to_server
+    held_of_flow(held, flow, part.to_server, source_of(&core.flows.shares, packet.family, packet.source), part.cleared)
     list_held(core, held)
     return LOADED
 

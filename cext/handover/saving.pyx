@@ -10,7 +10,6 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.core cimport LINE_BYTES
-from nfmailguard.cext.engine cimport core_settle
 from nfmailguard.cext.flow.table cimport FLOW_STATES, Flow
 from nfmailguard.cext.handover.cursor cimport put_bytes
 from nfmailguard.cext.handover.layout cimport checksum_of, layout_of_core
@@ -20,8 +19,10 @@ from nfmailguard.cext.handover.parts cimport (
 from nfmailguard.cext.memory.accounting cimport streams_have
 from nfmailguard.cext.memory.pagebuffer cimport PageBuffer, PageRing, pagebuffer_span
 from nfmailguard.cext.policy.tally cimport TALLY_KINDS, counts_of
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, Line
-from nfmailguard.cext.smtp.outstanding cimport ring_of, ring_size
+from nfmailguard.cext.process cimport core_settle
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.line cimport Line
+from nfmailguard.cext.smtp.outstanding cimport Exchange, ring_of, ring_size
 from nfmailguard.cext.tcp.stream cimport Edit, Held, OutOfOrder, Stream
 
 
@@ -75,8 +76,9 @@ cdef void save_line(const Line *line, Writer *writer) noexcept nogil:
 cdef void save_outstanding(const Dialogue *dialogue, Writer *writer) noexcept nogil:
     """The verbs of a ring that is not in the dialogue, oldest first."""
     cdef uint32_t i
-    for i in range(dialogue.count):
-        put_bytes(writer, ring_of(dialogue) + (dialogue.first + i) % ring_size(dialogue), 1)
+    cdef const Exchange *exchange = &dialogue.exchange
+    for i in range(exchange.count):
+        put_bytes(writer, ring_of(exchange) + (exchange.first + i) % ring_size(exchange), 1)
 
 
 cdef void save_dialogue(const Dialogue *dialogue, Writer *writer) noexcept nogil:
@@ -86,16 +88,16 @@ cdef void save_dialogue(const Dialogue *dialogue, Writer *writer) noexcept nogil
     memset(&parts, 0, sizeof(parts))
     image.older = image.newer = NULL
     image.flow = NULL
-    image.command = image.reply = NULL
-    image.more = NULL
-    parts.command = dialogue.command != NULL
-    parts.reply = dialogue.reply != NULL
-    parts.more = dialogue.more != NULL
+    image.command.kept = image.reply.kept = NULL
+    image.exchange.more = NULL
+    parts.command = dialogue.command.kept != NULL
+    parts.reply = dialogue.reply.kept != NULL
+    parts.more = dialogue.exchange.more != NULL
     put_bytes(writer, &image, sizeof(image))
     put_bytes(writer, &parts, sizeof(parts))
-    save_line(dialogue.command, writer)
-    save_line(dialogue.reply, writer)
-    if dialogue.more != NULL:
+    save_line(dialogue.command.kept, writer)
+    save_line(dialogue.reply.kept, writer)
+    if dialogue.exchange.more != NULL:
         save_outstanding(dialogue, writer)
 
 

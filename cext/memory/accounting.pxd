@@ -40,7 +40,7 @@ cdef inline void charge(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     cdef uint64_t have = streams_have(&core.pool) - core.released_bytes
     cdef Dialogue *dialogue = flow.dialogue
     if dialogue != NULL:
-        dialogue.bytes += have - core.accounted
-        if dialogue.charged or have > core.pool.limit // 16:
+        dialogue.account.bytes += have - core.accounted
+        if dialogue.account.charged or have > core.pool.limit // 16:
             update_share(core, flow, now)
     core.accounted = have

@@ -6,6 +6,8 @@ more stands in one list, by when its receivers have last taken a good part of wh
 whoever is to give way stands at its old end. Does not know what the memory is for.
 """
 
+from libc.stdint cimport UINT32_MAX
+
 from nfmailguard.cext.flow.sources cimport add_bytes, bytes_of
 from nfmailguard.cext.flow.table cimport flow_source
 from nfmailguard.cext.memory.pool cimport PAGE_BYTES
@@ -28,15 +30,15 @@ cdef Dialogue *dialogue_of(Core *core, Flow *flow) noexcept nogil:
 
 cdef void update_share(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     cdef Dialogue *dialogue = flow.dialogue
-    if dialogue.charged != dialogue.bytes:
-        add_bytes(&core.flows.shares, flow_source(&core.flows, flow), dialogue.bytes - dialogue.charged)
-        dialogue.charged = dialogue.bytes
-    if (dialogue.bytes >= PAGE_BYTES) != dialogue.listed:
-        if dialogue.listed:
+    if dialogue.account.charged != dialogue.account.bytes:
+        add_bytes(&core.flows.shares, flow_source(&core.flows, flow), dialogue.account.bytes - dialogue.account.charged)
+        dialogue.account.charged = dialogue.account.bytes
+    if (dialogue.account.bytes >= PAGE_BYTES) != dialogue.account.listed:
+        if dialogue.account.listed:
             dialogue_unlist(&core.dialogue_pool, dialogue)
         else:
-            dialogue.since = now
-            dialogue.taken = 0
+            dialogue.account.since = now
+            dialogue.account.taken = 0
             dialogue_list(&core.dialogue_pool, dialogue)
 
 
@@ -46,7 +48,7 @@ cdef inline void discharge(Core *core, Flow *flow, uint64_t charged) noexcept no
 
 
 cdef void free_idle_dialogue(Core *core, Flow *flow) noexcept nogil:
-    cdef uint64_t charged = flow.dialogue.charged
+    cdef uint64_t charged = flow.dialogue.account.charged
     dialogue_free_if_idle(&core.dialogue_pool, &flow.session, &flow.dialogue)
     if flow.dialogue == NULL:
         discharge(core, flow, charged)
@@ -54,24 +56,25 @@ cdef void free_idle_dialogue(Core *core, Flow *flow) noexcept nogil:
 
 cdef void free_dialogue(Core *core, Flow *flow) noexcept nogil:
     if flow.dialogue != NULL:
-        discharge(core, flow, flow.dialogue.charged)
+        discharge(core, flow, flow.dialogue.account.charged)
     dialogue_free(&core.dialogue_pool, &flow.dialogue)
 
 
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil:
     # Not of single bytes, nor of one direction while the other one takes nothing.
     cdef Dialogue *dialogue = flow.dialogue
-    dialogue.taken += core.pool.taken
-    if dialogue.taken >= dialogue.bytes // A_GOOD_PART and now - dialogue.since >= LISTED_LATE:
+    cdef uint64_t taken = dialogue.account.taken + core.pool.taken
+    dialogue.account.taken = <uint32_t> taken if taken < UINT32_MAX else UINT32_MAX
+    if dialogue.account.taken >= dialogue.account.bytes // A_GOOD_PART and now - dialogue.account.since >= LISTED_LATE:
         dialogue_unlist(&core.dialogue_pool, dialogue)
-        dialogue.since = now
-        dialogue.taken = 0
+        dialogue.account.since = now
+        dialogue.account.taken = 0
         dialogue_list(&core.dialogue_pool, dialogue)
 
 
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
     """What the source has, and again what the flow will have, is to be left free (Choudhury and Hahne 1998)."""
-    cdef uint64_t flow_has = flow.dialogue.bytes if flow.dialogue != NULL else 0
+    cdef uint64_t flow_has = flow.dialogue.account.bytes if flow.dialogue != NULL else 0
     return streams_have(&core.pool) + need + flow_has + need + bytes_of(
         &core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2
 
@@ -79,8 +82,8 @@ cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
 cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil:
     """As many bytes as the flow may have on their way: each leaves free two more, and one for what pages waste."""
     cdef Dialogue *dialogue = flow.dialogue
-    cdef uint64_t own = dialogue.bytes if dialogue != NULL else 0
-    cdef uint64_t charged = dialogue.charged if dialogue != NULL else 0
+    cdef uint64_t own = dialogue.account.bytes if dialogue != NULL else 0
+    cdef uint64_t charged = dialogue.account.charged if dialogue != NULL else 0
     cdef uint64_t others = streams_have(&core.pool) - own + bytes_of(
         &core.flows.shares, flow_source(&core.flows, flow)) - charged
     return (core.pool.limit // 2 - others) // 4 if others < core.pool.limit // 2 else 0

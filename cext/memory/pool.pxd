@@ -14,6 +14,16 @@ cdef struct Pool:
     uint64_t limit
     uint64_t taken             # bytes that receivers have acknowledged, since it was last zero
 
+cdef inline void pool_bound(Pool *pool, uint64_t limit) noexcept nogil:
+    pool.limit = limit
+
+# Receivers have acknowledged bytes; that has been seen.
+cdef inline void pool_note_taken(Pool *pool, uint64_t length) noexcept nogil:
+    pool.taken += length
+
+cdef inline void pool_forget_taken(Pool *pool) noexcept nogil:
+    pool.taken = 0
+
 # `size` octets of the streams' half for an owner who has `have` of it already; given back with the
 # same size. NULL where the cap or the machine says no: nobody may have more than is left for the
 # others then, so that those who take much come to their end while those who need little go on.

@@ -9,7 +9,7 @@ come again. Does not know how bytes are decided.
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from nfmailguard.cext.core cimport DROP_CONDITION, DROP_MEMORY
+from nfmailguard.cext.core cimport DROP_MEMORY
 from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
 from nfmailguard.cext.flow.sources cimport Source, bytes_of
 from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, flow_source
@@ -19,8 +19,10 @@ from nfmailguard.cext.memory.pool cimport PAGE_BYTES, Pool, memory_cost, pool_is
 from nfmailguard.cext.policy.actions cimport apply_condition
 from nfmailguard.cext.policy.conditions cimport report_condition
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, STREAM_MEMORY_LIMIT
-from nfmailguard.cext.smtp.dialogue cimport Dialogue, Line
+from nfmailguard.cext.policy.ruling cimport applies
+from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.tcp.stream cimport Backlog, Held, OutOfOrder
 from nfmailguard.cext.verdict cimport drop
 from nfmailguard.cext.wire.packet cimport nm_seq_diff
@@ -41,11 +43,11 @@ cdef uint64_t cost_to_keep(const Flow *flow, bint to_server, uint32_t length) no
     cdef const Dialogue *dialogue = flow.dialogue
     cdef uint64_t cost = cost_to_talk(flow) + memory_cost(sizeof(Line)) + pagebuffer_cost(
         &flow.stream[to_server].unacked, length)
-    cdef uint32_t few = sizeof(dialogue.few)
-    cdef uint32_t room = dialogue.capacity if dialogue != NULL and dialogue.more != NULL else few
-    cdef uint32_t outstanding = dialogue.count if dialogue != NULL else 0
+    cdef uint32_t few = sizeof(dialogue.exchange.few)
+    cdef uint32_t room = dialogue.exchange.capacity if dialogue != NULL and dialogue.exchange.more != NULL else few
+    cdef uint32_t outstanding = dialogue.exchange.count if dialogue != NULL else 0
     if to_server and outstanding + length // SHORTEST_COMMAND > room and (
-            dialogue == NULL or dialogue.input == INPUT_COMMANDS):
+            dialogue == NULL or dialogue.exchange.input == INPUT_COMMANDS):
         cost += memory_cost(room * 4)              # as expect_reply takes it
     return cost
 
@@ -81,7 +83,7 @@ cdef void stalled_give_way(Core *core, Flow *flow, uint64_t patience, uint64_t n
     cdef int examined = 0, ended = 0
     charge(core, flow, now)
     while dialogue != NULL and examined < MOST_EXAMINED and ended < MOST_ENDED:
-        if now - dialogue.since < patience:
+        if now - dialogue.account.since < patience:
             return
         newer = dialogue.newer
         other = <Flow *> dialogue.flow
@@ -99,8 +101,8 @@ cdef bint same_source(Core *core, Flow *one, Flow *other) noexcept nogil:
 
 cdef inline bint stands_still(Flow *flow, bint to_server, uint64_t patience, uint64_t now) noexcept nogil:
     # What waits for a gap to close is not its receiver's to take.
-    return (flow.dialogue != NULL and flow.dialogue.listed and flow.stream[to_server].unacked.length != 0
-            and now - flow.dialogue.since >= patience)
+    return (flow.dialogue != NULL and flow.dialogue.account.listed and flow.stream[to_server].unacked.length != 0
+            and now - flow.dialogue.account.since >= patience)
 
 
 cdef inline bint is_nearly_used_up(const Pool *pool) noexcept nogil:
@@ -136,10 +138,10 @@ cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint6
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t length = <uint32_t> nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq)
     cdef uint64_t need = cost_to_keep(flow, to_server, length)
-    if memory_for(core, flow, to_server, need, now, out) or not flow.policy.apply:
+    if memory_for(core, flow, to_server, need, now, out) or not applies(flow.policy):
         return True                                # who only follows forgets what he cannot keep
     if 2 * need > core.pool.limit // 2 or stands_still(flow, to_server, core.stalled_timeout, now):
-        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
     else:
         drop(core, DROP_MEMORY, packet.queued.id, out)
     return False

@@ -2,10 +2,11 @@
 """Actions: a finding about a packet becomes an answer to the packet, and the end of the flow where the policy says so.
 """
 
+from nfmailguard.cext.core cimport DROP_CONDITION, DROP_TRUNCATED
 from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
 from nfmailguard.cext.flow.table cimport FLOW_INSPECTED
 from nfmailguard.cext.policy.conditions cimport report_condition
-from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_LOG
+from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_LOG, PACKET_TRUNCATED
 from nfmailguard.cext.tcp.passed cimport follow_passed
 from nfmailguard.cext.verdict cimport accept, drop
 
@@ -20,15 +21,14 @@ cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Pack
         end_flow(core, flow, action, now, out)
 
 
-cdef void answer_condition(Core *core, Flow *flow, bint to_server, uint8_t action, uint8_t reason, Packet *packet,
-                           uint64_t now, Operations *out) noexcept nogil:
-    answer_by(core, flow, action, reason, packet, now, out)
+cdef void bypass(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
+    stop_following(core, flow, now, out)           # what went by unread leaves nothing to go on from
+    follow_passed(flow, to_server, packet)
+
+
+cdef void apply_condition(Core *core, Flow *flow, bint to_server, uint8_t finding, Packet *packet, uint64_t now,
+                          Operations *out) noexcept nogil:
+    cdef uint8_t action = report_condition(core, flow, finding, to_server, now)
+    answer_by(core, flow, action, DROP_TRUNCATED if finding == PACKET_TRUNCATED else DROP_CONDITION, packet, now, out)
     if action <= ACTION_LOG:
-        stop_following(core, flow, now, out)       # what went by unread leaves nothing to go on from
-        follow_passed(flow, to_server, packet)
-
-
-cdef void apply_condition(Core *core, Flow *flow, bint to_server, uint8_t finding, uint8_t reason, Packet *packet,
-                          uint64_t now, Operations *out) noexcept nogil:
-    answer_condition(core, flow, to_server, report_condition(core, flow, finding, to_server, now), reason, packet, now,
-                     out)
+        bypass(core, flow, to_server, packet, now, out)

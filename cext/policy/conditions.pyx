@@ -14,7 +14,7 @@ from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, ACTION_PASS, STREAM_CONFLICTING_RETRANSMISSION, UNTOLD
 from nfmailguard.cext.policy.tally cimport TALLY_UNTOLD
 from nfmailguard.cext.record cimport Identity
-from nfmailguard.cext.smtp.dialogue cimport Session
+from nfmailguard.cext.smtp.session cimport Session
 
 cdef enum:
     SECOND = 1000000000                # ns
@@ -25,7 +25,7 @@ cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) no
     context.policy = flow.policy
     context.grammar = flow.policy.grammar
     context.ring = &core.ring
-    context.dialogue_pool = &core.dialogue_pool
+    context.line_pool = &core.dialogue_pool.line_pool
     context.identity = &flow.identity
     context.session = &flow.session
     context.junk = &flow.junk
@@ -39,7 +39,7 @@ cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) no
 cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_server, uint64_t now) noexcept nogil:
     cdef Context context
     set_context(core, flow, &context, now)
-    return report(&context, finding, to_server, 0, flow.stream[to_server].bytes, NULL, 0, NULL, 0)
+    return report(&context, finding, to_server, 0, flow.stream[to_server].bytes)
 
 
 cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
@@ -113,11 +113,11 @@ cdef uint8_t report_without_flow(Core *core, Packet *packet, uint8_t finding, bi
     context.policy = &core.generation.rules[identity.rule].policy
     context.grammar = context.policy.grammar
     context.ring = &core.ring
-    context.dialogue_pool = &core.dialogue_pool
+    context.line_pool = &core.dialogue_pool.line_pool
     context.identity = &identity
     context.session = &session
     context.finding_counts = core.finding_counts
     context.repeated = &core.counters.findings_repeated
     context.number = flowless_number(&core.flowless_findings[finding], context.policy.findings_told, now)
     context.now = now
-    return report(&context, finding, to_server, 0, 0, NULL, 0, NULL, 0)
+    return report(&context, finding, to_server, 0, 0)

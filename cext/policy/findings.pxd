@@ -6,18 +6,19 @@ from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_DROP_CONNECTION, ACTION_LOG, ACTION_PASS, COMMAND_TOO_MANY_JUNK, NOT_AGAIN, UNTOLD,
     VERB_UNKNOWN,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies
 from nfmailguard.cext.policy.tally cimport tally_repeat, tally_repeats, tally_repeats_next, tally_untold
 from nfmailguard.cext.record cimport Identity, Record, Ring, record_reserve
-from nfmailguard.cext.smtp.dialogue cimport DialoguePool, Session
 from nfmailguard.cext.smtp.grammar cimport Grammar
+from nfmailguard.cext.smtp.line cimport LinePool
+from nfmailguard.cext.smtp.session cimport Session, note_found, note_hypothetical
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.
 cdef struct Context:
     Grammar *grammar
     CompiledPolicy *policy
     Ring *ring
-    DialoguePool *dialogue_pool
+    LinePool *line_pool
     Identity *identity
     Session *session
     uint64_t *finding_counts
@@ -35,6 +36,22 @@ cdef struct Context:
     uint8_t untold             # UNTOLD where it is more than the policy's limit, as then of any command
     uint8_t already_forwarded  # the octets have left already: not one is decided that should have waited
 
+# What an event shows of a finding: bytes as they came, and as they leave.
+cdef struct Shown:
+    const uint8_t *before
+    const uint8_t *after
+    uint32_t before_length
+    uint32_t after_length
+
+cdef inline Shown shown(const uint8_t *before, uint32_t before_length, const uint8_t *after,
+                        uint32_t after_length) noexcept nogil:
+    cdef Shown bytes
+    bytes.before = before
+    bytes.before_length = before_length
+    bytes.after = after
+    bytes.after_length = after_length
+    return bytes
+
 # As record_reserve, with the generation whose rules are meant.
 cdef inline Record *reserve_record(Context *context, uint8_t kind) noexcept nogil:
     cdef Record *record = record_reserve(context.ring, kind, context.identity, context.now)
@@ -51,21 +68,26 @@ cdef inline void note_junk(Context *context, uint64_t offset) noexcept nogil:
         context.junk[0] += 1
         if context.junk[0] > context.policy.junk_commands:
             context.untold = UNTOLD
-            report(context, COMMAND_TOO_MANY_JUNK, False, VERB_UNKNOWN, offset, NULL, 0, NULL, 0)
+            report(context, COMMAND_TOO_MANY_JUNK, False, VERB_UNKNOWN, offset)
 
 # Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
 # that ends the flow also stands in context.verdict.
-cdef uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
-                    const uint8_t *before, uint32_t before_length, const uint8_t *after,
-                    uint32_t after_length) noexcept nogil
+cdef uint8_t report_shown(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+                          Shown bytes) noexcept nogil
+
+# The same, with no bytes to show.
+cdef inline uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t verb,
+                           uint64_t offset) noexcept nogil:
+    return report_shown(context, finding, to_server, verb, offset, shown(NULL, 0, NULL, 0))
+
 # At a flow's end: of each kind of which there were more than has been told, how many.
 cdef void report_repeated(Context *context) noexcept nogil
 
 # What becomes of a finding's octets: ACTION_PASS when not applied. One that ends the flow is the verdict.
 cdef inline uint8_t carried_out(Context *context, uint8_t action) noexcept nogil:
-    if not context.policy.apply:
+    if not applies(context.policy):
         # What enforce would have done sends the dialogue another way from here on.
-        context.session.hypothetical |= action != ACTION_LOG
+        note_hypothetical(context.session, action != ACTION_LOG)
         return ACTION_PASS
     if action >= ACTION_DROP_CONNECTION:
         context.verdict = action
@@ -82,7 +104,7 @@ cdef inline uint8_t again(Context *context, uint8_t finding, bint to_server) noe
     context.finding_counts[finding] += 1
     context.repeated[0] += 1
     if to_server:
-        context.session.found |= <uint64_t> 1 << finding
+        note_found(context.session, finding)
     return carried_out(context, action)
 
 # Whether so many more findings of a kind are told nobody and end nothing: `repeat` may count them.
@@ -101,11 +123,38 @@ cdef inline void repeat(Context *context, uint8_t finding, uint32_t number, bint
     context.finding_counts[finding] += number
     context.repeated[0] += number
     if to_server:
-        context.session.found |= <uint64_t> 1 << finding
+        note_found(context.session, finding)
     carried_out(context, context.policy.action[finding])
 
 # Before an octet is changed.
 cdef inline void note_change(Context *context) noexcept nogil:
+    keep_original(context)
+    context.edits += 1
+
+# Before any of many is; how many were is told then.
+cdef inline void keep_original(Context *context) noexcept nogil:
     if context.edits == 0 and context.length:
         memcpy(context.original, context.data, context.length)
-    context.edits += 1
+
+cdef inline void note_changes(Context *context, uint32_t number) noexcept nogil:
+    context.edits += number
+
+# What has been changed since there were so many was not what is to leave.
+cdef inline void forget_changes(Context *context, uint32_t edits) noexcept nogil:
+    context.edits = edits
+
+# The flow ends, or is not looked at any more, whatever a finding's action is.
+cdef inline void decide_flow(Context *context, uint8_t verdict) noexcept nogil:
+    context.verdict = verdict
+
+# So many records are not made any more.
+cdef inline void omit_records(Context *context, uint64_t number) noexcept nogil:
+    context.omitted[0] += number
+
+# A message was accepted: what led to nothing before it does not count.
+cdef inline void forget_junk(Context *context) noexcept nogil:
+    context.junk[0] = 0
+    context.untold = 0
+
+cdef inline void note_not_smtp(Context *context) noexcept nogil:
+    context.not_smtp = 1

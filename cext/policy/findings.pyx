@@ -6,6 +6,7 @@ does not apply (invariant 5). Does not know lines, packets or flows.
 """
 
 from nfmailguard.cext.policy.numbers cimport STREAM_MEMORY_LIMIT
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.policy.tally cimport (
     TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count,
 )
@@ -13,8 +14,7 @@ from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPEATED, Record, re
 
 
 cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_server, uint8_t verb, uint64_t offset,
-               const uint8_t *before, uint32_t before_length, const uint8_t *after,
-               uint32_t after_length) noexcept nogil:
+               Shown bytes) noexcept nogil:
     cdef Record *record = reserve_record(context, RECORD_FINDING)
     if record == NULL:
         return
@@ -24,34 +24,33 @@ cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_serve
     record.finding = finding
     record.action = context.policy.action[finding]
     record.hypothetical = context.session.hypothetical
-    record.applied = context.policy.apply
+    record.applied = applies(context.policy)
     record.a = offset
     record.b = number
-    record_text(record, before, before_length, False)
-    record_text(record, after, after_length, True)
+    record_text(record, bytes.before, bytes.before_length, False)
+    record_text(record, bytes.after, bytes.after_length, True)
     ring_push(context.ring)
 
 
-cdef uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
-                    const uint8_t *before, uint32_t before_length, const uint8_t *after,
-                    uint32_t after_length) noexcept nogil:
+cdef uint8_t report_shown(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
+                          Shown bytes) noexcept nogil:
     cdef uint8_t action = context.policy.action[finding]
     cdef uint32_t number = context.number
     if action == ACTION_PASS:
         return ACTION_PASS
     context.finding_counts[finding] += 1
     if to_server:
-        context.session.found |= <uint64_t> 1 << finding
+        note_found(context.session, finding)
     if number == TALLY_NONE:
-        number = tally_add(&context.session.tally, context.dialogue_pool.pool, finding)
+        number = tally_add(&context.session.tally, context.line_pool.pool, finding)
         if is_told(number, context.policy.findings_told):
-            tell(context, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+            tell(context, finding, number, to_server, verb, offset, bytes)
         else:
             context.repeated[0] += 1
     elif number == TALLY_UNTOLD:
         context.repeated[0] += 1
     else:
-        tell(context, finding, number, to_server, verb, offset, before, before_length, after, after_length)
+        tell(context, finding, number, to_server, verb, offset, bytes)
     return carried_out(context, action)
 
 
@@ -71,12 +70,12 @@ cdef void report_repeated(Context *context) noexcept nogil:
         record.finding = finding
         record.action = context.policy.action[finding]
         record.hypothetical = context.session.hypothetical
-        record.applied = context.policy.apply
+        record.applied = applies(context.policy)
         record.b = count
         ring_push(context.ring)
 
 
 cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil:
     # ACTION_LOG as a verdict: not to be looked at any more.
-    cdef uint8_t action = report(context, STREAM_MEMORY_LIMIT, to_server, 0, offset, NULL, 0, NULL, 0)
+    cdef uint8_t action = report(context, STREAM_MEMORY_LIMIT, to_server, 0, offset)
     context.verdict = action if action > ACTION_LOG else ACTION_LOG

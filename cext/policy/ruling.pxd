@@ -10,6 +10,12 @@ cdef enum:  # bits of CompiledPolicy.restore: on which side of the firewall the 
     RESTORE_COMMANDS = 1       # the server's
     RESTORE_REPLIES = 2        # the client's
 
+cdef enum:                     # Conduct, what may become of a flow's bytes: policy.model.Conduct
+    CONDUCT_WATCH = 0          # monitor, --dry-run: all goes on as it came, and is only followed and reported
+    CONDUCT_EDIT = 1           # restore: bytes are changed in place, and the client's never wait
+    CONDUCT_GATE = 2           # enforce: nothing is delivered that is not decided; what cannot be decided yet waits
+    CONDUCTS = 3
+
 cdef enum AddressByte:         # what a byte is in the argument of MAIL and RCPT
     ADDRESS_ILLEGAL = 1        # to be blanked
     ADDRESS_OPENS = 2          # <, which no other may stand behind
@@ -38,8 +44,7 @@ cdef struct CompiledPolicy:
     uint32_t *flows            # how many are under that generation
     uint8_t generation         # its number
     uint8_t apart              # packets carry marks by which conntrack tells connections apart
-    uint8_t apply              # 0: report only (monitor, --dry-run), never stop a packet
-    uint8_t hold               # what cannot be decided yet waits; 0: the client's goes on, and is only followed
+    uint8_t conduct            # Conduct
     uint8_t action[MOST_FINDINGS]
     uint8_t allow[MOST_VERBS]
     uint8_t unknown            # UnknownForm
@@ -85,3 +90,11 @@ cdef struct CompiledPolicy:
     Name keywords[MOST_KEYWORDS]
     uint32_t listing_count
     Listing *listings
+
+# Whether bytes are changed, and flows ended.
+cdef inline bint applies(const CompiledPolicy *policy) noexcept nogil:
+    return policy.conduct != CONDUCT_WATCH
+
+# And whether what cannot be decided yet waits.
+cdef inline bint gates(const CompiledPolicy *policy) noexcept nogil:
+    return policy.conduct == CONDUCT_GATE

@@ -8,12 +8,15 @@ decides nothing. Does not know verbs, lines or streams.
 from libc.stdint cimport INT32_MAX
 from libc.string cimport memmove
 
+from nfmailguard.cext.policy.findings cimport decide_flow, report
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, ACTION_RESET, ADDRESS_ILLEGAL_CHARACTER, ADDRESS_TOO_LONG,
     BDAT_SIZE_INVALID, COMMAND_LINE_CUT, COMMAND_NUL, COMMAND_TOO_LONG, SECRET_BYTES, VERB_BDAT, VERB_MAIL,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
-from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
+from nfmailguard.cext.smtp.command_line cimport (
+    PHASE_ARGUMENT, PHASE_SASL, deny, lengthen, mask_from_here, note_reported,
+)
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER
 from nfmailguard.cext.smtp.name cimport name_begins, upper
 
@@ -58,15 +61,15 @@ cdef uint8_t seven_bits_in(const uint8_t *data, uint32_t length, uint8_t matched
     return matched
 
 
-cdef inline void measure_address(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+cdef inline void measure_address(Context *context, CommandLine *command, uint8_t byte, uint64_t offset) noexcept nogil:
     # ASA class 5: the octets between < and >, or of the first word where there is no <. Neither ends within quotes
     # or behind a backslash, and a < behind either begins another address: some servers take `x <a@b>` (sendmail).
-    cdef uint8_t quoted = dialogue.address_phase & ADDRESS_QUOTED
-    cdef uint8_t escaped = dialogue.address_phase & ADDRESS_ESCAPED
-    cdef uint8_t phase = dialogue.address_phase - quoted - escaped
+    cdef uint8_t quoted = command.argument.phase & ADDRESS_QUOTED
+    cdef uint8_t escaped = command.argument.phase & ADDRESS_ESCAPED
+    cdef uint8_t phase = command.argument.phase - quoted - escaped
     if phase == ADDRESS_COLON and byte != SPACE:
         phase = ADDRESS_WORD
-    dialogue.counted += 1
+    command.argument.counted += 1
     if escaped:
         escaped = 0
     elif byte == c"\\" and (phase == ADDRESS_PATH or phase == ADDRESS_WORD):
@@ -77,87 +80,89 @@ cdef inline void measure_address(Context *context, Dialogue *dialogue, uint8_t b
         pass
     elif byte == c"<" and phase != ADDRESS_PATH:
         phase = ADDRESS_PATH
-        dialogue.counted = 0
+        command.argument.counted = 0
     elif phase == ADDRESS_BEFORE and byte == c":":
         phase = ADDRESS_COLON
     elif byte == (CLOSING_BRACKET if phase == ADDRESS_PATH else SPACE) and phase >= ADDRESS_PATH:
         phase = ADDRESS_BEHIND
     if phase != ADDRESS_PATH and phase != ADDRESS_WORD:
-        dialogue.counted = 0
-    dialogue.address_phase = phase | quoted | escaped
-    if dialogue.counted > context.policy.sender_length and not dialogue.reported & REPORTED_ADDRESS:
-        dialogue.reported |= REPORTED_ADDRESS
-        report(context, ADDRESS_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0)
+        command.argument.counted = 0
+    command.argument.phase = phase | quoted | escaped
+    if command.argument.counted > context.policy.sender_length and not command.reported & REPORTED_ADDRESS:
+        note_reported(command, REPORTED_ADDRESS)
+        report(context, ADDRESS_TOO_LONG, True, command.verb, offset)
 
 
-cdef uint32_t address_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef uint32_t address_bytes(Context *context, CommandLine *command, uint8_t *data, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    cdef bint blank = context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK
-    cdef bint measured = (dialogue.verb == VERB_MAIL and context.policy.sender_length
-                          and not dialogue.reported & REPORTED_ADDRESS)
-    cdef bint looked_at = blank or measured or not dialogue.reported & REPORTED_CHARACTER
+    cdef bint blank = applies(context.policy) and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK
+    cdef bint measured = (command.verb == VERB_MAIL and context.policy.sender_length
+                          and not command.reported & REPORTED_ADDRESS)
+    cdef bint looked_at = blank or measured or not command.reported & REPORTED_CHARACTER
     cdef uint32_t at = 0
     cdef uint8_t byte
-    if context.grammar.argument[dialogue.verb] == ARGUMENT_SENDER:
-        dialogue.in_seven = seven_bits_in(data, length, dialogue.in_seven)
+    if context.grammar.argument[command.verb] == ARGUMENT_SENDER:
+        command.argument.in_seven = seven_bits_in(data, length, command.argument.in_seven)
     while looked_at and at < length and context.verdict == ACTION_PASS:
         byte = data[at]
-        if is_illegal(context.policy.address_byte[byte], &dialogue.bracket):
-            if not dialogue.reported & REPORTED_CHARACTER:
-                dialogue.reported |= REPORTED_CHARACTER
-                report_byte(context, ADDRESS_ILLEGAL_CHARACTER, dialogue.verb, offset + at, byte, SPACE, True)
+        if is_illegal(context.policy.address_byte[byte], &command.argument.bracket):
+            if not command.reported & REPORTED_CHARACTER:
+                note_reported(command, REPORTED_CHARACTER)
+                report_byte(context, ADDRESS_ILLEGAL_CHARACTER, command.verb, offset + at, byte, SPACE, True)
             if blank:
                 put(context, data + at, SPACE)
         if measured:
-            measure_address(context, dialogue, byte, offset + at)
+            measure_address(context, command, byte, offset + at)
         at += 1
     return at if looked_at else length
 
 
-cdef bint invalid_size(Context *context, Dialogue *dialogue, const uint8_t *byte, uint32_t length,
+cdef bint invalid_size(Context *context, CommandLine *command, const uint8_t *byte, uint32_t length,
                        uint64_t offset) noexcept nogil:
     # Where digits have passed, some servers take what they like of them, whatever stands behind (Exim: sscanf).
-    cdef uint8_t phase = dialogue.address_phase
-    dialogue.address_phase = SIZE_INVALID
-    if report(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset, byte, length, NULL, 0) != ACTION_MASK:
+    cdef uint8_t phase = command.argument.phase
+    command.argument.phase = SIZE_INVALID
+    if report_shown(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset,
+                    shown(byte, length, NULL, 0)) != ACTION_MASK:
         return False
-    if phase != SIZE_FIRST and context.policy.hold and context.verdict == ACTION_PASS:
-        context.verdict = ACTION_RESET
+    if phase != SIZE_FIRST and gates(context.policy) and context.verdict == ACTION_PASS:
+        decide_flow(context, ACTION_RESET)
     return True
 
 
-cdef void size_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+cdef void size_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil:
     # RFC 3030 2, to the letter: chunk-size is 1*DIGIT, [ SP "LAST" ]. What a server reads otherwise
     # (a leading 0 as octal, more than 31 bits as fewer, anything behind as nothing) is no size.
     cdef const char *last = b" LAST"
     cdef uint8_t byte = at[0]
     cdef uint8_t digit = <uint8_t> (byte - 48)
-    cdef uint8_t phase = dialogue.address_phase
+    cdef uint8_t phase = command.argument.phase
     if phase == SIZE_INVALID:
         return
     if digit <= 9 and phase == SIZE_FIRST:
-        dialogue.chunk_left = digit
-        dialogue.address_phase = SIZE_DIGITS if digit else SIZE_ZERO
-    elif digit <= 9 and phase == SIZE_DIGITS and dialogue.chunk_left <= (<uint64_t> INT32_MAX - digit) // 10:
-        dialogue.chunk_left = dialogue.chunk_left * 10 + digit
+        command.argument.counted = digit
+        command.argument.phase = SIZE_DIGITS if digit else SIZE_ZERO
+    elif digit <= 9 and phase == SIZE_DIGITS and command.argument.counted <= (<uint32_t> INT32_MAX - digit) // 10:
+        command.argument.counted = command.argument.counted * 10 + digit
     elif byte == SPACE and (phase == SIZE_ZERO or phase == SIZE_DIGITS):
-        dialogue.address_phase = SIZE_BEHIND
+        command.argument.phase = SIZE_BEHIND
     elif SIZE_BEHIND <= phase < SIZE_LAST and upper(byte) == <uint8_t> last[phase - SIZE_BEHIND + 1]:
-        dialogue.address_phase += 1
+        command.argument.phase += 1
     else:
-        if invalid_size(context, dialogue, &byte, 1, offset):
-            dialogue.denied = 1
-            dialogue.mask_rest = 1
+        if invalid_size(context, command, &byte, 1, offset):
+            deny(command)
+            mask_from_here(command)
             put(context, at, context.policy.letter)
 
 
-cdef void nul_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+cdef void nul_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil:
     # RFC 5321 2.4, 4.1.2: never in a command; some servers leave it out, some end the line there.
-    if not dialogue.reported & REPORTED_NUL:
-        dialogue.reported |= REPORTED_NUL
-        report_byte(context, COMMAND_NUL, dialogue.verb, offset, 0, SPACE, True)
+    if not command.reported & REPORTED_NUL:
+        note_reported(command, REPORTED_NUL)
+        report_byte(context, COMMAND_NUL, command.verb, offset, 0, SPACE, True)
     # In a verb it stays what it is: such a verb is none, and is masked.
-    if context.policy.apply and context.policy.action[COMMAND_NUL] == ACTION_BLANK and dialogue.phase >= PHASE_ARGUMENT:
+    if (applies(context.policy) and context.policy.action[COMMAND_NUL] == ACTION_BLANK
+            and command.phase >= PHASE_ARGUMENT):
         put(context, at, SPACE)
 
 
@@ -165,34 +170,38 @@ cdef inline bint is_base64(uint8_t byte) noexcept nogil:
     return nm_base64(&byte, 1)
 
 
-cdef inline bint out_of_reach(Context *context, Dialogue *dialogue, uint8_t byte) noexcept nogil:
+cdef inline bint out_of_reach(Context *context, CommandLine *command, uint8_t byte) noexcept nogil:
     # Whether some servers take the octet that makes the line `line_length` long for another line's, and may find
     # a verb there. In base64 none is followed by anything: the line's end tells (end_secret).
     if context.policy.longest_line == 0:
         return False
-    if with_secret(context, dialogue):
-        return dialogue.line_length > context.policy.longest_secret or (
-            dialogue.line_length > context.policy.longest_line and not is_base64(byte))
-    if dialogue.line_length <= context.policy.longest_line:
+    if with_secret(context, command):
+        return command.length > context.policy.longest_secret or (
+            command.length > context.policy.longest_line and not is_base64(byte))
+    if command.length <= context.policy.longest_line:
         return False
-    if dialogue.phase == PHASE_ARGUMENT and context.grammar.long_line[dialogue.verb]:
-        return dialogue.line_length > context.policy.longest_parameters
+    if command.phase == PHASE_ARGUMENT and context.grammar.long_line[command.verb]:
+        return command.length > context.policy.longest_parameters
     return True
 
 
-cdef bint ends_in_verb(Context *context, Dialogue *dialogue, uint32_t end) noexcept nogil:
+cdef inline const uint8_t *last_letters(const CommandLine *command, uint32_t length) noexcept nogil:
+    return command.argument.tail + sizeof(command.argument.tail) - length
+
+
+cdef bint ends_in_verb(Context *context, CommandLine *command, uint32_t end) noexcept nogil:
     # Whether the last letters of a line's first `end` bytes are a verb, where a server may have given up the rest.
     cdef uint32_t verb, i, length
     cdef const uint8_t *name
     for verb in range(1, context.grammar.verb_count):
         length = context.grammar.verbs[verb].length
         name = context.grammar.verbs[verb].data
-        if length == 0 or length > sizeof(dialogue.tail):
+        if length == 0 or length > sizeof(command.argument.tail):
             continue
         if end - length < context.policy.longest_line - 2:
             continue                               # no server gives a line up before
         i = 0
-        while i < length and name[i] == dialogue.tail[sizeof(dialogue.tail) - length + i]:
+        while i < length and name[i] == command.argument.tail[sizeof(command.argument.tail) - length + i]:
             i += 1
         if i == length:
             return True
@@ -210,59 +219,59 @@ cdef bint says_denied(Context *context, const uint8_t *letters, uint32_t length,
     return False
 
 
-cdef bint begins_verb(Context *context, Dialogue *dialogue) noexcept nogil:
+cdef bint begins_verb(Context *context, CommandLine *command) noexcept nogil:
     # Whether the last four bytes stand where a known server begins another line, and begin a verb that is denied:
     # some know verbs by four letters, whatever follows them (sendmail's MAIL, and many home-made servers).
-    cdef uint32_t begin = dialogue.line_length - FIRST_LETTERS
+    cdef uint32_t begin = command.length - FIRST_LETTERS
     if (begin < context.policy.longest_line - 2 or begin >= SECRET_BYTES
             or not context.policy.cuts[begin >> 3] >> (begin & 7) & 1):
         return False
-    return says_denied(context, dialogue.tail + sizeof(dialogue.tail) - FIRST_LETTERS, FIRST_LETTERS, False)
+    return says_denied(context, last_letters(command, FIRST_LETTERS), FIRST_LETTERS, False)
 
 
-cdef void cut_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    dialogue.reported |= REPORTED_CUT
-    if report(context, COMMAND_LINE_CUT, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
-        dialogue.mask_rest = 1
+cdef void cut_line(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
+    note_reported(command, REPORTED_CUT)
+    if report(context, COMMAND_LINE_CUT, True, command.verb, offset) == ACTION_MASK:
+        mask_from_here(command)
 
 
-cdef void refuse_secret(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    cut_line(context, dialogue, offset)
+cdef void refuse_secret(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
+    cut_line(context, command, offset)
     # Its letters have left, or all but the last: only what follows can still be kept.
-    if context.policy.hold and context.verdict == ACTION_PASS:
-        context.verdict = ACTION_RESET
+    if gates(context.policy) and context.verdict == ACTION_PASS:
+        decide_flow(context, ACTION_RESET)
 
 
-cdef void measure_line(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+cdef void measure_line(Context *context, CommandLine *command, uint8_t byte, uint64_t offset) noexcept nogil:
     # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
-    cdef bint secret = with_secret(context, dialogue)
-    if (context.policy.line_length and dialogue.line_length > context.policy.line_length
-            and not dialogue.reported & REPORTED_LENGTH and dialogue.phase != PHASE_SASL):
-        dialogue.reported |= REPORTED_LENGTH
+    cdef bint secret = with_secret(context, command)
+    if (context.policy.line_length and command.length > context.policy.line_length
+            and not command.reported & REPORTED_LENGTH and command.phase != PHASE_SASL):
+        note_reported(command, REPORTED_LENGTH)
         if context.policy.action[COMMAND_TOO_LONG] == ACTION_MASK:
-            dialogue.reported |= REPORTED_CUT
-        if report(context, COMMAND_TOO_LONG, True, dialogue.verb, offset, NULL, 0, NULL, 0) == ACTION_MASK:
-            dialogue.mask_rest = 1
+            note_reported(command, REPORTED_CUT)
+        if report(context, COMMAND_TOO_LONG, True, command.verb, offset) == ACTION_MASK:
+            mask_from_here(command)
         if context.verdict != ACTION_PASS:
             return
-    if not dialogue.reported & REPORTED_CUT and out_of_reach(context, dialogue, byte):
-        if secret and ends_in_verb(context, dialogue, dialogue.line_length - 1):
-            refuse_secret(context, dialogue, offset)
+    if not command.reported & REPORTED_CUT and out_of_reach(context, command, byte):
+        if secret and ends_in_verb(context, command, command.length - 1):
+            refuse_secret(context, command, offset)
         else:
-            cut_line(context, dialogue, offset)
+            cut_line(context, command, offset)
     if secret:
-        memmove(dialogue.tail, dialogue.tail + 1, sizeof(dialogue.tail) - 1)
-        dialogue.tail[sizeof(dialogue.tail) - 1] = upper(byte)
-        if context.policy.longest_line and not dialogue.reported & REPORTED_CUT and begins_verb(context, dialogue):
-            refuse_secret(context, dialogue, offset)
+        memmove(command.argument.tail, command.argument.tail + 1, sizeof(command.argument.tail) - 1)
+        command.argument.tail[sizeof(command.argument.tail) - 1] = upper(byte)
+        if context.policy.longest_line and not command.reported & REPORTED_CUT and begins_verb(context, command):
+            refuse_secret(context, command, offset)
 
 
-cdef void note_tail(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    cdef uint32_t size = sizeof(dialogue.tail), i
+cdef void note_tail(CommandLine *command, const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint32_t size = sizeof(command.argument.tail), i
     cdef uint32_t new = length if length < size else size
-    memmove(dialogue.tail, dialogue.tail + new, size - new)
+    memmove(command.argument.tail, command.argument.tail + new, size - new)
     for i in range(new):
-        dialogue.tail[size - new + i] = upper(data[length - new + i])
+        command.argument.tail[size - new + i] = upper(data[length - new + i])
 
 
 cdef uint32_t before_cut(Context *context, uint32_t length, const uint8_t *data, uint32_t stop) noexcept nogil:
@@ -281,10 +290,10 @@ cdef uint32_t before_cut(Context *context, uint32_t length, const uint8_t *data,
     return stop
 
 
-cdef uint32_t secret_stop(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t stop) noexcept nogil:
+cdef uint32_t secret_stop(Context *context, CommandLine *command, const uint8_t *data, uint32_t stop) noexcept nogil:
     cdef const CompiledPolicy *policy = context.policy
-    cdef uint32_t length = dialogue.line_length, at = 0
-    if policy.longest_line == 0 or dialogue.reported & REPORTED_CUT:
+    cdef uint32_t length = command.length, at = 0
+    if policy.longest_line == 0 or command.reported & REPORTED_CUT:
         return stop
     if length >= policy.longest_secret:
         return 0
@@ -296,33 +305,33 @@ cdef uint32_t secret_stop(Context *context, Dialogue *dialogue, const uint8_t *d
     return at + nm_base64(data + at, stop - at) if at < stop else stop
 
 
-cdef inline bint spells_denied(Context *context, Dialogue *dialogue, uint32_t length) noexcept nogil:
+cdef inline bint spells_denied(Context *context, CommandLine *command, uint32_t length) noexcept nogil:
     # Whether a line behind AUTH says a verb so far that does not pass, and nothing else: Haraka 3.1 reads it as one.
-    if length == 0 or length > sizeof(dialogue.tail):
+    if length == 0 or length > sizeof(command.argument.tail):
         return False
-    return says_denied(context, dialogue.tail + sizeof(dialogue.tail) - length, length, True)
+    return says_denied(context, last_letters(command, length), length, True)
 
 
-cdef void sasl_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+cdef void sasl_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil:
     """One octet of a line behind AUTH (RFC 4954 4)."""
     cdef uint8_t byte = at[0]
-    dialogue.line_length += 1
+    lengthen(command, 1)
     if byte == 0:
-        nul_byte(context, dialogue, at, offset)
-    if (dialogue.line_length <= sizeof(dialogue.tail) + 1 and not is_base64(byte)
-            and spells_denied(context, dialogue, dialogue.line_length - 1) and not dialogue.reported & REPORTED_CUT):
-        refuse_secret(context, dialogue, offset)
+        nul_byte(context, command, at, offset)
+    if (command.length <= sizeof(command.argument.tail) + 1 and not is_base64(byte)
+            and spells_denied(context, command, command.length - 1) and not command.reported & REPORTED_CUT):
+        refuse_secret(context, command, offset)
     if context.verdict == ACTION_PASS:
-        measure_line(context, dialogue, byte, offset)
-    if dialogue.mask_rest:
+        measure_line(context, command, byte, offset)
+    if command.mask_rest:
         put(context, at, context.policy.letter)
 
 
-cdef void end_secret(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+cdef void end_secret(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
     """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
-    if not with_secret(context, dialogue) or dialogue.reported & REPORTED_CUT:
+    if not with_secret(context, command) or command.reported & REPORTED_CUT:
         return
-    if (0 < context.policy.longest_line < dialogue.line_length
-            and ends_in_verb(context, dialogue, dialogue.line_length)) or (
-            dialogue.phase == PHASE_SASL and spells_denied(context, dialogue, dialogue.line_length)):
-        refuse_secret(context, dialogue, offset)
+    if (0 < context.policy.longest_line < command.length
+            and ends_in_verb(context, command, command.length)) or (
+            command.phase == PHASE_SASL and spells_denied(context, command, command.length)):
+        refuse_secret(context, command, offset)

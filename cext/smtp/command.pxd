@@ -2,21 +2,10 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
-from nfmailguard.cext.policy.numbers cimport VERB_UNKNOWN
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 
 # Only where partial lines are masked a segment at a time: to be called at a segment's beginning.
 cdef void resume_line(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil
-
-cdef inline void begin_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    dialogue.line_offset = offset
-    dialogue.line_length = 0
-    dialogue.verb_length = 0
-    dialogue.verb = VERB_UNKNOWN
-    dialogue.reported = 0
-    dialogue.denied = 0
-    dialogue.mask_rest = 0
-    dialogue.leading = 1
 
 # The verb is complete; `at` is the octet that ends it, `length` octets from there are in this segment.
 cdef void end_verb(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t length, uint64_t offset) noexcept nogil

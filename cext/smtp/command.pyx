@@ -12,31 +12,39 @@ and no partial line is held. What leaves ends its lines with CRLF and nothing el
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
-from nfmailguard.cext.policy.findings cimport again, out_of_memory, report
+from nfmailguard.cext.policy.findings cimport again, omit_records, out_of_memory, report
 from nfmailguard.cext.policy.numbers cimport (
-    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_DENIED, FORM_OK,
-    FORM_XALL, NOT_AGAIN, RECIPIENTS_TOO_MANY, UPSTREAM_COMMAND_MASKED, VERB_BDAT, VERB_DATA, VERB_MAIL, VERB_NOOP,
-    VERB_RCPT, VERB_RSET,
+    ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_DENIED, FORM_OK, FORM_XALL,
+    NOT_AGAIN, RECIPIENTS_TOO_MANY, UPSTREAM_COMMAND_MASKED, VERB_BDAT, VERB_DATA, VERB_MAIL, VERB_NOOP, VERB_RCPT,
+    VERB_RSET, VERB_UNKNOWN,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport (
     SEVEN_BITS, SIZE_INVALID, SIZE_LAST, address_bytes, end_secret, invalid_size, measure_line, nul_byte, put,
     sasl_byte, size_byte, size_complete,
 )
-from nfmailguard.cext.smtp.dialogue cimport (
-    PHASE_ARGUMENT, PHASE_SASL, PHASE_START, PHASE_VERB, SECRET_SAID, Line, alloc_line, begin_message, free_line,
-    line_add,
+from nfmailguard.cext.smtp.command_line cimport (
+    PHASE_SASL, PHASE_START, PHASE_VERB, CommandLine, begin_argument, begin_line, lengthen, lengthen_verb,
 )
+from nfmailguard.cext.smtp.dialogue cimport begin_message
 from nfmailguard.cext.smtp.grammar cimport (
     ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER, INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, TRAIT_RECORDED,
     TRAIT_WAITS,
 )
+from nfmailguard.cext.smtp.line cimport Line, alloc_line, free_line, line_add, line_let_through
 from nfmailguard.cext.smtp.message cimport end_chunk
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, upper
-from nfmailguard.cext.smtp.outstanding cimport begins_anew, expect_reply, untold_of
+from nfmailguard.cext.smtp.outstanding cimport (
+    Exchange, begins_anew, expect_reply, read_as, read_body_as_commands, untold_of, wait_for_replies,
+)
 from nfmailguard.cext.smtp.redact cimport command_record, cut_short, note_secret, shown_of_line, verb_of_line
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER, MASK_NONE, MASK_NOOP, MASK_UNDECIDED
+from nfmailguard.cext.smtp.session cimport (
+    add_recipients, forget_recipients, note_noop, note_secret_said, note_seven_bits, offer_chunking,
+)
+from nfmailguard.cext.smtp.text cimport begin_chunk, forget_chunks
 from nfmailguard.cext.smtp.unmask cimport report_damage, restore_command, verb_masked
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, refusal, report_verb, spelled_out, verb_possible
 
@@ -49,16 +57,17 @@ cdef enum:
 cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_t *data,
                               uint32_t length) noexcept nogil:
     """The mask mode of the verb whose (next) octets begin at ``data``, `length` octets in this segment."""
-    cdef Line *line = dialogue.command
+    cdef CommandLine *command = &dialogue.command
+    cdef Line *line = command.kept
     cdef uint32_t end = 0
     cdef uint8_t verb, finding
     cdef uint8_t name[NAME_BYTES]
     cdef bint whole
     cdef bint blank_lf = context.policy.action[COMMAND_BARE_LF] == ACTION_BLANK
     cdef bint blank_cr = context.policy.action[COMMAND_BARE_CR] == ACTION_BLANK
-    if not context.policy.apply:
+    if not applies(context.policy):
         return MASK_NONE
-    if dialogue.leading:
+    if command.leading:
         while end < length and data[end] <= SPACE and data[end] != CR and (data[end] != LF or blank_lf):
             end += 1
     while end < length and data[end] != SPACE and data[end] != LF:
@@ -72,15 +81,15 @@ cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_
         memcpy(name, line.data, line.length)
         memcpy(name + line.length, data, end)
         verb = find_verb(context, name, line.length + end)
-    finding = refusal(context, dialogue, verb, line.length + end)
+    finding = refusal(context, &dialogue.exchange, verb, line.length + end)
     if line.length:                                # the verb began in an earlier segment
         if context.policy.per_packet:
-            return MASK_LETTER if finding or dialogue.mode == MASK_LETTER or not whole else MASK_NONE
+            return MASK_LETTER if finding or command.mode == MASK_LETTER or not whole else MASK_NONE
         if not whole or not finding or context.policy.action[finding] != ACTION_MASK:
-            return dialogue.mode
+            return command.mode
         # All of it has left, or some servers read only the letters they know a verb by, and those have:
         # what follows is no argument either.
-        dialogue.mask_rest |= end == 0 or spelled_out(context, line.data, line.length)
+        command.mask_rest |= end == 0 or spelled_out(context, line.data, line.length)
         return MASK_LETTER
     if not finding and (whole or context.policy.per_packet):
         return MASK_NONE
@@ -93,213 +102,227 @@ cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_
 
 cdef void resume_line(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     """A segment begins: what Cisco masks a packet at a time is chosen anew (S-113423); what was open may be clear."""
-    if dialogue.phase == PHASE_VERB and (context.policy.per_packet or dialogue.mode == MASK_UNDECIDED):
-        dialogue.mode = choose_mask_mode(context, dialogue, data, length)
+    cdef CommandLine *command = &dialogue.command
+    if command.phase == PHASE_VERB and (context.policy.per_packet or command.mode == MASK_UNDECIDED):
+        command.mode = choose_mask_mode(context, dialogue, data, length)
 
 
 cdef void verb_byte(Context *context, Dialogue *dialogue, uint8_t *at) noexcept nogil:
-    cdef Line *line = dialogue.command
+    cdef CommandLine *command = &dialogue.command
+    cdef Line *line = command.kept
     cdef uint8_t byte = at[0]
-    cdef uint32_t place = dialogue.verb_length
+    cdef uint32_t place = command.verb_length
     cdef const char *noop = b"NOOP"
     line_add(line, byte)
-    if dialogue.verb_length < 0xffff:
-        dialogue.verb_length += 1
+    lengthen_verb(command, 1)
     if byte > SPACE:
-        dialogue.leading = 0
-    if dialogue.mode == MASK_UNDECIDED and not verb_possible(context, dialogue, line.data, dialogue.verb_length):
-        dialogue.mode = MASK_LETTER
-        dialogue.mask_rest |= spelled_out(context, line.data, dialogue.verb_length - 1)
-    if dialogue.mode == MASK_LETTER:
+        command.leading = 0
+    if command.mode == MASK_UNDECIDED and not verb_possible(
+            context, &dialogue.exchange, line.data, command.verb_length):
+        command.mode = MASK_LETTER
+        command.mask_rest |= spelled_out(context, line.data, command.verb_length - 1)
+    if command.mode == MASK_LETTER:
         put(context, at, context.policy.letter)
-    elif dialogue.mode == MASK_NOOP:
+    elif command.mode == MASK_NOOP:
         put(context, at, noop[place] if place < 4 else SPACE)
     else:
-        line.sent += 1
+        line_let_through(line, 1)
 
 
 cdef void end_verb(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t length, uint64_t offset) noexcept nogil:
-    cdef uint8_t verb = find_verb(context, dialogue.command.data, dialogue.verb_length)
-    settle_verb(context, dialogue, verb, refusal(context, dialogue, verb, dialogue.verb_length), at, length, offset)
+    cdef CommandLine *command = &dialogue.command
+    cdef uint8_t verb = find_verb(context, command.kept.data, command.verb_length)
+    cdef uint8_t finding = refusal(context, &dialogue.exchange, verb, command.verb_length)
+    settle_verb(context, dialogue, verb, finding, at, length, offset)
 
 
 cdef void note_masked(Context *context, Dialogue *dialogue) noexcept nogil:
     """Nobody knows the verb: was it masked before it reached us?"""
-    cdef Line *line = dialogue.command
-    if verb_masked(line.data, dialogue.verb_length) and not dialogue.body_as_commands and (
+    cdef CommandLine *command = &dialogue.command
+    cdef Line *line = command.kept
+    if verb_masked(line.data, command.verb_length) and not dialogue.exchange.body_as_commands and (
             context.policy.restore or again(context, UPSTREAM_COMMAND_MASKED, True) == NOT_AGAIN):
-        report_damage(context, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, dialogue.line_offset,
+        report_damage(context, UPSTREAM_COMMAND_MASKED, True, VERB_UNKNOWN, command.offset,
                       line.data, line.length)
 
 
 cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_t finding, uint8_t *at, uint32_t length,
                       uint64_t offset) noexcept nogil:
+    cdef CommandLine *command = &dialogue.command
     cdef uint8_t action = ACTION_PASS
-    dialogue.phase = PHASE_ARGUMENT
-    dialogue.verb = verb
-    dialogue.address_phase = 0
-    dialogue.counted = 0
-    dialogue.bracket = 0
-    dialogue.in_seven = 0
-    dialogue.chunk_left = 0
-    if verb == VERB_UNKNOWN and dialogue.verb_length > 3 and upper(dialogue.command.data[0]) == c"X":
+    begin_argument(command, verb)
+    if verb == VERB_UNKNOWN and command.verb_length > 3 and upper(command.kept.data[0]) == c"X":
         note_masked(context, dialogue)
-    if not finding and dialogue.mode == MASK_LETTER and context.policy.per_packet:
+    if not finding and command.mode == MASK_LETTER and context.policy.per_packet:
         finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
     if finding:
         action = again(context, finding, True)
         if action == NOT_AGAIN:
-            action = report_verb(context, dialogue, finding, verb, at, length)
+            action = report_verb(context, command, finding, verb, at, length)
     if action == ACTION_MASK:
-        dialogue.denied = 1
-        dialogue.mask_rest |= context.policy.unknown == FORM_XALL
+        command.denied = 1
+        command.mask_rest |= context.policy.unknown == FORM_XALL
         # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
         # line's end, which every server has to see where we do.
-        if at[0] == SPACE and dialogue.mask_rest:
+        if at[0] == SPACE and command.mask_rest:
             put(context, at, context.policy.letter)
         return
     if verb == VERB_RCPT:
-        context.session.recipients += 1
+        add_recipients(context.session, 1)
         if context.policy.recipients and context.session.recipients > context.policy.recipients:
-            report(context, RECIPIENTS_TOO_MANY, True, verb, offset, NULL, 0, NULL, 0)
+            report(context, RECIPIENTS_TOO_MANY, True, verb, offset)
 
 
 cdef void end_of_verb(Context *context, Dialogue *dialogue, uint8_t *at) noexcept nogil:
-    note_secret(context, dialogue)                   # a server may answer before the line has ended
-    line_add(dialogue.command, SPACE)
-    if dialogue.mask_rest:
+    cdef CommandLine *command = &dialogue.command
+    note_secret(context, command)                   # a server may answer before the line has ended
+    line_add(command.kept, SPACE)
+    if command.mask_rest:
         put(context, at, context.policy.letter)
 
 
 cdef void ordinary_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t length,
                         uint64_t offset) noexcept nogil:
+    cdef CommandLine *command = &dialogue.command
     cdef uint8_t kind, masked, original = at[0]
-    if dialogue.phase == PHASE_SASL:
-        sasl_byte(context, dialogue, at, offset)
+    if command.phase == PHASE_SASL:
+        sasl_byte(context, command, at, offset)
         return
-    if dialogue.phase == PHASE_START:
+    if command.phase == PHASE_START:
         if context.policy.restore:
-            restore_command(context, dialogue, at, length, offset)
-        begin_line(context, dialogue, offset)
-        dialogue.command = alloc_line(context.dialogue_pool)
-        if dialogue.command == NULL:
+            restore_command(context, &dialogue.exchange, at, length, offset)
+        begin_line(command, offset)
+        command.kept = alloc_line(context.line_pool)
+        if command.kept == NULL:
             out_of_memory(context, True, offset)
             return
-        dialogue.phase = PHASE_VERB
-        dialogue.mode = choose_mask_mode(context, dialogue, at, length)
-    dialogue.line_length += 1
+        command.phase = PHASE_VERB
+        command.mode = choose_mask_mode(context, dialogue, at, length)
+    lengthen(command, 1)
     if original == 0:
-        context.session.secret |= SECRET_SAID        # what follows may be another line, as behind a bare LF
-        nul_byte(context, dialogue, at, offset)
+        note_secret_said(context.session)        # what follows may be another line, as behind a bare LF
+        nul_byte(context, command, at, offset)
         if context.verdict != ACTION_PASS:
             return
-    if dialogue.line_length > context.policy.near_length:
-        masked = dialogue.mask_rest
-        measure_line(context, dialogue, at[0], offset)
-        if dialogue.mask_rest and not masked:
-            dialogue.mode = MASK_LETTER
+    if command.length > context.policy.near_length:
+        masked = command.mask_rest
+        measure_line(context, command, at[0], offset)
+        if command.mask_rest and not masked:
+            command.mode = MASK_LETTER
         if context.verdict != ACTION_PASS:
             return
-    if dialogue.phase == PHASE_VERB:
-        if at[0] == SPACE and not dialogue.leading:
+    if command.phase == PHASE_VERB:
+        if at[0] == SPACE and not command.leading:
             end_verb(context, dialogue, at, length, offset)
             end_of_verb(context, dialogue, at)
         else:
             verb_byte(context, dialogue, at)
         return
-    kind = context.grammar.argument[dialogue.verb]
-    line_add(dialogue.command, original)
-    if dialogue.mask_rest:
+    kind = context.grammar.argument[command.verb]
+    line_add(command.kept, original)
+    if command.mask_rest:
         put(context, at, context.policy.letter)
-    elif dialogue.denied:
+    elif command.denied:
         return
     elif kind == ARGUMENT_SENDER or kind == ARGUMENT_RECIPIENT:
-        address_bytes(context, dialogue, at, 1, offset)
+        address_bytes(context, command, at, 1, offset)
     elif kind == ARGUMENT_CHUNK_SIZE:
-        size_byte(context, dialogue, at, offset)
+        size_byte(context, command, at, offset)
 
 
 cdef void end_body_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef CommandLine *command = &dialogue.command
+    cdef Exchange *exchange = &dialogue.exchange
     # CSCdk46673: no server answers a line of a message.
-    if dialogue.verb == context.grammar.verb_dot and dialogue.command.length == 1:
-        dialogue.body_as_commands = 0
-        context.session.recipients = 0
-        expect_reply(context, dialogue, context.grammar.verb_end_of_data, offset)
-    free_line(context.dialogue_pool, &dialogue.command)
-    dialogue.phase = PHASE_START
+    if command.verb == context.grammar.verb_dot and command.kept.length == 1:
+        read_body_as_commands(exchange, False)
+        forget_recipients(context.session)
+        expect_reply(context, exchange, context.grammar.verb_end_of_data, offset)
+    free_line(context.line_pool, &command.kept)
+    command.phase = PHASE_START
 
 
 cdef void record_command(Context *context, Dialogue *dialogue) noexcept nogil:
-    cdef Record *record = command_record(context, dialogue.verb, dialogue.line_offset,
-                                         dialogue.denied | cut_short(dialogue) << 1)
+    cdef CommandLine *command = &dialogue.command
+    cdef Record *record = command_record(context, command.verb, command.offset,
+                                         command.denied | cut_short(command) << 1)
     if record == NULL:
         return
-    if dialogue.verb != VERB_UNKNOWN:
-        record.before_length = <uint16_t> shown_of_line(context, dialogue, record.text)
+    if command.verb != VERB_UNKNOWN:
+        record.before_length = <uint16_t> shown_of_line(context, command, record.text)
     ring_push(context.ring)
 
 
+cdef void await_reply(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
+    """A line has been said whose verb passes as ``verb``: whether the client waits, and how it is read from here on."""
+    cdef CommandLine *command = &dialogue.command
+    cdef Exchange *exchange = &dialogue.exchange
+    if verb == VERB_DATA and context.policy.bug_data_bypass and applies(context.policy):
+        expect_reply(context, exchange, verb, offset)
+        free_line(context.line_pool, &command.kept)
+        command.phase = PHASE_START
+        begin_message(dialogue)
+        read_as(exchange, INPUT_DATA)              # CSCdr91002: whatever the server says to it
+        return
+    if expect_reply(context, exchange, verb, offset):
+        if context.grammar.traits[verb] & TRAIT_WAITS:
+            wait_for_replies(exchange)
+        if verb == VERB_BDAT and command.argument.phase != SIZE_INVALID:
+            begin_chunk(&dialogue.text, command.argument.counted, command.argument.phase == SIZE_LAST)
+            if dialogue.text.chunk_left:
+                read_as(exchange, INPUT_CHUNK)
+            else:
+                end_chunk(context, dialogue)
+    free_line(context.line_pool, &command.kept)
+    command.phase = PHASE_START
+    command.verb = VERB_UNKNOWN
+
+
 cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t offset) noexcept nogil:
+    cdef CommandLine *command = &dialogue.command
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t verb
-    if dialogue.phase == PHASE_SASL:
-        end_secret(context, dialogue, offset)
-        dialogue.phase = PHASE_START
-        dialogue.input = INPUT_COMMANDS
-        dialogue.waiting = dialogue.count
+    if command.phase == PHASE_SASL:
+        end_secret(context, command, offset)
+        command.phase = PHASE_START
+        read_as(exchange, INPUT_COMMANDS)
+        wait_for_replies(exchange)
         return
-    if dialogue.phase == PHASE_START:
-        if not dialogue.body_as_commands:
-            note_asked(context.session, dialogue, VERB_UNKNOWN, NULL, 0)
-            expect_reply(context, dialogue, context.grammar.verb_empty, offset)
+    if command.phase == PHASE_START:
+        if not exchange.body_as_commands:
+            note_asked(context.session, &dialogue.reply, VERB_UNKNOWN, NULL, 0)
+            expect_reply(context, exchange, context.grammar.verb_empty, offset)
         return
-    if dialogue.phase == PHASE_VERB:
+    if command.phase == PHASE_VERB:
         end_verb(context, dialogue, at, 0, offset)
         if context.verdict != ACTION_PASS:
             return
-    if dialogue.verb == VERB_BDAT and not dialogue.denied and not size_complete(dialogue):
-        dialogue.denied = invalid_size(context, dialogue, NULL, 0, offset)
+    if command.verb == VERB_BDAT and not command.denied and not size_complete(&command.argument):
+        command.denied = invalid_size(context, command, NULL, 0, offset)
         if context.verdict != ACTION_PASS:
             return
-    if dialogue.body_as_commands:
+    if exchange.body_as_commands:
         end_body_line(context, dialogue, offset)
         return
-    if dialogue.line_length > context.policy.near_length:
-        end_secret(context, dialogue, offset)
+    if command.length > context.policy.near_length:
+        end_secret(context, command, offset)
         if context.verdict != ACTION_PASS:
             return
-    verb = dialogue.verb
-    if dialogue.denied:
+    verb = command.verb
+    if command.denied:
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
-    if context.grammar.traits[dialogue.verb] & TRAIT_RECORDED:
+    if context.grammar.traits[command.verb] & TRAIT_RECORDED:
         if untold_of(context, verb):
-            context.omitted[0] += 1
+            omit_records(context, 1)
         else:
             record_command(context, dialogue)
-    note_secret(context, dialogue)
+    note_secret(context, command)
     if verb == VERB_RSET or verb == VERB_MAIL or begins_anew(verb):
-        dialogue.message_bytes = 0                # of chunks that no LAST followed
+        forget_chunks(&dialogue.text)
     if context.grammar.argument[verb] == ARGUMENT_SENDER:
-        context.session.seven_bits |= dialogue.in_seven == SEVEN_BITS
-    context.session.noop_seen |= verb == VERB_NOOP
-    note_asked(context.session, dialogue, verb, dialogue.command.data, verb_of_line(dialogue))
+        note_seven_bits(context.session, command.argument.in_seven == SEVEN_BITS)
+    note_noop(context.session, verb == VERB_NOOP)
+    note_asked(context.session, &dialogue.reply, verb, command.kept.data, verb_of_line(command))
     if begins_anew(verb):
-        context.session.offered_chunking = 0              # until this one's reply offers it
-    if verb == VERB_DATA and context.policy.bug_data_bypass and context.policy.apply:
-        expect_reply(context, dialogue, verb, offset)
-        free_line(context.dialogue_pool, &dialogue.command)
-        dialogue.phase = PHASE_START
-        begin_message(dialogue)
-        dialogue.input = INPUT_DATA                # CSCdr91002: whatever the server says to it
-        return
-    if expect_reply(context, dialogue, verb, offset):
-        if context.grammar.traits[verb] & TRAIT_WAITS:
-            dialogue.waiting = dialogue.count
-        if verb == VERB_BDAT and dialogue.address_phase != SIZE_INVALID:
-            dialogue.last_chunk = dialogue.address_phase == SIZE_LAST
-            if dialogue.chunk_left:
-                dialogue.input = INPUT_CHUNK
-            else:
-                end_chunk(context, dialogue)
-    free_line(context.dialogue_pool, &dialogue.command)
-    dialogue.phase = PHASE_START
-    dialogue.verb = VERB_UNKNOWN
+        offer_chunking(context.session, False)     # until this one's reply offers it
+    await_reply(context, dialogue, verb, offset)

@@ -1,34 +1,31 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The SMTP dialogue: the session of a flow, and the dialogue allocated while something is being said.
+"""The SMTP dialogue: allocated while something is being said, free when nothing is.
 
 Does not know how lines are read, nor packets.
 """
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from nfmailguard.cext.memory.freelist cimport freelist_close, freelist_open
+from nfmailguard.cext.memory.freelist cimport freelist_alloc, freelist_close, freelist_free, freelist_open
 from nfmailguard.cext.memory.pool cimport pool_give
 from nfmailguard.cext.policy.numbers cimport DATA_CR, DATA_LINE, DATA_TEXT
+from nfmailguard.cext.smtp.command_line cimport PHASE_START, leave_commands
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
-
-cdef enum:
-    CR = 13
+from nfmailguard.cext.smtp.line cimport free_line, line_pool_close, line_pool_open, line_pool_trim
+from nfmailguard.cext.smtp.outstanding cimport expect_greeting, expect_tls
+from nfmailguard.cext.smtp.session cimport note_greeted
+from nfmailguard.cext.smtp.text cimport begin_text
 
 
 cdef void dialogue_pool_open(DialoguePool *dialogue_pool, Pool *pool) noexcept nogil:
-    freelist_open(&dialogue_pool.lines, pool, sizeof(Line))
+    line_pool_open(&dialogue_pool.line_pool, pool)
     freelist_open(&dialogue_pool.dialogues, pool, sizeof(Dialogue))
-    dialogue_pool.pool = pool
 
 
 cdef void dialogue_pool_close(DialoguePool *dialogue_pool) noexcept nogil:
-    freelist_close(&dialogue_pool.lines)
+    line_pool_close(&dialogue_pool.line_pool)
     freelist_close(&dialogue_pool.dialogues)
-
-
-cdef void session_open(Session *session, Grammar *grammar) noexcept nogil:
-    memset(session, 0, sizeof(Session))
-    session.state = grammar.state_connect
 
 
 cdef Dialogue *dialogue_alloc(DialoguePool *dialogue_pool, Session *session, Grammar *grammar) noexcept nogil:
@@ -37,27 +34,29 @@ cdef Dialogue *dialogue_alloc(DialoguePool *dialogue_pool, Session *session, Gra
         return NULL
     memset(dialogue, 0, sizeof(Dialogue))
     if not session.greeted:
-        dialogue.few[0] = grammar.verb_greeting
-        dialogue.count = 1
+        expect_greeting(&dialogue.exchange, grammar.verb_greeting)
     return dialogue
 
 
 cdef inline bint is_idle(const Dialogue *dialogue) noexcept nogil:
+    cdef const CommandLine *command = &dialogue.command
     # Whatever else a dialogue holds is set anew where a line, a reply or a message begins.
-    return (dialogue.count == 0 and dialogue.phase == PHASE_START and not dialogue.after_cr
-            and dialogue.input == INPUT_COMMANDS and not dialogue.body_as_commands and dialogue.message_bytes == 0
-            and not dialogue.reply_junk
-            and dialogue.reply_column == 0 and not dialogue.reply_cr and dialogue.reply_line == 0)
+    cdef const Exchange *exchange = &dialogue.exchange
+    cdef const ReplyLine *reply = &dialogue.reply
+    return (exchange.count == 0 and command.phase == PHASE_START and not command.after_cr
+            and exchange.input == INPUT_COMMANDS and not exchange.body_as_commands and dialogue.text.bytes == 0
+            and not reply.junk
+            and reply.column == 0 and not reply.after_cr and reply.lines == 0)
 
 
 cdef void dialogue_free_if_idle(DialoguePool *dialogue_pool, Session *session, Dialogue **dialogue) noexcept nogil:
     if is_idle(dialogue[0]):
-        session.greeted = 1
+        note_greeted(session)
         dialogue_free(dialogue_pool, dialogue)
 
 
 cdef void dialogue_list(DialoguePool *dialogue_pool, Dialogue *dialogue) noexcept nogil:
-    dialogue.listed = 1
+    dialogue.account.listed = 1
     dialogue.newer = NULL
     dialogue.older = dialogue_pool.newest
     if dialogue.older != NULL:
@@ -68,7 +67,7 @@ cdef void dialogue_list(DialoguePool *dialogue_pool, Dialogue *dialogue) noexcep
 
 
 cdef void dialogue_unlist(DialoguePool *dialogue_pool, Dialogue *dialogue) noexcept nogil:
-    dialogue.listed = 0
+    dialogue.account.listed = 0
     if dialogue.older != NULL:
         dialogue.older.newer = dialogue.newer
     else:
@@ -82,38 +81,23 @@ cdef void dialogue_unlist(DialoguePool *dialogue_pool, Dialogue *dialogue) noexc
 cdef void dialogue_free(DialoguePool *dialogue_pool, Dialogue **dialogue) noexcept nogil:
     if dialogue[0] == NULL:
         return
-    if dialogue[0].listed:
+    if dialogue[0].account.listed:
         dialogue_unlist(dialogue_pool, dialogue[0])
-    free_line(dialogue_pool, &dialogue[0].command)
-    free_line(dialogue_pool, &dialogue[0].reply)
-    dialogue_pool_trim(dialogue_pool)
-    pool_give(dialogue_pool.pool, dialogue[0].more, dialogue[0].capacity)
+    free_line(&dialogue_pool.line_pool, &dialogue[0].command.kept)
+    free_line(&dialogue_pool.line_pool, &dialogue[0].reply.kept)
+    line_pool_trim(&dialogue_pool.line_pool)
+    pool_give(dialogue_pool.line_pool.pool, dialogue[0].exchange.more, dialogue[0].exchange.capacity)
     freelist_free(&dialogue_pool.dialogues, dialogue[0])
     dialogue[0] = NULL
 
 
 cdef void begin_message(Dialogue *dialogue) noexcept nogil:
-    if dialogue.after_cr:
-        dialogue.data_state = DATA_CR
-    else:
-        dialogue.data_state = DATA_LINE if dialogue.phase == PHASE_START else DATA_TEXT
-    dialogue.phase = PHASE_START
-    dialogue.after_cr = 0
-    dialogue.reported = 0
-    dialogue.message_bytes = 0
-    dialogue.data_line_length = 0
-    dialogue.part_bytes = dialogue.part_line = 0
-    dialogue.to_fields = 0
-    dialogue.ends_held = 0
-    dialogue.part_body = dialogue.part_cr = dialogue.part_name = dialogue.part_reported = 0
-    dialogue.mime = 0
-    dialogue.mime_line = dialogue.mime_reported = 0
-    dialogue.mime_header = 1
-    dialogue.last_four = CR if dialogue.data_state == DATA_CR else 0
-    dialogue.text_reported = 0
-    dialogue.in_seven = 0
-    dialogue.header = 1
-    dialogue.bracket = HEAD_FIRST
-    if dialogue.data_state == DATA_CR:
-        dialogue.bracket += 2 * HEAD_LINE + HEAD_CR      # the first LF may be that of DATA's own line
-    dialogue.tls_checked = 0
+    cdef CommandLine *command = &dialogue.command
+    cdef uint8_t state = DATA_TEXT
+    if command.after_cr:
+        state = DATA_CR
+    elif command.phase == PHASE_START:
+        state = DATA_LINE
+    leave_commands(command)
+    begin_text(&dialogue.text, state)
+    expect_tls(&dialogue.exchange)

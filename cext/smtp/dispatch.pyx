@@ -5,17 +5,18 @@ Promises: how octets are read changes only where the dialogue says so (smtp.verb
 column ``reads``). Does not know lines or messages.
 """
 
-from nfmailguard.cext.policy.findings cimport again, note_change, report
+from nfmailguard.cext.policy.findings cimport again, note_change, report, report_shown, shown
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_PASS, COMMAND_PIPELINED_TOO_FAR, NOT_AGAIN, TLS_NOT_A_HANDSHAKE,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.smtp.argument cimport says_seven_bits
 from nfmailguard.cext.smtp.command cimport resume_line
-from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT
+from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, CommandLine
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER, INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE
 from nfmailguard.cext.smtp.lines cimport command_bytes
-from nfmailguard.cext.smtp.message cimport end_chunk, message_bytes
-from nfmailguard.cext.smtp.outstanding cimport awaited_verb
+from nfmailguard.cext.smtp.message cimport chunk_bytes, message_bytes
+from nfmailguard.cext.smtp.outstanding cimport Exchange, awaited_verb, note_violation, take_tls
 
 cdef extern from "scan.h" nogil:
     bint nm_eighth(const uint8_t *p, size_t length) noexcept
@@ -25,55 +26,48 @@ cdef enum:
     TLS_HANDSHAKE = 0x16       # RFC 8446 5.1: ContentType handshake
 
 
-cdef uint32_t chunk_bytes(Context *context, Dialogue *dialogue, uint32_t at, uint32_t length) noexcept nogil:
-    cdef uint32_t part = length - at
-    if part > dialogue.chunk_left:
-        part = <uint32_t> dialogue.chunk_left
-    dialogue.chunk_left -= part
-    dialogue.message_bytes += part
-    if dialogue.chunk_left == 0:
-        end_chunk(context, dialogue)
-    return at + part
-
-
 cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
-    if dialogue.waiting and not dialogue.pipelining_violation:
-        dialogue.pipelining_violation = 1
+    if exchange.waiting and not exchange.pipelining_violation:
+        note_violation(exchange)
         if again(context, COMMAND_PIPELINED_TOO_FAR, True) == NOT_AGAIN:
-            report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(dialogue), offset, NULL, 0, NULL, 0)
+            report(context, COMMAND_PIPELINED_TOO_FAR, True, awaited_verb(exchange), offset)
 
 
 cdef bint declares(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     """Whether a MAIL among these octets says, or goes on to say, that a mail has seven bits."""
-    cdef bint within = dialogue.phase == PHASE_ARGUMENT and not dialogue.denied and (
-        context.grammar.argument[dialogue.verb] == ARGUMENT_SENDER)
-    return says_seven_bits(data, length, dialogue.in_seven if within else 0)
+    cdef CommandLine *command = &dialogue.command
+    cdef bint within = command.phase == PHASE_ARGUMENT and not command.denied and (
+        context.grammar.argument[command.verb] == ARGUMENT_SENDER)
+    return says_seven_bits(data, length, command.argument.in_seven if within else 0)
 
 
 cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t at = 0, before
     cdef bint cleared = False
-    if dialogue.input == INPUT_COMMANDS:
+    if exchange.input == INPUT_COMMANDS:
         resume_line(context, dialogue, data, length)
     while at < length and context.verdict == ACTION_PASS:
-        if dialogue.input == INPUT_DATA:
+        if exchange.input == INPUT_DATA:
             at = message_bytes(context, dialogue, data, at, length, offset)
-        elif dialogue.input == INPUT_CHUNK:
+        elif exchange.input == INPUT_CHUNK:
             at = chunk_bytes(context, dialogue, at, length)
-        elif dialogue.input == INPUT_OPAQUE:
-            if not dialogue.tls_checked:
-                dialogue.tls_checked = 1
+        elif exchange.input == INPUT_OPAQUE:
+            if not exchange.tls_checked:
+                take_tls(exchange)
                 if data[at] != TLS_HANDSHAKE:
-                    report(context, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, data + at, 1, NULL, 0)
+                    report_shown(context, TLS_NOT_A_HANDSHAKE, True, 0, offset + at, shown(data + at, 1, NULL, 0))
             return length
-        elif dialogue.waiting and (context.already_forwarded or not context.policy.hold):
+        elif exchange.waiting and (context.already_forwarded or not gates(context.policy)):
             note_reply_arrived(context, dialogue, offset + at)
             return at
         else:
-            note_reply_arrived(context, dialogue, offset + at)
-            if not cleared and context.policy.hold and nm_eighth(data + at, length - at) and (
+            if exchange.waiting:
+                note_reply_arrived(context, dialogue, offset + at)
+            if not cleared and gates(context.policy) and nm_eighth(data + at, length - at) and (
                     context.session.seven_bits or declares(context, dialogue, data + at, length - at)):
                 # A server that clears them does so in commands too, and behind DATA it may read these as the text.
                 cleared = True

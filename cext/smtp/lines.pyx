@@ -6,22 +6,26 @@ cost; one about whose octets somebody would be told something is left to it. Doe
 a command means.
 """
 
-from libc.stdint cimport uint16_t
-from libc.string cimport memcpy, memset
-
 from nfmailguard.cext.policy.findings cimport quiet, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_MASK, ACTION_PASS, COMMAND_BARE_CR, COMMAND_BARE_LF, COMMAND_NUL, VERB_UNKNOWN,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.argument cimport REPORTED_NUL, put, report_byte
-from nfmailguard.cext.smtp.command cimport begin_line, end_line, end_of_verb, end_verb, ordinary_byte, settle_verb
-from nfmailguard.cext.smtp.dialogue cimport PHASE_START, PHASE_VERB, SECRET_SAID, Line, alloc_line
+from nfmailguard.cext.smtp.command cimport end_line, end_of_verb, end_verb, ordinary_byte, settle_verb
+from nfmailguard.cext.smtp.command_line cimport (
+    PHASE_START, PHASE_VERB, CommandLine, begin_line, begin_with_verb, choose_mode, keep_cr, lengthen, note_reported,
+    take_cr,
+)
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.line cimport Line, alloc_line, line_let_through
 from nfmailguard.cext.smtp.message cimport chunk_waits
+from nfmailguard.cext.smtp.outstanding cimport Exchange
 from nfmailguard.cext.smtp.redact cimport in_secret, note_glued
 from nfmailguard.cext.smtp.runs cimport (
-    MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, line_rules_of, line_run, settle_counts,
+    MASK_LETTER, MASK_NONE, MASK_NOOP, LineRules, fill, forget_left, line_rules_of, line_run, settle_counts,
 )
+from nfmailguard.cext.smtp.session cimport note_secret_said
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 
@@ -33,6 +37,8 @@ cdef enum:
 cdef struct Found:             # a verb that lies in the segment whole, and what is odd about it
     uint32_t length            # 0: there is none
     uint8_t end                # the octet behind it
+    uint8_t verb               # which it is
+    uint8_t finding            # that keeps it from passing, or 0
     bint bare_cr               # it is a CR, and no LF stands behind that
     uint32_t lfs               # that become spaces, that behind it too
     uint32_t nuls
@@ -81,7 +87,7 @@ cdef inline bint is_quiet(Context *context, const LineRules *rules, const Found 
 cdef void note_odd(Context *context, Dialogue *dialogue, const Found *found, uint8_t *data) noexcept nogil:
     cdef uint32_t i
     if found.nuls:
-        dialogue.reported |= REPORTED_NUL
+        note_reported(&dialogue.command, REPORTED_NUL)
         repeat(context, COMMAND_NUL, 1, True)
     if found.lfs:
         repeat(context, COMMAND_BARE_LF, found.lfs, True)
@@ -90,25 +96,14 @@ cdef void note_odd(Context *context, Dialogue *dialogue, const Found *found, uin
                 put(context, data + i, SPACE)
 
 
-cdef inline void open_line(Dialogue *dialogue, Line *line, const Found *found, const uint8_t *data,
-                           uint32_t length) noexcept nogil:
-    dialogue.command = line
-    dialogue.line_length = dialogue.verb_length = line.length = <uint16_t> found.length
-    dialogue.leading = data[0] <= SPACE
-    if found.length <= 16 <= length:
-        memcpy(line.data, data, 16)            # without a call; what stands behind is overwritten
-    else:
-        memcpy(line.data, data, found.length)
-
-
-cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t verb,
-                                 uint8_t finding, uint8_t *data, uint32_t end, uint32_t length,
-                                 uint64_t offset) noexcept nogil:
+cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const LineRules *rules, const Found *found,
+                                 uint8_t *data, uint32_t length, uint64_t offset) noexcept nogil:
+    cdef uint32_t end = found.length
     # A CR ends the verb where what stands behind it becomes a LF, else the LF does, as octet by octet.
     if rules.blank_cr:
-        settle_verb(context, dialogue, verb, finding, data + end, length - end, offset + end)
+        settle_verb(context, dialogue, found.verb, found.finding, data + end, length - end, offset + end)
     else:
-        settle_verb(context, dialogue, verb, finding, data + end + 1, 0, offset + end + 1)
+        settle_verb(context, dialogue, found.verb, found.finding, data + end + 1, 0, offset + end + 1)
     if context.verdict != ACTION_PASS:
         return end + 1
     if data[end + 1] != LF:
@@ -121,59 +116,60 @@ cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const Lin
 cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
                          uint64_t offset) noexcept nogil:
     """Reads a line's verb and the octet, or line's end, behind it; how many octets that are, 0: it is not for us."""
+    cdef CommandLine *command = &dialogue.command
     cdef uint32_t end
-    cdef uint8_t verb, finding
+    cdef uint8_t mode = MASK_NONE
     cdef Line *line
     cdef Found found
     look_for_verb(rules, data, length, &found)
     end = found.length
     if end == 0 or not is_quiet(context, rules, &found):
         return 0
-    line = alloc_line(context.dialogue_pool)
+    line = alloc_line(context.line_pool)
     if line == NULL:
         return 0
-    begin_line(context, dialogue, offset)
-    open_line(dialogue, line, &found, data, length)      # as it came
+    begin_line(command, offset)
+    begin_with_verb(command, line, data, end, length)      # as it came
     if found.nuls + found.lfs:
         note_odd(context, dialogue, &found, data)
-    verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
-    finding = refusal(context, dialogue, verb, end)
-    dialogue.mode = MASK_NONE
-    if not finding or not context.policy.apply or context.policy.action[finding] != ACTION_MASK:
-        line.sent = <uint16_t> end
+    found.verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
+    found.finding = refusal(context, &dialogue.exchange, found.verb, end)
+    if not found.finding or not applies(context.policy) or context.policy.action[found.finding] != ACTION_MASK:
+        line_let_through(line, end)
     elif becomes_noop(context.policy, data, end):
-        dialogue.mode = MASK_NOOP
+        mode = MASK_NOOP
         make_noop(context, data, end)
     else:
-        dialogue.mode = MASK_LETTER
+        mode = MASK_LETTER
         fill(context, data, end, context.policy.letter)
-    dialogue.phase = PHASE_VERB
+    choose_mode(command, mode)
     if found.end == CR:
-        return ended_by_cr(context, dialogue, rules, verb, finding, data, end, length, offset)
+        return ended_by_cr(context, dialogue, rules, &found, data, length, offset)
     if found.end == LF and not rules.blank_lf:
         repeat(context, COMMAND_BARE_LF, 1, True)
-        settle_verb(context, dialogue, verb, finding, data + end, 0, offset + end)
+        settle_verb(context, dialogue, found.verb, found.finding, data + end, 0, offset + end)
         if context.verdict == ACTION_PASS:
             end_line(context, dialogue, data + end, offset + end)
         return end + 1
     if found.end == LF:
         put(context, data + end, SPACE)
-    dialogue.line_length += 1
-    settle_verb(context, dialogue, verb, finding, data + end, length - end, offset + end)
+    lengthen(command, 1)
+    settle_verb(context, dialogue, found.verb, found.finding, data + end, length - end, offset + end)
     end_of_verb(context, dialogue, data + end)
     if found.lfs:
-        note_glued(context, dialogue, found.end == LF)
+        note_glued(context, command, found.end == LF)
     return end + 1
 
 
 cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
                                uint32_t length, uint64_t offset) noexcept nogil:
+    cdef CommandLine *command = &dialogue.command
     # The CRLF that ends a line; how many octets, 0: it is none.
     if length < 2 or data[1] != LF:
         return 0
-    if dialogue.phase == PHASE_START:
-        begin_line(context, dialogue, offset)
-    if dialogue.phase == PHASE_VERB and rules.blank_cr:
+    if command.phase == PHASE_START:
+        begin_line(command, offset)
+    if command.phase == PHASE_VERB and rules.blank_cr:
         end_verb(context, dialogue, data, length, offset)
         if context.verdict != ACTION_PASS:
             return 1
@@ -182,26 +178,28 @@ cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineR
 
 
 cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
+    cdef CommandLine *command = &dialogue.command
     # No LF has come behind it: it belongs to the line.
     cdef uint8_t carriage_return = CR
-    dialogue.after_cr = 0
-    report_byte(context, COMMAND_BARE_CR, dialogue.verb, offset, byte, LF, not in_secret(context, dialogue))
+    take_cr(command)
+    report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF, not in_secret(context, command))
     ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
-    context.session.secret |= SECRET_SAID            # what follows is another line to some servers, maybe AUTH's
+    note_secret_said(context.session)            # what follows is another line to some servers, maybe AUTH's
 
 
 cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
     """Reads one octet; whether a line ended with it."""
+    cdef CommandLine *command = &dialogue.command
     cdef uint8_t byte = data[0]
     cdef uint8_t carriage_return = CR
     cdef bint ended = False
-    if dialogue.after_cr:
-        dialogue.after_cr = 0
+    if command.after_cr:
+        take_cr(command)
         if byte == LF:
             ended = True
-        elif report_byte(context, COMMAND_BARE_CR, dialogue.verb, offset, byte, LF,
-                         not in_secret(context, dialogue)) == ACTION_BLANK:
+        elif report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF,
+                         not in_secret(context, command)) == ACTION_BLANK:
             # The CR has left, maybe in an earlier segment: make it the line end it looks like.
             put(context, data, LF)
             ended = True
@@ -210,17 +208,17 @@ cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules 
     if ended:
         end_line(context, dialogue, data, offset)
     elif byte == CR:
-        if dialogue.phase == PHASE_START:
-            begin_line(context, dialogue, offset)
-        elif dialogue.phase == PHASE_VERB and rules.blank_cr:
+        if command.phase == PHASE_START:
+            begin_line(command, offset)
+        elif command.phase == PHASE_VERB and rules.blank_cr:
             end_verb(context, dialogue, data, length, offset)
-        dialogue.after_cr = 1
+        keep_cr(command)
     elif byte == LF:
-        if report_byte(context, COMMAND_BARE_LF, dialogue.verb, offset, byte, SPACE,
-                       not in_secret(context, dialogue)) == ACTION_BLANK:
+        if report_byte(context, COMMAND_BARE_LF, command.verb, offset, byte, SPACE,
+                       not in_secret(context, command)) == ACTION_BLANK:
             put(context, data, SPACE)
             ordinary_byte(context, dialogue, data, length, offset)
-            note_glued(context, dialogue, True)
+            note_glued(context, command, True)
         elif context.verdict == ACTION_PASS:
             end_line(context, dialogue, data, offset)
             ended = True
@@ -232,20 +230,21 @@ cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules 
 cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset, bint *ended) noexcept nogil:
     """Reads one octet or more of a line; whether it ended with them."""
+    cdef CommandLine *command = &dialogue.command
     cdef uint32_t run = 0
     settle_counts(context, rules)
-    memset(rules.left, 0, sizeof(rules.left))    # from here on others count, too
-    if dialogue.after_cr and rules.plain_cr and data[0] != LF:
+    forget_left(rules)
+    if command.after_cr and rules.plain_cr and data[0] != LF:
         plain_cr(context, dialogue, data[0], offset)
-    if not dialogue.after_cr:
+    if not command.after_cr:
         if data[0] == CR:
             run = whole_end(context, dialogue, rules, data, length, offset)
         if run == 0 and (data[0] != CR or rules.plain_cr):
-            if dialogue.phase != PHASE_START:
-                run = line_run(context, dialogue, rules, data, 0, length, offset)
+            if command.phase != PHASE_START:
+                run = line_run(context, command, rules, data, 0, length, offset)
             else:
                 run = whole_verb(context, dialogue, rules, data, length, offset)
-    ended[0] = dialogue.phase == PHASE_START
+    ended[0] = command.phase == PHASE_START
     if run == 0:
         ended[0] = one_byte(context, dialogue, rules, data, length, offset)
         run = 1
@@ -255,6 +254,8 @@ cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules
 cdef uint32_t command_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                             uint64_t offset) noexcept nogil:
     """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
+    cdef CommandLine *command = &dialogue.command
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t run
     cdef bint ended
     cdef LineRules rules
@@ -263,13 +264,13 @@ cdef uint32_t command_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         run = 0
         if data[at] | SPACE == c"b" and chunk_waits(context.policy, context.session, dialogue, data + at, length - at):
             break
-        if dialogue.phase == PHASE_START and not dialogue.after_cr:
+        if command.phase == PHASE_START and not command.after_cr:
             run = clean_lines(context, dialogue, &rules, data + at, length - at, offset + at)
             ended = run != 0
         if run == 0:
             run = other_bytes(context, dialogue, &rules, data + at, length - at, offset + at, &ended)
         at += run
-        if ended and (dialogue.input != INPUT_COMMANDS or dialogue.waiting):
+        if ended and (exchange.input != INPUT_COMMANDS or exchange.waiting):
             break
     settle_counts(context, &rules)
     return at

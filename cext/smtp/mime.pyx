@@ -6,8 +6,6 @@ flow. Where a part begins is taken from any line that begins with two dashes (RF
 more lines are read as a header than are one, never fewer. Does not know transfer encodings.
 """
 
-from libc.string cimport memcmp
-
 from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS, MIME_FILENAME_TOO_LONG
 
@@ -27,7 +25,7 @@ cdef enum:
 cdef extern from "scan.h" nogil:
     uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
 
-cdef enum Mime:                        # what the next octet of a header's field belongs to
+cdef enum MimeState:                       # what the next octet of a header's field belongs to
     MIME_NOTHING = 0                   # a field that is not looked at
     MIME_FIELD                         # the field's name
     MIME_BEFORE_COLON
@@ -42,19 +40,25 @@ cdef enum Mime:                        # what the next octet of a header's field
     MIME_QUOTED
     MIME_ESCAPED
 
-cdef enum Line:                        # where in its line
+cdef enum MimeLine:                       # where in its line
     LINE_START = 0
     LINE_DASH = 1                      # behind a dash at its start
     LINE_REST = 2
 
 cdef enum:
-    TYPE = 1                           # bits of Dialogue.mime_which: names the field may still have
+    TYPE = 1                           # bits of Mime.which: names the field may still have
     DISPOSITION = 2
-    STARRED = 0x80                     # of Dialogue.mime_name_length: RFC 2231, behind the name
+    FILENAME = 4                       # and those its parameter may
+    NAME = 8
+    LONG_NAME = 9                      # no name of ours has so many bytes
 
 cdef const char *CONTENT_TYPE = b"content-type"
 
 cdef const char *CONTENT_DISPOSITION = b"content-disposition"
+
+cdef const char *FILENAME_PARAMETER = b"filename"
+
+cdef const char *NAME_PARAMETER = b"name"
 
 
 cdef inline uint8_t lower(uint8_t byte) noexcept nogil:
@@ -65,122 +69,131 @@ cdef inline bint blank(uint8_t byte) noexcept nogil:
     return byte == SPACE or byte == TAB
 
 
-cdef bint is_filename(Dialogue *dialogue) noexcept nogil:
-    cdef uint8_t length = dialogue.mime_name_length & ~STARRED
-    return (length == 8 and memcmp(dialogue.mime_name, b"filename", 8) == 0) or (
-        length == 4 and memcmp(dialogue.mime_name, b"name", 4) == 0)
+cdef bint is_filename(Mime *mime) noexcept nogil:
+    return (mime.which & FILENAME and mime.name_length == 8) or (mime.which & NAME and mime.name_length == 4)
 
 
-cdef void name_byte(Dialogue *dialogue, uint8_t byte) noexcept nogil:
-    if dialogue.mime_name_length & STARRED:
+cdef void name_byte(Mime *mime, uint8_t byte) noexcept nogil:
+    cdef uint8_t at = mime.name_length
+    if mime.starred:
         return
     if byte == STAR:
-        dialogue.mime_name_length |= STARRED
-    elif dialogue.mime_name_length < 8:
-        dialogue.mime_name[dialogue.mime_name_length] = lower(byte)
-        dialogue.mime_name_length += 1
-    else:
-        dialogue.mime_name_length = 9              # too long for any of ours
-
-
-cdef void begin_value(Dialogue *dialogue) noexcept nogil:
-    dialogue.mime_counting = is_filename(dialogue)
-    if dialogue.mime_counting and not dialogue.mime_name_length & STARRED:
-        dialogue.counted = 0                    # RFC 2231 3: the sections of one value count together
-    dialogue.mime = MIME_BEFORE_VALUE
-
-
-cdef inline void count_byte(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    if not dialogue.mime_counting:
+        mime.starred = 1
         return
-    dialogue.counted += 1
-    if dialogue.counted > context.policy.filename_length and not dialogue.mime_reported:
-        dialogue.mime_reported = 1
-        report(context, MIME_FILENAME_TOO_LONG, True, 0, offset, NULL, 0, NULL, 0)
+    if at >= 8 or <uint8_t> FILENAME_PARAMETER[at] != lower(byte):
+        mime.which &= ~FILENAME
+    if at >= 4 or <uint8_t> NAME_PARAMETER[at] != lower(byte):
+        mime.which &= ~NAME
+    if at < LONG_NAME:
+        mime.name_length += 1
 
 
-cdef void field_byte(Dialogue *dialogue, uint8_t byte) noexcept nogil:
-    cdef uint8_t at = dialogue.counted          # octets of the name so far
+cdef void begin_value(Mime *mime) noexcept nogil:
+    mime.counting = is_filename(mime)
+    if mime.counting and not mime.starred:
+        mime.counted = 0                    # RFC 2231 3: the sections of one value count together
+    mime.state = MIME_BEFORE_VALUE
+
+
+cdef inline void count_byte(Context *context, Mime *mime, uint64_t offset) noexcept nogil:
+    if not mime.counting:
+        return
+    mime.counted += 1
+    if mime.counted > context.policy.filename_length and not mime.reported:
+        mime.reported = 1
+        report(context, MIME_FILENAME_TOO_LONG, True, 0, offset)
+
+
+cdef void field_byte(Mime *mime, uint8_t byte) noexcept nogil:
+    cdef uint8_t at = mime.counted          # octets of the name so far
     if byte == COLON or blank(byte):
-        if not ((dialogue.mime_which & TYPE and at == 12) or (dialogue.mime_which & DISPOSITION and at == 19)):
-            dialogue.mime = MIME_NOTHING
+        if not ((mime.which & TYPE and at == 12) or (mime.which & DISPOSITION and at == 19)):
+            mime.state = MIME_NOTHING
         else:
-            dialogue.mime = MIME_SKIP if byte == COLON else MIME_BEFORE_COLON
-        dialogue.counted = 0
+            mime.state = MIME_SKIP if byte == COLON else MIME_BEFORE_COLON
+        mime.counted = 0
         return
     if at >= 12 or <uint8_t> CONTENT_TYPE[at] != lower(byte):
-        dialogue.mime_which &= ~TYPE
+        mime.which &= ~TYPE
     if at >= 19 or <uint8_t> CONTENT_DISPOSITION[at] != lower(byte):
-        dialogue.mime_which &= ~DISPOSITION
-    dialogue.counted += 1
-    if dialogue.mime_which == 0:
-        dialogue.mime = MIME_NOTHING
+        mime.which &= ~DISPOSITION
+    mime.counted += 1
+    if mime.which == 0:
+        mime.state = MIME_NOTHING
 
 
-cdef void parameter_byte(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
-    cdef uint8_t state = dialogue.mime
+cdef void before_parameter(Mime *mime, uint8_t byte) noexcept nogil:
+    """A byte of a field in front of its parameters' names."""
+    cdef uint8_t state = mime.state
     if state == MIME_FIELD:
-        field_byte(dialogue, byte)
+        field_byte(mime, byte)
     elif state == MIME_BEFORE_COLON:
         if byte == COLON:
-            dialogue.mime = MIME_SKIP
+            mime.state = MIME_SKIP
         elif not blank(byte):
-            dialogue.mime = MIME_NOTHING
+            mime.state = MIME_NOTHING
     elif state == MIME_SKIP:
         if byte == SEMICOLON:
-            dialogue.mime = MIME_BEFORE_NAME
+            mime.state = MIME_BEFORE_NAME
         elif byte == QUOTE:
-            dialogue.mime = MIME_SKIP_QUOTED
+            mime.state = MIME_SKIP_QUOTED
     elif state == MIME_SKIP_QUOTED:
         if byte == BACKSLASH:
-            dialogue.mime = MIME_SKIP_ESCAPED
+            mime.state = MIME_SKIP_ESCAPED
         elif byte == QUOTE:
-            dialogue.mime = MIME_SKIP
+            mime.state = MIME_SKIP
     elif state == MIME_SKIP_ESCAPED:
-        dialogue.mime = MIME_SKIP_QUOTED
+        mime.state = MIME_SKIP_QUOTED
     elif state == MIME_BEFORE_NAME:
         if byte == EQUALS:
-            dialogue.mime = MIME_SKIP
+            mime.state = MIME_SKIP
         elif byte != SEMICOLON and not blank(byte):
-            dialogue.mime = MIME_NAME
-            dialogue.mime_name_length = 0
-            name_byte(dialogue, byte)
+            mime.state = MIME_NAME
+            mime.which = FILENAME | NAME
+            mime.name_length = mime.starred = 0
+            name_byte(mime, byte)
+
+
+cdef void parameter_byte(Context *context, Mime *mime, uint8_t byte, uint64_t offset) noexcept nogil:
+    cdef uint8_t state = mime.state
+    if state <= MIME_BEFORE_NAME:
+        before_parameter(mime, byte)
     elif state == MIME_NAME or state == MIME_AFTER_NAME:
         if byte == EQUALS:
-            begin_value(dialogue)
+            begin_value(mime)
         elif byte == SEMICOLON:
-            dialogue.mime = MIME_BEFORE_NAME
+            mime.state = MIME_BEFORE_NAME
         elif blank(byte):
-            dialogue.mime = MIME_AFTER_NAME
+            mime.state = MIME_AFTER_NAME
         elif state == MIME_AFTER_NAME:
-            dialogue.mime = MIME_SKIP
+            mime.state = MIME_SKIP
         else:
-            name_byte(dialogue, byte)
+            name_byte(mime, byte)
     elif state == MIME_BEFORE_VALUE:
         if byte == QUOTE:
-            dialogue.mime = MIME_QUOTED
+            mime.state = MIME_QUOTED
         elif byte == SEMICOLON:
-            dialogue.mime = MIME_BEFORE_NAME
+            mime.state = MIME_BEFORE_NAME
         elif not blank(byte):
-            dialogue.mime = MIME_TOKEN
-            count_byte(context, dialogue, offset)
+            mime.state = MIME_TOKEN
+            count_byte(context, mime, offset)
     elif state == MIME_TOKEN:
         if byte == SEMICOLON:
-            dialogue.mime = MIME_BEFORE_NAME
+            mime.state = MIME_BEFORE_NAME
         elif blank(byte):
-            dialogue.mime = MIME_SKIP
+            mime.state = MIME_SKIP
         else:
-            count_byte(context, dialogue, offset)
+            count_byte(context, mime, offset)
     elif state == MIME_QUOTED:
         if byte == QUOTE:
-            dialogue.mime = MIME_SKIP
+            mime.state = MIME_SKIP
             return
         if byte == BACKSLASH:
-            dialogue.mime = MIME_ESCAPED
-        count_byte(context, dialogue, offset)
+            mime.state = MIME_ESCAPED
+        count_byte(context, mime, offset)
     elif state == MIME_ESCAPED:
-        dialogue.mime = MIME_QUOTED
-        count_byte(context, dialogue, offset)
+        mime.state = MIME_QUOTED
+        count_byte(context, mime, offset)
 
 
 cdef inline bint spells(const uint8_t *data, const char *name, uint32_t length) noexcept nogil:
@@ -191,73 +204,73 @@ cdef inline bint spells(const uint8_t *data, const char *name, uint32_t length) 
     return True
 
 
-cdef uint32_t field_name(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+cdef uint32_t field_name(Mime *mime, const uint8_t *data, uint32_t length) noexcept nogil:
     """How many of the line's first bytes are the name of a field of ours; they are read, as by ``field_byte``."""
     cdef uint32_t size = 0
     if length >= 19 and spells(data, CONTENT_DISPOSITION, 19):
         size = 19
-        dialogue.mime_which = DISPOSITION
+        mime.which = DISPOSITION
     elif length >= 12 and spells(data, CONTENT_TYPE, 12):
         size = 12
-        dialogue.mime_which = TYPE
-    dialogue.counted = size
+        mime.which = TYPE
+    mime.counted = size
     return size
 
 
-cdef uint32_t begin_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+cdef uint32_t begin_line(Mime *mime, const uint8_t *data, uint32_t length) noexcept nogil:
     """Reads a line's beginning, if that can be told at once; how much of it."""
     cdef uint8_t byte = data[0]
-    dialogue.mime_line = LINE_DASH if byte == DASH else LINE_REST
-    if dialogue.mime_header and not blank(byte):
-        dialogue.mime = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # no other field is ours
-        dialogue.mime_which = TYPE | DISPOSITION
-        dialogue.mime_reported = 0
-        return field_name(dialogue, data, length) if dialogue.mime == MIME_FIELD else 0
-    if dialogue.mime_header and dialogue.mime == MIME_FIELD:
-        dialogue.mime = MIME_NOTHING               # a name does not go on in another line
+    mime.line = LINE_DASH if byte == DASH else LINE_REST
+    if mime.header and not blank(byte):
+        mime.state = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # no other field is ours
+        mime.which = TYPE | DISPOSITION
+        mime.reported = 0
+        return field_name(mime, data, length) if mime.state == MIME_FIELD else 0
+    if mime.header and mime.state == MIME_FIELD:
+        mime.state = MIME_NOTHING               # a name does not go on in another line
     return 0
 
 
-cdef uint32_t rest_of_line(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+cdef uint32_t rest_of_line(Context *context, Mime *mime, const uint8_t *data, uint32_t at, uint32_t length,
                            uint64_t offset) noexcept nogil:
     """Reads up to the line's end."""
-    if dialogue.mime_header:
-        while dialogue.mime != MIME_NOTHING and at < length and data[at] != LF and context.verdict == ACTION_PASS:
+    if mime.header:
+        while mime.state != MIME_NOTHING and at < length and data[at] != LF and context.verdict == ACTION_PASS:
             if data[at] != CR:
-                parameter_byte(context, dialogue, data[at], offset + at)
+                parameter_byte(context, mime, data[at], offset + at)
             at += 1
-    if dialogue.mime_header and dialogue.mime != MIME_NOTHING:
+    if mime.header and mime.state != MIME_NOTHING:
         return at
     return at + nm_next_lf(data + at, length - at)
 
 
-cdef void mime_bytes(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+cdef void mime_bytes(Context *context, Mime *mime, const uint8_t *data, uint32_t at, uint32_t length,
                      uint64_t offset) noexcept nogil:
     cdef uint8_t byte
     cdef uint32_t run
     while at < length and context.verdict == ACTION_PASS:
         byte = data[at]
         if byte == LF:
-            if dialogue.mime_line == LINE_START:
-                dialogue.mime_header = 0           # RFC 5322 2.1: an empty line ends a header
-            dialogue.mime_line = LINE_START
+            if mime.line == LINE_START:
+                mime.header = 0           # RFC 5322 2.1: an empty line ends a header
+            mime.line = LINE_START
             at += 1
-        elif dialogue.mime_line == LINE_REST:
-            at = rest_of_line(context, dialogue, data, at, length, offset)
+        elif mime.line == LINE_REST:
+            at = rest_of_line(context, mime, data, at, length, offset)
         elif byte == CR:
             at += 1
-        elif dialogue.mime_line == LINE_START:
-            run = begin_line(dialogue, data + at, length - at)
+        elif mime.line == LINE_START:
+            run = begin_line(mime, data + at, length - at)
             at += run
             if run == 0:
-                if dialogue.mime_header and dialogue.mime != MIME_NOTHING:
-                    parameter_byte(context, dialogue, byte, offset + at)
+                if mime.header and mime.state != MIME_NOTHING:
+                    parameter_byte(context, mime, byte, offset + at)
                 at += 1
         else:
-            dialogue.mime_line = LINE_REST         # behind a dash
+            mime.line = LINE_REST         # behind a dash
             if byte == DASH:
-                dialogue.mime_header = 1
-                dialogue.mime = MIME_NOTHING
-            elif dialogue.mime_header and dialogue.mime != MIME_NOTHING:
-                parameter_byte(context, dialogue, byte, offset + at)
+                mime.header = 1
+                mime.state = MIME_NOTHING
+            elif mime.header and mime.state != MIME_NOTHING:
+                parameter_byte(context, mime, byte, offset + at)
             at += 1

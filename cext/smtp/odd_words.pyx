@@ -6,12 +6,13 @@ left as it was. Does not know verbs.
 """
 
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, COMMAND_DENIED, VERB_UNKNOWN
-from nfmailguard.cext.smtp.dialogue cimport SECRET_SAID
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.grammar cimport TRAIT_RECORDED
 from nfmailguard.cext.smtp.outstanding cimport add_reply, has_room
 from nfmailguard.cext.smtp.redact cimport note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport KIND_CR, KIND_DENIED, KIND_NUL, found, mask_few, untold
+from nfmailguard.cext.smtp.session cimport note_secret_said
 
 cdef enum:
     CR = 13
@@ -51,7 +52,8 @@ cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, u
                        uint32_t stop) noexcept nogil:
     cdef Word word
     cdef bint denied = not context.policy.allow[VERB_UNKNOWN]
-    if context.grammar.traits[VERB_UNKNOWN] & TRAIT_RECORDED or data[0] == c"." or not has_room(context, dialogue):
+    if context.grammar.traits[VERB_UNKNOWN] & TRAIT_RECORDED or data[0] == c"." or not has_room(
+            context, &dialogue.exchange):
         return 0
     look_for_word(&word, rules, data, ordinary, stop)
     if word.length == 0 or (denied and not untold(context, rules, KIND_DENIED, 1)) or (
@@ -63,13 +65,13 @@ cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, u
     if word.crs:
         found(rules, KIND_CR, word.crs)
     if word.nuls or word.crs:
-        context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
+        note_secret_said(context.session)        # some of it may be another line, maybe AUTH's
     if denied:
         found(rules, KIND_DENIED, 1)
     if word.length > 2:                            # no verb that tells of secrets is shorter
         note_words(context, VERB_UNKNOWN, data, word.length, word.length)
-    note_asked(context.session, dialogue, VERB_UNKNOWN, data, word.length)
-    if denied and context.policy.apply and context.policy.action[COMMAND_DENIED] == ACTION_MASK:
+    note_asked(context.session, &dialogue.reply, VERB_UNKNOWN, data, word.length)
+    if denied and applies(context.policy) and context.policy.action[COMMAND_DENIED] == ACTION_MASK:
         mask_few(context, data, word.length)
-    add_reply(context, dialogue, VERB_UNKNOWN)
+    add_reply(context, &dialogue.exchange, VERB_UNKNOWN)
     return word.length + 2

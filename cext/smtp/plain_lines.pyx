@@ -11,6 +11,7 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
 from nfmailguard.cext.policy.numbers cimport ACTION_BLANK, ADDRESS_ILLEGAL_CHARACTER, VERB_UNKNOWN
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.record cimport Record, ring_push
 from nfmailguard.cext.smtp.argument cimport is_illegal, put
 from nfmailguard.cext.smtp.redact cimport command_record, shown_of_words
@@ -31,7 +32,7 @@ cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *dat
 
 cdef void blank_illegal(Context *context, uint8_t *data, uint32_t at, uint32_t end) noexcept nogil:
     cdef uint8_t bracket = 0
-    if not context.policy.apply or context.policy.action[ADDRESS_ILLEGAL_CHARACTER] != ACTION_BLANK:
+    if not applies(context.policy) or context.policy.action[ADDRESS_ILLEGAL_CHARACTER] != ACTION_BLANK:
         return
     while at < end:
         if is_illegal(context.policy.address_byte[data[at]], &bracket):

@@ -12,9 +12,13 @@ from libc.string cimport memcpy, memset
 from nfmailguard.cext.policy.findings cimport reserve_record
 from nfmailguard.cext.policy.numbers cimport VERB_UNKNOWN
 from nfmailguard.cext.record cimport RECORD_COMMAND
-from nfmailguard.cext.smtp.dialogue cimport PHASE_SASL, SECRET_BEGUN, SECRET_SAID, Line
+from nfmailguard.cext.smtp.command_line cimport PHASE_SASL
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_IGNORED, ARGUMENT_SECRET
+from nfmailguard.cext.smtp.line cimport Line, line_restore
 from nfmailguard.cext.smtp.name cimport upper
+from nfmailguard.cext.smtp.session cimport (
+    SECRET_BEGUN, note_secret_begun, note_secret_over, note_secret_said, take_found,
+)
 
 cdef extern from "words.h" nogil:
     const char *nm_mechanisms[26]
@@ -143,15 +147,15 @@ cdef bint another_line_begins(const uint8_t *data, uint32_t length) noexcept nog
     return at < length and behind_auth(data + at, length - at) != 0
 
 
-cdef bint cut_short(Dialogue *dialogue) noexcept nogil:
-    return dialogue.line_length > one_line(dialogue.command.data, dialogue.command.length)
+cdef bint cut_short(CommandLine *command) noexcept nogil:
+    return command.length > one_line(command.kept.data, command.kept.length)
 
 
-cdef void note_glued(Context *context, Dialogue *dialogue, bint last) noexcept nogil:
-    cdef Line *line = dialogue.command
-    context.session.secret |= SECRET_SAID            # a server may repeat what was to be another line, maybe AUTH's
-    if last and line != NULL and line.length == dialogue.line_length:
-        line.data[line.length - 1] = LF          # as it came
+cdef void note_glued(Context *context, CommandLine *command, bint last) noexcept nogil:
+    cdef Line *line = command.kept
+    note_secret_said(context.session)            # a server may repeat what was to be another line, maybe AUTH's
+    if last and line != NULL and line.length == command.length:
+        line_restore(line, line.length - 1, LF)
 
 
 cdef uint32_t shown_of_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb, uint32_t length,
@@ -171,20 +175,20 @@ cdef uint32_t shown_of_words(Context *context, uint8_t number, const uint8_t *da
     return size
 
 
-cdef uint32_t shown_of_line(Context *context, Dialogue *dialogue, uint8_t *out) noexcept nogil:
-    cdef Line *line = dialogue.command
-    return shown_of_words(context, dialogue.verb, line.data, verb_of_line(dialogue), line.length,
-                          dialogue.line_length > line.length, out)
+cdef uint32_t shown_of_line(Context *context, CommandLine *command, uint8_t *out) noexcept nogil:
+    cdef Line *line = command.kept
+    return shown_of_words(context, command.verb, line.data, verb_of_line(command), line.length,
+                          command.length > line.length, out)
 
 
-cdef bint in_secret(Context *context, Dialogue *dialogue) noexcept nogil:
-    return dialogue.phase == PHASE_SASL or context.session.secret & SECRET_BEGUN or (
-        not shows_argument(context, dialogue.verb))
+cdef bint in_secret(Context *context, CommandLine *command) noexcept nogil:
+    return command.phase == PHASE_SASL or context.session.secret & SECRET_BEGUN or (
+        not shows_argument(context, command.verb))
 
 
 cdef void note_word(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
     if stranger(data, length) or behind_auth(data, length):
-        context.session.secret = SECRET_BEGUN | SECRET_SAID
+        note_secret_begun(context.session)
 
 
 cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
@@ -205,9 +209,9 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
         begun = mechanism_behind(data + at, length - at)
     begun = begun or (length > MECHANISM and another_line_begins(data, length))
     if begun:
-        context.session.secret = SECRET_BEGUN | SECRET_SAID
+        note_secret_begun(context.session)
     elif number != VERB_UNKNOWN:
-        context.session.secret &= SECRET_SAID
+        note_secret_over(context.session)
 
 
 cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uint64_t bits) noexcept nogil:
@@ -220,6 +224,5 @@ cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uin
     record.verb = verb
     record.a = offset
     record.b = bits
-    record.c = context.session.found
-    context.session.found = 0
+    record.c = take_found(context.session)
     return record

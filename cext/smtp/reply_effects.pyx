@@ -7,21 +7,27 @@ Promises: a state changes only by the table of ``smtp.states``; each reply answe
 
 from libc.stdint cimport uint16_t
 
-from nfmailguard.cext.policy.findings cimport again, note_junk, report, reserve_record
+from nfmailguard.cext.policy.findings cimport (
+    again, decide_flow, forget_junk, note_junk, omit_records, report, report_shown, reserve_record, shown,
+)
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, BUG_DATA_BYPASS, BUG_NOOP_BODY, NOT_AGAIN, RECIPIENTS_INVALID_TOO_MANY,
     REPLY_AMBIGUOUS, REPLY_UNSOLICITED, TLS_STARTED, UNTOLD, VERB_DATA, VERB_EHLO, VERB_MAIL, VERB_RCPT, VERB_RSET,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.record cimport RECORD_REPLY, Record, record_text, ring_push
-from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_START, begin_message, free_line
+from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_START, CommandLine, begin_sasl_line, close_line
+from nfmailguard.cext.smtp.dialogue cimport begin_message
 from nfmailguard.cext.smtp.grammar cimport (
     INPUT_CHUNK, INPUT_COMMANDS, INPUT_DATA, INPUT_OPAQUE, INPUT_SASL, TRAIT_ANEW, TRAIT_RECORDED, TRAIT_UNREMARKABLE,
     Grammar,
 )
+from nfmailguard.cext.smtp.line cimport free_line
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport (
-    answer_all, answer_oldest, expected_verb, is_untold, ring_of, ring_size,
+    answer_all, answer_oldest, expected_verb, go_on, is_untold, read_as, read_body_as_commands, ring_of, ring_size,
 )
+from nfmailguard.cext.smtp.reply_line cimport end_reply
 
 cdef enum:
     SPACE = 32
@@ -48,7 +54,7 @@ cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint
 
 cdef inline bint ends_message(const Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
     # Whether a reply to it is the word on a message.
-    return verb == context.grammar.verb_end_of_data or (verb == VERB_BDAT and dialogue.last_chunk)
+    return verb == context.grammar.verb_end_of_data or (verb == VERB_BDAT and dialogue.text.last_chunk)
 
 
 cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
@@ -58,23 +64,24 @@ cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
 
 cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
     # Whether the reply to it, the oldest outstanding command, is recorded: as it was, or as the word on a message.
-    if not context.grammar.traits[verb] & TRAIT_RECORDED or not is_untold(dialogue):
+    if not context.grammar.traits[verb] & TRAIT_RECORDED or not is_untold(&dialogue.exchange):
         return context.grammar.traits[verb] & TRAIT_RECORDED
     if ends_message(context, dialogue, verb):
         return True
-    context.omitted[0] += 1
+    omit_records(context, 1)
     return False
 
 
 cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     # Watching only: the reply tells which command the server answers, so skip to that one.
-    cdef uint32_t i, size = ring_size(dialogue)
-    for i in range(dialogue.count):
-        if context.grammar.continues[ring_of(dialogue)[(dialogue.first + i) % size] & ~UNTOLD] == dialogue.code:
+    cdef uint32_t i, size = ring_size(exchange)
+    for i in range(exchange.count):
+        if context.grammar.continues[ring_of(exchange)[(exchange.first + i) % size] & ~UNTOLD] == dialogue.reply.code:
             while i:
-                if keeps_reply(context, dialogue, expected_verb(dialogue)):
-                    record_reply(context, expected_verb(dialogue), 0, NULL, 0, offset, False)  # there will be none
-                answer_oldest(context, dialogue, expected_verb(dialogue))
+                if keeps_reply(context, dialogue, expected_verb(exchange)):
+                    record_reply(context, expected_verb(exchange), 0, NULL, 0, offset, False)  # there will be none
+                answer_oldest(context, exchange, expected_verb(exchange))
                 i -= 1
             return True
     return False
@@ -82,9 +89,9 @@ cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) n
 
 cdef void ambiguous(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset, const uint8_t *text,
                     uint32_t length) noexcept nogil:
-    report(context, REPLY_AMBIGUOUS, False, verb, offset, text, length, NULL, 0)
+    report_shown(context, REPLY_AMBIGUOUS, False, verb, offset, shown(text, length, NULL, 0))
     if context.policy.restore:
-        context.verdict = ACTION_LOG                 # what cannot be told from a message is left alone
+        decide_flow(context, ACTION_LOG)                 # what cannot be told from a message is left alone
 
 
 cdef bint spells_ehlo(const uint8_t *data, uint32_t length) noexcept nogil:
@@ -101,12 +108,12 @@ cdef bint spells_ehlo(const uint8_t *data, uint32_t length) noexcept nogil:
     return False
 
 
-cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const uint8_t *data,
+cdef void note_ehlo(Session *session, const ReplyLine *reply, uint8_t verb, const uint8_t *data,
                     uint32_t length) noexcept nogil:
     # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
     # or answers one twice, shifts the count.
-    cdef bint first = (session.asked == ASKED_NOTHING and not dialogue.reply_junk
-                       and dialogue.reply_line == 0 and not dialogue.reply_cr and dialogue.reply_column == 0)
+    cdef bint first = (session.asked == ASKED_NOTHING and not reply.junk
+                       and reply.lines == 0 and not reply.after_cr and reply.column == 0)
     if verb == VERB_EHLO:
         session.asked = ASKED_EHLO if first else ASKED_DOUBT
     elif spells_ehlo(data, length):
@@ -115,61 +122,66 @@ cdef void note_ehlo(Session *session, Dialogue *dialogue, uint8_t verb, const ui
         session.asked = ASKED_OTHER
 
 
-cdef inline void note_answered(Session *session, Dialogue *dialogue, bint odd) noexcept nogil:
+cdef inline void note_answered(Session *session, const Dialogue *dialogue, bint odd) noexcept nogil:
+    cdef const ReplyLine *reply = &dialogue.reply
+    cdef const Exchange *exchange = &dialogue.exchange
     if session.asked == ASKED_EHLO:
         # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
-        session.asked = ASKED_TOLD if dialogue.code == 250 and dialogue.reply_line and (
-            expected_verb(dialogue) == VERB_EHLO) and not odd else ASKED_DOUBT
-    elif dialogue.count == 0:
+        session.asked = ASKED_TOLD if reply.code == 250 and reply.lines and (
+            expected_verb(exchange) == VERB_EHLO) and not odd else ASKED_DOUBT
+    elif exchange.count == 0:
         session.asked = ASKED_DOUBT if session.asked >= ASKED_EHLO else ASKED_OTHER
 
 
 cdef inline void mail_is_over(Context *context, const Dialogue *dialogue) noexcept nogil:
     # Of its body nothing holds any more, unless one of the commands behind this one may have begun another.
-    if dialogue.count == 1:
+    if dialogue.exchange.count == 1:
         context.session.seven_bits = 0
+
+
+cdef inline bint adds_recipient(const CommandLine *command) noexcept nogil:
+    return command.phase == PHASE_ARGUMENT and command.verb == VERB_RCPT and not command.denied
 
 
 cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *text, uint32_t length,
                      uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     cdef const Grammar *grammar = context.grammar
-    cdef uint16_t code = dialogue.code
+    cdef uint16_t code = dialogue.reply.code
     cdef uint16_t digit = code // 100
     cdef uint16_t traits = grammar.traits[verb]
     context.session.state = grammar.next_state[context.session.state][verb][digit if digit < 6 else 0]
-    if verb == VERB_BDAT and digit == 2 and dialogue.last_chunk:
+    if verb == VERB_BDAT and digit == 2 and dialogue.text.last_chunk:
         context.session.state = grammar.state_ready
     if context.session.offered_chunking:
         context.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
     # DATA's 354 is told as well: what was said behind it is no command.
     if keeps_reply(context, dialogue, verb) or (
             code == 354 and verb == VERB_DATA and grammar.traits[VERB_MAIL] & TRAIT_RECORDED):
-        record_reply(context, verb, code, text, length, offset, is_untold(dialogue))
+        record_reply(context, verb, code, text, length, offset, is_untold(exchange))
     if traits & TRAIT_UNREMARKABLE:
         if verb != grammar.verb_greeting:
             note_junk(context, offset)
         return
     if verb == VERB_RCPT and digit == 2:
-        context.session.untold_recipients += is_untold(dialogue)
+        context.session.untold_recipients += is_untold(exchange)
     elif verb == VERB_RCPT and digit == 5:
         context.session.invalid_recipients += 1
         if context.policy.invalid_recipients and context.session.invalid_recipients > context.policy.invalid_recipients:
-            report(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, text, length, NULL, 0)
+            report_shown(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, shown(text, length, NULL, 0))
     elif verb == grammar.verb_end_of_data:
         context.session.invalid_recipients = 0            # the mail they were of is over
         mail_is_over(context, dialogue)
     elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or traits & TRAIT_ANEW):
         # So it is for the server, and for no one before it says so: of the others those behind it count.
         context.session.invalid_recipients = context.session.untold_recipients = 0
-        context.session.recipients = dialogue.recipients + (
-            dialogue.phase == PHASE_ARGUMENT and dialogue.verb == VERB_RCPT and not dialogue.denied)
+        context.session.recipients = exchange.recipients + adds_recipient(&dialogue.command)
         if verb != VERB_MAIL:
             mail_is_over(context, dialogue)
     if context.verdict != ACTION_PASS:
         return
     if digit == 2 and ends_message(context, dialogue, verb):
-        context.junk[0] = 0
-        context.untold = 0
+        forget_junk(context)
     elif not leads_on(verb, code):
         note_junk(context, offset)
 
@@ -181,73 +193,71 @@ cdef inline bint has_left_behind(Context *context, const Dialogue *dialogue, uin
     without that. What left with DATA, behind it, is text by now."""
     cdef uint8_t reads = context.grammar.reads[verb]
     if reads != INPUT_SASL and not (
-            reads == INPUT_DATA and context.policy.hold and not context.policy.bug_data_bypass):
+            reads == INPUT_DATA and gates(context.policy) and not context.policy.bug_data_bypass):
         return False
-    return dialogue.count > 1 or dialogue.phase != PHASE_START or dialogue.after_cr
+    return dialogue.exchange.count > 1 or dialogue.command.phase != PHASE_START or dialogue.command.after_cr
 
 
 cdef inline bint out_of_place(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
     """Whether it is uncertain how a server goes on that says this reply, which asks for nothing, now."""
-    cdef bint expected = dialogue.count != 0
-    if dialogue.code != 421 and (dialogue.input == INPUT_SASL or (
-            dialogue.input == INPUT_DATA and not expected and not context.policy.bug_data_bypass)):
+    cdef const Exchange *exchange = &dialogue.exchange
+    cdef bint expected = exchange.count != 0
+    if dialogue.reply.code != 421 and (exchange.input == INPUT_SASL or (
+            exchange.input == INPUT_DATA and not expected and not context.policy.bug_data_bypass)):
         # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
         # up reads what follows as commands.
         return True
     if not expected:                               # it has refused a chunk and reads it as commands
-        return (dialogue.code != 421 and context.session.offered_chunking == CHUNK_REFUSED
-                and context.policy.hold)
+        return (dialogue.reply.code != 421 and context.session.offered_chunking == CHUNK_REFUSED
+                and gates(context.policy))
     # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
     # before they have come may take them for commands.
-    return verb == VERB_BDAT and dialogue.input == INPUT_CHUNK and dialogue.count == 1
+    return verb == VERB_BDAT and exchange.input == INPUT_CHUNK and exchange.count == 1
 
 
 cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
     """What the server has asked for, by its reply to this command, comes next."""
+    cdef Exchange *exchange = &dialogue.exchange
     if verb == VERB_DATA and context.policy.bug_noop_body and context.session.noop_seen:
         # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
-        report(context, BUG_NOOP_BODY, False, verb, offset, NULL, 0, NULL, 0)
-        answer_all(context, dialogue)
+        report(context, BUG_NOOP_BODY, False, verb, offset)
+        answer_all(context, exchange)
         context.session.noop_seen = 0
-        dialogue.body_as_commands = 1
+        read_body_as_commands(exchange, True)
         return
-    dialogue.input = context.grammar.reads[verb]
-    dialogue.waiting = 0
-    dialogue.pipelining_violation = 0
-    free_line(context.dialogue_pool, &dialogue.command)
-    if dialogue.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
-        dialogue.phase = PHASE_SASL
-        dialogue.line_length = 0
-        dialogue.reported = 0
-        dialogue.mask_rest = 0
+    read_as(exchange, context.grammar.reads[verb])
+    go_on(exchange)
+    free_line(context.line_pool, &dialogue.command.kept)
+    if exchange.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
+        begin_sasl_line(&dialogue.command)
         return
     # The server reads everything behind the command as message text, or as TLS.
-    answer_all(context, dialogue)
+    answer_all(context, exchange)
     begin_message(dialogue)
-    if dialogue.input == INPUT_OPAQUE:
-        report(context, TLS_STARTED, False, verb, offset, NULL, 0, NULL, 0)
+    if exchange.input == INPUT_OPAQUE:
+        report(context, TLS_STARTED, False, verb, offset)
 
 
 cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text, uint32_t length,
                        uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     cdef Grammar *grammar = context.grammar
-    cdef uint16_t code = dialogue.code
-    cdef uint8_t verb = expected_verb(dialogue)
-    cdef bint expected = dialogue.count != 0
-    # Neither space nor dash behind the code (RFC 5321 4.2.1): some clients read on.
-    dialogue.reply_junk = length > 3 and text[3] != SPACE
-    note_answered(context.session, dialogue, dialogue.reply_junk)
+    cdef uint16_t code = dialogue.reply.code
+    cdef uint8_t verb = expected_verb(exchange)
+    cdef bint expected = exchange.count != 0
+    end_reply(&dialogue.reply, text, length)
+    note_answered(context.session, dialogue, dialogue.reply.junk)
     length = shown_of_reply(context, verb, length)
     if (code == 354 or code == 334) and (
             not expected or grammar.continues[verb] != code or has_left_behind(context, dialogue, verb)):
         ambiguous(context, dialogue, verb, offset, text, length)
-        if not context.policy.hold and resynchronise(context, dialogue, offset):
-            verb = expected_verb(dialogue)
+        if not gates(context.policy) and resynchronise(context, dialogue, offset):
+            verb = expected_verb(exchange)
     elif out_of_place(context, dialogue, verb):
         ambiguous(context, dialogue, verb, offset, text, length)
     elif not expected and code != 421:             # RFC 5321 3.8: a server may close with 421 at any time
         if again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
-            report(context, REPLY_UNSOLICITED, False, verb, offset, text, length, NULL, 0)
+            report_shown(context, REPLY_UNSOLICITED, False, verb, offset, shown(text, length, NULL, 0))
         context.session.offered_chunking = 0         # which command a reply is to is not certain any more
     if context.verdict != ACTION_PASS:
         return
@@ -259,14 +269,14 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
     if context.verdict != ACTION_PASS:
         return
     if code != 0 and grammar.continues[verb] == code:
-        if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-            answer_oldest(context, dialogue, verb)   # CSCdr91002: the message has begun with the command
+        if verb == VERB_DATA and exchange.input == INPUT_DATA:
+            answer_oldest(context, exchange, verb)   # CSCdr91002: the message has begun with the command
         else:
             read_on(context, dialogue, verb, offset)
         return
-    if dialogue.input == INPUT_SASL:               # given up
-        dialogue.input = INPUT_COMMANDS
-        dialogue.phase = PHASE_START
-    if verb == VERB_DATA and dialogue.input == INPUT_DATA:
-        report(context, BUG_DATA_BYPASS, False, verb, offset, NULL, 0, NULL, 0)
-    answer_oldest(context, dialogue, verb)
+    if exchange.input == INPUT_SASL:               # given up
+        read_as(exchange, INPUT_COMMANDS)
+        close_line(&dialogue.command)
+    if verb == VERB_DATA and exchange.input == INPUT_DATA:
+        report(context, BUG_DATA_BYPASS, False, verb, offset)
+    answer_oldest(context, exchange, verb)

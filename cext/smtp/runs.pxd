@@ -1,9 +1,11 @@
 # Runs of octets within a command line, none of which changes how it is read.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.string cimport memset
 
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.smtp.argument cimport put
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.command_line cimport CommandLine
+from nfmailguard.cext.smtp.session cimport note_all_found
 
 cdef enum MaskMode:                        # of the verb being read
     MASK_NONE = 0
@@ -32,6 +34,15 @@ cdef struct LineRules:                    # how odd octets are taken
     uint64_t found             # bits of those that are to be in Session.found, and are not
     uint64_t bit[KINDS]        # of each kind; 0 where nothing is made of it
     uint32_t count[KINDS]      # of them, those that are yet to be counted in the tally
+
+# A record is to tell of what has been found: so far in these lines, too.
+cdef inline void tell_found(Context *context, LineRules *rules) noexcept nogil:
+    note_all_found(context.session, rules.found)
+    rules.found = 0
+
+# How many more would not be told is not known any more: others count from here on.
+cdef inline void forget_left(LineRules *rules) noexcept nogil:
+    memset(rules.left, 0, sizeof(rules.left))
 
 # Counts in the tally what has been found; before anything else may look there, or at Session.found.
 cdef inline void settle_counts(Context *context, LineRules *rules) noexcept nogil:
@@ -68,5 +79,5 @@ cdef inline void mask_few(Context *context, uint8_t *data, uint32_t length) noex
 # As the policy has it; for a whole segment.
 cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil
 # Reads data[at:], as far as that is what they are, of a line that has begun; how many. Behind a CR there are none.
-cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t at,
+cdef uint32_t line_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data, uint32_t at,
                        uint32_t length, uint64_t offset) noexcept nogil

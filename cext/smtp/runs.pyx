@@ -6,22 +6,24 @@ stops in front of the first that may be more than one more octet of its verb or 
 or a NUL of which nothing more is told is no more than that. Does not know verbs.
 """
 
-from libc.stdint cimport UINT32_MAX, uint16_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport UINT32_MAX
+from libc.string cimport memset
 
 from nfmailguard.cext.policy.findings cimport note_change, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_DROP, ACTION_PASS, ADDRESS_ILLEGAL_CHARACTER, COMMAND_BARE_CR, COMMAND_BARE_LF,
     COMMAND_DENIED, COMMAND_NUL, COMMAND_PIPELINED_TOO_FAR, LINE_BYTES_SHOWN, UPSTREAM_COMMAND_MASKED,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.argument cimport (
     REPORTED_CHARACTER, REPORTED_CUT, REPORTED_LENGTH, REPORTED_NUL, SIZE_INVALID, address_bytes,
     note_tail, put, secret_stop, with_secret,
 )
-from nfmailguard.cext.smtp.dialogue cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, SECRET_SAID, Line, line_add
+from nfmailguard.cext.smtp.command_line cimport PHASE_ARGUMENT, PHASE_SASL, PHASE_VERB, lengthen, lengthen_verb
 from nfmailguard.cext.smtp.grammar cimport ARGUMENT_CHUNK_SIZE, ARGUMENT_RECIPIENT, ARGUMENT_SENDER
+from nfmailguard.cext.smtp.line cimport Line, line_add, line_add_all, line_let_through, line_restore
+from nfmailguard.cext.smtp.session cimport note_secret_said
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
@@ -36,10 +38,10 @@ cdef enum:
 
 cdef void line_rules_of(Context *context, LineRules *rules) noexcept nogil:
     cdef const CompiledPolicy *policy = context.policy
-    rules.blank_lf = policy.apply and policy.action[COMMAND_BARE_LF] == ACTION_BLANK
-    rules.blank_nul = policy.apply and policy.action[COMMAND_NUL] == ACTION_BLANK
-    rules.blank_cr = policy.apply and policy.action[COMMAND_BARE_CR] == ACTION_BLANK
-    rules.plain_cr = not policy.apply
+    rules.blank_lf = applies(policy) and policy.action[COMMAND_BARE_LF] == ACTION_BLANK
+    rules.blank_nul = applies(policy) and policy.action[COMMAND_NUL] == ACTION_BLANK
+    rules.blank_cr = applies(policy) and policy.action[COMMAND_BARE_CR] == ACTION_BLANK
+    rules.plain_cr = not applies(policy)
     rules.whole = rules.counted = 0
     rules.found = 0
     memset(rules.left, 0, sizeof(rules.left))
@@ -69,8 +71,7 @@ cdef void settle_each(Context *context, LineRules *rules) noexcept nogil:
             repeat(context, finding_of(kind), rules.count[kind], False)
             rules.count[kind] = 0
     rules.counted = 0
-    context.session.found |= rules.found
-    rules.found = 0
+    tell_found(context, rules)
 
 
 cdef bint more_untold(Context *context, LineRules *rules, Kind kind, uint32_t number) noexcept nogil:
@@ -95,14 +96,6 @@ cdef void fill(Context *context, uint8_t *data, uint32_t length, uint8_t byte) n
     memset(data, byte, length)
 
 
-cdef inline void keep(Line *line, const uint8_t *data, uint32_t length) noexcept nogil:
-    if length > <uint32_t> (LINE_BYTES_SHOWN - line.length):
-        length = LINE_BYTES_SHOWN - line.length
-    if length:
-        memcpy(line.data + line.length, data, length)
-        line.length += <uint16_t> length
-
-
 cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data, uint32_t stop) noexcept nogil:
     """How many LFs that nobody is told of stand here; they become spaces."""
     cdef uint32_t count = 0, untold
@@ -114,7 +107,7 @@ cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data,
     if count:
         repeat(context, COMMAND_BARE_LF, count, True)
         fill(context, data, count, SPACE)
-        context.session.secret |= SECRET_SAID        # what follows was to be another line, maybe AUTH's
+        note_secret_said(context.session)        # what follows was to be another line, maybe AUTH's
     return count
 
 
@@ -133,16 +126,16 @@ cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t 
         count += 1
     if count:
         repeat(context, COMMAND_BARE_CR, count, True)
-        context.session.secret |= SECRET_SAID        # what follows is another line to some servers, maybe AUTH's
+        note_secret_said(context.session)        # what follows is another line to some servers, maybe AUTH's
     return count
 
 
-cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
+cdef uint32_t verb_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data,
                        uint32_t stop, uint32_t length) noexcept nogil:
-    cdef Line *line = dialogue.command
-    cdef uint32_t at = 0, kept = 0, i, place = dialogue.verb_length
-    cdef uint8_t mode = dialogue.mode
-    cdef bint leading = dialogue.leading
+    cdef Line *line = command.kept
+    cdef uint32_t at = 0, kept = 0, i, place = command.verb_length
+    cdef uint8_t mode = command.mode
+    cdef bint leading = command.leading
     cdef const char *noop = b"NOOP"
     if mode == MASK_UNDECIDED:
         return 0
@@ -156,13 +149,13 @@ cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *ru
                 break
             at += i
             continue
-        elif data[at] == 0 and not dialogue.reported & REPORTED_NUL:
+        elif data[at] == 0 and not command.reported & REPORTED_NUL:
             break
         elif data[at] == LF:
             i = blank_lfs(context, rules, data + at, stop - at) if leading else 0
             if i == 0:
                 break
-            keep(line, data + kept, at - kept)
+            line_add_all(line, data + kept, at - kept)
             at += i
             kept = at
             while i and line.length < LINE_BYTES_SHOWN:
@@ -172,35 +165,35 @@ cdef uint32_t verb_run(Context *context, Dialogue *dialogue, const LineRules *ru
         elif data[at] == SPACE and not leading:
             break
         at += 1
-    keep(line, data + kept, at - kept)
+    line_add_all(line, data + kept, at - kept)
     if mode == MASK_LETTER:
         fill(context, data, at, context.policy.letter)
     elif mode == MASK_NOOP:
         for i in range(at):
             put(context, data + i, noop[place + i] if place + i < 4 else SPACE)
     else:
-        line.sent += <uint16_t> at
-    dialogue.verb_length = <uint16_t> (place + at) if place + at < 0xffff else 0xffff
+        line_let_through(line, at)
+    lengthen_verb(command, at)
     return at
 
 
-cdef inline bint reads_address(Context *context, const Dialogue *dialogue, uint8_t kind) noexcept nogil:
+cdef inline bint reads_address(Context *context, const CommandLine *command, uint8_t kind) noexcept nogil:
     # Whether an address's next octets may still be told of, or change; a sender's are looked at for BODY=7BIT.
     return kind == ARGUMENT_SENDER or (kind == ARGUMENT_RECIPIENT and (
-        not dialogue.reported & REPORTED_CHARACTER or (
-            context.policy.apply and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)))
+        not command.reported & REPORTED_CHARACTER or (
+            applies(context.policy) and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)))
 
 
-cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t stop,
+cdef uint32_t argument_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data, uint32_t stop,
                            uint32_t length, uint64_t offset) noexcept nogil:
-    cdef uint8_t kind = context.grammar.argument[dialogue.verb]
-    cdef Line *line = dialogue.command
+    cdef uint8_t kind = context.grammar.argument[command.verb]
+    cdef Line *line = command.kept
     cdef uint32_t at = 0, i, glued = UINT32_MAX, before = line.length
-    cdef bint reported = dialogue.reported & REPORTED_NUL
-    cdef bint masked = dialogue.mask_rest
-    cdef bint read = not masked and not dialogue.denied
-    cdef bint address = read and reads_address(context, dialogue, kind)
-    if read and kind == ARGUMENT_CHUNK_SIZE and dialogue.address_phase != SIZE_INVALID:
+    cdef bint reported = command.reported & REPORTED_NUL
+    cdef bint masked = command.mask_rest
+    cdef bint read = not masked and not command.denied
+    cdef bint address = read and reads_address(context, command, kind)
+    if read and kind == ARGUMENT_CHUNK_SIZE and command.argument.phase != SIZE_INVALID:
         return 0
     while at < stop:
         at += nm_line_stop(data + at, stop - at, not reported)
@@ -217,11 +210,11 @@ cdef uint32_t argument_run(Context *context, Dialogue *dialogue, const LineRules
         at += i
     if reported and rules.blank_nul:
         blank_nuls(context, data, at)
-    keep(line, data, at)
+    line_add_all(line, data, at)
     if glued < <uint32_t> (line.length - before):
-        line.data[before + glued] = LF           # as it came
+        line_restore(line, before + glued, LF)
     if address:
-        return address_bytes(context, dialogue, data, at, offset)
+        return address_bytes(context, command, data, at, offset)
     if masked:
         fill(context, data, at, context.policy.letter)
     return at
@@ -236,9 +229,9 @@ cdef void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept 
         nm_blank_nuls(data + i, length - i)
 
 
-cdef uint32_t sasl_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
+cdef uint32_t sasl_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data,
                        uint32_t stop, uint32_t length) noexcept nogil:
-    cdef bint reported = dialogue.reported & REPORTED_NUL
+    cdef bint reported = command.reported & REPORTED_NUL
     cdef uint32_t at = 0, count = 1
     while at < stop and count:
         at += nm_line_stop(data + at, stop - at, not reported)
@@ -246,50 +239,50 @@ cdef uint32_t sasl_run(Context *context, Dialogue *dialogue, const LineRules *ru
         if count == 0:
             count = blank_lfs(context, rules, data + at, stop - at)
         at += count
-    note_tail(dialogue, data, at)
-    if dialogue.mask_rest:
+    note_tail(command, data, at)
+    if command.mask_rest:
         fill(context, data, at, context.policy.letter)
     elif reported and rules.blank_nul:
         blank_nuls(context, data, at)
     return at
 
 
-cdef inline uint32_t unmeasured(Context *context, Dialogue *dialogue) noexcept nogil:
+cdef inline uint32_t unmeasured(Context *context, CommandLine *command) noexcept nogil:
     """How long the line may become before its next octet has to be measured."""
     cdef const CompiledPolicy *policy = context.policy
     cdef uint32_t longest = UINT32_MAX
-    if dialogue.phase == PHASE_SASL:
+    if command.phase == PHASE_SASL:
         return longest
-    if dialogue.line_length < policy.near_length:
+    if command.length < policy.near_length:
         return policy.near_length
-    if policy.line_length and not dialogue.reported & REPORTED_LENGTH:
+    if policy.line_length and not command.reported & REPORTED_LENGTH:
         longest = policy.line_length
-    if policy.longest_line and not dialogue.reported & REPORTED_CUT and not with_secret(context, dialogue):
-        if dialogue.phase != PHASE_ARGUMENT or not context.grammar.long_line[dialogue.verb]:
+    if policy.longest_line and not command.reported & REPORTED_CUT and not with_secret(context, command):
+        if command.phase != PHASE_ARGUMENT or not context.grammar.long_line[command.verb]:
             return policy.longest_line if policy.longest_line < longest else longest
         if policy.longest_parameters < longest:
             return policy.longest_parameters
     return longest
 
 
-cdef uint32_t line_run(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t at,
+cdef uint32_t line_run(Context *context, CommandLine *command, const LineRules *rules, uint8_t *data, uint32_t at,
                        uint32_t length, uint64_t offset) noexcept nogil:
-    cdef uint32_t stop = length - at, run = unmeasured(context, dialogue)
-    cdef bint secret = with_secret(context, dialogue) and (
-        dialogue.phase == PHASE_SASL or dialogue.line_length >= context.policy.near_length)
-    if run <= dialogue.line_length or (dialogue.phase == PHASE_SASL and dialogue.line_length <= sizeof(dialogue.tail)):
+    cdef uint32_t stop = length - at, run = unmeasured(context, command)
+    cdef bint secret = with_secret(context, command) and (
+        command.phase == PHASE_SASL or command.length >= context.policy.near_length)
+    if run <= command.length or (command.phase == PHASE_SASL and command.length <= sizeof(command.argument.tail)):
         return 0                                   # there the letters may be a verb
-    if run - dialogue.line_length < stop:
-        stop = run - dialogue.line_length
+    if run - command.length < stop:
+        stop = run - command.length
     if secret:
-        stop = secret_stop(context, dialogue, data + at, stop)
-    if dialogue.phase == PHASE_SASL:
-        run = sasl_run(context, dialogue, rules, data + at, stop, length - at)
-    elif dialogue.phase == PHASE_VERB:
-        run = verb_run(context, dialogue, rules, data + at, stop, length - at)
+        stop = secret_stop(context, command, data + at, stop)
+    if command.phase == PHASE_SASL:
+        run = sasl_run(context, command, rules, data + at, stop, length - at)
+    elif command.phase == PHASE_VERB:
+        run = verb_run(context, command, rules, data + at, stop, length - at)
     else:
-        run = argument_run(context, dialogue, rules, data + at, stop, length - at, offset + at)
+        run = argument_run(context, command, rules, data + at, stop, length - at, offset + at)
         if secret:
-            note_tail(dialogue, data + at, run)
-    dialogue.line_length += run
+            note_tail(command, data + at, run)
+    lengthen(command, run)
     return run

@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memchr
 
 from nfmailguard.cext.policy.findings cimport Context, note_change
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.text cimport Text
 
 cdef inline bint is_end(uint8_t byte) noexcept nogil:
     return byte == c"\r" or byte == c"\n"
@@ -56,10 +56,17 @@ cdef inline bint shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t 
 # bytes stood, of which the last one is the lowest. Only before anything is changed.
 cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t at,
                              uint32_t length) noexcept nogil
-# Blanks the end, behind a dot, of a long line in data[at:length], and of any line in data[at:head] of a long header,
-# but not where nothing but the `ended` text's own end comes behind it.
-cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
-                           uint32_t length, bint ended, uint64_t offset) noexcept nogil
+# Text that is read at once: data[at:length], of which data[at:head] are the header's.
+cdef struct Stretch:
+    uint8_t *data
+    uint64_t offset            # of data[0] in its direction
+    uint32_t at
+    uint32_t head
+    uint32_t length
+    bint ended                 # the text's own end is its last bytes
+
+# Blanks the end, behind a dot, of a long line in it, and of any line in the header's part of a long header, but not
+# where nothing but the ended text's own end comes behind it.
+cdef void blank_long_lines(Context *context, const Text *text, const Stretch *stretch) noexcept nogil
 # Whether there is such a line.
-cdef bint has_long_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
-                        uint32_t length, bint ended) noexcept nogil
+cdef bint has_long_line(Context *context, const Text *text, const Stretch *stretch) noexcept nogil

@@ -7,7 +7,7 @@ Promises: the byte that completes one is blanked, and reported. Does not know wh
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport again, repeat, report
+from nfmailguard.cext.policy.findings cimport again, repeat, report_shown, shown
 from nfmailguard.cext.policy.numbers cimport ACTION_BLANK, ACTION_PASS, DATA_SMUGGLING_SHAPE, NOT_AGAIN
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.text_lines cimport LONG_HEAD, LONG_LINE
@@ -39,7 +39,7 @@ cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t bl
     count_shapes(context, shapes)
     action = again(context, DATA_SMUGGLING_SHAPE, True)
     if action == NOT_AGAIN:
-        action = report(context, DATA_SMUGGLING_SHAPE, True, 0, offset, &before, 1, &blank, 1)
+        action = report_shown(context, DATA_SMUGGLING_SHAPE, True, 0, offset, shown(&before, 1, &blank, 1))
     shapes.blanks = action == ACTION_BLANK
     if context.policy.action[DATA_SMUGGLING_SHAPE] == ACTION_BLANK:    # carried out or not, it ends nothing
         shapes.left = tally_untold(&context.session.tally, DATA_SMUGGLING_SHAPE, context.policy.findings_told)
@@ -64,29 +64,30 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
     return <uint32_t> (end - data) + 5 if end != NULL else 0
 
 
-cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head, uint32_t length,
-                     bint ended, uint64_t offset, bint blank) noexcept nogil:
+cdef bint long_lines(Context *context, const Text *text, const Stretch *stretch, bint blank) noexcept nogil:
     """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
     the beginning of what comes then for an end of data. Where the text's own end comes next, that is all they would
     take for a command."""
+    cdef uint8_t *data = stretch.data
+    cdef uint32_t at = stretch.at, head = stretch.head, length = stretch.length
     cdef uint32_t start = at, line, stop = length
     cdef uint32_t first_lf = at + nm_next_lf(data + at, length - at)
-    cdef uint64_t size = dialogue.message_bytes - at
+    cdef uint64_t size = text.bytes - at
     cdef Shapes shapes
     open_shapes(&shapes)
     if head < length and first_lf < length:
         stop = head if head > first_lf + 1 else first_lf + 1    # only the first line may be a long one
-    if dialogue.last_four & 255 != DOT:
+    if text.last_four & 255 != DOT:
         at = next_dot(data, at, stop) + 1
     while at < stop:
-        if is_end(data[at]) and not (ended and at + 5 == length):
-            line = at - start + dialogue.data_line_length
+        if is_end(data[at]) and not (stretch.ended and at + 5 == length):
+            line = at - start + text.lines.length
             if at > first_lf:
                 line = <uint32_t> (data + at - nm_last_lf(data + first_lf, at - first_lf)) - 1
             if line >= LONG_LINE or (line > 1 and at < head and size + at >= LONG_HEAD):
                 if not blank:
                     return True
-                if shape(context, &shapes, data + at, SPACE, offset + at) and at == first_lf:
+                if shape(context, &shapes, data + at, SPACE, stretch.offset + at) and at == first_lf:
                     first_lf = at + 1 + nm_next_lf(data + at + 1, length - at - 1)
                     if stop == at + 1:
                         stop = first_lf + 1 if first_lf < length else length
@@ -97,11 +98,9 @@ cdef bint long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32
     return False
 
 
-cdef void blank_long_lines(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
-                           uint32_t length, bint ended, uint64_t offset) noexcept nogil:
-    long_lines(context, dialogue, data, at, head, length, ended, offset, True)
+cdef void blank_long_lines(Context *context, const Text *text, const Stretch *stretch) noexcept nogil:
+    long_lines(context, text, stretch, True)
 
 
-cdef bint has_long_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t head,
-                        uint32_t length, bint ended) noexcept nogil:
-    return long_lines(context, dialogue, data, at, head, length, ended, 0, False)
+cdef bint has_long_line(Context *context, const Text *text, const Stretch *stretch) noexcept nogil:
+    return long_lines(context, text, stretch, False)

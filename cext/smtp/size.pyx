@@ -15,69 +15,72 @@ cdef extern from "scan.h" nogil:
 cdef enum:
     CR = 13
     LF = 10
-    NO_NAME = 4                        # Dialogue.part_name: the line does not begin with it
+
+cdef enum FieldName:                   # beside how many octets of it
+    NO_NAME = 4                        # the line does not begin with it
+    NO_NAME_CR = 5                     # but with a CR
+
+cdef enum Marks:                       # bits of Parts.marks
     REPORTED_HEADER = 1
     REPORTED_BODY = 2
     REPORTED_FIELDS = 4
+    IN_BODY = 8                        # the header has ended
 
 cdef const char *NAME = b"TO:"
 
 
-cdef inline void name_byte(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
-    if upper(byte) != <uint8_t> NAME[dialogue.part_name]:
-        dialogue.part_name = NO_NAME
+cdef inline void name_byte(Context *context, Parts *parts, uint8_t byte, uint64_t offset) noexcept nogil:
+    if upper(byte) != <uint8_t> NAME[parts.name]:
+        parts.name = NO_NAME_CR if byte == CR and parts.name == 0 else NO_NAME
         return
-    dialogue.part_name += 1
-    if dialogue.part_name < 3:
+    parts.name += 1
+    if parts.name < 3:
         return
-    dialogue.part_name = NO_NAME
-    if dialogue.to_fields < 0xffff:
-        dialogue.to_fields += 1
-    if context.policy.to_fields and dialogue.to_fields > context.policy.to_fields and (
-            not dialogue.part_reported & REPORTED_FIELDS):
-        dialogue.part_reported |= REPORTED_FIELDS
-        report(context, HEADER_TO_FIELDS_TOO_MANY, True, 0, offset, NULL, 0, NULL, 0)
+    parts.name = NO_NAME
+    if parts.to_fields < 0xffff:
+        parts.to_fields += 1
+    if context.policy.to_fields and parts.to_fields > context.policy.to_fields and (
+            not parts.marks & REPORTED_FIELDS):
+        parts.marks |= REPORTED_FIELDS
+        report(context, HEADER_TO_FIELDS_TOO_MANY, True, 0, offset)
 
 
-cdef void end_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    cdef uint32_t limit = context.policy.body_length if dialogue.part_body else context.policy.header_length
-    cdef uint8_t recorded = REPORTED_BODY if dialogue.part_body else REPORTED_HEADER
-    dialogue.part_bytes += dialogue.part_line + 1
-    if limit and dialogue.part_bytes > limit and not dialogue.part_reported & recorded:
-        dialogue.part_reported |= recorded
-        report(context, DATA_TOO_LONG if dialogue.part_body else HEADER_TOO_LONG, True, 0, offset,
-               NULL, 0, NULL, 0)
-    if not dialogue.part_body and (dialogue.part_line == 0 or (dialogue.part_line == 1 and dialogue.part_cr)):
-        dialogue.part_body = 1
-        dialogue.part_bytes = 0
-    dialogue.part_line = 0
-    dialogue.part_cr = 0
-    dialogue.part_name = 0
+cdef void end_line(Context *context, Parts *parts, uint64_t offset) noexcept nogil:
+    cdef bint body = parts.marks & IN_BODY != 0
+    cdef uint32_t limit = context.policy.body_length if body else context.policy.header_length
+    cdef uint8_t recorded = REPORTED_BODY if body else REPORTED_HEADER
+    parts.bytes += parts.line + 1
+    if limit and parts.bytes > limit and not parts.marks & recorded:
+        parts.marks |= recorded
+        report(context, DATA_TOO_LONG if body else HEADER_TOO_LONG, True, 0, offset)
+    if not body and (parts.line == 0 or (parts.line == 1 and parts.name == NO_NAME_CR)):
+        parts.marks |= IN_BODY
+        parts.bytes = 0
+    parts.line = 0
+    parts.name = 0
 
 
-cdef void part_bytes(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+cdef void part_bytes(Context *context, Parts *parts, const uint8_t *data, uint32_t at, uint32_t length,
                      uint64_t offset, bint ended) noexcept nogil:
     cdef uint32_t stop
     while at < length and context.verdict == ACTION_PASS:
         stop = at + nm_next_lf(data + at, length - at)
         if ended and stop + 1 >= length:
             return                                 # the dot, and what ends it
-        if dialogue.part_body:
-            dialogue.part_line += stop - at
+        if parts.marks & IN_BODY:
+            parts.line += stop - at
         else:
             while at < stop:
-                if dialogue.part_line == 0:
-                    dialogue.part_cr = data[at] == CR
-                if dialogue.part_name < NO_NAME:
-                    name_byte(context, dialogue, data[at], offset + at)
+                if parts.name < NO_NAME:
+                    name_byte(context, parts, data[at], offset + at)
                     if context.verdict != ACTION_PASS:
                         return
-                dialogue.part_line += 1
+                parts.line += 1
                 at += 1
-                if dialogue.part_name == NO_NAME:
-                    dialogue.part_line += stop - at    # no other octet of the line matters
+                if parts.name >= NO_NAME:
+                    parts.line += stop - at    # no other octet of the line matters
                     break
         if stop == length:
             return
-        end_line(context, dialogue, offset + stop)
+        end_line(context, parts, offset + stop)
         at = stop + 1

@@ -9,17 +9,19 @@ lines, or what stands behind the end.
 from libc.stddef cimport size_t
 from libc.string cimport memchr
 
-from nfmailguard.cext.policy.findings cimport note_change
+from nfmailguard.cext.policy.findings cimport keep_original, note_changes
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_BLANK, ACTION_PASS, DATA_BARE_DOT, DATA_CR, DATA_DOT, DATA_DOTS, DATA_DOT_CR, DATA_DOT_ONE, DATA_LINE,
     DATA_NUL, DATA_TEXT,
 )
+from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.shapes cimport Shapes, count_shapes, is_end, next_dot, open_shapes, shape
+from nfmailguard.cext.smtp.text cimport leave_text, leave_text_in_seven
 
 cdef extern from "scan.h" nogil:
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
 
-cdef enum:                             # Eighth: of Dialogue.in_seven
+cdef enum:                             # Eighth: of Text.eighth
     EIGHTH_NONE = 0                    # what it is anyway
     EIGHTH_LINE = 1                    # a line's end
     EIGHTH_DOT = 2                     # a dot that begins a line
@@ -106,23 +108,21 @@ make_tables()
 cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
     """The index of the first NUL to be blanked, or ``length``."""
     cdef const uint8_t *nul = NULL
-    if context.policy.apply and context.policy.action[DATA_NUL] == ACTION_BLANK:
+    if applies(context.policy) and context.policy.action[DATA_NUL] == ACTION_BLANK:
         nul = <const uint8_t *> memchr(data + at, 0, length - at)
     return <uint32_t> (nul - data) if nul != NULL else length
 
 
 cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
     """There is one in what is read."""
-    if context.edits == 0:
-        note_change(context)
-        context.edits = 0
-    context.edits += <uint32_t> nm_blank_nuls(data, length)
+    keep_original(context)
+    note_changes(context, <uint32_t> nm_blank_nuls(data, length))
 
 
-cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at, uint32_t length,
                        uint64_t offset, bint *ended) noexcept nogil:
-    cdef size_t state = dialogue.data_state, taken
-    cdef uint64_t before = dialogue.message_bytes - at
+    cdef size_t state = text.state, taken
+    cdef uint64_t before = text.bytes - at
     cdef uint32_t stop, dense = at
     cdef uint32_t nul = first_nul(context, data, at, length)
     cdef Shapes shapes
@@ -168,15 +168,15 @@ cdef uint32_t find_end(Context *context, Dialogue *dialogue, uint8_t *data, uint
         state = taken & STEP_STATE
         at += 1
     count_shapes(context, &shapes)
-    dialogue.data_state = <uint8_t> state
+    leave_text(text, <uint8_t> state)
     return at
 
 
-cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
+cdef uint32_t find_end_in_seven(Context *context, Text *text, uint8_t *data, uint32_t at, uint32_t length,
                                 uint64_t offset, bint *ended) noexcept nogil:
-    cdef uint8_t state = dialogue.data_state
-    cdef uint64_t before = dialogue.message_bytes - at
-    cdef uint8_t eighth = dialogue.in_seven
+    cdef uint8_t state = text.state
+    cdef uint64_t before = text.bytes - at
+    cdef uint8_t eighth = text.eighth
     cdef uint8_t byte, low
     cdef bint high
     cdef uint32_t nul = first_nul(context, data, at, length)
@@ -215,6 +215,5 @@ cdef uint32_t find_end_in_seven(Context *context, Dialogue *dialogue, uint8_t *d
             state = step(state, byte)
         at += 1
     count_shapes(context, &shapes)
-    dialogue.data_state = state
-    dialogue.in_seven = eighth
+    leave_text_in_seven(text, state, eighth)
     return at

@@ -6,7 +6,6 @@ Promises: nothing is changed here; what is too long is told once a line. Does no
 
 from nfmailguard.cext.policy.findings cimport report
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS, DATA_LINE_TOO_LONG, HEADER_LINE_TOO_LONG
-from nfmailguard.cext.smtp.dialogue cimport HEAD_CR, HEAD_CRLF, HEAD_FIRST, HEAD_LF, HEAD_LINE, HEAD_NONE
 
 cdef extern from "scan.h" nogil:
     const uint8_t *nm_last_lf(const uint8_t *p, size_t length) noexcept
@@ -18,37 +17,37 @@ cdef enum:
     MOST_LINE = 0x7fffffff
 
 
-cdef void measure_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t at, uint32_t length,
+cdef void measure_lines(Context *context, TextLines *lines, const uint8_t *data, uint32_t at, uint32_t length,
                         uint64_t offset) noexcept nogil:
     # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
     cdef uint32_t stop, size, limit
     cdef const uint8_t *end
     while at < length and context.verdict == ACTION_PASS:
-        limit = context.policy.header_line_length if dialogue.header else context.policy.body_line_length
-        if not dialogue.header and dialogue.data_line_length == 0:
+        limit = context.policy.header_line_length if lines.in_header else context.policy.body_line_length
+        if not lines.in_header and lines.length == 0:
             # Any line that ends within `limit` octets is short enough: only the last end matters.
             end = nm_last_lf(data + at, length - at if limit == 0 or length - at < limit else limit)
             if end != NULL:
                 at = <uint32_t> (end - data) + 1
-                dialogue.after_cr = 0
-                dialogue.reported = 0
+                lines.after_cr = 0
+                lines.reported = 0
                 continue
         stop = at + nm_next_lf(data + at, length - at)
-        size = dialogue.data_line_length + (stop - at)
+        size = lines.length + (stop - at)
         if stop > at:
-            dialogue.after_cr = data[stop - 1] == CR
-        if limit and size - dialogue.after_cr > limit and not dialogue.reported & REPORTED_LINE:
-            dialogue.reported |= REPORTED_LINE
-            report(context, HEADER_LINE_TOO_LONG if dialogue.header else DATA_LINE_TOO_LONG, True, 0,
-                   offset + at + limit - dialogue.data_line_length, NULL, 0, NULL, 0)
+            lines.after_cr = data[stop - 1] == CR
+        if limit and size - lines.after_cr > limit and not lines.reported & REPORTED_LINE:
+            lines.reported |= REPORTED_LINE
+            report(context, HEADER_LINE_TOO_LONG if lines.in_header else DATA_LINE_TOO_LONG, True, 0,
+                   offset + at + limit - lines.length)
         if stop == length:
-            dialogue.data_line_length = size
+            lines.length = size
             return
-        if size - dialogue.after_cr == 0:
-            dialogue.header = 0                    # RFC 5322 2.1: an empty line ends the header
-        dialogue.data_line_length = 0
-        dialogue.after_cr = 0
-        dialogue.reported = 0
+        if size - lines.after_cr == 0:
+            lines.in_header = 0                    # RFC 5322 2.1: an empty line ends the header
+        lines.length = 0
+        lines.after_cr = 0
+        lines.reported = 0
         at = stop + 1
 
 
@@ -78,19 +77,19 @@ cdef uint32_t walk_head(uint8_t *state, const uint8_t *data, uint32_t length) no
     return at if at < length else length
 
 
-cdef uint32_t follow_head(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    return walk_head(&dialogue.bracket, data, length)
+cdef uint32_t follow_head(TextLines *lines, const uint8_t *data, uint32_t length) noexcept nogil:
+    return walk_head(&lines.head, data, length)
 
 
-cdef uint32_t size_of_head(const Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    cdef uint8_t state = dialogue.bracket
+cdef uint32_t size_of_head(const TextLines *lines, const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef uint8_t state = lines.head
     return walk_head(&state, data, length)
 
 
-cdef void note_line(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
+cdef void note_line(TextLines *lines, const uint8_t *data, uint32_t length) noexcept nogil:
     """How many bytes the message has said since its last LF."""
     cdef const uint8_t *end = nm_last_lf(data, length)
     if end != NULL:
-        dialogue.data_line_length = <uint32_t> (data + length - end) - 1
-    elif dialogue.data_line_length < MOST_LINE:
-        dialogue.data_line_length += length
+        lines.length = <uint32_t> (data + length - end) - 1
+    elif lines.length < MOST_LINE:
+        lines.length += length

@@ -6,9 +6,10 @@ line that waits at a time; whatever is not whole lines read at once is left to t
 """
 
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS
-from nfmailguard.cext.smtp.dialogue cimport PHASE_START
+from nfmailguard.cext.smtp.command_line cimport PHASE_START, CommandLine
 from nfmailguard.cext.smtp.dispatch cimport note_reply_arrived
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
+from nfmailguard.cext.smtp.outstanding cimport Exchange, note_violation
 from nfmailguard.cext.smtp.runs cimport KIND_TOO_FAR, LineRules, found, line_rules_of, settle_counts, untold
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 from nfmailguard.cext.smtp.whole_replies cimport quick_lines
@@ -16,14 +17,16 @@ from nfmailguard.cext.smtp.whole_replies cimport quick_lines
 
 cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *rules, Said *client) noexcept nogil:
     """Reads the client's lines; whether one of them waits, and the client has said more."""
-    if dialogue.phase != PHASE_START or dialogue.after_cr or dialogue.input != INPUT_COMMANDS:
+    cdef CommandLine *command = &dialogue.command
+    cdef Exchange *exchange = &dialogue.exchange
+    if command.phase != PHASE_START or command.after_cr or exchange.input != INPUT_COMMANDS:
         return False
     client.read += clean_lines(context, dialogue, rules, client.data + client.read, client.length - client.read,
                                client.offset + client.read)
-    if not dialogue.waiting or client.read == client.length:
+    if not exchange.waiting or client.read == client.length:
         return False
-    if context.session.hypothetical and not dialogue.pipelining_violation and untold(context, rules, KIND_TOO_FAR, 1):
-        dialogue.pipelining_violation = 1
+    if context.session.hypothetical and not exchange.pipelining_violation and untold(context, rules, KIND_TOO_FAR, 1):
+        note_violation(exchange)
         found(rules, KIND_TOO_FAR, 1)
         return True
     settle_counts(context, rules)                  # what is told next says whether something was found before
@@ -36,10 +39,10 @@ cdef void take_turns(Context *context, Dialogue *dialogue, Said *client, Said *s
     cdef LineRules rules
     line_rules_of(context, &rules)
     while context.verdict == ACTION_PASS and server.read < server.length:
-        if not dialogue.waiting and not client_waits(context, dialogue, &rules, client):
+        if not dialogue.exchange.waiting and not client_waits(context, dialogue, &rules, client):
             break
-        dialogue.reply_offset = server.offset + server.read
-        run = quick_lines(context, dialogue, server.data + server.read, server.length - server.read)
+        run = quick_lines(context, dialogue, server.data + server.read, server.length - server.read,
+                          server.offset + server.read)
         if run == 0:
             break
         server.read += run

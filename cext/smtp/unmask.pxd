@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.outstanding cimport Exchange
 
 # Whether a verb, a greeting's text, a line of an EHLO reply are what a Mailguard leaves of one;
 # `least`: the running letter that such a line has at least, from 0.
@@ -14,7 +14,7 @@ cdef void report_damage(Context *context, uint8_t finding, bint to_server, uint8
                         const uint8_t *data, uint32_t length) noexcept nogil
 # At the first octet of a command line, or of a reply: puts back what can be told, in place, when all of it
 # is among the `length` octets.
-cdef void restore_command(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef void restore_command(Context *context, const Exchange *exchange, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil
-cdef void restore_reply(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef void restore_reply(Context *context, const Exchange *exchange, uint8_t *data, uint32_t length,
                         uint64_t offset) noexcept nogil

@@ -9,15 +9,16 @@ a dialogue goes on.
 
 from libc.string cimport memchr, memcmp, memcpy
 
-from nfmailguard.cext.policy.findings cimport note_change, report
+from nfmailguard.cext.policy.findings cimport note_change, report_shown, shown
 from nfmailguard.cext.policy.network cimport in_networks
 from nfmailguard.cext.policy.numbers cimport (
     LINE_BYTES_SHOWN, RESTORE_BANNER, RESTORE_COMMAND, RESTORE_KEYWORD, RESTORE_NOT_RECOVERABLE, VERB_EHLO,
     VERB_UNKNOWN,
 )
-from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, Candidate, Listing
+from nfmailguard.cext.policy.ruling cimport RESTORE_COMMANDS, RESTORE_REPLIES, Candidate, Listing, applies
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
+from nfmailguard.cext.smtp.session cimport note_restored
 
 cdef enum:
     CR = 13
@@ -75,21 +76,21 @@ cdef bint keyword_masked(const uint8_t *data, uint32_t length, uint32_t least) n
 cdef void report_damage(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                         const uint8_t *data, uint32_t length) noexcept nogil:
     length = length if length < EXCERPT else EXCERPT
-    report(context, finding, to_server, verb, offset, data, length, NULL, 0)
+    report_shown(context, finding, to_server, verb, offset, shown(data, length, NULL, 0))
     if context.policy.restore & (RESTORE_COMMANDS if to_server else RESTORE_REPLIES):
-        report(context, RESTORE_NOT_RECOVERABLE, to_server, verb, offset, data, length, NULL, 0)
+        report_shown(context, RESTORE_NOT_RECOVERABLE, to_server, verb, offset, shown(data, length, NULL, 0))
 
 
-cdef void write(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint8_t *data, const uint8_t *text,
+cdef void write(Context *context, uint8_t finding, uint8_t verb, uint8_t *data, const uint8_t *text,
                 uint32_t length, uint64_t offset) noexcept nogil:
     # Puts `text` over as many octets, and tells.
     cdef uint8_t before[EXCERPT]
-    cdef uint32_t shown = length if length < EXCERPT else EXCERPT
-    memcpy(before, data, shown)
+    cdef uint32_t size = length if length < EXCERPT else EXCERPT
+    memcpy(before, data, size)
     note_change(context)
-    if context.policy.apply:
+    if applies(context.policy):
         memcpy(data, text, length)
-    report(context, finding, to_server, verb, offset, before, shown, text, shown)
+    report_shown(context, finding, finding == RESTORE_COMMAND, verb, offset, shown(before, size, text, size))
 
 
 cdef inline uint32_t line_length(const uint8_t *data, uint32_t length, bint *whole) noexcept nogil:
@@ -122,14 +123,14 @@ cdef bint is_mechanism(const uint8_t *data, uint32_t length) noexcept nogil:
     return False
 
 
-cdef void restore_command(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef void restore_command(Context *context, const Exchange *exchange, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
     cdef bint whole
     cdef uint32_t size = 0
     cdef const uint8_t *argument
     cdef bint greeting
     cdef const char *verb = NULL
-    if not context.policy.restore & RESTORE_COMMANDS or context.already_forwarded or dialogue.count:
+    if not context.policy.restore & RESTORE_COMMANDS or context.already_forwarded or exchange.count:
         return
     length = line_length(data, length, &whole)
     if not whole:
@@ -154,8 +155,8 @@ cdef void restore_command(Context *context, Dialogue *dialogue, uint8_t *data, u
         verb = b"EHLO"
     if verb == NULL:
         return
-    write(context, RESTORE_COMMAND, True, VERB_UNKNOWN, data, <const uint8_t *> verb, size, offset)
-    context.session.ehlo_restored |= verb[0] == c"E"
+    write(context, RESTORE_COMMAND, VERB_UNKNOWN, data, <const uint8_t *> verb, size, offset)
+    note_restored(context.session, verb[0] == c"E")
 
 
 cdef Listing *listing_of(Context *context) noexcept nogil:
@@ -180,7 +181,7 @@ cdef bint contradicts(Listing *listing, uint32_t place, const uint8_t *ours, uin
         or (zero_space and listing.spaces and place < listing.banner_length))
 
 
-cdef void restore_greeting(Context *context, Dialogue *dialogue, Listing *listing, uint8_t *data, uint32_t length,
+cdef void restore_greeting(Context *context, Listing *listing, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef bint whole
     cdef uint32_t i
@@ -195,7 +196,7 @@ cdef void restore_greeting(Context *context, Dialogue *dialogue, Listing *listin
         text[i + 1] = listing.banner[i] if i < listing.banner_length else SPACE
         if listing.digits and contradicts(listing, i, text + i + 1, data[i + 4]):
             return                                 # it is another greeting
-    write(context, RESTORE_BANNER, False, VERB_UNKNOWN, data + 3, text, length - 3, offset)
+    write(context, RESTORE_BANNER, VERB_UNKNOWN, data + 3, text, length - 3, offset)
 
 
 cdef bint offer_fits(Listing *listing, const uint8_t *data, uint32_t length) noexcept nogil:
@@ -217,7 +218,7 @@ cdef bint offer_fits(Listing *listing, const uint8_t *data, uint32_t length) noe
     return masked == listing.count
 
 
-cdef void restore_keywords(Context *context, Dialogue *dialogue, Listing *listing, uint8_t *data, uint32_t length,
+cdef void restore_keywords(Context *context, Listing *listing, uint8_t *data, uint32_t length,
                            uint64_t offset) noexcept nogil:
     cdef bint whole, last = 0
     cdef uint32_t size, line = 0, masked = 0
@@ -230,8 +231,7 @@ cdef void restore_keywords(Context *context, Dialogue *dialogue, Listing *listin
         if line and keyword_masked(data + 4, size - 4, masked) and data[size - 1] == c"A" + masked:
             candidate = &listing.candidates[masked]
             if candidate.restored:
-                write(context, RESTORE_KEYWORD, False, VERB_EHLO, data + 4, candidate.data, size - 4,
-                      offset)
+                write(context, RESTORE_KEYWORD, VERB_EHLO, data + 4, candidate.data, size - 4, offset)
             masked += 1
         data += size + 2
         offset += size + 2
@@ -239,15 +239,15 @@ cdef void restore_keywords(Context *context, Dialogue *dialogue, Listing *listin
         line += 1
 
 
-cdef void restore_reply(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length,
+cdef void restore_reply(Context *context, const Exchange *exchange, uint8_t *data, uint32_t length,
                         uint64_t offset) noexcept nogil:
     cdef Listing *listing
-    if not context.policy.restore & RESTORE_REPLIES or dialogue.count == 0 or length < 4:
+    if not context.policy.restore & RESTORE_REPLIES or exchange.count == 0 or length < 4:
         return
     listing = listing_of(context)
     if listing == NULL:
         return
-    if expected_verb(dialogue) == VERB_EHLO:
-        restore_keywords(context, dialogue, listing, data, length, offset)
-    elif expected_verb(dialogue) == context.grammar.verb_greeting and memcmp(data, b"220", 3) == 0:
-        restore_greeting(context, dialogue, listing, data, length, offset)
+    if expected_verb(exchange) == VERB_EHLO:
+        restore_keywords(context, listing, data, length, offset)
+    elif expected_verb(exchange) == context.grammar.verb_greeting and memcmp(data, b"220", 3) == 0:
+        restore_greeting(context, listing, data, length, offset)

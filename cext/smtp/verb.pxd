@@ -4,10 +4,11 @@ from libc.string cimport memchr, memcpy
 
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.policy.numbers cimport BDAT_NOT_OFFERED, COMMAND_DENIED, FORM_NOOP, VERB_BDAT, VERB_UNKNOWN
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, gates
 from nfmailguard.cext.smtp.argument cimport put
-from nfmailguard.cext.smtp.dialogue cimport Dialogue
+from nfmailguard.cext.smtp.command_line cimport CommandLine
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, name_begins, upper
+from nfmailguard.cext.smtp.outstanding cimport Exchange
 
 cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
     cdef uint8_t i
@@ -26,12 +27,12 @@ cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t le
         i = context.grammar.next_of[i]
     return i
 
-cdef inline bint verb_possible(Context *context, Dialogue *dialogue, const uint8_t *data,
+cdef inline bint verb_possible(Context *context, const Exchange *exchange, const uint8_t *data,
                                uint32_t length) noexcept nogil:
     # Whether an allowed verb begins with `data`; one that begins with a dot may end there.
     cdef uint8_t i
     if length == 1 and data[0] == c".":
-        return dialogue.body_as_commands
+        return exchange.body_as_commands
     if context.policy.allow[VERB_UNKNOWN]:
         return True
     i = context.grammar.first_verb[upper(data[0])]
@@ -41,14 +42,14 @@ cdef inline bint verb_possible(Context *context, Dialogue *dialogue, const uint8
         i = context.grammar.next_verb[i]
     return False
 
-cdef inline uint8_t refusal(Context *context, Dialogue *dialogue, uint8_t verb, uint32_t length) noexcept nogil:
+cdef inline uint8_t refusal(Context *context, const Exchange *exchange, uint8_t verb, uint32_t length) noexcept nogil:
     # The finding that keeps a verb of `length` octets from passing, or 0. What begins with a dot is none
     # but where a message is taken for commands, and ends it there.
     if verb == context.grammar.verb_dot:
-        return 0 if dialogue.body_as_commands and length == 1 else COMMAND_DENIED
+        return 0 if exchange.body_as_commands and length == 1 else COMMAND_DENIED
     if not context.policy.allow[verb]:
         return COMMAND_DENIED
-    if verb == VERB_BDAT and context.policy.hold and (context.policy.seven_bits or not (
+    if verb == VERB_BDAT and gates(context.policy) and (context.policy.seven_bits or not (
             context.session.offered_chunking and context.grammar.takes_chunk[context.session.state])):
         return BDAT_NOT_OFFERED
     return 0
@@ -69,5 +70,5 @@ cdef inline void make_noop(Context *context, uint8_t *data, uint32_t length) noe
         put(context, data + i, noop[i] if i < 4 else c" ")
 
 # Reports the finding of a verb that has been read; `rest` is what follows it in this segment.
-cdef uint8_t report_verb(Context *context, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
+cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding, uint8_t verb, const uint8_t *rest,
                          uint32_t length) noexcept nogil

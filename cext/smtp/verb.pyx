@@ -6,9 +6,10 @@ Promises: of what follows a verb one word is shown, and never a secret. Does not
 
 from libc.string cimport memset
 
-from nfmailguard.cext.policy.findings cimport report
+from nfmailguard.cext.policy.findings cimport report_shown, shown
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, FORM_XALL, LINE_BYTES_SHOWN
-from nfmailguard.cext.smtp.dialogue cimport Line
+from nfmailguard.cext.policy.ruling cimport applies
+from nfmailguard.cext.smtp.line cimport Line
 from nfmailguard.cext.smtp.redact cimport hide_secrets, shown_of_verb, shows_argument
 from nfmailguard.cext.smtp.runs cimport MASK_LETTER
 
@@ -19,10 +20,10 @@ cdef enum:
     EXCERPT = 48                       # octets of a line a finding shows
 
 
-cdef uint8_t report_verb(Context *context, Dialogue *dialogue, uint8_t finding, uint8_t verb, const uint8_t *rest,
+cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding, uint8_t verb, const uint8_t *rest,
                          uint32_t length) noexcept nogil:
     # `rest`: what follows the verb in this segment; its first word is shown, and never a secret.
-    cdef Line *line = dialogue.command
+    cdef Line *line = command.kept
     cdef uint8_t before[LINE_BYTES_SHOWN + EXCERPT]
     cdef uint8_t after[LINE_BYTES_SHOWN + EXCERPT]
     cdef uint32_t size = line.length if line.length < EXCERPT else EXCERPT
@@ -40,15 +41,14 @@ cdef uint8_t report_verb(Context *context, Dialogue *dialogue, uint8_t finding, 
     hide_secrets(before, size + more, more == length or more == EXCERPT)
     memcpy(after, before, size + more)
     if context.policy.action[finding] != ACTION_MASK:
-        return report(context, finding, True, verb, dialogue.line_offset, before, size + more, NULL, 0)
-    if dialogue.mode != MASK_LETTER and becomes_noop(context.policy, line.data, size):
+        return report_shown(context, finding, True, verb, command.offset, shown(before, size + more, NULL, 0))
+    if command.mode != MASK_LETTER and becomes_noop(context.policy, line.data, size):
         memset(after, SPACE, size)
         memcpy(after, noop, 4)
     else:
-        if not context.policy.apply:
+        if not applies(context.policy):
             sent = 0
         memset(after + sent, context.policy.letter, size - sent)
     if context.policy.unknown == FORM_XALL:
         memset(after + size, context.policy.letter, more)
-    return report(context, finding, True, verb, dialogue.line_offset,
-                  before, size + more, after, size + more)
+    return report_shown(context, finding, True, verb, command.offset, shown(before, size + more, after, size + more))

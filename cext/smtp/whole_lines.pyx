@@ -7,29 +7,34 @@ here is done once a line, and nothing of the line is kept. Does not know how a l
 another segment.
 """
 
+from nfmailguard.cext.policy.findings cimport omit_records
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_MASK, ACTION_PASS, COMMAND_DENIED, FORM_OK, FORM_XALL, VERB_MAIL, VERB_NOOP, VERB_RCPT, VERB_RSET,
     VERB_UNKNOWN,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies
 from nfmailguard.cext.smtp.argument cimport put
-from nfmailguard.cext.smtp.dialogue cimport ASKED_NOTHING, SECRET_BEGUN, SECRET_SAID
+from nfmailguard.cext.smtp.command_line cimport forget_verb
 from nfmailguard.cext.smtp.grammar cimport (
     INPUT_COMMANDS, TRAIT_ADDRESS, TRAIT_SECRET, TRAIT_RECORDED, TRAIT_UNREMARKABLE, TRAIT_WAITS,
 )
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.odd_words cimport odd_word
 from nfmailguard.cext.smtp.outstanding cimport (
-    add_reply, begins_anew, expect_reply, has_room, untold_of,
+    Exchange, add_reply, begins_anew, expect_reply, has_room, untold_of, wait_for_replies,
 )
 from nfmailguard.cext.smtp.plain_lines cimport (
-    blank_illegal, is_plain_address, note_argument, note_session, plain_end, plain_line, tell,
+    Start, blank_illegal, is_plain_address, note_argument, note_session, plain_end, plain_line, tell,
 )
 from nfmailguard.cext.smtp.redact cimport another_line_begins, note_word, note_words
 from nfmailguard.cext.smtp.reply_effects cimport note_asked
 from nfmailguard.cext.smtp.runs cimport (
-    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, mask_few, untold,
+    KIND_CR, KIND_DENIED, KIND_ILLEGAL, KIND_LF, KIND_NUL, KIND_UPSTREAM, fill, found, mask_few, tell_found, untold,
 )
+from nfmailguard.cext.smtp.session cimport (
+    ASKED_NOTHING, add_recipients, note_noop, note_secret_begun, note_secret_over, note_secret_said,
+)
+from nfmailguard.cext.smtp.text cimport forget_chunks
 from nfmailguard.cext.smtp.unmask cimport verb_masked
 from nfmailguard.cext.smtp.verb cimport becomes_noop, find_verb, make_noop, refusal
 
@@ -151,8 +156,8 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
     if not named:
         line.number = find_verb(context, data, line.verb) if data[0] > SPACE else VERB_UNKNOWN
     number = line.number
-    line.finding = refusal(context, dialogue, number, line.verb)
-    line.denied = line.finding and policy.apply and policy.action[line.finding] == ACTION_MASK
+    line.finding = refusal(context, &dialogue.exchange, number, line.verb)
+    line.denied = line.finding and applies(policy) and policy.action[line.finding] == ACTION_MASK
     line.masked_upstream = number == VERB_UNKNOWN and line.verb > 3 and upper(data[0]) == c"X" and (
         verb_masked(data, line.verb))
     if line.denied or context.grammar.traits[number] & TRAIT_UNREMARKABLE:
@@ -162,7 +167,7 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
             return False
     elif context.grammar.traits[number] & TRAIT_WAITS:
         # A greeting that waits is none of ours; nor is DATA where the message begins with it.
-        return not begins_anew(number) and not (policy.bug_data_bypass and policy.apply)
+        return not begins_anew(number) and not (policy.bug_data_bypass and applies(policy))
     elif number != VERB_MAIL and number != VERB_RSET and not begins_anew(number):
         return False                               # how the client is read changes
     if is_address(context, line):
@@ -203,7 +208,7 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
     if line.illegal:
         found(rules, KIND_ILLEGAL, 1)
     if line.odd:
-        context.session.secret |= SECRET_SAID        # some of it may be another line, maybe AUTH's
+        note_secret_said(context.session)        # some of it may be another line, maybe AUTH's
     if line.last:
         for i in range(line.first, line.last):
             if data[i] == LF or (data[i] == 0 and i > line.verb and rules.blank_nul):
@@ -230,14 +235,17 @@ cdef inline void note_said(Context *context, const Clean *line, const uint8_t *d
         note_words(context, line.number, data, line.verb, line.end)
 
 
-cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
-                              uint8_t number, uint32_t stop, uint64_t offset) noexcept nogil:
-    """A line that can be read here; its first ``ordinary`` octets are no space, CR or LF, and spell ``number``."""
+cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules,
+                              const Start *start) noexcept nogil:
+    """A line that can be read here."""
+    cdef uint8_t *data = start.data
+    cdef uint32_t ordinary = start.verb, stop = start.stop
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t verb
     cdef uint32_t end
     cdef bint secret = False                       # AUTH has begun in what some servers take for another line
     cdef Clean line
-    line.number = number
+    line.number = start.number
     if not (0 < ordinary and ordinary + 1 < stop and is_plain(&line, data, ordinary, stop)):
         if not find_end(&line, rules, data, ordinary, stop) or line.verb == 0:
             return 0
@@ -258,18 +266,17 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if line.denied:
         verb = context.grammar.verb_masked if context.policy.unknown == FORM_OK else VERB_UNKNOWN
     if verb == VERB_RCPT:
-        context.session.recipients += 1
+        add_recipients(context.session, 1)
     if context.grammar.traits[line.number] & TRAIT_RECORDED:
-        context.session.found |= rules.found
-        rules.found = 0
+        tell_found(context, rules)
         if untold_of(context, verb):
-            context.omitted[0] += 1
+            omit_records(context, 1)
         else:
-            tell(context, line.number, line.denied, data, line.verb, line.end, offset)
+            tell(context, line.number, line.denied, data, line.verb, line.end, start.offset)
     note_said(context, &line, data)
     if secret:
-        context.session.secret = SECRET_BEGUN | SECRET_SAID
-    note_asked(context.session, dialogue, verb, data, line.verb)
+        note_secret_begun(context.session)
+    note_asked(context.session, &dialogue.reply, verb, data, line.verb)
     end = line.end + (data[line.end] == CR)
     if line.denied:
         mask(context, &line, data)
@@ -277,19 +284,19 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
         if line.illegal:
             blank_illegal(context, data, line.verb + 1, line.end)
         note_session(context, dialogue, verb, context.grammar.traits[verb], data + line.verb, line.end - line.verb)
-    if expect_reply(context, dialogue, verb, offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
-        dialogue.verb = VERB_UNKNOWN
-        dialogue.waiting = dialogue.count
+    if expect_reply(context, exchange, verb, start.offset + end) and context.grammar.traits[verb] & TRAIT_WAITS:
+        forget_verb(&dialogue.command)
+        wait_for_replies(exchange)
     return end + 1
 
 
 cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t number,
                                  const uint8_t *data, uint32_t length, bint *denied) noexcept nogil:
     """Whether a verb is all that its line says, and nobody keeps it; it is counted."""
-    cdef uint8_t finding = refusal(context, dialogue, number, length)
+    cdef uint8_t finding = refusal(context, &dialogue.exchange, number, length)
     if context.grammar.traits[number] & TRAIT_SECRET or data[0] | 32 == c"e":
         return False
-    denied[0] = finding and context.policy.apply and context.policy.action[finding] == ACTION_MASK
+    denied[0] = finding and applies(context.policy) and context.policy.action[finding] == ACTION_MASK
     if not denied[0]:
         if (not (context.grammar.traits[number] & TRAIT_UNREMARKABLE or number == VERB_RSET)
                 or (number == VERB_UNKNOWN and not finding)):
@@ -308,34 +315,36 @@ cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules
 cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t verb,
                                    uint8_t number) noexcept nogil:
     """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t said = number
     cdef bint denied
-    if not has_room(context, dialogue) or (context.grammar.traits[number] & TRAIT_RECORDED and not context.untold):
+    if not has_room(context, exchange) or (context.grammar.traits[number] & TRAIT_RECORDED and not context.untold):
         return False
     if not is_unremarkable(context, dialogue, rules, number, data, verb, &denied):
         return False
     if number != VERB_UNKNOWN:
-        context.session.secret &= SECRET_SAID
+        note_secret_over(context.session)
     elif verb >= 3:
         note_word(context, data, verb)
     if denied:
         mask_few(context, data, verb)
         number = VERB_UNKNOWN
     elif number == VERB_NOOP:
-        context.session.noop_seen = 1
+        note_noop(context.session, True)
     elif number == VERB_RSET:
-        dialogue.message_bytes = 0
-    context.omitted[0] += context.grammar.traits[said] & TRAIT_RECORDED
-    add_reply(context, dialogue, number)
+        forget_chunks(&dialogue.text)
+    omit_records(context, context.grammar.traits[said] & TRAIT_RECORDED)
+    add_reply(context, exchange, number)
     return True
 
 
 cdef inline bint empty_line(Context *context, Dialogue *dialogue) noexcept nogil:
-    if not has_room(context, dialogue):
+    cdef Exchange *exchange = &dialogue.exchange
+    if not has_room(context, exchange):
         return False
-    dialogue.verb = VERB_UNKNOWN
-    note_asked(context.session, dialogue, VERB_UNKNOWN, NULL, 0)
-    add_reply(context, dialogue, context.grammar.verb_empty)
+    forget_verb(&dialogue.command)
+    note_asked(context.session, &dialogue.reply, VERB_UNKNOWN, NULL, 0)
+    add_reply(context, exchange, context.grammar.verb_empty)
     return True
 
 
@@ -346,9 +355,11 @@ cdef inline bint is_simple(const Context *context) noexcept nogil:
 
 cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t at = 0, run, verb, stop
     cdef uint8_t number
-    if dialogue.body_as_commands or dialogue.waiting:
+    cdef Start start
+    if exchange.body_as_commands or exchange.waiting:
         return 0
     while at < length and context.verdict == ACTION_PASS:
         stop = length - at if length - at < rules.whole else rules.whole
@@ -364,16 +375,18 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         elif data[at] == CR and length - at > 1 and data[at + 1] == LF and empty_line(context, dialogue):
             at += 2
             continue
+        start.data, start.offset = data + at, offset + at
+        start.verb, start.stop, start.number = verb, stop, number
         run = 0
         if number != VERB_UNKNOWN:
-            run = plain_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+            run = plain_line(context, dialogue, rules, &start)
         elif verb < stop and (verb == 0 or data[at + verb] != SPACE) and is_simple(context):
             run = odd_word(context, dialogue, rules, data + at, verb, stop)
         if run == 0:
-            run = any_line(context, dialogue, rules, data + at, verb, number, stop, offset + at)
+            run = any_line(context, dialogue, rules, &start)
         if run == 0:
             break
         at += run
-        if dialogue.waiting or dialogue.input != INPUT_COMMANDS:
+        if exchange.waiting or exchange.input != INPUT_COMMANDS:
             break
     return at

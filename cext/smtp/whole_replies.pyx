@@ -7,14 +7,16 @@ what costs most an octet. Does not know banners, keywords or what else changes a
 
 from libc.stdint cimport uint64_t
 
-from nfmailguard.cext.policy.findings cimport repeat
+from nfmailguard.cext.policy.findings cimport omit_records, repeat
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_DROP, ACTION_PASS, FORM_OK, LINE_BYTES_SHOWN, REPLY_MALFORMED, VERB_BDAT, VERB_RCPT, VERB_UNKNOWN,
 )
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.policy.tally cimport tally_untold
 from nfmailguard.cext.smtp.grammar cimport TRAIT_ANSWERED
 from nfmailguard.cext.smtp.outstanding cimport answer_oldest, expected_verb, is_untold
 from nfmailguard.cext.smtp.reply_effects cimport note_reply, shown_of_reply
+from nfmailguard.cext.smtp.reply_line cimport begin_reply_line, take_code, take_junk, take_unasked
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
@@ -53,7 +55,7 @@ cdef uint32_t bad_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
                 break
         count += 1
         if end - at > (data[at] == CR):
-            dialogue.reply_junk = 1
+            take_junk(&dialogue.reply)
             at = end + 1
             if masking:
                 break                              # and the next one
@@ -82,19 +84,20 @@ cdef inline bint leads_nowhere(const Context *context, const Dialogue *dialogue,
     cdef uint16_t traits = context.grammar.traits[verb]
     if traits & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) == TRAIT_UNREMARKABLE:
         return True
-    return (one >= 4 and is_untold(dialogue) and verb != VERB_RCPT and verb != VERB_BDAT
+    return (one >= 4 and is_untold(&dialogue.exchange) and verb != VERB_RCPT and verb != VERB_BDAT
             and verb != context.grammar.verb_end_of_data)
 
 
 cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
                             uint64_t offset) noexcept nogil:
     """Replies of one line that are but answers, up to one that lets the client go on: their octets."""
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t at = 0, end
     cdef uint32_t code
     cdef uint8_t one, verb
-    cdef bint waiting = dialogue.waiting and not context.policy.hold
-    while dialogue.count and at + 4 < length and context.verdict == ACTION_PASS:
-        verb = expected_verb(dialogue)
+    cdef bint waiting = exchange.waiting and not gates(context.policy)
+    while exchange.count and at + 4 < length and context.verdict == ACTION_PASS:
+        verb = expected_verb(exchange)
         code = nm_code(data + at)
         one = data[at] - 48
         if code == 0 or not context.grammar.traits[verb] & TRAIT_ANSWERED or <uint8_t> (one - 2) > 3:
@@ -103,17 +106,17 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
         if end == 0:
             break
         if leads_nowhere(context, dialogue, verb, one):
-            context.omitted[0] += context.grammar.traits[verb] & TRAIT_RECORDED
-            context.session.state = context.grammar.next_state[context.session.state][verb][one]
-            context.session.offered_chunking = context.session.offered_chunking != 0
+            omit_records(context, context.grammar.traits[verb] & TRAIT_RECORDED)
+            move_session(context.session, context.grammar.next_state[context.session.state][verb][one])
+            renew_offer(context.session)
             note_junk(context, offset + at)
         else:
-            dialogue.code = number_of(code)
+            take_code(&dialogue.reply, number_of(code))
             note_reply(context, dialogue, verb, data + at,
                        shown_of_reply(context, verb, end - at - (data[end - 1] == CR)), offset + at)
-        answer_oldest(context, dialogue, verb)
+        answer_oldest(context, exchange, verb)
         at = end + 1
-        if waiting and not dialogue.waiting:
+        if waiting and not exchange.waiting:
             break
     return at
 
@@ -140,21 +143,23 @@ cdef uint32_t unasked_replies(Context *context, Dialogue *dialogue, const uint8_
         at = end + 1
     if count:
         repeat(context, REPLY_UNSOLICITED, count, False)
-        context.session.asked = ASKED_DOUBT if context.session.asked > ASKED_EHLO else ASKED_OTHER
-        dialogue.code = number_of(last)
-        dialogue.answers_ehlo = ANSWERS_OTHER
-        dialogue.masked_lines = 0
+        note_unasked(context.session)
+        take_unasked(&dialogue.reply, number_of(last))
     return at
 
 
-cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    if context.policy.restore or dialogue.reply_line or context.session.state == context.grammar.state_connect or (
-            context.policy.unknown == FORM_OK) or (dialogue.reply_junk and masks_junk(context, dialogue)):
+cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
+                          uint64_t offset) noexcept nogil:
+    cdef ReplyLine *reply = &dialogue.reply
+    cdef Exchange *exchange = &dialogue.exchange
+    begin_reply_line(reply, offset)
+    if context.policy.restore or reply.lines or context.session.state == context.grammar.state_connect or (
+            context.policy.unknown == FORM_OK) or (reply.junk and masks_junk(context, dialogue)):
         return 0
     if not 48 <= data[0] <= 57:
         return bad_lines(context, dialogue, data, length)
-    if dialogue.reply_junk or dialogue.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO:
+    if reply.junk or exchange.input != INPUT_COMMANDS or context.session.asked == ASKED_EHLO:
         return 0
-    if dialogue.count == 0:
+    if exchange.count == 0:
         return unasked_replies(context, dialogue, data, length) if length > 4 and data[3] != DASH else 0
-    return quick_replies(context, dialogue, data, length, dialogue.reply_offset)
+    return quick_replies(context, dialogue, data, length, offset)

@@ -14,14 +14,15 @@ from nfmailguard.cext.flow.lifecycle cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_begins, flow_closed, flow_ends, flow_find, flow_touch,
+    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_begins, flow_closed, flow_ends, flow_find, flow_take_rule,
+    flow_touch,
 )
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport policy_of, report_condition, report_without_flow
 from nfmailguard.cext.policy.numbers cimport (
     ACTION_LOG, ACTION_PASS, ACTION_RESET, FLOW_MIDSTREAM, PACKET_MULTIPATH, PACKET_ODD_FLAGS, PACKET_SYN_DATA,
 )
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
 from nfmailguard.cext.record cimport END_TIMEOUT
 from nfmailguard.cext.tcp.passed cimport pass_packet
 from nfmailguard.cext.tcp.reset cimport emit_refusal
@@ -68,7 +69,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     policy = policy_of(core, packet, to_server)
     if not from_before or policy.midstream_at_start > ACTION_LOG:
         action = report_without_flow(core, packet, FLOW_MIDSTREAM, to_server, now)
-    if from_before and policy.apply:
+    if from_before and applies(policy):
         action = policy.midstream_at_start
     if action > ACTION_LOG:
         # Answered as by a host without the connection, and remembered nowhere: anybody can write such packets. No
@@ -107,17 +108,17 @@ cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
 cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
                      Operations *out) noexcept nogil:
     """Lets a SYN go on, without what would carry data past the stream; ``other``: it is none of this flow's."""
-    cdef bint apply = flow.policy.apply
+    cdef bint apply = applies(flow.policy)
     cdef bint changed = 0
-    options_read(packet, OPTIONS_OF_SYN, flow.policy.hold)
+    options_read(packet, OPTIONS_OF_SYN, gates(flow.policy))
     if packet.options.multipath and apply:
         options_read(packet, OPTIONS_OF_SYN, True)
         packet.options.multipath = 1
     core.counters.options_blanked += packet.changed
-    if flow.policy.hold and (packet.options.refused or (packet.extended and packet.family == 6)):
+    if gates(flow.policy) and (packet.options.refused or (packet.extended and packet.family == 6)):
         drop(core, DROP_OPTION, packet.queued.id, out)
         return
-    if packet.extended and packet.family == 4 and flow.policy.hold:
+    if packet.extended and packet.family == 4 and gates(flow.policy):
         packet_blank_ip_options(packet)
     if not other:
         note_offer(flow, to_server, packet)
@@ -174,7 +175,7 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
         first_packet(core, packet, True, now, out)
         if flow_find(&core.flows, packet, True) == NULL:
             core.forgot = 1                        # its next packet must not look like one that was open before us
-    elif not flow.policy.hold:
+    elif not gates(flow.policy):
         flow.other_syn_seen = 1
         syn_packet(core, flow, True, True, packet, now, out)
     else:
@@ -208,7 +209,7 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
             take_acknowledgement(core, flow, False, packet, now, out)
             syn_packet(core, flow, False, False, packet, now, out)
             return
-    drop_if(core, flow.policy.apply, DROP_SYN_ACK, packet.queued.id, out)
+    drop_if(core, applies(flow.policy), DROP_SYN_ACK, packet.queued.id, out)
 
 
 cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
@@ -241,7 +242,7 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
         core.forgot = 1
         return NULL
     flow_ends(flow)
-    flow.identity.rule = old.identity.rule
+    flow_take_rule(flow, old.identity.rule)
     flow.policy = old.policy
     begin_stream(flow, True, packet.ack - 1)
     flow.interface[1] = old.interface[1]

@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, uint32_t
 from nfmailguard.cext.core cimport DROP_CLOSED
 from nfmailguard.cext.flow.lifecycle cimport end_flow
 from nfmailguard.cext.policy.numbers cimport ACTION_RESET
+from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.record cimport END_FIN
 from nfmailguard.cext.tcp.stream cimport FIN_SENT, Stream
 from nfmailguard.cext.verdict cimport accept, accept_offloadable, drop, forward
@@ -44,7 +45,7 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     cdef Stream *stream = &flow.stream[to_server]
     cdef Stream *other = &flow.stream[not to_server]
     cdef uint32_t end = packet.seq + packet.payload_length
-    if packet.payload_length and flow.policy.hold and flow.stream[0].fin and nm_seq_diff(
+    if packet.payload_length and gates(flow.policy) and flow.stream[0].fin and nm_seq_diff(
             end, stream.last_ack if to_server else stream.fin_seq) > 0:
         drop(core, DROP_CLOSED, packet.queued.id, out)
         if to_server:

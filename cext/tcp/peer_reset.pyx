@@ -10,11 +10,12 @@ from nfmailguard.cext.core cimport DROP_RST
 from nfmailguard.cext.flow.lifecycle cimport release_flow_memory
 from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, FLOW_RESET
 from nfmailguard.cext.memory.accounting cimport charge
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.record cimport END_RST
 from nfmailguard.cext.tcp.holdqueue cimport drop_held
 from nfmailguard.cext.tcp.stream cimport Stream, buffered_end, stream_buffered, stream_isn
 from nfmailguard.cext.verdict cimport accept, drop, replace
-from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_trim
+from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_fix_checksums, packet_note_change, packet_trim
 
 
 cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -44,7 +45,7 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
     Let through without an end, it would end the connection at its receiver alone, and the next one over the
     same ports, with the same numbers maybe, would be taken for this one.
     """
-    cdef bint refuse = flow.policy.hold            # restoring, we refuse nothing
+    cdef bint refuse = gates(flow.policy)            # restoring, we refuse nothing
     cdef bint ends = ends_connection(core, flow, to_server, packet)
     if not ends:
         # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
@@ -56,9 +57,9 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
         if refuse:
             drop(core, DROP_RST, packet.queued.id, out)
             return
-    if packet.payload_length and flow.policy.apply:
+    if packet.payload_length and applies(flow.policy):
         packet_trim(packet, 0)                     # RFC 9293 3.5.3 allows text; it is no part of a stream
-        packet.changed = 1
+        packet_note_change(packet)
     if packet.changed:
         packet_fix_checksums(packet)
         replace(core, packet.queued.id, packet.ip, packet.length, out)

@@ -17,22 +17,35 @@ from nfmailguard.cext.memory.pressure cimport cost_to_buffer, cost_to_hold, memo
 from nfmailguard.cext.policy.actions cimport apply_condition
 from nfmailguard.cext.policy.conditions cimport conflicting
 from nfmailguard.cext.policy.numbers cimport ACTION_DROP, ACTION_PASS, STREAM_MEMORY_LIMIT, STREAM_PENDING_LIMIT
+from nfmailguard.cext.policy.ruling cimport CONDUCTS, CONDUCT_EDIT, CONDUCT_GATE, CONDUCT_WATCH, applies
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
 from nfmailguard.cext.tcp.holdqueue cimport list_held, may_hold
 from nfmailguard.cext.tcp.stream cimport (
-    Held, Stream, stream_buffer, stream_buffered, stream_buffered_count, stream_hold, stream_holding,
+    Held, Stream, held_of_flow, stream_buffer, stream_buffered, stream_buffered_count, stream_hold, stream_holding,
     stream_overwrite_with_buffered,
 )
 from nfmailguard.cext.verdict cimport drop, forward
 from nfmailguard.cext.wire.packet cimport nm_seq_diff
 
 
+cdef enum Course:              # of a segment that cannot be decided yet
+    COURSE_GOES_ON = 0         # at once; it is read when its turn has come
+    COURSE_TEXT_GOES_ON = 1    # where it is message text; anything else waits
+    COURSE_WAITS = 2
+
+cdef uint8_t courses[CONDUCTS][2]      # by conduct; to the client, to the server
+
+courses[CONDUCT_WATCH][0], courses[CONDUCT_WATCH][1] = COURSE_GOES_ON, COURSE_GOES_ON
+courses[CONDUCT_EDIT][0], courses[CONDUCT_EDIT][1] = COURSE_WAITS, COURSE_GOES_ON
+courses[CONDUCT_GATE][0], courses[CONDUCT_GATE][1] = COURSE_WAITS, COURSE_TEXT_GOES_ON
+
+
 cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                                Operations *out) noexcept nogil:
     """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint apply = flow.policy.apply
+    cdef bint apply = applies(flow.policy)
     cdef uint32_t changed = 0
     cdef uint8_t action
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
@@ -49,12 +62,12 @@ cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *p
             return
     if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, length) or memory_for(
             core, flow, to_server, cost_to_buffer(flow, stream, length), now, out)):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
         return
     if stream_buffered_count(stream) >= core.pending_limit or pool_is_short(&core.pool):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
     elif stream_buffer(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
-        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
     else:
         forward(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
 
@@ -71,25 +84,22 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
         return
     if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, packet.length) or memory_for(
             core, flow, to_server, cost_to_hold(flow, stream, packet.length), now, out)):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
         return
     if pool_is_short(&core.pool) or not may_hold(core, flow, source):
-        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_PENDING_LIMIT, packet, now, out)
         return
     held = stream_hold(stream, &core.pool, packet, now)
     if held == NULL:
-        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, DROP_CONDITION, packet, now, out)
+        apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
         return
-    held.cleared = cleared
-    held.source = source
-    held.flow = flow
-    held.to_server = to_server
+    held_of_flow(held, flow, to_server, source, cleared)
     list_held(core, held)
 
 
 cdef inline bint within_chunk(Stream *stream, Dialogue *dialogue, Packet *packet) noexcept nogil:
     # What stands behind it are commands again.
-    return packet.seq + packet.payload_length - stream.next_seq <= dialogue.chunk_left
+    return packet.seq + packet.payload_length - stream.next_seq <= dialogue.text.chunk_left
 
 
 cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
@@ -97,11 +107,13 @@ cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *pa
     """A segment that cannot be decided yet."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Dialogue *dialogue = flow.dialogue
-    cdef bint text = to_server and dialogue != NULL and not dialogue.waiting and (
-        dialogue.input == INPUT_DATA or (dialogue.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
-    if not flow.policy.hold and (to_server or not flow.policy.apply):
-        forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
-    elif text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+    cdef bint text = to_server and dialogue != NULL and not dialogue.exchange.waiting and (
+        dialogue.exchange.input == INPUT_DATA or (
+            dialogue.exchange.input == INPUT_CHUNK and within_chunk(stream, dialogue, packet)))
+    cdef uint8_t course = courses[flow.policy.conduct][to_server]
+    if course == COURSE_TEXT_GOES_ON and text and stream_holding(stream, packet.seq, packet.payload_length) == NULL:
+        course = COURSE_GOES_ON
+    if course == COURSE_GOES_ON:
         forward_out_of_order(core, flow, to_server, packet, cleared, now, out)
     else:
         hold(core, flow, to_server, packet, cleared, now, out)

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport MOST_EMITTED
 from nfmailguard.cext.operation cimport OP_EMIT, operation_append
-from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_RST, packet_build
+from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_RST, Ends, packet_build
 
 cdef enum:
     SECOND = 1000000000        # ns
@@ -18,6 +18,7 @@ cdef enum:
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil:
     cdef uint8_t *packet
     cdef uint32_t seq, ack, length
+    cdef Ends ends
     if core.emitted_now == MOST_EMITTED:
         return
     packet = core.emitted[core.emitted_now]
@@ -25,12 +26,13 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
     ack = flow.stream[not to_server].next_seq
     # The server expects our next octet; the client expects what it has last acknowledged.
     seq = flow.stream[1].next_seq if to_server else flow.stream[0].last_ack
+    ends.family = flow.identity.family
+    ends.source, ends.source_port = flow.identity.server, flow.identity.server_port
+    ends.destination, ends.destination_port = flow.identity.client, flow.identity.client_port
     if to_server:
-        length = packet_build(packet, flow.identity.family, flow.identity.client, flow.identity.server,
-                              flow.identity.client_port, flow.identity.server_port, seq, ack, TCP_RST | TCP_ACK)
-    else:
-        length = packet_build(packet, flow.identity.family, flow.identity.server, flow.identity.client,
-                              flow.identity.server_port, flow.identity.client_port, seq, ack, TCP_RST | TCP_ACK)
+        ends.source, ends.source_port = flow.identity.client, flow.identity.client_port
+        ends.destination, ends.destination_port = flow.identity.server, flow.identity.server_port
+    length = packet_build(packet, &ends, seq, ack, TCP_RST | TCP_ACK)
     operation_append(out, OP_EMIT, 0, packet, length).to_server = to_server
     core.counters.emitted += 1
 
@@ -51,15 +53,17 @@ cdef void emit_refusal(Core *core, Packet *packet, bint to_server, uint64_t now,
     # RFC 9293 3.5.2: what a host says to a packet of a connection that it does not have.
     cdef uint8_t *answer
     cdef uint32_t length
+    cdef Ends ends
     if core.emitted_now == MOST_EMITTED or packet.flags & TCP_RST or not may_refuse(core, now):
         return
     answer = core.emitted[core.emitted_now]
     core.emitted_now += 1
+    ends.family = packet.family
+    ends.source, ends.source_port = packet.destination, packet.destination_port
+    ends.destination, ends.destination_port = packet.source, packet.source_port
     if packet.flags & TCP_ACK:
-        length = packet_build(answer, packet.family, packet.destination, packet.source, packet.destination_port,
-                              packet.source_port, packet.ack, 0, TCP_RST)
+        length = packet_build(answer, &ends, packet.ack, 0, TCP_RST)
     else:
-        length = packet_build(answer, packet.family, packet.destination, packet.source, packet.destination_port,
-                              packet.source_port, 0, packet.seq + packet.payload_length + 1, TCP_RST | TCP_ACK)
+        length = packet_build(answer, &ends, 0, packet.seq + packet.payload_length + 1, TCP_RST | TCP_ACK)
     operation_append(out, OP_EMIT, 0, answer, length).to_server = not to_server
     core.counters.emitted += 1

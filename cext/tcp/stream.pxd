@@ -85,6 +85,13 @@ cdef uint32_t stream_overwrite_with_buffered(Stream *stream, uint32_t seq, uint8
 cdef int stream_buffer(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *data, uint32_t length) noexcept nogil
 # Forgets the first `length` octets of the first OutOfOrder.
 cdef void stream_consume(Stream *stream, Pool *pool, uint32_t length) noexcept nogil
+# Whose packet it is that has been held; `cleared`: its header has been changed already.
+cdef inline void held_of_flow(Held *held, void *flow, bint to_server, Source source, bint cleared) noexcept nogil:
+    held.flow = flow
+    held.to_server = to_server
+    held.source = source
+    held.cleared = cleared
+
 # Copies a packet into the list of held ones; NULL when memory runs out.
 cdef Held *stream_hold(Stream *stream, Pool *pool, Packet *packet, uint64_t now) noexcept nogil
 # The first held packet that shares an octet with [seq, seq + length), or NULL.

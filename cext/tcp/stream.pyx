@@ -9,7 +9,7 @@ that went out ahead of a gap. Does not know SMTP, nor what becomes of a packet.
 from libc.string cimport memcpy, memset
 
 from nfmailguard.cext.memory.pagebuffer cimport pagebuffer_append, pagebuffer_compare, pagebuffer_drop, pagebuffer_span
-from nfmailguard.cext.memory.pool cimport PAGE_BYTES, pool_give, pool_take
+from nfmailguard.cext.memory.pool cimport PAGE_BYTES, pool_give, pool_note_taken, pool_take
 
 
 cdef Backlog *take_backlog(Stream *stream, Pool *pool) noexcept nogil:
@@ -83,7 +83,7 @@ cdef void forget_edits(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
 
 
 cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept nogil:
-    pool.taken += ack - stream.last_ack
+    pool_note_taken(pool, ack - stream.last_ack)
     pagebuffer_drop(&stream.unacked, pool, ack - stream.last_ack)
     stream.last_ack = ack
     if stream.backlog != NULL and stream.backlog.edits != NULL:

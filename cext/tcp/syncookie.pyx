@@ -26,7 +26,7 @@ from libc.string cimport memset
 
 from nfmailguard.cext.core cimport LINE_BYTES, LINE_WORDS
 from nfmailguard.cext.tcp.stream cimport before_stream, stream_isn
-from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_put32
+from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_put32, packet_note_change
 
 cdef enum:
     SEGMENT_SIZES = 3          # the farthest two of a minute's cookies differ: msstab has four entries
@@ -136,5 +136,5 @@ cdef bint hide_cookie(Core *core, Flow *flow, Packet *packet, uint64_t now) noex
         return False
     else:
         nm_put32(packet.tcp + 8, packet.ack - less)    # what it has acknowledged counts here all the same
-    packet.changed = 1
+    packet_note_change(packet)
     return True

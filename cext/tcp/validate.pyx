@@ -14,12 +14,12 @@ from nfmailguard.cext.core cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_INSPECTED, agreed, flow_find
-from nfmailguard.cext.policy.actions cimport answer_by, answer_condition, apply_condition
+from nfmailguard.cext.policy.actions cimport answer_by, apply_condition, bypass
 from nfmailguard.cext.policy.conditions cimport (
     is_to_server, policy_without_flow, report_condition, report_without_flow,
 )
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, PACKET_FRAGMENT, PACKET_TRUNCATED, STREAM_GAP, STREAM_URGENT
-from nfmailguard.cext.policy.ruling cimport CompiledPolicy
+from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
 from nfmailguard.cext.tcp.stream cimport (
     FIN_TAKEN, OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge, stream_buffered, stream_isn,
 )
@@ -27,7 +27,8 @@ from nfmailguard.cext.tcp.window cimport take_window
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
 from nfmailguard.cext.wire.options cimport OPTION_SACK, OPTION_SACK_PERMITTED, options_read
 from nfmailguard.cext.wire.packet cimport (
-    FRAGMENT, NOT_TCP, PACKET_GSO, TCP_URG, TRUNCATED, nm_put16, nm_seq_diff, packet_blank_ip_options, packet_trim,
+    FRAGMENT, NOT_TCP, PACKET_GSO, TCP_URG, TRUNCATED, nm_seq_diff, packet_blank_ip_options, packet_clear_urgent,
+    packet_note_change, packet_trim,
 )
 
 cdef enum:
@@ -36,7 +37,7 @@ cdef enum:
 
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    cdef bint apply = flow.policy.hold
+    cdef bint apply = gates(flow.policy)
     cdef bint shaken = flow.stream[0].known and flow.stream[1].known
     if packet.extended and apply:
         if packet.family == 6:
@@ -89,16 +90,18 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
     if not stream.known or not (flow.syn_ack or to_server):
         return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
     if nm_seq_diff(packet.ack, stream.last_ack) > 0:
-        end = stream.next_seq if flow.policy.hold or (to_server and flow.policy.apply) else forwarded_to(stream)
+        end = stream.next_seq if gates(flow.policy) or (to_server and applies(flow.policy)) else forwarded_to(stream)
         last = end + 1 if stream.fin and stream.fin_seq == end else end
         if nm_seq_diff(packet.ack, last) > 0:
             # Octets have been acknowledged that did not come through us. Who only guesses does not know
             # the very place; a true one says it again there.
             if packet.seq != flow.stream[to_server].next_seq:
-                drop_if(core, flow.policy.apply, DROP_GAP, packet.queued.id, out)
+                drop_if(core, applies(flow.policy), DROP_GAP, packet.queued.id, out)
             else:
-                answer_condition(core, flow, to_server, report_condition(core, flow, STREAM_GAP, not to_server, now),
-                                 DROP_GAP, packet, now, out)
+                action = report_condition(core, flow, STREAM_GAP, not to_server, now)
+                answer_by(core, flow, action, DROP_GAP, packet, now, out)
+                if action <= ACTION_LOG:
+                    bypass(core, flow, to_server, packet, now, out)
             return False
         if stream.fin and nm_seq_diff(packet.ack, stream.fin_seq) > 0:
             stream.fin = FIN_TAKEN
@@ -123,10 +126,8 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     if action > ACTION_LOG:
         answer_by(core, flow, action, DROP_FINDING, packet, now, out)
         return False
-    if flow.policy.apply:
-        packet.flags &= ~TCP_URG
-        packet.tcp[13] = packet.flags
-        nm_put16(packet.tcp + 18, 0)
+    if applies(flow.policy):
+        packet_clear_urgent(packet)
         cleared[0] = 1
     return True
 
@@ -150,13 +151,13 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
         return
     if result != TRUNCATED:
         core.counters.malformed += 1
-        drop_if(core, policy_without_flow(core, packet).apply, DROP_MALFORMED, packet.queued.id, out)
+        drop_if(core, applies(policy_without_flow(core, packet)), DROP_MALFORMED, packet.queued.id, out)
         return
     core.counters.truncated += 1
     if packet.tcp == NULL:
         policy = policy_without_flow(core, packet)
         core.finding_counts[PACKET_TRUNCATED] += 1
-        drop_if(core, policy.apply and policy.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
+        drop_if(core, applies(policy) and policy.action[PACKET_TRUNCATED] > ACTION_LOG, DROP_TRUNCATED,
                 packet.queued.id, out)
         return
     to_server = inspected_port(core, packet.destination_port)
@@ -167,7 +168,7 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
     elif flow.mode == FLOW_BYPASSED:
         accept(core, packet.queued.id, out)
     elif flow.mode == FLOW_INSPECTED:
-        apply_condition(core, flow, to_server, PACKET_TRUNCATED, DROP_TRUNCATED, packet, now, out)
+        apply_condition(core, flow, to_server, PACKET_TRUNCATED, packet, now, out)
     else:
         drop(core, DROP_FLOW_ENDED, packet.queued.id, out)
 
@@ -185,5 +186,5 @@ cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
     if nm_seq_diff(packet.seq, stream.next_seq) > 0 or <int32_t> most <= 0 or packet.queued.flags & PACKET_GSO:
         return True
     packet_trim(packet, most)
-    packet.changed = 1
+    packet_note_change(packet)
     return False

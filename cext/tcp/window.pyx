@@ -7,8 +7,9 @@ from libc.stdint cimport int32_t, uint16_t, uint64_t
 
 from nfmailguard.cext.memory.accounting cimport window_share
 from nfmailguard.cext.memory.pool cimport pool_is_short
+from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
-from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_put16, nm_seq_diff
+from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_set_window
 
 cdef enum:
     FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
@@ -25,7 +26,7 @@ cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     """
     cdef uint32_t busy = core.dialogue_pool.dialogues.allocated
     cdef uint64_t most = FARTHEST, share
-    if not flow.policy.apply:
+    if not applies(flow.policy):
         return False
     if core.room:
         most = core.room // 2 // (busy if busy > FEWEST_SHARES else FEWEST_SHARES)
@@ -41,8 +42,7 @@ cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     if packet.window <= most:
         return False
     core.counters.windows_narrowed += 1
-    packet.window = <uint16_t> most
-    nm_put16(packet.tcp + 14, packet.window)
+    packet_set_window(packet, <uint16_t> most)
     return True
 
 
@@ -55,16 +55,15 @@ cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
     """
     cdef uint32_t scale, least
     cdef int32_t unacknowledged = nm_seq_diff(flow.stream[0].next_seq, packet.ack)
-    if flow.dialogue == NULL or not flow.policy.hold or not packet.flags & TCP_ACK or unacknowledged < 0:
+    if flow.dialogue == NULL or not gates(flow.policy) or not packet.flags & TCP_ACK or unacknowledged < 0:
         return False
-    if flow.dialogue.input != INPUT_DATA and flow.dialogue.input != INPUT_CHUNK:
+    if flow.dialogue.exchange.input != INPUT_DATA and flow.dialogue.exchange.input != INPUT_CHUNK:
         return False
     scale = window_scale(flow, True, packet)
     least = (<uint32_t> unacknowledged + LONGEST_REPLY + (1 << scale) - 1) >> scale
     if packet.window >= least or least > 0xffff:
         return False
     core.counters.windows_widened += 1
-    packet.window = <uint16_t> least
-    nm_put16(packet.tcp + 14, packet.window)
+    packet_set_window(packet, <uint16_t> least)
     take_window(flow, True, packet)                # the server may use it: its reply is none beyond the window
     return True

@@ -11,7 +11,7 @@ needs none. Does not know flows.
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-from nfmailguard.cext.wire.packet cimport nm_get16, nm_put16
+from nfmailguard.cext.wire.packet cimport nm_get16, nm_put16, packet_note_change
 
 cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
     KIND_END = 0
@@ -44,7 +44,7 @@ cdef inline uint8_t bit_of(const uint8_t *option) noexcept nogil:
 cdef void blank(Packet *packet, uint8_t *at, uint32_t length, bint write) noexcept nogil:
     if write:
         memset(at, KIND_NOP, length)
-        packet.changed = 1
+        packet_note_change(packet)
 
 
 cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
@@ -69,7 +69,7 @@ cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
             packet.options.present |= bit
             if bit == OPTION_SEGMENT_SIZE and write and nm_get16(at + 2) > MOST_SEGMENT:
                 nm_put16(at + 2, MOST_SEGMENT)
-                packet.changed = 1
+                packet_note_change(packet)
             if bit == OPTION_SCALE:
                 packet.options.scale = at[2] if at[2] < MOST_SCALE else MOST_SCALE
         at += length

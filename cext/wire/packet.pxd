@@ -77,12 +77,32 @@ cdef enum:
     MOST_PAYLOAD = 65535       # octets of a packet that is taken
     PACKET_BUILD_SIZE = 60     # octets packet_build writes at most
 
+# Whose packet is built, and for whom.
+cdef struct Ends:
+    const uint8_t *source      # 4 or 16 octets
+    const uint8_t *destination
+    uint16_t source_port
+    uint16_t destination_port
+    uint8_t family             # 4 or 6
+
 cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil
 cdef bint packet_checksum_ok(Packet *packet) noexcept nogil
 cdef void packet_fix_checksums(Packet *packet) noexcept nogil
 cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil
 # Overwrites IPv4 options with NOPs (RFC 791 3.1).
 cdef void packet_blank_ip_options(Packet *packet) noexcept nogil
-cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,
-                           uint16_t source_port, uint16_t destination_port, uint32_t seq, uint32_t ack,
-                           uint8_t flags) noexcept nogil
+# Bytes of its header have been overwritten.
+cdef inline void packet_note_change(Packet *packet) noexcept nogil:
+    packet.changed = 1
+
+cdef inline void packet_set_window(Packet *packet, uint16_t window) noexcept nogil:
+    packet.window = window
+    nm_put16(packet.tcp + 14, window)
+
+# Without urgent data (RFC 6093 3.1).
+cdef inline void packet_clear_urgent(Packet *packet) noexcept nogil:
+    packet.flags &= ~TCP_URG
+    packet.tcp[13] = packet.flags
+    nm_put16(packet.tcp + 18, 0)
+
+cdef uint32_t packet_build(uint8_t *at, const Ends *ends, uint32_t seq, uint32_t ack, uint8_t flags) noexcept nogil

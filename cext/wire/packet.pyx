@@ -166,11 +166,10 @@ cdef void packet_blank_ip_options(Packet *packet) noexcept nogil:
     packet.changed = 1
 
 
-cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, const uint8_t *destination,
-                           uint16_t source_port, uint16_t destination_port, uint32_t seq, uint32_t ack,
-                           uint8_t flags) noexcept nogil:
+cdef uint32_t packet_build(uint8_t *at, const Ends *ends, uint32_t seq, uint32_t ack, uint8_t flags) noexcept nogil:
     """Writes a TCP packet without payload at ``at`` and returns its length in octets."""
     cdef Packet packet
+    cdef uint8_t family = ends.family
     cdef uint32_t header = 20 if family == 4 else 40
     cdef uint32_t size = 4 if family == 4 else 16
     memset(at, 0, header + 20)
@@ -180,8 +179,8 @@ cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, c
     packet.segment_length = 20
     packet.source = at + (12 if family == 4 else 8)
     packet.destination = packet.source + size
-    memcpy(packet.source, source, size)
-    memcpy(packet.destination, destination, size)
+    memcpy(packet.source, ends.source, size)
+    memcpy(packet.destination, ends.destination, size)
     if family == 4:
         at[0] = 0x45
         nm_put16(at + 2, <uint16_t> (header + 20))
@@ -193,8 +192,8 @@ cdef uint32_t packet_build(uint8_t *at, uint8_t family, const uint8_t *source, c
         nm_put16(at + 4, 20)
         at[6] = PROTOCOL_TCP
         at[7] = 64
-    nm_put16(packet.tcp, source_port)
-    nm_put16(packet.tcp + 2, destination_port)
+    nm_put16(packet.tcp, ends.source_port)
+    nm_put16(packet.tcp + 2, ends.destination_port)
     nm_put32(packet.tcp + 4, seq)
     nm_put32(packet.tcp + 8, ack)
     packet.tcp[12] = 5 << 4

@@ -22,6 +22,7 @@ from nfmailguard.policy.model import (
     Action,
     BannerRule,
     Concerns,
+    Conduct,
     EhloMask,
     FlowRule,
     Limits,
@@ -97,10 +98,10 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
     counted = policy.action("command.too_many_junk") is not Action.PASS
+    # Who restores refuses nothing: no reason to make a client wait.
+    conduct = Conduct.WATCH if not apply else Conduct.EDIT if restoring else Conduct.GATE
     return {
-        "apply": apply,
-        # Who restores refuses nothing: no reason to make a client wait.
-        "hold": apply and restoring is None,
+        "conduct": int(conduct),
         "actions": _actions(policy, rule.mode, on),
         **_restoring(restoring),
         "allow": [everything or (name != "" and name in allowed) for name in verbs],
@@ -205,6 +206,7 @@ def _tables(
     numbers: dict[str, int] = {**VERB_INDEX, **FINDING_INDEX}
     numbers |= {"reset": ACTIONS.index(Action.RESET), "ok": _FORMS.index(UnknownCommand.OK)}
     numbers |= {"restore commands": _COMMANDS, "restore replies": _REPLIES}
+    numbers |= {conduct.name.lower(): int(conduct) for conduct in Conduct}
     numbers |= {"basa": _BANNERS.index(BannerRule.BASA), "OPAQUE": int(Input.OPAQUE)}
     return {
         "numbers": numbers,

@@ -14,7 +14,7 @@ from nfmailguard.cext.engine cimport Engine
 from nfmailguard.cext.operation cimport Operation, Operations, operations_free, operations_reserve
 from nfmailguard.cext.flow.table cimport Flow, flow_add, flow_begins
 from nfmailguard.cext.wire.packet cimport PARSED, Packet, QueuedPacket, packet_parse
-from nfmailguard.cext.smtp.dialogue cimport session_open
+from nfmailguard.cext.smtp.session cimport session_open
 from nfmailguard.cext.smtp.grammar cimport INPUT_DATA
 from nfmailguard.cext.memory.pagebuffer cimport pagebuffer_span
 from nfmailguard.cext.tcp.stream cimport Held, OutOfOrder, stream_buffered, stream_held
@@ -53,7 +53,7 @@ cdef class Waiting:
         self.flow.stream[1].next_seq = self.flow.stream[1].last_ack = packet.seq + 1
         self.flow.stream[0].next_seq = self.flow.stream[0].last_ack = packet.ack
         if text:
-            dialogue_of(self.core, self.flow).input = INPUT_DATA
+            dialogue_of(self.core, self.flow).exchange.input = INPUT_DATA
         charge(self.core, self.flow, SECOND)
 
     def __dealloc__(self):

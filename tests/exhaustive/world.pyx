@@ -13,8 +13,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from nfmailguard.cext.core cimport LINE_BYTES, Core
-from nfmailguard.cext.engine cimport Engine, core_expire, core_finish, core_process
+from nfmailguard.cext.engine cimport Engine
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, Operation, Operations, operations_reserve
+from nfmailguard.cext.process cimport core_expire, core_finish, core_process
 from nfmailguard.cext.wire.packet cimport QueuedPacket
 from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_STATES, Flow
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
@@ -699,20 +700,20 @@ cdef void digest_stream(digest *at, Stream *stream) noexcept nogil:
 
 cdef void digest_dialogue(digest *at, Dialogue *dialogue) noexcept nogil:
     cdef Dialogue copy = dialogue[0]
-    copy.command = copy.reply = NULL
-    copy.more = NULL
+    copy.command.kept = copy.reply.kept = NULL
+    copy.exchange.more = NULL
     copy.older = copy.newer = NULL
     copy.flow = NULL
-    copy.since = min(begun + server.now - dialogue.since, ROUND)
+    copy.account.since = min(begun + server.now - dialogue.account.since, ROUND)
     digest_bytes(at, &copy, sizeof(copy))
-    if dialogue.command != NULL:
-        digest_number(at, dialogue.command.sent + 1)
-        digest_bytes(at, dialogue.command.data, dialogue.command.length)
-    if dialogue.reply != NULL:
-        digest_number(at, dialogue.reply.sent + (1 << 16))
-        digest_bytes(at, dialogue.reply.data, dialogue.reply.length)
-    if dialogue.more != NULL:
-        digest_bytes(at, dialogue.more, dialogue.capacity)
+    if dialogue.command.kept != NULL:
+        digest_number(at, dialogue.command.kept.sent + 1)
+        digest_bytes(at, dialogue.command.kept.data, dialogue.command.kept.length)
+    if dialogue.reply.kept != NULL:
+        digest_number(at, dialogue.reply.kept.sent + (1 << 16))
+        digest_bytes(at, dialogue.reply.kept.data, dialogue.reply.kept.length)
+    if dialogue.exchange.more != NULL:
+        digest_bytes(at, dialogue.exchange.more, dialogue.exchange.capacity)
 
 
 cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from queue_router import Router, engine
 
-from nfmailguard.cext import engine as core
 from nfmailguard.cext import operation
+from nfmailguard.cext import process as core
 
 UDP = 17
 NEVER = 2**64 - 1

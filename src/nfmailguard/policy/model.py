@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 import msgspec
 
@@ -26,6 +26,7 @@ __all__ = [
     "CommandPolicy",
     "Concerns",
     "ConditionSpec",
+    "Conduct",
     "DataPolicy",
     "EhloMask",
     "FindingSpec",
@@ -52,6 +53,17 @@ class Mode(StrEnum):
     ENFORCE = "enforce"
     MONITOR = "monitor"
     RESTORE = "restore"
+
+
+class Conduct(IntEnum):
+    """What may become of a flow's bytes; the core's numbers."""
+
+    #: All goes on as it came, and is only followed and reported.
+    WATCH = 0
+    #: Bytes are changed in place, and the client's never wait.
+    EDIT = 1
+    #: Nothing is delivered that is not decided; what cannot be decided yet waits.
+    GATE = 2
 
 
 class BannerRule(StrEnum):

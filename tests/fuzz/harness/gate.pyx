@@ -15,7 +15,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from tests.fuzz.harness.fuzzer cimport violation
-from nfmailguard.cext.engine cimport Engine, core_expire, core_finish, core_next_deadline, core_process
+from nfmailguard.cext.engine cimport Engine
+from nfmailguard.cext.process cimport core_expire, core_finish, core_next_deadline, core_process
 from nfmailguard.cext.operation cimport (
     OP_ACCEPT, OP_DROP, OP_EMIT, OP_REPLACE, Operation, Operations, operations_reserve,
 )
