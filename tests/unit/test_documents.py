@@ -55,7 +55,7 @@ def parsed(line: str) -> None:
     """Raises what click raises for a command or an option that there is not."""
     words = shlex.split(line)[1:]
     command: click.Command = cli
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)  # click keeps the help option it makes of them
     while isinstance(command, click.Group):
         name, command_found, words = command.resolve_command(context, words)
         assert command_found is not None
