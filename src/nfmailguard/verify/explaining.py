@@ -198,9 +198,11 @@ def explain(
             alike = [one for one, count in zip(alike, wrong, strict=True) if count == min(wrong)]
         best = alike[0]
         words = dict.fromkeys(in_words(policy, one.policy, one.settings) for one in alike)
-        first, *others = words
+        first, *alternatives = words
         example = _example(now, best.found)
-        changes.append(Change(best.settings, first, left - best.differ, example, tuple(others[:_MOST_ALTERNATIVES])))
+        changes.append(
+            Change(best.settings, first, left - best.differ, example, tuple(alternatives[:_MOST_ALTERNATIVES]))
+        )
         policy, now = best.policy, best.found
     return changes, policy
 
