@@ -40,7 +40,7 @@ cdef struct Allowance:
     Rate proven
     Rate forgeable
     uint64_t key[2]
-    uint64_t told              # when something was reported
+    uint64_t reported          # when something was, last
     uint64_t withheld[KINDS]
     uint64_t untold[KINDS]
     uint8_t order[KINDS]       # of those that are not told, the one that was withheld first comes first

@@ -194,11 +194,11 @@ cdef bint allowance_takes(Allowance *allowance, uint8_t family, const uint8_t *c
 
 
 cdef bint allowance_is_due(const Allowance *allowance, uint64_t now) noexcept nogil:
-    return allowance.kinds != 0 and now >= allowance.told + TELL
+    return allowance.kinds != 0 and now >= allowance.reported + TELL
 
 
 cdef void allowance_told(Allowance *allowance, uint64_t now) noexcept nogil:
-    allowance.told = now
+    allowance.reported = now
     memset(allowance.untold, 0, sizeof(allowance.untold))
     allowance.kinds = 0
     if allowance.sources:

@@ -296,7 +296,7 @@ cdef void answer(Mail *mail, const Record *record) noexcept nogil:
     mail.complete = True
 
 
-cdef Mail *told(Turn *turn, Mail *mail) noexcept nogil:
+cdef Mail *completed(Turn *turn, Mail *mail) noexcept nogil:
     if turn.session.spoken == mail:
         speak_of(turn.session, NULL)
     set_mail(turn, NULL)
@@ -313,7 +313,7 @@ cdef Mail *answered_chunk(Turn *turn) noexcept nogil:
     if mail == NULL or turn.record.code == 0:
         return NULL
     if last and turn.record.code < 300:
-        return told(turn, mail)
+        return completed(turn, mail)
     if turn.record.code >= 400:
         session_charge(turn.sessions, session, -cost_of_mail(mail))
         answer(mail, turn.record)
@@ -351,7 +351,7 @@ cdef Mail *take_reply(Turn *turn, const Meaning *meaning) noexcept nogil:
         return answered_chunk(turn)
     mail = session.mail
     if role == ROLE_END_OF_DATA:
-        return NULL if mail == NULL else told(turn, mail)
+        return NULL if mail == NULL else completed(turn, mail)
     moved(turn, role)
     if mail == NULL or mail == session.mail or mail != turn.displaced or mail.reply == NULL:
         return NULL
