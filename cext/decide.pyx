@@ -177,7 +177,6 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
     cdef uint32_t known = stream.next_seq - stream_buffered(stream).seq
     cdef uint32_t length = stream_buffered(stream).data.length
     cdef uint8_t *data
-    cdef bint apply = applies(flow.policy)
     cdef bint conflict
     cdef Decision decision
     if length == 0 or known >= length:
@@ -185,7 +184,7 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
     if known or length == 0:
         # The packet that closed the gap brought them too, as they stand here; decided, they must be the same.
         data = pagebuffer_span(&stream_buffered(stream).data, 0, &known) if length else NULL
-        if (apply and known
+        if (known and applies(flow.policy)
                 and stream_overwrite_with_first_copy(
                     stream, stream_buffered(stream).seq, data, known, False, &conflict)):
             edit_after_forward(core, flow, to_server, now, out)

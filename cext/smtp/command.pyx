@@ -231,9 +231,9 @@ cdef void ordinary_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint3
 
 
 cdef void end_body_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
+    # CSCdk46673: no server answers a line of a message.
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
-    # CSCdk46673: no server answers a line of a message.
     if command.verb == context.grammar.verb_dot and command.kept.length == 1:
         read_body_as_commands(exchange, False)
         forget_recipients(context.session)

@@ -73,7 +73,7 @@ cdef inline void lengthen_verb(CommandLine *command, uint32_t length) noexcept n
     length += command.verb_length
     command.verb_length = <uint16_t> length if length < 0xffff else 0xffff
 
-# A CR has come, of which is not known what it is; now it is.
+# A CR has come, and what follows it has not; now that is known.
 cdef inline void keep_cr(CommandLine *command) noexcept nogil:
     command.after_cr = 1
 

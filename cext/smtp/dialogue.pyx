@@ -39,8 +39,8 @@ cdef Dialogue *dialogue_alloc(DialoguePool *dialogue_pool, Session *session, Gra
 
 
 cdef inline bint is_idle(const Dialogue *dialogue) noexcept nogil:
-    cdef const CommandLine *command = &dialogue.command
     # Whatever else a dialogue holds is set anew where a line, a reply or a message begins.
+    cdef const CommandLine *command = &dialogue.command
     cdef const Exchange *exchange = &dialogue.exchange
     cdef const ReplyLine *reply = &dialogue.reply
     return (exchange.count == 0 and command.phase == PHASE_START and not command.after_cr

@@ -27,8 +27,8 @@ cdef enum:
 
 
 cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    cdef Exchange *exchange = &dialogue.exchange
     # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
+    cdef Exchange *exchange = &dialogue.exchange
     if exchange.waiting and not exchange.pipelining_violation:
         note_violation(exchange)
         if again(context, COMMAND_PIPELINED_TOO_FAR, True) == NOT_AGAIN:

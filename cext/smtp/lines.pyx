@@ -163,8 +163,8 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
 
 cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
                                uint32_t length, uint64_t offset) noexcept nogil:
-    cdef CommandLine *command = &dialogue.command
     # The CRLF that ends a line; how many octets, 0: it is none.
+    cdef CommandLine *command = &dialogue.command
     if length < 2 or data[1] != LF:
         return 0
     if command.phase == PHASE_START:
@@ -178,8 +178,8 @@ cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineR
 
 
 cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
-    cdef CommandLine *command = &dialogue.command
     # No LF has come behind it: it belongs to the line.
+    cdef CommandLine *command = &dialogue.command
     cdef uint8_t carriage_return = CR
     take_cr(command)
     report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF, not in_secret(context, command))

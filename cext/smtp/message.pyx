@@ -234,9 +234,9 @@ cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *data, uint32_t length
 
 cdef bint chunk_waits(const CompiledPolicy *policy, const Session *session, Dialogue *dialogue, const uint8_t *data,
                       uint32_t length) noexcept nogil:
+    # A verb that is cut may go on as BDAT.
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
-    # A verb that is cut may go on as BDAT.
     cdef const char *bdat = b"BDAT"
     cdef uint32_t i = 0
     if (exchange.count == 0 or exchange.input != INPUT_COMMANDS or command.phase != PHASE_START or command.after_cr

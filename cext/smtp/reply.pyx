@@ -176,10 +176,10 @@ cdef inline bint says_nothing(Context *context, Dialogue *dialogue, uint8_t verb
 
 
 cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length) noexcept nogil:
-    cdef ReplyLine *reply = &dialogue.reply
-    cdef Exchange *exchange = &dialogue.exchange
     # Reads a line that begins here and ends in this segment, up to its LF, or, where it is plain, with it.
     # How many octets; 0: it is not for us.
+    cdef ReplyLine *reply = &dialogue.reply
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t whole = nm_next_lf(data, length)
     cdef uint32_t size = whole
     cdef uint8_t verb = expected_verb(exchange)

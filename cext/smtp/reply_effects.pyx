@@ -73,8 +73,8 @@ cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t
 
 
 cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    cdef Exchange *exchange = &dialogue.exchange
     # Watching only: the reply tells which command the server answers, so skip to that one.
+    cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t i, size = ring_size(exchange)
     for i in range(exchange.count):
         if context.grammar.continues[ring_of(exchange)[(exchange.first + i) % size] & ~UNTOLD] == dialogue.reply.code:

@@ -34,7 +34,7 @@ cdef inline bint read_code(ReplyLine *reply, const uint8_t *data, uint32_t size)
     reply.code = first * 100 + second * 10 + third
     return 2 <= first <= 5 and second <= 9 and third <= 9
 
-# A line that begins at `offset` has been seen whole: its code is known to be one.
+# The code of a line that has been seen whole, which is one.
 cdef inline void take_code(ReplyLine *reply, uint16_t code) noexcept nogil:
     reply.code = code
 
@@ -44,6 +44,7 @@ cdef inline void take_unasked(ReplyLine *reply, uint16_t last) noexcept nogil:
     reply.answers_ehlo = ANSWERS_OTHER
     reply.masked_lines = 0
 
+# A line begins there.
 cdef inline void begin_reply_line(ReplyLine *reply, uint64_t offset) noexcept nogil:
     reply.offset = offset
 

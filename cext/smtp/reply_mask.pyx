@@ -135,8 +135,8 @@ cdef void report_keyword(Context *context, Dialogue *dialogue, uint64_t offset) 
 
 
 cdef bint keyword_denied(Context *context, Dialogue *dialogue) noexcept nogil:
-    cdef ReplyLine *reply = &dialogue.reply
     # At the line's end: a keyword that passed to its end as a beginning of an allowed one may be none.
+    cdef ReplyLine *reply = &dialogue.reply
     cdef Line *line = reply.kept
     if reply.keyword_mask_mode == KEYWORD_OPEN and line.length > 4:
         return not keyword_allowed(context, line.data + 4, line.length - 4)

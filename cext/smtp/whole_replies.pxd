@@ -16,8 +16,8 @@ cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *d
 
 # Whether a line that begins may be one of a reply to EHLO.
 cdef inline uint8_t answers(Context *context, Dialogue *dialogue) noexcept nogil:
-    cdef Exchange *exchange = &dialogue.exchange
     # A client takes what comes while it waits for EHLO's reply for that; and then it waits for nothing else.
+    cdef Exchange *exchange = &dialogue.exchange
     if not may_answer_ehlo(context.session, exchange):
         return ANSWERS_OTHER
     return ANSWERS_ANYHOW if exchange.count == 0 or expected_verb(exchange) == VERB_EHLO else ANSWERS_BY_CODE
@@ -42,9 +42,9 @@ cdef inline bint masking_junk(Context *context, const ReplyLine *reply) noexcept
             and is_behind(reply))
 
 cdef inline bint is_plain(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # Whether nothing but the code, and whether it is the last one, matters of a line that answers `verb`.
     cdef ReplyLine *reply = &dialogue.reply
     cdef Exchange *exchange = &dialogue.exchange
-    # Whether nothing but the code, and whether it is the last one, matters of a line that answers `verb`.
     if reply.junk or verb == VERB_EHLO or (
             exchange.count == 0 and reply.lines and may_answer_ehlo(context.session, exchange)):
         return False
@@ -53,9 +53,9 @@ cdef inline bint is_plain(Context *context, Dialogue *dialogue, uint8_t verb) no
     return reply.lines == 0 or not may_answer_ehlo(context.session, exchange)
 
 cdef inline bint settle_unremarkable(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
+    # As settle_reply, where nobody is told anything and only the session's state changes; whether it is so.
     cdef ReplyLine *reply = &dialogue.reply
     cdef Exchange *exchange = &dialogue.exchange
-    # As settle_reply, where nobody is told anything and only the session's state changes; whether it is so.
     cdef uint16_t code = reply.code
     cdef uint8_t state = context.session.state
     if context.grammar.traits[verb] & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) != TRAIT_UNREMARKABLE or (

@@ -45,14 +45,14 @@ cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *p
                                Operations *out) noexcept nogil:
     """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
     cdef Stream *stream = &flow.stream[to_server]
-    cdef bint apply = applies(flow.policy)
     cdef uint32_t changed = 0
     cdef uint8_t action
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
     cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided already, and put back
     cdef uint32_t length = packet.payload_length - old
     if stream_buffered(stream) != NULL:
-        changed = stream_overwrite_with_buffered(stream, packet.seq + old, packet.payload + old, length, apply)
+        changed = stream_overwrite_with_buffered(stream, packet.seq + old, packet.payload + old, length,
+                                                 applies(flow.policy))
     if changed:
         action = conflicting(core, flow, to_server, now)
         if action != ACTION_PASS:
@@ -69,7 +69,7 @@ cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *p
     elif stream_buffer(stream, &core.pool, packet.seq + old, packet.payload + old, length) < 0:
         apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
     else:
-        forward(core, flow, to_server, packet, apply and (changed != 0 or cleared), out)
+        forward(core, flow, to_server, packet, (changed != 0 or cleared) and applies(flow.policy), out)
 
 
 cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
