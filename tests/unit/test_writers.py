@@ -26,6 +26,11 @@ MORE = {
     "tcp.stream.Stream": "as Flow",
     "record.Record": "whoever makes a record fills in what his kind has",
     "wire.packet.QueuedPacket": "each driver fills in the packets it hands over",
+    "record.Identity": "a flow's own, that of a packet of none, and those that a record says",
+    "events.buffer.Buffer": "whoever has made sure of room writes behind its end",
+    "events.session.Mail": "`standing` fills in what the writer before knew of it",
+    "events.session.Session": "as Mail; its Community ID is `lines`', who needs it first",
+    "events.text.Text": "a list of recipients is linked by who keeps it; as Mail",
 }
 
 
