@@ -30,7 +30,10 @@ _NUMBERS = {"MAGIC_BYTES": 8}
 #: Structures, where they are declared.
 _WHERE = {
     "Flow": "flow/table", "Stream": "tcp/stream", "PageBuffer": "memory/pagebuffer", "Identity": "record",
-    "Session": "smtp/dialogue", "Dialogue": "smtp/dialogue", "Tally": "policy/tally", "CoreState": "handover/parts",
+    "Session": "smtp/session", "Dialogue": "smtp/dialogue", "Exchange": "smtp/outstanding",
+    "CommandLine": "smtp/command_line", "Argument": "smtp/command_line", "ReplyLine": "smtp/reply_line",
+    "Text": "smtp/text", "TextLines": "smtp/text_lines", "Parts": "smtp/size", "Mime": "smtp/mime",
+    "Account": "memory/account", "Tally": "policy/tally", "CoreState": "handover/parts",
     "FlowParts": "handover/parts", "HeldPart": "handover/parts",
     "DialogueParts": "handover/parts", "LinePart": "handover/parts", "EditPart": "handover/parts",
     "BufferedPart": "handover/parts", "Counters": "core", "FlowlessFindings": "core",
@@ -112,7 +115,7 @@ class Walk:
             dialogue, more = self.part("Dialogue"), self.part("DialogueParts")
             for _ in range(more["command"] + more["reply"]):
                 self.skip("LinePart", "length")
-            self.at += dialogue["count"] if more["more"] else 0
+            self.at += dialogue["exchange.count"] if more["more"] else 0
         for stream in range(2):
             self.at += flow[f"stream[{stream}].unacked.length"]
             for _ in range(parts[f"edits[{stream}]"]):

@@ -68,10 +68,13 @@ NOT_NEEDED = {
     "Flow": "identity.source mode answered confirmed mix junk seen session.recipients session.greeted"
     " stream[0].max_window stream[0].windowed stream[0].interface_known"
     " stream[1].max_window stream[1].windowed stream[1].interface_known",
-    "Dialogue": "bytes message_bytes reply_offset line_length data_line_length last_four part_bytes part_line greetings"
-    " code first_code verb_length few[4] few[8] few[12] mode denied address_phase bracket header mime part_name"
-    " mime_header mime_line mime_which mime_name_length mime_name[0] mime_name[1] reply_line reply_before"
-    " keyword_mask_mode answers_ehlo",
+    "Dialogue": "account.bytes text.bytes reply.offset command.length text.lines.length text.last_four"
+    " text.parts.bytes text.parts.line exchange.greetings reply.code reply.first_code command.verb_length"
+    " exchange.few[4] exchange.few[8] exchange.few[12] command.mode command.denied command.argument.phase"
+    " command.argument.counted"
+    " command.argument.bracket text.lines.head text.lines.in_header text.mime.state text.parts.name text.mime.header"
+    " text.mime.line text.mime.which text.mime.name_length reply.lines reply.before reply.keyword_mask_mode"
+    " reply.answers_ehlo",
     "LinePart": "sent",
     "HeldPart": "arrived",
 }
