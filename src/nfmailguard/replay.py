@@ -153,6 +153,7 @@ def replay(
         counters = engine.counters() | {f"queue.{name}": count for name, count in capture.counters().items()}
         if writer and sink:
             writer.stats(capture.clock, counters)
+            sink.close()  # what waited for another try is lost, too
             counters["events_lost"] = sink.lost
     if counted:
         tally.count(counters)

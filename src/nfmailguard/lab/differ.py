@@ -23,7 +23,7 @@ from nfmailguard.errors import LabError, NfmailguardError
 from nfmailguard.lab.dialogues import DIALOGUES, Dialogue
 from nfmailguard.lab.exchanging import play
 from nfmailguard.lab.topology import Topology
-from nfmailguard.plain import json_safe
+from nfmailguard.plain import json_safe, printable
 from nfmailguard.verify.paths import Played, differences
 
 __all__ = ["Asked", "Both", "main", "run"]
@@ -132,9 +132,7 @@ def run(topology: Topology, asked: Asked) -> Both:
     both = Both([], [], [])
     with Range(topology, asked) as here:
         for number, dialogue in enumerate(chosen, start=1):
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r\x1b[K{number} of {len(chosen)}: {dialogue.name}")
-                sys.stderr.flush()
+            _show(f"{number} of {len(chosen)}: {dialogue.name}")
             left, right = here.play(dialogue)
             if before := _keys(left, right):
                 left, right = here.play(dialogue)
@@ -143,9 +141,14 @@ def run(topology: Topology, asked: Asked) -> Both:
                     both.unsteady.append(dialogue.name)
             both.left.append(left)
             both.right.append(right)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
+    _show("")
     return both
+
+
+def _show(progress: str) -> None:
+    """On a terminal, in place of what was shown before; words of ours."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _keys(left: Played, right: Played) -> list[tuple[object, ...]]:
@@ -157,7 +160,8 @@ def main(argv: list[str]) -> int:
     try:
         both = run(Topology(), msgspec.json.decode(argv[0], type=Asked))
     except NfmailguardError as error:
-        sys.stderr.write("".join(f"nfmailguard: {line}\n" for line in error.lines))
+        lines = (f"nfmailguard: {printable(line)}\n" for line in error.lines)
+        sys.stderr.write("".join(lines))
         return 3
     except OSError as error:
         sys.stderr.write(f"nfmailguard: lab: diff: {error}\n")

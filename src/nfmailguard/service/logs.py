@@ -219,6 +219,8 @@ class Logs:
     def last_words(self) -> list[str]:
         """What was lost, for the operator, when it ends."""
         words = []
+        if self._sink:
+            self._sink.close()  # what waited for another try is lost, too
         if self._sink and self._sink.lost:
             words.append(f"{self._sink.lost} events could not be written to {self._config.log.eve}")
         if self._syslog and self._syslog.lost:
