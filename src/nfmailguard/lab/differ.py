@@ -159,12 +159,10 @@ def main(argv: list[str]) -> int:
     """The exit code: 3 where the paths cannot be compared, with a line on standard error."""
     try:
         both = run(Topology(), msgspec.json.decode(argv[0], type=Asked))
-    except NfmailguardError as error:
-        lines = (f"nfmailguard: {printable(line)}\n" for line in error.lines)
+    except (NfmailguardError, OSError) as error:
+        words = error.lines if isinstance(error, NfmailguardError) else (f"lab: diff: {error}",)
+        lines = (f"nfmailguard: {printable(line)}\n" for line in words)
         sys.stderr.write("".join(lines))
-        return 3
-    except OSError as error:
-        sys.stderr.write(f"nfmailguard: lab: diff: {error}\n")
         return 3
     sys.stdout.write(json_safe(msgspec.json.encode(both)).decode())
     return 0
