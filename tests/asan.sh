@@ -14,8 +14,8 @@ cd $copy
 rm -f report.*
 
 tests=""
-for room in core unit vectors flows stream handover; do
-    [ ! -d tests/$room ] || tests="$tests tests/$room"
+for room in core events unit vectors flows stream handover rules/test_handed_over.py; do
+    [ ! -e tests/$room ] || tests="$tests tests/$room"
 done
 status=0
 # PYTHONMALLOC: every Python object in an allocation of its own, so that an overrun of one is seen.

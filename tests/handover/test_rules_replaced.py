@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.twins import Twins, sometimes
+from tests.support.twins import Twins, often_at_first
 
 #: What the rules' tests use an Engine in.
 USERS = ("tests.support.dialogue", "tests.rules.gateway")
@@ -23,7 +23,7 @@ for _module in MODULES:
 def replaced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in USERS:
         monkeypatch.setattr(f"{module}.Engine", Twins)
-    monkeypatch.setattr(Twins, "when", staticmethod(sometimes(1, 2)))
+    monkeypatch.setattr(Twins, "when", staticmethod(often_at_first()))
     before = Twins.handed_over
     yield
     assert Twins.handed_over >= before

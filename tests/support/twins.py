@@ -12,7 +12,7 @@ from typing import Any
 
 from nfmailguard.engine import Engine, Generation
 
-__all__ = ["Twins", "hand_over"]
+__all__ = ["Twins", "hand_over", "often_at_first", "sometimes"]
 
 
 def hand_over(engine: Engine, rules: dict[int, Generation], successor: Engine) -> Engine:
@@ -114,6 +114,19 @@ class Twins(Engine):
         me: Any = self
         found, me.records = getattr(me, "records", [])[:most], getattr(me, "records", [])[most:]
         return found
+
+
+def often_at_first(often: int = 200, seldom: int = 50) -> Callable[[], bool]:
+    """Every second time of the first ``often``, then once in ``seldom``: a test of many packets is no longer for it."""
+    choices = random.Random(0)
+    asked = 0
+
+    def when() -> bool:
+        nonlocal asked
+        asked += 1
+        return choices.randrange(2 if asked <= often else seldom) == 0
+
+    return when
 
 
 def sometimes(seed: int, one_in: int) -> Callable[[], bool]:
