@@ -350,7 +350,7 @@ def test_another_users_lab_is_not_spoken_to() -> None:
 
 
 def test_a_comparison_says_how_far_it_is_where_no_terminal_is() -> None:
-    argv = ["lab", "compare", "--profile", "pix63", "--profile", "rfc821"]
+    argv = ["lab", "restore", "--profile", "pix63", "--profile", "rfc821"]
     done = subprocess.run(
         [sys.executable, "-m", "nfmailguard", *argv], check=False, capture_output=True, text=True, timeout=300
     )
