@@ -14,7 +14,7 @@ key=$( { cat pyproject.toml setup.py; find cext -name '*.pyx' -o -name '*.pxd' -
 [ "$key" = "$(cat "$copy/built" 2>/dev/null)" ] || rm -rf "$copy"
 mkdir -p "$copy"
 find "$copy" -name '*.py' -delete
-tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ --exclude=built LICENSE pyproject.toml setup.py cext deploy src tests | tar -x -C "$copy"
+tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ --exclude=built LICENSE README.md pyproject.toml setup.py cext deploy docs src tests | tar -x -C "$copy"
 [ -e "$copy/built" ] && exit
 cd "$copy"
 CC=$compiler LDSHARED="$compiler -shared" CFLAGS=$flags LDFLAGS=$flags \
