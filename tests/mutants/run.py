@@ -271,6 +271,9 @@ def main() -> int:
     for mutant in chosen:
         mutant.changed(here)
     free = copies(arguments.jobs, fresh=arguments.fresh)
+    first = free.get()
+    first.must_pass(OTHERS[0])
+    free.put(first)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     own, wide = tree_digest(OWN), tree_digest(ALL)
     kept = threading.Lock()
@@ -297,9 +300,7 @@ def main() -> int:
         return result
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        first = pool.submit(must_pass, free)
         found = list(zip(chosen, pool.map(result_of, chosen), strict=True))
-        first.result()
     results = [(mutant, result) for mutant, result in found if result]
     broken = [mutant.name for mutant, result in found if not result]
     _say("\n" + table(results))
@@ -308,15 +309,6 @@ def main() -> int:
     elif arguments.write:
         write(table(results))
     return 0 if not broken and all(result.own for _, result in results) else 1
-
-
-def must_pass(free: queue.SimpleQueue[Copy]) -> None:
-    """The rules' own tests, without a mutation. Raises RuntimeError."""
-    copy = free.get()
-    try:
-        copy.must_pass(OTHERS[0])
-    finally:
-        free.put(copy)
 
 
 if __name__ == "__main__":

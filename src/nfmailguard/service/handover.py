@@ -37,7 +37,7 @@ from nfmailguard.service.asking import Asking
 from nfmailguard.service.changes import fixed_values
 from nfmailguard.service.worker import QueueWorker
 
-__all__ = ["MOST_QUEUES", "PATIENCE", "Predecessor", "RunningGateway", "Taken", "refusal", "stage"]
+__all__ = ["PATIENCE", "Predecessor", "RunningGateway", "Taken", "refusal", "stage"]
 
 #: Seconds a gateway waits for its successor's word; meanwhile nobody reads its queues.
 PATIENCE = 10.0

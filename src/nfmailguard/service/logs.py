@@ -221,8 +221,8 @@ class Logs:
         words = []
         if self._sink:
             self._sink.close()  # what waited for another try is lost, too
-        if self._sink and self._sink.lost:
-            words.append(f"{self._sink.lost} events could not be written to {self._config.log.eve}")
+            if self._sink.lost:
+                words.append(f"{self._sink.lost} events could not be written to {self._config.log.eve}")
         if self._syslog and self._syslog.lost:
             words.append(f"{self._syslog.lost} log lines could not be sent: {self._syslog.failure}")
         return words
