@@ -36,7 +36,9 @@ from nfmailguard.cext.decide cimport (
     Decision, carry_out, decide_packet, drain, forward_part, note_pipelining_violation,
 )
 from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
-from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, flow_closed, flow_waiting
+from nfmailguard.cext.flow.table cimport (
+    CLIENT_ANSWERED, CONFIRMED, FLOW_INSPECTED, SERVER_ANSWERED, flow_closed, flow_waiting,
+)
 from nfmailguard.cext.memory.accounting cimport free_if_idle, memory_is_ample
 from nfmailguard.cext.memory.pressure cimport room_for
 from nfmailguard.cext.policy.actions cimport apply_condition
@@ -52,7 +54,7 @@ from nfmailguard.cext.smtp.message cimport end_begun, end_is_cut
 from nfmailguard.cext.smtp.text cimport note_end_held
 from nfmailguard.cext.tcp.reorder cimport forward_out_of_order, handle_out_of_order
 from nfmailguard.cext.tcp.stream cimport (
-    FIN_TAKEN, Stream, stream_buffered, stream_ended, stream_held, stream_overwrite_with_first_copy,
+    FIN_TAKEN, SYN_SEEN, Stream, stream_buffered, stream_ended, stream_held, stream_overwrite_with_first_copy,
 )
 from nfmailguard.cext.tcp.validate cimport (
     POSITION_BEYOND, POSITION_OLD, SegmentPosition, segment_position, take_acknowledgement, take_urgent,
@@ -213,15 +215,15 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if (standing != POSITION_OLD and packet.flags & TCP_ACK
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
-    if packet.payload_length and not to_server and flow.syn_ack:
-        flow.answered = flow.confirmed = 1         # a server that speaks has got the client's ACK
-    if packet.payload_length and gates(flow.policy) and not flow.syn_ack and (
+    if packet.payload_length and not to_server and flow.handshake & SERVER_ANSWERED:
+        flow.handshake |= CLIENT_ANSWERED | CONFIRMED    # a server that speaks has got the client's ACK
+    if packet.payload_length and gates(flow.policy) and not flow.handshake & SERVER_ANSWERED and (
             not to_server or packet.seq != flow.stream[1].next_seq):
         # Of the connection before, over the same ports, come late: no reason to end this one.
         drop(core, DROP_SYN_ACK, packet.queued.id, out)
         return
-    if packet.payload_length and not flow.answered:
-        if to_server and not flow.stream[0].known:
+    if packet.payload_length and not flow.handshake & CLIENT_ANSWERED:
+        if to_server and not flow.stream[0].facts & SYN_SEEN:
             flow.stream[0].next_seq = flow.stream[0].last_ack = packet.ack   # where the client expects a RST
         apply_condition(core, flow, to_server, FLOW_ASYMMETRIC, packet, now, out)
         return

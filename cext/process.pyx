@@ -17,8 +17,9 @@ from nfmailguard.cext.flow.identity cimport belongs, pin_interface
 from nfmailguard.cext.flow.lifecycle cimport count_packet, forget_flow, opens, starting_up
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED, FLOW_ONE_SIDED, FLOW_RESET,
-    FLOW_STATES, FLOW_UNCONFIRMED, Flow, flow_bucket, flow_closed, flow_find, flow_prefetch, flow_touch, nm_prefetch,
+    CLIENT_ANSWERED, CONFIRMED, FLOW_BYPASSED, FLOW_CLOSING, FLOW_EMBRYONIC, FLOW_ESTABLISHED, FLOW_GREETED,
+    FLOW_ONE_SIDED, FLOW_RESET, FLOW_STATES, FLOW_UNCONFIRMED, Flow, flow_bucket, flow_closed, flow_find,
+    flow_prefetch, flow_touch, nm_prefetch,
 )
 from nfmailguard.cext.generation cimport take_up_generation
 from nfmailguard.cext.inspect cimport inspect_packet
@@ -35,7 +36,7 @@ from nfmailguard.cext.tcp.holdqueue cimport drop_oldest_held
 from nfmailguard.cext.tcp.passed cimport pass_packet
 from nfmailguard.cext.tcp.peer_reset cimport reset_packet
 from nfmailguard.cext.tcp.reset cimport emit_reset
-from nfmailguard.cext.tcp.stream cimport Held, held_free
+from nfmailguard.cext.tcp.stream cimport SYN_SEEN, Held, held_free
 from nfmailguard.cext.tcp.syncookie cimport hide_cookie
 from nfmailguard.cext.tcp.validate cimport handle_malformed, invalid_flags, refused
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
@@ -73,11 +74,11 @@ cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:
         return FLOW_CLOSING
     if flow.state == FLOW_ESTABLISHED or flow.session.state >= flow.policy.grammar.state_ready:
         return FLOW_ESTABLISHED                            # a command was accepted, once
-    if flow.mode == FLOW_BYPASSED and not flow.stream[1].known and not (flow.packets[0] and flow.packets[1]):
+    if flow.mode == FLOW_BYPASSED and not flow.stream[1].facts & SYN_SEEN and not (flow.packets[0] and flow.packets[1]):
         return FLOW_ONE_SIDED
-    if flow.confirmed or flow.mode == FLOW_BYPASSED:
+    if flow.handshake & CONFIRMED or flow.mode == FLOW_BYPASSED:
         return FLOW_GREETED
-    return FLOW_UNCONFIRMED if flow.answered else FLOW_EMBRYONIC
+    return FLOW_UNCONFIRMED if flow.handshake & CLIENT_ANSWERED else FLOW_EMBRYONIC
 
 
 cdef void core_begin_batch(Core *core, uint64_t now) noexcept nogil:

@@ -7,7 +7,7 @@ Promises: a flow that is open all the time is told once. Does not know who asks.
 
 from libc.stdint cimport uint32_t
 
-from nfmailguard.cext.flow.table cimport Flow, nm_prefetch
+from nfmailguard.cext.flow.table cimport CLIENT_ANSWERED, CONFIRMED, SERVER_ANSWERED, Flow, nm_prefetch
 from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.tcp.stream cimport stream_buffered_count, stream_held_count
@@ -40,9 +40,9 @@ cdef void summarise(const Flow *flow, FlowSummary *summary) noexcept nogil:
     summary.mode = flow.mode
     summary.session_state = flow.session.state
     summary.applied = applies(flow.policy)
-    summary.syn_ack = flow.syn_ack
-    summary.answered = flow.answered
-    summary.confirmed = flow.confirmed
+    summary.syn_ack = flow.handshake & SERVER_ANSWERED != 0
+    summary.answered = flow.handshake & CLIENT_ANSWERED != 0
+    summary.confirmed = flow.handshake & CONFIRMED != 0
     summary.outstanding = summary.waiting = summary.verb = summary.input = 0
     if flow.dialogue != NULL:
         summary.outstanding = flow.dialogue.exchange.count

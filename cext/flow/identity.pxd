@@ -3,6 +3,7 @@ from libc.stdint cimport uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow.table cimport Flow
+from nfmailguard.cext.tcp.stream cimport INTERFACE_KNOWN
 from nfmailguard.cext.wire.packet cimport Packet
 
 # Where addresses are translated: whether the packet is of the connection that the flow is of, or may begin another.
@@ -13,11 +14,11 @@ cdef bint on_its_interface(Flow *flow, bint to_server, Packet *packet) noexcept 
 
 cdef inline void pin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     flow.interface[to_server] = packet.queued.in_interface
-    flow.stream[to_server].interface_known = 1
+    flow.stream[to_server].facts |= INTERFACE_KNOWN
     if to_server:
         flow.server_interface = packet.queued.out_interface
 
 # Of a flow whose first packet seen is the server's: the client's come in where that one leaves.
 cdef inline void pin_client(Flow *flow, Packet *packet) noexcept nogil:
     flow.interface[1] = packet.queued.out_interface
-    flow.stream[1].interface_known = 1
+    flow.stream[1].facts |= INTERFACE_KNOWN

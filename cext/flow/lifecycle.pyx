@@ -7,9 +7,9 @@ Keeps invariant 1: whoever ends a flow answers the packets it still holds. Does 
 from nfmailguard.cext.core cimport DROP_FLOW_LIMIT
 from nfmailguard.cext.flow.rules cimport choose_rule
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_INSPECTED, FLOW_ONE_SIDED, FLOW_RESET,
-    FLOW_UNCONFIRMED, flow_add, flow_begins, flow_client, flow_closed, flow_ends, flow_gives_way, flow_has_share,
-    flow_remove, flow_take_rule, flow_touch, unknown_flow_gives_way,
+    CLIENT_ANSWERED, CONFIRMED, FLOW_BYPASSED, FLOW_CLOSING, FLOW_DROPPED, FLOW_EMBRYONIC, FLOW_INSPECTED,
+    FLOW_ONE_SIDED, FLOW_RESET, FLOW_UNCONFIRMED, SERVER_ANSWERED, flow_add, flow_begins, flow_client, flow_closed,
+    flow_ends, flow_gives_way, flow_has_share, flow_remove, flow_take_rule, flow_touch, unknown_flow_gives_way,
 )
 from nfmailguard.cext.memory.accounting cimport charge, free_dialogue
 from nfmailguard.cext.policy.conditions cimport report_condition, report_without_flow, set_context
@@ -37,7 +37,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
     if flow.session.tally.word:
         set_context(core, flow, &context, now)
         report_repeated(&context)
-    record = end_reserve(&core.ring, &flow.identity, flow.confirmed, now)
+    record = end_reserve(&core.ring, &flow.identity, flow.handshake & CONFIRMED != 0, now)
     if record != NULL:
         record.generation = flow.policy.generation
         record.to_server = 1
@@ -71,8 +71,8 @@ cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept 
         core.counters.flows_evicted_greeted += 1
     if flow.mode != FLOW_BYPASSED:                   # that one may as well be let through again
         core.forgot = 1                            # its next packet must not look like one that was open before us
-    if (flow.mode == FLOW_INSPECTED and flow.syn_ack and flow.answered and not flow_closed(flow)
-            and applies(flow.policy)):
+    if (flow.mode == FLOW_INSPECTED and flow.handshake & SERVER_ANSWERED and flow.handshake & CLIENT_ANSWERED
+            and not flow_closed(flow) and applies(flow.policy)):
         emit_reset(core, flow, True, out)
         emit_reset(core, flow, False, out)
     forget_flow(core, flow, END_EVICTED, now, out)

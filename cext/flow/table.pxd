@@ -8,7 +8,7 @@ from nfmailguard.cext.policy.ruling cimport CompiledPolicy
 from nfmailguard.cext.record cimport END_FIN, END_RST, Identity
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.session cimport Session
-from nfmailguard.cext.tcp.stream cimport Stream
+from nfmailguard.cext.tcp.stream cimport SYN_SEEN, Stream
 from nfmailguard.cext.wire.packet cimport Packet
 
 cdef extern from "bytes.h" nogil:
@@ -33,6 +33,12 @@ cdef enum:  # FlowMode: what becomes of its packets
     FLOW_DROPPED = 2           # drop-connection
     FLOW_RESET = 3             # reset by us: whoever still sends is told again
 
+cdef enum:  # Handshake: bits of Flow.handshake
+    SERVER_ANSWERED = 1        # its SYN+ACK was seen
+    CLIENT_ANSWERED = 2        # and the client acknowledged it
+    CONFIRMED = 4              # the server has spoken, or acknowledged bytes of the client's: it has the connection
+    OTHER_SYN_SEEN = 8         # a SYN has gone by since it is open, where nothing may be changed
+
 # What every packet needs stands in front: a flow that has been idle costs a few cache lines to wake.
 cdef struct Flow:
     Flow *bucket_next
@@ -40,10 +46,8 @@ cdef struct Flow:
     uint8_t state              # FlowState
     uint8_t mode               # FlowMode
     uint8_t end                # FlowEnd, as it would be reported now: END_FIN and END_RST close
-    uint8_t syn_ack            # the server answered
-    uint8_t answered           # and the client acknowledged that
-    uint8_t other_syn_seen     # a SYN has gone by since it is open, where nothing may be changed
-    uint8_t confirmed          # the server has spoken, or acknowledged bytes of the client's: it has the connection
+    uint8_t handshake          # Handshake
+    uint32_t connection        # QueuedPacket.connection of its packets
     Stream stream[2]           # to the client, to the server
     CompiledPolicy *policy
     Dialogue *dialogue         # NULL while nothing is being said
@@ -53,8 +57,6 @@ cdef struct Flow:
     uint32_t interface[2]
     uint32_t server_interface  # the interface the client's packets leave on, 0: not known
     uint32_t mix               # a keyed hash of its addresses and ports
-    uint32_t connection        # QueuedPacket.connection of its packets
-    uint32_t junk              # Context.junk
     uint64_t started           # nanoseconds
     uint64_t seen
     Flow *older

@@ -123,7 +123,7 @@ cdef inline void enlist(FlowTable *table, Flow *flow) noexcept nogil:
 cdef inline bint counts(const Flow *flow, uint8_t state) noexcept nogil:
     # Who has answered a server is who he says; anybody's address may stand in a SYN, or in a packet of a flow
     # that was open before us.
-    return FLOW_EMBRYONIC < state < FLOW_CLOSING and flow.stream[1].known
+    return FLOW_EMBRYONIC < state < FLOW_CLOSING and flow.stream[1].facts & SYN_SEEN
 
 
 cdef void count_flow(FlowTable *table, Flow *flow, uint8_t state) noexcept nogil:

@@ -28,8 +28,7 @@ cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) no
     context.line_pool = &core.dialogue_pool.line_pool
     context.identity = &flow.identity
     context.session = &flow.session
-    context.junk = &flow.junk
-    context.untold = UNTOLD if flow.junk > flow.policy.junk_commands else 0
+    context.untold = UNTOLD if flow.session.junk > flow.policy.junk_commands else 0
     context.omitted = &core.counters.records_omitted
     context.finding_counts = core.finding_counts
     context.repeated = &core.counters.findings_repeated

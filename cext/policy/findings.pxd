@@ -11,7 +11,7 @@ from nfmailguard.cext.policy.tally cimport tally_repeat, tally_repeats, tally_re
 from nfmailguard.cext.record cimport Identity, Record, Ring, record_reserve
 from nfmailguard.cext.smtp.grammar cimport Grammar
 from nfmailguard.cext.smtp.line cimport LinePool
-from nfmailguard.cext.smtp.session cimport Session, note_found, note_hypothetical
+from nfmailguard.cext.smtp.session cimport Session, add_junk, clear_junk, note_found, note_hypothetical
 
 # What the engine lends for one call; `edits` and `verdict` are the answer.
 cdef struct Context:
@@ -23,7 +23,6 @@ cdef struct Context:
     Session *session
     uint64_t *finding_counts
     uint64_t *repeated         # counts the findings that are not told
-    uint32_t *junk             # commands since the last message that was accepted which led to nothing
     uint64_t *omitted          # counts the records that are not made any more, for so many of them
     uint64_t now
     const uint8_t *data        # the `length` octets to decide
@@ -65,8 +64,7 @@ cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexc
 # A command has been answered, and led to nothing.
 cdef inline void note_junk(Context *context, uint64_t offset) noexcept nogil:
     if not context.untold:
-        context.junk[0] += 1
-        if context.junk[0] > context.policy.junk_commands:
+        if add_junk(context.session) > context.policy.junk_commands:
             context.untold = UNTOLD
             report(context, COMMAND_TOO_MANY_JUNK, False, VERB_UNKNOWN, offset)
 
@@ -153,7 +151,7 @@ cdef inline void omit_records(Context *context, uint64_t number) noexcept nogil:
 
 # A message was accepted: what led to nothing before it does not count.
 cdef inline void forget_junk(Context *context) noexcept nogil:
-    context.junk[0] = 0
+    clear_junk(context.session)
     context.untold = 0
 
 cdef inline void note_not_smtp(Context *context) noexcept nogil:

@@ -11,6 +11,7 @@ from nfmailguard.cext.policy.tally cimport (
     TALLY_KINDS, TALLY_NONE, TALLY_UNTOLD, is_told, last_told, tally_add, tally_count,
 )
 from nfmailguard.cext.record cimport RECORD_FINDING, RECORD_REPEATED, Record, record_text, ring_push
+from nfmailguard.cext.smtp.session cimport HYPOTHETICAL
 
 
 cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_server, uint8_t verb, uint64_t offset,
@@ -23,7 +24,7 @@ cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_serve
     record.verb = verb
     record.finding = finding
     record.action = context.policy.action[finding]
-    record.hypothetical = context.session.hypothetical
+    record.hypothetical = context.session.ever & HYPOTHETICAL != 0
     record.applied = applies(context.policy)
     record.a = offset
     record.b = number
@@ -69,7 +70,7 @@ cdef void report_repeated(Context *context) noexcept nogil:
         record.state = context.session.state
         record.finding = finding
         record.action = context.policy.action[finding]
-        record.hypothetical = context.session.hypothetical
+        record.hypothetical = context.session.ever & HYPOTHETICAL != 0
         record.applied = applies(context.policy)
         record.b = count
         ring_push(context.ring)

@@ -7,6 +7,7 @@ from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.smtp.reply_line cimport ANSWERS_ANYHOW, ReplyLine
+from nfmailguard.cext.smtp.session cimport EHLO_RESTORED
 from nfmailguard.cext.smtp.whole_replies cimport is_behind, is_refusal
 
 cdef enum KeywordFate:
@@ -45,7 +46,7 @@ cdef inline bint masking_keywords(Context *context, Dialogue *dialogue) noexcept
     if not context.policy.mask_ehlo or not is_behind(reply) or not reply.answers_ehlo:
         return False
     if context.policy.hide:
-        return context.session.ehlo_restored and reply.code == 250
+        return context.session.ever & EHLO_RESTORED and reply.code == 250
     return reply.code == 250 or (reply.answers_ehlo == ANSWERS_ANYHOW and not is_refusal(reply))
 
 # Whether a line is longer than some clients read.

@@ -15,6 +15,10 @@ cdef enum:  # Secret: bits of Session.secret
     SECRET_BEGUN = 1           # AUTH was begun: what is no command may be a part of it
     SECRET_SAID = 2            # ever: a server may repeat it in any reply
 
+cdef enum:  # Ever: bits of Session.ever
+    EHLO_RESTORED = 1
+    HYPOTHETICAL = 2           # what enforce would have done has sent the dialogue another way
+
 # What a session has come to, in few octets: all that is left between two lines with nothing outstanding.
 cdef struct Session:
     Tally tally                # of its findings
@@ -22,15 +26,15 @@ cdef struct Session:
     uint32_t recipients
     uint32_t invalid_recipients
     uint32_t untold_recipients  # accepted, of whom no record tells
+    uint32_t junk              # commands since the last message that was accepted which led to nothing
     uint8_t state              # smtp.states.State
     uint8_t greeted            # the greeting is not outstanding any more
     uint8_t secret             # Secret
-    uint8_t ehlo_restored      # ever
+    uint8_t ever               # Ever
     uint8_t asked              # Asked
     uint8_t noop_seen          # CSCdk46673: what matters to the next message
     uint8_t seven_bits         # of the mail: a MAIL has said BODY=7BIT, by which some servers clear eighth bits
     uint8_t offered_chunking   # CHUNK_REFUSED: and the last reply refused one
-    uint8_t hypothetical
 
 # A kind of finding is in what the client has said; several are.
 cdef inline void note_found(Session *session, uint8_t finding) noexcept nogil:
@@ -47,7 +51,7 @@ cdef inline uint64_t take_found(Session *session) noexcept nogil:
 
 # What enforce would have done has sent the dialogue another way.
 cdef inline void note_hypothetical(Session *session, bint differs) noexcept nogil:
-    session.hypothetical |= differs
+    session.ever |= HYPOTHETICAL if differs else 0
 
 cdef inline void move_session(Session *session, uint8_t state) noexcept nogil:
     session.state = state
@@ -56,7 +60,7 @@ cdef inline void note_greeted(Session *session) noexcept nogil:
     session.greeted = 1
 
 cdef inline void note_restored(Session *session, bint ehlo) noexcept nogil:
-    session.ehlo_restored |= ehlo
+    session.ever |= EHLO_RESTORED if ehlo else 0
 
 # A command that began the session anew takes the offer of CHUNKING back; a line of the reply to it offers that.
 cdef inline void offer_chunking(Session *session, bint offered) noexcept nogil:
@@ -92,6 +96,14 @@ cdef inline void note_seven_bits(Session *session, bint said) noexcept nogil:
 
 cdef inline void note_noop(Session *session, bint said) noexcept nogil:
     session.noop_seen |= said
+
+# One more command that led to nothing: how many they are.
+cdef inline uint32_t add_junk(Session *session) noexcept nogil:
+    session.junk += 1
+    return session.junk
+
+cdef inline void clear_junk(Session *session) noexcept nogil:
+    session.junk = 0
 
 # A session that waits for its greeting.
 cdef void session_open(Session *session, Grammar *grammar) noexcept nogil

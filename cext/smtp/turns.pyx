@@ -11,6 +11,7 @@ from nfmailguard.cext.smtp.dispatch cimport note_reply_arrived
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
 from nfmailguard.cext.smtp.outstanding cimport Exchange, note_violation
 from nfmailguard.cext.smtp.runs cimport KIND_TOO_FAR, LineRules, found, line_rules_of, settle_counts, untold
+from nfmailguard.cext.smtp.session cimport HYPOTHETICAL
 from nfmailguard.cext.smtp.whole_lines cimport clean_lines
 from nfmailguard.cext.smtp.whole_replies cimport quick_lines
 
@@ -25,7 +26,8 @@ cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *r
                                client.offset + client.read)
     if not exchange.waiting or client.read == client.length:
         return False
-    if context.session.hypothetical and not exchange.pipelining_violation and untold(context, rules, KIND_TOO_FAR, 1):
+    if (context.session.ever & HYPOTHETICAL and not exchange.pipelining_violation
+            and untold(context, rules, KIND_TOO_FAR, 1)):
         note_violation(exchange)
         found(rules, KIND_TOO_FAR, 1)
         return True

@@ -14,8 +14,8 @@ from nfmailguard.cext.flow.lifecycle cimport (
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
 from nfmailguard.cext.flow.table cimport (
-    FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, flow_begins, flow_closed, flow_ends, flow_find, flow_take_rule,
-    flow_touch,
+    CLIENT_ANSWERED, CONFIRMED, FLOW_BYPASSED, FLOW_INSPECTED, FLOW_ONE_SIDED, OTHER_SYN_SEEN, SERVER_ANSWERED,
+    flow_begins, flow_closed, flow_ends, flow_find, flow_take_rule, flow_touch,
 )
 from nfmailguard.cext.policy.actions cimport answer_by
 from nfmailguard.cext.policy.conditions cimport policy_of, report_condition, report_without_flow
@@ -26,7 +26,7 @@ from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
 from nfmailguard.cext.record cimport END_TIMEOUT
 from nfmailguard.cext.tcp.passed cimport pass_packet
 from nfmailguard.cext.tcp.reset cimport emit_refusal
-from nfmailguard.cext.tcp.stream cimport Stream, stream_isn
+from nfmailguard.cext.tcp.stream cimport INTERFACE_KNOWN, SYN_SEEN, Stream, stream_isn
 from nfmailguard.cext.tcp.syncookie cimport note_cookie, old_number
 from nfmailguard.cext.tcp.validate cimport take_acknowledgement
 from nfmailguard.cext.tcp.window cimport narrow_window
@@ -39,7 +39,7 @@ from nfmailguard.cext.wire.packet cimport (
 
 cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
     flow.stream[to_server].next_seq = flow.stream[to_server].last_ack = isn + 1
-    flow.stream[to_server].known = 1
+    flow.stream[to_server].facts |= SYN_SEEN
 
 
 cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
@@ -165,18 +165,20 @@ cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) no
 
 
 cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    if (flow.stream[1].known and packet.seq == stream_isn(&flow.stream[1]) and flow.mode == FLOW_INSPECTED
-            and not flow_closed(flow) and not flow.answered and on_its_interface(flow, True, packet)):
+    if (flow.stream[1].facts & SYN_SEEN and packet.seq == stream_isn(&flow.stream[1]) and flow.mode == FLOW_INSPECTED
+            and not flow_closed(flow) and not flow.handshake & CLIENT_ANSWERED
+            and on_its_interface(flow, True, packet)):
         syn_packet(core, flow, True, False, packet, now, out)
     elif flow_closed(flow) or flow.mode > FLOW_BYPASSED or (flow.mode == FLOW_INSPECTED and (
-            not flow.syn_ack or (not flow.answered and not on_its_interface(flow, True, packet)))):
+            not flow.handshake & SERVER_ANSWERED
+            or (not flow.handshake & CLIENT_ANSWERED and not on_its_interface(flow, True, packet)))):
         # The ports are used again: another connection, inspected from its beginning.
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
         if flow_find(&core.flows, packet, True) == NULL:
             core.forgot = 1                        # its next packet must not look like one that was open before us
     elif not gates(flow.policy):
-        flow.other_syn_seen = 1
+        flow.handshake |= OTHER_SYN_SEEN
         syn_packet(core, flow, True, True, packet, now, out)
     else:
         ask_server(core, flow, packet, out)
@@ -190,19 +192,19 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
     numbers, as those of SYN cookies are (RFC 4987 3.6).
     """
     cdef Stream *stream = &flow.stream[0]
-    if flow.other_syn_seen and flow.answered:
+    if flow.handshake & OTHER_SYN_SEEN and flow.handshake & CLIENT_ANSWERED:
         flow = reopen(core, flow, packet, now, out)
         if flow == NULL:
             refuse_flow(core, packet, False, now, out)
             return
         stream = &flow.stream[0]
-    if (flow.mode == FLOW_INSPECTED and not flow.confirmed and flow.stream[1].known
+    if (flow.mode == FLOW_INSPECTED and not flow.handshake & CONFIRMED and flow.stream[1].facts & SYN_SEEN
             and packet.ack == stream_isn(&flow.stream[1]) + 1):
-        if not flow.answered:
+        if not flow.handshake & CLIENT_ANSWERED:
             # The latest one until the client has answered: SYN cookies change.
             pin(flow, False, packet)
             begin_stream(flow, False, packet.seq)
-            flow.syn_ack = 1
+            flow.handshake |= SERVER_ANSWERED
             flow.started = now                     # a cookie is as old as the answer it stands in
             note_cookie(core, flow, now)
         if packet.seq == stream_isn(stream):
@@ -246,7 +248,7 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
     flow.policy = old.policy
     begin_stream(flow, True, packet.ack - 1)
     flow.interface[1] = old.interface[1]
-    flow.stream[1].interface_known = old.stream[1].interface_known
+    flow.stream[1].facts |= old.stream[1].facts & INTERFACE_KNOWN
     flow.server_interface = old.server_interface
     flow.stream[1].offers = OPTIONS_OF_SYN
     flow.stream[1].scale = MOST_SCALE

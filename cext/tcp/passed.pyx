@@ -11,6 +11,7 @@ from nfmailguard.cext.flow.lifecycle cimport end_flow
 from nfmailguard.cext.policy.numbers cimport ACTION_RESET
 from nfmailguard.cext.policy.ruling cimport gates
 from nfmailguard.cext.record cimport END_FIN
+from nfmailguard.cext.flow.table cimport OTHER_SYN_SEEN
 from nfmailguard.cext.tcp.stream cimport FIN_SENT, Stream
 from nfmailguard.cext.verdict cimport accept, accept_offloadable, drop, forward
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_seq_diff
@@ -54,7 +55,7 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     follow_passed(flow, to_server, packet)
     if packet.changed:
         forward(core, flow, to_server, packet, True, out)
-    elif stream.fin or other.fin or flow.other_syn_seen or now - flow.started < core.cookie_life:
+    elif stream.fin or other.fin or flow.handshake & OTHER_SYN_SEEN or now - flow.started < core.cookie_life:
         accept(core, packet.queued.id, out)            # the rest is to be seen: a mark comes later than what follows
     else:
         accept_offloadable(core, packet.queued.id, out)

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t
 
 from nfmailguard.cext.core cimport DROP_RST
 from nfmailguard.cext.flow.lifecycle cimport release_flow_memory
-from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, FLOW_RESET
+from nfmailguard.cext.flow.table cimport FLOW_INSPECTED, FLOW_RESET, SERVER_ANSWERED
 from nfmailguard.cext.memory.accounting cimport charge
 from nfmailguard.cext.policy.ruling cimport applies, gates
 from nfmailguard.cext.record cimport END_RST
@@ -23,7 +23,7 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
     cdef Stream *stream = &flow.stream[to_server]
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
     cdef int32_t max_window = <int32_t> stream.max_window
-    if not flow.syn_ack and flow.mode == FLOW_INSPECTED:
+    if not flow.handshake & SERVER_ANSWERED and flow.mode == FLOW_INSPECTED:
         # A refusal acknowledges the SYN; and the client may end what it has only begun.
         return behind == 0 if to_server else packet.flags & TCP_ACK and packet.ack == stream_isn(&flow.stream[1]) + 1
     if behind == 0 or packet.seq == stream.last_ack:
@@ -51,7 +51,7 @@ cdef void reset_packet(Core *core, Flow *flow, bint to_server, Packet *packet, u
         # Before the server's answer there is no connection: a RST ends an older one at the server (RFC 9293 3.5.1).
         # Where packets go by unseen, its receiver knows the number, and we do not.
         if flow.mode == FLOW_INSPECTED:
-            refuse = refuse and flow.syn_ack
+            refuse = refuse and flow.handshake & SERVER_ANSWERED
         elif core.offload:
             refuse = False
         if refuse:

@@ -52,6 +52,11 @@ cdef enum:                             # Fin
     FIN_SENT = 1
     FIN_TAKEN = 2                      # and its receiver has acknowledged it
 
+cdef enum:                             # StreamFact: bits of Stream.facts
+    SYN_SEEN = 1                       # next_seq - bytes - 1 is its initial sequence number
+    WINDOW_KNOWN = 2                   # window_end is known
+    INTERFACE_KNOWN = 4                # Flow.interface is, of this direction
+
 cdef struct Stream:
     PageBuffer unacked         # emitted and not acknowledged: [last_ack, next_seq)
     Backlog *backlog
@@ -61,10 +66,8 @@ cdef struct Stream:
     uint32_t fin_seq           # where the stream ends, when fin
     uint32_t max_window        # the widest window its receiver has announced
     uint32_t window_end        # the first octet the receiver has not made room for
-    uint8_t known              # its SYN was seen: next_seq - octets - 1 is its initial sequence number
+    uint8_t facts              # StreamFact
     uint8_t fin                # Fin
-    uint8_t windowed           # window_end is known
-    uint8_t interface_known    # Flow.interface, of this direction
     uint8_t scale              # of the windows its sender announces (RFC 7323 2.2)
     uint8_t offers             # OptionBit: what its sender's SYN offered
 

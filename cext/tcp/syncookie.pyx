@@ -25,6 +25,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from nfmailguard.cext.core cimport LINE_BYTES, LINE_WORDS
+from nfmailguard.cext.flow.table cimport CONFIRMED, SERVER_ANSWERED
 from nfmailguard.cext.tcp.stream cimport before_stream, stream_isn
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_put32, packet_note_change
 
@@ -121,10 +122,10 @@ cdef uint32_t old_number(Core *core, const Flow *flow) noexcept nogil:
 cdef bint hide_cookie(Core *core, Flow *flow, Packet *packet, uint64_t now) noexcept nogil:
     cdef uint32_t less = 0
     cdef bint empty = packet.payload_length == 0 and not packet.flags & TCP_FIN
-    if (not packet.flags & TCP_ACK or not flow.syn_ack or now - flow.started >= core.cookie_life
+    if (not packet.flags & TCP_ACK or not flow.handshake & SERVER_ANSWERED or now - flow.started >= core.cookie_life
             or not is_cookie(core, flow, packet.ack - packet.seq)):
         return True
-    if not flow.confirmed:
+    if not flow.handshake & CONFIRMED:
         # The end of its own handshake, and of no other one.
         return packet.seq == stream_isn(&flow.stream[1]) + 1 and packet.ack == stream_isn(&flow.stream[0]) + 1
     while less < MOST_LESS and is_cookie(core, flow, packet.ack - less - packet.seq):

@@ -13,7 +13,9 @@ from nfmailguard.cext.core cimport (
     DROP_FINDING, DROP_FLOW_ENDED, DROP_FRAGMENT, DROP_GAP, DROP_MALFORMED, DROP_OPTION, DROP_TRUNCATED,
 )
 from nfmailguard.cext.flow.rules cimport inspected_port
-from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_INSPECTED, agreed, flow_find
+from nfmailguard.cext.flow.table cimport (
+    CLIENT_ANSWERED, CONFIRMED, FLOW_BYPASSED, FLOW_INSPECTED, SERVER_ANSWERED, agreed, flow_find,
+)
 from nfmailguard.cext.policy.actions cimport answer_by, apply_condition, bypass
 from nfmailguard.cext.policy.conditions cimport (
     is_to_server, policy_without_flow, report_condition, report_without_flow,
@@ -21,7 +23,8 @@ from nfmailguard.cext.policy.conditions cimport (
 from nfmailguard.cext.policy.numbers cimport ACTION_LOG, PACKET_FRAGMENT, PACKET_TRUNCATED, STREAM_GAP, STREAM_URGENT
 from nfmailguard.cext.policy.ruling cimport CompiledPolicy, applies, gates
 from nfmailguard.cext.tcp.stream cimport (
-    FIN_TAKEN, OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge, stream_buffered, stream_isn,
+    FIN_TAKEN, SYN_SEEN, WINDOW_KNOWN, OutOfOrder, Stream, before_stream, buffered_end, stream_acknowledge,
+    stream_buffered, stream_isn,
 )
 from nfmailguard.cext.tcp.window cimport take_window
 from nfmailguard.cext.verdict cimport accept, drop, drop_if
@@ -38,7 +41,7 @@ cdef enum:
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     cdef bint apply = gates(flow.policy)
-    cdef bint shaken = flow.stream[0].known and flow.stream[1].known
+    cdef bint shaken = flow.stream[0].facts & flow.stream[1].facts & SYN_SEEN
     if packet.extended and apply:
         if packet.family == 6:
             return DROP_OPTION                     # RFC 8200 4.2: some options a host must refuse, and mail needs none
@@ -51,21 +54,22 @@ cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *p
 cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     # RFC 5961 5.2: a segment whose ACK is older than a window is not taken, nor are its octets.
     cdef Stream *other = &flow.stream[not to_server]
-    return (flow.answered and packet.flags & TCP_ACK
+    return (flow.handshake & CLIENT_ANSWERED and packet.flags & TCP_ACK
             and nm_seq_diff(other.last_ack, packet.ack) > <int32_t> other.max_window)
 
 
 cdef SegmentPosition segment_position(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t edge
-    if not stream.known:
+    if not stream.facts & SYN_SEEN:
         return POSITION_IN
-    edge = stream.window_end if stream.windowed else stream.next_seq + FARTHEST
+    edge = stream.window_end if stream.facts & WINDOW_KNOWN else stream.next_seq + FARTHEST
     if nm_seq_diff(packet.seq, edge) > 0 or stale(flow, to_server, packet):
         return POSITION_BEYOND
     # A keep-alive begins one byte before (RFC 1122 4.2.3.6); nothing else lies, or acknowledges, before the beginning.
     if before_stream(stream, packet.seq + 1) or (
-            packet.flags & TCP_ACK and flow.syn_ack and before_stream(&flow.stream[not to_server], packet.ack)):
+            packet.flags & TCP_ACK and flow.handshake & SERVER_ANSWERED
+            and before_stream(&flow.stream[not to_server], packet.ack)):
         return POSITION_BEYOND
     if nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) < 0:
         return POSITION_OLD
@@ -87,7 +91,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
                                Operations *out) noexcept nogil:
     cdef Stream *stream = &flow.stream[not to_server]
     cdef uint32_t end, last
-    if not stream.known or not (flow.syn_ack or to_server):
+    if not stream.facts & SYN_SEEN or not (flow.handshake & SERVER_ANSWERED or to_server):
         return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
     if nm_seq_diff(packet.ack, stream.last_ack) > 0:
         end = stream.next_seq if gates(flow.policy) or (to_server and applies(flow.policy)) else forwarded_to(stream)
@@ -107,10 +111,10 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
             stream.fin = FIN_TAKEN
         stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
                            else stream.next_seq)
-    if to_server and flow.syn_ack:
-        flow.answered = 1                          # it acknowledges the SYN at least, or had no place in the flow
+    if to_server and flow.handshake & SERVER_ANSWERED:
+        flow.handshake |= CLIENT_ANSWERED        # it acknowledges the SYN at least, or had no place in the flow
     elif not to_server and packet.ack != stream_isn(stream) + 1:
-        flow.confirmed = 1
+        flow.handshake |= CONFIRMED
     take_window(flow, to_server, packet)
     return True
 

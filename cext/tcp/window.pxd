@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 
 from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.flow.table cimport Flow, agreed
-from nfmailguard.cext.tcp.stream cimport Stream
+from nfmailguard.cext.tcp.stream cimport WINDOW_KNOWN, Stream
 from nfmailguard.cext.wire.options cimport OPTION_SCALE
 from nfmailguard.cext.wire.packet cimport TCP_SYN, Packet, nm_seq_diff
 
@@ -25,6 +25,6 @@ cdef inline void take_window(Flow *flow, bint to_server, Packet *packet) noexcep
     cdef uint32_t edge = packet.ack + (<uint32_t> packet.window << window_scale(flow, to_server, packet))
     if edge - packet.ack > stream.max_window:
         stream.max_window = edge - packet.ack
-    if not stream.windowed or nm_seq_diff(edge, stream.window_end) > 0:
+    if not stream.facts & WINDOW_KNOWN or nm_seq_diff(edge, stream.window_end) > 0:
         stream.window_end = edge
-        stream.windowed = 1
+        stream.facts |= WINDOW_KNOWN

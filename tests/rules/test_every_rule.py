@@ -48,7 +48,7 @@ def test_every_mutation_has_one_place(mutant: Mutant) -> None:
 
 #: What outlives a packet, of a flow, a stream, a session or a dialogue.
 FIELDS = (
-    "next_seq|last_ack|known|fin|fin_seq|end|mode|state|answered|confirmed|syn_ack|max_window|window_end|interface"
+    "next_seq|last_ack|facts|fin|fin_seq|end|mode|state|handshake|max_window|window_end|interface"
     "|server_interface|connection|started|offers|scale|input|waiting|offered_chunking|tls_checked|greeted"
     "|body_as_commands"
     "|chunk_left|last_chunk|asked"
