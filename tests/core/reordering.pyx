@@ -12,7 +12,9 @@ from nfmailguard.cext.core cimport Core
 from nfmailguard.cext.tcp.reorder cimport handle_out_of_order
 from nfmailguard.cext.engine cimport Engine
 from nfmailguard.cext.operation cimport Operation, Operations, operations_free, operations_reserve
-from nfmailguard.cext.flow.table cimport Flow, flow_add, flow_begins
+from nfmailguard.cext.flow.table cimport (
+    CLIENT_ANSWERED, CONFIRMED, SERVER_ANSWERED, Flow, flow_add, flow_begins,
+)
 from nfmailguard.cext.wire.packet cimport PARSED, Packet, QueuedPacket, packet_parse
 from nfmailguard.cext.smtp.session cimport session_open
 from nfmailguard.cext.smtp.grammar cimport INPUT_DATA
@@ -49,7 +51,7 @@ cdef class Waiting:
         self.flow.policy = &self.core.generation.rules[0].policy
         flow_begins(self.flow)
         session_open(&self.flow.session, self.flow.policy.grammar)
-        self.flow.syn_ack = self.flow.answered = self.flow.confirmed = 1
+        self.flow.handshake = SERVER_ANSWERED | CLIENT_ANSWERED | CONFIRMED
         self.flow.stream[1].next_seq = self.flow.stream[1].last_ack = packet.seq + 1
         self.flow.stream[0].next_seq = self.flow.stream[0].last_ack = packet.ack
         if text:

@@ -17,10 +17,10 @@ from nfmailguard.cext.engine cimport Engine
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_EMIT, Operation, Operations, operations_reserve
 from nfmailguard.cext.process cimport core_expire, core_finish, core_process
 from nfmailguard.cext.wire.packet cimport QueuedPacket
-from nfmailguard.cext.flow.table cimport FLOW_BYPASSED, FLOW_STATES, Flow
+from nfmailguard.cext.flow.table cimport CLIENT_ANSWERED, FLOW_BYPASSED, FLOW_STATES, Flow, OTHER_SYN_SEEN
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.memory.pagebuffer cimport PageBuffer, pagebuffer_span
-from nfmailguard.cext.tcp.stream cimport Edit, Held, OutOfOrder, Stream, stream_ended
+from nfmailguard.cext.tcp.stream cimport SYN_SEEN, WINDOW_KNOWN, Edit, Held, OutOfOrder, Stream, stream_ended
 from tests.exhaustive.kernel cimport (
     APPLICATION_SECRET,
     COOKIE_ROUND,
@@ -456,7 +456,7 @@ cdef uint32_t best_ack(Flow *flow) noexcept nogil:
     """As much as both the engine and the server take for acknowledged, or what the server does."""
     cdef uint32_t followed
     cdef int32_t more
-    if flow == NULL or not flow.stream[0].known:
+    if flow == NULL or not flow.stream[0].facts & SYN_SEEN:
         if server.state != KERNEL_LISTEN:
             return server.snd_nxt
         return cookie_number + 1 if cookie_good() else 0
@@ -628,7 +628,7 @@ cdef bint act(int event) noexcept nogil:
     elif event == COOKIE_AT_SERVER:
         return server_stopped() != at and cookie(server_stopped() - 1, False)
     elif event == COOKIE_AT_ACK:
-        return flow != NULL and flow.stream[0].known and cookie(
+        return flow != NULL and flow.stream[0].facts & SYN_SEEN and cookie(
             cookie_isn + flow.stream[0].next_seq - 1 - cookie_number, False)
     elif event == COOKIE_SHIFTED:
         return shifted_cookie()
@@ -736,9 +736,11 @@ cdef void digest_flow(digest *at, Flow *flow) noexcept nogil:
         for side in range(2):
             copy.stream[side].last_ack = copy.stream[side].fin_seq = copy.stream[side].window_end = 0
             copy.stream[side].max_window = 0
-            copy.stream[side].fin = copy.stream[side].windowed = 0
+            copy.stream[side].fin = 0
+            copy.stream[side].facts &= ~<uint8_t> WINDOW_KNOWN
         memset(&copy.session, 0, sizeof(copy.session))
-        copy.end = copy.answered = copy.other_syn_seen = 0
+        copy.end = 0
+        copy.handshake &= ~<uint8_t> (CLIENT_ANSWERED | OTHER_SYN_SEEN)
     for side in range(2):
         copy.bytes[side] = 0
         copy.packets[side] = 0
