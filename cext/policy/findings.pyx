@@ -24,7 +24,7 @@ cdef void tell(Context *context, uint8_t finding, uint32_t number, bint to_serve
     record.verb = verb
     record.finding = finding
     record.action = context.policy.action[finding]
-    record.hypothetical = context.session.ever & HYPOTHETICAL != 0
+    record.hypothetical = context.session.marks & HYPOTHETICAL != 0
     record.applied = applies(context.policy)
     record.a = offset
     record.b = number
@@ -70,7 +70,7 @@ cdef void report_repeated(Context *context) noexcept nogil:
         record.state = context.session.state
         record.finding = finding
         record.action = context.policy.action[finding]
-        record.hypothetical = context.session.ever & HYPOTHETICAL != 0
+        record.hypothetical = context.session.marks & HYPOTHETICAL != 0
         record.applied = applies(context.policy)
         record.b = count
         ring_push(context.ring)

@@ -14,7 +14,7 @@ from nfmailguard.cext.smtp.command_line cimport PHASE_START, leave_commands
 from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS
 from nfmailguard.cext.smtp.line cimport free_line, line_pool_close, line_pool_open, line_pool_trim
 from nfmailguard.cext.smtp.outstanding cimport expect_greeting, expect_tls
-from nfmailguard.cext.smtp.session cimport note_greeted
+from nfmailguard.cext.smtp.session cimport GREETED, note_greeted
 from nfmailguard.cext.smtp.text cimport begin_text
 
 
@@ -33,7 +33,7 @@ cdef Dialogue *dialogue_alloc(DialoguePool *dialogue_pool, Session *session, Gra
     if dialogue == NULL:
         return NULL
     memset(dialogue, 0, sizeof(Dialogue))
-    if not session.greeted:
+    if not session.marks & GREETED:
         expect_greeting(&dialogue.exchange, grammar.verb_greeting)
     return dialogue
 

@@ -17,6 +17,7 @@ from nfmailguard.cext.smtp.grammar cimport ARGUMENT_SENDER, INPUT_CHUNK, INPUT_C
 from nfmailguard.cext.smtp.lines cimport command_bytes
 from nfmailguard.cext.smtp.message cimport chunk_bytes, message_bytes
 from nfmailguard.cext.smtp.outstanding cimport Exchange, awaited_verb, note_violation, take_tls
+from nfmailguard.cext.smtp.session cimport MAIL_SEVEN_BITS
 
 cdef extern from "scan.h" nogil:
     bint nm_eighth(const uint8_t *p, size_t length) noexcept
@@ -68,7 +69,7 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             if exchange.waiting:
                 note_reply_arrived(context, dialogue, offset + at)
             if not cleared and gates(context.policy) and nm_eighth(data + at, length - at) and (
-                    context.session.seven_bits or declares(context, dialogue, data + at, length - at)):
+                    context.session.marks & MAIL_SEVEN_BITS or declares(context, dialogue, data + at, length - at)):
                 # A server that clears them does so in commands too, and behind DATA it may read these as the text.
                 cleared = True
                 note_change(context)

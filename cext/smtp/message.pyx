@@ -21,7 +21,7 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_COMMANDS, INPUT_DATA
 from nfmailguard.cext.smtp.mime cimport mime_bytes
 from nfmailguard.cext.smtp.name cimport upper
 from nfmailguard.cext.smtp.outstanding cimport Exchange, expect_reply, note_violation, read_as, wait_for_replies
-from nfmailguard.cext.smtp.session cimport forget_recipients, take_found
+from nfmailguard.cext.smtp.session cimport MAIL_SEVEN_BITS, forget_recipients, take_found
 from nfmailguard.cext.smtp.shapes cimport Stretch, blank_long_lines, end_as_it_came, has_long_line
 from nfmailguard.cext.smtp.size cimport part_bytes
 from nfmailguard.cext.smtp.text cimport Text, leave_text
@@ -155,7 +155,7 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef uint32_t end
     cdef uint32_t last_four, theirs = 0, head = at
     cdef Stretch stretch
-    cdef bint seven = context.session.seven_bits and (text.eighth or nm_eighth(data + at, length - at))
+    cdef bint seven = context.session.marks & MAIL_SEVEN_BITS and (text.eighth or nm_eighth(data + at, length - at))
     cdef bint long_line, one_line = False
     if length - at > LONG_LINE:
         length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one

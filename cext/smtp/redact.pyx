@@ -83,7 +83,7 @@ cdef uint32_t shown_of_verb(Context *context, const uint8_t *verb, uint32_t leng
         return 1
     if number != VERB_UNKNOWN:
         return length
-    if context.session.secret & SECRET_BEGUN:
+    if context.session.marks & SECRET_BEGUN:
         return 0
     i = behind_auth(verb, length)
     if i:
@@ -182,7 +182,7 @@ cdef uint32_t shown_of_line(Context *context, CommandLine *command, uint8_t *out
 
 
 cdef bint in_secret(Context *context, CommandLine *command) noexcept nogil:
-    return command.phase == PHASE_SASL or context.session.secret & SECRET_BEGUN or (
+    return command.phase == PHASE_SASL or context.session.marks & SECRET_BEGUN or (
         not shows_argument(context, command.verb))
 
 

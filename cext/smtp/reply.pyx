@@ -26,7 +26,7 @@ from nfmailguard.cext.smtp.reply_mask cimport (
     KEYWORD_NONE, banner_byte, begin_keyword, keyword_byte, keyword_denied, keyword_line, mask_byte, masking_banner,
     masking_keywords, ok_byte, report_banner, report_keyword, report_ok, too_long, turning_ok,
 )
-from nfmailguard.cext.smtp.session cimport offer_chunking
+from nfmailguard.cext.smtp.session cimport SECRET_SAID, offer_chunking
 from nfmailguard.cext.smtp.unmask cimport banner_masked, keyword_masked, report_damage, restore_reply
 from nfmailguard.cext.smtp.whole_replies cimport (
     answers, is_behind, is_plain, is_refusal, masking_junk, no_reply_s, quick_lines, settle_unremarkable,
@@ -80,13 +80,13 @@ cdef void end_reply_line(Context *context, Dialogue *dialogue) noexcept nogil:
     if reply.malformed or reply.column < 3:
         if again(context, REPLY_MALFORMED, False) != NOT_AGAIN:
             pass
-        elif line == NULL or context.session.secret:
+        elif line == NULL or context.session.marks & SECRET_SAID:
             report(context, REPLY_MALFORMED, False, 0, start)
         else:
             report_shown(context, REPLY_MALFORMED, False, 0, start, shown(line.data, line.length, NULL, 0))
         if reply.malformed and masking_junk(context, reply) and line != NULL:
             report_shown(context, REPLY_KEYWORD_MASKED, False, VERB_EHLO, start,
-                         shown(line.data, 0 if context.session.secret else line.length, NULL, 0))
+                         shown(line.data, 0 if context.session.marks & SECRET_SAID else line.length, NULL, 0))
         reply.junk |= reply.column != 0
         free_line(context.line_pool, &reply.kept)
         reply.column = 0
@@ -102,7 +102,7 @@ cdef void end_reply_line(Context *context, Dialogue *dialogue) noexcept nogil:
             report_keyword(context, dialogue, start)
         elif reply.keyword_mask_mode != KEYWORD_NONE and too_long(context, reply.column):
             report_shown(context, REPLY_KEYWORD_MASKED, False, VERB_EHLO, start,
-                         shown(line.data, 0 if context.session.secret else 120, NULL, 0))
+                         shown(line.data, 0 if context.session.marks & SECRET_SAID else 120, NULL, 0))
         if reply.code == 250 and expected_verb(&dialogue.exchange) == VERB_EHLO and (
                 reply.keyword_mask_mode == KEYWORD_NONE or line.sent + 4 >= line.length):
             note_chunking(context, dialogue)
@@ -279,7 +279,7 @@ cdef uint32_t server_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
         if dialogue.reply.malformed and context.session.state == context.grammar.state_connect and not context.not_smtp:
             note_not_smtp(context)                   # RFC 5321 3.1: a server speaks first, with a reply code
             report_shown(context, FLOW_NOT_SMTP, False, 0, offset,
-                         shown(data, 0 if context.session.secret else length if length < 48 else 48, NULL, 0))
+                         shown(data, 0 if context.session.marks & SECRET_SAID else min(length, 48), NULL, 0))
             return length
         if context.verdict == ACTION_PASS and whole_line_passes(context, dialogue):
             end = <uint8_t *> memchr(data + at, LF, length - at)

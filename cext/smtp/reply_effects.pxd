@@ -7,7 +7,7 @@ from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.outstanding cimport Exchange
 from nfmailguard.cext.smtp.reply_line cimport ReplyLine
 from nfmailguard.cext.smtp.session cimport (
-    ASKED_DOUBT, ASKED_EHLO, ASKED_NOTHING, ASKED_OTHER, ASKED_TOLD, SECRET_BEGUN, Session,
+    ASKED_DOUBT, ASKED_EHLO, ASKED_NOTHING, ASKED_OTHER, ASKED_TOLD, SECRET_BEGUN, SECRET_SAID, Session,
 )
 
 # As note_asked, where the verb's octets may be EHLO to some servers.
@@ -31,7 +31,7 @@ cdef inline bint may_answer_ehlo(const Session *session, const Exchange *exchang
 # How much of a reply's text may be shown.
 cdef inline uint32_t shown_of_reply(Context *context, uint8_t verb, uint32_t length) noexcept nogil:
     # Some servers repeat what they do not understand.
-    if context.session.secret and (context.session.secret & SECRET_BEGUN or (
+    if context.session.marks & SECRET_SAID and (context.session.marks & SECRET_BEGUN or (
             verb != context.grammar.verb_end_of_data and verb != VERB_BDAT)):
         return 0
     return length

@@ -28,6 +28,7 @@ from nfmailguard.cext.smtp.outstanding cimport (
     answer_all, answer_oldest, expected_verb, go_on, is_untold, read_as, read_body_as_commands, ring_of, ring_size,
 )
 from nfmailguard.cext.smtp.reply_line cimport end_reply
+from nfmailguard.cext.smtp.session cimport COUNTED_MOST, NOOP_SEEN, forget_noop, forget_seven_bits
 
 cdef enum:
     SPACE = 32
@@ -136,7 +137,7 @@ cdef inline void note_answered(Session *session, const Dialogue *dialogue, bint 
 cdef inline void mail_is_over(Context *context, const Dialogue *dialogue) noexcept nogil:
     # Of its body nothing holds any more, unless one of the commands behind this one may have begun another.
     if dialogue.exchange.count == 1:
-        context.session.seven_bits = 0
+        forget_seven_bits(context.session)
 
 
 cdef inline bint adds_recipient(const CommandLine *command) noexcept nogil:
@@ -164,9 +165,11 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
             note_junk(context, offset)
         return
     if verb == VERB_RCPT and digit == 2:
-        context.session.untold_recipients += is_untold(exchange)
+        if context.session.untold_recipients < COUNTED_MOST:
+            context.session.untold_recipients += is_untold(exchange)
     elif verb == VERB_RCPT and digit == 5:
-        context.session.invalid_recipients += 1
+        if context.session.invalid_recipients < COUNTED_MOST:
+            context.session.invalid_recipients += 1
         if context.policy.invalid_recipients and context.session.invalid_recipients > context.policy.invalid_recipients:
             report_shown(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, shown(text, length, NULL, 0))
     elif verb == grammar.verb_end_of_data:
@@ -218,11 +221,11 @@ cdef inline bint out_of_place(Context *context, const Dialogue *dialogue, uint8_
 cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
     """What the server has asked for, by its reply to this command, comes next."""
     cdef Exchange *exchange = &dialogue.exchange
-    if verb == VERB_DATA and context.policy.bug_noop_body and context.session.noop_seen:
+    if verb == VERB_DATA and context.policy.bug_noop_body and context.session.marks & NOOP_SEEN:
         # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
         report(context, BUG_NOOP_BODY, False, verb, offset)
         answer_all(context, exchange)
-        context.session.noop_seen = 0
+        forget_noop(context.session)
         read_body_as_commands(exchange, True)
         return
     read_as(exchange, context.grammar.reads[verb])

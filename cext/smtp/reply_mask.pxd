@@ -46,7 +46,7 @@ cdef inline bint masking_keywords(Context *context, Dialogue *dialogue) noexcept
     if not context.policy.mask_ehlo or not is_behind(reply) or not reply.answers_ehlo:
         return False
     if context.policy.hide:
-        return context.session.ever & EHLO_RESTORED and reply.code == 250
+        return context.session.marks & EHLO_RESTORED and reply.code == 250
     return reply.code == 250 or (reply.answers_ehlo == ANSWERS_ANYHOW and not is_refusal(reply))
 
 # Whether a line is longer than some clients read.

@@ -18,6 +18,7 @@ from nfmailguard.cext.policy.ruling cimport applies
 from nfmailguard.cext.smtp.line cimport Line, line_let_through
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, name_begins, name_is
 from nfmailguard.cext.smtp.reply_line cimport ReplyLine, choose_keyword_mode, note_masked_line
+from nfmailguard.cext.smtp.session cimport SECRET_SAID
 
 cdef extern from "scan.h" nogil:
     uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
@@ -51,7 +52,7 @@ cdef void report_ok(Context *context, Dialogue *dialogue, uint64_t offset) noexc
     for i in range(length):
         after[i] = ok_byte(i, line.data[i])
     report_shown(context, REPLY_TURNED_OK, False, 0, offset,
-                 shown(line.data, 0 if context.session.secret else length, after, length))
+                 shown(line.data, 0 if context.session.marks & SECRET_SAID else length, after, length))
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
@@ -110,7 +111,7 @@ cdef void report_banner(Context *context, Dialogue *dialogue, uint64_t offset) n
     cdef uint32_t i, length = line.length if line.length < 120 else 120
     for i in range(length):
         after[i] = banner_byte(context, i, line.data[i], line.data[i - 1] if i else 0)
-    if context.session.secret:
+    if context.session.marks & SECRET_SAID:
         length = 0
     report_shown(context, BANNER_MASKED, False, 0, offset, shown(line.data, length, after, length))
 
@@ -128,7 +129,7 @@ cdef void report_keyword(Context *context, Dialogue *dialogue, uint64_t offset) 
         if 4 + sent < length:
             memset(after + 4 + sent, c"X", length - 4 - sent)
             after[length - 1] = letter(dialogue)
-        if context.session.secret:
+        if context.session.marks & SECRET_SAID:
             length = 0                             # nor what of it has left
         report_shown(context, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, shown(line.data, length, after, length))
     note_masked_line(reply)

@@ -1,5 +1,5 @@
 # The session: what a dialogue has come to, kept with its flow.
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.tally cimport Tally
 from nfmailguard.cext.smtp.grammar cimport Grammar
@@ -11,29 +11,29 @@ cdef enum:  # Asked: whether a reply may be the one to an EHLO
     ASKED_TOLD = 3             # and its reply has been read: there is no other, whatever the count of replies
     ASKED_DOUBT = 4            # any may be
 
-cdef enum:  # Secret: bits of Session.secret
-    SECRET_BEGUN = 1           # AUTH was begun: what is no command may be a part of it
-    SECRET_SAID = 2            # ever: a server may repeat it in any reply
+cdef enum:  # Mark: bits of Session.marks
+    GREETED = 1                # the server's greeting is not outstanding any more
+    EHLO_RESTORED = 2          # ever
+    HYPOTHETICAL = 4           # what enforce would have done has sent the dialogue another way
+    SECRET_SAID = 8            # ever: a server may repeat it in any reply
+    SECRET_BEGUN = 16          # AUTH was begun: what is no command may be a part of it
+    NOOP_SEEN = 32             # CSCdk46673: what matters to the next message
+    MAIL_SEVEN_BITS = 64       # of the mail: a MAIL has said BODY=7BIT, by which some servers clear eighth bits
 
-cdef enum:  # Ever: bits of Session.ever
-    EHLO_RESTORED = 1
-    HYPOTHETICAL = 2           # what enforce would have done has sent the dialogue another way
+cdef enum:
+    COUNTED_MOST = 0xffff      # of invalid_recipients and untold_recipients: so many or more
 
 # What a session has come to, in few octets: all that is left between two lines with nothing outstanding.
 cdef struct Session:
     Tally tally                # of its findings
     uint64_t found             # bits of the findings in what the client has said since its last record
     uint32_t recipients
-    uint32_t invalid_recipients
-    uint32_t untold_recipients  # accepted, of whom no record tells
     uint32_t junk              # commands since the last message that was accepted which led to nothing
+    uint16_t invalid_recipients
+    uint16_t untold_recipients  # accepted, of whom no record tells
     uint8_t state              # smtp.states.State
-    uint8_t greeted            # the greeting is not outstanding any more
-    uint8_t secret             # Secret
-    uint8_t ever               # Ever
     uint8_t asked              # Asked
-    uint8_t noop_seen          # CSCdk46673: what matters to the next message
-    uint8_t seven_bits         # of the mail: a MAIL has said BODY=7BIT, by which some servers clear eighth bits
+    uint8_t marks              # Mark
     uint8_t offered_chunking   # CHUNK_REFUSED: and the last reply refused one
 
 # A kind of finding is in what the client has said; several are.
@@ -51,16 +51,16 @@ cdef inline uint64_t take_found(Session *session) noexcept nogil:
 
 # What enforce would have done has sent the dialogue another way.
 cdef inline void note_hypothetical(Session *session, bint differs) noexcept nogil:
-    session.ever |= HYPOTHETICAL if differs else 0
+    session.marks |= HYPOTHETICAL if differs else 0
 
 cdef inline void move_session(Session *session, uint8_t state) noexcept nogil:
     session.state = state
 
 cdef inline void note_greeted(Session *session) noexcept nogil:
-    session.greeted = 1
+    session.marks |= GREETED
 
 cdef inline void note_restored(Session *session, bint ehlo) noexcept nogil:
-    session.ever |= EHLO_RESTORED if ehlo else 0
+    session.marks |= EHLO_RESTORED if ehlo else 0
 
 # A command that began the session anew takes the offer of CHUNKING back; a line of the reply to it offers that.
 cdef inline void offer_chunking(Session *session, bint offered) noexcept nogil:
@@ -76,13 +76,13 @@ cdef inline void note_unasked(Session *session) noexcept nogil:
 
 # What follows may be another line to some servers, maybe AUTH's.
 cdef inline void note_secret_said(Session *session) noexcept nogil:
-    session.secret |= SECRET_SAID
+    session.marks |= SECRET_SAID
 
 cdef inline void note_secret_begun(Session *session) noexcept nogil:
-    session.secret = SECRET_BEGUN | SECRET_SAID
+    session.marks |= SECRET_BEGUN | SECRET_SAID
 
 cdef inline void note_secret_over(Session *session) noexcept nogil:
-    session.secret &= SECRET_SAID
+    session.marks &= <uint8_t> ~SECRET_BEGUN
 
 # Of the mail: RCPT, MAIL's BODY=7BIT, NOOP before it.
 cdef inline void add_recipients(Session *session, uint32_t number) noexcept nogil:
@@ -92,10 +92,17 @@ cdef inline void forget_recipients(Session *session) noexcept nogil:
     session.recipients = 0
 
 cdef inline void note_seven_bits(Session *session, bint said) noexcept nogil:
-    session.seven_bits |= said
+    session.marks |= MAIL_SEVEN_BITS if said else 0
 
 cdef inline void note_noop(Session *session, bint said) noexcept nogil:
-    session.noop_seen |= said
+    session.marks |= NOOP_SEEN if said else 0
+
+cdef inline void forget_noop(Session *session) noexcept nogil:
+    session.marks &= <uint8_t> ~NOOP_SEEN
+
+# The mail is over: of its body nothing holds any more.
+cdef inline void forget_seven_bits(Session *session) noexcept nogil:
+    session.marks &= <uint8_t> ~MAIL_SEVEN_BITS
 
 # One more command that led to nothing: how many they are.
 cdef inline uint32_t add_junk(Session *session) noexcept nogil:

@@ -26,7 +26,7 @@ cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *r
                                client.offset + client.read)
     if not exchange.waiting or client.read == client.length:
         return False
-    if (context.session.ever & HYPOTHETICAL and not exchange.pipelining_violation
+    if (context.session.marks & HYPOTHETICAL and not exchange.pipelining_violation
             and untold(context, rules, KIND_TOO_FAR, 1)):
         note_violation(exchange)
         found(rules, KIND_TOO_FAR, 1)

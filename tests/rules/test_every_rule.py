@@ -49,7 +49,7 @@ def test_every_mutation_has_one_place(mutant: Mutant) -> None:
 #: What outlives a packet, of a flow, a stream, a session or a dialogue.
 FIELDS = (
     "next_seq|last_ack|facts|fin|fin_seq|end|mode|state|handshake|max_window|window_end|interface"
-    "|server_interface|connection|started|offers|scale|input|waiting|offered_chunking|tls_checked|greeted"
+    "|server_interface|connection|started|offers|scale|input|waiting|offered_chunking|tls_checked"
     "|body_as_commands"
     "|chunk_left|last_chunk|asked"
 )
@@ -84,6 +84,8 @@ def places_in_the_core() -> set[tuple[str, str]]:
             head = FUNCTION.match(line)
             function = head[1] if head else function
             fields = set(WRITE.findall(line))
+            if "session.marks |= GREETED" in line:
+                fields.add("greeted")
             if not head:
                 fields |= {field for name in ASKED.findall(line) for field in moved_by(name)}
             found |= {(f"{path.stem}.{function}", field) for field in fields}

@@ -532,9 +532,7 @@ def chains(key: bytes, flows: list[tuple[bytes, int, bytes, int]], buckets: int)
     """How many flows the buckets hold, by the bucket, as SipHash-2-4 of the key spreads them."""
     places = Counter[int]()
     for client, client_port, server, server_port in flows:
-        octets = client.ljust(16, b"\0") + server.ljust(16, b"\0")
-        octets += client_port.to_bytes(2, "little") + server_port.to_bytes(2, "little")
-        octets += bytes([4 if len(client) == 4 else 6, 0, 0, 0])
+        octets = client + server + client_port.to_bytes(2, "little") + server_port.to_bytes(2, "little") + bytes(4)
         places[siphash_2_4(key, octets) % buckets] += 1
     return places
 
