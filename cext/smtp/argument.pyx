@@ -203,7 +203,7 @@ cdef bint ends_in_verb(Context *context, CommandLine *command, uint32_t end) noe
         if length == 0 or length > sizeof(command.argument.tail):
             continue
         if end - length < context.policy.longest_line - 2:
-            continue                               # no server cuts a line before this place
+            continue                               # no server cuts a long line before this place
         i = 0
         while i < length and name[i] == command.argument.tail[sizeof(command.argument.tail) - length + i]:
             i += 1

@@ -13,8 +13,8 @@ cdef enum:  # Phase: the part of a command line that the client's next byte belo
 # How far the argument of the line's verb has been read; module `argument` reads it.
 cdef struct Argument:
     uint32_t counted           # bytes of MAIL's address so far; for BDAT, the chunk size
-    uint8_t phase              # AddressPhase of MAIL; SizePhase of BDAT
-    uint8_t bracket            # 1: after a < that no > has closed
+    uint8_t phase              # AddressPhase for MAIL's argument; SizePhase for BDAT's
+    uint8_t bracket            # 1: a < of the address has not been closed by a > yet
     uint8_t in_seven           # bytes of "=7BIT" that MAIL's argument ends in, or SEVEN_BITS
     uint8_t tail[8]            # the last bytes of a line with a secret (AUTH), upper case
 

@@ -19,7 +19,7 @@ cdef struct Dialogue:
     ReplyLine reply
     Text text
     Account account
-    Dialogue *older            # neighbours in DialoguePool's list, where this dialogue is in it
+    Dialogue *older            # next older dialogue in DialoguePool's list, NULL: none; `newer`: the next newer one
     Dialogue *newer
     void *flow                 # the Flow this dialogue belongs to
 
@@ -27,7 +27,7 @@ cdef struct Dialogue:
 cdef struct DialoguePool:
     LinePool line_pool
     FreeList dialogues
-    Dialogue *oldest           # list of dialogues whose flows have a page or more of memory, by Account.since
+    Dialogue *oldest           # list, by Account.since, of dialogues whose flows have a page or more of memory
     Dialogue *newest
 
 cdef void dialogue_pool_open(DialoguePool *dialogue_pool, Pool *pool) noexcept nogil

@@ -10,7 +10,7 @@ from nfmailguard.cext.policy.numbers cimport LINE_BYTES_SHOWN
 
 # The first bytes of an unfinished line, as they came.
 cdef struct Line:
-    uint16_t length            # bytes kept in data
+    uint16_t length            # bytes of the line that are kept in `data`
     uint16_t sent              # bytes of the line's verb or keyword that were forwarded unmasked
     uint8_t data[LINE_BYTES_SHOWN]
 

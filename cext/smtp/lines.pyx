@@ -34,9 +34,9 @@ cdef enum:
     SPACE = 32
 
 cdef struct Found:             # a verb that lies in the segment as a whole, and what is unusual about it
-    uint32_t length            # bytes of the verb; 0: no such verb
-    uint8_t end                # the byte after the verb
-    uint8_t verb               # the verb's number
+    uint32_t length            # length of the verb in bytes; 0: no such verb
+    uint8_t end                # the byte that follows the verb
+    uint8_t verb               # the verb's number in the grammar's tables
     uint8_t finding            # finding that keeps the verb from passing; 0: it passes
     bint bare_cr               # 1: the byte after the verb is a CR without a LF
     uint32_t lfs               # LFs that become spaces, one right after the verb included
@@ -129,7 +129,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
     if line == NULL:
         return 0
     begin_line(command, offset)
-    begin_with_verb(command, line, data, end, length)      # kept before any byte is changed
+    begin_with_verb(command, line, data, end, length)      # kept as it came, before any byte is changed
     if found.nuls + found.lfs:
         note_odd(context, dialogue, &found, data)
     found.verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN

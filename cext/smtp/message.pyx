@@ -138,7 +138,7 @@ cdef void end_message(Context *context, Dialogue *dialogue, uint64_t offset) noe
     if record != NULL:
         record.to_server = 1
         record.state = context.session.state
-        record.a = dialogue.text.bytes - 3     # without the final dot and its CRLF
+        record.a = dialogue.text.bytes - 3     # the message's size, without the final dot and its CRLF
         record.c = take_found(context.session)
         ring_push(context.ring)
     dialogue.text.bytes = 0
@@ -219,7 +219,7 @@ cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *data, uint32_t length) n
 
 cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
     # Looks for "<CR><LF>." or "<CR><LF>.<CR>" at the end, of which earlier bytes may have been forwarded already.
-    cdef uint32_t behind = 1 if data[length - 1] == CR else 0    # bytes after the dot
+    cdef uint32_t behind = 1 if data[length - 1] == CR else 0    # bytes after the dot: a CR, or none
     cdef const uint8_t *dot = data + length - 1 - behind
     cdef uint32_t before
     if dialogue.exchange.input != INPUT_DATA or length < behind + 1 or dot[0] != DOT:

@@ -9,7 +9,7 @@ cdef struct Mime:
     uint8_t header             # 1: inside a header, the message's or a MIME part's
     uint8_t line               # MimeLine: the position in the line
     uint8_t which              # bits TYPE to NAME: names the field or the parameter being read may still have
-    uint8_t name_length        # bytes of the parameter's name so far
+    uint8_t name_length        # bytes of the MIME parameter's name so far
     uint8_t starred            # 1: a star follows the parameter's name (RFC 2231)
     uint8_t counting           # 1: the parameter is a file name, whose bytes are counted
     uint8_t reported           # 1: an overlong file name has been reported in this field

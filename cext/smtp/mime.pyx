@@ -27,9 +27,9 @@ cdef extern from "scan.h" nogil:
 
 cdef enum MimeState:                       # what the next byte of a header field belongs to
     MIME_NOTHING = 0                   # a field, or the rest of one, that is not checked
-    MIME_FIELD                         # the field's name
+    MIME_FIELD                         # the header field's name
     MIME_BEFORE_COLON
-    MIME_SKIP                          # what comes before the next parameter
+    MIME_SKIP                          # what comes before the field's next parameter
     MIME_SKIP_QUOTED
     MIME_SKIP_ESCAPED
     MIME_BEFORE_NAME
@@ -40,7 +40,7 @@ cdef enum MimeState:                       # what the next byte of a header fiel
     MIME_QUOTED
     MIME_ESCAPED
 
-cdef enum MimeLine:                       # the position in the line
+cdef enum MimeLine:                       # MimeLine: the position in the line
     LINE_START = 0
     LINE_DASH = 1                      # after a dash at the line's start
     LINE_REST = 2
@@ -48,7 +48,7 @@ cdef enum MimeLine:                       # the position in the line
 cdef enum:
     TYPE = 1                           # bits of Mime.which: names the field may still have
     DISPOSITION = 2
-    FILENAME = 4                       # and names its parameter may still have
+    FILENAME = 4                       # bits of Mime.which: names the field's parameter may still have
     NAME = 8
     LONG_NAME = 9                      # longer than "filename" and "name": not counted further
 
@@ -105,7 +105,7 @@ cdef inline void count_byte(Context *context, Mime *mime, uint64_t offset) noexc
 
 
 cdef void field_byte(Mime *mime, uint8_t byte) noexcept nogil:
-    cdef uint8_t at = mime.counted          # bytes of the field's name so far
+    cdef uint8_t at = mime.counted          # bytes of the header field's name so far
     if byte == COLON or blank(byte):
         if not ((mime.which & TYPE and at == 12) or (mime.which & DISPOSITION and at == 19)):
             mime.state = MIME_NOTHING
@@ -223,7 +223,7 @@ cdef uint32_t begin_line(Mime *mime, const uint8_t *data, uint32_t length) noexc
     cdef uint8_t byte = data[0]
     mime.line = LINE_DASH if byte == DASH else LINE_REST
     if mime.header and not blank(byte):
-        mime.state = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # Content-* fields begin with a C
+        mime.state = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # both fields checked here begin with a C
         mime.which = TYPE | DISPOSITION
         mime.reported = 0
         return field_name(mime, data, length) if mime.state == MIME_FIELD else 0
@@ -268,7 +268,7 @@ cdef void mime_bytes(Context *context, Mime *mime, const uint8_t *data, uint32_t
                     parameter_byte(context, mime, byte, offset + at)
                 at += 1
         else:
-            mime.line = LINE_REST         # the byte after a dash at the line's start
+            mime.line = LINE_REST         # the second byte of a line that begins with a dash
             if byte == DASH:
                 mime.header = 1
                 mime.state = MIME_NOTHING

@@ -22,7 +22,7 @@ cdef enum:
 cdef struct Word:
     uint32_t length            # bytes of the word; 0: no such word, or something follows it
     uint32_t nuls
-    uint32_t crs               # CRs in it that end no line and count as any other byte
+    uint32_t crs               # CRs in the word that end no line: bytes like any other
 
 
 cdef inline void look_for_word(Word *word, const LineRules *rules, const uint8_t *data, uint32_t ordinary,

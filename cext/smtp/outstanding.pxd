@@ -16,7 +16,7 @@ cdef struct Exchange:
     uint16_t capacity          # number of commands `more` has room for
     uint16_t waiting           # replies to come before the client may go on; 0: it need not wait
     uint16_t greetings         # outstanding commands that begin the session anew
-    uint16_t recipients        # outstanding commands that add a recipient
+    uint16_t recipients        # outstanding commands that add a recipient (RCPT)
     uint8_t few[16]
     uint8_t input              # Input: how the client's next bytes are read
     uint8_t tls_checked

@@ -110,7 +110,7 @@ cdef inline uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules 
     if not traits & TRAIT_PLAIN or (denied and (applies(context.policy) or not untold(context, rules, KIND_DENIED, 1))):
         return 0
     if traits & TRAIT_WAITS and context.policy.bug_data_bypass and applies(context.policy):
-        return 0                                   # message text may begin with this command (CSCdr91002)
+        return 0                                   # message text may begin right after this command (CSCdr91002)
     end = plain_end(data, verb, start.stop)
     if end == 0:
         return 0

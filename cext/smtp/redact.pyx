@@ -128,7 +128,7 @@ cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
                     end = at
                 at += 1
             if at == length and (cut or end == 0):
-                end = at                           # the @ may be in bytes that are not here
+                end = at                           # the @ may be in the part of the text that is missing here
         if end > i:
             memset(text + i, c"*", end - i)
             i = end

@@ -49,7 +49,7 @@ cdef void note_chunking(Context *context, Dialogue *dialogue) noexcept nogil:
     memcpy(chunking.data, b"CHUNKING", 8)
     chunking.length = 8
     if dialogue.exchange.greetings > 1:
-        return                                     # a later command begins the session anew
+        return                                     # a later command has begun the session anew
     if dialogue.reply.lines == 0:
         offer_chunking(context.session, False)
     elif line.length == 12 and name_is(&chunking, line.data + 4, 8):
@@ -203,7 +203,7 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
     if (size == 3 or data[3] == SPACE or data[3] == DASH) and (
             is_plain(context, dialogue, verb) or says_nothing(context, dialogue, verb, data, size)):
         if verb == VERB_EHLO and reply.lines == 0 and reply.code == 250 and exchange.greetings < 2:
-            offer_chunking(context.session, False)     # as note_chunking does at a first line
+            offer_chunking(context.session, False)     # EHLO's first line withdraws the old offer, as in note_chunking
         if size > 3 and data[3] == DASH:
             if reply.lines == 0:
                 reply.already_masked = 0
@@ -221,7 +221,7 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
         return 0
     reply.kept = alloc_line(context.line_pool)
     if reply.kept == NULL:
-        return 0                                   # reading the line's first byte will report this
+        return 0                                   # no memory: reading the line's first byte reports this
     line_begin(reply.kept, data, size, 0)
     reply.column = <uint16_t> size
     choose_keyword_mode(reply, KEYWORD_NONE)
@@ -252,7 +252,7 @@ cdef uint32_t server_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             if data[at] != LF:
                 edits = context.edits
                 carriage_return = CR
-                reply_byte(context, dialogue, &carriage_return, 1)       # a forwarded CR that ended no line
+                reply_byte(context, dialogue, &carriage_return, 1)       # the CR, already forwarded, ended no line
                 forget_changes(context, edits)
         if dialogue.reply.column == 0:
             waiting = exchange.waiting

@@ -82,7 +82,8 @@ cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) n
         if context.grammar.continues[ring_of(exchange)[(exchange.first + i) % size] & ~UNTOLD] == dialogue.reply.code:
             while i:
                 if keeps_reply(context, dialogue, expected_verb(exchange)):
-                    record_reply(context, expected_verb(exchange), 0, NULL, 0, offset, False)  # no reply will come
+                    # A skipped command is recorded with reply code 0: no reply to it will come.
+                    record_reply(context, expected_verb(exchange), 0, NULL, 0, offset, False)
                 answer_oldest(context, exchange, expected_verb(exchange))
                 i -= 1
             return True
@@ -204,7 +205,7 @@ cdef inline bint has_left_behind(Context *context, const Dialogue *dialogue, uin
 
 
 cdef inline bint out_of_place(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    """Whether it is uncertain how a server goes on that sends this reply, which asks for nothing, at this time."""
+    """Whether this reply, which asks for nothing, comes at a time that makes it uncertain how the server goes on."""
     cdef const Exchange *exchange = &dialogue.exchange
     cdef bint expected = exchange.count != 0
     if dialogue.reply.code != 421 and (exchange.input == INPUT_SASL or (

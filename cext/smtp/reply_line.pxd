@@ -5,8 +5,8 @@ from nfmailguard.cext.smtp.line cimport Line
 
 cdef enum Answers:             # Answers: ReplyLine.answers_ehlo, whether a line may belong to EHLO's reply
     ANSWERS_OTHER = 0
-    ANSWERS_BY_CODE = 1        # it may if its code is 250
-    ANSWERS_ANYHOW = 2         # it may whatever it begins with, unless it is the reply's first line
+    ANSWERS_BY_CODE = 1        # the line may belong to EHLO's reply if its code is 250
+    ANSWERS_ANYHOW = 2         # the line may, whatever it begins with, unless it is the reply's first line
 
 cdef struct ReplyLine:
     Line *kept                 # the line's first bytes as they came; NULL between lines
@@ -17,7 +17,7 @@ cdef struct ReplyLine:
     uint8_t malformed
     uint8_t lines              # lines of this reply before this one, at most 255
     uint8_t junk               # 1: a line came that belongs to no reply; clients may count it as the reply's first line
-    uint8_t after_cr           # 1: a CR was the segment's last byte
+    uint8_t after_cr           # 1: a CR was the segment's last byte, and its LF may come next
     uint8_t before             # the line's last byte so far, as it came
     uint8_t masked_lines
     uint8_t already_masked     # lowest letter (0: A) that the next line masked upstream may end in

@@ -62,7 +62,7 @@ cdef void begin_keyword(Context *context, Dialogue *dialogue, const uint8_t *dat
     """Chooses how the EHLO keyword line whose text begins at ``data`` is masked."""
     cdef ReplyLine *reply = &dialogue.reply
     cdef uint32_t end = nm_next_lf(data, length), stop
-    if end and data[end - 1] == CR:                # a CR without a LF does not end the line
+    if end and data[end - 1] == CR:                # the CR of CRLF is no text; a CR alone ends no line
         end -= 1
     if end == length:
         choose_keyword_mode(reply, KEYWORD_OPEN)
@@ -80,7 +80,7 @@ cdef void keyword_byte(Context *context, Dialogue *dialogue, uint8_t *at, bint l
     cdef ReplyLine *reply = &dialogue.reply
     cdef Line *line = reply.kept
     cdef uint8_t name[NAME_BYTES + 1]
-    cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # bytes of text before this one
+    cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # bytes of the line's text before this one
     if length > NAME_BYTES:
         length = NAME_BYTES                       # no keyword is that long: a longer one never fits
     if at[0] == CR and not context.policy.hide:      # a CR in the line, which ends it for some clients
@@ -128,7 +128,7 @@ cdef void report_keyword(Context *context, Dialogue *dialogue, uint64_t offset) 
             memset(after + 4 + sent, c"X", length - 4 - sent)
             after[length - 1] = letter(dialogue)
         if context.session.secret:
-            length = 0                             # nor are the bytes shown that were left unmasked
+            length = 0                             # a secret may be in the line: not even unmasked bytes are shown
         report_shown(context, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, shown(line.data, length, after, length))
     note_masked_line(reply)
 

@@ -30,7 +30,7 @@ cdef struct LineRules:                    # how unusual bytes in command lines a
     bint plain_cr              # 1: a CR without a LF is a byte like any other
     uint32_t whole             # bytes up to which a verb, or a line, may be read in one step
     uint32_t left[KINDS]       # how many more findings of a kind are known to be only counted, not logged
-    uint32_t counted           # findings of all kinds in `count`
+    uint32_t counted           # sum of `count` over all kinds
     uint64_t found             # bits of findings that are still to be added to Session.found
     uint64_t bit[KINDS]        # bit of each kind in `found`; 0 where the policy ignores the finding
     uint32_t count[KINDS]      # findings of each kind that are not yet counted in the tally
@@ -50,7 +50,7 @@ cdef inline void settle_counts(Context *context, LineRules *rules) noexcept nogi
         settle_each(context, rules)
 
 cdef void settle_each(Context *context, LineRules *rules) noexcept nogil
-# As `untold`, where `left` is too small to tell.
+# As `untold`, where the number in `left` is not enough to answer.
 cdef bint more_untold(Context *context, LineRules *rules, Kind kind, uint32_t number) noexcept nogil
 
 # Whether `number` more findings of a kind would only be counted: none of them logged, and none ending the flow.

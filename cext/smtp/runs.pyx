@@ -121,7 +121,7 @@ cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t 
     if context.policy.action[COMMAND_BARE_CR] != ACTION_PASS:
         untold = tally_untold(&context.session.tally, COMMAND_BARE_CR, context.policy.findings_told)
     if stop == length:
-        stop -= 1                                  # the byte after the last CR has not come yet
+        stop -= 1                                  # whether a LF follows the last CR is not known yet
     while count < stop and count < untold and data[count] == CR and data[count + 1] != LF:
         count += 1
     if count:
@@ -159,7 +159,7 @@ cdef uint32_t verb_run(Context *context, CommandLine *command, const LineRules *
             at += i
             kept = at
             while i and line.length < LINE_BYTES_SHOWN:
-                line_add(line, LF)                 # kept as it came, not as a space
+                line_add(line, LF)                 # the LF is kept as it came, not as a space
                 i -= 1
             continue
         elif data[at] == SPACE and not leading:
@@ -271,7 +271,7 @@ cdef uint32_t line_run(Context *context, CommandLine *command, const LineRules *
     cdef bint secret = with_secret(context, command) and (
         command.phase == PHASE_SASL or command.length >= context.policy.near_length)
     if run <= command.length or (command.phase == PHASE_SASL and command.length <= sizeof(command.argument.tail)):
-        return 0                                   # at this place the letters may be a verb
+        return 0                                   # here the letters may be a verb: bytes are read one by one
     if run - command.length < stop:
         stop = run - command.length
     if secret:

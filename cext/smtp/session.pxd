@@ -21,7 +21,7 @@ cdef enum:  # Ever: bits of Session.ever, what has happened at any time in the s
 
 # The state of a session, kept small: it is all that is left between two lines with nothing outstanding.
 cdef struct Session:
-    Tally tally                # counts of the session's findings
+    Tally tally                # counts of the session's findings, by kind
     uint64_t found             # bits of the findings in what the client has sent since its last event record
     uint32_t recipients
     uint32_t invalid_recipients
@@ -29,8 +29,8 @@ cdef struct Session:
     uint32_t junk              # commands since the last accepted message that led to nothing
     uint8_t state              # the dialogue's state: smtp.states.State
     uint8_t greeted            # 1: the greeting is not outstanding any more
-    uint8_t secret             # bits of Secret
-    uint8_t ever               # bits of Ever
+    uint8_t secret             # bits of Secret: what is known of secrets the client sends
+    uint8_t ever               # bits of Ever: what has happened at any time in the session
     uint8_t asked              # Asked: whether a reply may be the reply to an EHLO
     uint8_t noop_seen          # 1: a NOOP was sent, which matters to the next message (CSCdk46673)
     uint8_t seven_bits         # 1: a MAIL said BODY=7BIT, so some servers clear eighth bits of this mail

@@ -25,11 +25,11 @@ cdef inline uint32_t next_dot(const uint8_t *data, uint32_t at, uint32_t length)
     return <uint32_t> (dot - data) if dot != NULL else length
 
 cdef struct Shapes:                    # ends of data that only some servers see, in the bytes being read
-    uint32_t left                      # how many more are known to be only counted: not logged, and not ending the flow
-    uint32_t count                     # how many are still to be counted in the tally
-    bint blanks                        # 1: the byte that completes one is blanked; 0: it is left, and only counted
+    uint32_t left                      # how many further findings would only be counted, not logged or end the flow
+    uint32_t count                     # findings made here that are not yet counted in the tally
+    bint blanks                        # 1: the byte completing such an end is blanked; 0: the finding is only counted
 
-# No such sequence has been found yet.
+# Initialises a Shapes: no end of data that only some servers see has been found yet.
 cdef inline void open_shapes(Shapes *shapes) noexcept nogil:
     shapes.left = shapes.count = 0
     shapes.blanks = False

@@ -41,7 +41,7 @@ cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t bl
     if action == NOT_AGAIN:
         action = report_shown(context, DATA_SMUGGLING_SHAPE, True, 0, offset, shown(&before, 1, &blank, 1))
     shapes.blanks = action == ACTION_BLANK
-    if context.policy.action[DATA_SMUGGLING_SHAPE] == ACTION_BLANK:    # carried out or not, it does not end the flow
+    if context.policy.action[DATA_SMUGGLING_SHAPE] == ACTION_BLANK:    # blanking, simulated or not, ends no flow
         shapes.left = tally_untold(&context.session.tally, DATA_SMUGGLING_SHAPE, context.policy.findings_told)
     if not shapes.blanks:
         return False
@@ -59,7 +59,7 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
         if last == END:
             return i + 1
     if memchr(data + at, CR, length - at) == NULL or memchr(data + at, LF, length - at) == NULL:
-        return 0                                   # a cheap test first, for text with many dots
+        return 0                                   # no CR or no LF: a cheap test, for text with many dots
     end = <const uint8_t *> memmem(data + at, length - at, b"\r\n.\r\n", 5)
     return <uint32_t> (end - data) + 5 if end != NULL else 0
 
@@ -76,7 +76,7 @@ cdef bint long_lines(Context *context, const Text *text, const Stretch *stretch,
     cdef Shapes shapes
     open_shapes(&shapes)
     if head < length and first_lf < length:
-        stop = head if head > first_lf + 1 else first_lf + 1    # only the first line may be overlong
+        stop = head if head > first_lf + 1 else first_lf + 1    # outside the header only the first line may be overlong
     if text.last_four & 255 != DOT:
         at = next_dot(data, at, stop) + 1
     while at < stop:

@@ -8,7 +8,7 @@ cdef struct Parts:
     uint32_t line              # bytes of the line that is not complete yet
     uint16_t to_fields
     uint8_t name               # FieldName: how many bytes of "To:" the line begins with, or why it does not
-    uint8_t marks              # bits of Marks
+    uint8_t marks              # bits of Marks: what has been reported, and whether the body has begun
 
 cdef inline void begin_parts(Parts *parts) noexcept nogil:
     parts.bytes = parts.line = 0

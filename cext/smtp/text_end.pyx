@@ -22,11 +22,11 @@ cdef extern from "scan.h" nogil:
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
 
 cdef enum:                             # Eighth: Text.eighth, the last byte as a server sees it that clears eighth bits
-    EIGHTH_NONE = 0                    # clearing eighth bits makes no difference
-    EIGHTH_LINE = 1                    # the last byte becomes a CR or LF
-    EIGHTH_DOT = 2                     # a dot that then begins a line
+    EIGHTH_NONE = 0                    # clearing eighth bits makes no difference to the last byte
+    EIGHTH_LINE = 1                    # the last byte becomes a CR or LF once its eighth bit is cleared
+    EIGHTH_DOT = 2                     # the last byte is a dot that begins a line once eighth bits are cleared
 
-cdef enum:                             # Kind: the class of a byte
+cdef enum:                             # Kind: classes of bytes, the columns of the table `steps`
     KIND_OTHER = 0
     KIND_CR = 1
     KIND_LF = 2
@@ -39,7 +39,7 @@ cdef enum:                             # Step: the DataState after a byte, and w
     STEP_ENDS = 16                     # some servers take this byte for the last of an end of data
     STEP_PLACE = 32                    # a second dot, which means more where the message's first line may be
     STEP_NUL = 64
-    STEP_ASK = 128                     # the table does not tell what the byte means
+    STEP_ASK = 128                     # the table alone does not tell what the byte means
     STATES = 9
 
 cdef enum:
@@ -47,7 +47,7 @@ cdef enum:
     LF = 10
     SPACE = 32
     DOT = 46
-    FIRST_DOTS = 2                     # last place of a first line's second dot: the LF of DATA's line may be byte 0
+    FIRST_DOTS = 2                     # highest index of a second dot in the text's first line; byte 0 may be DATA's LF
     DENSE = 8  # bytes after a dot that are looked at one by one before the next dot is searched for
 
 cdef uint8_t kinds[256]
@@ -62,7 +62,7 @@ cdef inline uint8_t dotted(uint8_t state) noexcept nogil:
 cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
     """Whether a CR or LF completes what some servers, but not all, take for an end of data."""
     if state == DATA_DOT or state == DATA_DOT_ONE:
-        return byte == LF                          # James before 3.7.5 takes any line of a dot and two bytes
+        return byte == LF                          # James before 3.7.5: any line of a dot and two bytes is an end
     # nodemailer's smtp-server before 3.21 drops a dot of the first line, and what is left may begin an end of data.
     return (state == DATA_BARE_DOT or state == DATA_DOTS) and is_end(byte)
 
@@ -155,7 +155,7 @@ cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at,
             # CRLF.CR has been forwarded: if this byte is no LF, it is made one, so that all servers see the same end.
             ended[0] = data[at] == LF or shape(context, &shapes, data + at, LF, offset + at)
             at += ended[0]
-            state = DATA_LINE if ended[0] else DATA_CR    # else the byte is read again, as one after a CR
+            state = DATA_LINE if ended[0] else DATA_CR    # not ended: the byte is read again, as one after a CR
             if ended[0] or context.verdict != ACTION_PASS:
                 break
             continue
@@ -163,7 +163,7 @@ cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at,
             if shape(context, &shapes, data + at, SPACE, offset + at):
                 taken = steps[state * KINDS + KIND_OTHER]
             if context.verdict != ACTION_PASS:
-                length = at + 1                    # the finding ends the flow
+                length = at + 1                    # the finding about this byte ends the flow
         elif taken & STEP_PLACE:
             taken = behind_dot(<uint8_t> state, DOT, before + at)
         state = taken & STEP_STATE

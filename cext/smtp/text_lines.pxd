@@ -12,7 +12,7 @@ cdef enum Head:                # of TextLines.head: how Exim reads a message's h
     HEAD_CRLF = 2              # header lines end at CRLF only
     HEAD_LF = 3                # header lines end at LF, with or without CR
     HEAD_LINE = 4              # the current line has one byte; twice this value: it has more
-    HEAD_CR = 16               # a bit: the last byte is a CR
+    HEAD_CR = 16               # a bit: the last byte read is a CR
 
 cdef struct TextLines:
     uint32_t length            # bytes of the current line so far

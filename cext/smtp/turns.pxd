@@ -1,5 +1,5 @@
-# Both sides' lines by turns, where they are only followed (not held): the client's, up to one that has to wait for its
-# reply, then the server's replies.
+# Both sides' lines by turns in monitor mode: the client's lines up to one that has to wait for its reply, then the
+# server's replies.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
@@ -9,7 +9,7 @@ from nfmailguard.cext.smtp.dialogue cimport Dialogue
 cdef struct Said:
     uint8_t *data
     uint32_t length
-    uint32_t read              # bytes of `data` that have been read since
+    uint32_t read              # bytes of `data` that have been read so far
     uint64_t offset            # stream offset of the first byte
 
 # Reads both sides by turns, as long as whole lines of the client make it wait and one-line replies, without a finding

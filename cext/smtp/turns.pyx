@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Both sides' lines by turns, where they are only followed and the client did not wait.
+"""Both sides' lines by turns, in monitor mode, where the client did not wait for replies.
 
 Promises: both become what ``dispatch`` and ``reply`` make of them: a reply at a time, then the client's lines up to the
 next one that has to wait. All but whole lines that can be read in one step is left to them. Does not know streams.

@@ -62,7 +62,7 @@ cdef bint banner_masked(const uint8_t *data, uint32_t length) noexcept nogil:
 
 cdef bint keyword_masked(const uint8_t *data, uint32_t length, uint32_t least) noexcept nogil:
     cdef uint32_t i
-    if length == 2:                                # its one X could be genuine: `250 OK` becomes `250 XB`
+    if length == 2:  # A single X may be genuine, so the last letter has to fit exactly: `250 OK` becomes `250 XB`.
         return data[0] == c"X" and data[1] == c"A" + least % 26
     if length < 3 or length >= LINE_BYTES_SHOWN - 4:
         return False

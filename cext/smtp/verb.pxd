@@ -18,7 +18,7 @@ cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t le
     if length == 0 or length > NAME_BYTES:
         return VERB_UNKNOWN
     i = context.grammar.first_of[data[0] & 31][length]
-    if length == 4:                                # the usual case: four letters, compared at once
+    if length == 4:                                # four letters, the usual length: compared in one step
         memcpy(&four, data, 4)
         while i and four & context.grammar.first_mask[i] != context.grammar.first_four[i]:
             i = context.grammar.next_of[i]

@@ -47,12 +47,12 @@ cdef enum:
     SPACE = 32
 
 cdef struct Clean:
-    uint32_t verb              # bytes of the verb
+    uint32_t verb              # length of the verb in bytes
     uint32_t end               # index of the line's CR or, where it ends without one, its LF
     uint32_t lfs               # LFs that become spaces
     uint32_t nuls
     uint32_t crs               # CRs that end no line and count as any other byte
-    uint32_t odd               # sum of lfs, nuls and crs
+    uint32_t odd               # unusual bytes: the sum of lfs, nuls and crs
     uint32_t first             # index at or before the first LF or NUL that becomes a space
     uint32_t last              # index after the last LF or NUL to be blanked; 0: there is none
     uint8_t number             # the verb's number
@@ -231,7 +231,7 @@ cdef inline void note_said(Context *context, const Clean *line, const uint8_t *d
     """At a line's end, however the line is read: notes whether secrets may follow."""
     if line.number != VERB_UNKNOWN:
         note_argument(context, line.number, context.grammar.traits[line.number], data, line.verb, line.end)
-    elif line.verb > 2 or line.end > line.verb + 4:    # room for a verb, or a mechanism, that announces secrets
+    elif line.verb > 2 or line.end > line.verb + 4:    # long enough for a verb, or a mechanism, announcing secrets
         note_words(context, line.number, data, line.verb, line.end)
 
 
@@ -255,7 +255,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if not is_quiet(context, rules, &line, data):
         return 0
     if line.odd + line.bare + line.illegal:
-        # Where the verb is unknown, note_said finds this out.
+        # For an unknown verb, note_said looks for AUTH in what some servers take for another line.
         secret = line.odd and line.number != VERB_UNKNOWN and another_line_begins(data, line.end)
         count_odd(context, rules, &line, data)
     if line.masked_upstream:

@@ -33,7 +33,8 @@ cdef inline bint is_refusal(const ReplyLine *reply) noexcept nogil:
 
 # Whether a byte of its code makes a line belong to no reply, although clients read it as part of one (Postfix).
 cdef inline bint no_reply_s(const ReplyLine *reply, uint32_t column, uint8_t byte) noexcept nogil:
-    if not 48 <= byte <= 57 or (column == 0 and not c"2" <= byte <= c"5"):     # RFC 5321 4.2.1: not sendmail's 050
+    # A reply code begins with 2 to 5 (RFC 5321 4.2.1); sendmail's 050 is no code of a reply.
+    if not 48 <= byte <= 57 or (column == 0 and not c"2" <= byte <= c"5"):
         return True
     return (reply.answers_ehlo == ANSWERS_ANYHOW and reply.lines > 0 and is_refusal(reply)
             and byte - 48 != (reply.first_code // 100 if column == 0 else reply.first_code // 10 % 10

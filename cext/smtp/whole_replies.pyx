@@ -58,7 +58,7 @@ cdef uint32_t bad_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
             take_junk(&dialogue.reply)
             at = end + 1
             if masking:
-                break                              # the next such line has to be masked
+                break                              # the next line that belongs to no reply has to be masked
         at = end + 1
     if count:
         repeat(context, REPLY_MALFORMED, count, False)
