@@ -176,7 +176,7 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
 
 cdef void end_of_verb(Context *context, Dialogue *dialogue, uint8_t *at) noexcept nogil:
     cdef CommandLine *command = &dialogue.command
-    note_secret(context, command)                   # noted here already: a server may reply before the line has ended
+    note_secret(context, command)                   # secrets are noted here, as a server may reply before the line ends
     line_add(command.kept, SPACE)
     if command.mask_rest:
         put(context, at, context.policy.letter)

@@ -45,7 +45,7 @@ cdef struct Grammar:
     uint8_t next_verb[MOST_VERBS]
     uint8_t first_of[32][NAME_BYTES + 1]  # by first byte's low bits and length: the first such verb; next_of: others
     uint8_t next_of[MOST_VERBS]
-    uint32_t first_four[MOST_VERBS]    # each verb's first four bytes, compared with a line's under first_mask
+    uint32_t first_four[MOST_VERBS]    # each verb's first four bytes; first_mask: the bits of them to compare
     uint32_t first_mask[MOST_VERBS]
     uint32_t verb_count
     uint8_t verb_end_of_data

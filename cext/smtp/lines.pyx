@@ -184,7 +184,7 @@ cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t 
     take_cr(command)
     report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF, not in_secret(context, command))
     ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
-    note_secret_said(context.session)            # some servers take what follows for another line, maybe AUTH's
+    note_secret_said(context.session)            # some servers take what follows the CR for another line, maybe AUTH's
 
 
 cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,

@@ -107,7 +107,7 @@ cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data,
     if count:
         repeat(context, COMMAND_BARE_LF, count, True)
         fill(context, data, count, SPACE)
-        note_secret_said(context.session)        # what follows was meant as another line, maybe AUTH's
+        note_secret_said(context.session)        # what follows the LF was meant as another line, maybe AUTH's
     return count
 
 
@@ -126,7 +126,7 @@ cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t 
         count += 1
     if count:
         repeat(context, COMMAND_BARE_CR, count, True)
-        note_secret_said(context.session)        # some servers take what follows for another line, maybe AUTH's
+        note_secret_said(context.session)        # some servers take what follows the CR for another line, maybe AUTH's
     return count
 
 

@@ -36,7 +36,7 @@ cdef inline void open_shapes(Shapes *shapes) noexcept nogil:
 
 # Counts the sequences found in the tally; has to come before anything else reads the tally or Session.found.
 cdef void count_shapes(Context *context, Shapes *shapes) noexcept nogil
-# As shape, where it is not known whether the finding would be logged.
+# As `shape`, where it is not known whether the finding would be logged.
 cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t blank, uint64_t offset) noexcept nogil
 
 # Reports an end of data that not every server takes for one; returns whether its last byte, `byte`, has become `blank`.

@@ -37,7 +37,7 @@ cdef enum:                             # Kind: classes of bytes, the columns of 
 cdef enum:                             # Step: the DataState after a byte, and what else the byte means
     STEP_STATE = 15
     STEP_ENDS = 16                     # some servers take this byte for the last of an end of data
-    STEP_PLACE = 32                    # a second dot, which means more where the message's first line may be
+    STEP_PLACE = 32                    # a second dot: its meaning depends on whether this is the text's first line
     STEP_NUL = 64
     STEP_ASK = 128                     # the table alone does not tell what the byte means
     STATES = 9
