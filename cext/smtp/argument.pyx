@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Arguments of commands: what addresses, chunk sizes, NULs and lines that are too long become.
+"""Arguments of commands: what becomes of illegal bytes in addresses, invalid chunk sizes, NULs and overlong lines.
 
-Promises: an octet is decided from what stands before it in its line, so segmentation
-decides nothing. Does not know verbs, lines or streams.
+Promises: each byte is decided from the bytes before it in its line alone, so it makes no difference how a line is
+cut into segments. Does not know verbs, lines or streams.
 """
 
 from libc.stdint cimport INT32_MAX
@@ -28,21 +28,22 @@ cdef extern from "scan.h" nogil:
 cdef enum:
     SPACE = 32
     CLOSING_BRACKET = 62
-    FIRST_LETTERS = 4                  # by which some servers know a verb
+    FIRST_LETTERS = 4                  # some servers know a verb by this many first letters
 
 cdef enum AddressPhase:
     ADDRESS_BEFORE = 0
-    ADDRESS_COLON = 1                  # behind FROM:, no word yet
-    ADDRESS_PATH = 2                   # between < and >
-    ADDRESS_WORD = 3                   # an address without brackets
+    ADDRESS_COLON = 1                  # after the colon of FROM:, before the address
+    ADDRESS_PATH = 2                   # inside an address between < and >
+    ADDRESS_WORD = 3                   # inside an address without < and >
     ADDRESS_BEHIND = 4
-    ADDRESS_QUOTED = 16                # a bit beside PATH or WORD: within a quoted string (RFC 5321 4.1.2)
-    ADDRESS_ESCAPED = 32               # behind a backslash
+    ADDRESS_QUOTED = 16                # bit added to PATH or WORD: inside a quoted string (RFC 5321 4.1.2)
+    ADDRESS_ESCAPED = 32  # bit added to PATH or WORD: the previous byte was a backslash that escapes this one
 
 
 cdef inline uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept nogil:
-    # RFC 6152 3: BODY=7BIT. Its = is nowhere else in it. To a server that clears eighth bits since an earlier
-    # mail's, this line's count for nothing.
+    # Matches MAIL's parameter BODY=7BIT (RFC 6152 3). "=7BIT" has its = only at the beginning, so a match can only
+    # restart there. Eighth bits are ignored: a server that clears them since an earlier mail clears them in this line
+    # too.
     cdef const char *value = b"=7BIT"
     byte &= 127
     if matched == SEVEN_BITS:
@@ -55,15 +56,16 @@ cdef inline uint8_t seven_bits_behind(uint8_t matched, uint8_t byte) noexcept no
 cdef uint8_t seven_bits_in(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil:
     cdef uint32_t i
     if matched == SEVEN_BITS or (matched == 0 and not nm_holds(data, length, c"=", c"=" | 128)):
-        return matched                             # as nearly all
+        return matched                             # the usual case: no = here, or "=7BIT" already seen
     for i in range(length):
         matched = seven_bits_behind(matched, data[i])
     return matched
 
 
 cdef inline void measure_address(Context *context, CommandLine *command, uint8_t byte, uint64_t offset) noexcept nogil:
-    # ASA class 5: the octets between < and >, or of the first word where there is no <. Neither ends within quotes
-    # or behind a backslash, and a < behind either begins another address: some servers take `x <a@b>` (sendmail).
+    # Limit of ASA class 5: the bytes between < and >, or of the first word where there is no <. A > or space that is
+    # quoted or escaped by a backslash does not end them; a < after them begins another address, as some servers accept
+    # `x <a@b>` (sendmail).
     cdef uint8_t quoted = command.argument.phase & ADDRESS_QUOTED
     cdef uint8_t escaped = command.argument.phase & ADDRESS_ESCAPED
     cdef uint8_t phase = command.argument.phase - quoted - escaped
@@ -119,7 +121,7 @@ cdef uint32_t address_bytes(Context *context, CommandLine *command, uint8_t *dat
 
 cdef bint invalid_size(Context *context, CommandLine *command, const uint8_t *byte, uint32_t length,
                        uint64_t offset) noexcept nogil:
-    # Where digits have passed, some servers take what they like of them, whatever stands behind (Exim: sscanf).
+    # After digits some servers take them as the chunk size whatever follows (Exim: sscanf): such a flow is reset.
     cdef uint8_t phase = command.argument.phase
     command.argument.phase = SIZE_INVALID
     if report_shown(context, BDAT_SIZE_INVALID, True, VERB_BDAT, offset,
@@ -131,8 +133,8 @@ cdef bint invalid_size(Context *context, CommandLine *command, const uint8_t *by
 
 
 cdef void size_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil:
-    # RFC 3030 2, to the letter: chunk-size is 1*DIGIT, [ SP "LAST" ]. What a server reads otherwise
-    # (a leading 0 as octal, more than 31 bits as fewer, anything behind as nothing) is no size.
+    # Strictly RFC 3030 2: chunk-size is 1*DIGIT, then optionally SP "LAST". Sizes that servers read differently (a
+    # leading 0 as octal, more than 31 bits truncated, trailing bytes ignored) are invalid.
     cdef const char *last = b" LAST"
     cdef uint8_t byte = at[0]
     cdef uint8_t digit = <uint8_t> (byte - 48)
@@ -156,11 +158,11 @@ cdef void size_byte(Context *context, CommandLine *command, uint8_t *at, uint64_
 
 
 cdef void nul_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil:
-    # RFC 5321 2.4, 4.1.2: never in a command; some servers leave it out, some end the line there.
+    # RFC 5321 2.4, 4.1.2: a NUL is never allowed in a command; some servers drop it, others end the line there.
     if not command.reported & REPORTED_NUL:
         note_reported(command, REPORTED_NUL)
         report_byte(context, COMMAND_NUL, command.verb, offset, 0, SPACE, True)
-    # In a verb it stays what it is: such a verb is none, and is masked.
+    # A NUL in a verb is left as it is: a verb with a NUL is unknown, and is masked as such.
     if (applies(context.policy) and context.policy.action[COMMAND_NUL] == ACTION_BLANK
             and command.phase >= PHASE_ARGUMENT):
         put(context, at, SPACE)
@@ -171,8 +173,9 @@ cdef inline bint is_base64(uint8_t byte) noexcept nogil:
 
 
 cdef inline bint out_of_reach(Context *context, CommandLine *command, uint8_t byte) noexcept nogil:
-    # Whether some servers take the octet that makes the line `line_length` long for another line's, and may find
-    # a verb there. In base64 none is followed by anything: the line's end tells (end_secret).
+    # Whether the line has become so long with this byte that some servers take the byte for the beginning of another
+    # line, and may find a verb there. Base64 of a secret is accepted up to `longest_secret`: within base64 nothing ends
+    # a verb but the line's end, which end_secret checks.
     if context.policy.longest_line == 0:
         return False
     if with_secret(context, command):
@@ -190,7 +193,8 @@ cdef inline const uint8_t *last_letters(const CommandLine *command, uint32_t len
 
 
 cdef bint ends_in_verb(Context *context, CommandLine *command, uint32_t end) noexcept nogil:
-    # Whether the last letters of a line's first `end` bytes are a verb, where a server may have given up the rest.
+    # Whether the line's first `end` bytes end in the letters of a verb, at a place where a server may have cut the
+    # line.
     cdef uint32_t verb, i, length
     cdef const uint8_t *name
     for verb in range(1, context.grammar.verb_count):
@@ -199,7 +203,7 @@ cdef bint ends_in_verb(Context *context, CommandLine *command, uint32_t end) noe
         if length == 0 or length > sizeof(command.argument.tail):
             continue
         if end - length < context.policy.longest_line - 2:
-            continue                               # no server gives a line up before
+            continue                               # no server cuts a long line before this place
         i = 0
         while i < length and name[i] == command.argument.tail[sizeof(command.argument.tail) - length + i]:
             i += 1
@@ -209,7 +213,7 @@ cdef bint ends_in_verb(Context *context, CommandLine *command, uint32_t end) noe
 
 
 cdef bint says_denied(Context *context, const uint8_t *letters, uint32_t length, bint whole) noexcept nogil:
-    # Whether the letters, in upper case, are a verb that does not pass, or its beginning.
+    # Whether the letters, in upper case, are a denied verb or, unless `whole`, the beginning of a denied verb.
     cdef uint8_t verb = context.grammar.first_verb[letters[0]]
     while verb:
         if (not context.policy.allow[verb] and name_begins(&context.grammar.verbs[verb], letters, length)
@@ -220,8 +224,9 @@ cdef bint says_denied(Context *context, const uint8_t *letters, uint32_t length,
 
 
 cdef bint begins_verb(Context *context, CommandLine *command) noexcept nogil:
-    # Whether the last four bytes stand where a known server begins another line, and begin a verb that is denied:
-    # some know verbs by four letters, whatever follows them (sendmail's MAIL, and many home-made servers).
+    # Whether the last four bytes begin where a known server cuts a long line in two, and are the beginning of a denied
+    # verb: some servers know verbs by four letters, whatever follows them (sendmail's MAIL, and many home-made
+    # servers).
     cdef uint32_t begin = command.length - FIRST_LETTERS
     if (begin < context.policy.longest_line - 2 or begin >= SECRET_BYTES
             or not context.policy.cuts[begin >> 3] >> (begin & 7) & 1):
@@ -237,13 +242,13 @@ cdef void cut_line(Context *context, CommandLine *command, uint64_t offset) noex
 
 cdef void refuse_secret(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
     cut_line(context, command, offset)
-    # Its letters have left, or all but the last: only what follows can still be kept.
+    # The verb's letters, or all but the last, have been forwarded already: only a reset keeps the rest from the server.
     if gates(context.policy) and context.verdict == ACTION_PASS:
         decide_flow(context, ACTION_RESET)
 
 
 cdef void measure_line(Context *context, CommandLine *command, uint8_t byte, uint64_t offset) noexcept nogil:
-    # RFC 5321 4.5.3.1.4: a server may take what follows for another line.
+    # RFC 5321 4.5.3.1.4: a server may take what follows the length limit for another command line.
     cdef bint secret = with_secret(context, command)
     if (context.policy.line_length and command.length > context.policy.line_length
             and not command.reported & REPORTED_LENGTH and command.phase != PHASE_SASL):
@@ -275,7 +280,7 @@ cdef void note_tail(CommandLine *command, const uint8_t *data, uint32_t length) 
 
 
 cdef uint32_t before_cut(Context *context, uint32_t length, const uint8_t *data, uint32_t stop) noexcept nogil:
-    """How many of the octets behind a line's first `length` stand before one with which begins_verb may hold."""
+    """How many of the bytes after a line's first `length` come before one with which begins_verb may be true."""
     cdef uint32_t begin = context.policy.longest_line - 2
     cdef uint32_t end = length + stop if length + stop < SECRET_BYTES else SECRET_BYTES
     if begin + FIRST_LETTERS <= length:
@@ -306,14 +311,14 @@ cdef uint32_t secret_stop(Context *context, CommandLine *command, const uint8_t 
 
 
 cdef inline bint spells_denied(Context *context, CommandLine *command, uint32_t length) noexcept nogil:
-    # Whether a line behind AUTH says a verb so far that does not pass, and nothing else: Haraka 3.1 reads it as one.
+    # Whether a SASL response line so far is a denied verb and nothing else: Haraka 3.1 reads such a line as a command.
     if length == 0 or length > sizeof(command.argument.tail):
         return False
     return says_denied(context, last_letters(command, length), length, True)
 
 
 cdef void sasl_byte(Context *context, CommandLine *command, uint8_t *at, uint64_t offset) noexcept nogil:
-    """One octet of a line behind AUTH (RFC 4954 4)."""
+    """Reads one byte of a SASL response line, which follows AUTH (RFC 4954 4)."""
     cdef uint8_t byte = at[0]
     lengthen(command, 1)
     if byte == 0:
@@ -328,7 +333,8 @@ cdef void sasl_byte(Context *context, CommandLine *command, uint8_t *at, uint64_
 
 
 cdef void end_secret(Context *context, CommandLine *command, uint64_t offset) noexcept nogil:
-    """AUTH's line, or one behind it, has ended: the letters at the end of a long one may be a line to a server."""
+    """AUTH's line, or a SASL response, has ended: a server that cuts long lines may read its last letters as a
+    command."""
     if not with_secret(context, command) or command.reported & REPORTED_CUT:
         return
     if (0 < context.policy.longest_line < command.length

@@ -1,12 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Command lines: which verbs get through, and what the others become.
 
-Keeps invariant 4 (segmentation decides nothing): every octet is decided when it is
-seen, from what stands before it. A verb that lies in one segment gets the exact
-form of the policy; one that is cut passes while an allowed verb is still possible
-and becomes letters from the first impossible octet, so no denied verb is readable
-and no partial line is held. What leaves ends its lines with CRLF and nothing else
-(where bare CR and LF are blanked), so no server can see another line than we do.
+Keeps invariant 4 (segmentation decides nothing): every byte is decided when it is seen, from the bytes before it.
+A verb that lies in one segment is masked exactly in the form the policy asks for. A verb that is cut by a segment
+boundary passes while it may still become an allowed verb, and becomes letters from the first byte that rules this
+out, so no denied verb is readable and no partial line is held. Forwarded lines end with CRLF and nothing else
+(where bare CR and LF are blanked), so no server can see other lines than this code does.
 """
 
 from libc.stdint cimport uint16_t
@@ -56,7 +55,8 @@ cdef enum:
 
 cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_t *data,
                               uint32_t length) noexcept nogil:
-    """The mask mode of the verb whose (next) octets begin at ``data``, `length` octets in this segment."""
+    """Chooses the mask mode of a verb whose (next) bytes begin at ``data``; `length` bytes of them are in this
+    segment."""
     cdef CommandLine *command = &dialogue.command
     cdef Line *line = command.kept
     cdef uint32_t end = 0
@@ -82,13 +82,13 @@ cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_
         memcpy(name + line.length, data, end)
         verb = find_verb(context, name, line.length + end)
     finding = refusal(context, &dialogue.exchange, verb, line.length + end)
-    if line.length:                                # the verb began in an earlier segment
+    if line.length:                                # the verb's first bytes came in an earlier segment
         if context.policy.per_packet:
             return MASK_LETTER if finding or command.mode == MASK_LETTER or not whole else MASK_NONE
         if not whole or not finding or context.policy.action[finding] != ACTION_MASK:
             return command.mode
-        # All of it has left, or some servers read only the letters they know a verb by, and those have:
-        # what follows is no argument either.
+        # The whole verb has been forwarded already, or as many letters as some servers know a verb by: what follows
+        # must not pass as its argument either.
         command.mask_rest |= end == 0 or spelled_out(context, line.data, line.length)
         return MASK_LETTER
     if not finding and (whole or context.policy.per_packet):
@@ -101,7 +101,8 @@ cdef uint8_t choose_mask_mode(Context *context, Dialogue *dialogue, const uint8_
 
 
 cdef void resume_line(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """A segment begins: what Cisco masks a packet at a time is chosen anew (S-113423); what was open may be clear."""
+    """A segment begins: the mask mode of a cut verb is chosen anew where Cisco masks packet by packet (S-113423), and
+    where it was undecided."""
     cdef CommandLine *command = &dialogue.command
     if command.phase == PHASE_VERB and (context.policy.per_packet or command.mode == MASK_UNDECIDED):
         command.mode = choose_mask_mode(context, dialogue, data, length)
@@ -137,7 +138,7 @@ cdef void end_verb(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t l
 
 
 cdef void note_masked(Context *context, Dialogue *dialogue) noexcept nogil:
-    """Nobody knows the verb: was it masked before it reached us?"""
+    """Reports an unknown verb that another firewall upstream seems to have masked (X's)."""
     cdef CommandLine *command = &dialogue.command
     cdef Line *line = command.kept
     if verb_masked(line.data, command.verb_length) and not dialogue.exchange.body_as_commands and (
@@ -154,7 +155,7 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
     if verb == VERB_UNKNOWN and command.verb_length > 3 and upper(command.kept.data[0]) == c"X":
         note_masked(context, dialogue)
     if not finding and command.mode == MASK_LETTER and context.policy.per_packet:
-        finding = COMMAND_DENIED                   # masked a packet at a time (S-113423)
+        finding = COMMAND_DENIED                   # a verb masked packet by packet (S-113423) counts as denied
     if finding:
         action = again(context, finding, True)
         if action == NOT_AGAIN:
@@ -162,8 +163,8 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
     if action == ACTION_MASK:
         command.denied = 1
         command.mask_rest |= context.policy.unknown == FORM_XALL
-        # Where all of the verb has passed as the beginning of an allowed one, spoil its end; but never a
-        # line's end, which every server has to see where we do.
+        # If the whole denied verb was forwarded as the beginning of an allowed one, the space after it is overwritten
+        # to spoil it; but never a line end, which every server has to see where this code does.
         if at[0] == SPACE and command.mask_rest:
             put(context, at, context.policy.letter)
         return
@@ -175,7 +176,7 @@ cdef void settle_verb(Context *context, Dialogue *dialogue, uint8_t verb, uint8_
 
 cdef void end_of_verb(Context *context, Dialogue *dialogue, uint8_t *at) noexcept nogil:
     cdef CommandLine *command = &dialogue.command
-    note_secret(context, command)                   # a server may answer before the line has ended
+    note_secret(context, command)                   # secrets are noted here, as a server may reply before the line ends
     line_add(command.kept, SPACE)
     if command.mask_rest:
         put(context, at, context.policy.letter)
@@ -200,7 +201,7 @@ cdef void ordinary_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint3
         command.mode = choose_mask_mode(context, dialogue, at, length)
     lengthen(command, 1)
     if original == 0:
-        note_secret_said(context.session)        # what follows may be another line, as behind a bare LF
+        note_secret_said(context.session)        # some servers take what follows a NUL for another line
         nul_byte(context, command, at, offset)
         if context.verdict != ACTION_PASS:
             return
@@ -231,7 +232,7 @@ cdef void ordinary_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint3
 
 
 cdef void end_body_line(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    # CSCdk46673: no server answers a line of a message.
+    # CSCdk46673: a message's lines are read as commands here, but no server replies to them.
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
     if command.verb == context.grammar.verb_dot and command.kept.length == 1:
@@ -254,7 +255,8 @@ cdef void record_command(Context *context, Dialogue *dialogue) noexcept nogil:
 
 
 cdef void await_reply(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    """A line has been said whose verb passes as ``verb``: whether the client waits, and how it is read from here on."""
+    """A line has ended whose verb passes as ``verb``: notes the reply to come, whether the client has to wait for it,
+    and how the client's next bytes are read."""
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
     if verb == VERB_DATA and context.policy.bug_data_bypass and applies(context.policy):
@@ -262,7 +264,7 @@ cdef void await_reply(Context *context, Dialogue *dialogue, uint8_t verb, uint64
         free_line(context.line_pool, &command.kept)
         command.phase = PHASE_START
         begin_message(dialogue)
-        read_as(exchange, INPUT_DATA)              # CSCdr91002: whatever the server says to it
+        read_as(exchange, INPUT_DATA)              # CSCdr91002: the message begins, whatever the server replies
         return
     if expect_reply(context, exchange, verb, offset):
         if context.grammar.traits[verb] & TRAIT_WAITS:
@@ -324,5 +326,5 @@ cdef void end_line(Context *context, Dialogue *dialogue, uint8_t *at, uint64_t o
     note_noop(context.session, verb == VERB_NOOP)
     note_asked(context.session, &dialogue.reply, verb, command.kept.data, verb_of_line(command))
     if begins_anew(verb):
-        offer_chunking(context.session, False)     # until this one's reply offers it
+        offer_chunking(context.session, False)     # until the reply to this command offers CHUNKING again
     await_reply(context, dialogue, verb, offset)

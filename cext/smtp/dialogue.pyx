@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The SMTP dialogue: allocated while something is being said, free when nothing is.
+"""The SMTP dialogue of a flow: allocated while something is being said, and freed when nothing is.
 
 Does not know how lines are read, nor packets.
 """
@@ -39,7 +39,7 @@ cdef Dialogue *dialogue_alloc(DialoguePool *dialogue_pool, Session *session, Gra
 
 
 cdef inline bint is_idle(const Dialogue *dialogue) noexcept nogil:
-    # Whatever else a dialogue holds is set anew where a line, a reply or a message begins.
+    # All other fields are set anew where a line, a reply or a message begins, so they need not be checked.
     cdef const CommandLine *command = &dialogue.command
     cdef const Exchange *exchange = &dialogue.exchange
     cdef const ReplyLine *reply = &dialogue.reply

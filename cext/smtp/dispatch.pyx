@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The client's direction: hands its octets to whoever reads them now.
+"""The client's direction: hands its bytes to the module that reads them now.
 
-Promises: how octets are read changes only where the dialogue says so (smtp.verbs,
-column ``reads``). Does not know lines or messages.
+Promises: how bytes are read changes only where the dialogue says so (smtp.verbs, column ``reads``). Does not know
+lines or messages.
 """
 
 from nfmailguard.cext.policy.findings cimport again, note_change, report, report_shown, shown
@@ -24,11 +24,11 @@ cdef extern from "scan.h" nogil:
     bint nm_clear_eighth(uint8_t *p, size_t length) noexcept
 
 cdef enum:
-    TLS_HANDSHAKE = 0x16       # RFC 8446 5.1: ContentType handshake
+    TLS_HANDSHAKE = 0x16       # ContentType handshake: the first byte of a TLS record (RFC 8446 5.1)
 
 
 cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    # RFC 2920 3.1: DATA and AUTH are the last of a group; RFC 3207 4.2: so is STARTTLS.
+    # RFC 2920 3.1: DATA and AUTH have to be the last command of a pipelined group; RFC 3207 4.2: so has STARTTLS.
     cdef Exchange *exchange = &dialogue.exchange
     if exchange.waiting and not exchange.pipelining_violation:
         note_violation(exchange)
@@ -37,7 +37,7 @@ cdef void note_reply_arrived(Context *context, Dialogue *dialogue, uint64_t offs
 
 
 cdef bint declares(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Whether a MAIL among these octets says, or goes on to say, that a mail has seven bits."""
+    """Whether these bytes hold a MAIL with BODY=7BIT, or complete one that began in an earlier segment."""
     cdef CommandLine *command = &dialogue.command
     cdef bint within = command.phase == PHASE_ARGUMENT and not command.denied and (
         context.grammar.argument[command.verb] == ARGUMENT_SENDER)
@@ -70,12 +70,13 @@ cdef uint32_t client_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
                 note_reply_arrived(context, dialogue, offset + at)
             if not cleared and gates(context.policy) and nm_eighth(data + at, length - at) and (
                     context.session.marks & MAIL_SEVEN_BITS or declares(context, dialogue, data + at, length - at)):
-                # A server that clears them does so in commands too, and behind DATA it may read these as the text.
+                # A server that clears eighth bits does so in commands too; after DATA it may read these bytes as
+                # message text.
                 cleared = True
                 note_change(context)
                 nm_clear_eighth(data + at, length - at)
             before = at
             at = command_bytes(context, dialogue, data, at, length, offset)
-            if at == before:                       # a chunk that has to wait
+            if at == before:                       # a BDAT whose chunk has to wait for earlier replies
                 return at
     return length

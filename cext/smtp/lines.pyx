@@ -1,9 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Command lines in a segment: what lies in it whole is read whole, and anything else octet by octet.
+"""Command lines in a segment: what lies in it as a whole is read in one step, and the rest byte by byte.
 
-Promises: a verb read at once becomes what ``command`` makes of its octets, at a fraction of the
-cost; one about whose octets somebody would be told something is left to it. Does not know what
-a command means.
+Promises: a verb read in one step becomes what ``command`` makes of its bytes, at a fraction of the cost; a verb with
+a finding to be logged is left to ``command``. Does not know what a command means.
 """
 
 from nfmailguard.cext.policy.findings cimport quiet, repeat
@@ -34,13 +33,13 @@ cdef enum:
     LF = 10
     SPACE = 32
 
-cdef struct Found:             # a verb that lies in the segment whole, and what is odd about it
-    uint32_t length            # 0: there is none
-    uint8_t end                # the octet behind it
-    uint8_t verb               # which it is
-    uint8_t finding            # that keeps it from passing, or 0
-    bint bare_cr               # it is a CR, and no LF stands behind that
-    uint32_t lfs               # that become spaces, that behind it too
+cdef struct Found:             # a verb that lies in the segment as a whole, and what is unusual about it
+    uint32_t length            # length of the verb in bytes; 0: no such verb
+    uint8_t end                # the byte that follows the verb
+    uint8_t verb               # the verb's number in the grammar's tables
+    uint8_t finding            # finding that keeps the verb from passing; 0: it passes
+    bint bare_cr               # 1: the byte after the verb is a CR without a LF
+    uint32_t lfs               # LFs that become spaces, one right after the verb included
     uint32_t nuls
 
 
@@ -78,7 +77,7 @@ cdef inline void look_for_verb(const LineRules *rules, const uint8_t *data, uint
 
 
 cdef inline bint is_quiet(Context *context, const LineRules *rules, const Found *found) noexcept nogil:
-    # Whether nobody is told of any octet.
+    # Whether none of the findings about unusual bytes would be logged: they are only counted.
     return ((found.nuls == 0 or quiet(context, COMMAND_NUL, 1))
             and (found.lfs + (found.end == LF) == 0 or quiet(context, COMMAND_BARE_LF, found.lfs + (found.end == LF)))
             and (not found.bare_cr or (rules.blank_cr and quiet(context, COMMAND_BARE_CR, 1))))
@@ -99,7 +98,7 @@ cdef void note_odd(Context *context, Dialogue *dialogue, const Found *found, uin
 cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const LineRules *rules, const Found *found,
                                  uint8_t *data, uint32_t length, uint64_t offset) noexcept nogil:
     cdef uint32_t end = found.length
-    # A CR ends the verb where what stands behind it becomes a LF, else the LF does, as octet by octet.
+    # Where a bare CR is turned into CRLF, the CR ends the verb, otherwise the LF does, as when read byte by byte.
     if rules.blank_cr:
         settle_verb(context, dialogue, found.verb, found.finding, data + end, length - end, offset + end)
     else:
@@ -115,7 +114,8 @@ cdef inline uint32_t ended_by_cr(Context *context, Dialogue *dialogue, const Lin
 
 cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
                          uint64_t offset) noexcept nogil:
-    """Reads a line's verb and the octet, or line's end, behind it; how many octets that are, 0: it is not for us."""
+    """Reads a line's verb and the byte, or the line end, after it; returns how many bytes these are, or 0 where they
+    have to be read byte by byte."""
     cdef CommandLine *command = &dialogue.command
     cdef uint32_t end
     cdef uint8_t mode = MASK_NONE
@@ -129,7 +129,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
     if line == NULL:
         return 0
     begin_line(command, offset)
-    begin_with_verb(command, line, data, end, length)      # as it came
+    begin_with_verb(command, line, data, end, length)      # kept as it came, before any byte is changed
     if found.nuls + found.lfs:
         note_odd(context, dialogue, &found, data)
     found.verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN
@@ -163,7 +163,7 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
 
 cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data,
                                uint32_t length, uint64_t offset) noexcept nogil:
-    # The CRLF that ends a line; how many octets, 0: it is none.
+    # Reads the CRLF that ends a line; returns how many bytes were read, 0: there is no CRLF here.
     cdef CommandLine *command = &dialogue.command
     if length < 2 or data[1] != LF:
         return 0
@@ -178,18 +178,18 @@ cdef inline uint32_t whole_end(Context *context, Dialogue *dialogue, const LineR
 
 
 cdef void plain_cr(Context *context, Dialogue *dialogue, uint8_t byte, uint64_t offset) noexcept nogil:
-    # No LF has come behind it: it belongs to the line.
+    # No LF has followed the CR, so the CR belongs to the line like any other byte.
     cdef CommandLine *command = &dialogue.command
     cdef uint8_t carriage_return = CR
     take_cr(command)
     report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF, not in_secret(context, command))
     ordinary_byte(context, dialogue, &carriage_return, 1, offset - 1)
-    note_secret_said(context.session)            # what follows is another line to some servers, maybe AUTH's
+    note_secret_said(context.session)            # some servers take what follows the CR for another line, maybe AUTH's
 
 
 cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil:
-    """Reads one octet; whether a line ended with it."""
+    """Reads one byte; returns whether a line ended with it."""
     cdef CommandLine *command = &dialogue.command
     cdef uint8_t byte = data[0]
     cdef uint8_t carriage_return = CR
@@ -200,7 +200,8 @@ cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules 
             ended = True
         elif report_byte(context, COMMAND_BARE_CR, command.verb, offset, byte, LF,
                          not in_secret(context, command)) == ACTION_BLANK:
-            # The CR has left, maybe in an earlier segment: make it the line end it looks like.
+            # The CR has been forwarded, maybe in an earlier segment: this byte becomes the LF of the line end it looks
+            # like.
             put(context, data, LF)
             ended = True
         elif context.verdict == ACTION_PASS:
@@ -229,7 +230,7 @@ cdef inline bint one_byte(Context *context, Dialogue *dialogue, const LineRules 
 
 cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t length,
                           uint64_t offset, bint *ended) noexcept nogil:
-    """Reads one octet or more of a line; whether it ended with them."""
+    """Reads one byte or more of a line, and returns how many; ``ended`` is set to whether the line ended with them."""
     cdef CommandLine *command = &dialogue.command
     cdef uint32_t run = 0
     settle_counts(context, rules)
@@ -253,7 +254,7 @@ cdef uint32_t other_bytes(Context *context, Dialogue *dialogue, LineRules *rules
 
 cdef uint32_t command_bytes(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t at, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    """Reads lines from ``at`` on until one changes how the client is to be read; the index behind it."""
+    """Reads lines from ``at`` on until one changes how the client's bytes are read; returns the index after it."""
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t run

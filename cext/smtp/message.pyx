@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Message text: what of it leaves, and that nobody has a second opinion about its end.
+"""Message text: checked and forwarded so that no server sees the message end anywhere else.
 
-Promises: text with nothing odd is gone through once, and no further; where there is a dot that could begin an end of
-data (text_end), a line or a header that is too long, a byte RFC 5321 forbids, each is asked in its room. Does not know
-commands.
+Promises: text with nothing unusual in it is scanned only once. Where there is a dot that could begin an end of data
+(text_end), an overlong line or header, or a byte that RFC 5321 forbids, the module for that case is asked. Does not
+know commands.
 """
 
 from libc.stddef cimport size_t
@@ -35,7 +35,7 @@ cdef extern from "scan.h" nogil:
     bint nm_eighth(const uint8_t *p, size_t length) noexcept
     bint nm_plain(const uint8_t *p, size_t length, uint8_t before) noexcept
 
-cdef enum:                             # Odd: octets that have no place in a message; bits of Text.reported
+cdef enum:                             # Odd: bytes not allowed in a message, by bit number in Text.reported
     ODD_NUL = 0
     ODD_LF = 1
     ODD_CR = 2
@@ -50,9 +50,9 @@ cdef enum:
 
 cdef void find_odd(const Text *text, const uint8_t *data, uint32_t at, uint32_t length,
                    uint32_t *found) noexcept nogil:
-    """Where the octets RFC 5321 2.3.8 and 4.5.2 forbid are first met: by Odd; ``length`` where they are not.
+    """Finds the first NUL, bare LF and bare CR (RFC 5321 2.3.8, 4.5.2): indexes by Odd, ``length`` where there is none.
 
-    In honest text one pass finds nothing. A kind that has been reported is not looked for again.
+    In well-formed text one pass finds nothing. A kind that has been reported in this message is not searched again.
     """
     cdef uint32_t start = at, place
     cdef const uint8_t *next_one
@@ -99,13 +99,13 @@ cdef void report_odd(Context *context, Text *text, uint8_t kind, uint8_t finding
 
 
 cdef inline bint is_plain(const Text *text, const uint8_t *data, uint32_t length) noexcept nogil:
-    # What came before may have been changed since: both readings of it count.
+    # Bytes before these may have been changed: the text has to be plain both after them as forwarded and as they came.
     cdef uint8_t state = text.state
     if state >= DATA_DOT or (data[0] == DOT and state != DATA_TEXT):
         return False
     if (text.last_four & 0xffffff == 0x0d0a2e and data[0] == CR) or (
             text.last_four == 0x0d0a2e0d and data[0] == LF):
-        return False                               # the client's own end, of which something was changed
+        return False                               # the client's own end of data, in which an earlier byte was changed
     return nm_plain(data, length, <uint8_t> text.last_four)
 
 
@@ -119,7 +119,7 @@ cdef inline uint32_t last_four_with(uint32_t last_four, const uint8_t *data, uin
 
 cdef inline void measure(Context *context, Text *text, const uint8_t *data, uint32_t at, uint32_t end,
                          uint64_t offset, bint ended) noexcept nogil:
-    """What the policy has limits for; the text is as it leaves."""
+    """Checks the text, as it is forwarded, against the policy's limits: line lengths, sizes, To fields, file names."""
     if context.policy.header_line_length or context.policy.body_line_length:
         measure_lines(context, &text.lines, data, at, end, offset)
     else:
@@ -132,13 +132,13 @@ cdef inline void measure(Context *context, Text *text, const uint8_t *data, uint
 
 
 cdef void end_message(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    """Behind its end, whose last byte is at `offset`, commands go on."""
+    """The message has ended, its last byte at stream offset ``offset``; command lines follow."""
     cdef Exchange *exchange = &dialogue.exchange
     cdef Record *record = reserve_record(context, RECORD_MESSAGE)
     if record != NULL:
         record.to_server = 1
         record.state = context.session.state
-        record.a = dialogue.text.bytes - 3     # without the dot and its CRLF
+        record.a = dialogue.text.bytes - 3     # the message's size, without the final dot and its CRLF
         record.c = take_found(context.session)
         ring_push(context.ring)
     dialogue.text.bytes = 0
@@ -158,19 +158,19 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
     cdef bint seven = context.session.marks & MAIL_SEVEN_BITS and (text.eighth or nm_eighth(data + at, length - at))
     cdef bint long_line, one_line = False
     if length - at > LONG_LINE:
-        length = at + LONG_LINE                    # of what is read at once no line but the first can be a long one
+        length = at + LONG_LINE                    # only the first line of text read in one go can be overlong
     long_line = lasts(&text.lines, data + at, length - at) or heads_on(&text.lines, text.bytes + (length - at))
     if not seven and not long_line and is_plain(text, data + at, length - at):
-        # As nearly all text: nothing to tell, and no dot that could begin an end of data.
+        # True for almost all text: nothing to report, and no dot that could begin an end of data.
         leave_text(text, state_before(text.state, data, at, length))
         last_four = last_four_with(text.last_four, data + at, length - at)
         end = length
     else:
         theirs = end_as_it_came(text.last_four, data, at, length)
         if theirs:
-            length = theirs                        # what stands behind it is no text
+            length = theirs                        # bytes after the client's end of data are not text
         last_four = last_four_with(text.last_four, data + at, length - at)
-        find_odd(text, data, at, length, odd)      # as they came: some of them are blanked
+        find_odd(text, data, at, length, odd)      # before bytes are blanked: positions in the text as it came
         if long_line:
             one_line = memchr(data + at, LF, length - at) == NULL
             if in_head(&text.lines):
@@ -186,17 +186,17 @@ cdef uint32_t message_bytes(Context *context, Dialogue *dialogue, uint8_t *data,
         report_odd(context, text, ODD_LF, DATA_BARE_LF, odd[ODD_LF], end, offset)
         report_odd(context, text, ODD_CR, DATA_BARE_CR, odd[ODD_CR], end, offset)
         if theirs and not ended and context.verdict == ACTION_PASS and applies(context.policy):
-            decide_flow(context, ACTION_RESET)     # the server would wait for ever for an end that has been said
+            decide_flow(context, ACTION_RESET)     # or the server would wait for an end that was already sent
     if context.verdict != ACTION_PASS:
         return end
     if in_head(&text.lines):
         head = at + follow_head(&text.lines, data + at, end - at)
-    # Where no line has ended, none has become a part of another, and all there is has been blanked above.
+    # If no line ends in this text, blanking cannot have joined two lines, and blank_long_lines has done all there is.
     if context.edits and not one_line and (long_line or lasts(&text.lines, data + at, end - at)):
         stretch.data, stretch.offset, stretch.at, stretch.head = data, offset, at, head
         stretch.length, stretch.ended = end, ended
         if has_long_line(context, text, &stretch):
-            decide_flow(context, ACTION_RESET)     # what was blanked has made it a long one, or more of it a header
+            decide_flow(context, ACTION_RESET)     # blanking has made a line or the header overlong
             return end
     text.last_four = last_four
     measure(context, text, data, at, end, offset, ended)
@@ -218,8 +218,8 @@ cdef bint end_is_cut(Dialogue *dialogue, const uint8_t *data, uint32_t length) n
 
 
 cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    # "<CR><LF>." or "<CR><LF>.<CR>", with the octets that were let through before.
-    cdef uint32_t behind = 1 if data[length - 1] == CR else 0    # the dot
+    # Looks for "<CR><LF>." or "<CR><LF>.<CR>" at the end, of which earlier bytes may have been forwarded already.
+    cdef uint32_t behind = 1 if data[length - 1] == CR else 0    # bytes after the dot: a CR, or none
     cdef const uint8_t *dot = data + length - 1 - behind
     cdef uint32_t before
     if dialogue.exchange.input != INPUT_DATA or length < behind + 1 or dot[0] != DOT:
@@ -234,7 +234,7 @@ cdef uint32_t end_begun(Dialogue *dialogue, const uint8_t *data, uint32_t length
 
 cdef bint chunk_waits(const CompiledPolicy *policy, const Session *session, Dialogue *dialogue, const uint8_t *data,
                       uint32_t length) noexcept nogil:
-    # A verb that is cut may go on as BDAT.
+    # A verb cut by the segment's end counts too, as it may become BDAT.
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
     cdef const char *bdat = b"BDAT"
@@ -247,9 +247,9 @@ cdef bint chunk_waits(const CompiledPolicy *policy, const Session *session, Dial
             return False
         i += 1
     if i == 4 and length > 4 and data[4] > SPACE:
-        return False                               # another verb
+        return False                               # a longer word, so not BDAT
     wait_for_replies(exchange)
-    note_violation(exchange)                       # as it may be (RFC 3030 4.2): not to be told
+    note_violation(exchange)                       # pipelining is allowed here (RFC 3030 4.2): not to be reported
     return True
 
 
@@ -265,7 +265,7 @@ cdef uint32_t chunk_bytes(Context *context, Dialogue *dialogue, uint32_t at, uin
 
 
 cdef void end_chunk(Context *context, Dialogue *dialogue) noexcept nogil:
-    # RFC 3030 2: LAST says that it was the message's last one.
+    # RFC 3030 2: LAST marks the message's last chunk.
     cdef Record *record
     read_as(&dialogue.exchange, INPUT_COMMANDS)
     if not dialogue.text.last_chunk:

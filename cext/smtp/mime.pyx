@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""File names in the headers of a message and of its parts (RFC 2045 5.1, RFC 2183 2.3, RFC 2231 3).
+"""File names in the headers of a message and of its MIME parts (RFC 2045 5.1, RFC 2183 2.3, RFC 2231 3).
 
-Promises: decided octet by octet, so that no segmentation hides one; a few octets of memory a
-flow. Where a part begins is taken from any line that begins with two dashes (RFC 2046 5.1.1):
-more lines are read as a header than are one, never fewer. Does not know transfer encodings.
+Promises: decided byte by byte, so that no segmentation hides a file name, with a few bytes of memory per flow. Any
+line that begins with two dashes is taken for the beginning of a MIME part (RFC 2046 5.1.1): lines may be read as part
+of a header that are not, but no header line is missed. Does not know transfer encodings.
 """
 
 from nfmailguard.cext.policy.findings cimport report
@@ -25,11 +25,11 @@ cdef enum:
 cdef extern from "scan.h" nogil:
     uint32_t nm_next_lf(const uint8_t *p, uint32_t length) noexcept
 
-cdef enum MimeState:                       # what the next octet of a header's field belongs to
-    MIME_NOTHING = 0                   # a field that is not looked at
-    MIME_FIELD                         # the field's name
+cdef enum MimeState:                       # what the next byte of a header field belongs to
+    MIME_NOTHING = 0                   # a field, or the rest of one, that is not checked
+    MIME_FIELD                         # the header field's name
     MIME_BEFORE_COLON
-    MIME_SKIP                          # what stands in front of the next parameter
+    MIME_SKIP                          # what comes before the field's next parameter
     MIME_SKIP_QUOTED
     MIME_SKIP_ESCAPED
     MIME_BEFORE_NAME
@@ -40,17 +40,17 @@ cdef enum MimeState:                       # what the next octet of a header's f
     MIME_QUOTED
     MIME_ESCAPED
 
-cdef enum MimeLine:                       # where in its line
+cdef enum MimeLine:                       # MimeLine: the position in the line
     LINE_START = 0
-    LINE_DASH = 1                      # behind a dash at its start
+    LINE_DASH = 1                      # after a dash at the line's start
     LINE_REST = 2
 
 cdef enum:
     TYPE = 1                           # bits of Mime.which: names the field may still have
     DISPOSITION = 2
-    FILENAME = 4                       # and those its parameter may
+    FILENAME = 4                       # bits of Mime.which: names the field's parameter may still have
     NAME = 8
-    LONG_NAME = 9                      # no name of ours has so many bytes
+    LONG_NAME = 9                      # longer than "filename" and "name": not counted further
 
 cdef const char *CONTENT_TYPE = b"content-type"
 
@@ -91,7 +91,7 @@ cdef void name_byte(Mime *mime, uint8_t byte) noexcept nogil:
 cdef void begin_value(Mime *mime) noexcept nogil:
     mime.counting = is_filename(mime)
     if mime.counting and not mime.starred:
-        mime.counted = 0                    # RFC 2231 3: the sections of one value count together
+        mime.counted = 0  # RFC 2231 3: the sections of one value (name*0, name*1) are counted together
     mime.state = MIME_BEFORE_VALUE
 
 
@@ -105,7 +105,7 @@ cdef inline void count_byte(Context *context, Mime *mime, uint64_t offset) noexc
 
 
 cdef void field_byte(Mime *mime, uint8_t byte) noexcept nogil:
-    cdef uint8_t at = mime.counted          # octets of the name so far
+    cdef uint8_t at = mime.counted          # bytes of the header field's name so far
     if byte == COLON or blank(byte):
         if not ((mime.which & TYPE and at == 12) or (mime.which & DISPOSITION and at == 19)):
             mime.state = MIME_NOTHING
@@ -123,7 +123,7 @@ cdef void field_byte(Mime *mime, uint8_t byte) noexcept nogil:
 
 
 cdef void before_parameter(Mime *mime, uint8_t byte) noexcept nogil:
-    """A byte of a field in front of its parameters' names."""
+    """Reads a byte of a header field that comes before the names of its parameters."""
     cdef uint8_t state = mime.state
     if state == MIME_FIELD:
         field_byte(mime, byte)
@@ -205,7 +205,8 @@ cdef inline bint spells(const uint8_t *data, const char *name, uint32_t length) 
 
 
 cdef uint32_t field_name(Mime *mime, const uint8_t *data, uint32_t length) noexcept nogil:
-    """How many of the line's first bytes are the name of a field of ours; they are read, as by ``field_byte``."""
+    """How many of the line's first bytes are Content-Disposition or Content-Type; they are read as by
+    ``field_byte``."""
     cdef uint32_t size = 0
     if length >= 19 and spells(data, CONTENT_DISPOSITION, 19):
         size = 19
@@ -218,22 +219,22 @@ cdef uint32_t field_name(Mime *mime, const uint8_t *data, uint32_t length) noexc
 
 
 cdef uint32_t begin_line(Mime *mime, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Reads a line's beginning, if that can be told at once; how much of it."""
+    """Reads the beginning of a line if these bytes suffice to decide on it; returns how many bytes were read."""
     cdef uint8_t byte = data[0]
     mime.line = LINE_DASH if byte == DASH else LINE_REST
     if mime.header and not blank(byte):
-        mime.state = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # no other field is ours
+        mime.state = MIME_FIELD if lower(byte) == c"c" else MIME_NOTHING    # both fields checked here begin with a C
         mime.which = TYPE | DISPOSITION
         mime.reported = 0
         return field_name(mime, data, length) if mime.state == MIME_FIELD else 0
     if mime.header and mime.state == MIME_FIELD:
-        mime.state = MIME_NOTHING               # a name does not go on in another line
+        mime.state = MIME_NOTHING               # a field's name cannot continue on the next line
     return 0
 
 
 cdef uint32_t rest_of_line(Context *context, Mime *mime, const uint8_t *data, uint32_t at, uint32_t length,
                            uint64_t offset) noexcept nogil:
-    """Reads up to the line's end."""
+    """Reads up to the line's end; returns the index reached."""
     if mime.header:
         while mime.state != MIME_NOTHING and at < length and data[at] != LF and context.verdict == ACTION_PASS:
             if data[at] != CR:
@@ -267,7 +268,7 @@ cdef void mime_bytes(Context *context, Mime *mime, const uint8_t *data, uint32_t
                     parameter_byte(context, mime, byte, offset + at)
                 at += 1
         else:
-            mime.line = LINE_REST         # behind a dash
+            mime.line = LINE_REST         # the second byte of a line that begins with a dash
             if byte == DASH:
                 mime.header = 1
                 mime.state = MIME_NOTHING

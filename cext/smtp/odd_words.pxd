@@ -1,12 +1,13 @@
-# Command lines of one odd word.
+# Command lines of a single word that is no verb because of unusual bytes.
 from libc.stdint cimport uint32_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.smtp.runs cimport LineRules
 
-# Reads the line that begins here, where it ends with CRLF before data[stop] and is a word that is no verb for an octet
-# up to the space in it, or before it, and nothing else; its first `ordinary` octets are above the space. Only where a
-# denied verb becomes letters at most, and the client has said something before. How many octets of it there are, or 0.
+# Reads the line that begins at `data` in one step, if it ends with CRLF before data[stop] and is a single word that is
+# no verb because of a space, control byte, NUL or CR in it or before it. Its first `ordinary` bytes are above the
+# space. Only to be called where a denied verb is at most overwritten with letters, and the client has sent a line
+# before. Returns the line's length in bytes; 0: it was not read.
 cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t ordinary,
                        uint32_t stop) noexcept nogil

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Command lines of one word that is no verb, for what stands in it or before it: blanks, control octets, NULs, CRs.
+"""Command lines of one word that is no verb because of bytes in it or before it: blanks, control bytes, NULs, CRs.
 
-Promises: such a line becomes what ``command`` makes of it octet by octet; one of which somebody is told something is
-left as it was. Does not know verbs.
+Promises: such a line becomes what ``command`` makes of it byte by byte; a line with a finding to be logged is left
+untouched. Does not know verbs.
 """
 
 from nfmailguard.cext.policy.numbers cimport ACTION_MASK, COMMAND_DENIED, VERB_UNKNOWN
@@ -20,9 +20,9 @@ cdef enum:
     SPACE = 32
 
 cdef struct Word:
-    uint32_t length            # 0: it is none, or something stands behind it
+    uint32_t length            # bytes of the word; 0: no such word, or something follows it
     uint32_t nuls
-    uint32_t crs               # that are octets as any other
+    uint32_t crs               # CRs in the word that end no line: bytes like any other
 
 
 cdef inline void look_for_word(Word *word, const LineRules *rules, const uint8_t *data, uint32_t ordinary,
@@ -65,10 +65,10 @@ cdef uint32_t odd_word(Context *context, Dialogue *dialogue, LineRules *rules, u
     if word.crs:
         found(rules, KIND_CR, word.crs)
     if word.nuls or word.crs:
-        note_secret_said(context.session)        # some of it may be another line, maybe AUTH's
+        note_secret_said(context.session)        # a server may take part of it for another line, maybe AUTH's
     if denied:
         found(rules, KIND_DENIED, 1)
-    if word.length > 2:                            # no verb that tells of secrets is shorter
+    if word.length > 2:                            # no verb that announces a secret is shorter
         note_words(context, VERB_UNKNOWN, data, word.length, word.length)
     note_asked(context.session, &dialogue.reply, VERB_UNKNOWN, data, word.length)
     if denied and applies(context.policy) and context.policy.action[COMMAND_DENIED] == ACTION_MASK:

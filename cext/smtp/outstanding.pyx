@@ -23,7 +23,7 @@ cdef bint expect_one_more(Context *context, Exchange *exchange, uint8_t verb, ui
     if larger == NULL:
         out_of_memory(context, True, offset)
         return False
-    # It was full, or it would have had room.
+    # The old ring is full, since has_room was false: both its parts are copied, oldest command first.
     behind = size - exchange.first
     memcpy(larger, ring_of(exchange) + exchange.first, behind)
     memcpy(larger + behind, ring_of(exchange), exchange.first)

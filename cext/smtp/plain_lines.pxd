@@ -1,4 +1,4 @@
-# Command lines with nothing odd about them.
+# Command lines in the plain syntax of RFC 5321, with nothing unusual in them.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context, omit_records
@@ -23,7 +23,8 @@ from nfmailguard.cext.smtp.text cimport forget_chunks
 cdef extern from "scan.h" nogil:
     uint32_t nm_line_stop(const uint8_t *p, uint32_t length, bint nul) noexcept
 
-# Where the CR of the CRLF stands that ends a line, before data[stop], with nothing odd behind its `verb` bytes; or 0.
+# The index of the CR of the CRLF that ends a line before data[stop], if no CR, LF or NUL comes between the verb, `verb`
+# bytes long, and that CRLF; else 0.
 cdef inline uint32_t plain_end(const uint8_t *data, uint32_t verb, uint32_t stop) noexcept nogil:
     cdef uint32_t end = verb
     if data[end] == c" ":
@@ -31,8 +32,7 @@ cdef inline uint32_t plain_end(const uint8_t *data, uint32_t verb, uint32_t stop
         end += nm_line_stop(data + end, stop - end, True)
     return end if end + 1 < stop and data[end] == c"\r" and data[end + 1] == c"\n" else 0
 
-# Whether no byte of an address, which data[at:end] is, is illegal, each < stands before a > and each > behind a <
-# (S-ASDM).
+# Whether the address data[at:end] has no illegal byte, and its < and > alternate, beginning with a < (S-ASDM).
 cdef inline bint is_plain_address(const CompiledPolicy *policy, const uint8_t *data, uint32_t at,
                                   uint32_t end) noexcept nogil:
     cdef uint8_t kind
@@ -46,24 +46,24 @@ cdef inline bint is_plain_address(const CompiledPolicy *policy, const uint8_t *d
         at += 1
     return True
 
-# Makes spaces of those that are, where the policy has it so.
+# Replaces the illegal bytes of the address data[at:end] with spaces, where the policy says so.
 cdef void blank_illegal(Context *context, uint8_t *data, uint32_t at, uint32_t end) noexcept nogil
 
-# A line has been read whose verb is `verb` bytes long, and which ends at `end`: its record, if it is told of.
+# Makes the event record, if any, of a line that has been read; its verb is `verb` bytes long, and it ends at `end`.
 cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *data, uint32_t verb, uint32_t end,
                uint64_t offset) noexcept nogil
 
-# At the end of a line whose verb is known: whether what follows may be secret.
+# At the end of a line whose verb is known: notes whether secrets may follow.
 cdef inline void note_argument(Context *context, uint8_t number, uint16_t traits, const uint8_t *data, uint32_t verb,
                                uint32_t end) noexcept nogil:
     if traits & TRAIT_SECRET:
         note_secret_begun(context.session)
-    elif traits & TRAIT_FREE and end > verb + 4:   # no mechanism is shorter
+    elif traits & TRAIT_FREE and end > verb + 4:   # long enough for a SASL mechanism's name
         note_words(context, number, data, verb, end)
     else:
         note_secret_over(context.session)
 
-# And what it does to the session, where the verb passes.
+# Notes what a command whose verb passes does to the session.
 cdef inline void note_session(Context *context, Dialogue *dialogue, uint8_t number, uint16_t traits,
                               const uint8_t *argument, uint32_t length) noexcept nogil:
     cdef Session *session = context.session
@@ -73,31 +73,30 @@ cdef inline void note_session(Context *context, Dialogue *dialogue, uint8_t numb
         return
     forget_chunks(&dialogue.text)
     if traits & TRAIT_ANEW:
-        offer_chunking(session, False)               # until this one's reply offers it
+        offer_chunking(session, False)               # until the reply to this command offers CHUNKING again
     if traits & TRAIT_SENDER:
         note_seven_bits(session, says_seven_bits(argument, length, 0))
 
-# Whether its argument is within what the policy allows.
+# Whether one more recipient, or a sender's argument of this length, is within the policy's limits.
 cdef inline bint is_within(Context *context, uint8_t number, uint32_t length) noexcept nogil:
     cdef const CompiledPolicy *policy = context.policy
     if number == VERB_RCPT:
         if policy.recipients and context.session.recipients >= policy.recipients:
             return False
     elif policy.sender_length and length > policy.sender_length:
-        return False                               # it has to be measured
+        return False                               # the address has to be measured byte by byte
     return True
 
-# A line that begins in a segment.
+# A command line that begins in a segment.
 cdef struct Start:
     uint8_t *data
-    uint64_t offset            # of its first byte in its direction
-    uint32_t verb              # bytes of it that are no space, CR or LF
-    uint32_t stop              # it has to end before data[stop]
-    uint8_t number             # the verb that those bytes are
+    uint64_t offset            # client stream offset of the line's first byte
+    uint32_t verb              # bytes before the first space or control byte: the verb
+    uint32_t stop              # the line has to end before data[stop] to be read here
+    uint8_t number             # the verb's number; VERB_UNKNOWN: no verb
 
-# Reads the line, if it ends with CRLF before data[stop], passes,
-# has nothing odd but illegal characters in an address, and nobody is told of anything; how many bytes of it there are,
-# or 0.
+# Reads a command line in one step if it ends with CRLF before data[stop], its verb passes, nothing in it is unusual but
+# illegal bytes in an address, and no finding about it would be logged. Returns its length in bytes; 0: it was not read.
 cdef inline uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules *rules,
                                 const Start *start) noexcept nogil:
     cdef uint8_t *data = start.data
@@ -111,7 +110,7 @@ cdef inline uint32_t plain_line(Context *context, Dialogue *dialogue, LineRules 
     if not traits & TRAIT_PLAIN or (denied and (applies(context.policy) or not untold(context, rules, KIND_DENIED, 1))):
         return 0
     if traits & TRAIT_WAITS and context.policy.bug_data_bypass and applies(context.policy):
-        return 0                                   # a message may begin with it
+        return 0                                   # message text may begin right after this command (CSCdr91002)
     end = plain_end(data, verb, start.stop)
     if end == 0:
         return 0

@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Command lines as RFC 5321 4.1.2 writes them: a verb that is known and passes, its argument, CRLF, and nothing odd.
+"""Command lines as RFC 5321 4.1.2 writes them: a known verb that passes, its argument, CRLF, and nothing unusual.
 
-Promises: such a line is read as ``command`` reads it byte by byte; any other is left as it was. Illegal characters of
-an address become spaces, and nothing else is changed: a verb that would not pass is read here where it is only
-followed. Nearly all lines are such lines, and short ones are what costs most a byte: what has to be known of a verb
-is looked up once.
+Promises: such a line is read as ``command`` reads it byte by byte; any other line is left untouched. Illegal bytes of
+an address become spaces, and nothing else is changed: a denied verb is read here only in monitor mode. Almost all
+command lines are of this kind, and short lines cost most per byte, so a verb's properties are looked up only once.
 """
 
 from libc.stdint cimport uint16_t
@@ -23,7 +22,7 @@ cdef void tell(Context *context, uint8_t number, bint denied, const uint8_t *dat
     if record == NULL:
         return
     if end == 4 and verb == 4 and number != context.grammar.verb_dot and number != VERB_UNKNOWN:
-        record.before_length = 4                   # as nearly all that are a verb and nothing else
+        record.before_length = 4                   # the usual case: a verb of four letters, without an argument
         memcpy(record.text, data, 4)
     elif number != VERB_UNKNOWN:
         record.before_length = <uint16_t> shown_of_words(context, number, data, verb, end, False, record.text)

@@ -1,42 +1,46 @@
-# Secrets: what a client says that no event may show.
+# Secrets: what a client sends that no event may show.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context
 from nfmailguard.cext.record cimport Record
 from nfmailguard.cext.smtp.command_line cimport CommandLine
 
-# How many octets of a verb an event may show. `number`: the verb's.
+# How many bytes of a verb an event may show. `number` is the verb's number.
 cdef uint32_t shown_of_verb(Context *context, const uint8_t *verb, uint32_t length, uint8_t number) noexcept nogil
-# Whether what stands behind the verb may be shown.
+# Whether an event may show what follows the verb.
 cdef bint shows_argument(Context *context, uint8_t number) noexcept nogil
-# The record of a command, reserved, without its text; `bits`: as RECORD_COMMAND has them. NULL: none is to be made.
+# Reserves the event record of a command, still without its text; `bits` are as RECORD_COMMAND has them. NULL: no record
+# is to be made.
 cdef Record *command_record(Context *context, uint8_t verb, uint64_t offset, uint64_t bits) noexcept nogil
-# Puts what of the command line an event may show into `out`, which holds a line; how many octets.
+# Copies what an event may show of the command line to `out`, which has room for a line; returns how many bytes.
 cdef uint32_t shown_of_line(Context *context, CommandLine *command, uint8_t *out) noexcept nogil
-# Whether an event shows less of the command line's argument than the client said.
+# Whether an event shows less of the command line than the client sent.
 cdef bint cut_short(CommandLine *command) noexcept nogil
-# A bare LF in a command line has become a space; `last`: it is the last octet so far.
+# A bare LF in a command line has become a space. `last`: that space is the line's last byte so far.
 cdef void note_glued(Context *context, CommandLine *command, bint last) noexcept nogil
-# Makes stars of what is secret in a text whose verb shows its argument; `cut`: it went on.
+# Overwrites the secrets in a text with stars; its verb is one whose argument may be shown. `cut`: the text went on
+# after these bytes.
 cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil
-# Whether the octet that is being read may be a part of a secret.
+# Whether the byte that is being read may be part of a secret.
 cdef bint in_secret(Context *context, CommandLine *command) noexcept nogil
-# The same of a line's octets that lie somewhere else, `cut`: not all of them; its verb's are the first `verb` of them.
+# As shown_of_line, for a line at `data`, whose first `verb` bytes are its verb. `cut`: these are not all bytes of the
+# line.
 cdef uint32_t shown_of_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb, uint32_t length,
                              bint cut, uint8_t *out) noexcept nogil
+# As note_secret, for a line at `data`, whose first `verb` bytes are its verb.
 cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint32_t verb,
                      uint32_t length) noexcept nogil
-# The same of a line that is a verb nobody knows, without an octet up to the space in it, and nothing else.
+# As note_secret, for a line that is one unknown verb without space or control bytes, and nothing else.
 cdef void note_word(Context *context, const uint8_t *data, uint32_t length) noexcept nogil
 
-# Whether AUTH stands in a line behind a bare CR or LF, or a NUL: in another line to some servers.
+# Whether AUTH follows a bare CR, a bare LF or a NUL in a line: some servers take that for another line.
 cdef bint another_line_begins(const uint8_t *data, uint32_t length) noexcept nogil
 
 cdef inline uint32_t verb_of_line(const CommandLine *command) noexcept nogil:
-    # How many octets of it are kept.
+    # How many bytes of the line's verb are kept.
     return command.verb_length if command.verb_length < command.kept.length else command.kept.length
 
-# A verb, or a command line, is complete. Behind AUTH, lines that are no command may be parts of it (RFC 4954 4),
-# whatever became of AUTH.
+# A verb, or a command line, is complete: notes whether secrets may follow. After AUTH, lines that are no command may be
+# parts of it (RFC 4954 4), even where AUTH was masked or refused.
 cdef inline void note_secret(Context *context, CommandLine *command) noexcept nogil:
     note_words(context, command.verb, command.kept.data, verb_of_line(command), command.kept.length)

@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Secrets: AUTH in any spelling, what other protocols' clients say, and the lines that may belong to it.
+"""Secrets: AUTH in any spelling, what clients of other protocols send, and the lines that may belong to it.
 
-Promises: of what a client says to prove who it is, nothing but the mechanism's name
-reaches a record: not where AUTH is allowed, not where it was masked, here or upstream,
-and the client goes on with its secrets all the same, nor where it speaks POP3, IMAP or
-HTTP. Does not decide about octets.
+Promises: of what a client sends to authenticate itself, nothing but the mechanism's name reaches a record: neither
+where AUTH is allowed, nor where AUTH was masked, here or upstream, and the client sends its secrets all the same,
+nor where the client speaks POP3, IMAP or HTTP. Does not decide about bytes.
 """
 
 from libc.string cimport memcpy, memset
@@ -33,12 +32,12 @@ cdef enum:
     TAB = 9
     LF = 10
     SPACE = 32
-    MECHANISM = 4              # octets of the shortest mechanism's name, and of AUTH
-    WORD = 16                  # octets of the longest verb of anybody's; a longer word is none
+    MECHANISM = 4              # bytes of the shortest mechanism's name, and of AUTH
+    WORD = 16                  # bytes of the longest verb in any protocol; a longer word is no verb
 
 
 cdef uint32_t word_in(const char *words, const uint8_t *data, uint32_t length, bint whole) noexcept nogil:
-    """The octets of the word that these are, or begin with; 0 where they are none."""
+    """Returns the length of the word in ``words`` that the bytes at ``data`` are or begin with; 0: there is none."""
     cdef const char *word = words
     cdef uint32_t i
     while word[0]:
@@ -54,7 +53,7 @@ cdef uint32_t word_in(const char *words, const uint8_t *data, uint32_t length, b
 
 
 cdef inline uint32_t word_of(const char *const *words, const uint8_t *data, uint32_t length, bint whole) noexcept nogil:
-    """As word_in, of words that are kept by their first letter."""
+    """As word_in, for lists of words by their first letter."""
     cdef uint8_t letter = upper(data[0]) - c"A" if length else 26
     return word_in(words[letter], data, length, whole) if letter < 26 and words[letter] != NULL else 0
 
@@ -68,7 +67,7 @@ cdef inline uint32_t mechanism_behind(const uint8_t *argument, uint32_t length) 
 
 
 cdef uint32_t behind_auth(const uint8_t *verb, uint32_t length) noexcept nogil:
-    # Where a verb that has AUTH in it, in any case, goes on; 0 where it has not.
+    # Returns the index after AUTH, in upper or lower case, in a verb that contains it; 0: the verb does not.
     cdef uint32_t i
     for i in range(3, length):
         if upper(verb[i]) == c"H" and upper(verb[i - 3]) == c"A" and upper(verb[i - 2]) == c"U" and (
@@ -93,7 +92,7 @@ cdef uint32_t shown_of_verb(Context *context, const uint8_t *verb, uint32_t leng
     i = stranger(verb + begin, length - begin)
     if i:
         return begin + i
-    # A name and nothing else is no secret; what may be base64, or a form's field, is none.
+    # A plain name with nothing after it is no secret; what may be base64, or a form's field, is not shown.
     i = begin
     while i < length and i - begin <= WORD and (c"A" <= upper(verb[i]) <= c"Z" or c"0" <= verb[i] <= c"9"
                                                 or verb[i] == c"-" or (verb[i] < SPACE and verb[i] != TAB)):
@@ -104,15 +103,15 @@ cdef uint32_t shown_of_verb(Context *context, const uint8_t *verb, uint32_t leng
 
 
 cdef bint shows_argument(Context *context, uint8_t number) noexcept nogil:
-    # Of a verb that nobody knows it is IGNORED.
+    # An unknown verb's argument is ARGUMENT_IGNORED, so it is not shown.
     return context.grammar.argument[number] != ARGUMENT_IGNORED and context.grammar.argument[number] != ARGUMENT_SECRET
 
 
 cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
-    # RFC 4954 5: AUTH= of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
+    # RFC 4954 5: the AUTH= parameter of MAIL; RFC 3986 3.2.1: the user and the password of a URL.
     cdef uint32_t i = 0, end, at
     if length < 6 or not nm_holds(text, length, c"=", c"/"):
-        return                                     # as nearly all
+        return                                     # the usual case: no = and no / in the text
     while i + 5 < length:
         end = 0
         if upper(text[i]) == c"A" and word_in(b"AUTH= ", text + i, length - i, False):
@@ -121,7 +120,7 @@ cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
             while end < length and text[end] > SPACE:
                 end += 1
         elif text[i] == c":" and text[i + 1] == c"/" and text[i + 2] == c"/":
-            # Up to the last @, in practice.
+            # In practice, the user and the password of a URL end at its last @.
             i += 3
             at = i
             while at < length and text[at] > SPACE:
@@ -129,7 +128,7 @@ cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
                     end = at
                 at += 1
             if at == length and (cut or end == 0):
-                end = at                           # it may be in what is not here
+                end = at                           # the @ may be in the part of the text that is missing here
         if end > i:
             memset(text + i, c"*", end - i)
             i = end
@@ -138,7 +137,7 @@ cdef void hide_secrets(uint8_t *text, uint32_t length, bint cut) noexcept nogil:
 
 
 cdef inline uint32_t one_line(const uint8_t *data, uint32_t length) noexcept nogil:
-    # Behind a bare CR or LF, or a NUL, is what some servers take for another line.
+    # Some servers take what follows a bare CR, a bare LF or a NUL for another line.
     return nm_line_stop(data, length, True)
 
 
@@ -153,7 +152,7 @@ cdef bint cut_short(CommandLine *command) noexcept nogil:
 
 cdef void note_glued(Context *context, CommandLine *command, bint last) noexcept nogil:
     cdef Line *line = command.kept
-    note_secret_said(context.session)            # a server may repeat what was to be another line, maybe AUTH's
+    note_secret_said(context.session)            # a server may repeat what was meant as another line, maybe AUTH's
     if last and line != NULL and line.length == command.length:
         line_restore(line, line.length - 1, LF)
 
@@ -199,7 +198,7 @@ cdef void note_words(Context *context, uint8_t number, const uint8_t *data, uint
         while begin < verb and data[begin] <= SPACE:
             begin += 1
         begun = stranger(data + begin, verb - begin) or behind_auth(data, verb)
-        while begin + MECHANISM < verb and not begun:    # with a tab, or what some servers leave out, between its words
+        while begin + MECHANISM < verb and not begun:    # words may be separated by tabs, or bytes that servers drop
             begin += 1
             if data[begin - 1] <= SPACE:
                 begun = mechanism_behind(data + begin, verb - begin)

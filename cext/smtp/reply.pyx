@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Reply lines: where they begin and end, and which of them are masked.
 
-Keeps invariant 4 for the server's direction: segmentation decides nothing. Replies
-other than the greeting and that to EHLO are never altered (Cisco: all traces).
+Keeps invariant 4 for the server's direction: segmentation decides nothing. Replies other than the greeting and the
+reply to EHLO are never altered (Cisco: all traces).
 """
 
 from libc.stdint cimport uint16_t
@@ -43,13 +43,13 @@ cdef enum:
 
 
 cdef void note_chunking(Context *context, Dialogue *dialogue) noexcept nogil:
-    # RFC 3030 2: what the client may use is what the EHLO reply offered, as emitted.
+    # RFC 3030 2: the client may send BDAT if EHLO's reply offers CHUNKING in the form in which it is forwarded.
     cdef Line *line = dialogue.reply.kept
     cdef Name chunking
     memcpy(chunking.data, b"CHUNKING", 8)
     chunking.length = 8
     if dialogue.exchange.greetings > 1:
-        return                                     # and the session has begun anew since
+        return                                     # a later command has begun the session anew
     if dialogue.reply.lines == 0:
         offer_chunking(context.session, False)
     elif line.length == 12 and name_is(&chunking, line.data + 4, 8):
@@ -57,7 +57,7 @@ cdef void note_chunking(Context *context, Dialogue *dialogue) noexcept nogil:
 
 
 cdef void report_upstream(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    """What of the line was masked before it reached us."""
+    """Reports what of a reply line another firewall upstream has masked."""
     cdef ReplyLine *reply = &dialogue.reply
     cdef Line *line = reply.kept
     cdef uint32_t length = line.length - 4 if line.length > 4 else 0
@@ -120,7 +120,8 @@ cdef void end_reply_line(Context *context, Dialogue *dialogue) noexcept nogil:
 
 
 cdef void reply_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t length) noexcept nogil:
-    """One octet of a line that is not its end; ``length`` octets from ``at`` on are in this segment."""
+    """Reads one byte of a reply line that is not part of its end; ``length`` bytes from ``at`` on are in this
+    segment."""
     cdef ReplyLine *reply = &dialogue.reply
     cdef uint16_t column = reply.column
     cdef uint8_t byte = at[0]
@@ -151,7 +152,7 @@ cdef void reply_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t
         if context.policy.action[BANNER_MASKED] == ACTION_MASK:
             mask_byte(context, at, banner_byte(context, column, byte, reply.before))
     elif column > 3:
-        # For the whole line at once: an EHLO that comes in its middle cannot be what it answers.
+        # Decided for the whole line here: an EHLO that comes in the middle of a reply line cannot be what it answers.
         if column == 4:
             reply.answers_ehlo = answers(context, dialogue)
             if masking_keywords(context, dialogue):
@@ -167,7 +168,7 @@ cdef void reply_byte(Context *context, Dialogue *dialogue, uint8_t *at, uint32_t
 
 cdef inline bint says_nothing(Context *context, Dialogue *dialogue, uint8_t verb, const uint8_t *data,
                               uint32_t size) noexcept nogil:
-    """Whether a line of the reply to EHLO is never altered, nobody is told of it, and it does not offer CHUNKING."""
+    """Whether a line of EHLO's reply is never altered, has no finding to be logged, and does not offer CHUNKING."""
     if verb != VERB_EHLO or context.policy.mask_ehlo or dialogue.reply.junk or (
             size == 12 and data[4] | SPACE == c"c") or (dialogue.reply.lines and is_refusal(&dialogue.reply)):
         return False
@@ -176,8 +177,8 @@ cdef inline bint says_nothing(Context *context, Dialogue *dialogue, uint8_t verb
 
 
 cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, uint32_t length) noexcept nogil:
-    # Reads a line that begins here and ends in this segment, up to its LF, or, where it is plain, with it.
-    # How many octets; 0: it is not for us.
+    # Reads a reply line that begins here and ends in this segment, up to its LF or, where the line is plain, with its
+    # LF. Returns how many bytes were read; 0: the line has to be read byte by byte.
     cdef ReplyLine *reply = &dialogue.reply
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t whole = nm_next_lf(data, length)
@@ -189,7 +190,7 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
     if size and data[size - 1] == CR:
         size -= 1
     if size > LINE_BYTES_SHOWN:
-        return 0                                   # a long one is measured
+        return 0                                   # an overlong line has to be measured byte by byte
     reply.answers_ehlo = answers(context, dialogue) if is_behind(reply) else 0
     if not read_code(reply, data, size):
         if masking_junk(context, reply):
@@ -202,7 +203,7 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
     if (size == 3 or data[3] == SPACE or data[3] == DASH) and (
             is_plain(context, dialogue, verb) or says_nothing(context, dialogue, verb, data, size)):
         if verb == VERB_EHLO and reply.lines == 0 and reply.code == 250 and exchange.greetings < 2:
-            offer_chunking(context.session, False)     # as note_chunking has it
+            offer_chunking(context.session, False)     # EHLO's first line withdraws the old offer, as in note_chunking
         if size > 3 and data[3] == DASH:
             if reply.lines == 0:
                 reply.already_masked = 0
@@ -220,7 +221,7 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
         return 0
     reply.kept = alloc_line(context.line_pool)
     if reply.kept == NULL:
-        return 0                                   # as the first octet will find out
+        return 0                                   # no memory: reading the line's first byte reports this
     line_begin(reply.kept, data, size, 0)
     reply.column = <uint16_t> size
     choose_keyword_mode(reply, KEYWORD_NONE)
@@ -232,7 +233,7 @@ cdef uint32_t whole_line(Context *context, Dialogue *dialogue, uint8_t *data, ui
 
 
 cdef inline bint whole_line_passes(Context *context, Dialogue *dialogue) noexcept nogil:
-    # Behind the separator of a reply that is not altered, only the line's end matters.
+    # After the separator of a reply that is not altered, nothing but the line's end matters.
     return (dialogue.reply.column > 3 and dialogue.reply.kept.length >= 128 and not masking_banner(context, dialogue)
             and dialogue.reply.keyword_mask_mode == KEYWORD_NONE and not turning_ok(context, dialogue))
 
@@ -251,7 +252,7 @@ cdef uint32_t server_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
             if data[at] != LF:
                 edits = context.edits
                 carriage_return = CR
-                reply_byte(context, dialogue, &carriage_return, 1)       # it has left, and ended no line
+                reply_byte(context, dialogue, &carriage_return, 1)       # the CR, already forwarded, ended no line
                 forget_changes(context, edits)
         if dialogue.reply.column == 0:
             waiting = exchange.waiting
@@ -271,7 +272,7 @@ cdef uint32_t server_bytes(Context *context, Dialogue *dialogue, uint8_t *data, 
                 return at
             continue
         if data[at] == CR and (at + 1 == length or data[at + 1] == LF):
-            at += 1                                # the line's end, never altered; or so it seems
+            at += 1                                # a line end's CR, never altered; its LF may come later
             dialogue.reply.after_cr = at == length
             continue
         reply_byte(context, dialogue, data + at, length - at)

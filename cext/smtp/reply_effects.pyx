@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """What a complete reply does to the session.
 
-Promises: a state changes only by the table of ``smtp.states``; each reply answers the oldest outstanding command
-(RFC 2920 3.1). Does not know how lines are read.
+Promises: the session's state changes only by the table of ``smtp.states``; each reply answers the oldest outstanding
+command (RFC 2920 3.1). Does not know how lines are read.
 """
 
 from libc.stdint cimport uint16_t
@@ -45,7 +45,7 @@ cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint
     record.verb = verb
     record.state = context.session.state
     record.a = offset
-    record.b = untold                              # what it is to has not been told
+    record.b = untold                              # 1: the command it answers was not recorded
     if verb == context.grammar.verb_end_of_data or verb == VERB_BDAT:
         record.c = context.session.untold_recipients
         context.session.untold_recipients = 0
@@ -54,17 +54,19 @@ cdef void record_reply(Context *context, uint8_t verb, uint16_t code, const uint
 
 
 cdef inline bint ends_message(const Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Whether a reply to it is the word on a message.
+    # Whether a reply to this verb decides whether a message is accepted.
     return verb == context.grammar.verb_end_of_data or (verb == VERB_BDAT and dialogue.text.last_chunk)
 
 
 cdef inline bint leads_on(uint8_t verb, uint16_t code) noexcept nogil:
-    # Of a mail there may be thousands of recipients, and chunks.
+    # Positive replies to RCPT, BDAT and DATA lead on to a message and are not counted as junk; a mail may have
+    # thousands.
     return code // 100 == 2 and (verb == VERB_RCPT or verb == VERB_BDAT) or (verb == VERB_DATA and code == 354)
 
 
 cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Whether the reply to it, the oldest outstanding command, is recorded: as it was, or as the word on a message.
+    # Whether the reply to `verb`, the oldest outstanding command, is recorded: as the command was, or since it decides
+    # on a message.
     if not context.grammar.traits[verb] & TRAIT_RECORDED or not is_untold(&dialogue.exchange):
         return context.grammar.traits[verb] & TRAIT_RECORDED
     if ends_message(context, dialogue, verb):
@@ -74,14 +76,15 @@ cdef inline bint keeps_reply(Context *context, const Dialogue *dialogue, uint8_t
 
 
 cdef bint resynchronise(Context *context, Dialogue *dialogue, uint64_t offset) noexcept nogil:
-    # Watching only: the reply tells which command the server answers, so skip to that one.
+    # Outside enforce mode: the reply's code tells which command the server answers; the commands before it are skipped.
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t i, size = ring_size(exchange)
     for i in range(exchange.count):
         if context.grammar.continues[ring_of(exchange)[(exchange.first + i) % size] & ~UNTOLD] == dialogue.reply.code:
             while i:
                 if keeps_reply(context, dialogue, expected_verb(exchange)):
-                    record_reply(context, expected_verb(exchange), 0, NULL, 0, offset, False)  # there will be none
+                    # A skipped command is recorded with reply code 0: no reply to it will come.
+                    record_reply(context, expected_verb(exchange), 0, NULL, 0, offset, False)
                 answer_oldest(context, exchange, expected_verb(exchange))
                 i -= 1
             return True
@@ -92,11 +95,11 @@ cdef void ambiguous(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t
                     uint32_t length) noexcept nogil:
     report_shown(context, REPLY_AMBIGUOUS, False, verb, offset, shown(text, length, NULL, 0))
     if context.policy.restore:
-        decide_flow(context, ACTION_LOG)                 # what cannot be told from a message is left alone
+        decide_flow(context, ACTION_LOG)                 # what cannot be told from message text is left alone
 
 
 cdef bint spells_ehlo(const uint8_t *data, uint32_t length) noexcept nogil:
-    # Some servers skip space and control octets, or know a verb by its first letters.
+    # Some servers skip leading spaces and control bytes, or know a verb by its first letters.
     cdef const char *ehlo = b"EHLO"
     cdef uint32_t i, found = 0
     for i in range(length):
@@ -111,8 +114,8 @@ cdef bint spells_ehlo(const uint8_t *data, uint32_t length) noexcept nogil:
 
 cdef void note_ehlo(Session *session, const ReplyLine *reply, uint8_t verb, const uint8_t *data,
                     uint32_t length) noexcept nogil:
-    # Only where nothing was said before it is it certain which reply is EHLO's: a server that skips a blank line,
-    # or answers one twice, shifts the count.
+    # Only where EHLO is the first thing the client has sent is it certain which reply is EHLO's: a server that skips a
+    # blank line, or answers a blank line twice, shifts the count of replies.
     cdef bint first = (session.asked == ASKED_NOTHING and not reply.junk
                        and reply.lines == 0 and not reply.after_cr and reply.column == 0)
     if verb == VERB_EHLO:
@@ -127,7 +130,8 @@ cdef inline void note_answered(Session *session, const Dialogue *dialogue, bint 
     cdef const ReplyLine *reply = &dialogue.reply
     cdef const Exchange *exchange = &dialogue.exchange
     if session.asked == ASKED_EHLO:
-        # RFC 5321 4.1.1.1; the greeting is none, and one of a single line may be another command's, answered twice.
+        # RFC 5321 4.1.1.1. The greeting is no reply to EHLO; a reply of one line may be the second answer to another
+        # command.
         session.asked = ASKED_TOLD if reply.code == 250 and reply.lines and (
             expected_verb(exchange) == VERB_EHLO) and not odd else ASKED_DOUBT
     elif exchange.count == 0:
@@ -135,7 +139,8 @@ cdef inline void note_answered(Session *session, const Dialogue *dialogue, bint 
 
 
 cdef inline void mail_is_over(Context *context, const Dialogue *dialogue) noexcept nogil:
-    # Of its body nothing holds any more, unless one of the commands behind this one may have begun another.
+    # What MAIL said of the mail's body holds no more, unless a command after this one may already have begun another
+    # mail.
     if dialogue.exchange.count == 1:
         forget_seven_bits(context.session)
 
@@ -156,7 +161,7 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
         context.session.state = grammar.state_ready
     if context.session.offered_chunking:
         context.session.offered_chunking = CHUNK_REFUSED if verb == VERB_BDAT and code >= 400 else CHUNK_OFFERED
-    # DATA's 354 is told as well: what was said behind it is no command.
+    # DATA's 354 is recorded as well, since what the client sends after it is no command.
     if keeps_reply(context, dialogue, verb) or (
             code == 354 and verb == VERB_DATA and grammar.traits[VERB_MAIL] & TRAIT_RECORDED):
         record_reply(context, verb, code, text, length, offset, is_untold(exchange))
@@ -173,10 +178,11 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
         if context.policy.invalid_recipients and context.session.invalid_recipients > context.policy.invalid_recipients:
             report_shown(context, RECIPIENTS_INVALID_TOO_MANY, False, verb, offset, shown(text, length, NULL, 0))
     elif verb == grammar.verb_end_of_data:
-        context.session.invalid_recipients = 0            # the mail they were of is over
+        context.session.invalid_recipients = 0            # the mail of these recipients is over
         mail_is_over(context, dialogue)
     elif digit == 2 and (verb == VERB_MAIL or verb == VERB_RSET or traits & TRAIT_ANEW):
-        # So it is for the server, and for no one before it says so: of the others those behind it count.
+        # With this reply the session begins anew for the server: only recipients from commands after this one still
+        # count.
         context.session.invalid_recipients = context.session.untold_recipients = 0
         context.session.recipients = exchange.recipients + adds_recipient(&dialogue.command)
         if verb != VERB_MAIL:
@@ -190,10 +196,10 @@ cdef void note_reply(Context *context, Dialogue *dialogue, uint8_t verb, const u
 
 
 cdef inline bint has_left_behind(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    """Whether bytes have left behind a command, of which the server reads them as what it has asked for.
+    """Whether bytes sent after a command have been forwarded that the server reads as what its reply asks for.
 
-    334 asks for one line, and what stands behind AUTH may be taken for it, or for its beginning: it would be measured
-    without that. What left with DATA, behind it, is text by now."""
+    334 asks for one line, and what followed AUTH may be taken for that line, or for its beginning: the line would be
+    measured without it. What was forwarded together with DATA, after it, is read as message text by now."""
     cdef uint8_t reads = context.grammar.reads[verb]
     if reads != INPUT_SASL and not (
             reads == INPUT_DATA and gates(context.policy) and not context.policy.bug_data_bypass):
@@ -202,27 +208,27 @@ cdef inline bint has_left_behind(Context *context, const Dialogue *dialogue, uin
 
 
 cdef inline bint out_of_place(Context *context, const Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    """Whether it is uncertain how a server goes on that says this reply, which asks for nothing, now."""
+    """Whether this reply, which asks for nothing, comes at a time that makes it uncertain how the server goes on."""
     cdef const Exchange *exchange = &dialogue.exchange
     cdef bint expected = exchange.count != 0
     if dialogue.reply.code != 421 and (exchange.input == INPUT_SASL or (
             exchange.input == INPUT_DATA and not expected and not context.policy.bug_data_bypass)):
-        # RFC 5321 4.2.5, RFC 4954 4: the line, or the message, has not come yet. A server that has given it
-        # up reads what follows as commands.
+        # RFC 5321 4.2.5, RFC 4954 4: the SASL response, or the message, has not come yet. A server that has given up
+        # waiting for it reads what follows as commands.
         return True
-    if not expected:                               # it has refused a chunk and reads it as commands
+    if not expected:                               # a server that has refused a chunk may read it as commands
         return (dialogue.reply.code != 421 and context.session.offered_chunking == CHUNK_REFUSED
                 and gates(context.policy))
-    # RFC 3030 2: the octets of a chunk are read whatever becomes of it. A server that answers
-    # before they have come may take them for commands.
+    # RFC 3030 2: a server reads a chunk's bytes whatever its reply to BDAT. One that replies before the bytes have come
+    # may take them for commands.
     return verb == VERB_BDAT and exchange.input == INPUT_CHUNK and exchange.count == 1
 
 
 cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t offset) noexcept nogil:
-    """What the server has asked for, by its reply to this command, comes next."""
+    """The server's reply to ``verb`` has asked for message text, a SASL response or TLS: that comes next."""
     cdef Exchange *exchange = &dialogue.exchange
     if verb == VERB_DATA and context.policy.bug_noop_body and context.session.marks & NOOP_SEEN:
-        # CSCdk46673: the text is taken for commands, and X-ed, until a line of a single dot.
+        # CSCdk46673: message text is read as commands, and masked with X, up to a line of a single dot.
         report(context, BUG_NOOP_BODY, False, verb, offset)
         answer_all(context, exchange)
         forget_noop(context.session)
@@ -234,7 +240,7 @@ cdef void read_on(Context *context, Dialogue *dialogue, uint8_t verb, uint64_t o
     if exchange.input == INPUT_SASL:               # AUTH stays outstanding until its final reply
         begin_sasl_line(&dialogue.command)
         return
-    # The server reads everything behind the command as message text, or as TLS.
+    # The server reads all bytes after the command as message text, or as TLS.
     answer_all(context, exchange)
     begin_message(dialogue)
     if exchange.input == INPUT_OPAQUE:
@@ -261,7 +267,7 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
     elif not expected and code != 421:             # RFC 5321 3.8: a server may close with 421 at any time
         if again(context, REPLY_UNSOLICITED, False) == NOT_AGAIN:
             report_shown(context, REPLY_UNSOLICITED, False, verb, offset, shown(text, length, NULL, 0))
-        context.session.offered_chunking = 0         # which command a reply is to is not certain any more
+        context.session.offered_chunking = 0         # it is no longer certain which command a reply answers
     if context.verdict != ACTION_PASS:
         return
     if not expected:
@@ -273,11 +279,11 @@ cdef void settle_reply(Context *context, Dialogue *dialogue, const uint8_t *text
         return
     if code != 0 and grammar.continues[verb] == code:
         if verb == VERB_DATA and exchange.input == INPUT_DATA:
-            answer_oldest(context, exchange, verb)   # CSCdr91002: the message has begun with the command
+            answer_oldest(context, exchange, verb)   # CSCdr91002: the message has begun right after the command
         else:
             read_on(context, dialogue, verb, offset)
         return
-    if exchange.input == INPUT_SASL:               # given up
+    if exchange.input == INPUT_SASL:               # the server has ended the SASL exchange
         read_as(exchange, INPUT_COMMANDS)
         close_line(&dialogue.command)
     if verb == VERB_DATA and exchange.input == INPUT_DATA:

@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Masked replies: the greeting's banner, the EHLO keywords, and refusals that become an OK.
 
-Keeps invariant 4 for the server's direction: the banner rules look at one octet and
-its place in the line; a keyword cut over segments passes while an allowed one is
-still possible and becomes X's from the first impossible octet. Does not know which
-line of which reply it is given.
+Keeps invariant 4 for the server's direction: the banner rules look at one byte and its place in the line; a keyword
+cut by a segment boundary passes while it may still become an allowed one, and becomes X's from the first byte that
+rules this out. Does not know which line of which reply it is given.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -56,15 +55,15 @@ cdef void report_ok(Context *context, Dialogue *dialogue, uint64_t offset) noexc
 
 
 cdef inline uint8_t letter(Dialogue *dialogue) noexcept nogil:
-    # S-PGT against S-NMAPC: the n-th masked line of a reply ends in the n-th letter.
+    # S-PGT against S-NMAPC: the n-th masked line of a reply ends in the n-th letter of the alphabet.
     return <uint8_t> (c"A" + dialogue.reply.masked_lines % 26)
 
 
 cdef void begin_keyword(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Chooses the mask mode of the keyword line whose text begins at ``data``."""
+    """Chooses how the EHLO keyword line whose text begins at ``data`` is masked."""
     cdef ReplyLine *reply = &dialogue.reply
     cdef uint32_t end = nm_next_lf(data, length), stop
-    if end and data[end - 1] == CR:                # which alone ends no line
+    if end and data[end - 1] == CR:                # the CR of CRLF is no text; a CR alone ends no line
         end -= 1
     if end == length:
         choose_keyword_mode(reply, KEYWORD_OPEN)
@@ -78,14 +77,14 @@ cdef void begin_keyword(Context *context, Dialogue *dialogue, const uint8_t *dat
 
 
 cdef void keyword_byte(Context *context, Dialogue *dialogue, uint8_t *at, bint last) noexcept nogil:
-    """One octet of the text; ``last``: the line's end is next and in this segment."""
+    """Reads one byte of a keyword line's text. ``last``: the line's end comes next and is in this segment."""
     cdef ReplyLine *reply = &dialogue.reply
     cdef Line *line = reply.kept
     cdef uint8_t name[NAME_BYTES + 1]
-    cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # the text so far, this octet not in it
+    cdef uint32_t length = line.length - 4 if line.length > 4 else 0   # bytes of the line's text before this one
     if length > NAME_BYTES:
-        length = NAME_BYTES                       # no keyword is that long: too long stays too long
-    if at[0] == CR and not context.policy.hide:      # it seemed to be the line's end, and is to some clients
+        length = NAME_BYTES                       # no keyword is that long: a longer one never fits
+    if at[0] == CR and not context.policy.hide:      # a CR in the line, which ends it for some clients
         choose_keyword_mode(reply, KEYWORD_MASK)
     if reply.keyword_mask_mode == KEYWORD_OPEN:
         if context.policy.keyword_end[at[0]]:
@@ -130,13 +129,13 @@ cdef void report_keyword(Context *context, Dialogue *dialogue, uint64_t offset) 
             memset(after + 4 + sent, c"X", length - 4 - sent)
             after[length - 1] = letter(dialogue)
         if context.session.marks & SECRET_SAID:
-            length = 0                             # nor what of it has left
+            length = 0                             # a secret may be in the line: not even unmasked bytes are shown
         report_shown(context, REPLY_KEYWORD_MASKED, False, VERB_EHLO, offset, shown(line.data, length, after, length))
     note_masked_line(reply)
 
 
 cdef bint keyword_denied(Context *context, Dialogue *dialogue) noexcept nogil:
-    # At the line's end: a keyword that passed to its end as a beginning of an allowed one may be none.
+    # A keyword may have passed up to the line's end as the beginning of an allowed one, and not be allowed itself.
     cdef ReplyLine *reply = &dialogue.reply
     cdef Line *line = reply.kept
     if reply.keyword_mask_mode == KEYWORD_OPEN and line.length > 4:
@@ -145,7 +144,7 @@ cdef bint keyword_denied(Context *context, Dialogue *dialogue) noexcept nogil:
 
 
 cdef void keyword_line(Context *context, Dialogue *dialogue, uint8_t *text, uint32_t length) noexcept nogil:
-    """The text of a keyword line that lies in this segment whole, as ``keyword_byte`` takes each octet of it."""
+    """Masks the text of a keyword line that lies in this segment as a whole, as ``keyword_byte`` does byte by byte."""
     cdef ReplyLine *reply = &dialogue.reply
     cdef uint32_t i
     if reply.keyword_mask_mode != KEYWORD_MASK or context.policy.action[REPLY_KEYWORD_MASKED] != ACTION_MASK:

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Runs: the octets of a command line that are what stood before them, many at a time.
+"""Runs: bytes of a command line that only continue its verb or argument, handled many at a time.
 
-Promises: each is what ``command`` would make of it by itself, at a fraction of the cost; a run
-stops in front of the first that may be more than one more octet of its verb or argument. A bare LF
-or a NUL of which nothing more is told is no more than that. Does not know verbs.
+Promises: each byte becomes what ``command`` would make of it alone, at a fraction of the cost; a run stops before the
+first byte that may be more than one more byte of its verb or argument. A bare LF, or a NUL, whose finding is only
+counted does not stop a run. Does not know verbs.
 """
 
 from libc.stdint cimport UINT32_MAX
@@ -97,7 +97,7 @@ cdef void fill(Context *context, uint8_t *data, uint32_t length, uint8_t byte) n
 
 
 cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data, uint32_t stop) noexcept nogil:
-    """How many LFs that nobody is told of stand here; they become spaces."""
+    """Returns how many LFs stand here whose findings are only counted, not logged; they become spaces."""
     cdef uint32_t count = 0, untold
     if not rules.blank_lf:
         return 0
@@ -107,13 +107,13 @@ cdef uint32_t blank_lfs(Context *context, const LineRules *rules, uint8_t *data,
     if count:
         repeat(context, COMMAND_BARE_LF, count, True)
         fill(context, data, count, SPACE)
-        note_secret_said(context.session)        # what follows was to be another line, maybe AUTH's
+        note_secret_said(context.session)        # what follows the LF was meant as another line, maybe AUTH's
     return count
 
 
 cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t *data, uint32_t stop,
                         uint32_t length) noexcept nogil:
-    """How many CRs that end no line, and that nobody is told of, stand here; `length` octets can be seen."""
+    """How many CRs here end no line and have findings that are only counted; `length` bytes may be read."""
     cdef uint32_t count = 0, untold
     if not rules.plain_cr or stop == 0 or data[0] != CR:
         return 0
@@ -121,12 +121,12 @@ cdef uint32_t plain_crs(Context *context, const LineRules *rules, const uint8_t 
     if context.policy.action[COMMAND_BARE_CR] != ACTION_PASS:
         untold = tally_untold(&context.session.tally, COMMAND_BARE_CR, context.policy.findings_told)
     if stop == length:
-        stop -= 1                                  # of the last nobody knows yet
+        stop -= 1                                  # whether a LF follows the last CR is not known yet
     while count < stop and count < untold and data[count] == CR and data[count + 1] != LF:
         count += 1
     if count:
         repeat(context, COMMAND_BARE_CR, count, True)
-        note_secret_said(context.session)        # what follows is another line to some servers, maybe AUTH's
+        note_secret_said(context.session)        # some servers take what follows the CR for another line, maybe AUTH's
     return count
 
 
@@ -159,7 +159,7 @@ cdef uint32_t verb_run(Context *context, CommandLine *command, const LineRules *
             at += i
             kept = at
             while i and line.length < LINE_BYTES_SHOWN:
-                line_add(line, LF)                 # as it came
+                line_add(line, LF)                 # the LF is kept as it came, not as a space
                 i -= 1
             continue
         elif data[at] == SPACE and not leading:
@@ -178,7 +178,7 @@ cdef uint32_t verb_run(Context *context, CommandLine *command, const LineRules *
 
 
 cdef inline bint reads_address(Context *context, const CommandLine *command, uint8_t kind) noexcept nogil:
-    # Whether an address's next octets may still be told of, or change; a sender's are looked at for BODY=7BIT.
+    # Whether an address's next bytes may still be reported or changed; a sender's are also searched for BODY=7BIT.
     return kind == ARGUMENT_SENDER or (kind == ARGUMENT_RECIPIENT and (
         not command.reported & REPORTED_CHARACTER or (
             applies(context.policy) and context.policy.action[ADDRESS_ILLEGAL_CHARACTER] == ACTION_BLANK)))
@@ -248,7 +248,7 @@ cdef uint32_t sasl_run(Context *context, CommandLine *command, const LineRules *
 
 
 cdef inline uint32_t unmeasured(Context *context, CommandLine *command) noexcept nogil:
-    """How long the line may become before its next octet has to be measured."""
+    """How long the line may become before its next byte has to be measured."""
     cdef const CompiledPolicy *policy = context.policy
     cdef uint32_t longest = UINT32_MAX
     if command.phase == PHASE_SASL:
@@ -271,7 +271,7 @@ cdef uint32_t line_run(Context *context, CommandLine *command, const LineRules *
     cdef bint secret = with_secret(context, command) and (
         command.phase == PHASE_SASL or command.length >= context.policy.near_length)
     if run <= command.length or (command.phase == PHASE_SASL and command.length <= sizeof(command.argument.tail)):
-        return 0                                   # there the letters may be a verb
+        return 0                                   # here the letters may be a verb: bytes are read one by one
     if run - command.length < stop:
         stop = run - command.length
     if secret:

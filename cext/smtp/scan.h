@@ -1,4 +1,4 @@
-/* Text and lines at memory speed: what is odd about their octets, where they end, how long they are. */
+/* Scans text and lines at memory speed: what is unusual about their bytes, where they end, how long they are. */
 #ifndef NFMAILGUARD_SCAN_H
 #define NFMAILGUARD_SCAN_H
 
@@ -9,9 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The index of the first octet that is NUL, a LF not behind CR, or not the LF behind a CR; `length`
- * when there is none. `before` is the octet in front of the first one. The inner loop has no branch,
- * so that a compiler makes vectors of it. */
+/* The index of the first byte that is NUL, a LF not after a CR, or not a LF but after a CR; `length` when there is
+ * none. `before` is the byte before the first one. The inner loop has no branch, so that compilers vectorise it. */
 static inline size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before) {
     size_t at = 0, i;
     while (at < length) {
@@ -33,9 +32,8 @@ static inline size_t nm_odd_byte(const uint8_t *p, size_t length, uint8_t before
     return length;
 }
 
-/* Whether the text is plain: no NUL, no LF or CR alone but for a CR at its end, no dot behind a line's end.
- * `before` is the octet in front of the first one. The loop has no branch, so that a compiler makes vectors
- * of it. */
+/* Whether the text is plain: no NUL, no bare LF, no bare CR (except at its very end), and no dot at the beginning of
+ * a line. `before` is the byte before the first one. The loop has no branch, so that compilers vectorise it. */
 static inline int nm_plain(const uint8_t *p, size_t length, uint8_t before) {
     size_t at, i;
     uint8_t odd;
@@ -54,7 +52,8 @@ static inline int nm_plain(const uint8_t *p, size_t length, uint8_t before) {
     return 1;
 }
 
-/* Makes every NUL a space; how many there were. No branch, as above. */
+/* Makes every NUL a space; returns how many there were. The inner loop has no branch, so that compilers vectorise
+ * it. */
 static inline size_t nm_blank_nuls(uint8_t *p, size_t length) {
     size_t at, count = 0;
     for (at = 0; at < length; at += 255) {
@@ -72,7 +71,8 @@ static inline size_t nm_blank_nuls(uint8_t *p, size_t length) {
 
 #define NM_ONES 0x0101010101010101u
 
-/* Bit 7 of the first of eight octets that is zero is the lowest bit that is set; of those behind it nothing is said. */
+/* Sets bit 7 of each of the eight bytes that is zero. Exact for the lowest bit set only: in higher bytes, bit 7 may
+ * also be set where the byte is not zero. */
 static inline uint64_t nm_zeros(uint64_t word) { return (word - NM_ONES) & ~word & (NM_ONES << 7); }
 
 static inline uint64_t nm_eight(const uint8_t *p) {
@@ -84,14 +84,15 @@ static inline uint64_t nm_eight(const uint8_t *p) {
     return word;
 }
 
-/* Searches look at sixteen bytes at a time where the processor has SSE2 (every x86-64 has), else at eight. Defining
- * NM_NO_VECTORS leaves the second way alone, for tests of both. */
+/* Searches look at 16 bytes at a time where the processor has SSE2 (every x86-64 has), else at 8. With NM_NO_VECTORS
+ * defined they always look at 8, so that tests can cover both ways. */
 #if defined(__SSE2__) && !defined(NM_NO_VECTORS)
 #include <emmintrin.h>
 #define NM_BLOCK 16
 typedef __m128i nm_block;
 static inline nm_block nm_load(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
-/* A bit is set for each byte that is `byte`, or below or equal to it. */
+/* One bit for each of the 16 bytes: nm_equal sets it where the byte is `byte`, nm_at_most where it is at most
+ * `byte`. */
 static inline uint64_t nm_equal(nm_block block, uint8_t byte) {
     return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(block, _mm_set1_epi8((char)byte)));
 }
@@ -104,7 +105,7 @@ static inline uint32_t nm_first(uint64_t found) { return (uint32_t)__builtin_ctz
 #define NM_BLOCK 8
 typedef uint64_t nm_block;
 static inline nm_block nm_load(const uint8_t *p) { return nm_eight(p); }
-/* Bit 7 is set of each such byte; of those behind the first it may be set where it is none. */
+/* Bit 7 of each byte that matches is set; after the first match it may be set for bytes that do not match, too. */
 static inline uint64_t nm_equal(nm_block block, uint8_t byte) { return nm_zeros(block ^ byte * NM_ONES); }
 static inline uint64_t nm_at_most(nm_block block, uint8_t byte) {
     return (block - (byte + 1u) * NM_ONES) & ~block & (NM_ONES << 7);
@@ -112,7 +113,7 @@ static inline uint64_t nm_at_most(nm_block block, uint8_t byte) {
 static inline uint32_t nm_first(uint64_t found) { return (uint32_t)__builtin_ctzll(found) / 8; }
 #endif
 
-/* The index of the first CR, LF or, where `nul`, NUL; `length` when there is none. */
+/* The index of the first CR, LF or, where `nul` is set, NUL; `length` when there is none. */
 static inline uint32_t nm_line_stop(const uint8_t *p, uint32_t length, int nul) {
     uint32_t at = 0;
     for (; length - at >= NM_BLOCK; at += NM_BLOCK) {
@@ -126,7 +127,7 @@ static inline uint32_t nm_line_stop(const uint8_t *p, uint32_t length, int nul) 
     return at;
 }
 
-/* The index of the first space, control byte or NUL; `length` when there is none. */
+/* The index of the first byte that is a space or a control byte (NUL included); `length` when there is none. */
 static inline uint32_t nm_word_end(const uint8_t *p, uint32_t length) {
     uint32_t at = 0;
     for (; length - at >= NM_BLOCK; at += NM_BLOCK) {
@@ -139,7 +140,7 @@ static inline uint32_t nm_word_end(const uint8_t *p, uint32_t length) {
     return at;
 }
 
-/* The index of the first LF, or `length`; a near one is found without a call. */
+/* The index of the first LF, or `length`; a LF among the first bytes is found without a call of memchr. */
 static inline uint32_t nm_next_lf(const uint8_t *p, uint32_t length) {
     uint32_t at = 0;
     const uint8_t *end;
@@ -152,7 +153,7 @@ static inline uint32_t nm_next_lf(const uint8_t *p, uint32_t length) {
     return end ? (uint32_t)(end - p) : length;
 }
 
-/* A reply's code as three octets, or 0: it is none, or one of those that are more than an answer. */
+/* A reply's code as three ASCII digits; 0: no code, or 354, 334 or 421, which mean more than an answer. */
 static inline uint32_t nm_code(const uint8_t *p) {
     uint32_t code = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
     if (((code + 0x464646) | (code - 0x303030) | code) & 0x808080)
@@ -160,7 +161,7 @@ static inline uint32_t nm_code(const uint8_t *p) {
     return code == 0x333534 || code == 0x333334 || code == 0x343231 ? 0 : code;
 }
 
-/* Whether one of two octets is among them. */
+/* Whether the byte `one` or the byte `other` is in the text. */
 static inline int nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8_t other) {
     uint32_t at = 0;
     for (; at + 8 <= length; at += 8) {
@@ -174,7 +175,7 @@ static inline int nm_holds(const uint8_t *p, uint32_t length, uint8_t one, uint8
     return 0;
 }
 
-/* Whether one of them is not `octet`. */
+/* Whether any byte of the text differs from `octet`. */
 static inline int nm_differs(const uint8_t *p, uint32_t length, uint8_t octet) {
     uint32_t i;
     uint8_t differs = 0;
@@ -183,7 +184,8 @@ static inline int nm_differs(const uint8_t *p, uint32_t length, uint8_t octet) {
     return differs != 0;
 }
 
-/* Clears every eighth bit; whether there was one. No branch, as above. */
+/* Clears the eighth bit of every byte; returns whether any was set. The loop has no branch, so that compilers
+ * vectorise it. */
 static inline int nm_clear_eighth(uint8_t *p, size_t length) {
     size_t i;
     uint8_t found = 0;
@@ -194,7 +196,7 @@ static inline int nm_clear_eighth(uint8_t *p, size_t length) {
     return found >> 7;
 }
 
-/* Whether one of them has its eighth bit. No branch, as above. */
+/* Whether any byte has its eighth bit set. The loop has no branch, so that compilers vectorise it. */
 static inline int nm_eighth(const uint8_t *p, size_t length) {
     size_t i;
     uint8_t found = 0;
@@ -203,7 +205,8 @@ static inline int nm_eighth(const uint8_t *p, size_t length) {
     return found >> 7;
 }
 
-/* How many octets, of the first ones, are base64's. The inner loop has no branch, as above. */
+/* nm_base64: how many bytes at the beginning of the text belong to base64's alphabet; nm_no_base64: 1 for a byte
+ * that does not. The inner loop has no branch, so that compilers vectorise it. */
 static inline uint8_t nm_no_base64(uint8_t c) {
     uint8_t letter = (uint8_t)((c | 32) - 'a') < 26, digit = (uint8_t)(c - '/') < 11, sign = c == '+', pad = c == '=';
     return (uint8_t)((letter | digit | sign | pad) ^ 1);
@@ -223,7 +226,7 @@ static inline uint32_t nm_base64(const uint8_t *p, uint32_t length) {
     return at;
 }
 
-/* The first bit from `begin` on that is set, or `end`. */
+/* The index of the first set bit from bit `begin` on; `end` when none is set before it. */
 static inline uint32_t nm_next_bit(const uint8_t *bits, uint32_t begin, uint32_t end) {
     while (begin < end) {
         uint32_t rest = (uint32_t)bits[begin >> 3] >> (begin & 7);
@@ -236,7 +239,7 @@ static inline uint32_t nm_next_bit(const uint8_t *bits, uint32_t begin, uint32_t
     return end;
 }
 
-/* The last LF of `length` octets, or NULL. */
+/* The last LF among `length` bytes, or NULL. */
 static inline const uint8_t *nm_last_lf(const uint8_t *p, size_t length) {
     return (const uint8_t *)memrchr(p, 10, length);
 }

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The session of a flow, at its beginning. Does not know what moves it."""
+"""The session of a flow: its state at the beginning. Does not know what changes it."""
 
 from libc.string cimport memset
 

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Ends of data that only some servers see (SMTP smuggling, 2023; docs/servers.md), made harmless.
+"""Byte sequences that only some servers take for an end of data (SMTP smuggling, 2023; docs/servers.md), made harmless.
 
-Promises: the byte that completes one is blanked, and reported. Does not know where a text ends.
+Promises: the byte that completes such a sequence is blanked, and reported. Does not know where a text ends.
 """
 
 from libc.stddef cimport size_t
@@ -25,7 +25,7 @@ cdef enum:
     DOT = 46
     SPACE = 32
 
-cdef uint64_t END = 0x0D0A2E0D0AULL    # CRLF.CRLF
+cdef uint64_t END = 0x0D0A2E0D0AULL    # the bytes of CRLF.CRLF
 
 
 cdef void count_shapes(Context *context, Shapes *shapes) noexcept nogil:
@@ -41,7 +41,7 @@ cdef bint next_shape(Context *context, Shapes *shapes, uint8_t *byte, uint8_t bl
     if action == NOT_AGAIN:
         action = report_shown(context, DATA_SMUGGLING_SHAPE, True, 0, offset, shown(&before, 1, &blank, 1))
     shapes.blanks = action == ACTION_BLANK
-    if context.policy.action[DATA_SMUGGLING_SHAPE] == ACTION_BLANK:    # carried out or not, it ends nothing
+    if context.policy.action[DATA_SMUGGLING_SHAPE] == ACTION_BLANK:    # blanking, simulated or not, ends no flow
         shapes.left = tally_untold(&context.session.tally, DATA_SMUGGLING_SHAPE, context.policy.findings_told)
     if not shapes.blanks:
         return False
@@ -59,15 +59,15 @@ cdef uint32_t end_as_it_came(uint32_t last_four, const uint8_t *data, uint32_t a
         if last == END:
             return i + 1
     if memchr(data + at, CR, length - at) == NULL or memchr(data + at, LF, length - at) == NULL:
-        return 0                                   # where dots are dense, this costs next to nothing
+        return 0                                   # no CR or no LF: a cheap test, for text with many dots
     end = <const uint8_t *> memmem(data + at, length - at, b"\r\n.\r\n", 5)
     return <uint32_t> (end - data) + 5 if end != NULL else 0
 
 
 cdef bint long_lines(Context *context, const Text *text, const Stretch *stretch, bint blank) noexcept nogil:
-    """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize of a header, and both take .CRLF at
-    the beginning of what comes then for an end of data. Where the text's own end comes next, that is all they would
-    take for a command."""
+    """hMailServer 5.7 reads 100,000 bytes of a line at a time, Exim header_maxsize bytes of a header, and both take a
+    .CRLF at the beginning of what they read next for an end of data. Where the text's own end comes next, that is all
+    they would take for a command."""
     cdef uint8_t *data = stretch.data
     cdef uint32_t at = stretch.at, head = stretch.head, length = stretch.length
     cdef uint32_t start = at, line, stop = length
@@ -76,7 +76,7 @@ cdef bint long_lines(Context *context, const Text *text, const Stretch *stretch,
     cdef Shapes shapes
     open_shapes(&shapes)
     if head < length and first_lf < length:
-        stop = head if head > first_lf + 1 else first_lf + 1    # only the first line may be a long one
+        stop = head if head > first_lf + 1 else first_lf + 1    # outside the header only the first line may be overlong
     if text.last_four & 255 != DOT:
         at = next_dot(data, at, stop) + 1
     while at < stop:

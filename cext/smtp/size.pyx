@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A message's two parts, header and body (RFC 5322 2.1): their octets, and the header's To fields.
+"""A message's two parts, header and body (RFC 5322 2.1): their sizes in bytes, and the header's To fields.
 
-Promises: counted as each line ends, line ends too, so that no segmentation changes a count; the
-line that ends the message belongs to neither. Does not know MIME.
+Promises: sizes grow at each line end, line ends included, so that no segmentation changes a count; the line with the
+dot that ends the message belongs to neither part. Does not know MIME.
 """
 
 from nfmailguard.cext.policy.findings cimport report
@@ -16,15 +16,15 @@ cdef enum:
     CR = 13
     LF = 10
 
-cdef enum FieldName:                   # beside how many octets of it
-    NO_NAME = 4                        # the line does not begin with it
-    NO_NAME_CR = 5                     # but with a CR
+cdef enum FieldName:                   # values of Parts.name besides 0 to 3, the bytes of "To:" matched
+    NO_NAME = 4                        # the line does not begin with "To:"
+    NO_NAME_CR = 5                     # the line does not begin with "To:", but with a CR
 
-cdef enum Marks:                       # bits of Parts.marks
+cdef enum Marks:                       # bits of Parts.marks: findings already made in this message, and IN_BODY
     REPORTED_HEADER = 1
     REPORTED_BODY = 2
     REPORTED_FIELDS = 4
-    IN_BODY = 8                        # the header has ended
+    IN_BODY = 8                        # the header has ended: lines belong to the body
 
 cdef const char *NAME = b"TO:"
 
@@ -66,7 +66,7 @@ cdef void part_bytes(Context *context, Parts *parts, const uint8_t *data, uint32
     while at < length and context.verdict == ACTION_PASS:
         stop = at + nm_next_lf(data + at, length - at)
         if ended and stop + 1 >= length:
-            return                                 # the dot, and what ends it
+            return                                 # the message's final line, a dot, is not counted
         if parts.marks & IN_BODY:
             parts.line += stop - at
         else:
@@ -78,7 +78,7 @@ cdef void part_bytes(Context *context, Parts *parts, const uint8_t *data, uint32
                 parts.line += 1
                 at += 1
                 if parts.name >= NO_NAME:
-                    parts.line += stop - at    # no other octet of the line matters
+                    parts.line += stop - at    # no other byte of this header line matters
                     break
         if stop == length:
             return

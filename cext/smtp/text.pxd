@@ -1,4 +1,4 @@
-# The message that is being read: its text, or its chunks.
+# The state of the message that is being read: its text (after DATA) or its chunks (BDAT).
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.numbers cimport DATA_CR
@@ -7,19 +7,19 @@ from nfmailguard.cext.smtp.size cimport Parts, begin_parts
 from nfmailguard.cext.smtp.text_lines cimport TextLines, begin_text_lines
 
 cdef struct Text:
-    uint64_t bytes             # of the message so far
+    uint64_t bytes             # bytes of the message so far
     uint32_t chunk_left
-    uint32_t last_four         # bytes so far as they came, the last one lowest
+    uint32_t last_four         # the last four bytes as they came, the last one lowest
     TextLines lines
     Parts parts
     Mime mime
-    uint8_t state              # DataState
-    uint8_t eighth             # Eighth
-    uint8_t reported           # Odd: bits of what has been reported in this message
-    uint8_t ends_held          # of this message
-    uint8_t last_chunk         # the chunk being read, or last read, says LAST
+    uint8_t state              # DataState: what the message's last bytes were
+    uint8_t eighth             # Eighth: what the last byte is to a server that clears eighth bits
+    uint8_t reported           # bits by Odd: kinds of forbidden bytes already reported in this message
+    uint8_t ends_held          # how often an end of data of this message was held, to leave in one segment
+    uint8_t last_chunk         # 1: the chunk being read, or last read, is the message's last (LAST)
 
-# A message begins, in this DataState.
+# Begins a message, in this DataState.
 cdef inline void begin_text(Text *text, uint8_t state) noexcept nogil:
     text.state = state
     text.bytes = 0
@@ -31,7 +31,7 @@ cdef inline void begin_text(Text *text, uint8_t state) noexcept nogil:
     begin_parts(&text.parts)
     begin_mime(&text.mime)
 
-# Its text has been read so far.
+# leave_text notes the DataState after the text read so far; leave_text_in_seven also notes its Eighth.
 cdef inline void leave_text(Text *text, uint8_t state) noexcept nogil:
     text.state = state
 
@@ -39,12 +39,12 @@ cdef inline void leave_text_in_seven(Text *text, uint8_t state, uint8_t eighth) 
     text.state = state
     text.eighth = eighth
 
-# The next `size` bytes are a chunk's; `last`: it is the message's last one.
+# Begins a chunk of `size` bytes. `last`: it is the message's last one.
 cdef inline void begin_chunk(Text *text, uint32_t size, bint last) noexcept nogil:
     text.chunk_left = size
     text.last_chunk = last
 
-# Of chunks that no LAST followed there is no message.
+# Forgets chunks that no LAST chunk followed: they make no message.
 cdef inline void forget_chunks(Text *text) noexcept nogil:
     text.bytes = 0
 

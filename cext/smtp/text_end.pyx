@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Where a message's text ends (RFC 5321 4.1.1.4), found byte by byte where there is a dot that could begin an end.
 
-Promises: an end is CRLF.CRLF and nothing else; of what only some servers take for one a byte is changed
-(docs/servers.md). NULs are blanked first, for some servers leave them out before they look for an end. Does not know
-lines, or what stands behind the end.
+Promises: an end is CRLF.CRLF and nothing else; in a sequence that only some servers take for an end, one byte is
+changed (docs/servers.md). NULs are blanked first, since some servers drop them before they look for an end. Does not
+know lines, or what follows the end.
 """
 
 from libc.stddef cimport size_t
@@ -21,12 +21,12 @@ from nfmailguard.cext.smtp.text cimport leave_text, leave_text_in_seven
 cdef extern from "scan.h" nogil:
     size_t nm_blank_nuls(uint8_t *p, size_t length) noexcept
 
-cdef enum:                             # Eighth: of Text.eighth
-    EIGHTH_NONE = 0                    # what it is anyway
-    EIGHTH_LINE = 1                    # a line's end
-    EIGHTH_DOT = 2                     # a dot that begins a line
+cdef enum:                             # Eighth: Text.eighth, the last byte as a server sees it that clears eighth bits
+    EIGHTH_NONE = 0                    # clearing eighth bits makes no difference to the last byte
+    EIGHTH_LINE = 1                    # the last byte becomes a CR or LF once its eighth bit is cleared
+    EIGHTH_DOT = 2                     # the last byte is a dot that begins a line once eighth bits are cleared
 
-cdef enum:                             # Kind, of a byte
+cdef enum:                             # Kind: classes of bytes, the columns of the table `steps`
     KIND_OTHER = 0
     KIND_CR = 1
     KIND_LF = 2
@@ -34,12 +34,12 @@ cdef enum:                             # Kind, of a byte
     KIND_NUL = 4
     KINDS = 8
 
-cdef enum:                             # Step: the state behind a byte, and what else the byte means
+cdef enum:                             # Step: the DataState after a byte, and what else the byte means
     STEP_STATE = 15
-    STEP_ENDS = 16                     # it makes an end to some servers
-    STEP_PLACE = 32                    # a second dot, that means more where the message's first line may be
+    STEP_ENDS = 16                     # some servers take this byte for the last of an end of data
+    STEP_PLACE = 32                    # a second dot: its meaning depends on whether this is the text's first line
     STEP_NUL = 64
-    STEP_ASK = 128                     # what the byte means is not told by the table
+    STEP_ASK = 128                     # the table alone does not tell what the byte means
     STATES = 9
 
 cdef enum:
@@ -47,28 +47,29 @@ cdef enum:
     LF = 10
     SPACE = 32
     DOT = 46
-    FIRST_DOTS = 2                     # a message's first line may begin behind the LF of DATA's own
-    DENSE = 8                          # bytes behind a dot that are gone through before another is searched for
+    FIRST_DOTS = 2                     # highest index of a second dot in the text's first line; byte 0 may be DATA's LF
+    DENSE = 8  # bytes after a dot that are looked at one by one before the next dot is searched for
 
 cdef uint8_t kinds[256]
 cdef uint8_t steps[STATES * KINDS]
 
 
 cdef inline uint8_t dotted(uint8_t state) noexcept nogil:
-    # A dot, in any state that holds none.
+    # The DataState after a dot, coming from a state that holds no dot.
     return DATA_DOT if state == DATA_LINE else DATA_BARE_DOT if state != DATA_TEXT else DATA_TEXT
 
 
 cdef inline bint completes(uint8_t state, uint8_t byte) noexcept nogil:
-    """Whether a CR or LF makes an end of data to some servers, and not to all."""
+    """Whether a CR or LF completes what some servers, but not all, take for an end of data."""
     if state == DATA_DOT or state == DATA_DOT_ONE:
-        return byte == LF                          # James before 3.7.5: any line of a dot and two bytes
-    # The first line of nodemailer's smtp-server before 3.21 loses a dot, and what is left begins another.
+        return byte == LF                          # James before 3.7.5: any line of a dot and two bytes is an end
+    # nodemailer's smtp-server before 3.21 drops a dot of the first line, and what is left may begin an end of data.
     return (state == DATA_BARE_DOT or state == DATA_DOTS) and is_end(byte)
 
 
 cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noexcept nogil:
-    """The state behind `byte`, the message's byte number `place` from 0 on, in a state that holds a dot."""
+    """The DataState after ``byte``, byte number `place` of the message from 0 on, coming from a state that holds a
+    dot."""
     if is_end(byte) or state == DATA_DOT_ONE:
         return step(DATA_TEXT, byte)
     if state == DATA_DOTS:
@@ -77,7 +78,7 @@ cdef inline uint8_t behind_dot(uint8_t state, uint8_t byte, uint64_t place) noex
 
 
 cdef uint8_t one_step(uint8_t state, uint8_t byte) noexcept nogil:
-    """A Step."""
+    """The Step for ``byte`` in a DataState: an entry of the table."""
     if state < DATA_DOT:
         return dotted(state) if byte == DOT else step(state, byte)
     if state == DATA_DOT_CR:
@@ -106,7 +107,7 @@ make_tables()
 
 
 cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    """The index of the first NUL to be blanked, or ``length``."""
+    """The index of the first NUL that is to be blanked; ``length`` where there is none."""
     cdef const uint8_t *nul = NULL
     if applies(context.policy) and context.policy.action[DATA_NUL] == ACTION_BLANK:
         nul = <const uint8_t *> memchr(data + at, 0, length - at)
@@ -114,7 +115,7 @@ cdef uint32_t first_nul(Context *context, const uint8_t *data, uint32_t at, uint
 
 
 cdef inline void blank_nuls(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
-    """There is one in what is read."""
+    """Blanks the NULs in these bytes, of which there is at least one."""
     keep_original(context)
     note_changes(context, <uint32_t> nm_blank_nuls(data, length))
 
@@ -151,10 +152,10 @@ cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at,
         if data[at] == 0 and nul < length:
             blank_nuls(context, data + at, 1)
         if taken & STEP_ASK:
-            # Where it is no LF and CRLF.CR has left, it is made the one standard end.
+            # CRLF.CR has been forwarded: if this byte is no LF, it is made one, so that all servers see the same end.
             ended[0] = data[at] == LF or shape(context, &shapes, data + at, LF, offset + at)
             at += ended[0]
-            state = DATA_LINE if ended[0] else DATA_CR    # and the byte is read again as what follows a CR
+            state = DATA_LINE if ended[0] else DATA_CR    # not ended: the byte is read again, as one after a CR
             if ended[0] or context.verdict != ACTION_PASS:
                 break
             continue
@@ -162,7 +163,7 @@ cdef uint32_t find_end(Context *context, Text *text, uint8_t *data, uint32_t at,
             if shape(context, &shapes, data + at, SPACE, offset + at):
                 taken = steps[state * KINDS + KIND_OTHER]
             if context.verdict != ACTION_PASS:
-                length = at + 1                    # it ends the flow
+                length = at + 1                    # the finding about this byte ends the flow
         elif taken & STEP_PLACE:
             taken = behind_dot(<uint8_t> state, DOT, before + at)
         state = taken & STEP_STATE

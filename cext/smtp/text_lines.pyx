@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Lines of message text: how long they are, and where a message's header ends.
 
-Promises: nothing is changed here; what is too long is told once a line. Does not know ends of data.
+Promises: nothing is changed here; an overlong line is reported once. Does not know ends of data.
 """
 
 from nfmailguard.cext.policy.findings cimport report
@@ -19,13 +19,13 @@ cdef enum:
 
 cdef void measure_lines(Context *context, TextLines *lines, const uint8_t *data, uint32_t at, uint32_t length,
                         uint64_t offset) noexcept nogil:
-    # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at the end is not counted.
+    # RFC 5321 4.5.3.1.6; ASA default map, classes 3 and 4: a CR at a line's end is not counted.
     cdef uint32_t stop, size, limit
     cdef const uint8_t *end
     while at < length and context.verdict == ACTION_PASS:
         limit = context.policy.header_line_length if lines.in_header else context.policy.body_line_length
         if not lines.in_header and lines.length == 0:
-            # Any line that ends within `limit` octets is short enough: only the last end matters.
+            # Any line that ends within `limit` bytes is short enough: only the last line end matters.
             end = nm_last_lf(data + at, length - at if limit == 0 or length - at < limit else limit)
             if end != NULL:
                 at = <uint32_t> (end - data) + 1
@@ -52,7 +52,8 @@ cdef void measure_lines(Context *context, TextLines *lines, const uint8_t *data,
 
 
 cdef uint32_t walk_head(uint8_t *state, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Looks for the empty line that ends a message's header (RFC 5322 2.1); how many of the bytes are the header's."""
+    """Searches for the empty line that ends a message's header (RFC 5322 2.1); returns how many of the bytes are the
+    header's."""
     cdef uint32_t at = 0, size, line = state[0] // HEAD_LINE & 3
     cdef uint8_t head = state[0] & HEAD_LF
     cdef bint cr = state[0] & HEAD_CR != 0
@@ -67,7 +68,7 @@ cdef uint32_t walk_head(uint8_t *state, const uint8_t *data, uint32_t length) no
         if head == HEAD_FIRST:
             head = HEAD_CRLF if cr else HEAD_LF
         if head == HEAD_CRLF and not cr:
-            line = 2                               # Exim makes a blank of it, which goes on
+            line = 2                               # Exim makes this LF a blank, and the line goes on
         elif line <= <uint32_t> cr:
             head = HEAD_NONE
         else:
@@ -87,7 +88,7 @@ cdef uint32_t size_of_head(const TextLines *lines, const uint8_t *data, uint32_t
 
 
 cdef void note_line(TextLines *lines, const uint8_t *data, uint32_t length) noexcept nogil:
-    """How many bytes the message has said since its last LF."""
+    """Counts the bytes of the message since its last LF."""
     cdef const uint8_t *end = nm_last_lf(data, length)
     if end != NULL:
         lines.length = <uint32_t> (data + length - end) - 1

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Both sides' lines by turns, where they are only followed and the client did not wait.
+"""Both sides' lines by turns, in monitor mode, where the client did not wait for replies.
 
-Promises: both become what ``dispatch`` and ``reply`` make of them, a reply and what the client says up to the next
-line that waits at a time; whatever is not whole lines read at once is left to them. Does not know streams.
+Promises: both become what ``dispatch`` and ``reply`` make of them: a reply at a time, then the client's lines up to the
+next one that has to wait. All but whole lines that can be read in one step is left to them. Does not know streams.
 """
 
 from nfmailguard.cext.policy.numbers cimport ACTION_PASS
@@ -17,7 +17,8 @@ from nfmailguard.cext.smtp.whole_replies cimport quick_lines
 
 
 cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *rules, Said *client) noexcept nogil:
-    """Reads the client's lines; whether one of them waits, and the client has said more."""
+    """Reads the client's lines; returns whether one of them has to wait for its reply although the client has sent
+    more."""
     cdef CommandLine *command = &dialogue.command
     cdef Exchange *exchange = &dialogue.exchange
     if command.phase != PHASE_START or command.after_cr or exchange.input != INPUT_COMMANDS:
@@ -31,7 +32,7 @@ cdef inline bint client_waits(Context *context, Dialogue *dialogue, LineRules *r
         note_violation(exchange)
         found(rules, KIND_TOO_FAR, 1)
         return True
-    settle_counts(context, rules)                  # what is told next says whether something was found before
+    settle_counts(context, rules)                  # the next event says which findings came before it
     note_reply_arrived(context, dialogue, client.offset + client.read)
     return True
 

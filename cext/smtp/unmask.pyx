@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""What a Mailguard elsewhere on the path did, recognised and undone: length for length (invariant 3).
+"""What a Mailguard elsewhere on the path has masked, recognised and restored: length for length (invariant 3).
 
-Promises: only a line, or a reply, that lies in one segment as a whole is restored, only where
-its length, the session's state and, of replies, the count and order of what was masked fit;
-everything else stays as it came. Never in a message. Rules: docs/restore.md. Does not know how
-a dialogue goes on.
+Promises: only a line, or a reply, that lies in one segment as a whole is restored, and only if its length, the
+session's state and, for a reply, the number and order of the masked parts fit; everything else is left as it came.
+Message text is never restored. Rules: docs/restore.md. Does not know how a dialogue goes on.
 """
 
 from libc.string cimport memchr, memcmp, memcpy
@@ -26,8 +25,8 @@ cdef enum:
     SPACE = 32
     STAR = 42
     DASH = 45
-    FEWEST = 4                 # stars, or X's, that no server and no client says by chance
-    EXCERPT = 120              # octets a finding shows
+    FEWEST = 4                 # number of stars, or X's, that no server and no client sends by chance
+    EXCERPT = 120              # bytes of a line that a finding shows
 
 cdef const char *CMAP = b"SMTP/cmap ready"
 
@@ -63,7 +62,7 @@ cdef bint banner_masked(const uint8_t *data, uint32_t length) noexcept nogil:
 
 cdef bint keyword_masked(const uint8_t *data, uint32_t length, uint32_t least) noexcept nogil:
     cdef uint32_t i
-    if length == 2:                                # a single X may be a keyword's: `250 OK` becomes `250 XB`
+    if length == 2:  # A single X may be genuine, so the last letter has to fit exactly: `250 OK` becomes `250 XB`.
         return data[0] == c"X" and data[1] == c"A" + least % 26
     if length < 3 or length >= LINE_BYTES_SHOWN - 4:
         return False
@@ -83,7 +82,7 @@ cdef void report_damage(Context *context, uint8_t finding, bint to_server, uint8
 
 cdef void write(Context *context, uint8_t finding, uint8_t verb, uint8_t *data, const uint8_t *text,
                 uint32_t length, uint64_t offset) noexcept nogil:
-    # Puts `text` over as many octets, and tells.
+    # Overwrites `length` bytes of `data` with `text`, and reports it.
     cdef uint8_t before[EXCERPT]
     cdef uint32_t size = length if length < EXCERPT else EXCERPT
     memcpy(before, data, size)
@@ -94,7 +93,7 @@ cdef void write(Context *context, uint8_t finding, uint8_t verb, uint8_t *data, 
 
 
 cdef inline uint32_t line_length(const uint8_t *data, uint32_t length, bint *whole) noexcept nogil:
-    # Of the line that begins here, without its CRLF, which stands here, too, when it is `whole`.
+    # Returns the length of the line that begins at `data`, without its CRLF, if the CRLF is here (`whole`); else 0.
     cdef const uint8_t *end = <const uint8_t *> memchr(data, LF, length)
     whole[0] = end != NULL and end > data and (end - 1)[0] == CR
     return <uint32_t> (end - data) - 1 if whole[0] else 0
@@ -160,7 +159,7 @@ cdef void restore_command(Context *context, const Exchange *exchange, uint8_t *d
 
 
 cdef Listing *listing_of(Context *context) noexcept nogil:
-    # What this server says where nothing is masked, or NULL.
+    # What this server says where nothing is masked, as the policy lists it; NULL: the server is not listed.
     cdef uint32_t i
     cdef Listing *listing
     for i in range(context.policy.listing_count):
@@ -171,8 +170,9 @@ cdef Listing *listing_of(Context *context) noexcept nogil:
 
 
 cdef bint contradicts(Listing *listing, uint32_t place, const uint8_t *ours, uint8_t theirs) noexcept nogil:
-    # Whether rule B51 would have left another octet of `ours`, which stands at `place` of a greeting's text and has one
-    # before it. S-Q295725, S-HVERA: it leaves every 2 and 0, and a space behind a 0; what is padded says nothing.
+    # Whether `ours`, the listed greeting's byte at `place` (the byte before it is readable), contradicts the masked
+    # byte `theirs`. S-Q295725, S-HVERA: rule B51 leaves every 2 and 0, and a space after a 0; the padding proves
+    # nothing.
     cdef bint zero_space = ours[0] == SPACE and (ours - 1)[0] == c"0"
     if theirs == SPACE and not zero_space:
         return True
@@ -195,12 +195,13 @@ cdef void restore_greeting(Context *context, Listing *listing, uint8_t *data, ui
     for i in range(length - 4):
         text[i + 1] = listing.banner[i] if i < listing.banner_length else SPACE
         if listing.digits and contradicts(listing, i, text + i + 1, data[i + 4]):
-            return                                 # it is another greeting
+            return                                 # the masked greeting is not the listed one
     write(context, RESTORE_BANNER, VERB_UNKNOWN, data + 3, text, length - 3, offset)
 
 
 cdef bint offer_fits(Listing *listing, const uint8_t *data, uint32_t length) noexcept nogil:
-    # Whether a whole reply has as many masked lines as the listing, of the same lengths, with letters from A on.
+    # Whether a whole reply has as many masked lines as the listing, of the same lengths, ending in the letters from A
+    # on.
     cdef bint whole, last = 0
     cdef uint32_t size, line = 0, masked = 0
     while not last:

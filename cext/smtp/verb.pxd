@@ -1,4 +1,4 @@
-# Verbs: which one it is, and whether it may pass.
+# Verbs: which verb a command line has, and whether it may pass.
 from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport memchr, memcpy
 
@@ -18,7 +18,7 @@ cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t le
     if length == 0 or length > NAME_BYTES:
         return VERB_UNKNOWN
     i = context.grammar.first_of[data[0] & 31][length]
-    if length == 4:                                # as nearly all
+    if length == 4:                                # four letters, the usual length: compared in one step
         memcpy(&four, data, 4)
         while i and four & context.grammar.first_mask[i] != context.grammar.first_four[i]:
             i = context.grammar.next_of[i]
@@ -29,7 +29,8 @@ cdef inline uint8_t find_verb(Context *context, const uint8_t *data, uint32_t le
 
 cdef inline bint verb_possible(Context *context, const Exchange *exchange, const uint8_t *data,
                                uint32_t length) noexcept nogil:
-    # Whether an allowed verb begins with `data`; one that begins with a dot may end there.
+    # Whether an allowed verb begins with the bytes of `data`. A lone dot is possible only as a message's end
+    # (CSCdk46673).
     cdef uint8_t i
     if length == 1 and data[0] == c".":
         return exchange.body_as_commands
@@ -43,8 +44,8 @@ cdef inline bint verb_possible(Context *context, const Exchange *exchange, const
     return False
 
 cdef inline uint8_t refusal(Context *context, const Exchange *exchange, uint8_t verb, uint32_t length) noexcept nogil:
-    # The finding that keeps a verb of `length` octets from passing, or 0. What begins with a dot is none
-    # but where a message is taken for commands, and ends it there.
+    # The finding that keeps a verb of `length` bytes from passing, or 0. A word that begins with a dot never passes,
+    # unless a message is read as commands and the word, a lone dot, ends it there.
     if verb == context.grammar.verb_dot:
         return 0 if exchange.body_as_commands and length == 1 else COMMAND_DENIED
     if not context.policy.allow[verb]:
@@ -55,12 +56,12 @@ cdef inline uint8_t refusal(Context *context, const Exchange *exchange, uint8_t 
     return 0
 
 cdef inline bint spelled_out(Context *context, const uint8_t *data, uint32_t length) noexcept nogil:
-    # Whether the octets are a whole verb that passes.
+    # Whether the bytes are a whole verb that passes.
     cdef uint8_t verb = find_verb(context, data, length)
     return verb != VERB_UNKNOWN and context.policy.allow[verb]
 
 cdef inline bint becomes_noop(const CompiledPolicy *policy, const uint8_t *data, uint32_t length) noexcept nogil:
-    # Whether a denied verb of `length` bytes is made NOOP. Not where a CR would stay in the midst of that word.
+    # Whether a denied verb of `length` bytes is made NOOP; not where a CR would stay in the middle of the word.
     return policy.unknown == FORM_NOOP and length >= 4 and memchr(data, c"\r", 4) == NULL
 
 cdef inline void make_noop(Context *context, uint8_t *data, uint32_t length) noexcept nogil:
@@ -69,6 +70,6 @@ cdef inline void make_noop(Context *context, uint8_t *data, uint32_t length) noe
     for i in range(length):
         put(context, data + i, noop[i] if i < 4 else c" ")
 
-# Reports the finding of a verb that has been read; `rest` is what follows it in this segment.
+# Reports the finding of a verb that has been read. `rest`: what follows the verb in this segment, `length` bytes.
 cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding, uint8_t verb, const uint8_t *rest,
                          uint32_t length) noexcept nogil

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Verbs that do not pass: what is told of them.
+"""Verbs that do not pass: what a finding shows of them.
 
-Promises: of what follows a verb one word is shown, and never a secret. Does not decide about octets.
+Promises: of what follows a verb only one word is shown, and never a secret. Does not decide about bytes.
 """
 
 from libc.string cimport memset
@@ -17,12 +17,12 @@ cdef enum:
     CR = 13
     LF = 10
     SPACE = 32
-    EXCERPT = 48                       # octets of a line a finding shows
+    EXCERPT = 48                       # bytes of a line that a finding shows
 
 
 cdef uint8_t report_verb(Context *context, CommandLine *command, uint8_t finding, uint8_t verb, const uint8_t *rest,
                          uint32_t length) noexcept nogil:
-    # `rest`: what follows the verb in this segment; its first word is shown, and never a secret.
+    # `rest`: what follows the verb in this segment; the first word of it is shown, but never a secret.
     cdef Line *line = command.kept
     cdef uint8_t before[LINE_BYTES_SHOWN + EXCERPT]
     cdef uint8_t after[LINE_BYTES_SHOWN + EXCERPT]

@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Command lines that lie in a segment whole, of which nobody is told anything: read at once.
+"""Command lines that lie in one segment as a whole, with no finding to be logged: read in one step.
 
-Promises: such a line becomes what ``command`` makes of it octet by octet; first it is looked at, and
-what is not for us is left as it was. Lines of a few octets are what costs most an octet: everything
-here is done once a line, and nothing of the line is kept. Does not know how a line goes on in
-another segment.
+Promises: such a line becomes what ``command`` makes of it byte by byte; it is examined first, and any other line is
+left untouched. Short lines cost most per byte, so everything here is done once per line, and no copy of the line is
+kept. Does not know how a line goes on in another segment.
 """
 
 from nfmailguard.cext.policy.findings cimport omit_records
@@ -48,19 +47,19 @@ cdef enum:
     SPACE = 32
 
 cdef struct Clean:
-    uint32_t verb              # its length
-    uint32_t end               # where the line's CR or, alone, LF stands
-    uint32_t lfs               # that become spaces
+    uint32_t verb              # length of the verb in bytes
+    uint32_t end               # index of the line's CR or, where it ends without one, its LF
+    uint32_t lfs               # LFs that become spaces
     uint32_t nuls
-    uint32_t crs               # that are octets as any other
-    uint32_t odd               # all three
-    uint32_t first             # LF that becomes a space, or NUL behind the verb, or before it
-    uint32_t last              # behind the last of them; 0: there is none
-    uint8_t number             # the verb's
-    uint8_t finding            # that keeps it from passing, or 0
+    uint32_t crs               # CRs that end no line and count as any other byte
+    uint32_t odd               # unusual bytes: the sum of lfs, nuls and crs
+    uint32_t first             # index at or before the first LF or NUL that becomes a space
+    uint32_t last              # index after the last LF or NUL to be blanked; 0: there is none
+    uint8_t number             # the verb's number
+    uint8_t finding            # finding that keeps the verb from passing; 0: it passes
     bint denied
-    bint illegal               # an octet of its address is
-    bint bare                  # no LF stands behind the CR, or no CR before the LF
+    bint illegal               # 1: the address has an illegal byte
+    bint bare                  # 1: the line ends in a CR without LF, or in a LF without CR
     bint masked_upstream
 
 
@@ -70,7 +69,7 @@ cdef inline bint is_plain_cr(const LineRules *rules, const uint8_t *data, uint32
 
 cdef inline uint32_t verb_end(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t at,
                               uint32_t stop) noexcept nogil:
-    """Behind the verb, of which ``at`` octets are ordinary, or ``stop``."""
+    """Returns the index after the verb, whose first ``at`` bytes are ordinary, or ``stop``."""
     cdef uint8_t byte
     while at < stop:
         byte = data[at]
@@ -86,7 +85,7 @@ cdef inline uint32_t verb_end(Clean *line, const LineRules *rules, const uint8_t
 
 
 cdef inline uint32_t leading(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t stop) noexcept nogil:
-    """Behind what stands before the verb, or ``stop``."""
+    """Returns the index after the spaces and control bytes before the verb, or ``stop``."""
     cdef uint32_t at = 0
     while at < stop and data[at] <= SPACE and (data[at] != CR or is_plain_cr(rules, data, at, stop)):
         if data[at] == LF:
@@ -101,7 +100,7 @@ cdef inline uint32_t leading(Clean *line, const LineRules *rules, const uint8_t 
 
 
 cdef inline bint is_plain(Clean *line, const uint8_t *data, uint32_t verb, uint32_t stop) noexcept nogil:
-    """Whether the line, whose verb is ordinary, ends here with CRLF and has nothing odd in it."""
+    """Whether the line, whose verb is ordinary, ends here with CRLF and has nothing unusual in it."""
     line.end = plain_end(data, verb, stop)
     if line.end == 0:
         return False
@@ -113,7 +112,7 @@ cdef inline bint is_plain(Clean *line, const uint8_t *data, uint32_t verb, uint3
 
 cdef inline bint find_end(Clean *line, const LineRules *rules, const uint8_t *data, uint32_t at,
                           uint32_t stop) noexcept nogil:
-    """Whether the line ends here, and where; its first ``at`` octets are ordinary."""
+    """Whether the line's end is here; sets where. The line's first ``at`` bytes are ordinary."""
     line.lfs = line.nuls = line.crs = line.illegal = 0
     line.last = 0
     if at == 0:
@@ -150,7 +149,7 @@ cdef inline bint is_address(Context *context, const Clean *line) noexcept nogil:
 
 cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *rules, Clean *line, const uint8_t *data,
                          bint named) noexcept nogil:
-    """Which verb it is, unless it is known; whether its line can be read here."""
+    """Finds out which verb the line has, unless that is known; returns whether the line can be read here."""
     cdef const CompiledPolicy *policy = context.policy
     cdef uint8_t number
     if not named:
@@ -166,21 +165,22 @@ cdef inline bint is_ours(Context *context, Dialogue *dialogue, const LineRules *
         if policy.recipients and context.session.recipients >= policy.recipients:
             return False
     elif context.grammar.traits[number] & TRAIT_WAITS:
-        # A greeting that waits is none of ours; nor is DATA where the message begins with it.
+        # Not read here: a command that begins the session anew and has to wait, and DATA where the message begins with
+        # it.
         return not begins_anew(number) and not (policy.bug_data_bypass and applies(policy))
     elif number != VERB_MAIL and number != VERB_RSET and not begins_anew(number):
-        return False                               # how the client is read changes
+        return False                               # the command changes how the client's next bytes are read
     if is_address(context, line):
         if number == VERB_MAIL and policy.sender_length and line.end - line.verb > policy.sender_length:
-            return False                           # measured
+            return False                           # the address has to be measured byte by byte
         line.illegal = not is_plain_address(policy, data, line.verb + 1, line.end)
     return True
 
 
 cdef inline bint is_quiet(Context *context, LineRules *rules, const Clean *line, const uint8_t *data) noexcept nogil:
-    """Whether nobody is told of anything."""
+    """Whether all findings about this line would only be counted, and none logged."""
     if line.odd and context.grammar.traits[line.number] & TRAIT_RECORDED:
-        return False                               # what may be told of it has to be found out
+        return False                               # what its record may show is decided byte by byte
     if line.finding and (line.finding != COMMAND_DENIED or not untold(context, rules, KIND_DENIED, 1)):
         return False
     if line.masked_upstream and not untold(context, rules, KIND_UPSTREAM, 1):
@@ -195,7 +195,7 @@ cdef inline bint is_quiet(Context *context, LineRules *rules, const Clean *line,
 
 
 cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line, uint8_t *data) noexcept nogil:
-    """What is odd about octets is counted, and LFs and NULs become spaces."""
+    """Counts the findings about unusual bytes of the line; LFs and NULs become spaces."""
     cdef uint32_t i
     if line.nuls:
         found(rules, KIND_NUL, 1)
@@ -208,7 +208,7 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
     if line.illegal:
         found(rules, KIND_ILLEGAL, 1)
     if line.odd:
-        note_secret_said(context.session)        # some of it may be another line, maybe AUTH's
+        note_secret_said(context.session)        # a server may take part of it for another line, maybe AUTH's
     if line.last:
         for i in range(line.first, line.last):
             if data[i] == LF or (data[i] == 0 and i > line.verb and rules.blank_nul):
@@ -218,7 +218,7 @@ cdef inline void count_odd(Context *context, LineRules *rules, const Clean *line
 
 
 cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexcept nogil:
-    """A denied verb's octets become what the policy says."""
+    """A denied verb's bytes become what the policy says."""
     if becomes_noop(context.policy, data, line.verb):
         make_noop(context, data, line.verb)
     else:
@@ -228,22 +228,22 @@ cdef inline void mask(Context *context, const Clean *line, uint8_t *data) noexce
 
 
 cdef inline void note_said(Context *context, const Clean *line, const uint8_t *data) noexcept nogil:
-    """As at any line's end: whether what follows may be secret."""
+    """At a line's end, however the line is read: notes whether secrets may follow."""
     if line.number != VERB_UNKNOWN:
         note_argument(context, line.number, context.grammar.traits[line.number], data, line.verb, line.end)
-    elif line.verb > 2 or line.end > line.verb + 4:    # no verb that tells of secrets is shorter, nor a mechanism
+    elif line.verb > 2 or line.end > line.verb + 4:    # long enough for a verb, or a mechanism, announcing secrets
         note_words(context, line.number, data, line.verb, line.end)
 
 
 cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *rules,
                               const Start *start) noexcept nogil:
-    """A line that can be read here."""
+    """Reads a command line of any kind that can be read here; returns its length in bytes, or 0."""
     cdef uint8_t *data = start.data
     cdef uint32_t ordinary = start.verb, stop = start.stop
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t verb
     cdef uint32_t end
-    cdef bint secret = False                       # AUTH has begun in what some servers take for another line
+    cdef bint secret = False                       # AUTH begins in what some servers take for another line
     cdef Clean line
     line.number = start.number
     if not (0 < ordinary and ordinary + 1 < stop and is_plain(&line, data, ordinary, stop)):
@@ -255,7 +255,7 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
     if not is_quiet(context, rules, &line, data):
         return 0
     if line.odd + line.bare + line.illegal:
-        # Of a verb nobody knows, note_said finds out.
+        # For an unknown verb, note_said looks for AUTH in what some servers take for another line.
         secret = line.odd and line.number != VERB_UNKNOWN and another_line_begins(data, line.end)
         count_odd(context, rules, &line, data)
     if line.masked_upstream:
@@ -292,7 +292,8 @@ cdef inline uint32_t any_line(Context *context, Dialogue *dialogue, LineRules *r
 
 cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t number,
                                  const uint8_t *data, uint32_t length, bint *denied) noexcept nogil:
-    """Whether a verb is all that its line says, and nobody keeps it; it is counted."""
+    """Whether a line that is only this verb has no effect but its reply, and no finding to be logged; then counts its
+    findings."""
     cdef uint8_t finding = refusal(context, &dialogue.exchange, number, length)
     if context.grammar.traits[number] & TRAIT_SECRET or data[0] | 32 == c"e":
         return False
@@ -314,7 +315,7 @@ cdef inline bint is_unremarkable(Context *context, Dialogue *dialogue, LineRules
 
 cdef inline bint unremarkable_line(Context *context, Dialogue *dialogue, LineRules *rules, uint8_t *data, uint32_t verb,
                                    uint8_t number) noexcept nogil:
-    """Reads a line that is a verb and nothing else, as long as nothing but its reply is expected."""
+    """Reads a line that is a verb and nothing else, if all it does is to await a reply; returns whether it was read."""
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint8_t said = number
     cdef bint denied
@@ -349,7 +350,7 @@ cdef inline bint empty_line(Context *context, Dialogue *dialogue) noexcept nogil
 
 
 cdef inline bint is_simple(const Context *context) noexcept nogil:
-    """Whether a denied verb becomes letters at most, and a line is not the first of all."""
+    """Whether a denied verb is at most overwritten with letters, and the client has sent a line before."""
     return context.policy.unknown <= FORM_XALL and context.session.asked != ASKED_NOTHING
 
 
@@ -366,7 +367,7 @@ cdef uint32_t clean_lines(Context *context, Dialogue *dialogue, LineRules *rules
         verb = nm_word_end(data + at, stop)
         number = VERB_UNKNOWN
         if 0 < verb < stop:
-            if data[at + verb]:                    # a NUL is a verb's
+            if data[at + verb]:                    # a NUL would be part of the verb
                 number = find_verb(context, data + at, verb)
             if verb + 1 < stop and data[at + verb] == CR and data[at + verb + 1] == LF and is_simple(context) and (
                     unremarkable_line(context, dialogue, rules, data + at, verb, number)):

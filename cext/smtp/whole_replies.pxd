@@ -1,4 +1,4 @@
-# Replies of one line that are but answers, and lines that are no replies.
+# One-line replies that are no more than an answer, and lines that belong to no reply.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.policy.findings cimport Context, again, note_junk
@@ -10,13 +10,14 @@ from nfmailguard.cext.smtp.reply_effects cimport may_answer_ehlo
 from nfmailguard.cext.smtp.reply_line cimport ANSWERS_ANYHOW, ANSWERS_BY_CODE, ANSWERS_OTHER, ReplyLine
 from nfmailguard.cext.smtp.session cimport ASKED_EHLO, move_session, note_unasked, renew_offer
 
-# Reads such lines from here on, where one begins, at `offset` of its stream; how many octets they are.
+# Reads such lines from the beginning of a line on, at `offset` of the server's stream; returns how many bytes they
+# have.
 cdef uint32_t quick_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
                           uint64_t offset) noexcept nogil
 
-# Whether a line that begins may be one of a reply to EHLO.
+# Whether a line that begins now may belong to a reply to EHLO: one of Answers.
 cdef inline uint8_t answers(Context *context, Dialogue *dialogue) noexcept nogil:
-    # A client takes what comes while it waits for EHLO's reply for that; and then it waits for nothing else.
+    # A client that waits for EHLO's reply takes any line for it; and while it does, it waits for no other reply.
     cdef Exchange *exchange = &dialogue.exchange
     if not may_answer_ehlo(context.session, exchange):
         return ANSWERS_OTHER
@@ -26,12 +27,14 @@ cdef inline bint is_behind(const ReplyLine *reply) noexcept nogil:
     return reply.lines > 0 or reply.junk
 
 cdef inline bint is_refusal(const ReplyLine *reply) noexcept nogil:
-    # Its lines are text for people, as long as they all say so: a client goes by the last one's code, or the first's.
+    # The lines of a refusal are text for people, as long as all of them are refusals: a client goes by the last line's
+    # code, or the first's.
     return 400 <= (reply.first_code if reply.lines else reply.code) < 600
 
-# Whether an octet of the code makes a line none of the reply's, which clients read all the same (Postfix).
+# Whether a byte of its code makes a line belong to no reply, although clients read it as part of one (Postfix).
 cdef inline bint no_reply_s(const ReplyLine *reply, uint32_t column, uint8_t byte) noexcept nogil:
-    if not 48 <= byte <= 57 or (column == 0 and not c"2" <= byte <= c"5"):     # RFC 5321 4.2.1; sendmail's 050
+    # A reply code begins with 2 to 5 (RFC 5321 4.2.1); sendmail's 050 is no code of a reply.
+    if not 48 <= byte <= 57 or (column == 0 and not c"2" <= byte <= c"5"):
         return True
     return (reply.answers_ehlo == ANSWERS_ANYHOW and reply.lines > 0 and is_refusal(reply)
             and byte - 48 != (reply.first_code // 100 if column == 0 else reply.first_code // 10 % 10
@@ -42,7 +45,7 @@ cdef inline bint masking_junk(Context *context, const ReplyLine *reply) noexcept
             and is_behind(reply))
 
 cdef inline bint is_plain(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # Whether nothing but the code, and whether it is the last one, matters of a line that answers `verb`.
+    # Whether nothing matters of a line that answers `verb` but its code, and whether it is the reply's last line.
     cdef ReplyLine *reply = &dialogue.reply
     cdef Exchange *exchange = &dialogue.exchange
     if reply.junk or verb == VERB_EHLO or (
@@ -53,7 +56,8 @@ cdef inline bint is_plain(Context *context, Dialogue *dialogue, uint8_t verb) no
     return reply.lines == 0 or not may_answer_ehlo(context.session, exchange)
 
 cdef inline bint settle_unremarkable(Context *context, Dialogue *dialogue, uint8_t verb) noexcept nogil:
-    # As settle_reply, where nobody is told anything and only the session's state changes; whether it is so.
+    # As settle_reply, if no finding would be logged and nothing but the session's state changes; returns whether that
+    # is so.
     cdef ReplyLine *reply = &dialogue.reply
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint16_t code = reply.code

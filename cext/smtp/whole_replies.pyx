@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Replies of one line that lie in a segment whole and are never altered: read at once.
+"""One-line replies that lie in one segment as a whole and are never altered: read in one step.
 
-Promises: the session becomes what ``reply`` makes of it octet by octet. Lines of a few octets are
-what costs most an octet. Does not know banners, keywords or what else changes a reply.
+Promises: the session becomes what ``reply`` makes of it byte by byte. Short lines cost most per byte. Does not know
+banners, keywords or what else changes a reply.
 """
 
 from libc.stdint cimport uint64_t
@@ -30,12 +30,12 @@ cdef enum:
 
 
 cdef inline bint masks_junk(Context *context, Dialogue *dialogue) noexcept nogil:
-    # Behind a line that is no reply's, where clients wait for EHLO's.
+    # Whether a line after one that belongs to no reply has to be masked: clients waiting for EHLO's reply may read it.
     return context.policy.mask_ehlo and not context.policy.hide and answers(context, dialogue) == ANSWERS_ANYHOW
 
 
 cdef uint32_t bad_lines(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Lines without a code that nobody is told of: how many octets of them stand here."""
+    """Reads lines without a reply code whose findings are only counted; returns how many bytes they have."""
     cdef uint32_t at = 0, count = 0, end
     cdef bint masking = masks_junk(context, dialogue)
     cdef uint32_t untold = tally_untold(&context.session.tally, REPLY_MALFORMED, context.policy.findings_told)
@@ -58,7 +58,7 @@ cdef uint32_t bad_lines(Context *context, Dialogue *dialogue, const uint8_t *dat
             take_junk(&dialogue.reply)
             at = end + 1
             if masking:
-                break                              # and the next one
+                break                              # the next line that belongs to no reply has to be masked
         at = end + 1
     if count:
         repeat(context, REPLY_MALFORMED, count, False)
@@ -70,7 +70,8 @@ cdef inline uint16_t number_of(uint32_t code) noexcept nogil:
 
 
 cdef inline uint32_t single_line(const uint8_t *data, uint32_t at, uint32_t length) noexcept nogil:
-    """Where the LF is that ends a whole reply of one line, with a code and more; 0: it is none, or cut."""
+    """The index of the LF that ends a whole one-line reply: a code alone, or a code, a space and text; 0: it is none,
+    or cut."""
     cdef uint32_t end = at + 3 + nm_next_lf(data + at + 3, length - at - 3)
     if end == length or end - at > LINE_BYTES_SHOWN or (
             data[at + 3] != SPACE and end - (data[end - 1] == CR) != at + 3):
@@ -80,7 +81,7 @@ cdef inline uint32_t single_line(const uint8_t *data, uint32_t at, uint32_t leng
 
 cdef inline bint leads_nowhere(const Context *context, const Dialogue *dialogue, uint8_t verb,
                                uint8_t one) noexcept nogil:
-    """Whether a reply moves the session by the table and does nothing else, as note_reply has it; nor is it told."""
+    """Whether a reply, as note_reply has it, only moves the session's state by the table, and is not recorded."""
     cdef uint16_t traits = context.grammar.traits[verb]
     if traits & (TRAIT_UNREMARKABLE | TRAIT_RECORDED) == TRAIT_UNREMARKABLE:
         return True
@@ -90,7 +91,8 @@ cdef inline bint leads_nowhere(const Context *context, const Dialogue *dialogue,
 
 cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t *data, uint32_t length,
                             uint64_t offset) noexcept nogil:
-    """Replies of one line that are but answers, up to one that lets the client go on: their octets."""
+    """Reads one-line replies that are no more than answers, up to one that lets the client go on; returns their length
+    in bytes."""
     cdef Exchange *exchange = &dialogue.exchange
     cdef uint32_t at = 0, end
     cdef uint32_t code
@@ -123,7 +125,8 @@ cdef uint32_t quick_replies(Context *context, Dialogue *dialogue, const uint8_t 
 
 cdef uint32_t unasked_replies(Context *context, Dialogue *dialogue, const uint8_t *data,
                               uint32_t length) noexcept nogil:
-    """Replies of one line that nobody asked for, and that nobody is told of: their octets."""
+    """Reads one-line replies that no command is outstanding for, with findings that are only counted; returns their
+    length in bytes."""
     cdef uint32_t at = 0, count = 0, end, code, last = 0
     cdef uint32_t untold = tally_untold(&context.session.tally, REPLY_UNSOLICITED, context.policy.findings_told)
     if context.session.offered_chunking or context.grammar.traits[VERB_UNKNOWN] & TRAIT_RECORDED or (

@@ -1,10 +1,11 @@
-/* Words that tell of secrets, by their first letter: those that begin with it, a space behind each. */
+/* Words that announce secrets, by their first letter: each string has all words with that letter, a space after
+ * each. */
 #ifndef NM_WORDS_H
 #define NM_WORDS_H
 
 typedef const char *nm_words[26];
 
-/* SASL mechanisms (IANA registry), whole. */
+/* SASL mechanisms (IANA registry): words have to match as a whole. */
 static const nm_words nm_mechanisms = {
     ['A' - 'A'] = "ANONYMOUS ",
     ['C' - 'A'] = "CRAM-MD5 ",
@@ -19,7 +20,8 @@ static const nm_words nm_mechanisms = {
     ['X' - 'A'] = "XOAUTH XOAUTH2 ",
 };
 
-/* Behind a verb nobody knows: of an AUTH that was masked upstream, or IMAP's (RFC 9051 6.2). As beginnings. */
+/* Words after an unknown verb that announce secrets: of an AUTH that was masked upstream, or of IMAP (RFC 9051 6.2).
+ * A word matches by its beginning. */
 static const nm_words nm_behind_a_tag = {
     ['A' - 'A'] = "AUTHENTICATE ",
     ['C' - 'A'] = "CRAM- ",
@@ -34,7 +36,8 @@ static const nm_words nm_behind_a_tag = {
     ['X' - 'A'] = "XOAUTH ",
 };
 
-/* Verbs of POP3 (RFC 1939), FTP and HTTP (RFC 9110 9.3) whose arguments, or next lines, may be secrets. As beginnings. */
+/* Verbs of POP3 (RFC 1939), FTP and HTTP (RFC 9110 9.3) whose arguments, or next lines, may be secrets. A verb
+ * matches by its beginning. */
 static const nm_words nm_strangers = {
     ['A' - 'A'] = "APOP ACCT ",
     ['C' - 'A'] = "CONNECT COOKIE ",
