@@ -8,13 +8,13 @@ cdef struct FlowSummary:
     Identity identity
     uint64_t started           # time of the flow's beginning in nanoseconds
     uint64_t seen
-    uint64_t bytes[2]          # bytes of its packets: [0] to the client, [1] to the server
+    uint64_t bytes[2]          # bytes of the flow's packets: [0] to the client, [1] to the server
     uint32_t packets[2]
-    uint32_t held              # packets held in the kernel's queue
-    uint32_t ahead             # segments that were forwarded ahead of a gap
-    uint32_t outstanding       # commands whose replies have not come
+    uint32_t held              # packets of the flow that are held in the kernel's queue
+    uint32_t ahead             # segments of the flow that were forwarded ahead of a gap
+    uint32_t outstanding       # SMTP commands of the flow whose replies have not come
     uint8_t generation
-    uint8_t state              # FlowState: the timeout the flow is under
+    uint8_t state              # FlowState: how far the connection has come, and which timeout applies
     uint8_t mode               # FlowMode: whether its packets are inspected, passed, dropped or reset
     uint8_t session_state      # state of the SMTP session (smtp.states.State)
     uint8_t applied
@@ -25,8 +25,7 @@ cdef struct FlowSummary:
     uint8_t answered
     uint8_t confirmed
 
-# One slice of a census. The thread that asks allocates it and hands it over; the packet thread fills it and gives it
-# back.
+# One slice of a census. The asking thread allocates it and hands it over; the packet thread fills and returns it.
 cdef struct Census:
     FlowSummary *summaries
     uint32_t capacity

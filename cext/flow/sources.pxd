@@ -10,8 +10,7 @@ cdef struct Share:
     uint32_t flows             # flows that have opened
     uint32_t held              # packets held in the kernel's queue
 
-# The places where a source is counted, one in each row. Two sources easily share a place in one row, but hardly in
-# both.
+# The places where a source is counted, one in each row. Two sources may share a place in one row, but hardly in both.
 cdef struct Source:
     uint16_t place[2]
 

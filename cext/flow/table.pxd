@@ -29,8 +29,8 @@ cdef enum:  # FlowState: which timeout a flow is under; each state has a list of
 
 cdef enum:  # FlowMode: what happens to the flow's packets
     FLOW_INSPECTED = 0
-    FLOW_BYPASSED = 1            # they pass without inspection
-    FLOW_DROPPED = 2           # they are dropped (action drop-connection)
+    FLOW_BYPASSED = 1            # the flow's packets pass without inspection
+    FLOW_DROPPED = 2           # the flow's packets are dropped (action drop-connection)
     FLOW_RESET = 3             # the gateway has reset the flow: a side that still sends gets another RST
 
 cdef enum:  # Handshake: bits of Flow.handshake
@@ -43,17 +43,17 @@ cdef enum:  # Handshake: bits of Flow.handshake
 cdef struct Flow:
     Flow *bucket_next
     Identity identity
-    uint8_t state              # FlowState: the timeout the flow is under
+    uint8_t state              # FlowState: how far the connection has come, and which timeout applies
     uint8_t mode               # FlowMode: what happens to the flow's packets
     uint8_t end                # FlowEnd to be reported if the flow ended now; END_FIN or END_RST: it is closed
-    uint8_t handshake          # Handshake bits
+    uint8_t handshake          # how far the TCP handshake has come, as Handshake bits
     uint32_t connection        # number of the flow's conntrack entry, as in QueuedPacket.connection
-    Stream stream[2]           # the two directions: [0] to the client, [1] to the server
+    Stream stream[2]           # the two directions of the flow: [0] to the client, [1] to the server
     CompiledPolicy *policy
     Dialogue *dialogue         # the SMTP dialogue; NULL while nothing of it is in progress
     Session session
-    uint64_t bytes[2]          # bytes of its packets: [0] to the client, [1] to the server
-    uint32_t packets[2]        # packets by direction; 0xffffffff: that many or more
+    uint64_t bytes[2]          # bytes of the flow's packets: [0] to the client, [1] to the server
+    uint32_t packets[2]        # packets of the flow in each direction; 0xffffffff: that many or more
     uint32_t interface[2]
     uint32_t server_interface  # interface on which the client's packets leave; 0: not known
     uint32_t mix               # a keyed hash of the flow's addresses and ports
@@ -93,7 +93,7 @@ cdef void flows_close(FlowTable *table) noexcept nogil
 cdef uint32_t flow_bucket(FlowTable *table, Packet *packet, bint to_server) noexcept nogil
 # Prefetches the first flow of the bucket that flow_bucket returned.
 cdef void flow_prefetch(FlowTable *table, uint32_t place) noexcept nogil
-# The flow that a packet in the given direction belongs to, or NULL.
+# The flow that a packet belongs to, given the packet's direction, or NULL.
 cdef Flow *flow_find(FlowTable *table, Packet *packet, bint to_server) noexcept nogil
 # Adds a flow, zeroed except for its identity; NULL if the table is full or memory is used up.
 cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server, uint64_t now) noexcept nogil

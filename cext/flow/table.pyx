@@ -14,8 +14,8 @@ from nfmailguard.cext.memory.pool cimport pool_give_flow, pool_take_flow
 
 cdef enum:
     LISTED_LATE = 1000000000   # nanoseconds: a flow moves to the young end of its list at most once a second
-    LEFT_TO_THE_YOUNG = 8      # one part in so many of the table is left to flows of each of the early states
-    MOST_CROWDED = 4096        # one part in so many of the table is never refused to a source
+    LEFT_TO_THE_YOUNG = 8      # 1/8 of the table is kept for each early flow state: embryonic, unconfirmed, one-sided
+    MOST_CROWDED = 4096        # a source is never refused 1/4096 of the table
 
 
 cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil:
@@ -230,11 +230,11 @@ cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
 
 
 cdef Flow *unknown_flow_gives_way(FlowTable *table) noexcept nogil:
-    """The flow that gives way to one from before the start: another such flow, first one whose other side was never
-    seen.
+    """The flow that gives way to one that was open before the gateway started: another such flow. If flows whose other
+    side was never seen have more than their part of the table, the oldest of them, else one with both sides seen.
 
-    Anybody can forge a packet, and its flow has shown nothing yet; an honest flow is answered within a round trip. To
-    give it that time, a part of the table is left to flows whose other side was not seen yet.
+    Anybody can forge a packet, which proves nothing of a flow; an honest flow is answered within a round trip. To give
+    it that time, a part of the table is left to flows whose other side was not seen yet.
     """
     cdef Flow *least = table.oldest[FLOW_GREETED]
     if (table.state_counts[FLOW_ONE_SIDED] > table.limit // LEFT_TO_THE_YOUNG or least == NULL

@@ -24,13 +24,13 @@ cdef void update_share(Core *core, Flow *flow, uint64_t now) noexcept nogil
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil
 # Whether the flow may use `need` more bytes, by the shares of both the flow and its source.
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil
-# How many bytes of the flow there is room for at once, besides what all other flows use at the moment.
+# How many bytes the flow may have in flight, given the memory that all other flows use at the moment.
 cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil
 
 cdef inline uint64_t streams_have(const Pool *pool) noexcept nogil:
     return pool.used - pool.flows
 
-# Whether deciding `length` bytes is within any flow's share, even if a single flow used all memory in use.
+# Whether `length` bytes can be decided within the shares, even if all memory in use belonged to a single flow.
 cdef inline bint memory_is_ample(const Core *core, uint32_t length) noexcept nogil:
     return streams_have(&core.pool) * 3 + 2 * <uint64_t> length + 8192 <= core.pool.limit // 2
 

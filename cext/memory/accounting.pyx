@@ -80,8 +80,8 @@ cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
 
 
 cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil:
-    """How many bytes the flow may have in flight: each needs three more bytes free, two by the shares of the flow and
-    its source, and one for what pages waste."""
+    """How many bytes the flow may have in flight. Each of them needs three more bytes to stay free: two for the shares
+    of the flow and its source (within_shares), one for what partly filled pages waste."""
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint64_t own = dialogue.account.bytes if dialogue != NULL else 0
     cdef uint64_t charged = dialogue.account.charged if dialogue != NULL else 0

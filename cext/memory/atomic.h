@@ -1,5 +1,4 @@
-/* Words shared by two threads, of which one writes and the other reads. Cython declares the types where it uses
- * these. */
+/* Words shared by two threads: one thread writes, the other reads. Cython declares the types where it uses these. */
 #ifndef NFMAILGUARD_ATOMIC_H
 #define NFMAILGUARD_ATOMIC_H
 

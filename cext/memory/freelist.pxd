@@ -13,7 +13,7 @@ cdef struct FreeList:
 
 # `size`: bytes of a block, at least the size of a pointer.
 cdef void freelist_open(FreeList *freelist, Pool *pool, uint32_t size) noexcept nogil
-# A block with undefined contents, or NULL where pool_take returns NULL. Every block has to be given back.
+# Returns a block with undefined contents, or NULL where pool_take returns NULL. Every block has to be given back.
 cdef void *freelist_alloc(FreeList *freelist) noexcept nogil
 cdef void freelist_free(FreeList *freelist, void *thing) noexcept nogil
 cdef void freelist_close(FreeList *freelist) noexcept nogil

@@ -5,7 +5,7 @@ from nfmailguard.cext.memory.pool cimport Pool
 
 # The pages of a buffer that has several: a ring of their addresses, which follow the struct in memory.
 cdef struct PageRing:
-    uint32_t capacity          # addresses that the ring has room for, a power of two
+    uint32_t capacity          # number of page addresses that the ring has room for, a power of two
     uint32_t first             # index in the ring of the buffer's first page
 
 cdef struct PageBuffer:
@@ -24,7 +24,7 @@ cdef uint64_t pagebuffer_cost(const PageBuffer *store, uint32_t length) noexcept
 cdef void pagebuffer_drop(PageBuffer *store, Pool *pool, uint32_t length) noexcept nogil
 # The bytes from position `at` on that are contiguous in memory; `length` is lowered to their number.
 cdef uint8_t *pagebuffer_span(PageBuffer *store, uint32_t at, uint32_t *length) noexcept nogil
-# Compares `length` bytes with those in the buffer from position `at` on. Returns 0 if they are equal, else the size of
-# the parts (by pages) that differ; with `write`, the buffer's bytes are copied over them.
+# Compares `data` with the buffer's bytes from position `at` on. Returns 0 if they are equal, else the total size of the
+# parts (one in each page) that differ; with `write`, the buffer's bytes overwrite those parts of `data`.
 cdef uint32_t pagebuffer_compare(PageBuffer *store, uint32_t at, uint8_t *data, uint32_t length,
                                  bint write) noexcept nogil

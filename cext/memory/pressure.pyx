@@ -31,8 +31,8 @@ cdef enum:
     MOST_EXAMINED = 16         # stalled flows that are examined for one packet, at most
     MOST_ENDED = 8             # stalled flows that are ended for one packet, at most
     SOONER = 5                 # a fifth of limits.stalled makes a flow give way when memory is nearly used up
-    SHORTEST_COMMAND = 6       # bytes: four letters and CRLF
-    A_SMALL_PART = 8           # one part in so many: above that part of the streams' half, a source cannot press others
+    SHORTEST_COMMAND = 6       # bytes of the shortest command: four letters and CRLF
+    A_SMALL_PART = 8           # a source that uses more than 1/8 of the streams' half cannot press others
 
 
 cdef inline uint64_t cost_to_talk(const Flow *flow) noexcept nogil:

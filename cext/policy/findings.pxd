@@ -51,15 +51,14 @@ cdef inline Shown shown(const uint8_t *before, uint32_t before_length, const uin
     bytes.after_length = after_length
     return bytes
 
-# As record_reserve, and notes in the record which generation of rules it refers to.
+# Reserves a record in the ring buffer (as record_reserve) and notes which generation of rules it refers to.
 cdef inline Record *reserve_record(Context *context, uint8_t kind) noexcept nogil:
     cdef Record *record = record_reserve(context.ring, kind, context.identity, context.now)
     if record != NULL:
         record.generation = context.policy.generation
     return record
 
-# No memory is left to follow this dialogue: reports stream.memory_limit and puts the policy's action in
-# context.verdict.
+# No memory is left to follow this dialogue: reports stream.memory_limit; its action is put in context.verdict.
 cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil
 
 # Counts a junk command (one that was answered but led to no recipient, chunk or message); above the policy's limit, the

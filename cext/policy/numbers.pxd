@@ -116,6 +116,6 @@ cdef enum:
     UNTOLD = 128               # flag of an outstanding command: neither it nor its reply is logged
     MOST_KEYWORDS = 64
     MOST_FINDINGS = 64
-    SECRET_BYTES = 16384      # bytes of a line with a secret (AUTH) that are inspected at most
-    CUT_BYTES = 2048           # bytes of a bitmap with one bit for each of SECRET_BYTES
-    LINE_BYTES_SHOWN = 254          # bytes of a line that events show at most
+    SECRET_BYTES = 16384      # of a line with a secret (AUTH), at most this many bytes are inspected
+    CUT_BYTES = 2048           # size in bytes of a bitmap with one bit for each of SECRET_BYTES
+    LINE_BYTES_SHOWN = 254          # of a line, events show at most this many bytes

@@ -16,10 +16,10 @@ cdef enum:                     # Conduct: what may happen to a flow's bytes (pol
     CONDUCT_GATE = 2           # enforce: only decided bytes are delivered; a packet that cannot be decided yet waits
     CONDUCTS = 3
 
-cdef enum AddressByte:         # AddressByte: the role of a byte in the argument of MAIL or RCPT
+cdef enum AddressByte:         # the role of a byte in the argument of MAIL or RCPT
     ADDRESS_ILLEGAL = 1        # a character that is not allowed: a space replaces it
-    ADDRESS_OPENS = 2          # <, illegal where an earlier < is still open
-    ADDRESS_CLOSES = 4         # >, illegal where no < is open (S-ASDM)
+    ADDRESS_OPENS = 2          # the character <, illegal where an earlier < is still open
+    ADDRESS_CLOSES = 4         # the character >, illegal where no < is open (S-ASDM)
 
 # A line of a server's EHLO reply that the firewall upstream masks: what a masked line may have been.
 cdef struct Candidate:
@@ -31,7 +31,7 @@ cdef struct Candidate:
 cdef struct Listing:
     Network *servers           # networks of these servers; if server_count is 0, any server
     uint32_t server_count
-    uint32_t count             # number of candidates; they are in the order of the EHLO reply
+    uint32_t count             # number of candidates (lines of the EHLO reply, in its order)
     uint32_t banner_length     # length of the known greeting in bytes; 0: the greeting is not known
     uint8_t digits             # rule B51: each 2 and 0 left in a masked greeting is an original character
     uint8_t spaces             # rule B51: a masked greeting has also kept the space after a 0
@@ -43,7 +43,7 @@ cdef struct CompiledPolicy:
     Grammar *grammar           # grammar of the policy's generation; `allow` is indexed by its verb numbers
     uint32_t *flows            # the generation's count of flows that use its rules
     uint8_t generation         # number of the generation of rules that the policy belongs to
-    uint8_t apart              # packets carry marks by which conntrack distinguishes connections with equal addresses
+    uint8_t apart              # packets carry marks that say which conntrack entry they belong to
     uint8_t conduct            # Conduct: what may happen to the flow's bytes
     uint8_t action[MOST_FINDINGS]
     uint8_t allow[MOST_VERBS]
@@ -70,7 +70,7 @@ cdef struct CompiledPolicy:
     uint8_t midstream_at_start  # Action for a flow that was open before the gateway started
     uint32_t line_length       # longest command line in bytes; 0: no limit, as for the limits below
     uint32_t longest_line      # longest command line, in bytes, that every server reads as one line
-    uint32_t longest_parameters  # the same for commands that ESMTP parameters may lengthen
+    uint32_t longest_parameters  # as longest_line, for commands that ESMTP parameters may lengthen
     uint32_t longest_secret    # longest line of an AUTH exchange in bytes: the AUTH command, or a line after it
     uint8_t cuts[CUT_BYTES]    # bitmap of the offsets in a line with a secret where some server may begin another line
     uint32_t near_length       # up to this length, a line and its next few bytes have reached none of the limits above
@@ -84,7 +84,7 @@ cdef struct CompiledPolicy:
     uint32_t to_fields
     uint32_t invalid_recipients
     uint32_t outstanding_commands
-    uint32_t junk_commands     # limit on commands that achieve nothing; UINT32_MAX: no limit
+    uint32_t junk_commands     # limit on junk commands (that led to no recipient, chunk or message); UINT32_MAX: none
     uint32_t findings_told
     uint32_t keyword_count
     Name keywords[MOST_KEYWORDS]

@@ -5,8 +5,8 @@ from nfmailguard.cext.memory.pool cimport Pool
 
 cdef enum:
     TALLY_KINDS = 64
-    TALLY_NONE = 0             # in Context.number: the flow's tally numbers the finding
-    TALLY_UNTOLD = 0xffffffff  # as a finding's number: the finding is not logged, whatever the limit
+    TALLY_NONE = 0             # value of Context.number: the flow's tally counts and numbers the finding
+    TALLY_UNTOLD = 0xffffffff  # number of a finding that is not logged, whatever the limit
 
 # A flow's counts of findings by kind. The word itself holds small counts of up to three kinds, which is enough for
 # nearly every flow, and its lowest bit is 1; otherwise it is a pointer to an array in the pool, with a count for every
@@ -22,8 +22,8 @@ cdef void tally_close(Tally *tally, Pool *pool) noexcept nogil
 # The number of the last finding that was logged, when there have been `count` of its kind.
 cdef uint32_t last_told(uint32_t count, uint32_t first) noexcept nogil
 
-# Whether the finding of this number is logged: the `first` ones of a kind are, then those numbered first * 2, first * 4
-# ...
+# Whether the finding of this number is logged: the `first` ones of a kind are, then the one of twice that number, of
+# four times that number, and so on.
 cdef inline bint is_told(uint32_t number, uint32_t first) noexcept nogil:
     if number <= first:
         return True
@@ -35,7 +35,7 @@ cdef inline bint is_told(uint32_t number, uint32_t first) noexcept nogil:
 cdef inline uint32_t *counts_of(const Tally *tally) noexcept nogil:
     return <uint32_t *> <uintptr_t> tally.word if not tally.word & 1 else NULL
 
-# How many more findings of a kind would not be logged, and can be counted without moving the counts elsewhere.
+# How many more findings of a kind would not be logged, and can be counted without moving counts to an array.
 cdef uint32_t tally_untold(const Tally *tally, uint8_t kind, uint32_t first) noexcept nogil
 
 # Counts `number` more findings of a kind; tally_repeat_few does so where the counts are in the word.
@@ -48,7 +48,7 @@ cdef inline void tally_repeat(Tally *tally, uint8_t kind, uint32_t number) noexc
 
 cdef void tally_repeat_few(Tally *tally, uint8_t kind, uint32_t number) noexcept nogil
 
-# Whether the next finding of a kind is not logged, and can be counted without moving the counts elsewhere.
+# Whether the next finding of a kind is not logged, and can be counted without moving counts to an array.
 cdef inline bint tally_repeats_next(const Tally *tally, uint8_t kind, uint32_t first) noexcept nogil:
     cdef uint32_t *counts = counts_of(tally)
     if counts == NULL:

@@ -14,13 +14,13 @@ cdef enum:
     FEW = 3                            # kinds of findings that the word has room for
     BITS = 21                          # bits for each kind in the word: 15 for its count, 6 for its number
     COUNT_BITS = 15
-    FEW_MOST = 63                      # highest count kept in the word; for more findings an array is quicker
+    FEW_MOST = 63                      # highest count of a kind in the word; an array counts quicker beyond it
     COUNT_MASK = 32767
     BYTES = TALLY_KINDS * 4
 
 
 cdef inline int place_of(const Tally *tally, uint8_t kind) noexcept nogil:
-    # The slot of the word in which the kind is or could be counted; FEW: the word has no slot for it.
+    # The slot of the word in which the kind of finding is, or could be, counted; FEW: the word has no slot for it.
     cdef int i
     cdef uint32_t one
     for i in range(FEW):

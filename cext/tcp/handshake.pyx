@@ -125,8 +125,7 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
     if not other:
         note_offer(flow, to_server, packet)
     if packet.payload_length:
-        # TCP Fast Open (RFC 7413): data that comes before there is a stream. As it is not acknowledged, it is sent
-        # again.
+        # TCP Fast Open (RFC 7413): data before there is a stream. It is not acknowledged, so it is sent again later.
         report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
         if apply:
             packet_trim(packet, 0)
@@ -144,11 +143,11 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
 
 
 cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) noexcept nogil:
-    """Turns a SYN on an open flow into an ACK with an old number: only the server knows whether it has the connection.
+    """Turns a SYN on an open flow into an ACK with an old sequence number: only the server knows its connections.
 
-    If it has, it answers with its current numbers, and a client that has forgotten them sends the RST that ends the
-    connection on both sides. If not, the server sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client repeats its SYN,
-    which then finds no open flow: no other connection ever begins at the server while this one is taken for open.
+    If it has, it answers with its current sequence numbers, and a client that has forgotten them sends the RST that
+    ends the connection on both sides. If not, the server sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client repeats its
+    SYN, which then finds no open flow: no other connection ever begins at the server while this one is taken for open.
     """
     options_read(packet, 0, True)
     if packet.options.refused or (packet.extended and packet.family == 6):
@@ -239,7 +238,7 @@ cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operatio
     What that other SYN offered is not known: all options and the largest window scale are assumed.
     """
     cdef Flow old = flow[0]
-    flow_begins(&old)                              # its rules stay in use while, for a moment, no flow is under them
+    flow_begins(&old)                              # keeps the old flow's rules in use until the new flow is there
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:

@@ -9,7 +9,7 @@ from nfmailguard.cext.tcp.stream cimport Held, Stream
 
 # Begins to hold a packet: counts it, and appends it to the list of held packets.
 cdef void list_held(Core *core, Held *held) noexcept nogil
-# Takes the stream's first held packet out of all lists and counts and returns it, or NULL; `answered` frees it later.
+# Takes the stream's first held packet out of all lists and counts and returns it, or NULL; `answered` will free it.
 cdef Held *next_held(Core *core, Stream *stream) noexcept nogil
 # Drops the packet that has been held longest.
 cdef void drop_oldest_held(Core *core, uint64_t now, Operations *out) noexcept nogil

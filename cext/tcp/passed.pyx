@@ -57,8 +57,8 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     if packet.changed:
         forward(core, flow, to_server, packet, True, out)
     elif stream.fin or other.fin or flow.handshake & OTHER_SYN_SEEN or now - flow.started < core.cookie_life:
-        # Not offloaded: the rest of the connection has to be seen here, and an offload mark works too late for the next
-        # packets.
+        # Not offloaded: the gateway has to see the rest of the connection, and an offload mark would take effect only
+        # after the packets that follow.
         accept(core, packet.queued.id, out)
     else:
         accept_offloadable(core, packet.queued.id, out)

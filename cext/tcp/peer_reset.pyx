@@ -25,8 +25,7 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
     cdef int32_t max_window = <int32_t> stream.max_window
     if not flow.handshake & SERVER_ANSWERED and flow.mode == FLOW_INSPECTED:
-        # The server refuses a connection with a RST that acknowledges the SYN; the client may end what it has only
-        # begun.
+        # A server refuses a connection by a RST that acknowledges the SYN; the client may end a connection just begun.
         return behind == 0 if to_server else packet.flags & TCP_ACK and packet.ack == stream_isn(&flow.stream[1]) + 1
     if behind == 0 or packet.seq == stream.last_ack:
         return True
@@ -34,8 +33,8 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
         return True                                # a FIN takes up a sequence number (RFC 9293 3.4)
     if stream_buffered(stream) != NULL and packet.seq == buffered_end(stream.backlog.farthest):
         return True                                # the end of what its sender has sent ahead of a gap
-    # A server without the connection takes its number from the ACK it answers; a server that gives the connection up
-    # may use the end of a window that has shrunk since. So any number within a window is accepted from a server.
+    # A server without the connection takes its RST's number from the ACK it answers; a server that gives a connection
+    # up may use the end of a window that has shrunk since. So a server's RST may have any number within a window.
     return not to_server and -max_window <= nm_seq_diff(packet.seq, stream.last_ack) <= max_window + 1
 
 

@@ -30,11 +30,11 @@ from nfmailguard.cext.wire.packet cimport nm_seq_diff
 
 
 cdef enum Course:              # what is done with a segment that cannot be decided yet
-    COURSE_GOES_ON = 0         # it is forwarded at once, and read when the bytes before it have been decided
-    COURSE_TEXT_GOES_ON = 1    # it is forwarded at once if it is message text; anything else waits
+    COURSE_GOES_ON = 0         # the segment is forwarded at once, and read when the bytes before it have been decided
+    COURSE_TEXT_GOES_ON = 1    # the segment is forwarded at once if it is message text; anything else waits
     COURSE_WAITS = 2
 
-cdef uint8_t courses[CONDUCTS][2]      # by Conduct and direction (0: to the client, 1: to the server)
+cdef uint8_t courses[CONDUCTS][2]      # Course of a segment, by Conduct and direction (0 to client, 1 to server)
 
 courses[CONDUCT_WATCH][0], courses[CONDUCT_WATCH][1] = COURSE_GOES_ON, COURSE_GOES_ON
 courses[CONDUCT_EDIT][0], courses[CONDUCT_EDIT][1] = COURSE_WAITS, COURSE_GOES_ON
@@ -43,8 +43,7 @@ courses[CONDUCT_GATE][0], courses[CONDUCT_GATE][1] = COURSE_WAITS, COURSE_TEXT_G
 
 cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                                Operations *out) noexcept nogil:
-    """Forwards a segment ahead of a gap: its receiver cannot read it before the gap closes, and the gateway decides on
-    that."""
+    """Forwards a segment ahead of a gap: its receiver cannot read it before the gateway closes the gap."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t changed = 0
     cdef uint8_t action

@@ -1,4 +1,4 @@
-# RSTs of the gateway's own: built, and handed to the driver.
+# RSTs that the gateway itself sends: built, and handed to the driver.
 from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.core cimport Core

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """RSTs that the gateway itself sends.
 
-Keeps invariant 3 for them: a RST carries the sequence number that its receiver expects.
+Keeps invariant 3 (same length) for these RSTs: a RST carries the sequence number that its receiver expects.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -38,8 +38,7 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
 
 
 cdef inline bint may_refuse(Core *core, uint64_t now) noexcept nogil:
-    # Sending a RST is a system call, and costs more than the packet that it answers; a sender without an answer sends
-    # again.
+    # Sending a RST is a system call and costs more than the packet it answers; a sender that gets none sends again.
     if now // SECOND != core.refusals_second:
         core.refusals_second = now // SECOND
         core.refusals = 0

@@ -8,7 +8,7 @@ from nfmailguard.cext.wire.packet cimport Packet, QueuedPacket, nm_seq_diff
 
 # Bytes that were forwarded ahead of a gap: the receiver may have them, but cannot read them yet.
 cdef struct OutOfOrder:
-    OutOfOrder *next           # the next one by sequence number; no two have a byte in common
+    OutOfOrder *next           # the next OutOfOrder by sequence number; no two have a byte in common
     PageBuffer data
     uint32_t seq               # sequence number of the first byte in `data`
 
@@ -18,13 +18,13 @@ cdef struct Held:
     Held *older                # the packet held before this one, among those of all flows
     Held *newer
     void *flow                 # the Flow that the packet belongs to
-    uint64_t arrived           # time of arrival in nanoseconds
+    uint64_t arrived           # time at which the packet arrived, in nanoseconds
     QueuedPacket queued        # as the driver handed it over, but `data` points to the copy after this struct
     uint32_t seq
     uint32_t payload_at        # offset of the payload in the packet, in bytes
     uint32_t payload_length
-    uint32_t size              # size of the packet in bytes
-    Source source              # the sender, by whom held packets are counted
+    uint32_t size              # size of the held packet in bytes
+    Source source              # the packet's sender, for the limit on held packets of one sender
     uint8_t cleared            # whether the packet's header has been changed
     uint8_t to_server
 
@@ -42,7 +42,7 @@ cdef struct Backlog:
     Edit *edits
     Edit *last_edit
     OutOfOrder *buffered
-    OutOfOrder *farthest       # the last one in the list `buffered`
+    OutOfOrder *farthest       # the last OutOfOrder in the list `buffered`
     Held *held
     uint32_t buffered_count
     uint32_t edit_count
@@ -50,12 +50,12 @@ cdef struct Backlog:
 
 cdef enum:                             # Fin: how far a stream's FIN has come
     FIN_SENT = 1
-    FIN_TAKEN = 2                      # its receiver has acknowledged it, too
+    FIN_TAKEN = 2                      # the FIN was seen, and its receiver has acknowledged it
 
 cdef enum:                             # StreamFact: bits of Stream.facts
     SYN_SEEN = 1                       # the SYN was seen: its sequence number is next_seq - bytes - 1
     WINDOW_KNOWN = 2                   # the receiver has announced a window: window_end is valid
-    INTERFACE_KNOWN = 4                # Flow.interface is valid for this direction
+    INTERFACE_KNOWN = 4                # this direction's interface is known: Flow.interface is valid
 
 cdef struct Stream:
     PageBuffer unacked         # bytes forwarded and not acknowledged, of sequence numbers [last_ack, next_seq)
@@ -66,10 +66,10 @@ cdef struct Stream:
     uint32_t fin_seq           # sequence number of the FIN, if `fin` is not 0
     uint32_t max_window        # the largest window that the receiver has announced, in bytes
     uint32_t window_end        # sequence number of the first byte beyond the receiver's window
-    uint8_t facts              # StreamFact bits
+    uint8_t facts              # what is known of the stream, as StreamFact bits
     uint8_t fin                # Fin: how far the FIN has come; 0: none was seen
     uint8_t scale              # shift count of the windows that the stream's sender announces (RFC 7323 2.2)
-    uint8_t offers             # OptionBit bits of the options that the sender's SYN offered
+    uint8_t offers             # TCP options that the sender's SYN offered, as OptionBit bits
 
 # Keeps bytes that were decided, and advances next_seq; -1 when memory runs out, and then nothing has changed.
 cdef int stream_keep(Stream *stream, Pool *pool, const uint8_t *data, uint32_t length) noexcept nogil

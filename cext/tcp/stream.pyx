@@ -114,8 +114,8 @@ cdef bint equals_forwarded(Stream *stream, uint32_t at, const uint8_t *data, uin
 
 cdef uint32_t stream_overwrite_with_first_copy(Stream *stream, uint32_t seq, uint8_t *data, uint32_t length, bint write,
                                                bint *conflict) noexcept nogil:
-    """Bytes that the receiver has acknowledged are not kept any more: in a retransmission they are overwritten with
-    NULs, for the receiver discards them.
+    """Overwrites retransmitted bytes with the first copy. Bytes that the receiver has acknowledged are no longer kept:
+    they become NULs, for the receiver discards them.
 
     ``conflict`` is set when other bytes differ both from those that were forwarded and from those that the sender first
     sent. Nothing is written unless ``write``.
@@ -206,7 +206,7 @@ cdef int stream_buffer(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *
     cdef int32_t known
     buffered = stream_buffered(stream)
     if buffered != NULL and nm_seq_diff(seq, stream.backlog.farthest.seq) >= 0:
-        before = stream.backlog.farthest             # the usual case: the segment follows the last of those ahead
+        before = stream.backlog.farthest             # the usual case: it follows the last segment forwarded ahead
     else:
         while buffered != NULL and nm_seq_diff(buffered.seq, seq) <= 0:
             before = buffered
@@ -306,6 +306,6 @@ cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil:
     while stream_buffered(stream) != NULL:
         free_buffered(stream, pool)
     pagebuffer_drop(&stream.unacked, pool, stream.unacked.length)
-    if stream.backlog != NULL:                       # an edit may be noted of bytes that were then never kept
+    if stream.backlog != NULL:                       # an edit may be noted for bytes that were then never kept
         last = stream.backlog.last_edit
         forget_edits(stream, pool, last.seq + last.length)

@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """SYN cookies: a client's ACK must not open a connection that nobody has seen begin.
 
-A server under load keeps no state for a SYN (RFC 4987 3.6). Linux takes an ACK for the end of a handshake when its
-number is right for the addresses, the ports and the minute, and adds the client's own number to it
-(net/ipv4/syncookies.c, secure_tcp_syn_cookie): one cookie is right for every number of the client's at once, up to 3
-more or less for the segment size it encodes, and for two minutes. Once the server has forgotten a connection, by a RST
-that got lost or without sending anything, any ACK whose two numbers are as far apart as the initial ones were opens a
-new connection, in the middle of what is taken for this flow.
+A server short of room keeps no state for a SYN (RFC 4987 3.6). Linux takes an ACK for the end of a handshake when its
+ACK number is right for the addresses, the ports and the minute, plus the client's own initial sequence number
+(net/ipv4/syncookies.c, secure_tcp_syn_cookie): one cookie is right for every initial number of the client at once, up
+to 3 more or less for the segment size it encodes, and for two minutes. Once the server has forgotten a connection, by a
+RST that got lost or without sending anything, any ACK whose SEQ and ACK numbers are as far apart as the initial ones
+were opens a new connection, in the middle of what is taken for this flow.
 
 The difference of a connection's initial numbers is noted for as long as a cookie lives, for all flows together and past
 their ends: in a Bloom filter (Burton Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970) by
@@ -30,10 +30,10 @@ from nfmailguard.cext.tcp.stream cimport before_stream, stream_isn
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_put32, packet_note_change
 
 cdef enum:
-    SEGMENT_SIZES = 3          # the most that two cookies of a minute differ by: msstab has four segment sizes
-    MOST_LESS = 96             # bytes by which a number is shifted at most: past the ranges of 7 of several connections
+    SEGMENT_SIZES = 3          # two cookies of a minute differ by 3 at most: Linux's msstab has four segment sizes
+    MOST_LESS = 96             # bytes a number is shifted by at most, past the cookie ranges (7 each) of several flows
     PROBES = 2
-    NOTES_A_LINE = 48          # each note sets 14 bits: with so many, three quarters of a line's 512 bits are set
+    NOTES_A_LINE = 48          # notes a cache line takes: each sets 14 bits, so three quarters of its 512 bits are set
 
 
 cdef int notes_open(CookieNotes *notes, uint32_t lines) noexcept nogil:
@@ -137,6 +137,6 @@ cdef bint hide_cookie(Core *core, Flow *flow, Packet *packet, uint64_t now) noex
     elif less == MOST_LESS or before_stream(&flow.stream[0], packet.ack - less):
         return False
     else:
-        nm_put32(packet.tcp + 8, packet.ack - less)    # packet.ack keeps the client's number, which counts here
+        nm_put32(packet.tcp + 8, packet.ack - less)    # the gateway itself goes by the client's own ACK (packet.ack)
     packet_note_change(packet)
     return True

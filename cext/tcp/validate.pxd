@@ -6,10 +6,10 @@ from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport Operations
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Packet, ParseResult
 
-cdef enum SegmentPosition:            # where a segment is, by its receiver's window
+cdef enum SegmentPosition:            # where a segment lies relative to its receiver's window
     POSITION_IN = 0
-    POSITION_OLD = 1           # all of its bytes were acknowledged before
-    POSITION_BEYOND = 2        # beyond the receiver's window, or before the stream, or its ACK is too old
+    POSITION_OLD = 1           # all bytes of the segment were acknowledged before
+    POSITION_BEYOND = 2        # the segment is beyond the receiver's window or before the stream, or its ACK is too old
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil
 cdef SegmentPosition segment_position(Flow *flow, bint to_server, Packet *packet) noexcept nogil
@@ -25,7 +25,7 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
 # policy applies, options that were not agreed on are overwritten with NOPs.
 cdef inline uint8_t refused(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
     if packet.payload == packet.tcp + 20 and not packet.extended:
-        return 0                                   # a header without options
+        return 0                                   # no TCP options, no IPv4 options or IPv6 extension headers
     return refused_by_header(core, flow, to_server, packet)
 
 cdef inline bint invalid_flags(uint8_t flags) noexcept nogil:

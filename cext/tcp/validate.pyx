@@ -35,7 +35,7 @@ from nfmailguard.cext.wire.packet cimport (
 
 cdef enum:
     MOST_EARLY = 3             # bytes of a client that pass before the greeting; every verb is longer
-    FARTHEST = 1 << 30         # bytes ahead of the next one, at most; no window is larger (RFC 7323 2.3)
+    FARTHEST = 1 << 30         # bytes a segment may be ahead of the next byte; no window is larger (RFC 7323 2.3)
 
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -97,9 +97,8 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
         end = stream.next_seq if gates(flow.policy) or (to_server and applies(flow.policy)) else forwarded_to(stream)
         last = end + 1 if stream.fin and stream.fin_seq == end else end
         if nm_seq_diff(packet.ack, last) > 0:
-            # Bytes have been acknowledged that did not pass the gateway. The segment is believed only if it begins
-            # exactly at the next sequence number, which a guessing attacker does not know; an honest peer sends one
-            # that does.
+            # Bytes were acknowledged that did not pass the gateway. Only a segment that begins exactly at the next
+            # sequence number is believed: an attacker who guesses does not know it, an honest peer sends such a one.
             if packet.seq != flow.stream[to_server].next_seq:
                 drop_if(core, applies(flow.policy), DROP_GAP, packet.queued.id, out)
             else:
@@ -113,7 +112,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
         stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
                            else stream.next_seq)
     if to_server and flow.handshake & SERVER_ANSWERED:
-        flow.handshake |= CLIENT_ANSWERED        # its ACK covers the server's SYN, or it was refused before
+        flow.handshake |= CLIENT_ANSWERED        # the client's ACK covers the server's SYN: older ACKs are refused
     elif not to_server and packet.ack != stream_isn(stream) + 1:
         flow.handshake |= CONFIRMED
     take_window(flow, to_server, packet)
@@ -181,9 +180,9 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
 cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
     """Cuts off what a client sends before the greeting, except its first bytes; True if nothing is left.
 
-    A server whose connection began with other numbers (those of another SYN cookie) would read it from its middle. The
-    first bytes pass: no denied command fits in them, and servers look for clients that talk too early (Postfix's
-    postscreen).
+    A server whose connection began with other numbers (those of another SYN cookie) would read these bytes from their
+    middle. The first bytes pass: no denied command fits in them, and servers look for clients that talk too early
+    (Postfix's postscreen).
     """
     cdef Stream *stream = &flow.stream[1]
     cdef uint32_t most = stream_isn(stream) + 1 + MOST_EARLY - packet.seq

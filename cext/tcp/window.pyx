@@ -11,10 +11,10 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
 from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_set_window
 
 cdef enum:
-    FARTHEST = 1 << 30         # bytes: no limit, as no window is larger (RFC 7323 2.3)
-    FEWEST_SHARES = 4          # flows to share the room among, at least: others may begin before a window is lowered
-    LEAST_SHARE = 4096         # bytes: with less than two segments in flight, a sender waits for its timeouts
-    LONGEST_REPLY = 512        # bytes of a reply line (RFC 5321 4.5.3.1.5)
+    FARTHEST = 1 << 30         # no limit on a window: none is larger than this many bytes (RFC 7323 2.3)
+    FEWEST_SHARES = 4          # divisor of the room, at least: flows may begin to send before windows are lowered
+    LEAST_SHARE = 4096         # bytes a window is lowered to at least: below two segments, senders wait for timeouts
+    LONGEST_REPLY = 512        # longest reply line in bytes (RFC 5321 4.5.3.1.5)
 
 
 cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:

@@ -21,7 +21,7 @@ static inline void nm_put32(uint8_t *p, uint32_t v) {
     nm_put16(p + 2, (uint16_t)v);
 }
 
-/* Distance of two sequence numbers, which compare modulo 2^32 (RFC 9293 3.4); negative when a is before b. */
+/* Difference of two sequence numbers, modulo 2^32 (RFC 9293 3.4); negative when a is before b. */
 static inline int32_t nm_seq_diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
 
 /* One's complement sum (RFC 1071) of `length` bytes in native byte order, added to `sum`. */
@@ -68,8 +68,7 @@ static inline uint64_t nm_pseudo_sum(const uint8_t *source, const uint8_t *desti
     return nm_sum(tail, 8, sum);
 }
 
-/* SipHash-2-4 (Aumasson and Bernstein 2012), a keyed hash: peers cannot choose flows that share a bucket of the
- * table. */
+/* SipHash-2-4 (Aumasson and Bernstein 2012), a keyed hash: peers cannot choose flows that share a hash bucket. */
 static inline uint64_t nm_rotate(uint64_t v, int bits) { return (v << bits) | (v >> (64 - bits)); }
 
 static inline void nm_sip_round(uint64_t v[4]) {

@@ -28,7 +28,7 @@ cdef enum:
 
 
 cdef inline uint8_t bit_of(const uint8_t *option) noexcept nogil:
-    """The OptionBit of an option; 0 if it is of another kind, or has not the length of its kind."""
+    """The OptionBit of an option; 0 if it is of another kind, or its length is wrong for its kind."""
     if option[0] == KIND_SACK and option[1] >= 10 and (option[1] - 2) % 8 == 0:
         return OPTION_SACK
     if option[0] == KIND_SEGMENT_SIZE and option[1] == 4:
@@ -56,7 +56,7 @@ cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
             continue
         left = <uint32_t> (packet.payload - at)
         if left < 2 or at[1] < 2 or at[1] > left:
-            # impossible length: some receivers stop here, others read on at some later byte
+            # An option of impossible length: some receivers stop here, others read on at some later byte.
             blank(packet, at, left, write)
             return
         length = at[1]

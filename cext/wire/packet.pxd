@@ -21,13 +21,13 @@ cdef enum:  # PacketFlag: bits of QueuedPacket.flags
 cdef struct QueuedPacket:
     uint8_t *data              # the packet, from its IP header on; the core edits it in place
     uint64_t id                # the driver's number for the packet, which the verdict gives back
-    uint32_t captured          # bytes available at `data`
-    uint32_t length            # bytes of the whole packet, at least `captured`
+    uint32_t captured          # bytes of the packet that are available at `data`
+    uint32_t length            # bytes of the whole packet as it was on the wire, at least `captured`
     uint32_t in_interface      # index of the interface the packet came in on; 0: none
     uint32_t out_interface
-    uint32_t flags             # PacketFlag bits
-    uint32_t place             # bucket of the flow table, from core_prefetch_bucket; a driver hands over 0
-    uint32_t connection        # number of its conntrack entry, where addresses are translated; 0: none, or not known
+    uint32_t flags             # flags of the packet, as PacketFlag bits
+    uint32_t place             # bucket of the flow table, plus 1, from core_prefetch_bucket; 0: not looked up yet
+    uint32_t connection        # number of the packet's conntrack entry, if addresses are translated; 0: not known
 
 cdef enum:  # TcpFlag: bits of the TCP header's flags
     TCP_FIN = 0x01
@@ -46,9 +46,9 @@ cdef enum ParseResult:
 
 # What a segment's TCP options say; options_read fills it in.
 cdef struct Options:
-    uint8_t present            # OptionBit bits of the options present
+    uint8_t present            # TCP options that the segment has, as OptionBit bits
     uint8_t scale              # shift count of the window scale option, if `present` has OPTION_SCALE
-    uint8_t refused            # an option for which a receiver without its key drops the segment (MD5, AO)
+    uint8_t refused            # the segment has an option (MD5, AO) for which a receiver without its key drops it
     uint8_t multipath
 
 # A view of a packet: every pointer points into QueuedPacket.data, checked by packet_parse; a view owns no memory.
@@ -57,33 +57,33 @@ cdef struct Packet:
     uint8_t *ip
     uint8_t *tcp
     uint8_t *payload
-    uint32_t length            # bytes of the packet, from `ip` on
-    uint32_t segment_length    # bytes of TCP header and payload
-    uint32_t payload_length    # bytes of payload
+    uint32_t length            # length of the packet in bytes, from `ip` on
+    uint32_t segment_length    # length of the TCP segment in bytes: header and payload
+    uint32_t payload_length    # length of the TCP payload in bytes
     uint32_t seq
     uint32_t ack
     uint16_t source_port
     uint16_t destination_port
     uint16_t window
-    uint8_t flags              # TcpFlag bits
-    uint8_t family             # IP version: 4 or 6
+    uint8_t flags              # flags of the TCP header, as TcpFlag bits
+    uint8_t family             # IP version of the packet: 4 or 6
     uint8_t extended           # the packet has IPv4 options or IPv6 extension headers
     uint8_t changed            # header bytes have been overwritten: the checksums have to be computed again
     Options options
-    uint8_t *source            # IP address, 4 or 16 bytes
+    uint8_t *source            # the packet's source address, 4 or 16 bytes
     uint8_t *destination
 
 cdef enum:
-    MOST_PAYLOAD = 65535       # the largest payload, in bytes, that is accepted
+    MOST_PAYLOAD = 65535       # the largest TCP payload, in bytes, that is accepted
     PACKET_BUILD_SIZE = 60     # the most bytes that packet_build writes
 
 # The addresses and ports of a packet to be built.
 cdef struct Ends:
-    const uint8_t *source      # IP address, 4 or 16 bytes
+    const uint8_t *source      # source address of the packet to be built, 4 or 16 bytes
     const uint8_t *destination
     uint16_t source_port
     uint16_t destination_port
-    uint8_t family             # IP version: 4 or 6
+    uint8_t family             # IP version of the packet to be built: 4 or 6
 
 cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil
 cdef bint packet_checksum_ok(Packet *packet) noexcept nogil

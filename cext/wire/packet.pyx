@@ -25,7 +25,7 @@ cdef inline int ipv6_transport(const uint8_t *ip, uint32_t length, uint32_t *at)
     while kind in (IPV6_HOP_BY_HOP, IPV6_ROUTING, IPV6_DESTINATION, IPV6_AUTHENTICATION):
         if offset + 8 > length:
             return -1
-        if kind == IPV6_AUTHENTICATION:            # an AH's length counts 4 octets, less 2 (RFC 4302 2.2)
+        if kind == IPV6_AUTHENTICATION:            # AH: length in units of 4 bytes, less 2 (RFC 4302 2.2)
             kind = ip[offset]
             offset += (<uint32_t> ip[offset + 1] + 2) * 4
         else:
