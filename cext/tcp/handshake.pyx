@@ -143,11 +143,12 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
 
 
 cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) noexcept nogil:
-    """Turns a SYN on an open flow into an ACK with an old sequence number: only the server knows its connections.
+    """Turns a SYN on an open flow into an ACK with an old sequence number: this asks if the server has the connection.
 
-    If it has, it answers with its current sequence numbers, and a client that has forgotten them sends the RST that
-    ends the connection on both sides. If not, the server sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client repeats its
-    SYN, which then finds no open flow: no other connection ever begins at the server while this one is taken for open.
+    If the server has it, it answers with its current sequence numbers, and a client that has forgotten them sends the
+    RST that ends the connection on both sides. If not, the server sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client
+    repeats its SYN, which then finds no open flow: no other connection ever begins at the server while this one is
+    taken for open.
     """
     options_read(packet, 0, True)
     if packet.options.refused or (packet.extended and packet.family == 6):
