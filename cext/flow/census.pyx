@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A census of the flow table, in slices: what flows there are, copied between two batches.
+"""A census of the flow table, in slices: summaries of its flows, copied between two batches of packets.
 
-Keeps invariant 6 (bounded): a slice looks at no more flows than it has room for, and at so many buckets.
-Promises: a flow that is open all the time is told once. Does not know who asks.
+Keeps invariant 6 (bounded): a slice examines no more flows than it has room for, and a limited number of buckets.
+Promises: a flow that is open during the whole census is listed once. Does not know who asks.
 """
 
 from libc.stdint cimport uint32_t
@@ -13,7 +13,7 @@ from nfmailguard.cext.smtp.outstanding cimport expected_verb
 from nfmailguard.cext.tcp.stream cimport stream_buffered_count, stream_held_count
 
 cdef enum:
-    BUCKETS_A_FLOW = 8         # of a slice, at most
+    BUCKETS_A_FLOW = 8         # buckets that a slice examines, at most, for each flow it has room for
     FORESIGHT = 8
 
 

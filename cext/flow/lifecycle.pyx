@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The life of a flow: how it is admitted, and every way its inspection ends.
+"""The life of a flow: how it is admitted, and every way in which its inspection ends.
 
-Keeps invariant 1: whoever ends a flow answers the packets it still holds. Does not know segments or dialogues.
+Keeps invariant 1 (one verdict a packet): whatever ends a flow gives its held packets their verdicts. Does not know
+segments or dialogues.
 """
 
 from nfmailguard.cext.core cimport DROP_FLOW_LIMIT
@@ -26,11 +27,11 @@ from nfmailguard.cext.verdict cimport drop_if
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_SYN
 
 cdef enum:
-    UNKNOWN_WINDOW = 1 << 20   # octets: of a receiver whose window, or its scale, has not been seen
+    UNKNOWN_WINDOW = 1 << 20   # bytes: assumed for a receiver whose window, or window scale, has not been seen
 
 
 cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operations *out) noexcept nogil:
-    """Reports the flow's end and takes it out of the table; held packets are dropped."""
+    """Reports the flow's end and removes it from the table; its held packets are dropped."""
     cdef Record *record
     cdef Context context
     drop_held(core, flow, out)
@@ -57,7 +58,7 @@ cdef void forget_flow(Core *core, Flow *flow, uint8_t end, uint64_t now, Operati
 
 
 cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept nogil:
-    """Takes a flow out of a full table; both sides of a connection are told."""
+    """Removes a flow from a full table; both sides of an open inspected connection get a RST."""
     core.counters.flows_evicted += 1
     if flow.state == FLOW_CLOSING:
         core.counters.flows_evicted_ended += 1
@@ -69,8 +70,8 @@ cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept 
         core.counters.flows_evicted_one_sided += 1
     else:
         core.counters.flows_evicted_greeted += 1
-    if flow.mode != FLOW_BYPASSED:                   # that one may as well be let through again
-        core.forgot = 1                            # its next packet must not look like one that was open before us
+    if flow.mode != FLOW_BYPASSED:                   # a flow that was passed may as well be let through again
+        core.forgot = 1                            # its next packet must not pass for a flow's from before the start
     if (flow.mode == FLOW_INSPECTED and flow.handshake & SERVER_ANSWERED and flow.handshake & CLIENT_ANSWERED
             and not flow_closed(flow) and applies(flow.policy)):
         emit_reset(core, flow, True, out)
@@ -79,9 +80,9 @@ cdef void evict(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept 
 
 
 cdef void opens(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A handshake is complete: within its source's share the flow stays, else it ends.
+    """A handshake is complete: if its source has not used up its share of flows the flow stays, else it ends.
 
-    Only now the source is known: the shares of who stands in a SYN are nobody's to use up.
+    Only now is the source certain: a SYN's address may be forged, and must not use up anybody's share.
     """
     if flow_has_share(&core.flows, &flow.identity):
         return
@@ -92,7 +93,7 @@ cdef void opens(Core *core, Flow *flow, bint to_server, uint64_t now, Operations
 
 
 cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A new flow with its policy, or NULL when the table is full and none gives way, or its source has its share."""
+    """Opens a flow with its policy; NULL if its source has its share, or if the table is full and no flow gives way."""
     cdef bint begins = packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     cdef Flow *flow
     cdef Flow *least
@@ -103,7 +104,8 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
         return NULL
     flow = flow_add(&core.flows, &core.pool, packet, to_server, now)
     if flow == NULL:
-        # For what only seems to go on, nothing that goes on gives way; for what was open before us, its like.
+        # No open flow gives way to a packet that only seems to continue one. To a flow that was open before the gateway
+        # started, another such flow gives way.
         least = flow_gives_way(&core.flows, not begins)
         if least == NULL and starting_up(core, now):
             least = unknown_flow_gives_way(&core.flows)
@@ -114,7 +116,7 @@ cdef Flow *open_flow(Core *core, Packet *packet, bint to_server, uint64_t now, O
     if flow == NULL:
         return NULL
     core.counters.flows_opened += 1
-    # By the interface the client's packets come in on: a server's packet leaves there.
+    # The rule depends on the interface where the client's packets come in, which is where a server's packet leaves.
     flow_take_rule(flow, <uint8_t> choose_rule(
         core, &flow.identity, packet.queued.in_interface if to_server else packet.queued.out_interface))
     flow.policy = &core.generation.rules[flow.identity.rule].policy

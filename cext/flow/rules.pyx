@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Rules: addresses, ports and interfaces against the list.
+"""Rules: a flow's addresses, ports and interface are compared with the list of rules.
 
-Promises: the first match, and the last rule matches all. Does not know flows.
+Promises: the first rule that matches counts, and the last rule matches everything. Does not know flows.
 """
 
 from nfmailguard.cext.core cimport Rule

@@ -1,16 +1,16 @@
-# Shares: what the flows of one source have together, in fixed memory.
+# Shares: what all flows of one source use together, counted in fixed memory.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 cdef enum:
-    PLACES = 65536             # of a row
+    PLACES = 65536             # counters in each row
 
-# Of all sources that have this place.
+# The counts of all sources that share one place in a row.
 cdef struct Share:
-    uint64_t bytes             # of the streams' half of the memory
-    uint32_t flows             # that have opened
-    uint32_t held              # packets
+    uint64_t bytes             # memory used, in bytes of the streams' half
+    uint32_t flows             # flows that have opened
+    uint32_t held              # packets held in the kernel's queue
 
-# Where a source is counted: once in each row. Two sources share a place of one row easily, but hardly both.
+# The places where a source is counted, one in each row. Two sources may share a place in one row, but hardly in both.
 cdef struct Source:
     uint16_t place[2]
 
@@ -18,13 +18,13 @@ cdef struct Shares:
     Share *rows[2]
     uint64_t key[2]
 
-# `key`: 16 random bytes. -1 without memory.
+# `key`: 16 random bytes. Returns -1 without memory.
 cdef int shares_open(Shares *shares, const uint8_t *key) noexcept nogil
 cdef void shares_close(Shares *shares) noexcept nogil
-# The source an address belongs to: an IPv4 address, or the /64 of an IPv6 one.
+# The source that an address belongs to: an IPv4 address, or the /64 network of an IPv6 address.
 cdef Source source_of(const Shares *shares, uint8_t family, const uint8_t *address) noexcept nogil
 
-# What a source has: never less than the truth, and more only where strangers have both of its places.
+# What a source uses: never less than the truth, and more only if other sources share both of its places.
 cdef inline uint32_t flows_of(const Shares *shares, Source source) noexcept nogil:
     cdef uint32_t a = shares.rows[0][source.place[0]].flows, b = shares.rows[1][source.place[1]].flows
     return a if a < b else b
@@ -37,7 +37,7 @@ cdef inline uint64_t bytes_of(const Shares *shares, Source source) noexcept nogi
     cdef uint64_t a = shares.rows[0][source.place[0]].bytes, b = shares.rows[1][source.place[1]].bytes
     return a if a < b else b
 
-# `change`: of the number, modulo 2^32 or 2^64: what is taken away is added as its complement.
+# Adds `change` to a source's counts, modulo 2^32 or 2^64; to subtract a number, its two's complement is added.
 cdef inline void add_flows(Shares *shares, Source source, uint32_t change) noexcept nogil:
     shares.rows[0][source.place[0]].flows += change
     shares.rows[1][source.place[1]].flows += change

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Shares: what the flows of one source have together, in fixed memory.
+"""Shares: what all flows of one source use together, counted in fixed memory.
 
-Keeps invariant 6 (bounded) for whoever has many flows: however many sources there are, their
-counts take the same room. A stranger cannot fill another's share: places are chosen by keyed
-hashes, two of them independent, and the smaller count says (Cormode and Muthukrishnan, "An
-improved data stream summary: the count-min sketch", 2005). Does not know what is counted.
+Keeps invariant 6 (bounded) for sources with many flows: however many sources there are, their counts take the same
+memory. A stranger cannot use up another source's share: the two places of a source come from independent keyed hashes,
+and the smaller count is used (Cormode and Muthukrishnan, "An improved data stream summary: the count-min sketch",
+2005). Does not know what is counted.
 """
 
 from libc.stdlib cimport calloc, free
@@ -31,8 +31,8 @@ cdef void shares_close(Shares *shares) noexcept nogil:
 
 
 cdef Source source_of(const Shares *shares, uint8_t family, const uint8_t *address) noexcept nogil:
-    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1). The parts of one keyed hash are
-    # independent; of a cheaper one, a multiplication, whole networks meet at once under some keys.
+    # An IPv6 host has 2^64 addresses, so its /64 network is counted (RFC 4291 2.5.1). Two parts of one keyed hash are
+    # independent; with a cheaper hash (a multiplication), whole networks would share places under some keys.
     cdef uint8_t data[8]
     cdef uint64_t hash
     cdef Source source

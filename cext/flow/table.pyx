@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The flow table: keyed hash, a list for each age, a cap, a share for each source.
+"""The flow table: a keyed hash, a list of flows for each state, a cap, and a share for each source.
 
-Keeps invariant 6 (bounded): no more flows than the limit, a keyed hash so that no
-peer can fill one bucket, work per packet that does not grow with the table, and no
-few sources that leave no place for others (Choudhury and Hahne 1998, as the pool has
-it for memory). Does not know what a flow's streams or dialogue mean.
+Keeps invariant 6 (bounded): there are no more flows than the limit, no peer can fill one bucket (the hash is keyed),
+the work for a packet does not grow with the table, and no few sources leave no room for others (Choudhury and Hahne
+1998, as in the memory pool). Does not know what a flow's streams or dialogue mean.
 """
 
 from libc.stdlib cimport calloc, free
@@ -14,13 +13,13 @@ from nfmailguard.cext.flow.sources cimport add_flows, flows_of, shares_close, sh
 from nfmailguard.cext.memory.pool cimport pool_give_flow, pool_take_flow
 
 cdef enum:
-    LISTED_LATE = 1000000000   # ns: a flow moves to the young end of its list at most once a second
-    LEFT_TO_THE_YOUNG = 8      # of the table, one part is left to flows that open, one to those that wait, and so on
-    MOST_CROWDED = 4096        # so many sources' share nobody is refused
+    LISTED_LATE = 1000000000   # nanoseconds: a flow moves to the young end of its list at most once a second
+    LEFT_TO_THE_YOUNG = 8      # 1/8 of the table is kept for each early flow state: embryonic, unconfirmed, one-sided
+    MOST_CROWDED = 4096        # a source is never refused 1/4096 of the table
 
 
 cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexcept nogil:
-    """``key``: 16 random octets. -1 without memory."""
+    """``key``: 16 random bytes. Returns -1 without memory."""
     cdef uint32_t buckets = 1024
     while buckets < limit:
         buckets *= 2
@@ -33,7 +32,7 @@ cdef int flows_open(FlowTable *table, uint32_t limit, const uint8_t *key) noexce
 
 
 cdef void flows_close(FlowTable *table) noexcept nogil:
-    """Frees the table; its flows must have been removed."""
+    """Frees the table; its flows must have been removed before."""
     free(table.buckets)
     table.buckets = NULL
     shares_close(&table.shares)
@@ -127,13 +126,13 @@ cdef inline void enlist(FlowTable *table, Flow *flow) noexcept nogil:
 
 
 cdef inline bint counts(const Flow *flow, uint8_t state) noexcept nogil:
-    # Who has answered a server is who he says; anybody's address may stand in a SYN, or in a packet of a flow
-    # that was open before us.
+    # A client that has answered a server really has its address; the address in a SYN, or in a packet of a flow that
+    # was open before the gateway started, may be forged.
     return FLOW_EMBRYONIC < state < FLOW_CLOSING and flow.stream[1].facts & SYN_SEEN
 
 
 cdef void count_flow(FlowTable *table, Flow *flow, uint8_t state) noexcept nogil:
-    """The flow's source has one more, or one less, when it becomes of ``age``."""
+    """Counts the flow for its source, or no longer counts it, as the flow changes to ``state``."""
     cdef bint before = counts(flow, flow.state), after = counts(flow, state)
     if before != after:
         table.opened += 1 if after else <uint32_t> -1
@@ -166,7 +165,7 @@ cdef Flow *flow_add(FlowTable *table, Pool *pool, Packet *packet, bint to_server
 
 
 cdef void flow_remove(FlowTable *table, Pool *pool, Flow *flow) noexcept nogil:
-    """Takes the flow out and gives its memory back; streams and dialogue must be closed."""
+    """Removes the flow from the table and frees it; its streams and dialogue must be closed."""
     cdef Flow **place = &table.buckets[bucket_of(table, &flow.identity)]
     while place[0] != flow:
         place = &place[0].bucket_next
@@ -202,8 +201,8 @@ cdef bint flow_restore(FlowTable *table, Flow *flow) noexcept nogil:
 
 
 cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t state, uint64_t now) noexcept nogil:
-    """The flow was seen ``now`` and is of ``age``."""
-    # What the client sends does not make it younger while it waits for a server to show itself.
+    """The flow was seen at the time ``now``, and is in ``state``."""
+    # While a flow waits for its server to confirm the connection, the client's packets do not make it younger.
     if state != flow.state or (now - flow.seen > LISTED_LATE and state != FLOW_UNCONFIRMED):
         unlist(table, flow)
         if state != flow.state:
@@ -214,11 +213,12 @@ cdef void flow_touch(FlowTable *table, Flow *flow, uint8_t state, uint64_t now) 
 
 
 cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
-    """The least: of what has ended, has never opened, waits for its server, or for its other side, has had nothing
-    accepted, the oldest.
+    """The flow that gives way, the oldest of the first kind there is: one that has ended; one of an early state
+    (embryonic, unconfirmed, one-sided) with more flows than its part of the table; one without an accepted command; any
+    of an early state.
 
-    Those that open, and those that wait, keep a part of the table: with the rest full, each newcomer would push out
-    the one before it, and none would live to be greeted.
+    Each early state keeps a part of the table: with the rest of the table full, each newcomer would otherwise evict the
+    one before it, and none would live to be greeted.
     """
     cdef uint32_t left = table.limit // LEFT_TO_THE_YOUNG
     cdef int state
@@ -236,10 +236,11 @@ cdef Flow *flow_gives_way(FlowTable *table, bint ended) noexcept nogil:
 
 
 cdef Flow *unknown_flow_gives_way(FlowTable *table) noexcept nogil:
-    """Its like: one that nothing from the other side was heard of before one that goes on.
+    """The flow that gives way to one that was open before the gateway started: another such flow. If flows whose other
+    side was never seen have more than their part of the table, the oldest of them, else one with both sides seen.
 
-    Anybody can write a packet, and its flow has shown nothing. An honest one's answer comes within a round trip: for
-    so long a part of the table is left to them.
+    Anybody can forge a packet, which proves nothing of a flow; an honest flow is answered within a round trip. To give
+    it that time, a part of the table is left to flows whose other side was not seen yet.
     """
     cdef Flow *least = table.oldest[FLOW_GREETED]
     if (table.state_counts[FLOW_ONE_SIDED] > table.limit // LEFT_TO_THE_YOUNG or least == NULL
@@ -249,10 +250,11 @@ cdef Flow *unknown_flow_gives_way(FlowTable *table) noexcept nogil:
 
 
 cdef bint flow_has_share(FlowTable *table, const Identity *identity) noexcept nogil:
-    """As many as the source leaves free: one alone has half of the table, of n each one part of n + 1."""
+    """Whether the source has fewer flows than it leaves free: one source alone gets half of the table, each of n
+    sources one part in n + 1."""
     cdef uint32_t have
     if not table.source_limit and table.opened < table.limit - table.opened:
-        return True                                # be they all of this one
+        return True                                # even if all open flows were this source's
     have = flows_of(&table.shares, source_of(&table.shares, identity.family, identity.client))
     if table.source_limit:
         return have < table.source_limit
@@ -264,7 +266,7 @@ cdef void flow_client(Packet *packet, bint to_server, Identity *identity) noexce
 
 
 cdef uint16_t source_at(FlowTable *table, const uint8_t *address, uint8_t family) noexcept nogil:
-    # An IPv6 host has 2^64 addresses: its network counts (RFC 4291 2.5.1).
+    # An IPv6 host has 2^64 addresses, so its /64 network counts (RFC 4291 2.5.1).
     cdef uint8_t data[8]
     memset(data, 0, 8)
     memcpy(data, address, 4 if family == 4 else 8)

@@ -1,9 +1,9 @@
-# What a flow has of the streams' memory.
+# The memory account of one flow: how much of the memory for streams the flow uses.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 cdef struct Account:
-    uint64_t since             # nanoseconds: since then its flow's receivers have taken little
-    uint64_t bytes             # of memory that its flow has
-    uint64_t charged           # of them, those on its source's account
-    uint32_t taken             # bytes, that little; 0xffffffff: so many or more
-    uint8_t listed             # its dialogue is in the list of those with a page or more
+    uint64_t since             # nanoseconds: the time since which the flow's receivers have acknowledged little
+    uint64_t bytes             # bytes of memory that the flow uses
+    uint64_t charged           # the part of `bytes` that is counted in the account of the flow's source
+    uint32_t taken             # bytes that the flow's receivers have acknowledged since `since`; at most 0xffffffff
+    uint8_t listed             # the flow's dialogue is in the list of those that use a page of memory or more

@@ -1,4 +1,4 @@
-# Accounts: what each flow, and each source, has of the streams' memory.
+# Accounts: how much of the memory for streams each flow uses, and each source of flows.
 from libc.stdint cimport uint32_t, uint64_t
 
 from nfmailguard.cext.core cimport Core
@@ -7,9 +7,9 @@ from nfmailguard.cext.memory.pool cimport Pool
 from nfmailguard.cext.smtp.dialogue cimport Dialogue
 from nfmailguard.cext.tcp.stream cimport stream_is_empty
 
-# The flow's dialogue, lent when it has none; NULL without memory. Who has memory has a dialogue.
+# The flow's dialogue, allocated if it has none; NULL without memory. A flow that uses stream memory has a dialogue.
 cdef Dialogue *dialogue_of(Core *core, Flow *flow) noexcept nogil
-# Gives the dialogue back where nothing is being said, nor kept; or anyway.
+# Frees the flow's dialogue if nothing of it is in progress; free_dialogue frees it in any case.
 cdef void free_idle_dialogue(Core *core, Flow *flow) noexcept nogil
 
 cdef inline void free_if_idle(Core *core, Flow *flow) noexcept nogil:
@@ -17,26 +17,27 @@ cdef inline void free_if_idle(Core *core, Flow *flow) noexcept nogil:
         free_idle_dialogue(core, flow)
 
 cdef void free_dialogue(Core *core, Flow *flow) noexcept nogil
-# Puts what the flow has on its source's account, and the flow in its place in the list.
+# Counts the flow's memory in its source's account too, and puts the flow in, or takes it out of, the list of flows that
+# use a page or more.
 cdef void update_share(Core *core, Flow *flow, uint64_t now) noexcept nogil
-# What its receivers have taken makes a flow that is listed younger.
+# The flow's receivers have acknowledged bytes: if these were enough, the flow moves to the young end of its list.
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil
-# Whether `need` more bytes are within the shares of the flow and its source.
+# Whether the flow may use `need` more bytes, by the shares of both the flow and its source.
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil
-# How many bytes of the flow fit at once, with all that others have at the moment.
+# How many bytes the flow may have in flight, given the memory that all other flows use at the moment.
 cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil
 
 cdef inline uint64_t streams_have(const Pool *pool) noexcept nogil:
     return pool.used - pool.flows
 
-# Whether deciding `length` bytes takes no more than anybody may have, be all that is lent one flow's.
+# Whether `length` bytes can be decided within the shares, even if all memory in use belonged to a single flow.
 cdef inline bint memory_is_ample(const Core *core, uint32_t length) noexcept nogil:
     return streams_have(&core.pool) * 3 + 2 * <uint64_t> length + 8192 <= core.pool.limit // 2
 
-# What has been taken or given back since the last call is the flow's. Called before memory of another flow
-# changes. While an eighth is not used nobody is short of anything, and no accounts are kept.
+# Counts the memory taken or given back since the last call as this flow's. To be called before another flow's memory
+# changes. While less than an eighth of the memory is used, nobody runs short, and sources have no accounts.
 cdef inline void charge(Core *core, Flow *flow, uint64_t now) noexcept nogil:
-    # Held packets that have been answered, and are freed with the next call, are nobody's.
+    # Held packets that have been answered are freed in the next call; until then their memory is no flow's.
     cdef uint64_t have = streams_have(&core.pool) - core.released_bytes
     cdef Dialogue *dialogue = flow.dialogue
     if dialogue != NULL:

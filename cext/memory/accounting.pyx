@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Accounts: what each flow, and each source, has of the streams' memory.
+"""Accounts: how much of the memory for streams each flow uses, and each source of flows.
 
-Keeps invariant 6 (bounded): nobody has more than he leaves free. A flow that has a page or
-more stands in one list, by when its receivers have last taken a good part of what it has:
-whoever is to give way stands at its old end. Does not know what the memory is for.
+Keeps invariant 6 (bounded): no flow or source uses more memory than it leaves free. Flows that use a page or more are
+in a list, ordered by the time when their receivers last acknowledged a good part of what the flow keeps; flows that
+have to give way are taken from the old end. Does not know what the memory is for.
 """
 
 from libc.stdint cimport UINT32_MAX
@@ -16,8 +16,8 @@ from nfmailguard.cext.smtp.dialogue cimport (
 )
 
 cdef enum:
-    A_GOOD_PART = 4            # of what a flow has, one part in so many
-    LISTED_LATE = 250000000    # ns: a flow moves to the young end at most four times a second
+    A_GOOD_PART = 4            # receivers make progress when they acknowledge a quarter of the memory the flow uses
+    LISTED_LATE = 250000000    # nanoseconds: a flow moves to the young end of its list at most four times a second
 
 
 cdef Dialogue *dialogue_of(Core *core, Flow *flow) noexcept nogil:
@@ -61,7 +61,7 @@ cdef void free_dialogue(Core *core, Flow *flow) noexcept nogil:
 
 
 cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil:
-    # Not of single bytes, nor of one direction while the other one takes nothing.
+    # Acknowledging single bytes is no progress, nor is what one direction acknowledges while the other one stalls.
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint64_t taken = dialogue.account.taken + core.pool.taken
     dialogue.account.taken = <uint32_t> taken if taken < UINT32_MAX else UINT32_MAX
@@ -73,14 +73,15 @@ cdef void note_progress(Core *core, Flow *flow, uint64_t now) noexcept nogil:
 
 
 cdef bint within_shares(Core *core, Flow *flow, uint64_t need) noexcept nogil:
-    """What the source has, and again what the flow will have, is to be left free (Choudhury and Hahne 1998)."""
+    """Whether as much memory stays free as the source uses plus what the flow will use (Choudhury and Hahne 1998)."""
     cdef uint64_t flow_has = flow.dialogue.account.bytes if flow.dialogue != NULL else 0
     return streams_have(&core.pool) + need + flow_has + need + bytes_of(
         &core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2
 
 
 cdef uint64_t window_share(Core *core, Flow *flow) noexcept nogil:
-    """As many bytes as the flow may have on their way: each leaves free two more, and one for what pages waste."""
+    """How many bytes the flow may have in flight. Each of them needs three more bytes to stay free: two for the shares
+    of the flow and its source (within_shares), one for what partly filled pages waste."""
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint64_t own = dialogue.account.bytes if dialogue != NULL else 0
     cdef uint64_t charged = dialogue.account.charged if dialogue != NULL else 0

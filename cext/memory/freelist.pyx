@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Free lists: memory of one size, allocated from the pool and used again.
-"""
+"""Free lists: memory blocks of one size, allocated from the pool and used again."""
 
 from libc.string cimport memcpy
 

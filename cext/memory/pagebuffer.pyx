@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Stores: octets in order, in pages under one cap.
+"""Page buffers: bytes in order, in pages that count against the pool's cap.
 
-Keeps invariant 6 (bounded): every octet is kept in memory of the pool, and any place of a
-store is found in one step, however much it holds: a retransmission costs its own length.
-Does not know sequence numbers.
+Keeps invariant 6 (bounded): every byte is kept in pool memory, and any position of a buffer is found in one step,
+however much it holds, so that the work for a retransmission depends only on its own length. Does not know sequence
+numbers.
 """
 
 from libc.string cimport memcmp, memcpy
@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy
 from nfmailguard.cext.memory.pool cimport PAGE_BYTES, memory_cost, pool_give, pool_give_page, pool_take, pool_take_page
 
 cdef enum:
-    FIRST_PAGES = 4            # of a ring when it is made
+    FIRST_PAGES = 4            # page addresses that a new ring has room for
 
 
 cdef inline uint32_t pages_of(const PageBuffer *store, uint32_t length) noexcept nogil:
@@ -52,7 +52,7 @@ cdef uint64_t pagebuffer_cost(const PageBuffer *store, uint32_t length) noexcept
 
 
 cdef int widen(PageBuffer *store, Pool *pool, uint32_t pages) noexcept nogil:
-    """A ring with room for ``pages``; -1 without memory."""
+    """Makes room in the ring for ``pages`` addresses; -1 without memory."""
     cdef uint32_t have = ring_of(store).capacity if store.ringed else 0
     cdef uint32_t capacity = capacity_for(have, pages)
     cdef uint32_t i, count = pages_of(store, store.length) if store.length else 0
@@ -74,7 +74,7 @@ cdef int widen(PageBuffer *store, Pool *pool, uint32_t pages) noexcept nogil:
 
 
 cdef int make_room(PageBuffer *store, Pool *pool, uint32_t need, uint64_t have) noexcept nogil:
-    """Pages enough for ``need`` in all; -1 without memory, and then there are as many as before."""
+    """Adds pages until the buffer has ``need``; -1 without memory, and then it has as many as before."""
     cdef uint32_t page, had = pages_of(store, store.length) if store.length else 0
     cdef uint8_t *fresh
     if need > 1 and widen(store, pool, need) < 0:
@@ -101,7 +101,7 @@ cdef int pagebuffer_append(PageBuffer *store, Pool *pool, const uint8_t *data, u
     cdef uint32_t part, at = 0
     if length == 0:
         return 0
-    # In the page that is begun there is room for most of what is said in commands and replies.
+    # Most commands and replies fit into the page already begun, and need no other one.
     if (store.length == 0 or end % PAGE_BYTES == 0 or end % PAGE_BYTES + length > PAGE_BYTES) and (
             make_room(store, pool, pages_of(store, store.length + length), have) < 0):
         return -1
@@ -117,7 +117,7 @@ cdef int pagebuffer_append(PageBuffer *store, Pool *pool, const uint8_t *data, u
 
 
 cdef void pagebuffer_shrink(PageBuffer *store, Pool *pool) noexcept nogil:
-    # An idle stream keeps nothing, not even its ring.
+    # The buffer of an idle stream uses no memory, not even for its ring.
     if store.ringed:
         pool_give(pool, store.memory, ring_size(ring_of(store).capacity))
     store.memory = NULL

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Pools: all memory that peers can make us use, under one cap.
+"""Pools: all memory that peers can make the gateway use, under one cap.
 
-Keeps invariant 6 (bounded): nothing a peer can make us keep is taken elsewhere. Who may
-have how much of a memory that is short follows Choudhury and Hahne, "Dynamic queue length
-thresholds for shared-memory packet switches" (1998). Does not know what the memory is for.
+Keeps invariant 6 (bounded): no memory that a peer can make the gateway keep comes from elsewhere. Who may use how much
+of scarce memory follows Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches"
+(1998). Does not know what the memory is for.
 """
 
 from libc.stdlib cimport free, malloc
@@ -72,7 +72,7 @@ cdef uint8_t *pool_take_page(Pool *pool, uint64_t have) noexcept nogil:
     if not may_have(pool, PAGE_BYTES, have):
         return NULL
     memcpy(&pool.pages, page, sizeof(void *))
-    nm_prefetch(pool.pages)                        # the next to be asked for: its link, where its octets will stand
+    nm_prefetch(pool.pages)  # prefetch the page that is handed out next: its link, and where its bytes will be written
     reuse_spare(pool, PAGE_BYTES)
     return page
 

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Scarcity: who gives way, and who waits, when the streams' memory is short.
+"""Memory pressure: which flows give way, and which ones wait, when the memory for streams is short.
 
-Keeps invariant 6 (bounded): work a packet is bounded by a few flows that end. Nothing is
-decided before there is memory to keep it, so a packet that finds none may be dropped and
-come again. Does not know how bytes are decided.
+Keeps invariant 6 (bounded): the work for one packet is bounded, as it ends only a few flows. Nothing is decided before
+there is memory to keep it, so a packet that finds none can be dropped and decided when it is sent again. Does not know
+how bytes are decided.
 """
 
 from libc.stdint cimport uint8_t
@@ -28,11 +28,11 @@ from nfmailguard.cext.verdict cimport drop
 from nfmailguard.cext.wire.packet cimport nm_seq_diff
 
 cdef enum:
-    MOST_EXAMINED = 16         # flows, for one packet
-    MOST_ENDED = 8             # of them
-    SOONER = 5                 # one part in so many of limits.stalled counts where a packet finds no memory
-    SHORTEST_COMMAND = 6       # bytes: four letters and CRLF
-    A_SMALL_PART = 8           # of the streams' half: who has no more may ask for that
+    MOST_EXAMINED = 16         # stalled flows that are examined for one packet, at most
+    MOST_ENDED = 8             # stalled flows that are ended for one packet, at most
+    SOONER = 5                 # a fifth of limits.stalled makes a flow give way when memory is nearly used up
+    SHORTEST_COMMAND = 6       # bytes of the shortest command: four letters and CRLF
+    A_SMALL_PART = 8           # a source that uses more than 1/8 of the streams' half cannot press others
 
 
 cdef inline uint64_t cost_to_talk(const Flow *flow) noexcept nogil:
@@ -48,7 +48,7 @@ cdef uint64_t cost_to_keep(const Flow *flow, bint to_server, uint32_t length) no
     cdef uint32_t outstanding = dialogue.exchange.count if dialogue != NULL else 0
     if to_server and outstanding + length // SHORTEST_COMMAND > room and (
             dialogue == NULL or dialogue.exchange.input == INPUT_COMMANDS):
-        cost += memory_cost(room * 4)              # as expect_reply takes it
+        cost += memory_cost(room * 4)              # the size of the larger array that expect_reply would allocate
     return cost
 
 
@@ -74,8 +74,9 @@ cdef void ends(Core *core, Flow *flow, uint64_t now, Operations *out) noexcept n
 
 
 cdef void stalled_give_way(Core *core, Flow *flow, uint64_t patience, uint64_t now, Operations *out) noexcept nogil:
-    """Ends flows whose receivers have taken nothing for as long as ``patience``, longest first: of any source where
-    memory is short, of the same source where only that has its share."""
+    """Ends flows whose receivers have acknowledged too little for ``patience`` nanoseconds, the longest stalled first:
+    flows of any source if memory is short, or only those of the same source if just that source has used up its share.
+    """
     cdef bint short = pool_is_short(&core.pool)
     cdef Dialogue *dialogue = core.dialogue_pool.oldest
     cdef Dialogue *newer
@@ -100,7 +101,7 @@ cdef bint same_source(Core *core, Flow *one, Flow *other) noexcept nogil:
 
 
 cdef inline bint stands_still(Flow *flow, bint to_server, uint64_t patience, uint64_t now) noexcept nogil:
-    # What waits for a gap to close is not its receiver's to take.
+    # Bytes that wait for a gap to close do not count: their receiver cannot acknowledge them yet.
     return (flow.dialogue != NULL and flow.dialogue.account.listed and flow.stream[to_server].unacked.length != 0
             and now - flow.dialogue.account.since >= patience)
 
@@ -110,10 +111,10 @@ cdef inline bint is_nearly_used_up(const Pool *pool) noexcept nogil:
 
 
 cdef bint may_press(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
-    """Whether others give way to a flow sooner: it goes on, and its source has little.
+    """Whether other flows give way sooner for this one: its receiver makes progress, and its source uses little memory.
 
-    However little each of many sources has, together they have it all; whoever comes then needs a page, and cannot
-    wait for one as long as those who have stalled may.
+    Many sources can use up all memory together, however little each of them uses. Whoever comes then needs a page, and
+    cannot wait for it as long as a stalled flow may stall.
     """
     return (not stands_still(flow, to_server, core.stalled_timeout // SOONER, now)
             and bytes_of(&core.flows.shares, flow_source(&core.flows, flow)) <= core.pool.limit // 2 // A_SMALL_PART)
@@ -126,7 +127,8 @@ cdef bint memory_for(Core *core, Flow *flow, bint to_server, uint64_t need, uint
     cdef uint64_t patience = core.stalled_timeout
     if fits and not short:
         return True
-    # Not only when this one finds none: a sender whose packets get lost again and again hardly goes on.
+    # Stalled flows give way even where this flow finds memory: a sender whose packets are lost repeatedly makes hardly
+    # any progress.
     if short and (not fits or is_nearly_used_up(&core.pool)) and may_press(core, flow, to_server, now):
         patience //= SOONER
     stalled_give_way(core, flow, patience, now, out)
@@ -139,7 +141,7 @@ cdef bint room_for(Core *core, Flow *flow, bint to_server, Packet *packet, uint6
     cdef uint32_t length = <uint32_t> nm_seq_diff(packet.seq + packet.payload_length, stream.next_seq)
     cdef uint64_t need = cost_to_keep(flow, to_server, length)
     if memory_for(core, flow, to_server, need, now, out) or not applies(flow.policy):
-        return True                                # who only follows forgets what he cannot keep
+        return True  # monitor mode: no packet waits for memory; a flow that finds none is no longer followed
     if 2 * need > core.pool.limit // 2 or stands_still(flow, to_server, core.stalled_timeout, now):
         apply_condition(core, flow, to_server, STREAM_MEMORY_LIMIT, packet, now, out)
     else:

@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Actions: a finding about a packet becomes an answer to the packet, and the end of the flow where the policy says so.
-"""
+"""Actions: turns a finding about a packet into the packet's verdict, and ends the flow where the policy says so."""
 
 from nfmailguard.cext.core cimport DROP_CONDITION, DROP_TRUNCATED
 from nfmailguard.cext.flow.lifecycle cimport end_flow, stop_following
@@ -22,7 +21,7 @@ cdef void answer_by(Core *core, Flow *flow, uint8_t action, uint8_t reason, Pack
 
 
 cdef void bypass(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    stop_following(core, flow, now, out)           # what went by unread leaves nothing to go on from
+    stop_following(core, flow, now, out)           # bytes passed unread: the dialogue cannot be followed after them
     follow_passed(flow, to_server, packet)
 
 

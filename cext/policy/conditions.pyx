@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Conditions: findings about a flow as a whole, or about a packet that belongs to no flow.
 
-Promises: each is reported once, under the rule the flow is under. Carries out nothing.
+Promises: each condition is reported once, under its flow's rule. Returns the action; never carries it out itself.
 """
 
 from libc.stdint cimport uint32_t
@@ -17,7 +17,7 @@ from nfmailguard.cext.record cimport Identity
 from nfmailguard.cext.smtp.session cimport Session
 
 cdef enum:
-    SECOND = 1000000000                # ns
+    SECOND = 1000000000                # one second in nanoseconds
 
 
 cdef void set_context(Core *core, Flow *flow, Context *context, uint64_t now) noexcept nogil:
@@ -42,13 +42,14 @@ cdef uint8_t report_condition(Core *core, Flow *flow, uint8_t finding, bint to_s
 
 
 cdef uint8_t conflicting(Core *core, Flow *flow, bint to_server, uint64_t now) noexcept nogil:
-    # The first octets stand in any case; the policy says whether the flow goes on.
+    # The first copy's bytes stand in any case; the action says whether this packet and the flow go on.
     cdef uint8_t action = report_condition(core, flow, STREAM_CONFLICTING_RETRANSMISSION, to_server, now)
     return ACTION_PASS if action <= ACTION_LOG else action
 
 
 cdef uint32_t flowless_number(FlowlessFindings *flowless_findings, uint32_t first, uint64_t now) noexcept nogil:
-    # So many a second are told; the next one's number says how many it stands for.
+    # At most `first` findings of a kind are logged per second. The number in the next logged one says how many it
+    # stands for: itself, and those left out since the one before.
     cdef uint32_t number
     if now // SECOND != flowless_findings.second:
         flowless_findings.second = now // SECOND
@@ -63,7 +64,7 @@ cdef uint32_t flowless_number(FlowlessFindings *flowless_findings, uint32_t firs
 
 
 cdef void identify_flowless(Core *core, Packet *packet, bint to_server, Identity *identity) noexcept nogil:
-    """The identity that a flow of the packet's would have, and its rule."""
+    """Fills in the identity that a flow begun by this packet would have: addresses, ports and rule."""
     cdef uint32_t size = 4 if packet.family == 4 else 16
     memset(identity, 0, sizeof(Identity))
     identity.family = packet.family
@@ -77,7 +78,8 @@ cdef void identify_flowless(Core *core, Packet *packet, bint to_server, Identity
 
 
 cdef bint is_to_server(Core *core, Packet *packet) noexcept nogil:
-    # Where no ports tell, a rule for its addresses does, the other way round only where none is for this one.
+    # Without ports (IP fragments) the rules decide: to the server if a rule other than the last one matches this
+    # direction; from the server if one matches the opposite direction only; else to the server.
     cdef Identity identity
     if packet.tcp != NULL:
         return inspected_port(core, packet.destination_port)

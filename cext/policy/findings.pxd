@@ -1,4 +1,4 @@
-# Findings: the context of a decision, and what the policy says of a finding.
+# Findings: the context in which bytes are decided, and how a finding is reported and turned into an action.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -13,7 +13,7 @@ from nfmailguard.cext.smtp.grammar cimport Grammar
 from nfmailguard.cext.smtp.line cimport LinePool
 from nfmailguard.cext.smtp.session cimport Session, add_junk, clear_junk, note_found, note_hypothetical
 
-# What the engine lends for one call; `edits` and `verdict` are the answer.
+# What the engine passes to the SMTP code for one call; `edits`, `verdict` and `not_smtp` are its results.
 cdef struct Context:
     Grammar *grammar
     CompiledPolicy *policy
@@ -22,20 +22,20 @@ cdef struct Context:
     Identity *identity
     Session *session
     uint64_t *finding_counts
-    uint64_t *repeated         # counts the findings that are not told
-    uint64_t *omitted          # counts the records that are not made any more, for so many of them
+    uint64_t *repeated         # engine counter: findings that were counted but not logged
+    uint64_t *omitted          # engine counter: command and reply records left out in flows with too many junk commands
     uint64_t now
-    const uint8_t *data        # the `length` octets to decide
-    uint8_t *original          # room for them as they came; filled when the first is changed
+    const uint8_t *data        # the `length` bytes to decide
+    uint8_t *original          # buffer for a copy of `data` as received, filled before its first byte is changed
     uint32_t length
-    uint32_t number            # of the finding to be reported, where no flow has a tally; or TALLY_NONE
-    uint32_t edits             # octets changed, or that would have been
-    uint8_t verdict            # ACTION_PASS, or the action that ends the flow
+    uint32_t number            # the finding's number where no flow has a tally; TALLY_NONE: the flow's tally gives it
+    uint32_t edits             # bytes changed; in monitor mode, bytes that would have been changed
+    uint8_t verdict            # ACTION_PASS, or the action that ends the flow (ACTION_LOG: only its inspection)
     uint8_t not_smtp
-    uint8_t untold             # UNTOLD where it is more than the policy's limit, as then of any command
-    uint8_t already_forwarded  # the octets have left already: not one is decided that should have waited
+    uint8_t untold             # UNTOLD once the flow exceeds its junk-command limit: its commands are no longer logged
+    uint8_t already_forwarded  # the bytes were forwarded before they were decided, so none of them can be made to wait
 
-# What an event shows of a finding: bytes as they came, and as they leave.
+# The bytes that an event shows for a finding: as received, and as forwarded.
 cdef struct Shown:
     const uint8_t *before
     const uint8_t *after
@@ -51,48 +51,50 @@ cdef inline Shown shown(const uint8_t *before, uint32_t before_length, const uin
     bytes.after_length = after_length
     return bytes
 
-# As record_reserve, with the generation whose rules are meant.
+# Reserves a record in the ring buffer (as record_reserve) and notes which generation of rules it refers to.
 cdef inline Record *reserve_record(Context *context, uint8_t kind) noexcept nogil:
     cdef Record *record = record_reserve(context.ring, kind, context.identity, context.now)
     if record != NULL:
         record.generation = context.policy.generation
     return record
 
-# No memory for what has to be remembered of a dialogue: the policy's word is in context.verdict.
+# No memory is left to follow this dialogue: reports stream.memory_limit; its action is put in context.verdict.
 cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil
 
-# A command has been answered, and led to nothing.
+# Counts a junk command (one that was answered but led to no recipient, chunk or message); above the policy's limit, the
+# flow is reported.
 cdef inline void note_junk(Context *context, uint64_t offset) noexcept nogil:
     if not context.untold:
         if add_junk(context.session) > context.policy.junk_commands:
             context.untold = UNTOLD
             report(context, COMMAND_TOO_MANY_JUNK, False, VERB_UNKNOWN, offset)
 
-# Reports a finding and returns the action to carry out: ACTION_PASS when not applied. An action
-# that ends the flow also stands in context.verdict.
+# Reports a finding, with the bytes that its event shows, and returns the action to carry out: ACTION_PASS where the
+# policy is not applied (monitor, --dry-run). An action that ends the flow is also stored in context.verdict.
 cdef uint8_t report_shown(Context *context, uint8_t finding, bint to_server, uint8_t verb, uint64_t offset,
                           Shown bytes) noexcept nogil
 
-# The same, with no bytes to show.
+# Reports a finding whose event shows no bytes.
 cdef inline uint8_t report(Context *context, uint8_t finding, bint to_server, uint8_t verb,
                            uint64_t offset) noexcept nogil:
     return report_shown(context, finding, to_server, verb, offset, shown(NULL, 0, NULL, 0))
 
-# At a flow's end: of each kind of which there were more than has been told, how many.
+# At a flow's end: logs how many findings of a kind there were, for each kind of which some were not logged.
 cdef void report_repeated(Context *context) noexcept nogil
 
-# What becomes of a finding's octets: ACTION_PASS when not applied. One that ends the flow is the verdict.
+# The action to carry out for a finding: ACTION_PASS where the policy is not applied. An action that ends the flow is
+# also stored in context.verdict.
 cdef inline uint8_t carried_out(Context *context, uint8_t action) noexcept nogil:
     if not applies(context.policy):
-        # What enforce would have done sends the dialogue another way from here on.
+        # Enforce would have changed the dialogue here: later findings of this flow are marked hypothetical.
         note_hypothetical(context.session, action != ACTION_LOG)
         return ACTION_PASS
     if action >= ACTION_DROP_CONNECTION:
         context.verdict = action
     return action
 
-# As `report`, for a finding that repeats and is not told: nobody need make up what it would say. Any
-# other it leaves alone, and is NOT_AGAIN.
+# A quick form of `report` for a finding that repeats and need not be logged, so that the caller need not prepare what
+# its event would show. Returns NOT_AGAIN, and counts nothing, if the finding has to be logged.
 cdef inline uint8_t again(Context *context, uint8_t finding, bint to_server) noexcept nogil:
     cdef uint8_t action = context.policy.action[finding]
     if action == ACTION_PASS:
@@ -105,7 +107,7 @@ cdef inline uint8_t again(Context *context, uint8_t finding, bint to_server) noe
         note_found(context.session, finding)
     return carried_out(context, action)
 
-# Whether so many more findings of a kind are told nobody and end nothing: `repeat` may count them.
+# Whether `number` more findings of a kind would neither be logged nor drop or end anything: `repeat` may count them.
 cdef inline bint quiet(Context *context, uint8_t finding, uint32_t number) noexcept nogil:
     cdef uint8_t action = context.policy.action[finding]
     if number == 1:
@@ -124,12 +126,12 @@ cdef inline void repeat(Context *context, uint8_t finding, uint32_t number, bint
         note_found(context.session, finding)
     carried_out(context, context.policy.action[finding])
 
-# Before an octet is changed.
+# Called before a byte is changed: keeps the original bytes, and counts one changed byte.
 cdef inline void note_change(Context *context) noexcept nogil:
     keep_original(context)
     context.edits += 1
 
-# Before any of many is; how many were is told then.
+# Called before several bytes are changed: keeps the original bytes; note_changes then says how many were changed.
 cdef inline void keep_original(Context *context) noexcept nogil:
     if context.edits == 0 and context.length:
         memcpy(context.original, context.data, context.length)
@@ -137,19 +139,19 @@ cdef inline void keep_original(Context *context) noexcept nogil:
 cdef inline void note_changes(Context *context, uint32_t number) noexcept nogil:
     context.edits += number
 
-# What has been changed since there were so many was not what is to leave.
+# Sets the count of changed bytes back to `edits`: the changes since then were made to bytes that are not forwarded.
 cdef inline void forget_changes(Context *context, uint32_t edits) noexcept nogil:
     context.edits = edits
 
-# The flow ends, or is not looked at any more, whatever a finding's action is.
+# Ends the flow, or its inspection, whatever action any finding has.
 cdef inline void decide_flow(Context *context, uint8_t verdict) noexcept nogil:
     context.verdict = verdict
 
-# So many records are not made any more.
+# Counts command and reply records that are left out.
 cdef inline void omit_records(Context *context, uint64_t number) noexcept nogil:
     context.omitted[0] += number
 
-# A message was accepted: what led to nothing before it does not count.
+# A message was accepted: the count of junk commands begins anew, and commands are logged again.
 cdef inline void forget_junk(Context *context) noexcept nogil:
     clear_junk(context.session)
     context.untold = 0

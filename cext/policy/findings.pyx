@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Findings: counted, reported to the ring, and answered by the policy's action.
+"""Findings: counted, reported to the ring buffer of records, and answered with the policy's action.
 
-Promises: a finding's action comes from the policy and from nowhere else; nothing is carried out when the policy
-does not apply (invariant 5). Does not know lines, packets or flows.
+Promises: a finding's action comes from the policy and from nowhere else; nothing is carried out where the policy is not
+applied (invariant 5). Does not know lines, packets or flows.
 """
 
 from nfmailguard.cext.policy.numbers cimport STREAM_MEMORY_LIMIT
@@ -77,6 +77,6 @@ cdef void report_repeated(Context *context) noexcept nogil:
 
 
 cdef void out_of_memory(Context *context, bint to_server, uint64_t offset) noexcept nogil:
-    # ACTION_LOG as a verdict: not to be looked at any more.
+    # ACTION_LOG as a verdict stops the inspection of the flow; the flow itself goes on.
     cdef uint8_t action = report(context, STREAM_MEMORY_LIMIT, to_server, 0, offset)
     context.verdict = action if action > ACTION_LOG else ACTION_LOG

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Networks: which one an address belongs to. Does not know what they are asked for."""
+"""Networks: whether an address lies in one of a list of networks. Does not know what the list is used for."""
 
 from libc.string cimport memcmp
 

@@ -1,7 +1,7 @@
-# Numbers of verbs, actions, findings and forms.
-# Indexes the tables and the code share; checked against the Python tables when they are loaded.
+# Numbers of verbs, actions, findings and reply forms: indexes that the Python tables and the core share. They are
+# checked against the Python tables when those are loaded.
 
-cdef enum:  # VerbNumber
+cdef enum:  # VerbNumber: SMTP verbs that the core itself knows
     VERB_UNKNOWN = 0
     VERB_HELO = 1
     VERB_EHLO = 2
@@ -13,7 +13,7 @@ cdef enum:  # VerbNumber
     VERB_BDAT = 14
     VERB_XCLIENT = 23
 
-cdef enum:  # Action: policy.model.Action
+cdef enum:  # Action: what is done about a finding (policy.model.Action)
     ACTION_PASS = 0
     ACTION_LOG = 1
     ACTION_MASK = 2
@@ -21,9 +21,9 @@ cdef enum:  # Action: policy.model.Action
     ACTION_DROP = 4
     ACTION_DROP_CONNECTION = 5
     ACTION_RESET = 6
-    NOT_AGAIN = 255            # none: what `again` says of a finding that is to be reported
+    NOT_AGAIN = 255            # not an action: what `again` returns for a finding that still has to be reported
 
-cdef enum:  # FindingNumber: policy.model.FINDINGS
+cdef enum:  # FindingNumber: the kinds of findings, in the order of policy.model.FINDINGS
     FINDING_NONE = 0
     COMMAND_DENIED
     COMMAND_TOO_LONG
@@ -87,25 +87,25 @@ cdef enum:  # FindingNumber: policy.model.FINDINGS
     PACKET_OTHER_CONNECTION
     COMMAND_TOO_MANY_JUNK
 
-cdef enum:  # DataState: what the last octets of a message were
+cdef enum:  # DataState: where in a possible end of data (CRLF . CRLF) the last bytes of a message are
     DATA_TEXT = 0
-    DATA_CR                    # CR
-    DATA_LINE                  # CRLF, or the beginning of the message
-    DATA_BARE                  # LF without CR
-    DATA_DOT                   # CRLF .
-    DATA_BARE_DOT              # CR . or LF .
-    DATA_DOT_CR                # CRLF . CR
-    DATA_DOT_ONE               # CRLF, CR or LF, a dot, and one byte more
-    DATA_DOTS                  # the message's first line: two dots or more, and nothing else
+    DATA_CR                    # the last byte was a CR
+    DATA_LINE                  # the last bytes were CRLF, or the message begins here
+    DATA_BARE                  # the last byte was a LF without a CR before it
+    DATA_DOT                   # the last bytes were CRLF and a dot
+    DATA_BARE_DOT              # the last bytes were a bare CR or a bare LF, and a dot
+    DATA_DOT_CR                # the last bytes were CRLF, a dot and a CR
+    DATA_DOT_ONE               # the last bytes were a line end (CRLF, CR or LF), a dot, and one other byte
+    DATA_DOTS                  # the message so far is the beginning of its first line, and only dots, two or more
 
-cdef enum:  # BannerRule: policy.model.BannerRule
+cdef enum:  # BannerRule: how a 220 greeting is masked (policy.model.BannerRule)
     BANNER_NONE = 0
     BANNER_B40 = 1
     BANNER_B44 = 2
     BANNER_B51 = 3
     BANNER_BASA = 4
 
-cdef enum:  # UnknownForm: policy.model.UnknownCommand
+cdef enum:  # UnknownForm: what a denied command is turned into (policy.model.UnknownCommand)
     FORM_XVERB = 0
     FORM_XALL = 1
     FORM_NOOP = 2
@@ -113,9 +113,9 @@ cdef enum:  # UnknownForm: policy.model.UnknownCommand
 
 cdef enum:
     MOST_VERBS = 64
-    UNTOLD = 128               # of a command in the ring: no record tells of it, nor of its reply
+    UNTOLD = 128               # flag of an outstanding command: neither it nor its reply is logged
     MOST_KEYWORDS = 64
     MOST_FINDINGS = 64
-    SECRET_BYTES = 16384      # of a line with a secret that are looked at
-    CUT_BYTES = 2048           # a bit for each of them
-    LINE_BYTES_SHOWN = 254          # of a line, as much as events show
+    SECRET_BYTES = 16384      # of a line with a secret (AUTH), at most this many bytes are inspected
+    CUT_BYTES = 2048           # size in bytes of a bitmap with one bit for each of SECRET_BYTES
+    LINE_BYTES_SHOWN = 254          # of a line, events show at most this many bytes

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Tallies: of each kind of finding, how many a flow has had.
+"""Tallies: how many findings of each kind a flow has had.
 
-Keeps invariant 6 (bounded): what a flow can make us record grows with the logarithm of what it
-says. Keeps invariant 4: which of its findings are told depends on their number in the flow alone.
-Does not know what a finding means.
+Keeps invariant 6 (bounded): the records that a flow can cause grow only with the logarithm of what it sends. Keeps
+invariant 4 (segmentation decides nothing): whether a finding is logged depends only on its number in the flow. Does not
+know what a finding means.
 """
 
 from libc.string cimport memset
@@ -11,16 +11,16 @@ from libc.string cimport memset
 from nfmailguard.cext.memory.pool cimport pool_give, pool_take
 
 cdef enum:
-    FEW = 3                            # kinds in the word
-    BITS = 21                          # of each: 15 of its count, 6 of its kind
+    FEW = 3                            # kinds of findings that the word has room for
+    BITS = 21                          # bits for each kind in the word: 15 for its count, 6 for its number
     COUNT_BITS = 15
-    FEW_MOST = 63                      # beyond, a flow repeats itself, and counting has to be quick
+    FEW_MOST = 63                      # highest count of a kind in the word; an array counts quicker beyond it
     COUNT_MASK = 32767
     BYTES = TALLY_KINDS * 4
 
 
 cdef inline int place_of(const Tally *tally, uint8_t kind) noexcept nogil:
-    # Where in the word the kind stands, or could; FEW: nowhere.
+    # The slot of the word in which the kind of finding is, or could be, counted; FEW: the word has no slot for it.
     cdef int i
     cdef uint32_t one
     for i in range(FEW):
@@ -31,7 +31,7 @@ cdef inline int place_of(const Tally *tally, uint8_t kind) noexcept nogil:
 
 
 cdef uint32_t *spread(Tally *tally, Pool *pool) noexcept nogil:
-    """The counts of all kinds, taken out of the word; NULL without memory."""
+    """Moves the counts from the word to a new array for all kinds, and returns the array; NULL without memory."""
     cdef uint32_t *counts = <uint32_t *> pool_take(pool, BYTES, 0)
     cdef int i
     cdef uint32_t one
@@ -82,7 +82,7 @@ cdef uint32_t tally_untold(const Tally *tally, uint8_t kind, uint32_t first) noe
     cdef uint32_t most = UINT32_MAX - 1
     cdef uint64_t recorded = first
     if counts_of(tally) == NULL:
-        most = FEW_MOST if count else 0            # a kind that is not in the word has no place yet
+        most = FEW_MOST if count else 0            # a kind that is not counted in the word yet has no slot there
     if count < first or count >= most:
         return 0
     if first == 0:

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Connections: how a flow begins, under which rule, and how it ends.
+"""Connections: how a flow begins, under which rule, and how another connection takes its place.
 
-Promises: only a SYN begins a flow that is inspected, so nothing is ever read from
-its middle; a RST or FIN never makes a flow unknown. Does not know streams or SMTP.
+Promises: only a SYN begins a flow that is inspected, so nothing is ever read from the middle of a connection; a RST or
+FIN never removes a flow from the table. Does not know streams or SMTP.
 """
 
 from libc.stdint cimport uint32_t, uint8_t
@@ -43,14 +43,14 @@ cdef void begin_stream(Flow *flow, bint to_server, uint32_t isn) noexcept nogil:
 
 
 cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """A packet of no known flow."""
+    """Handles a packet that belongs to no known flow."""
     cdef Flow *flow
     cdef CompiledPolicy *policy
     cdef uint8_t action = ACTION_PASS
     cdef bint from_before = starting_up(core, now) and not packet.flags & TCP_SYN
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN and (not to_server or inspected_port(core, packet.source_port)):
         drop_if(core, report_without_flow(core, packet, PACKET_ODD_FLAGS, False, now) > ACTION_LOG, DROP_FLAGS,
-                packet.queued.id, out)             # no connection is opened from a mail server's port
+                packet.queued.id, out)             # no mail connection is opened by a server, or from its port
         return
     if packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
         flow = open_flow(core, packet, True, now, out)
@@ -63,7 +63,7 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
         syn_packet(core, flow, True, False, packet, now, out)
         return
     if packet.flags & TCP_RST:
-        accept(core, packet.queued.id, out)           # ends what we do not know; harmless, and never a way in
+        accept(core, packet.queued.id, out)           # a RST for an unknown flow is harmless: it opens nothing
         return
     core.counters.flows_midstream += 1
     policy = policy_of(core, packet, to_server)
@@ -72,8 +72,9 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
     if from_before and applies(policy):
         action = policy.midstream_at_start
     if action > ACTION_LOG:
-        # Answered as by a host without the connection, and remembered nowhere: anybody can write such packets. No
-        # answer to a SYN and ACK: its client repeats the SYN that was not seen, or has had this answer and goes on.
+        # Answered as by a host without the connection, and not remembered, for anybody can forge such packets. A
+        # SYN+ACK gets no RST: its client repeats the SYN, which was not seen, or has received this SYN+ACK already and
+        # goes on.
         drop(core, DROP_MIDSTREAM, packet.queued.id, out)
         if action == ACTION_RESET and not packet.flags & TCP_SYN:
             emit_refusal(core, packet, to_server, now, out)
@@ -95,10 +96,10 @@ cdef void first_packet(Core *core, Packet *packet, bint to_server, uint64_t now,
 
 
 cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    """What a SYN offers."""
+    """Notes the options and the window scale that a SYN offers."""
     cdef Stream *stream = &flow.stream[to_server]
-    # A client's SYN repeated: whichever its server has answered, it tells of no option that was not offered, and
-    # its windows are no wider.
+    # The server may have answered any copy of a client's repeated SYN: options count as offered if any copy offers
+    # them, and the largest window scale of all copies counts.
     cdef bint again = to_server and stream.offers & OPTION_SCALE != 0
     stream.offers = packet.options.present | (stream.offers if to_server else 0)
     if packet.options.present & OPTION_SCALE and not (again and packet.options.scale < stream.scale):
@@ -107,7 +108,8 @@ cdef void note_offer(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
 
 cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet *packet, uint64_t now,
                      Operations *out) noexcept nogil:
-    """Lets a SYN go on, without what would carry data past the stream; ``other``: it is none of this flow's."""
+    """Forwards a SYN without anything that could carry data around the inspection (options, payload); ``other``: the
+    SYN belongs to another connection than the flow's."""
     cdef bint apply = applies(flow.policy)
     cdef bint changed = 0
     options_read(packet, OPTIONS_OF_SYN, gates(flow.policy))
@@ -123,13 +125,13 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
     if not other:
         note_offer(flow, to_server, packet)
     if packet.payload_length:
-        # RFC 7413: data before there is a stream to decide it in. Not acknowledged, it is sent again later.
+        # TCP Fast Open (RFC 7413): data before there is a stream. It is not acknowledged, so it is sent again later.
         report_condition(core, flow, PACKET_SYN_DATA, to_server, now)
         if apply:
             packet_trim(packet, 0)
             changed = 1
     if packet.options.multipath:
-        # RFC 8684: more connections, each with parts of one stream. Without the option there is one.
+        # Multipath TCP (RFC 8684) spreads one stream over several connections. Without the option there is only one.
         report_condition(core, flow, PACKET_MULTIPATH, to_server, now)
     if not to_server and narrow_window(core, flow, packet):
         changed = 1
@@ -141,11 +143,12 @@ cdef void syn_packet(Core *core, Flow *flow, bint to_server, bint other, Packet 
 
 
 cdef void ask_server(Core *core, Flow *flow, Packet *packet, Operations *out) noexcept nogil:
-    """Makes of a SYN on an open flow an ACK with an old number: only the server knows whether it has the connection.
+    """Turns a SYN on an open flow into an ACK with an old sequence number: this asks if the server has the connection.
 
-    If so, it says its numbers again, and a client that has forgotten them answers with the RST that ends both. If
-    not, it sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client's SYN is repeated, and finds no open flow then: no
-    other connection ever begins at the server while this one is taken for open.
+    If the server has it, it answers with its current sequence numbers, and a client that has forgotten them sends the
+    RST that ends the connection on both sides. If not, the server sends a RST (RFC 9293 3.5.1, 3.10.7.4). The client
+    repeats its SYN, which then finds no open flow: no other connection ever begins at the server while this one is
+    taken for open.
     """
     options_read(packet, 0, True)
     if packet.options.refused or (packet.extended and packet.family == 6):
@@ -172,11 +175,11 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
     elif flow_closed(flow) or flow.mode > FLOW_BYPASSED or (flow.mode == FLOW_INSPECTED and (
             not flow.handshake & SERVER_ANSWERED
             or (not flow.handshake & CLIENT_ANSWERED and not on_its_interface(flow, True, packet)))):
-        # The ports are used again: another connection, inspected from its beginning.
+        # The client uses its port again: this is another connection, inspected from its beginning.
         forget_flow(core, flow, END_TIMEOUT, now, out)
         first_packet(core, packet, True, now, out)
         if flow_find(&core.flows, packet, True) == NULL:
-            core.forgot = 1                        # its next packet must not look like one that was open before us
+            core.forgot = 1                        # its next packet must not pass for a flow's from before the start
     elif not gates(flow.policy):
         flow.handshake |= OTHER_SYN_SEEN
         syn_packet(core, flow, True, True, packet, now, out)
@@ -185,11 +188,11 @@ cdef void client_syn(Core *core, Flow *flow, Packet *packet, uint64_t now, Opera
 
 
 cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    """A SYN with ACK from the server: it begins the server's direction, or another flow, or has no place.
+    """Handles the server's SYN+ACK: it begins the server's direction, begins another flow, or is dropped.
 
-    A server that has spoken, or acknowledged bytes, has the connection and sends no SYN in it (RFC 9293 3.10.7.4):
-    where a SYN could reach it all the same, one that answers it is another connection's, even with the same
-    numbers, as those of SYN cookies are (RFC 4987 3.6).
+    A server that has sent or acknowledged data has the connection, and sends no SYN in it (RFC 9293 3.10.7.4). If a
+    later SYN could reach the server all the same, a SYN+ACK that answers it belongs to another connection, even if its
+    numbers are the same, as SYN cookies' numbers are (RFC 4987 3.6).
     """
     cdef Stream *stream = &flow.stream[0]
     if flow.handshake & OTHER_SYN_SEEN and flow.handshake & CLIENT_ANSWERED:
@@ -201,11 +204,11 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
     if (flow.mode == FLOW_INSPECTED and not flow.handshake & CONFIRMED and flow.stream[1].facts & SYN_SEEN
             and packet.ack == stream_isn(&flow.stream[1]) + 1):
         if not flow.handshake & CLIENT_ANSWERED:
-            # The latest one until the client has answered: SYN cookies change.
+            # Until the client has answered, the server's latest SYN+ACK counts: SYN cookies change with time.
             pin(flow, False, packet)
             begin_stream(flow, False, packet.seq)
             flow.handshake |= SERVER_ANSWERED
-            flow.started = now                     # a cookie is as old as the answer it stands in
+            flow.started = now                     # a SYN cookie's age counts from the SYN+ACK that carries it
             note_cookie(core, flow, now)
         if packet.seq == stream_isn(stream):
             take_acknowledgement(core, flow, False, packet, now, out)
@@ -216,13 +219,13 @@ cdef void server_syn_ack(Core *core, Flow *flow, Packet *packet, uint64_t now, O
 
 cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                     Operations *out) noexcept nogil:
-    """Packets with SYN; False when the packet has none."""
+    """Handles packets with SYN; returns False if the packet has none."""
     if not packet.flags & TCP_SYN:
         return False
     if to_server and not packet.flags & TCP_ACK:
         client_syn(core, flow, packet, now, out)
     elif to_server or not packet.flags & TCP_ACK:
-        # RFC 9293 3.5, figure 7: simultaneous open, or a SYN that a server sends; no mail server does.
+        # A simultaneous open (RFC 9293 3.5, figure 7), or a SYN sent by a server: no mail server does this.
         answer_by(core, flow, report_condition(core, flow, PACKET_ODD_FLAGS, to_server, now), DROP_FLAGS, packet,
                   now, out)
     else:
@@ -231,12 +234,12 @@ cdef bint handshake(Core *core, Flow *flow, bint to_server, Packet *packet, uint
 
 
 cdef Flow *reopen(Core *core, Flow *flow, Packet *packet, uint64_t now, Operations *out) noexcept nogil:
-    """The flow that the server's answer to another SYN begins, in place of ``flow``; NULL without memory.
+    """Replaces ``flow`` with the flow that the server's SYN+ACK to another SYN begins; returns NULL without memory.
 
-    What that SYN offered is not known: everything, and the widest windows.
+    What that other SYN offered is not known: all options and the largest window scale are assumed.
     """
     cdef Flow old = flow[0]
-    flow_begins(&old)                              # its rules stay while none is under them for a moment
+    flow_begins(&old)                              # keeps the old flow's rules in use until the new flow is there
     forget_flow(core, flow, END_TIMEOUT, now, out)
     flow = open_flow(core, packet, False, now, out)
     if flow == NULL:

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The hold queue: packets kept in the kernel's queue until they can be decided.
 
-Keeps invariant 1: a held packet is answered exactly once, by whoever takes it out.
+Keeps invariant 1 (one verdict a packet): a held packet gets its only verdict from the code that takes it out.
 """
 
 from libc.stdint cimport uint32_t
@@ -15,7 +15,7 @@ from nfmailguard.cext.verdict cimport drop
 
 
 cdef bint may_hold(Core *core, Flow *flow, Source source) noexcept nogil:
-    # A sender as many as it leaves free: no few of them fill the queue.
+    # A sender may have as many packets held as it leaves free for others, so that no few senders fill the queue.
     cdef uint32_t have = held_of(&core.flows.shares, source)
     cdef uint32_t left = core.held_limit - <uint32_t> core.counters.held_now
     return (core.counters.held_now < core.held_limit and have < core.held_source_limit and (have < left or have == 0)
@@ -57,7 +57,7 @@ cdef Held *next_held(Core *core, Stream *stream) noexcept nogil:
 
 
 cdef void drop_oldest_held(Core *core, uint64_t now, Operations *out) noexcept nogil:
-    # What went ahead stays remembered: forgotten, it could be read undecided.
+    # Bytes forwarded ahead of a gap stay remembered: if they were forgotten, the receiver could read them undecided.
     cdef Held *held = core.held_oldest
     cdef Flow *flow = <Flow *> held.flow
     unhold(core, &flow.stream[held.to_server], held)

@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Passed flows: what is followed of a connection that is not looked at any more.
+"""Passed flows: what is still followed of a connection that is no longer inspected.
 
-Promises: such a flow ends with its connection, and who only guesses numbers moves nothing. Does not know payloads.
+Promises: such a flow ends with its connection, and a packet with guessed sequence numbers changes nothing. Does not
+know payloads.
 """
 
 from libc.stdint cimport int32_t, uint32_t
@@ -23,7 +24,7 @@ cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nog
     cdef uint32_t end = packet.seq + packet.payload_length
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
     if not -<int32_t> stream.max_window <= ahead <= <int32_t> stream.max_window:
-        return                                     # who only guesses moves nothing
+        return                                     # a packet with guessed sequence numbers changes nothing
     if nm_seq_diff(end, stream.next_seq) > 0:
         stream.bytes += end - stream.next_seq
         stream.next_seq = end
@@ -38,10 +39,10 @@ cdef void follow_passed(Flow *flow, bint to_server, Packet *packet) noexcept nog
 
 cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                       Operations *out) noexcept nogil:
-    """A packet of a flow that is not looked at any more: only its end matters.
+    """Handles a packet of a flow that is no longer inspected: only the end of the flow matters.
 
-    A server that has closed may forget the connection without a word (RFC 9293 3.6, FIN-WAIT-2): what is said
-    after its FIN, by either side, is not of this connection.
+    A server that has closed may forget the connection without sending anything (RFC 9293 3.6, FIN-WAIT-2): what either
+    side sends after the server's FIN does not belong to this connection.
     """
     cdef Stream *stream = &flow.stream[to_server]
     cdef Stream *other = &flow.stream[not to_server]
@@ -56,6 +57,8 @@ cdef void pass_packet(Core *core, Flow *flow, bint to_server, Packet *packet, ui
     if packet.changed:
         forward(core, flow, to_server, packet, True, out)
     elif stream.fin or other.fin or flow.handshake & OTHER_SYN_SEEN or now - flow.started < core.cookie_life:
-        accept(core, packet.queued.id, out)            # the rest is to be seen: a mark comes later than what follows
+        # Not offloaded: the gateway has to see the rest of the connection, and an offload mark would take effect only
+        # after the packets that follow.
+        accept(core, packet.queued.id, out)
     else:
         accept_offloadable(core, packet.queued.id, out)

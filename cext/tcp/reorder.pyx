@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Segments that came too early: let through ahead of their turn, or held in the queue.
+"""Out-of-order segments: forwarded ahead of a gap, or held in the kernel's queue.
 
-Keeps invariant 2: what goes ahead is remembered, for nobody can read it before the gap in
-front of it closes; and invariant 6: who holds too much is refused. Does not know how
-octets are decided.
+Keeps invariant 2 (delivered is decided): bytes that are forwarded ahead of a gap are remembered, for the receiver
+cannot read them before the gap closes. Keeps invariant 6 (bounded): a sender with too many held packets is refused.
+Does not know how bytes are decided.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint8_t
@@ -29,12 +29,12 @@ from nfmailguard.cext.verdict cimport drop, forward
 from nfmailguard.cext.wire.packet cimport nm_seq_diff
 
 
-cdef enum Course:              # of a segment that cannot be decided yet
-    COURSE_GOES_ON = 0         # at once; it is read when its turn has come
-    COURSE_TEXT_GOES_ON = 1    # where it is message text; anything else waits
+cdef enum Course:              # what is done with a segment that cannot be decided yet
+    COURSE_GOES_ON = 0         # the segment is forwarded at once, and read when the bytes before it have been decided
+    COURSE_TEXT_GOES_ON = 1    # the segment is forwarded at once if it is message text; anything else waits
     COURSE_WAITS = 2
 
-cdef uint8_t courses[CONDUCTS][2]      # by conduct; to the client, to the server
+cdef uint8_t courses[CONDUCTS][2]      # Course of a segment, by Conduct and direction (0 to client, 1 to server)
 
 courses[CONDUCT_WATCH][0], courses[CONDUCT_WATCH][1] = COURSE_GOES_ON, COURSE_GOES_ON
 courses[CONDUCT_EDIT][0], courses[CONDUCT_EDIT][1] = COURSE_WAITS, COURSE_GOES_ON
@@ -43,12 +43,12 @@ courses[CONDUCT_GATE][0], courses[CONDUCT_GATE][1] = COURSE_WAITS, COURSE_TEXT_G
 
 cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                                Operations *out) noexcept nogil:
-    """Lets a segment through before its turn: nobody can read it before the gap closes, which is ours to say."""
+    """Forwards a segment ahead of a gap: its receiver cannot read it before the gateway closes the gap."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t changed = 0
     cdef uint8_t action
     cdef int32_t behind = nm_seq_diff(stream.next_seq, packet.seq)
-    cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided already, and put back
+    cdef uint32_t old = <uint32_t> behind if behind > 0 else 0     # decided before, and overwritten with the first copy
     cdef uint32_t length = packet.payload_length - old
     if stream_buffered(stream) != NULL:
         changed = stream_overwrite_with_buffered(stream, packet.seq + old, packet.payload + old, length,
@@ -74,12 +74,13 @@ cdef void forward_out_of_order(Core *core, Flow *flow, bint to_server, Packet *p
 
 cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                Operations *out) noexcept nogil:
-    """Keeps a packet in the queue until its turn has come."""
+    """Holds a packet in the kernel's queue until it can be decided."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Source source = source_of(&core.flows.shares, packet.family, packet.source)
     cdef Held *held
     if not core.can_hold or stream_holding(stream, packet.seq, packet.payload_length) != NULL:
-        # Its twin is held already; or it differs, and first seen wins: repeated in order it is put right.
+        # Nothing can be held, or a held packet has some of these bytes: if they differ, the first copy wins, and a
+        # retransmission in order will be corrected.
         drop(core, DROP_REPEATED, packet.queued.id, out)
         return
     if dialogue_of(core, flow) == NULL or not (memory_is_ample(core, packet.length) or memory_for(
@@ -98,13 +99,13 @@ cdef void hold(Core *core, Flow *flow, bint to_server, Packet *packet, bint clea
 
 
 cdef inline bint within_chunk(Stream *stream, Dialogue *dialogue, Packet *packet) noexcept nogil:
-    # What stands behind it are commands again.
+    # The bytes after the chunk are commands again.
     return packet.seq + packet.payload_length - stream.next_seq <= dialogue.text.chunk_left
 
 
 cdef void handle_out_of_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                               Operations *out) noexcept nogil:
-    """A segment that cannot be decided yet."""
+    """Handles a segment that cannot be decided yet: forwards it ahead of its turn, or holds it."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef Dialogue *dialogue = flow.dialogue
     cdef bint text = to_server and dialogue != NULL and not dialogue.exchange.waiting and (

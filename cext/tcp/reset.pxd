@@ -1,4 +1,4 @@
-# RSTs of our own: built, and handed to the driver.
+# RSTs that the gateway itself sends: built, and handed to the driver.
 from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.core cimport Core
@@ -6,7 +6,7 @@ from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport Operations
 from nfmailguard.cext.wire.packet cimport Packet
 
-# A RST to one side, with the sequence number that side expects (RFC 9293 3.5.2).
+# Sends a RST to one side, with the sequence number that this side expects (RFC 9293 3.5.2).
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil
-# A RST to the sender of a packet that belongs to no flow.
+# Sends a RST to the sender of a packet that belongs to no flow.
 cdef void emit_refusal(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil

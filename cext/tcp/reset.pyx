@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""RSTs of our own making.
+"""RSTs that the gateway itself sends.
 
-Keeps invariant 3 for what we send ourselves: a RST carries the sequence number its receiver expects.
+Keeps invariant 3 (same length) for these RSTs: a RST carries the sequence number that its receiver expects.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -11,8 +11,8 @@ from nfmailguard.cext.operation cimport OP_EMIT, operation_append
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_RST, Ends, packet_build
 
 cdef enum:
-    SECOND = 1000000000        # ns
-    MOST_REFUSALS = 1000       # a second, of all
+    SECOND = 1000000000        # one second in nanoseconds
+    MOST_REFUSALS = 1000       # RSTs sent in a second, at most, to packets of no flow
 
 
 cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) noexcept nogil:
@@ -24,7 +24,7 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
     packet = core.emitted[core.emitted_now]
     core.emitted_now += 1
     ack = flow.stream[not to_server].next_seq
-    # The server expects our next octet; the client expects what it has last acknowledged.
+    # The server expects the first byte that was not forwarded to it; the client expects the byte after its last ACK.
     seq = flow.stream[1].next_seq if to_server else flow.stream[0].last_ack
     ends.family = flow.identity.family
     ends.source, ends.source_port = flow.identity.server, flow.identity.server_port
@@ -38,7 +38,7 @@ cdef void emit_reset(Core *core, Flow *flow, bint to_server, Operations *out) no
 
 
 cdef inline bint may_refuse(Core *core, uint64_t now) noexcept nogil:
-    # Each answer is a system call, and costs more than the packet that asks for it; who gets none sends again.
+    # Sending a RST is a system call and costs more than the packet it answers; a sender that gets none sends again.
     if now // SECOND != core.refusals_second:
         core.refusals_second = now // SECOND
         core.refusals = 0
@@ -50,7 +50,7 @@ cdef inline bint may_refuse(Core *core, uint64_t now) noexcept nogil:
 
 
 cdef void emit_refusal(Core *core, Packet *packet, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    # RFC 9293 3.5.2: what a host says to a packet of a connection that it does not have.
+    # What a host answers to a packet of a connection that it does not have (RFC 9293 3.5.2).
     cdef uint8_t *answer
     cdef uint32_t length
     cdef Ends ends

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Streams: what one side has said, exactly as it was let through.
+"""Streams: the bytes of one direction, exactly as they were forwarded.
 
-Keeps invariant 2 (delivered is decided): octets that went out are kept until the
-receiver acknowledges them and are put back over any retransmission; so are those
-that went out ahead of a gap. Does not know SMTP, nor what becomes of a packet.
+Keeps invariant 2 (delivered is decided): forwarded bytes are kept until the receiver acknowledges them, and overwrite
+any retransmission of them; so do bytes that were forwarded ahead of a gap. Does not know SMTP, nor which verdict a
+packet gets.
 """
 
 from libc.string cimport memcpy, memset
@@ -13,7 +13,7 @@ from nfmailguard.cext.memory.pool cimport PAGE_BYTES, pool_give, pool_note_taken
 
 
 cdef Backlog *take_backlog(Stream *stream, Pool *pool) noexcept nogil:
-    """The stream's, made when it has none; NULL without memory."""
+    """The stream's backlog, allocated if it has none; NULL without memory."""
     if stream.backlog == NULL:
         stream.backlog = <Backlog *> pool_take(pool, sizeof(Backlog), 0)
         if stream.backlog != NULL:
@@ -22,7 +22,7 @@ cdef Backlog *take_backlog(Stream *stream, Pool *pool) noexcept nogil:
 
 
 cdef void free_backlog(Stream *stream, Pool *pool) noexcept nogil:
-    """What a stream remembers nothing in."""
+    """Frees the stream's backlog if nothing is in it."""
     cdef Backlog *backlog = stream.backlog
     if backlog != NULL and backlog.edits == NULL and backlog.buffered == NULL and backlog.held == NULL:
         pool_give(pool, backlog, sizeof(Backlog))
@@ -91,7 +91,8 @@ cdef void stream_acknowledge(Stream *stream, Pool *pool, uint32_t ack) noexcept 
 
 
 cdef bint equals_forwarded(Stream *stream, uint32_t at, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Whether octets are those kept from ``at`` on, or what came where those were made of something else."""
+    """Whether retransmitted bytes equal those kept from offset ``at`` on or, where these were edited, the sender's
+    original bytes."""
     cdef Edit *edit = stream.backlog.edits if stream.backlog != NULL else NULL
     cdef uint32_t i = 0, part, j
     cdef uint32_t seq = stream.last_ack + at
@@ -113,10 +114,11 @@ cdef bint equals_forwarded(Stream *stream, uint32_t at, const uint8_t *data, uin
 
 cdef uint32_t stream_overwrite_with_first_copy(Stream *stream, uint32_t seq, uint8_t *data, uint32_t length, bint write,
                                                bint *conflict) noexcept nogil:
-    """What the receiver has acknowledged is not kept any more: it is blanked, for the receiver discards it.
+    """Overwrites retransmitted bytes with the first copy. Bytes that the receiver has acknowledged are no longer kept:
+    they become NULs, for the receiver discards them.
 
-    ``conflict`` is set when they differ from what was kept and from what came before it was
-    edited. Nothing is written unless ``write``.
+    ``conflict`` is set when other bytes differ both from those that were forwarded and from those that the sender first
+    sent. Nothing is written unless ``write``.
     """
     cdef int32_t before = nm_seq_diff(stream.last_ack, seq)
     cdef uint32_t at = 0, offset = 0, changed
@@ -183,7 +185,7 @@ cdef OutOfOrder *new_buffered(Stream *stream, Pool *pool, OutOfOrder *before, ui
 
 
 cdef void free_buffered(Stream *stream, Pool *pool) noexcept nogil:
-    # The first one.
+    # Frees the stream's first OutOfOrder.
     cdef Backlog *backlog = stream.backlog
     cdef OutOfOrder *buffered = backlog.buffered
     pagebuffer_drop(&buffered.data, pool, buffered.data.length)
@@ -196,14 +198,15 @@ cdef void free_buffered(Stream *stream, Pool *pool) noexcept nogil:
 
 
 cdef int stream_buffer(Stream *stream, Pool *pool, uint32_t seq, const uint8_t *data, uint32_t length) noexcept nogil:
-    """On -1 a part may be remembered already; first seen, it stands when the sender repeats it."""
+    """On -1 a part of the bytes may be remembered already; as the first copy, it stands when the sender sends them
+    again."""
     cdef OutOfOrder *before = NULL
     cdef OutOfOrder *buffered
     cdef uint32_t part
     cdef int32_t known
     buffered = stream_buffered(stream)
     if buffered != NULL and nm_seq_diff(seq, stream.backlog.farthest.seq) >= 0:
-        before = stream.backlog.farthest             # in order behind the gap, as nearly always
+        before = stream.backlog.farthest             # the usual case: it follows the last segment forwarded ahead
     else:
         while buffered != NULL and nm_seq_diff(buffered.seq, seq) <= 0:
             before = buffered
@@ -303,6 +306,6 @@ cdef void stream_close(Stream *stream, Pool *pool) noexcept nogil:
     while stream_buffered(stream) != NULL:
         free_buffered(stream, pool)
     pagebuffer_drop(&stream.unacked, pool, stream.unacked.length)
-    if stream.backlog != NULL:                       # the last edit's octets may never have been kept
+    if stream.backlog != NULL:                       # an edit may be noted for bytes that were then never kept
         last = stream.backlog.last_edit
         forget_edits(stream, pool, last.seq + last.length)

@@ -1,24 +1,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """SYN cookies: a client's ACK must not open a connection that nobody has seen begin.
 
-A server in want of room keeps nothing of a SYN (RFC 4987 3.6). Linux takes an ACK for the end of a
-handshake when its number is right for the addresses, the ports and the minute, and adds the client's own
-number to it (net/ipv4/syncookies.c, secure_tcp_syn_cookie): one cookie is right for every client's number
-at once, up to 3 more or less for the segment size it stands for, and for two minutes. Once the server has
-forgotten a connection, by a RST that got lost, or without a word, any ACK whose two numbers are as far
-apart as the initial ones were opens the next one, in the middle of what this flow is taken for.
+A server short of room keeps no state for a SYN (RFC 4987 3.6). Linux takes an ACK for the end of a handshake when its
+ACK number is right for the addresses, the ports and the minute, plus the client's own initial sequence number
+(net/ipv4/syncookies.c, secure_tcp_syn_cookie): one cookie is right for every initial number of the client at once, up
+to 3 more or less for the segment size it encodes, and for two minutes. Once the server has forgotten a connection, by a
+RST that got lost or without sending anything, any ACK whose SEQ and ACK numbers are as far apart as the initial ones
+were opens a new connection, in the middle of what is taken for this flow.
 
-What the initial numbers of connections differed by is noted for as long as a cookie lives, for all flows together
-and past their ends: in a Bloom filter (Burton Bloom, "Space/time trade-offs in hash coding with allowable errors",
-1970) by ports, addresses and difference, blocked by cache lines, with two halves by time. Nobody's connections push
-out another's, and one that is noted in vain costs a shift of a byte or so. A thousand answered SYNs a second make that
-one in 25. A half of which three quarters of the bits are set notes no more: a fuller one would take every number for a
-cookie, and whoever makes the server answer SYNs would hold up everybody's mail.
+The difference of a connection's initial numbers is noted for as long as a cookie lives, for all flows together and past
+their ends: in a Bloom filter (Burton Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970) by
+ports, addresses and difference, blocked by cache lines, with two halves by time. No connection's note pushes out
+another's, and a false positive costs a shift of a byte or so; with a thousand answered SYNs a second, one number in 25
+is a false positive. A half of which three quarters of the bits are set takes no more notes: a fuller one would take
+every number for a cookie, and whoever makes the server answer SYNs would hold up everybody's mail.
 
-Promises: no such ACK reaches the server from an open flow in that time. One without payload has a number a
-few bytes ahead, which lies in the server's window (RFC 9293 3.10.7.4) and says nothing else; one with payload,
-whose number is its payload's, acknowledges a few bytes less until the next one. Does not know why a server
-forgets.
+Promises: no such ACK reaches the server from an open flow in that time. One without payload gets a sequence number a
+few bytes ahead, which lies in the server's window (RFC 9293 3.10.7.4) and means nothing else; one with payload, whose
+sequence number is its payload's, acknowledges a few bytes less until the next one. Does not know why a server forgets a
+connection.
 """
 
 from libc.stdlib cimport calloc, free
@@ -30,10 +30,10 @@ from nfmailguard.cext.tcp.stream cimport before_stream, stream_isn
 from nfmailguard.cext.wire.packet cimport TCP_ACK, TCP_FIN, nm_put32, packet_note_change
 
 cdef enum:
-    SEGMENT_SIZES = 3          # the farthest two of a minute's cookies differ: msstab has four entries
-    MOST_LESS = 96             # bytes; several connections' ranges of 7 lie below
+    SEGMENT_SIZES = 3          # two cookies of a minute differ by 3 at most: Linux's msstab has four segment sizes
+    MOST_LESS = 96             # bytes a number is shifted by at most, past the cookie ranges (7 each) of several flows
     PROBES = 2
-    NOTES_A_LINE = 48          # 14 bits each: three quarters of a line's 512 are set
+    NOTES_A_LINE = 48          # notes a cache line takes: each sets 14 bits, so three quarters of its 512 bits are set
 
 
 cdef int notes_open(CookieNotes *notes, uint32_t lines) noexcept nogil:
@@ -50,7 +50,7 @@ cdef void notes_close(CookieNotes *notes) noexcept nogil:
 
 
 cdef inline uint64_t place_of(uint32_t mix, uint32_t difference) noexcept nogil:
-    # The finalizer of MurmurHash3; `mix` is a keyed hash, which nobody knows.
+    # The finalizer of MurmurHash3; `mix` is a keyed hash of addresses and ports, so peers cannot predict the result.
     cdef uint64_t hash = <uint64_t> mix << 32 | difference
     hash = (hash ^ hash >> 33) * <uint64_t> 0xff51afd7ed558ccd
     hash = (hash ^ hash >> 33) * <uint64_t> 0xc4ceb9fe1a85ec53
@@ -58,7 +58,8 @@ cdef inline uint64_t place_of(uint32_t mix, uint32_t difference) noexcept nogil:
 
 
 cdef void age_notes(CookieNotes *notes, uint64_t life, uint64_t now) noexcept nogil:
-    """The half before the present one is forgotten when the present one is as old as a cookie gets."""
+    """When the present half is as old as a cookie gets, the older half is forgotten, and the present one takes its
+    place."""
     cdef uint64_t *older = notes.half[1]
     if notes.noted[0] == 0 and notes.noted[1] == 0:
         notes.since = now
@@ -126,16 +127,16 @@ cdef bint hide_cookie(Core *core, Flow *flow, Packet *packet, uint64_t now) noex
             or not is_cookie(core, flow, packet.ack - packet.seq)):
         return True
     if not flow.handshake & CONFIRMED:
-        # The end of its own handshake, and of no other one.
+        # Only the end of the flow's own handshake passes: an ACK for another cookie's handshake does not.
         return packet.seq == stream_isn(&flow.stream[1]) + 1 and packet.ack == stream_isn(&flow.stream[0]) + 1
     while less < MOST_LESS and is_cookie(core, flow, packet.ack - less - packet.seq):
         less += 1
-    # A keep-alive is one by its number, which lies behind.
+    # A keep-alive is one by its old sequence number, which must not change: its ACK number is lowered instead.
     if empty and packet.seq == flow.stream[1].next_seq:
         nm_put32(packet.tcp + 4, packet.seq + less)
     elif less == MOST_LESS or before_stream(&flow.stream[0], packet.ack - less):
         return False
     else:
-        nm_put32(packet.tcp + 8, packet.ack - less)    # what it has acknowledged counts here all the same
+        nm_put32(packet.tcp + 8, packet.ack - less)    # the gateway itself goes by the client's own ACK (packet.ack)
     packet_note_change(packet)
     return True

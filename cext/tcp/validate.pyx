@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Admission: what a segment's header is believed of.
+"""Admission: which segments are believed, and what their headers say.
 
-Keeps invariant 2: octets are let go only by ACKs of octets that were emitted, in
-segments their receiver would take (RFC 9293 3.10.7.4, RFC 5961 5), so that whoever
-sees only one side cannot empty the store; and nothing is taken that the receiver
-has made no room for. Does not know payloads.
+Keeps invariant 2 (delivered is decided): kept bytes are freed only by ACKs of bytes that were forwarded, in segments
+their receiver would accept (RFC 9293 3.10.7.4, RFC 5961 5), so that whoever sees only one side cannot empty the store;
+and no byte passes that the receiver's window has no room for. Does not know payloads.
 """
 
 from libc.stdint cimport int32_t, uint32_t
@@ -35,8 +34,8 @@ from nfmailguard.cext.wire.packet cimport (
 )
 
 cdef enum:
-    MOST_EARLY = 3             # bytes of the client's before the greeting; no verb is so short
-    FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
+    MOST_EARLY = 3             # bytes of a client that pass before the greeting; every verb is longer
+    FARTHEST = 1 << 30         # bytes a segment may be ahead of the next byte; no window is larger (RFC 7323 2.3)
 
 
 cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *packet) noexcept nogil:
@@ -44,7 +43,7 @@ cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *p
     cdef bint shaken = flow.stream[0].facts & flow.stream[1].facts & SYN_SEEN
     if packet.extended and apply:
         if packet.family == 6:
-            return DROP_OPTION                     # RFC 8200 4.2: some options a host must refuse, and mail needs none
+            return DROP_OPTION                     # RFC 8200 4.2: a host must refuse some options; mail needs none
         packet_blank_ip_options(packet)
     options_read(packet, OPTION_SACK if agreed(flow, OPTION_SACK_PERMITTED) else 0, apply and shaken)
     core.counters.options_blanked += packet.changed
@@ -52,7 +51,7 @@ cdef uint8_t refused_by_header(Core *core, Flow *flow, bint to_server, Packet *p
 
 
 cdef inline bint stale(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    # RFC 5961 5.2: a segment whose ACK is older than a window is not taken, nor are its octets.
+    # A segment whose ACK is older than a window is not accepted, nor are its bytes (RFC 5961 5.2).
     cdef Stream *other = &flow.stream[not to_server]
     return (flow.handshake & CLIENT_ANSWERED and packet.flags & TCP_ACK
             and nm_seq_diff(other.last_ack, packet.ack) > <int32_t> other.max_window)
@@ -66,7 +65,8 @@ cdef SegmentPosition segment_position(Flow *flow, bint to_server, Packet *packet
     edge = stream.window_end if stream.facts & WINDOW_KNOWN else stream.next_seq + FARTHEST
     if nm_seq_diff(packet.seq, edge) > 0 or stale(flow, to_server, packet):
         return POSITION_BEYOND
-    # A keep-alive begins one byte before (RFC 1122 4.2.3.6); nothing else lies, or acknowledges, before the beginning.
+    # A keep-alive begins one byte before the next byte (RFC 1122 4.2.3.6); no other segment begins before its stream's
+    # first byte, or acknowledges less than the other stream's first byte.
     if before_stream(stream, packet.seq + 1) or (
             packet.flags & TCP_ACK and flow.handshake & SERVER_ANSWERED
             and before_stream(&flow.stream[not to_server], packet.ack)):
@@ -77,7 +77,7 @@ cdef SegmentPosition segment_position(Flow *flow, bint to_server, Packet *packet
 
 
 cdef inline uint32_t forwarded_to(Stream *stream) noexcept nogil:
-    # The end of what the receiver can have in order, where packets go on before they are decided.
+    # The end of what the receiver can have in order, in modes that forward segments before they are decided.
     cdef uint32_t end = stream.next_seq
     cdef OutOfOrder *ahead = stream_buffered(stream)
     while ahead != NULL and nm_seq_diff(ahead.seq, end) <= 0:
@@ -92,13 +92,13 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
     cdef Stream *stream = &flow.stream[not to_server]
     cdef uint32_t end, last
     if not stream.facts & SYN_SEEN or not (flow.handshake & SERVER_ANSWERED or to_server):
-        return True                                # an answer to a SYN that is none: a challenge (RFC 5961 4)
+        return True                                # the server's ACK to a SYN, not a SYN+ACK: a challenge (RFC 5961 4)
     if nm_seq_diff(packet.ack, stream.last_ack) > 0:
         end = stream.next_seq if gates(flow.policy) or (to_server and applies(flow.policy)) else forwarded_to(stream)
         last = end + 1 if stream.fin and stream.fin_seq == end else end
         if nm_seq_diff(packet.ack, last) > 0:
-            # Octets have been acknowledged that did not come through us. Who only guesses does not know
-            # the very place; a true one says it again there.
+            # Bytes were acknowledged that did not pass the gateway. Only a segment that begins exactly at the next
+            # sequence number is believed: an attacker who guesses does not know it, an honest peer sends such a one.
             if packet.seq != flow.stream[to_server].next_seq:
                 drop_if(core, applies(flow.policy), DROP_GAP, packet.queued.id, out)
             else:
@@ -112,7 +112,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
         stream_acknowledge(stream, &core.pool, packet.ack if nm_seq_diff(packet.ack, stream.next_seq) <= 0
                            else stream.next_seq)
     if to_server and flow.handshake & SERVER_ANSWERED:
-        flow.handshake |= CLIENT_ANSWERED        # it acknowledges the SYN at least, or had no place in the flow
+        flow.handshake |= CLIENT_ANSWERED        # the client's ACK covers the server's SYN: older ACKs are refused
     elif not to_server and packet.ack != stream_isn(stream) + 1:
         flow.handshake |= CONFIRMED
     take_window(flow, to_server, packet)
@@ -121,7 +121,7 @@ cdef bint take_acknowledgement(Core *core, Flow *flow, bint to_server, Packet *p
 
 cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now, bint *cleared,
                       Operations *out) noexcept nogil:
-    # Receivers disagree on where urgent data lies in the stream (RFC 6093 3.1).
+    # Receivers disagree on the place of urgent data in the stream (RFC 6093 3.1).
     cdef uint8_t action
     cleared[0] = 0
     if not packet.flags & TCP_URG:
@@ -138,7 +138,7 @@ cdef bint take_urgent(Core *core, Flow *flow, bint to_server, Packet *packet, ui
 
 cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint64_t now,
                            Operations *out) noexcept nogil:
-    """A packet whose stream cannot be told or whose octets are not all here."""
+    """Handles a packet that is no TCP, is a fragment, is malformed, or is not wholly here."""
     cdef CompiledPolicy *policy
     cdef bint to_server
     cdef Flow *flow
@@ -147,7 +147,7 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
         accept(core, packet.queued.id, out)
         return
     if result == FRAGMENT:
-        # Conntrack joins them where it runs, and our own table makes it run.
+        # Where conntrack runs it reassembles fragments, and the gateway's own nftables table makes conntrack run.
         core.counters.fragments += 1
         to_server = is_to_server(core, packet)
         drop_if(core, report_without_flow(core, packet, PACKET_FRAGMENT, to_server, now) > ACTION_LOG, DROP_FRAGMENT,
@@ -178,10 +178,11 @@ cdef void handle_malformed(Core *core, ParseResult result, Packet *packet, uint6
 
 
 cdef bint trim_early_talk(Flow *flow, Packet *packet) noexcept nogil:
-    """Cuts off what a client says before the greeting, but for the beginning; True when nothing is left.
+    """Cuts off what a client sends before the greeting, except its first bytes; True if nothing is left.
 
-    A server whose connection began elsewhere (another SYN cookie's) would read it from its middle. Its first bytes
-    pass: no denied command lies within them, and servers look for clients that talk early (postscreen).
+    A server whose connection began with other numbers (those of another SYN cookie) would read these bytes from their
+    middle. The first bytes pass: no denied command fits in them, and servers look for clients that talk too early
+    (Postfix's postscreen).
     """
     cdef Stream *stream = &flow.stream[1]
     cdef uint32_t most = stream_isn(stream) + 1 + MOST_EARLY - packet.seq

@@ -1,7 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Receive windows: what each receiver has made room for; the server's, narrowed as memory runs short; a client's,
-widened while its text is on its way.
-"""
+"""Receive windows: what each receiver has room for. A server's window is lowered as memory runs short; a client's is
+raised while it sends message text."""
 
 from libc.stdint cimport int32_t, uint16_t, uint64_t
 
@@ -12,17 +11,17 @@ from nfmailguard.cext.smtp.grammar cimport INPUT_CHUNK, INPUT_DATA
 from nfmailguard.cext.wire.packet cimport TCP_ACK, nm_seq_diff, packet_set_window
 
 cdef enum:
-    FARTHEST = 1 << 30         # octets ahead of the next one; no window is larger (RFC 7323 2.3)
-    FEWEST_SHARES = 4          # flows may begin to send before the others' windows are lowered for them
-    LEAST_SHARE = 4096         # octets: below two segments a sender waits for time-outs
-    LONGEST_REPLY = 512        # bytes of a reply's line (RFC 5321 4.5.3.1.5)
+    FARTHEST = 1 << 30         # no limit on a window: none is larger than this many bytes (RFC 7323 2.3)
+    FEWEST_SHARES = 4          # divisor of the room, at least: flows may begin to send before windows are lowered
+    LEAST_SHARE = 4096         # bytes a window is lowered to at least: below two segments, senders wait for timeouts
+    LONGEST_REPLY = 512        # longest reply line in bytes (RFC 5321 4.5.3.1.5)
 
 
 cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
-    """A server's window, lowered to the flow's share of the room there is for packets on their way to us, and, as
-    memory runs short, of that: who sends more would only lose it. True when it was.
+    """Lowers a server's window to the flow's share of the room for packets on their way to the gateway and, as memory
+    runs short, to its share of the memory: a sender that sends more would only lose it. True if the window was lowered.
 
-    Half of the room is shared: a packet takes more of the kernel's memory than its octets.
+    Only half of the room is shared out: a packet takes more of the kernel's memory than its bytes.
     """
     cdef uint32_t busy = core.dialogue_pool.dialogues.allocated
     cdef uint64_t most = FARTHEST, share
@@ -47,11 +46,12 @@ cdef bint narrow_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
 
 
 cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
-    """A client's window, raised while its text is on its way so that the server can say a line more than it has said.
+    """Raises a client's window while it sends message text, so that the server can send one more reply line. True if
+    the window was raised.
 
-    A server that gives a text up says so at once, and reads the rest as commands; from a client that has closed its
-    window nobody would hear of that. Honest ones have room, for a server says nothing in the midst of a text. True when
-    it was.
+    A server that gives up on a text says so at once, and reads the rest as commands; if the client has closed its
+    window, the gateway would never see that reply. Honest clients have room, for a server says nothing in the middle of
+    a text.
     """
     cdef uint32_t scale, least
     cdef int32_t unacknowledged = nm_seq_diff(flow.stream[0].next_seq, packet.ack)
@@ -65,5 +65,5 @@ cdef bint widen_window(Core *core, Flow *flow, Packet *packet) noexcept nogil:
         return False
     core.counters.windows_widened += 1
     packet_set_window(packet, <uint16_t> least)
-    take_window(flow, True, packet)                # the server may use it: its reply is none beyond the window
+    take_window(flow, True, packet)                # the server may use the raised window: its reply is within it
     return True

@@ -1,4 +1,4 @@
-/* Byte order, sequence numbers and the internet checksum: what Cython cannot say inline. */
+/* Byte order, sequence numbers, the Internet checksum and a keyed hash: inline functions that Cython cannot express. */
 #ifndef NFMAILGUARD_BYTES_H
 #define NFMAILGUARD_BYTES_H
 
@@ -21,10 +21,10 @@ static inline void nm_put32(uint8_t *p, uint32_t v) {
     nm_put16(p + 2, (uint16_t)v);
 }
 
-/* RFC 9293 3.4: sequence numbers compare modulo 2^32; negative when a is before b. */
+/* Difference of two sequence numbers, modulo 2^32 (RFC 9293 3.4); negative when a is before b. */
 static inline int32_t nm_seq_diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
 
-/* RFC 1071: one's complement sum of `length` octets in native order, added to `sum`. */
+/* One's complement sum (RFC 1071) of `length` bytes in native byte order, added to `sum`. */
 static inline uint64_t nm_sum(const uint8_t *p, size_t length, uint64_t sum) {
     while (length >= 32) {
         uint32_t w[8];
@@ -48,7 +48,7 @@ static inline uint64_t nm_sum(const uint8_t *p, size_t length, uint64_t sum) {
     return sum;
 }
 
-/* The folded sum, still in native order: store it with memcpy. */
+/* A checksum folded to 16 bits, still in native byte order: to be stored with memcpy. */
 static inline uint16_t nm_fold(uint64_t sum) {
     sum = (sum & 0xffffffffu) + (sum >> 32);
     sum = (sum & 0xffffffffu) + (sum >> 32);
@@ -57,7 +57,7 @@ static inline uint16_t nm_fold(uint64_t sum) {
     return (uint16_t)sum;
 }
 
-/* The pseudo-header sum (RFC 9293 3.1, RFC 8200 8.1); `size` is 4 or 16 octets an address. */
+/* Checksum of TCP's pseudo-header (RFC 9293 3.1, RFC 8200 8.1); `size`: bytes of an address, 4 or 16. */
 static inline uint64_t nm_pseudo_sum(const uint8_t *source, const uint8_t *destination, size_t size,
                                      uint8_t protocol, uint32_t length) {
     uint8_t tail[8] = {0};
@@ -68,7 +68,7 @@ static inline uint64_t nm_pseudo_sum(const uint8_t *source, const uint8_t *desti
     return nm_sum(tail, 8, sum);
 }
 
-/* SipHash-2-4 (Aumasson and Bernstein 2012): peers cannot choose flows that share a bucket. */
+/* SipHash-2-4 (Aumasson and Bernstein 2012), a keyed hash: peers cannot choose flows that share a hash bucket. */
 static inline uint64_t nm_rotate(uint64_t v, int bits) { return (v << bits) | (v >> (64 - bits)); }
 
 static inline void nm_sip_round(uint64_t v[4]) {
@@ -78,7 +78,7 @@ static inline void nm_sip_round(uint64_t v[4]) {
     v[2] += v[1]; v[1] = nm_rotate(v[1], 17); v[1] ^= v[2]; v[2] = nm_rotate(v[2], 32);
 }
 
-/* Of `length` octets, a multiple of 8. */
+/* The SipHash of `length` bytes, a multiple of 8. */
 static inline uint64_t nm_siphash(const uint64_t key[2], const uint8_t *p, size_t length) {
     uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du,
                      key[0] ^ 0x6c7967656e657261u, key[1] ^ 0x7465646279746573u};

@@ -1,10 +1,10 @@
-/* Completes a checksum the kernel left to the network card (CHECKSUM_PARTIAL). */
+/* Completes a TCP checksum that the kernel left to the network card (CHECKSUM_PARTIAL). */
 #ifndef NFMAILGUARD_CHECKSUM_H
 #define NFMAILGUARD_CHECKSUM_H
 
 #include "bytes.h"
 
-/* Where the TCP header of a whole IP packet begins, or 0: not TCP, cut short, or a fragment. */
+/* The offset of the TCP header in a whole IP packet, or 0: the packet is not TCP, is cut short, or is a fragment. */
 static inline uint32_t nm_tcp_offset(const uint8_t *packet, uint32_t size) {
     uint32_t at;
     uint8_t next;
@@ -16,7 +16,7 @@ static inline uint32_t nm_tcp_offset(const uint8_t *packet, uint32_t size) {
     } else if (size >= 40 && packet[0] >> 4 == 6) {
         at = 40;
         next = packet[6];
-        /* RFC 8200 4.1: hop-by-hop, routing and destination options share one shape. */
+        /* Hop-by-hop, routing and destination options headers have the same layout (RFC 8200 4.1). */
         while ((next == 0 || next == 43 || next == 60) && size - at >= 8) {
             uint32_t length = ((uint32_t)packet[at + 1] + 1) * 8;
             if (length > size - at)
@@ -30,9 +30,9 @@ static inline uint32_t nm_tcp_offset(const uint8_t *packet, uint32_t size) {
     return next == 6 && at <= size && size - at >= 20 ? at : 0;
 }
 
-/* What skb_checksum_help() does: the field holds the pseudo header's sum, to which the
- * segment's is added. The field, not the addresses, is the seed: it stays right under a
- * routing header and for super-packets. 0 when the packet is not a whole TCP packet. */
+/* Does what the kernel's skb_checksum_help() does: the checksum field already holds the sum of the pseudo-header,
+ * and the segment's sum is added. Starting from the field, not from the addresses, stays right under a routing
+ * header and for super-packets. Returns 0 if the packet is not a whole TCP packet. */
 static inline int nm_complete_checksum(uint8_t *packet, uint32_t size) {
     uint32_t at = nm_tcp_offset(packet, size);
     uint16_t sum;

@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""TCP options: what a segment's receiver will make of its header.
+"""TCP options: which of a segment's options its receiver gets to see.
 
-Promises: one pass over at most 40 bytes, every option read within its checked length. A
-receiver that knows an option which the handshake did not agree on may drop the segment
-unread (MD5, RFC 2385; AO, RFC 5925), so such options do not pass. Nor do timestamps: one
-that is old, or missing, makes some receivers drop a segment (RFC 7323 3.2, 5), and mail
+Promises: one pass over at most 40 bytes, every option read within its checked length. A receiver that knows an option
+which the handshake did not agree on may drop the segment unread (MD5, RFC 2385; AO, RFC 5925), so such options do not
+pass. Nor do timestamps: one that is old, or missing, makes some receivers drop a segment (RFC 7323 3.2, 5), and mail
 needs none. Does not know flows.
 """
 
@@ -13,7 +12,7 @@ from libc.string cimport memset
 
 from nfmailguard.cext.wire.packet cimport nm_get16, nm_put16, packet_note_change
 
-cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
+cdef enum OptionKind:              # TCP option numbers (IANA, TCP Option Kind Numbers)
     KIND_END = 0
     KIND_NOP = 1
     KIND_SEGMENT_SIZE = 2
@@ -25,11 +24,11 @@ cdef enum OptionKind:              # IANA, TCP Option Kind Numbers
     KIND_MULTIPATH = 30
 
 cdef enum:
-    MOST_SEGMENT = 65300           # bytes; of more, a queue cannot hand over the packet (65,531 with its headers)
+    MOST_SEGMENT = 65300           # bytes: a larger MSS is lowered, as no queue hands over packets above 65,531 bytes
 
 
 cdef inline uint8_t bit_of(const uint8_t *option) noexcept nogil:
-    """The OptionBit of an option, or 0: of another kind, or not of its kind's length."""
+    """The OptionBit of an option; 0 if it is of another kind, or its length is wrong for its kind."""
     if option[0] == KIND_SACK and option[1] >= 10 and (option[1] - 2) % 8 == 0:
         return OPTION_SACK
     if option[0] == KIND_SEGMENT_SIZE and option[1] == 4:
@@ -57,7 +56,8 @@ cdef void read_each(Packet *packet, uint8_t allowed, bint write) noexcept nogil:
             continue
         left = <uint32_t> (packet.payload - at)
         if left < 2 or at[1] < 2 or at[1] > left:
-            blank(packet, at, left, write)         # some receivers stop here, some go on at a place of their own
+            # An option of impossible length: some receivers stop here, others read on at some later byte.
+            blank(packet, at, left, write)
             return
         length = at[1]
         packet.options.refused |= at[0] == KIND_MD5 or at[0] == KIND_AO

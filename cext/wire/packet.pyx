@@ -1,9 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Packets: parsing, checksums, trimming and building of IPv4 and IPv6 TCP packets.
 
-Promises: after ``PARSED`` every pointer of the view lies inside the captured octets
-and accessors cannot fail; a changed packet leaves with right lengths and checksums
-(invariant 3). Does not know flows or SMTP.
+Promises: after ``PARSED`` every pointer of the view lies inside the captured bytes, and reading a field cannot fail; a
+changed packet leaves with correct lengths and checksums (invariant 3). Does not know flows or SMTP.
 """
 
 from libc.string cimport memcpy, memset
@@ -15,17 +14,18 @@ cdef enum:
     IPV6_FRAGMENT = 44
     IPV6_AUTHENTICATION = 51
     IPV6_DESTINATION = 60
-    IPV4_NOP = 1               # RFC 791 3.1, option type
+    IPV4_NOP = 1               # the IPv4 option type No Operation (RFC 791 3.1)
 
 
 cdef inline int ipv6_transport(const uint8_t *ip, uint32_t length, uint32_t *at) noexcept nogil:
-    # RFC 8200 4: walks the extension headers; the protocol found, or -1 when they run out.
+    # Walks the IPv6 extension headers (RFC 8200 4): the protocol found after them, or -1 where the packet ends within
+    # them.
     cdef int kind = ip[6]
     cdef uint32_t offset = 40
     while kind in (IPV6_HOP_BY_HOP, IPV6_ROUTING, IPV6_DESTINATION, IPV6_AUTHENTICATION):
         if offset + 8 > length:
             return -1
-        if kind == IPV6_AUTHENTICATION:            # RFC 4302 2.2: in 4-octet units, less 2
+        if kind == IPV6_AUTHENTICATION:            # AH: length in units of 4 bytes, less 2 (RFC 4302 2.2)
             kind = ip[offset]
             offset += (<uint32_t> ip[offset + 1] + 2) * 4
         else:
@@ -42,7 +42,7 @@ cdef inline void read_ports(Packet *packet, uint32_t offset) noexcept nogil:
 
 
 cdef inline ParseResult parse_ipv4(Packet *packet, uint32_t have, uint32_t *offset, uint32_t *length) noexcept nogil:
-    """Where a TCP segment begins and where the packet ends; PARSED, or what else it is."""
+    """Finds where the TCP segment begins and where the IPv4 packet ends; PARSED, or what else the packet is."""
     cdef uint8_t *ip = packet.ip
     packet.family = 4
     packet.source = ip + 12
@@ -51,7 +51,7 @@ cdef inline ParseResult parse_ipv4(Packet *packet, uint32_t have, uint32_t *offs
     packet.extended = offset[0] > 20
     length[0] = nm_get16(ip + 2)
     if length[0] == 0 and packet.queued.length > 0xffff:
-        length[0] = packet.queued.length           # a super-packet of Linux's "BIG TCP": no queue hands over all of it
+        length[0] = packet.queued.length  # length field 0: Linux BIG TCP; no queue hands over all of such a packet
     if offset[0] < 20 or length[0] < offset[0] or length[0] > packet.queued.length:
         return MALFORMED
     if nm_get16(ip + 6) & 0x3fff:
@@ -62,7 +62,7 @@ cdef inline ParseResult parse_ipv4(Packet *packet, uint32_t have, uint32_t *offs
 
 
 cdef inline ParseResult parse_ipv6(Packet *packet, uint32_t have, uint32_t *offset, uint32_t *length) noexcept nogil:
-    """As parse_ipv4."""
+    """Finds where the TCP segment begins and where the IPv6 packet ends; PARSED, or what else the packet is."""
     cdef uint8_t *ip = packet.ip
     cdef int protocol
     if have < 40:
@@ -72,7 +72,7 @@ cdef inline ParseResult parse_ipv6(Packet *packet, uint32_t have, uint32_t *offs
     packet.destination = ip + 24
     length[0] = 40 + nm_get16(ip + 4)
     if length[0] == 40 and packet.queued.length > 0xffff + 40:
-        length[0] = packet.queued.length           # RFC 2675, and BIG TCP
+        length[0] = packet.queued.length           # length field 0: a jumbogram (RFC 2675), or Linux's BIG TCP
     if length[0] > packet.queued.length:
         return MALFORMED
     protocol = ipv6_transport(ip, length[0] if length[0] < have else have, offset)
@@ -87,8 +87,8 @@ cdef inline ParseResult parse_ipv6(Packet *packet, uint32_t have, uint32_t *offs
 
 
 cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nogil:
-    """Fills ``packet`` from ``queued``. Whatever the result, ``source`` is NULL where no addresses can be read, and
-    there are ports where ``tcp`` is not NULL."""
+    """Fills ``packet`` from ``queued``. Whatever the result, ``source`` is NULL if the addresses cannot be read, and
+    the ports are valid if ``tcp`` is not NULL."""
     cdef ParseResult result = MALFORMED
     cdef uint32_t offset, length, header
     cdef uint32_t have = queued.captured
@@ -121,7 +121,8 @@ cdef ParseResult packet_parse(Packet *packet, QueuedPacket *queued) noexcept nog
     packet.window = nm_get16(packet.tcp + 14)
     packet.payload = packet.tcp + header
     packet.payload_length = packet.segment_length - header
-    # Longer than any length field: no queue hands it over whole, and nothing here has room for it.
+    # A payload above MOST_PAYLOAD is longer than a length field can say: no queue hands it over whole, and no buffer
+    # here has room for it.
     return PARSED if have >= length and packet.payload_length <= MOST_PAYLOAD else TRUNCATED
 
 
@@ -136,7 +137,7 @@ cdef bint packet_checksum_ok(Packet *packet) noexcept nogil:
 
 
 cdef void packet_fix_checksums(Packet *packet) noexcept nogil:
-    """Writes complete IPv4 and TCP checksums; the kernel takes a replaced packet as it is."""
+    """Writes complete IPv4 and TCP checksums: the kernel sends a replaced packet on as it is."""
     cdef uint16_t folded
     memset(packet.tcp + 16, 0, 2)
     folded = ~nm_fold(nm_sum(packet.tcp, packet.segment_length, pseudo_sum(packet)))
@@ -148,7 +149,7 @@ cdef void packet_fix_checksums(Packet *packet) noexcept nogil:
 
 
 cdef void packet_trim(Packet *packet, uint32_t payload_length) noexcept nogil:
-    """Cuts the payload behind its first ``payload_length`` octets; FIN goes with what is cut."""
+    """Cuts the payload off after its first ``payload_length`` bytes; FIN is cleared, as it comes after what is cut."""
     cdef uint32_t cut = packet.payload_length - payload_length
     packet.length -= cut
     packet.segment_length -= cut
@@ -167,7 +168,7 @@ cdef void packet_blank_ip_options(Packet *packet) noexcept nogil:
 
 
 cdef uint32_t packet_build(uint8_t *at, const Ends *ends, uint32_t seq, uint32_t ack, uint8_t flags) noexcept nogil:
-    """Writes a TCP packet without payload at ``at`` and returns its length in octets."""
+    """Writes a TCP packet without payload at ``at`` and returns its length in bytes."""
     cdef Packet packet
     cdef uint8_t family = ends.family
     cdef uint32_t header = 20 if family == 4 else 40
