@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The capture driver's loop: it feeds the frames of a capture file to the core and writes what leaves to another file.
 
-# Promises: a frame whose packet is accepted at once is written unchanged, with its own
-# time; a packet that leaves later, or is new, gets the time it leaves at. The core's clock
-# is the capture's and never goes back. Memory is allocated for a frame only where its packet
-# is held. The file's bytes are copied once, for the core to edit. Does not know SMTP, nor
-# how to word an error: ``queues.capture`` does.
+Promises: a frame whose packet is accepted at once is written unchanged, with its own
+time; a packet that leaves later, or is new, gets the time it leaves at. The core's clock
+is the capture's and never goes back. Memory is allocated for a frame only where its packet
+is held. The file's bytes are copied once, for the core to edit. Does not know SMTP, nor
+how to word an error: ``queues.capture`` does.
 """
 
 import os
@@ -46,7 +46,7 @@ cdef class CaptureLoop:
     def open_input(self, int fd, bint nanoseconds):
         """Takes over ``fd``, positioned at the capture's first byte. ValueError says why it is no readable capture.
 
-        # ``nanoseconds``: times are read and written in nanoseconds, else in microseconds.
+        ``nanoseconds``: times are read and written in nanoseconds, else in microseconds.
         """
         cdef char error[PCAP_ERRBUF_SIZE]
         cdef FILE *file = fdopen(fd, "rb")
@@ -86,7 +86,7 @@ cdef class CaptureLoop:
     def step(self, uint64_t most, bint leave_room=False):
         """Processes up to ``most`` frames, without the GIL; False when no more frames will come.
 
-        # With ``leave_room`` it returns sooner when half of the ring buffer of records is full.
+        With ``leave_room`` it returns sooner when half of the ring buffer of records is full.
         """
         cdef int got
         if self.source == NULL:
@@ -101,7 +101,7 @@ cdef class CaptureLoop:
     def finish(self, bint leave_room=False):
         """Ends the core's flows, writes the held packets it answers then, and flushes the output file.
 
-        # With ``leave_room`` it returns True when half of the records' ring buffer is full; call again once it is read.
+        With ``leave_room`` it returns True when half of the records' ring buffer is full; call again once it is read.
         """
         cdef bint more
         with nogil:

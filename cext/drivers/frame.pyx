@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The link layers of capture files: the IP packet of a frame, and the link header of a new packet.
 
-# Promises: a frame is left unchanged unless its IP packet is found for certain, and a new
-# packet gets the link header that a host on its side of the link would have sent. Knows Ethernet
-# with VLAN tags, RAW, IPV4, IPV6, NULL, LOOP and Linux's SLL and SLL2. Does not know files, TCP
-# connections or the core.
+Promises: a frame is left unchanged unless its IP packet is found for certain, and a new
+packet gets the link header that a host on its side of the link would have sent. Knows Ethernet
+with VLAN tags, RAW, IPV4, IPV6, NULL, LOOP and Linux's SLL and SLL2. Does not know files, TCP
+connections or the core.
 """
 
 from libc.string cimport memcmp, memcpy, memset
@@ -89,8 +89,8 @@ cdef bint frame_parse(Frame *frame, int link) noexcept nogil:
 cdef bint frame_checksum_partial(const Frame *frame) noexcept nogil:
     """Whether the TCP checksum is only the pseudo header's sum, as in packets captured on the sending machine.
 
-    # Linux leaves that sum (skb_checksum_help's seed) for the network card to complete. On the wire one
-    # wrong checksum in 65,536 looks the same; it is then taken for an unfinished one, and so for right.
+    Linux leaves that sum (skb_checksum_help's seed) for the network card to complete. On the wire one
+    wrong checksum in 65,536 looks the same; it is then taken for an unfinished one, and so for right.
     """
     cdef const uint8_t *ip = frame.data + frame.at
     cdef uint32_t at = nm_tcp_offset(ip, frame.ip_length)

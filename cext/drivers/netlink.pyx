@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """NFQUEUE's netlink messages: packets read from datagrams, verdicts written for the kernel.
 
-# Promises: nothing outside the datagram is read, whatever its lengths say; a message
-# that names a packet id always becomes a packet, even if it is cut off, so that it gets its one
-# verdict; a verdict is written completely or not at all. A batch verdict, which would also answer
-# packets being held, is written only for a queue whose former reader is gone. Does not know sockets.
+Promises: nothing outside the datagram is read, whatever its lengths say; a message
+that names a packet id always becomes a packet, even if it is cut off, so that it gets its one
+verdict; a verdict is written completely or not at all. A batch verdict, which would also answer
+packets being held, is written only for a queue whose former reader is gone. Does not know sockets.
 """
 
 from libc.errno cimport EPROTO

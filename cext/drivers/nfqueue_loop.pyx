@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The kernel driver's loop: it feeds packets from an NFQUEUE to the core and returns the core's verdicts.
 
-# Promises: every packet id read gets exactly one verdict, at the latest when the loop
-# ends; verdicts are single messages, many in one send; lost packets and verdicts are
-# counted. The loop does not hold the GIL and makes no Python object; it allocates only what
-# the core does. Does not know SMTP, nor how to word an error: ``queues.kernel`` does.
+Promises: every packet id read gets exactly one verdict, at the latest when the loop
+ends; verdicts are single messages, many in one send; lost packets and verdicts are
+counted. The loop does not hold the GIL and makes no Python object; it allocates only what
+the core does. Does not know SMTP, nor how to word an error: ``queues.kernel`` does.
 """
 
 import os
@@ -55,8 +55,8 @@ cdef enum:
 cdef class QueueLoop:
     """The loop of one queue, which ``open`` binds; ``engine`` None accepts every packet without a core.
 
-    # ``open`` raises ``OSError`` with the kernel's errno. Where ``receive_buffer`` is then below
-    # ``wanted_buffer``, a burst can overflow the socket; ``enobufs`` counts how often it did.
+    ``open`` raises ``OSError`` with the kernel's errno. Where ``receive_buffer`` is then below
+    ``wanted_buffer``, a burst can overflow the socket; ``enobufs`` counts how often it did.
     """
 
     def __cinit__(self, Engine engine, uint32_t number, *, uint32_t length, uint32_t copy_range, bint gso,
@@ -86,8 +86,8 @@ cdef class QueueLoop:
     def open(self, int socket=-1, dict standing=None):
         """Opens the queue. ``socket``: a netlink socket already bound to it, which this loop takes over and closes.
 
-        # ``standing``: the state of the former loop, which handed the queue over; None with a ``socket``: that loop
-        # is gone, and the packets it left without a verdict are dropped when our first packet arrives.
+        ``standing``: the state of the former loop, which handed the queue over; None with a ``socket``: that loop
+        is gone, and the packets it left without a verdict are dropped when our first packet arrives.
         """
         cdef int i
         if self.socket != NULL:
@@ -214,7 +214,7 @@ cdef class QueueLoop:
     def nudge(self, *, bint anew=False):
         """Wakes the loop for one turn even without packets, so that its counters show that it runs. From any thread.
 
-        # ``anew``: when next idle, the loop ends every flow, and takes flows seen after that as opened before a start.
+        ``anew``: when next idle, the loop ends every flow, and takes flows seen after that as opened before a start.
         """
         cdef uint64_t one = 1
         if anew:

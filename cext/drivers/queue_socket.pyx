@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A queue's netlink socket, its buffer sizes, and the clock offset its reader uses.
 
-# Promises: a socket that cannot be opened, or taken over, is closed. Does not know netlink messages.
+Promises: a socket that cannot be opened, or taken over, is closed. Does not know netlink messages.
 """
 
 import os
@@ -38,9 +38,9 @@ cdef mnl_socket *open_socket(int bound) except NULL:
 cdef uint32_t widen_buffers(mnl_socket *socket, uint32_t wanted, uint32_t *sending) except 0:
     """Asks for a receive buffer that a full queue cannot overflow.
 
-    # Where the kernel grants less, the queue's length is not reduced: with a buffer of 416 KiB and eight
-    # bulk flows, a queue limited to the buffer lost 1,100 packets in place of 300-900 and halved the rate,
-    # and single segments in place of super-packets lost 9,400-20,000 at a sixth of the rate.
+    Where the kernel grants less, the queue's length is not reduced: with a buffer of 416 KiB and eight
+    bulk flows, a queue limited to the buffer lost 1,100 packets in place of 300-900 and halved the rate,
+    and single segments in place of super-packets lost 9,400-20,000 at a sixth of the rate.
     """
     cdef int no = 0, yes = 1, fd = mnl_socket_get_fd(socket)
     # Error replies without a copy of the failed verdict (CAP_ACK); buffer overflows are reported (NO_ENOBUFS off).

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Raw sockets for packets of our own (RSTs), marked so that they enter no queue.
 
-# Promises: every packet leaves with the mark, or is counted as an error; sending never
-# waits and never raises. Does not know what the packets contain.
+Promises: every packet leaves with the mark, or is counted as an error; sending never
+waits and never raises. Does not know what the packets contain.
 """
 
 import errno

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The tap: records packets that came in and packets that left, as two pcap files of raw IP with nanoseconds.
 
-# Promises: incoming packets are written in queue order, outgoing ones in the order they leave,
-# both with the `now` given to the core and with the checksum a network card would have filled in;
-# so a replay of the first file gives the second. A packet accepted late is written as it came:
-# its bytes are kept until the core answers. A full disk never holds up or drops a packet: the
-# file ends, and the missing packets are counted. Does not know queues.
+Promises: incoming packets are written in queue order, outgoing ones in the order they leave,
+both with the `now` given to the core and with the checksum a network card would have filled in;
+so a replay of the first file gives the second. A packet accepted late is written as it came:
+its bytes are kept until the core answers. A full disk never holds up or drops a packet: the
+file ends, and the missing packets are counted. Does not know queues.
 """
 
 import os
