@@ -182,7 +182,7 @@ cdef struct Core:
     uint32_t room              # bytes of packets that may wait in the driver; 0: no limit
     uint8_t can_hold
     uint8_t offload            # 1: packets of flows no longer inspected may bypass the queue
-    uint8_t forgot             # 1: a flow able to continue was removed; unknown flows are no longer taken for older ones
+    uint8_t forgot             # 1: a flow able to continue was removed; unknown flows no longer count as older
     uint8_t ports[8192]
     Held *held_oldest          # held packets of all flows, in order of arrival
     Held *held_newest
