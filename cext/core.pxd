@@ -27,32 +27,32 @@ cdef enum:
     DROP_FLOW_LIMIT
     DROP_MIDSTREAM
     DROP_INTERFACE
-    DROP_SYN_ACK               # a SYN+ACK that answers no SYN of the client, or a packet of an older connection
-    DROP_WINDOW                # outside the receiver's window
-    DROP_GAP                   # it acknowledges bytes that did not pass through this gateway
+    DROP_SYN_ACK               # a SYN+ACK that answers no SYN of the client, or a late packet of an older connection
+    DROP_WINDOW                # a segment outside the receiver's window
+    DROP_GAP                   # a segment that acknowledges bytes which did not pass through this gateway
     DROP_BEHIND_FIN            # payload after the sender's FIN
     DROP_REPEATED              # a copy of a packet that is held, or a packet that cannot be held; it will be sent again
     DROP_HELD_TOO_LONG
-    DROP_SUPER_PACKET          # a super-packet (GSO) of which a part would have to wait
-    DROP_CONDITION             # a limit or condition of the configuration's [on] section: its finding names it
-    DROP_FINDING               # a finding about its bytes, which ended the flow
-    DROP_CLOSES_GAP            # it would close a gap before bytes that must not be read by the receiver
+    DROP_SUPER_PACKET          # a super-packet (GSO) of which a part would have to wait for a reply
+    DROP_CONDITION             # a limit or a condition of the configuration's [on] section; its finding says which
+    DROP_FINDING               # a finding about the packet's bytes ended the flow
+    DROP_CLOSES_GAP            # the packet would close a gap before bytes that the receiver must not read
     DROP_FLOW_ENDED
     DROP_END_KEPT              # the beginning of an end of data, which the sender repeats together with the rest
     DROP_INTERNAL
-    DROP_OPTION                # a header or TCP option for which its receiver may refuse the segment
+    DROP_OPTION                # an IP header or TCP option for which the receiver may refuse the segment
     DROP_RST                   # a RST whose sequence number is not the one its receiver expects
-    DROP_CLOSED                # sent by the client after the server has closed
+    DROP_CLOSED                # a client's packet after the server has closed
     DROP_COOKIE                # an ACK that could complete a SYN cookie handshake and so open another connection
-    DROP_EARLY                 # sent by the client before the server's greeting
-    DROP_MEMORY                # no memory to keep it at the moment: its sender repeats it
-    DROP_CONNECTION            # conntrack assigns it to another connection
+    DROP_EARLY                 # a client's payload before the server's greeting
+    DROP_MEMORY                # no memory to keep the packet at the moment; its sender repeats it
+    DROP_CONNECTION            # conntrack assigns the packet to another connection
     DROP_REASONS
 
 # One FlowRule: which flows it applies to, and the policy for them.
 cdef struct Rule:
     CompiledPolicy policy
-    Network *sources           # client addresses; any where the count is 0, and likewise for destinations and ports
+    Network *sources           # client networks; a count of 0 means any, also for destinations and ports
     Network *destinations
     uint16_t *ports
     uint32_t source_count
@@ -83,11 +83,12 @@ cdef struct Generation:
     Rule *rules                # `rule_count` rules; each flow points to the policy of its rule
     uint32_t rule_count
     uint32_t flows             # flows that began under these rules and are still open; written by the packet thread
-    uint64_t seen_turn         # `turns` of the packet thread when the control thread first saw no flow under it
-    uint64_t seen_head         # head of the ring of records at that time
-    uint8_t unused             # 1: the control thread has seen that no flow is under it
-    uint8_t number             # number in records, unique among the generations in use
-    uint8_t begins_anew        # 1: connections without a flow count as opened before our start, as after a start
+    # `turns` of the packet thread when the control thread first saw no flow under this generation
+    uint64_t seen_turn
+    uint64_t seen_head         # number of the ring's next record at that time: earlier records may name this generation
+    uint8_t unused             # 1: the control thread has seen that no flow is under this generation
+    uint8_t number             # the generation's number in records, unique among the generations in use
+    uint8_t begins_anew        # 1: connections without a flow count as opened earlier, as after a start
 
 cdef struct Counters:
     uint64_t packets
@@ -110,7 +111,7 @@ cdef struct Counters:
     uint64_t beyond_window
     uint64_t retransmissions
     uint64_t windows_narrowed
-    uint64_t windows_widened   # windows raised: a client's, while it sends message text
+    uint64_t windows_widened   # client windows raised while the client sends message text, to leave room for a reply
     uint64_t syns_asked        # SYNs on open flows, sent on as ACKs to ask the server if it knows the flow
     uint64_t flows_opened
     uint64_t flows_midstream
@@ -121,7 +122,7 @@ cdef struct Counters:
     uint64_t flows_evicted_one_sided
     uint64_t flows_evicted_greeted
     uint64_t flows_refused
-    uint64_t flows_refused_share    # those of them whose source had used up its share
+    uint64_t flows_refused_share    # refused flows whose source had used up its share
     uint64_t flows_passed
     uint64_t flows_dropped
     uint64_t flows_reset
@@ -155,20 +156,21 @@ cdef struct Core:
     DialoguePool dialogue_pool
     Ring ring
     Generation *generation     # the rules for new flows; set by the packet thread
-    Generation *published      # the latest rules; set by the control thread, taken up between two batches
+    Generation *published      # the latest rules; set by the control thread, used from the next batch on
     uint64_t turns             # batches begun so far, empty ones included
     Census *census             # atomic: a slice of the flow census to be filled; NULL: none is requested
     Counters counters
     uint64_t finding_counts[MOST_FINDINGS]
     uint64_t drops[DROP_REASONS]
     FlowlessFindings flowless_findings[MOST_FINDINGS]
-    uint64_t started           # time of the start or the first packet, in nanoseconds; 0: not started
-    uint64_t timeout[FLOW_STATES]  # copied from the latest settings, like the other fields that Settings has
+    uint64_t started           # time of the core's start or first packet, in nanoseconds; 0: not started
+    # idle time-outs; copied from the latest settings, like the other fields with names of Settings
+    uint64_t timeout[FLOW_STATES]
     uint64_t held_timeout
     uint64_t stalled_timeout
     uint64_t refusals_second   # the second in which `refusals` RSTs were sent to packets without a flow
     uint64_t accounted         # bytes of the streams' memory that were charged to flows at the last accounting
-    uint64_t released_bytes    # bytes of the streams' memory that the packets in `released` take
+    uint64_t released_bytes    # bytes of memory that the packets in `released` take
     uint64_t startup
     uint64_t cookie_life       # nanoseconds for which a SYN cookie may be valid
     CookieNotes cookies
@@ -176,13 +178,15 @@ cdef struct Core:
     uint32_t held_flow_limit
     uint32_t held_source_limit
     uint32_t pending_limit
-    uint32_t first_of_call     # index in the caller's operations of the first one of this call
+    uint32_t first_of_call     # index of this call's first operation in the caller's list of operations
     uint32_t emitted_now
     uint32_t refusals
     uint32_t room              # bytes of packets that may wait in the driver; 0: no limit
     uint8_t can_hold
     uint8_t offload            # 1: packets of flows no longer inspected may bypass the queue
-    uint8_t forgot             # 1: a flow able to continue was removed; unknown flows no longer count as older
+    # 1: a flow able to continue was removed: packets without a flow no longer count as of connections older than our
+    # start.
+    uint8_t forgot
     uint8_t ports[8192]
     Held *held_oldest          # held packets of all flows, in order of arrival
     Held *held_newest

@@ -1,4 +1,4 @@
-# Decides the bytes of a stream in order: those of a segment, and those that have waited for it.
+# Decides which bytes of a stream pass and which are changed, in order: a segment's, and those that waited for it.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport Core
@@ -6,14 +6,14 @@ from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport Operations
 from nfmailguard.cext.wire.packet cimport Packet
 
-# Bytes to be decided, in place, and the result.
+# Bytes of a stream to be decided, in place, and the result.
 cdef struct Decision:
     uint8_t *data
     uint32_t length
     uint32_t decided           # bytes decided, from the first on; fewer than `length` where the client has to wait
     uint32_t changed           # how many of the decided bytes were changed
     uint8_t verdict            # ACTION_PASS, or the action that ends the flow or (ACTION_LOG) its inspection
-    uint8_t already_forwarded  # 1: the bytes have been forwarded already
+    uint8_t already_forwarded  # 1: the packet with these bytes has been forwarded already, ahead of a gap
 
 # Decides the next bytes of a stream and keeps them: all of them, or, if they were forwarded already or the policy only
 # follows the dialogue, those up to where the client has to wait for a reply.

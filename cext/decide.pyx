@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Decides the bytes of a stream in order, and keeps them: those of a segment, and those that have waited for it.
+"""Decides which bytes of a stream pass and which are changed, in order, and keeps the result.
 
 Keeps invariant 2 (delivered is decided): bytes are decided in order and once;
 retransmissions carry the decided bytes. Does not know whether a segment is in the
@@ -37,7 +37,8 @@ from nfmailguard.cext.wire.packet cimport PACKET_GSO, PARSED, nm_seq_diff, packe
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
     if verdict == ACTION_LOG:
         stop_following(core, flow, now, out)
-    elif verdict != ACTION_DROP:                   # ACTION_DROP drops only the packet
+    # ACTION_DROP concerns only the packet, which is dropped by the caller
+    elif verdict != ACTION_DROP:
         end_flow(core, flow, verdict, now, out)
 
 
@@ -162,10 +163,10 @@ cdef void edit_after_forward(Core *core, Flow *flow, bint to_server, uint64_t no
 
 
 cdef void note_pipelining_violation(Core *core, Flow *flow, uint64_t now) noexcept nogil:
-    # Bytes of the client have come although it has to wait for a reply.
+    # Reports that the client has sent bytes although it has to wait for a reply.
     cdef Context context
     if flow.dialogue.exchange.pipelining_violation:
-        return                                     # reported already
+        return                                     # the violation has been reported already
     set_context(core, flow, &context, now)
     note_reply_arrived(&context, flow.dialogue, flow.stream[1].bytes)
 
@@ -272,19 +273,19 @@ cdef void drain(Core *core, Flow *flow, bint to_server, uint64_t now, Operations
     while more and flow.mode == FLOW_INSPECTED:
         if (not to_server and not gates(flow.policy) and stream_buffered(&flow.stream[1]) != NULL
                 and not flow_waiting(flow)):
-            drain(core, flow, True, now, out)       # first what the client sent before the server's next reply
+            drain(core, flow, True, now, out)       # first, bytes that the client sent before the server's next reply
             if flow.mode != FLOW_INSPECTED:
                 break
         ahead = stream_buffered(stream) != NULL and nm_seq_diff(stream_buffered(stream).seq, stream.next_seq) <= 0
         held = stream_held(stream) != NULL and nm_seq_diff(stream_held(stream).seq, stream.next_seq) <= 0
-        if ahead:                                  # first, for forwarded bytes can no longer be changed
+        if ahead:                                  # bytes forwarded ahead come first, for they can no longer be changed
             more = process_buffered(core, flow, to_server, now, out)
         elif held:
             more = release_next(core, flow, to_server, now, out)
         else:
             break
     if flow.mode == FLOW_RESET or flow.mode == FLOW_DROPPED:
-        withdraw(core, out)                       # a packet that closes a gap too early must not be delivered
+        withdraw(core, out)                       # a packet that closes the gap too early must not be delivered
 
 
 cdef void withdraw(Core *core, Operations *out) noexcept nogil:

@@ -3,10 +3,10 @@ from nfmailguard.cext.core cimport Core, Generation
 from nfmailguard.cext.operation cimport Operations
 
 cdef class Prepared:
-    cdef Generation *generation    # NULL once the core has taken it over
+    cdef Generation *generation    # the prepared rules; NULL once the core has taken them over
 
 cdef class Engine:
     cdef Core *core
-    cdef Operations out        # operations of calls from Python
+    cdef Operations out        # operations returned by the core in calls from Python
     cdef bytearray buffer      # the packet being processed for Python
     cdef list operations(self)

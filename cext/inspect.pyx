@@ -162,7 +162,7 @@ cdef inline void handle_in_order(Core *core, Flow *flow, bint to_server, Packet 
         drain(core, flow, to_server, now, out)
     if not to_server and something_waits(flow, True) and not flow_waiting(flow) and (
             not gates(flow.policy) or not stream_ended(&flow.stream[0])):
-        drain(core, flow, True, now, out)           # this was the reply the client's waiting bytes needed
+        drain(core, flow, True, now, out)           # the reply that the client's waiting bytes needed has come
 
 
 cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,

@@ -11,7 +11,7 @@ cdef enum:
 cdef struct Operation:
     uint8_t *data              # REPLACE, EMIT: the IP packet, in the core's memory, valid until the next call
     uint64_t id
-    uint32_t length            # bytes at `data`
+    uint32_t length            # bytes of the packet at `data`
     uint8_t kind
     uint8_t to_server          # EMIT: 1: the packet goes to the server, 0: to the client
     uint8_t offloadable        # ACCEPT: 1: no packet of this connection needs inspection any more

@@ -15,7 +15,7 @@ cdef void core_begin_batch(Core *core, uint64_t now) noexcept nogil
 # turn, so that its flow is in the cache. With few flows it is not worth the work, and both do nothing.
 cdef void core_prefetch_bucket(Core *core, QueuedPacket *packet) noexcept nogil
 cdef void core_prefetch_flow(Core *core, QueuedPacket *packet) noexcept nogil
-# Begins a call that appends to `out`.
+# Begins a call to the core, which appends operations to `out`.
 cdef void begin_call(Core *core, uint64_t now, Operations *out) noexcept nogil
 # When core_expire next has work, in nanoseconds; UINT64_MAX: never, unless a packet comes.
 cdef uint64_t core_next_deadline(Core *core) noexcept nogil

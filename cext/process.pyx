@@ -49,7 +49,7 @@ cdef enum:
     MOST_HERE = 48             # most operations for one packet, besides those for held packets it releases
     MANY_PACKETS = 1024        # packets of one side of a flow, beyond which an ended flow answers few with a RST
     ONE_IN = 64                # of the packets beyond MANY_PACKETS one in so many gets a RST
-    WORTH_PREFETCHING = 8192    # flows; fewer fit into the second-level cache
+    WORTH_PREFETCHING = 8192    # flows; the state of fewer fits into the second-level cache
 
 
 cdef void core_settle(Core *core) noexcept nogil:
@@ -73,7 +73,7 @@ cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:
     if flow_closed(flow) or flow.mode > FLOW_BYPASSED:
         return FLOW_CLOSING
     if flow.state == FLOW_ESTABLISHED or flow.session.state >= flow.policy.grammar.state_ready:
-        return FLOW_ESTABLISHED                            # a command has been accepted
+        return FLOW_ESTABLISHED                            # the server has accepted a command
     if flow.mode == FLOW_BYPASSED and not flow.stream[1].facts & SYN_SEEN and not (flow.packets[0] and flow.packets[1]):
         return FLOW_ONE_SIDED
     if flow.handshake & CONFIRMED or flow.mode == FLOW_BYPASSED:
@@ -217,7 +217,8 @@ cdef void core_prefetch_bucket(Core *core, QueuedPacket *queued) noexcept nogil:
     if core.flows.count < WORTH_PREFETCHING or packet_parse(&packet, queued) != PARSED:
         return
     to_server = inspected_port(core, packet.destination_port)
-    if to_server != inspected_port(core, packet.source_port):      # else either direction is possible, or none
+    # if both ports are inspected, either direction is possible; if none is, no flow exists
+    if to_server != inspected_port(core, packet.source_port):
         queued.place = flow_bucket(&core.flows, &packet, to_server)
 
 

@@ -43,7 +43,7 @@ cdef inline uint32_t flow_share(const Identity *identity) noexcept nogil:
 cdef inline uint32_t second_share(const Identity *identity) noexcept nogil:
     # A second, unkeyed hash: an address that collides with another here does not in the keyed hash.
     cdef uint64_t network
-    memcpy(&network, identity.client, 8)           # the first 8 bytes; after an IPv4 address come zeros
+    memcpy(&network, identity.client, 8)           # the address's first 8 bytes; after an IPv4 address come zeros
     return <uint32_t> ((network * 0x9e3779b97f4a7c15ULL) >> 48)
 
 
@@ -60,7 +60,7 @@ cdef inline void count_read(uint32_t *count) noexcept nogil:
 
 cdef inline bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
     cdef uint32_t used = <uint32_t> (ring.head - nm_load_acquire(&ring.tail))
-    if used < ring.size >> 3 or ring.unshared:     # so empty that no source can have used up its share
+    if used < ring.size >> 3 or ring.unshared:     # the ring is so empty that no source can have used up its share
         return used < ring.size
     return has_share(ring, identity, used)
 

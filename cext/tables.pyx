@@ -83,7 +83,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     cdef int state, verb, digit, place
     cdef uint8_t byte
     cdef uint8_t *first_of
-    verbs = tables["verbs"]                        # tuples (name, argument, waits, reads, continues, long)
+    # for each verb a tuple (name, argument, waits, reads, continues, long)
+    verbs = tables["verbs"]
     if len(verbs) > MOST_VERBS:
         raise ValueError(f"{len(verbs)} verbs; the core holds {MOST_VERBS}")
     grammar.verb_count = len(verbs)
@@ -152,7 +153,7 @@ cdef int load_bytes(CompiledPolicy *policy, dict table) except -1:
         policy.address_byte[<uint8_t> byte] = ADDRESS_ILLEGAL
     for byte in table["keyword_end"]:
         policy.keyword_end[<uint8_t> byte] = 1
-    # In addresses, a LF (and a NUL where it is blanked) is read as a space, for a space takes its place.
+    # In addresses a LF, and a NUL where it is blanked, is treated like the space that replaces it.
     policy.address_byte[10] = policy.address_byte[32]
     if applies(policy) and policy.action[COMMAND_NUL] == ACTION_BLANK:
         policy.address_byte[0] = policy.address_byte[32]

@@ -24,7 +24,7 @@ cdef enum:
     FORESIGHT = 8                      # packets ahead that memory is prefetched for, as in the driver's loop
     PORTS = 50000                      # ports used for one client address
     FIRST_PORT = 1024
-    FIRST_CLIENT = 0x0b000000          # 11.0.0.0
+    FIRST_CLIENT = 0x0b000000          # first client address: 11.0.0.0
 
 cdef struct Stored:
     uint8_t *data

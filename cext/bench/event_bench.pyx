@@ -16,7 +16,7 @@ from nfmailguard.cext.wire.packet cimport nm_put32
 
 cdef enum:
     CLIENTS = 4096
-    FIRST_CLIENT = 0x0b000000          # 11.0.0.0
+    FIRST_CLIENT = 0x0b000000          # first client address: 11.0.0.0
     FIRST_PORT = 1024
     PORTS = 60000
 

@@ -21,7 +21,7 @@ cdef extern from "<pcap/pcap.h>" nogil:
         pass
     cdef struct timeval:
         time_t tv_sec
-        suseconds_t tv_usec    # nanoseconds where the file was opened for them, else microseconds
+        suseconds_t tv_usec    # nanoseconds if the capture file was opened for them, else microseconds
     cdef struct pcap_pkthdr:
         timeval ts
         uint32_t caplen
@@ -52,7 +52,7 @@ cdef enum:
     HELD_BUCKETS = 1024
 
 cdef struct Counters:
-    uint64_t packets           # frames read
+    uint64_t packets           # frames read from the capture file
     uint64_t bytes             # bytes of the frames read, as they were on the wire
     uint64_t not_ip            # frames written unchanged: they hold no IP packet, or the link type is not understood
     uint64_t truncated         # frames cut by the capture's snap length
@@ -62,8 +62,8 @@ cdef struct Counters:
     uint64_t replaced
     uint64_t dropped
     uint64_t emitted
-    uint64_t held              # packets that wait for the core's answer at the moment
-    uint64_t expired           # calls of core_expire
+    uint64_t held              # packets held at the moment: the core has not answered them yet
+    uint64_t expired           # times the core's timers were run because one was due
     uint64_t written           # frames written to the output file
     uint64_t internal_errors   # answers for unknown packets, and packets not kept for want of memory
 
@@ -71,13 +71,13 @@ cdef struct Counters:
 @cython.final
 cdef class CaptureLoop:
     cdef Engine engine
-    cdef Core *core            # NULL: every packet is accepted
+    cdef Core *core            # the core that decides packets; NULL: every packet is accepted
     cdef pcap_t *source
-    cdef pcap_dumper_t *dumper  # NULL: no output file is written
+    cdef pcap_dumper_t *dumper  # libpcap's writer of the output file; NULL: no output file
     cdef FILE *target          # the output file; closed with `dumper`
     cdef char *buffers         # stdio buffers of both files, the input's first
     cdef int link
-    cdef uint32_t units        # parts of a second that the capture's times count: 1000000 or 1000000000
+    cdef uint32_t units        # the unit of fractions of a second in the capture: 1000000 or 1000000000 per second
     cdef int stopped
     cdef int ended             # 1: the input file has been read to its end
     cdef readonly int write_error   # errno of the failed write that ended the run; 0: none

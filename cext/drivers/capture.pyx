@@ -37,7 +37,8 @@ cdef class CaptureLoop:
         self.engine = engine
         self.core = NULL if engine is None else engine.core
         if self.core != NULL:
-            self.core.ring.unshared = 1                # nothing is lost: a capture can wait for the records' reader
+            # records may fill the whole ring: a capture waits for their reader
+            self.core.ring.unshared = 1
 
     def __dealloc__(self):
         release(self)

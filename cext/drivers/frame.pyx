@@ -12,8 +12,8 @@ from libc.string cimport memcmp, memcpy, memset
 cdef enum:
     ETHERTYPE_IPV4 = 0x0800
     ETHERTYPE_IPV6 = 0x86dd
-    ETHERTYPE_VLAN = 0x8100    # IEEE 802.1Q
-    ETHERTYPE_QINQ = 0x88a8    # 802.1ad
+    ETHERTYPE_VLAN = 0x8100    # EtherType of a VLAN tag (IEEE 802.1Q)
+    ETHERTYPE_QINQ = 0x88a8    # EtherType of an outer VLAN tag (IEEE 802.1ad)
     ETHERTYPE_OLD_QINQ = 0x9100
     MOST_TAGS = 4
     SLL_HEADER = 16
@@ -87,7 +87,7 @@ cdef bint frame_parse(Frame *frame, int link) noexcept nogil:
 
 
 cdef bint frame_checksum_partial(const Frame *frame) noexcept nogil:
-    """Whether the TCP checksum is only the pseudo header's sum, as in packets captured on the sending machine.
+    """Whether a TCP checksum is only the pseudo header's sum, as in packets captured on the sending machine.
 
     Linux leaves that sum (skb_checksum_help's seed) for the network card to complete. On the wire one
     wrong checksum in 65,536 looks the same; it is then taken for an unfinished one, and so for right.

@@ -27,7 +27,7 @@ cdef struct Verdicts:
     uint8_t *data
     uint32_t used
     uint32_t size
-    uint32_t count             # messages in `data`
+    uint32_t count             # verdict messages in `data`
     uint16_t queue
 
 cdef enum VerdictPut:

@@ -129,7 +129,8 @@ cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t
     header.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT
     header.nlmsg_flags = NLM_F_REQUEST
     memset(at, 0, VERDICT)
-    memcpy(at, &header, 8)                             # sequence number and port stay 0: no reply is requested
+    # the netlink header's sequence number and port stay 0: no reply is requested
+    memcpy(at, &header, 8)
     nm_put16(at + HEADER + 2, out.queue)
     attribute.nla_len = ATTRIBUTE + 8
     attribute.nla_type = NFQA_VERDICT_HDR

@@ -23,22 +23,22 @@ cdef struct Counters:
     uint64_t bytes
     uint64_t gso_packets       # super-packets (GSO): segments the kernel has merged
     uint64_t truncated         # packets cut by the kernel or by the copy range
-    uint64_t unreadable        # messages without a readable packet id: no verdict is possible
+    uint64_t unreadable        # netlink messages without a readable packet id: no verdict is possible
     uint64_t accepted
     uint64_t replaced
     uint64_t dropped
     uint64_t emitted
-    uint64_t expired           # calls of core_expire
+    uint64_t expired           # times the core's timers were run because one was due
     uint64_t sleeps            # times the loop has slept to wait for a packet
     uint64_t settled           # packets accepted with the offload mark: their connection needs no further inspection
-    uint64_t enobufs           # times the socket buffer overflowed: packets were lost
+    uint64_t enobufs           # times the netlink socket's receive buffer overflowed: packets were lost
     uint64_t receive_errors
     uint64_t send_retries
     uint64_t verdict_errors    # verdicts that the kernel refused or that could not be written
 
 cdef enum LoopEnd:
     LOOP_STOPPED = 0
-    LOOP_SIGNAL = 1            # a signal may have come, which Python has to handle
+    LOOP_SIGNAL = 1            # the loop has stopped because Python may have a signal to handle
     LOOP_FAILED = 2
 
 
@@ -48,17 +48,17 @@ cdef class QueueLoop:
     cdef int fd
     cdef int wake              # eventfd that wakes the loop
     cdef int stopped
-    # 1: another process continues with the queue, so that held packets get no verdict when the loop ends
+    # 1: another process takes over the queue: held packets get no verdict when this loop ends.
     cdef int leaving
     # A former reader may have left packets without verdict; they are dropped before our first packet is answered.
     cdef bint older_unanswered
-    cdef int anew              # 1: every flow is to be ended, and the core to start anew
+    cdef int anew              # 1: every flow is to be ended and the core to start anew, at the next idle moment
     cdef int failed            # errno that ended the loop; 0: none
     cdef bint in_main_thread
     cdef readonly uint32_t number
     cdef readonly uint32_t length
     cdef readonly uint32_t copy_range
-    cdef readonly uint32_t receive_buffer  # bytes the kernel granted
+    cdef readonly uint32_t receive_buffer  # bytes of the socket's receive buffer that the kernel granted
     cdef readonly uint32_t wanted_buffer
     cdef uint32_t most_buffer
     cdef readonly bint gso
@@ -66,9 +66,9 @@ cdef class QueueLoop:
     cdef Engine engine
     cdef RawSender sender
     cdef TapWriter writer
-    cdef Core *core            # NULL: every packet is accepted
-    cdef TapState *tap         # NULL: packets are not recorded
-    cdef RawSockets *sockets   # NULL: packets to be emitted are only counted
+    cdef Core *core            # the core that decides packets; NULL: every packet is accepted
+    cdef TapState *tap         # the tap that records packets; NULL: none
+    cdef RawSockets *sockets   # raw sockets for sending RSTs; NULL: RSTs are only counted
     cdef Operations operations
     cdef Verdicts verdicts
     cdef uint32_t most_replaced  # bytes of the largest packet a verdict can carry
@@ -80,10 +80,10 @@ cdef class QueueLoop:
     cdef uint32_t batch        # most datagrams per receive
     cdef uint64_t busy_poll    # nanoseconds to keep polling before the loop sleeps
     cdef uint32_t offload_mark  # mark set on packets of connections that need no more inspection; 0: none
-    # First four bits of a packet mark that is to become QueuedPacket.connection; 0: no mark is
+    # The first four bits of packet marks that name a connection (QueuedPacket.connection); 0: marks are not read.
     cdef uint32_t connection_mark
     cdef uint32_t mark         # mark of the packet being decided
-    cdef uint32_t received     # datagrams in the arena that are not parsed yet
+    cdef uint32_t received     # datagrams received into the arena and not parsed yet
     cdef mmsghdr messages[BATCH]
     cdef iovec vectors[BATCH]
     cdef QueuedPacket packets[BATCH]

@@ -45,8 +45,8 @@ cdef enum:
     # The most bytes a packet charges to the socket buffer: to copy a whole super-packet the kernel
     # allocates 128 KiB, a power of two. This is an upper limit, no memory is reserved for it.
     PACKET_CHARGE = 132 * 1024
-    MOST_BUFFER = 0x7fffffff   # the socket option's upper limit
-    SIGNAL_CHECK = 100000000   # nanoseconds between two looks for signals where the main thread is busy
+    MOST_BUFFER = 0x7fffffff   # upper limit of the socket buffer option
+    SIGNAL_CHECK = 100000000   # nanoseconds after which a busy loop in the main thread looks for signals
     LAST_WAIT = 10000000       # nanoseconds of one pause for the records' reader when the loop ends
     LAST_WAITS = 200
     FORESIGHT = 8              # memory is prefetched so many packets ahead: its latency over a packet's processing time

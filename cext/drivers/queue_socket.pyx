@@ -43,7 +43,7 @@ cdef uint32_t widen_buffers(mnl_socket *socket, uint32_t wanted, uint32_t *sendi
     and single segments in place of super-packets lost 9,400-20,000 at a sixth of the rate.
     """
     cdef int no = 0, yes = 1, fd = mnl_socket_get_fd(socket)
-    # Error replies without a copy of the failed verdict (CAP_ACK); buffer overflows are reported (NO_ENOBUFS off).
+    # Error replies do not copy the failed verdict (CAP_ACK); buffer overflows are reported (NO_ENOBUFS off).
     mnl_socket_setsockopt(socket, NETLINK_CAP_ACK, &yes, sizeof(int))
     mnl_socket_setsockopt(socket, NETLINK_NO_ENOBUFS, &no, sizeof(int))
     sending[0] = min(buffer_size(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_ROOM * 2) - 64, <uint32_t> SEND_ROOM)

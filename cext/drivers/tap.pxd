@@ -10,8 +10,8 @@ cdef struct TapFile:
     uint32_t used
     uint8_t *buffer
     uint64_t buffered          # packets in `buffer`, not in the file yet
-    uint64_t written           # packets in the file
-    uint64_t lost              # packets that could not be written
+    uint64_t written           # packets written to the file
+    uint64_t lost              # packets missing from the file because they could not be written
 
 # A copy of an incoming packet, kept until the core answers it.
 cdef struct Copy:

@@ -12,7 +12,7 @@ from nfmailguard.cext.events.text cimport show
 cdef enum:
     ATOM = 1
     DOMAIN = 2
-    LITERAL = 4                        # the text of a domain in brackets
+    LITERAL = 4                        # the text of a domain in brackets (address literal)
     QUOTED = 8
     KEYWORD = 16
     VALUE = 32
@@ -70,10 +70,10 @@ cdef uint32_t past_path(const uint8_t *line, uint32_t at, uint32_t length) noexc
         at += 1
     else:
         at = past(line, at, length, ATOM)
-    if at == begin or at == length or line[at] != 64:          # @
+    if at == begin or at == length or line[at] != 64:          # the character @
         return at
     at += 1
-    if at < length and line[at] == 91:                         # [
+    if at < length and line[at] == 91:                         # the character [
         end = past(line, at + 1, length, LITERAL)
         return end + 1 if end > at + 1 and end < length and line[end] == 93 else begin
     end = past(line, at, length, DOMAIN)
@@ -91,7 +91,7 @@ cdef bint are_parameters(const uint8_t *line, uint32_t at, uint32_t length) noex
         if at == begin or not BYTES[line[at]] & FIRST:
             return False
         at = past(line, at, length, KEYWORD)
-        if at < length and line[at] == 61:                     # =
+        if at < length and line[at] == 61:                     # the character =
             at = past(line, at + 1, length, VALUE)
     return True
 
@@ -117,10 +117,10 @@ cdef bint find_path(const uint8_t *line, uint32_t length, uint32_t *begin, uint3
         return False
     if at < length and line[at] == 32:
         at += 1
-    if at == length or line[at] != 58:                         # :
+    if at == length or line[at] != 58:                         # the character :
         return False
     at = past_spaces(line, at + 1, length)
-    if at < length and line[at] == 60:                         # <
+    if at < length and line[at] == 60:                         # the character <
         begin[0] = at + 1
         end[0] = past_path(line, at + 1, length)
         return end[0] < length and line[end[0]] == 62 and are_parameters(line, end[0] + 1, length)

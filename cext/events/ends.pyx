@@ -42,7 +42,7 @@ cdef void community_of(const Identity *identity, bint native, uint8_t *out) noex
     if order > 0 or (order == 0 and low_port > high_port):
         low, high = high, low
         low_port, high_port = high_port, low_port
-    said[0] = said[1] = 0              # the Community ID's seed, 0
+    said[0] = said[1] = 0              # seed of the Community ID: 0
     memcpy(said + 2, low, size)
     memcpy(said + 2 + size, high, size)
     said[2 + 2 * size] = 6             # protocol number of TCP
@@ -79,7 +79,7 @@ cdef void put_dotted(Buffer *buffer, const uint8_t *address) noexcept nogil:
     cdef uint8_t *out = buffer.data + buffer.length
     cdef int i
     for i in range(4):
-        memcpy(out, DOTTED[address[i]], 4)         # always copies four bytes: the next part overwrites what is too much
+        memcpy(out, DOTTED[address[i]], 4)         # copies always four bytes; the next number overwrites the excess
         out += DOTTED[address[i]][4]
     buffer.length = <size_t> (out - buffer.data) - 1           # removes the dot after the last number
 

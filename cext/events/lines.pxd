@@ -13,7 +13,7 @@ cdef enum:
     LONGEST_NAME = 60          # bytes of the longest name of a finding
     MOST_NAMES = 16            # most names of actions, of states, and of ends of flows
     ALERTS = 2 * MOST_NAMES * MOST_FINDINGS
-    RULES_NUMBERED = 16384     # MOST_GENERATIONS * MOST_RULES
+    RULES_NUMBERED = 16384     # most rules in all generations: MOST_GENERATIONS * MOST_RULES
 
 # A piece of text that another object owns; it is not moved while it is in use.
 cdef struct Word:
@@ -41,7 +41,7 @@ cdef enum:
 # The state of one queue's event writer; it turns records into lines, which collect in `out`.
 cdef struct Writing:
     Buffer out
-    uint64_t lines             # in `out`
+    uint64_t lines             # event lines in `out`
     uint64_t lost              # lines for which there was no memory
     uint64_t mails[OUTCOMES]
     uint64_t engine            # the engine's number, shifted to its bits in a flow_id

@@ -12,8 +12,8 @@ cdef enum:
     # Python keep and forget the same flows. A flow's state in C takes less.
     FLOW_OCTETS = 1440
     MAIL_OCTETS = 410
-    TEXT_OCTETS = 60           # of a string, without its characters
-    ADDRESS_OCTETS = 80        # extra for an address that not every server reads the same way
+    TEXT_OCTETS = 60           # bytes counted for a string besides its characters
+    ADDRESS_OCTETS = 80        # bytes counted in addition for an address that not every server reads the same way
 
 # One mail as seen by the gateway.
 cdef struct Mail:
@@ -23,9 +23,9 @@ cdef struct Mail:
     Text *reply                # the server's last reply to the mail, code first
     Text *first_recipient
     Text *last_recipient
-    uint64_t bytes             # of the message text, without the end of data
+    uint64_t bytes             # bytes of the mail's message text, without the end of data
     uint64_t omitted           # accepted recipients whose addresses are not kept
-    uint64_t changed           # a bit for each finding that changed something in the mail, or would have changed it
+    uint64_t changed           # a bit for each finding that changed something in the mail, or would have
     uint32_t recipient_octets  # bytes counted for the recipients
     uint8_t recipients
     uint8_t uncertain
@@ -48,11 +48,11 @@ cdef struct TextList:
 # A client address with flows that are kept: an IPv4 address or an IPv6 /64.
 cdef struct Source:
     Source *next_in_bucket
-    uint64_t key               # the address's first 8 bytes
+    uint64_t key               # first 8 bytes of the client's address
     uint8_t is_6
     uint32_t flows
     int64_t octets             # bytes counted for the state of its flows
-    Session *stillest          # its flows in a list ordered by last record: the one idle longest
+    Session *stillest          # the source's flows in a list ordered by last record: the one idle longest
     Session *latest
 
 cdef struct Session:
@@ -77,9 +77,10 @@ cdef struct Session:
     uint8_t chunk_count
     uint8_t tls
     uint8_t auth
-    uint8_t found              # the flow had a finding
+    uint8_t found              # 1: the flow had a finding
     uint8_t has_community
-    uint8_t speaks_of_none     # `spoken` is NULL because the client's bytes belong to a mail that will not be reported
+    # 1: `spoken` is NULL because the client's bytes belong to a mail that will not be reported.
+    uint8_t speaks_of_none
     Mail *spoken               # the client's bytes belong to it; with pipelining (RFC 2920) it may follow `mail`
     Mail *mail                 # the mail that the server's replies belong to
     uint8_t community[COMMUNITY_SIZE]
@@ -116,7 +117,7 @@ cdef void session_charge(Sessions *sessions, Session *session, int64_t octets) n
 # Whether `octets` more bytes may be kept for a session.
 cdef bint session_may_keep(const Sessions *sessions, const Session *session, int64_t octets) noexcept nogil
 
-cdef Mail *mail_made(Sessions *sessions) noexcept nogil    # NULL: out of memory
+cdef Mail *mail_made(Sessions *sessions) noexcept nogil    # a new, empty mail; NULL: out of memory
 cdef void mail_free(Sessions *sessions, Mail *mail) noexcept nogil
 
 # Adds findings to a mail; `found`: a bit for each, by number. A mail keeps its first MOST_CHANGES ones.

@@ -266,7 +266,8 @@ cdef Mail *mail_made(Sessions *sessions) noexcept nogil:
         mail = <Mail *> malloc(sizeof(Mail))
         if mail == NULL:
             return NULL
-    memset(mail, 0, sizeof(Mail) - MOST_FINDINGS)          # the array after `changes` is not read beyond `changes`
+    # `change` need not be cleared: only its first `changes` entries are read
+    memset(mail, 0, sizeof(Mail) - MOST_FINDINGS)
     return mail
 
 

@@ -12,9 +12,9 @@ cdef struct Text:
     Text *next
     uint32_t references
     uint16_t length
-    uint8_t certain            # 1: of an address: every server reads the same address in the line
+    uint8_t certain            # 1: the text is an address that every server reads the same way in the line
     uint8_t as_it_is           # 1: the text needs no escapes in JSON
-    uint8_t data[1]            # `length` bytes
+    uint8_t data[1]            # the text's `length` bytes
 
 # Writes bytes as printable ASCII, others and the backslash as \xNN; returns the bytes written, at most SHOWN_SIZE each.
 cdef uint32_t show(uint8_t *out, const uint8_t *data, uint32_t length) noexcept nogil

@@ -10,7 +10,8 @@ cdef const char *HEXADECIMAL = b"0123456789abcdef"
 
 
 cdef inline bint is_shown(uint8_t byte) noexcept nogil:
-    return byte >= 32 and byte < 127 and byte != 92            # the backslash is not shown as it is, for it begins \xNN
+    # the backslash, 92, is not shown as it is: it begins \xNN
+    return byte >= 32 and byte < 127 and byte != 92
 
 
 cdef bint all_shown(const uint8_t *data, uint32_t length) noexcept nogil:

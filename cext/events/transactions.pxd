@@ -25,7 +25,7 @@ cdef struct Meaning:
     uint64_t by_packets        # a bit for each finding that single packets cause, whose source address may be forged
     uint8_t keyword_masked     # the number of the finding reply.keyword_masked
 
-# Begins the flow's session; NULL: out of memory, or the finding is about no flow.
+# Begins the session of a flow that has none yet; NULL: out of memory.
 cdef Session *session_of(Sessions *sessions, const Record *record) noexcept nogil
 # Notes a finding in the session and its mail; no event is written.
 cdef void take_finding(Sessions *sessions, Session *session, const Record *record) noexcept nogil

@@ -23,7 +23,7 @@ from nfmailguard.cext.wire.packet cimport MOST_PAYLOAD, nm_seq_diff
 cdef enum:
     MOST_STATES = 16           # number of states that Grammar.next_state has room for
     FIRST_PAGES = 4            # pages of a new ring of pages
-    # most bytes a segment can be ahead of the next one expected: no window is larger (RFC 7323 2.3)
+    # Most bytes a segment can be ahead of the next one expected: no window is larger (RFC 7323 2.3).
     FARTHEST = 1 << 30
     TALLY_BITS = 21            # bits of the tally's word for one kind of finding: see policy.tally
     TALLY_COUNT_BITS = 15
@@ -54,7 +54,7 @@ cdef bint word_fits(uint64_t word, uint8_t findings) noexcept nogil:
     cdef int i
     cdef uint32_t one
     if word and not word & 1:
-        return False                               # an even word would be an address
+        return False                               # the tally's word is even, so it would be taken for an address
     for i in range(TALLY_FEW):
         one = <uint32_t> (word >> (1 + TALLY_BITS * i)) & ((1 << TALLY_BITS) - 1)
         if one >> TALLY_COUNT_BITS >= findings:
@@ -88,7 +88,7 @@ cdef bint dialogue_fits(const Dialogue *dialogue, const DialogueParts *parts, co
     cdef bint within = dialogue.command.phase == PHASE_VERB or dialogue.command.phase == PHASE_ARGUMENT
     cdef uint32_t few = sizeof(exchange.few)
     cdef uint32_t room = exchange.capacity if parts.more else few
-    # A command's line is kept while its verb or argument is read; between two lines there is none.
+    # A dialogue keeps its command line while the verb or argument is read; between two lines none is kept.
     if within and not parts.command or dialogue.command.phase == PHASE_START and parts.command:
         return False
     if (dialogue.reply.column != 0) != parts.reply:
@@ -115,7 +115,7 @@ cdef bint edit_fits(const Stream *stream, const Edit *before, const Edit *edit) 
         return False
     if before != NULL and nm_seq_diff(edit.seq, before.seq + before.length) < 0:
         return False
-    # No edit is wholly acknowledged; only the last may lie after the decided bytes, where keeping its bytes failed.
+    # No edit (record of changed bytes) is wholly acknowledged; only the last may lie after the bytes that are kept.
     return 0 < nm_seq_diff(edit.seq + edit.length, stream.last_ack) <= FARTHEST + 2 * MOST_PAYLOAD
 
 

@@ -117,7 +117,7 @@ cdef Loaded load_stream(Stream *stream, Pool *pool, Reader *reader, const PageBu
     while result == LOADED and buffered:
         buffered -= 1
         result = load_ahead(stream, pool, reader)
-    free_backlog(stream, pool)                     # frees the backlog if it is empty
+    free_backlog(stream, pool)                     # frees the stream's backlog if it is empty
     return result
 
 
@@ -243,7 +243,7 @@ cdef Loaded load_flow(Core *core, const Known *known, Reader *reader) noexcept n
     flow_begins(flow)
     result = load_parts(core, flow, &image, &parts, known, reader)
     if result == LOADED and not flow_restore(&core.flows, flow):
-        result = LOADED_BROKEN                     # the table has a flow with the same addresses and ports
+        result = LOADED_BROKEN                     # two flows in the image have the same addresses and ports
     if result != LOADED:
         free_parts(core, flow)
         pool_give_flow(&core.pool, flow, sizeof(Flow))

@@ -1,4 +1,4 @@
-# Decides which state image fits which core, by the layout of every structure in the image.
+# Tells which state image fits which core, by the layout of every structure in the image.
 from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.handover.parts cimport Header

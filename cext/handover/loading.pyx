@@ -56,7 +56,7 @@ cdef Loaded load_held(Core *core, Reader *reader) noexcept nogil:
     if data == NULL or part.size == 0 or part.size > MOST_PAYLOAD or part.to_server > 1:
         return LOADED_BROKEN
     memset(&queued, 0, sizeof(queued))
-    queued.data = <uint8_t *> data                 # only read here, and copied
+    queued.data = <uint8_t *> data                 # the packet's bytes in the image are only read, and copied
     queued.captured = queued.length = part.size
     queued.id = part.id
     queued.in_interface = part.in_interface
@@ -196,7 +196,7 @@ cdef Loaded load_core(Core *core, const Known *known, const uint8_t *data, uint6
         set_keys(core, state.key)
         result = load_counted(core, known, &state, &reader)
     if result == LOADED and reader.size - reader.at >= WORD:
-        result = LOADED_BROKEN                     # the image has more bytes than its parts
+        result = LOADED_BROKEN                     # the image is longer than its parts
     if result != LOADED:
         discard(core)
         set_keys(core, key)

@@ -10,14 +10,14 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 cdef enum:
     FORMAT = 1                 # version of the image's format and of the meaning of its fields: it changes with either
     MAGIC_BYTES = 8
-    WORD = 8                   # unit of the checksum, in bytes
+    WORD = 8                   # bytes of a unit of the checksum
 
 cdef struct Header:
     uint8_t magic[MAGIC_BYTES]
     uint64_t format
-    uint64_t layout            # number for the layout of the core's structures: see layout.pyx
+    uint64_t layout            # number that identifies the layout of the core's structures: see layout.pyx
     uint64_t length            # bytes of the image, header included; padded with zeros to a multiple of eight
-    uint64_t checksum          # of all bytes after the header, keyed with the header fields before it
+    uint64_t checksum          # checksum of all bytes after the header, keyed with the header fields before it
 
 cdef struct CoreState:
     uint64_t key[2]            # hash key of the flow table and of the sources' shares
@@ -35,22 +35,23 @@ cdef struct CoreState:
     uint32_t forgot
 
 cdef struct FlowParts:
-    # edits of each stream; in all arrays of this structure 0 is the server's stream, 1 the client's
+    # Edits of each stream. In all arrays of this structure 0 is the server's stream, 1 the client's.
     uint32_t edits[2]
     uint32_t buffered[2]
     uint32_t ring[2]           # capacity in pages of the stream's ring of pages; 0: it has one page, or none
-    uint8_t generation         # the number its rules have in the engine that wrote the image
+    uint8_t generation         # number of the flow's rules (generation) in the engine that wrote the image
     uint8_t dialogue
-    uint8_t tally              # 1: the counts of findings are not in the tally's word, and follow
+    uint8_t tally              # 1: the flow's counts of findings are not in its tally's word, but follow in the image
     uint8_t unused[5]
 
 cdef struct DialogueParts:
-    uint8_t command            # 1: a command line is kept, and follows
+    uint8_t command            # 1: the command line being read is in the image, after the dialogue
     uint8_t reply
-    uint8_t more               # 1: the outstanding commands do not fit into `few`, and follow
+    # 1: the outstanding commands do not fit into the dialogue's array `few`; they follow in the image
+    uint8_t more
     uint8_t unused
 
-# Header of a Line, and of an Edit; their bytes follow it.
+# Headers of a Line and of an Edit in the image; the Line's or Edit's bytes follow.
 cdef struct LinePart:
     uint16_t length
     uint16_t sent
@@ -62,7 +63,7 @@ cdef struct EditPart:
 cdef struct BufferedPart:
     uint32_t seq
     uint32_t length
-    uint32_t offset            # position of the first byte in its page
+    uint32_t offset            # position of the segment's first byte in its page
     uint32_t ring
 
 cdef struct HeldPart:
@@ -72,7 +73,7 @@ cdef struct HeldPart:
     uint32_t out_interface
     uint32_t flags
     uint32_t connection
-    uint32_t size              # bytes of the packet, which follows
+    uint32_t size              # bytes of the held packet, which follows
     uint8_t cleared
     uint8_t to_server
     uint8_t unused[2]
