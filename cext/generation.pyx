@@ -40,7 +40,8 @@ cdef void apply_settings(Core *core, const Settings *settings) noexcept nogil:
 
 cdef void take_up_generation(Core *core, uint64_t now) noexcept nogil:
     cdef Generation *latest
-    # The turn is stored before the pointer is loaded: when the control thread sees a turn, no older pointer is in use.
+    # The turn is stored before the pointer is loaded: once the control thread sees the new turn, pointers that this
+    # thread loaded in earlier turns are out of use.
     nm_store_number(&core.turns, core.turns + 1)
     latest = nm_load_pointer(&core.published)
     if latest == core.generation:
