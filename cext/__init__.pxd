@@ -1,1 +1,1 @@
-# A package to Cython: `from nfmailguard.cext cimport NAME`. Every folder below has a file of this name.
+# Makes this folder a package for Cython (`from nfmailguard.cext cimport NAME`); every folder below has such a file.

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Who asks for a census of an engine's flows, from Python.
+"""Requests a census of an engine's flows, from Python.
 
-Promises: nothing of a flow is read but what the packet thread has copied; who goes before he is answered takes
-nothing along that is being written. Does not know how a slice is filled.
+Promises: only copies made by the packet thread are read; a census that is given up is freed only when the packet
+thread is not writing to it. Does not know how a slice is filled.
 """
 
 from libc.stdint cimport uint32_t
@@ -15,13 +15,13 @@ from nfmailguard.cext.flow.census cimport (
 from nfmailguard.cext.record cimport MOST_RULES
 
 cdef enum:
-    LONGEST_CHAIN = 64         # of a bucket; keyed, no longer one has been seen
+    LONGEST_CHAIN = 64         # most flows in a hash bucket; the hash is keyed, and no longer chain has been seen
 
 
 cdef class FlowCensus:
-    """The flows of an engine, slice by slice: ``ask``, and once ``filled`` is true ``take``, until ``ended``.
+    """The flows of an engine, slice by slice: ``ask``, then ``take`` once ``filled`` is true, until ``ended`` is true.
 
-    One at a time. The packet thread fills a slice when a batch begins, which an idle one has to be made to do.
+    One census at a time. The packet thread fills a slice when a batch begins; an idle one has to be woken up for that.
     """
     cdef Engine engine
     cdef Census census
@@ -37,11 +37,11 @@ cdef class FlowCensus:
     def __dealloc__(self):
         if self.asked and nm_take_census(&self.engine.core.census) == NULL:
             while not nm_load_filled(&self.census.filled):
-                pass                                   # it is being filled this moment
+                pass                                   # wait: the packet thread is filling the slice at this moment
         free(self.census.summaries)
 
     def ask(self):
-        """Raises RuntimeError while another one asks."""
+        """Asks for the next slice. Raises RuntimeError while another census is being taken."""
         if nm_load_census(&self.engine.core.census) != NULL:
             raise RuntimeError("flows are being counted out to another")
         self.census.filled = 0
@@ -57,7 +57,7 @@ cdef class FlowCensus:
         return self.census.ended != 0
 
     def take(self, int state=-1, networks=()):
-        """Those in a FlowState (-1: any) whose client is in one of the networks (none: any), as tuples."""
+        """The slice's flows in FlowState ``state`` (-1: any) with a client in ``networks`` (empty: any), as tuples."""
         cdef list out = []
         cdef FlowSummary *one
         cdef uint32_t i
@@ -82,7 +82,7 @@ cdef class FlowCensus:
 
 
 def within(bytes address, bytes network, int bits):
-    """Whether an address is in a network of so many bits."""
+    """Whether an address is in a network with a prefix of ``bits`` bits."""
     cdef int left = 8 * len(address) - bits
     return len(address) == len(network) and (
         int.from_bytes(address, "big") >> left == int.from_bytes(network, "big") >> left)

@@ -1,4 +1,4 @@
-# Bytes of a stream in their order, decided: what a segment has, and what has waited for it.
+# Decides which bytes of a stream pass and which are changed, in order: a segment's, and those that waited for it.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport Core
@@ -6,27 +6,27 @@ from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport Operations
 from nfmailguard.cext.wire.packet cimport Packet
 
-# Bytes to be decided, in place, and what has become of them.
+# Bytes of a stream to be decided, in place, and the result.
 cdef struct Decision:
     uint8_t *data
     uint32_t length
-    uint32_t decided           # of them, from the first on; fewer where the client has to wait
-    uint32_t changed           # how many of them differ now
-    uint8_t verdict            # the action that ends the flow, or its inspection (ACTION_LOG); or ACTION_PASS
-    uint8_t already_forwarded  # they have left already
+    uint32_t decided           # bytes decided, from the first on; fewer than `length` where the client has to wait
+    uint32_t changed           # how many of the decided bytes were changed
+    uint8_t verdict            # ACTION_PASS, or the action that ends the flow or (ACTION_LOG) its inspection
+    uint8_t already_forwarded  # 1: the packet with these bytes has been forwarded already, ahead of a gap
 
-# Decides the next bytes of a stream, and keeps them: all, or, where they have left already or the policy only follows,
-# those before the client has to wait.
+# Decides the next bytes of a stream and keeps them: all of them, or, if they were forwarded already or the policy only
+# follows the dialogue, those up to where the client has to wait for a reply.
 cdef void decide(Core *core, Flow *flow, bint to_server, Decision *decision, uint64_t now,
                  Operations *out) noexcept nogil
-# Decides the payload of a packet that begins at or before the next byte, as `decide` does; of it are the bytes decided.
+# Like `decide`, for the payload of a packet that begins at or before the next expected byte; changes it in place.
 cdef void decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, Decision *decision, uint64_t now,
                         Operations *out) noexcept nogil
-# Carries out a verdict other than ACTION_PASS; ACTION_LOG: not to be looked at any more.
+# Carries out a verdict other than ACTION_PASS; ACTION_LOG ends the inspection of the flow.
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil
-# Bytes of the client's have come although it has to wait for a reply.
+# Reports that the client has sent bytes although it has to wait for a reply.
 cdef void note_pipelining_violation(Core *core, Flow *flow, uint64_t now) noexcept nogil
-# The client's bytes that are decided go on. A super-packet would, trimmed, be dropped by the kernel.
+# Forwards the bytes of a client's packet that are decided. A super-packet is dropped: the kernel would drop it if cut.
 cdef void forward_part(Core *core, Flow *flow, Packet *packet, uint32_t decided, Operations *out) noexcept nogil
-# Decides what went ahead and what is held, as far as its turn has come.
+# Decides bytes that were forwarded ahead of a gap, and held packets, as far as all bytes before them are decided.
 cdef void drain(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Bytes of a stream in their order: decided once, kept, and what has waited for them.
+"""Decides which bytes of a stream pass and which are changed, in order, and keeps the result.
 
-Keeps invariant 2 (delivered is decided): octets are decided in order and once;
-retransmissions carry what was decided. Does not know where a segment stands, or
-what may be said in it at all.
+Keeps invariant 2 (delivered is decided): bytes are decided in order and once;
+retransmissions carry the decided bytes. Does not know whether a segment is in the
+window, or which commands are allowed.
 """
 
 from libc.stdint cimport uint32_t, uint8_t
@@ -35,16 +35,16 @@ from nfmailguard.cext.wire.packet cimport PACKET_GSO, PARSED, nm_seq_diff, packe
 
 
 cdef void carry_out(Core *core, Flow *flow, uint8_t verdict, uint64_t now, Operations *out) noexcept nogil:
-    # A verdict other than ACTION_PASS; ACTION_LOG: not to be looked at any more.
     if verdict == ACTION_LOG:
         stop_following(core, flow, now, out)
-    elif verdict != ACTION_DROP:                   # that packet alone
+    # ACTION_DROP concerns only the packet, which is dropped by the caller
+    elif verdict != ACTION_DROP:
         end_flow(core, flow, verdict, now, out)
 
 
 cdef inline void keep(Core *core, Flow *flow, bint to_server, const uint8_t *data, uint32_t length, uint64_t now,
                       uint8_t *verdict) noexcept nogil:
-    """Keeps octets that have been decided; ``verdict``: what is to become of the flow, where there is no memory."""
+    """Keeps decided bytes; where there is no memory, ``verdict`` becomes the action for the flow."""
     cdef Stream *stream = &flow.stream[to_server]
     if stream_keep(stream, &core.pool, data, length) < 0:
         verdict[0] = report_condition(core, flow, STREAM_MEMORY_LIMIT, to_server, now)
@@ -55,9 +55,9 @@ cdef inline void keep(Core *core, Flow *flow, bint to_server, const uint8_t *dat
 
 cdef uint32_t take_turns_ahead(Core *core, Flow *flow, Context *context, uint8_t *data, uint32_t length,
                                uint64_t offset) noexcept nogil:
-    """Reads replies, and between them what went ahead of the client's, as far as both are simple: the replies' octets.
+    """Reads the server's replies and the client's bytes forwarded ahead in turns; returns the bytes of replies read.
 
-    Nothing is applied here, so nothing changes and no verdict ends the flow.
+    Only for policies that apply nothing: no byte changes and no verdict ends the flow. Stops at a line not simple.
     """
     cdef Stream *stream = &flow.stream[1]
     cdef Said client, server
@@ -84,7 +84,7 @@ cdef uint32_t take_turns_ahead(Core *core, Flow *flow, Context *context, uint8_t
 
 cdef uint32_t decide_replies(Core *core, Flow *flow, Context *context, uint8_t *data, uint32_t length,
                              Operations *out) noexcept nogil:
-    """Decides the server's next octets; where only followed, with what the client said before the next reply."""
+    """Decides the server's next bytes; in a flow that is only followed, also the client's up to each next reply."""
     cdef uint64_t offset = flow.stream[0].bytes
     cdef uint32_t decided = 0
     while decided < length and context.verdict == ACTION_PASS and flow.mode == FLOW_INSPECTED:
@@ -157,22 +157,22 @@ cdef void decide_packet(Core *core, Flow *flow, bint to_server, Packet *packet, 
 
 
 cdef void edit_after_forward(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    # Octets that the receiver will read as soon as the gap closes would have to change: it must not close.
+    # The receiver would read bytes that should be changed as soon as the gap closes: the gap must stay open.
     report_condition(core, flow, STREAM_EDIT_TOO_LATE, to_server, now)
     end_flow(core, flow, ACTION_RESET, now, out)
 
 
 cdef void note_pipelining_violation(Core *core, Flow *flow, uint64_t now) noexcept nogil:
-    # Octets of the client's have come although it has to wait for a reply.
+    # Reports that the client has sent bytes although it has to wait for a reply.
     cdef Context context
     if flow.dialogue.exchange.pipelining_violation:
-        return                                     # it has been told
+        return                                     # the violation has been reported already
     set_context(core, flow, &context, now)
     note_reply_arrived(&context, flow.dialogue, flow.stream[1].bytes)
 
 
 cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """Decides octets that went ahead and whose turn has come; False when no more can be decided now."""
+    """Decides bytes forwarded ahead of a gap whose turn has come; False when no more can be decided now."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t known = stream.next_seq - stream_buffered(stream).seq
     cdef uint32_t length = stream_buffered(stream).data.length
@@ -182,7 +182,7 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
     if length == 0 or known >= length:
         known = length
     if known or length == 0:
-        # The packet that closed the gap brought them too, as they stand here; decided, they must be the same.
+        # The packet that closed the gap repeats these bytes; if they were changed in it, the ones forwarded were wrong.
         data = pagebuffer_span(&stream_buffered(stream).data, 0, &known) if length else NULL
         if (known and applies(flow.policy)
                 and stream_overwrite_with_first_copy(
@@ -213,13 +213,13 @@ cdef bint process_buffered(Core *core, Flow *flow, bint to_server, uint64_t now,
 
 
 cdef inline bint needs_repetition(const Flow *flow, const Packet *packet, const Decision *decision) noexcept nogil:
-    # A chunk in the packet has to wait: its sender says it once more.
+    # A part of the packet must wait for a reply: only the bytes before it are forwarded; the sender repeats the rest.
     return (decision.decided < packet.payload_length and gates(flow.policy) and decision.verdict == ACTION_PASS
             and flow.mode == FLOW_INSPECTED)
 
 
 cdef void forward_part(Core *core, Flow *flow, Packet *packet, uint32_t decided, Operations *out) noexcept nogil:
-    """The client's octets that are decided. A super-packet would, trimmed, be dropped by the kernel."""
+    """Forwards the decided part of a client's packet. A super-packet is dropped: the kernel would drop it if cut."""
     if packet.queued.flags & PACKET_GSO:
         drop(core, DROP_SUPER_PACKET, packet.queued.id, out)
         return
@@ -266,30 +266,30 @@ cdef bint release_next(Core *core, Flow *flow, bint to_server, uint64_t now, Ope
 
 
 cdef void drain(Core *core, Flow *flow, bint to_server, uint64_t now, Operations *out) noexcept nogil:
-    """Decides what went ahead and what is held, as far as its turn has come."""
+    """Decides bytes forwarded ahead and held packets, as far as all bytes before them are decided."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint more = True
     cdef bint ahead, held
     while more and flow.mode == FLOW_INSPECTED:
         if (not to_server and not gates(flow.policy) and stream_buffered(&flow.stream[1]) != NULL
                 and not flow_waiting(flow)):
-            drain(core, flow, True, now, out)       # what the client said before the server's next reply
+            drain(core, flow, True, now, out)       # first, bytes that the client sent before the server's next reply
             if flow.mode != FLOW_INSPECTED:
                 break
         ahead = stream_buffered(stream) != NULL and nm_seq_diff(stream_buffered(stream).seq, stream.next_seq) <= 0
         held = stream_held(stream) != NULL and nm_seq_diff(stream_held(stream).seq, stream.next_seq) <= 0
-        if ahead:                                  # first: what has left cannot be told otherwise any more
+        if ahead:                                  # bytes forwarded ahead come first, for they can no longer be changed
             more = process_buffered(core, flow, to_server, now, out)
         elif held:
             more = release_next(core, flow, to_server, now, out)
         else:
             break
     if flow.mode == FLOW_RESET or flow.mode == FLOW_DROPPED:
-        withdraw(core, out)                       # what closes a gap too early must not arrive
+        withdraw(core, out)                       # a packet that closes the gap too early must not be delivered
 
 
 cdef void withdraw(Core *core, Operations *out) noexcept nogil:
-    # Every packet this call was about to let through is of the flow that has just ended.
+    # Turns into drops the packets this call was about to let pass; all are of the flow that has just ended.
     cdef uint32_t i
     for i in range(core.first_of_call, out.count):
         if out.items[i].kind == OP_ACCEPT or out.items[i].kind == OP_REPLACE:

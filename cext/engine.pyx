@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The core's face for Python: one engine, its rules, and packets one by one.
+"""The core's interface for Python: an engine, its rules, and packets one by one.
 
 Does not know how a packet is decided.
 """
@@ -25,27 +25,27 @@ from nfmailguard.cext.tables cimport free_generation, load_generation
 from nfmailguard.cext.tcp.syncookie cimport notes_close, notes_open
 from nfmailguard.cext.wire.packet cimport QueuedPacket
 
-#: Memory a flow takes, in octets, without what its streams keep. Flows have half of limits.memory.
+#: Bytes of memory for a flow, without what its streams keep. Flows may have half of limits.memory.
 FLOW_BYTES = memory_cost(sizeof(Flow))
 
-#: Of a generation. In records the rules of generation N are numbered from N times as many.
+#: Most rules of a generation. In records, rule R of generation N has the number N * MOST_RULES + R.
 MOST_RULES = MOST
-#: At once.
+#: Most generations of rules in use at once.
 MOST_GENERATIONS = MOST_AT_ONCE
 
-#: By DropReason.
+#: Names of the reasons for drops, in the order of DropReason.
 DROP_NAMES = (
     "checksum", "flags", "fragment", "malformed", "truncated", "flow_limit", "midstream", "interface", "syn_ack",
     "window", "gap", "behind_fin", "repeated", "held_too_long", "super_packet", "condition", "finding", "closes_gap",
     "flow_ended", "end_kept", "internal", "option", "rst", "closed", "cookie", "early", "memory", "connection",
 )
 
-#: By RecordKind, from 1 on.
+#: Names of the kinds of records, in the order of RecordKind, from 1 on.
 RECORD_NAMES = ("finding", "command", "reply", "message", "flow", "repeated")
 
 
 cdef class Prepared:
-    """Rules and settings as the core reads them, not in use yet; made through ``nfmailguard.engine``."""
+    """Rules and settings in the core's form, not in use yet; made through ``nfmailguard.engine``."""
 
     def __cinit__(self, dict tables):
         self.generation = load_generation(tables)
@@ -91,10 +91,10 @@ cdef class Engine:
     def process(self, data, uint64_t now, uint64_t id=0, uint32_t length=0, uint32_t in_interface=0,
                 uint32_t out_interface=0, uint32_t flags=0,
                 uint32_t connection=0):
-        """Answers one packet: a list of (kind, id, bytes or None, to_server), in order.
+        """Processes one packet; returns a list of (kind, id, bytes or None, to_server), in order.
 
-        ``data`` begins with the IP header and is copied; ``length`` is the packet's
-        when ``data`` is cut; ``now`` is in nanoseconds and never goes back.
+        ``data`` begins with the IP header and is copied; ``length`` is the packet's real length
+        where ``data`` is cut; ``now`` is in nanoseconds and never goes back.
         """
         cdef QueuedPacket packet
         self.buffer = bytearray(data)
@@ -113,7 +113,7 @@ cdef class Engine:
         return self.operations()
 
     def expire(self, uint64_t now):
-        """What time has brought about: answers to held packets, like ``process``."""
+        """Runs the timers due by ``now``; returns answers to held packets in the form of ``process``."""
         operations_clear(&self.out)
         core_begin_batch(self.core, now)
         core_expire(self.core, now, &self.out)
@@ -138,7 +138,7 @@ cdef class Engine:
 
     @property
     def next_deadline(self):
-        """When ``expire`` has work again, in nanoseconds; None: never, as things stand."""
+        """When ``expire`` next has work, in nanoseconds; None: never, unless a packet comes."""
         cdef uint64_t deadline = core_next_deadline(self.core)
         return None if deadline == UINT64_MAX else deadline
 
@@ -147,10 +147,10 @@ cdef class Engine:
         return ring_drain(&self.core.ring, most)
 
     def core_publish(self, Prepared prepared, bint begins_anew):
-        """Makes them the rules of every flow that begins after the next batch has begun; their number in records.
+        """Makes the prepared rules those of flows that begin after the next batch has begun; their number in records.
 
-        ``begins_anew``: what is open by then without a flow is taken for open before us. Raises ValueError where
-        flows are under too many older ones. From one thread at a time, as ``generations`` and ``free_unused``.
+        ``begins_anew``: connections open by then without a flow count as opened before our start. ValueError where
+        too many older generations have flows. For one thread at a time, like ``generations`` and ``free_unused``.
         """
         cdef Generation *generation = prepared.generation
         if generation == NULL:
@@ -161,20 +161,20 @@ cdef class Engine:
         return generation.number
 
     def core_republish(self, uint8_t number):
-        """The same of rules that were published before; whether they could be."""
+        """Publishes rules again that were published before; returns whether that was possible."""
         return republish_generation(self.core, number)
 
     @property
     def taken_up(self):
-        """Whether the rules that were published last are those of flows that begin."""
+        """Whether the rules published last are already those of new flows."""
         return generation_taken(self.core)
 
     def take_up(self, uint64_t now):
-        """As a batch's beginning does. For a driver whose packets come through ``process``."""
+        """Takes up new rules, as the beginning of a batch does; for a driver whose packets come through ``process``."""
         core_begin_batch(self.core, now)
 
     def generations(self):
-        """(number, flows under it), the latest first, of all that are not freed."""
+        """All generations that are not freed, as (number, open flows under it), the latest first."""
         cdef list out = []
         cdef Generation *one = self.core.published
         while one != NULL:
@@ -183,15 +183,15 @@ cdef class Engine:
         return out
 
     def free_unused(self):
-        """Frees rules that nothing refers to any more; those of a flow's end at the second call after it."""
+        """Frees rules that nothing refers to any more: at the second call after the end of their last flow."""
         free_unused_generations(self.core)
 
     def bound_windows(self, uint32_t data):
-        """From now on windows are lowered so that all flows' packets on their way fit into ``data``; 0: no more."""
+        """Lowers TCP windows from now on so that all flows' packets in flight fit into ``data`` bytes; 0: no longer."""
         self.core.room = data
 
     def chains(self):
-        """How many flows each bucket of the table holds, by its number; empty ones are left out."""
+        """The number of flows in each hash bucket of the flow table, by bucket; empty buckets are left out."""
         cdef dict out = {}
         cdef uint32_t i
         cdef Flow *flow
@@ -203,7 +203,7 @@ cdef class Engine:
         return out
 
     def core_counters(self):
-        """Every counter of the core by name, and the counts of findings by number."""
+        """All counters of the core by name, and the counts of findings by number."""
         cdef Counters counters = self.core.counters
         cdef dict out = counters
         for reason in range(DROP_REASONS):

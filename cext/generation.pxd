@@ -1,20 +1,20 @@
-# Generations: rules and settings that came together, and how one follows another while packets go on.
+# Generations: sets of rules and settings, and how a new one replaces an older one while packets are processed.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport Core, Generation
 
-# The packet thread's, between two batches: from here on the latest rules hold for flows that begin.
+# For the packet thread, between two batches: from now on new flows are under the latest rules.
 cdef void take_up_generation(Core *core, uint64_t now) noexcept nogil
-# The control thread's. Whether the packet thread has taken up the latest one.
+# For the control thread: whether the packet thread has taken up the latest generation.
 cdef bint generation_taken(Core *core) noexcept nogil
-# Makes it the latest; False where MOST_GENERATIONS are in use. The core frees it.
+# Makes a generation the latest; False where MOST_GENERATIONS are in use. The core frees it later.
 cdef bint publish_generation(Core *core, Generation *generation, bint begins_anew) noexcept
-# Puts it among those before the latest, for flows that are to be read under it; the same otherwise.
+# Adds a generation before the latest one, for restored flows that are under it; else like publish_generation.
 cdef bint add_older_generation(Core *core, Generation *generation) noexcept
-# The same of one that is older, or the latest; False where that cannot be: it is freed, or the latest not taken up.
+# Makes an older generation the latest again; False if it is freed, or if the latest one is not taken up yet.
 cdef bint republish_generation(Core *core, uint8_t number) noexcept
-# Frees those that nothing refers to any more: the packet thread has to have turned since that was first seen.
+# Frees generations without flows and unread records, once the packet thread has begun another batch since.
 cdef void free_unused_generations(Core *core) noexcept
 cdef void free_generations(Core *core) noexcept
-# How many flows are under one.
+# How many open flows are under a generation.
 cdef uint32_t flows_under(Generation *generation) noexcept nogil

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Generations of rules: published whole, taken up between two batches, freed when nothing refers to them.
+"""Generations of rules: published complete, taken up between two batches, freed when nothing refers to them.
 
-Two threads: the packet thread reads one pointer a batch, and never waits; the control thread (whoever calls from
-Python, one at a time) makes, publishes and frees. Promises: a flow's rules stay what they were when it began, and
-are freed only when the packet thread has begun another batch since no flow was under them, and every record that
-names them has been read. Does not know what is in the rules.
+Two threads: the packet thread reads one pointer per batch, and never waits; the control thread (whoever calls from
+Python, one at a time) makes, publishes and frees generations. Promises: a flow keeps the rules it began under; they are
+freed only when no flow is under them, the packet thread has begun another batch since that was seen, and every record
+that names them has been read. Does not know what the rules say.
 """
 
 from libc.string cimport memcpy, memset
@@ -40,7 +40,8 @@ cdef void apply_settings(Core *core, const Settings *settings) noexcept nogil:
 
 cdef void take_up_generation(Core *core, uint64_t now) noexcept nogil:
     cdef Generation *latest
-    # This stands before the load: a turn the control thread sees has nothing of what was there before it.
+    # The turn is stored before the pointer is loaded: once the control thread sees the new turn, pointers that this
+    # thread loaded in earlier turns are out of use.
     nm_store_number(&core.turns, core.turns + 1)
     latest = nm_load_pointer(&core.published)
     if latest == core.generation:
@@ -60,7 +61,7 @@ cdef uint32_t flows_under(Generation *generation) noexcept nogil:
 
 
 cdef int free_number(Core *core) noexcept:
-    # The least that none has.
+    # The lowest number that no generation has.
     cdef uint8_t taken[MOST_GENERATIONS]
     cdef Generation *one = core.published
     cdef int number
@@ -98,7 +99,7 @@ cdef bint publish_generation(Core *core, Generation *generation, bint begins_ane
     if not give_number(core, generation):
         return False
     generation.older = core.published
-    # One that was never taken up has its successor do what it was to do.
+    # If the one before was never taken up, its successor has to begin anew in its place.
     generation.begins_anew = begins_anew or (
         core.published != NULL and core.published.begins_anew and not generation_taken(core))
     nm_store_pointer(&core.published, generation)
@@ -109,7 +110,7 @@ cdef bint republish_generation(Core *core, uint8_t number) noexcept:
     cdef Generation **place = &core.published
     cdef Generation *one
     if not generation_taken(core):
-        return False                               # the latest may be to begin anew: none from before does it for it
+        return False                               # the latest may have to begin anew, an older one never does
     while place[0] != NULL and place[0].number != number:
         place = &place[0].older
     one = place[0]
@@ -140,7 +141,7 @@ cdef void free_unused_generations(Core *core) noexcept:
     cdef Generation **place
     cdef Generation *one
     if core.published == NULL or not generation_taken(core):
-        return                                     # the one before the latest may still be everybody's
+        return                                     # the packet thread may still use the one before the latest
     place = &core.published.older
     while place[0] != NULL:
         one = place[0]

@@ -1,29 +1,29 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Inspection of one flow.
+"""Inspects one flow.
 
-Keeps invariant 2 (delivered is decided): what cannot be decided yet is held, or, in
-message text, let through ahead of the gap and decided before the gap closes.
-Keeps invariant 5: where the policy does not apply, everything is accepted as it
-came and only followed. Does not know how a flow is found, begun or aged, nor how
-its bytes are decided.
+Keeps invariant 2 (delivered is decided): bytes that cannot be decided yet are held or, in
+message text, forwarded ahead of the gap and decided before the gap closes.
+Keeps invariant 5: where the policy does not apply, every packet is accepted unchanged
+and its bytes are only followed. Does not know how a flow is found, begun or timed out, nor
+how its bytes are decided.
 
-What becomes of a segment's payload, by its flow's Conduct:
+What becomes of a segment's payload, by its flow's Conduct (WATCH: monitor, EDIT: restore, GATE: enforce):
 
                                   WATCH             EDIT              GATE
-    in its turn                   goes on as it     decided, and      decided, and
-                                  came, and is read goes on           goes on
-    the client's before its turn  goes on, and is   goes on, and is   waits; message text goes
-                                  read in its turn  read in its turn  on, is read in its turn
-    the server's before its turn  goes on, and is   waits             waits
-                                  read in its turn
-    the client's before a reply   goes on, and is   goes on, and is   waits
-    it has to wait for            read after that   read after that
-    gone on, read in its turn,    reported          left as it is     both ends are
-    and to be changed                                                 reset
-    a repetition that differs     goes on as it     the first copy    the first copy
-                                  came              goes on           goes on
+    in order                      forwarded         decided, then     decided, then
+                                  unchanged, read   forwarded         forwarded
+    client, out of order          forwarded, read   forwarded, read   held; message text is
+                                  when in order     when in order     forwarded, read in order
+    server, out of order          forwarded, read   held              held
+                                  when in order
+    client, before a reply it     forwarded, read   forwarded, read   held
+    has to wait for               after the reply   after the reply
+    forwarded early, found to     reported          not changed       both ends are
+    need a change when read                                           reset
+    retransmission with other     forwarded         the first copy    the first copy
+    bytes                         unchanged         is forwarded      is forwarded
 
-Segments before their turn have theirs by the table of tcp.reorder; tests/flows/test_conducts.py plays all of it.
+The table in tcp.reorder handles out-of-order segments; tests/flows/test_conducts.py tests all cases.
 """
 
 from libc.stddef cimport size_t
@@ -72,11 +72,11 @@ cdef enum:
 
 cdef bint hold_end_of_data(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
                            Operations *out) noexcept nogil:
-    """Holds back what begins an end of data at the packet's end: the sender repeats it with the rest.
+    """Does not forward the beginning of an end of data at a packet's end: the sender repeats it with the rest.
 
-    CSCds90792 loses one that is cut between packets, and a sender that sees a restored greeting does not see
-    to it itself. Returns True when nothing is left of the packet. Three times a message: not every sender's
-    repetition is longer.
+    CSCds90792 loses an end of data that is split between packets, and a sender that sees a restored greeting does
+    not work around that. Returns True when nothing is left of the packet. At most three times a message: not every
+    sender's retransmission is longer.
     """
     cdef Dialogue *dialogue = flow.dialogue
     cdef uint32_t begun = end_begun(dialogue, packet.payload, packet.payload_length) if dialogue != NULL else 0
@@ -94,7 +94,7 @@ cdef bint hold_end_of_data(Core *core, Flow *flow, Packet *packet, bint *cleared
 
 cdef inline bint cut_end_stays(Core *core, Flow *flow, Packet *packet, bint *cleared, uint64_t now,
                                Operations *out) noexcept nogil:
-    """Whether nothing is left of a client's packet, for an end of data that is cut by its beginning or its end."""
+    """Whether nothing of a client's packet is forwarded because an end of data is split at its beginning or end."""
     if flow.policy.hold_end_of_data and hold_end_of_data(core, flow, packet, cleared, now, out):
         return True
     if not flow.policy.bug_dot_crlf or flow.dialogue == NULL or not end_is_cut(
@@ -113,12 +113,12 @@ cdef inline bint something_waits(const Flow *flow, bint to_server) noexcept nogi
 
 cdef bint goes_nowhere(Core *core, Flow *flow, bint to_server, Packet *packet, bint fresh, uint64_t now,
                        Operations *out) noexcept nogil:
-    """Whether a segment says what nobody may read any more, or not yet; it is answered then."""
+    """Whether a segment has bytes that no receiver may read, or not yet; such a segment is answered here."""
     cdef Stream *stream = &flow.stream[to_server]
     if (to_server and gates(flow.policy) and stream_ended(&flow.stream[0])
             and nm_seq_diff(packet.seq + packet.payload_length, stream.last_ack) > 0):
-        # A server that has closed resets (RFC 9293 3.10.7.4), or has forgotten the connection without a word
-        # (FIN-WAIT-2) and would read this as another one's: nobody is left whom the client could say it to.
+        # A server that has closed answers with a RST (RFC 9293 3.10.7.4), or has forgotten the connection (FIN-WAIT-2)
+        # and would take this segment for another connection's: no receiver is left for the client's bytes.
         drop(core, DROP_CLOSED, packet.queued.id, out)
         end_flow(core, flow, ACTION_RESET, now, out)
         return True
@@ -127,16 +127,16 @@ cdef bint goes_nowhere(Core *core, Flow *flow, bint to_server, Packet *packet, b
         return True
     if fresh and stream_ended(stream):
         if applies(flow.policy) or stream.fin == FIN_TAKEN:
-            # Behind a FIN there is nothing (RFC 9293 3.10.7.4); who has not seen that FIN must not see this.
+            # No payload follows a FIN (RFC 9293 3.10.7.4); a receiver that has not seen the FIN must not see this.
             drop_if(core, applies(flow.policy), DROP_BEHIND_FIN, packet.queued.id, out)
             return True
-        stream.fin = 0                             # it may have died on the way, and this may arrive
+        stream.fin = 0                             # the FIN may have been lost and this segment may arrive
     return False
 
 
 cdef inline void handle_in_order(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                                  Operations *out) noexcept nogil:
-    """A segment whose new bytes, if it has any, are the next ones, and may be decided now."""
+    """Handles a segment whose new bytes, if any, are the next in order and may be decided now."""
     cdef Decision decision
     cdef bint changed
     decide_packet(core, flow, to_server, packet, &decision, now, out)
@@ -152,7 +152,7 @@ cdef inline void handle_in_order(Core *core, Flow *flow, bint to_server, Packet 
     if decision.decided >= packet.payload_length or flow.mode != FLOW_INSPECTED:
         forward(core, flow, to_server, packet, changed, out)
     elif not gates(flow.policy):
-        # Followed only: the rest is read after the reply.
+        # The dialogue is only followed: the rest of the segment is read after the reply.
         forward_out_of_order(core, flow, to_server, packet, changed, now, out)
     elif decision.decided == 0:
         handle_out_of_order(core, flow, to_server, packet, cleared, now, out)
@@ -162,12 +162,12 @@ cdef inline void handle_in_order(Core *core, Flow *flow, bint to_server, Packet 
         drain(core, flow, to_server, now, out)
     if not to_server and something_waits(flow, True) and not flow_waiting(flow) and (
             not gates(flow.policy) or not stream_ended(&flow.stream[0])):
-        drain(core, flow, True, now, out)           # the reply that was waited for
+        drain(core, flow, True, now, out)           # the reply that the client's waiting bytes needed has come
 
 
 cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet, bint cleared, uint64_t now,
                          Operations *out) noexcept nogil:
-    """A segment with payload; ``cleared``: its header has been changed already."""
+    """Handles a segment with payload; ``cleared``: its header has been changed already."""
     cdef Stream *stream = &flow.stream[to_server]
     cdef bint waiting = to_server and flow_waiting(flow)
     cdef int32_t ahead = nm_seq_diff(packet.seq, stream.next_seq)
@@ -189,8 +189,8 @@ cdef void handle_segment(Core *core, Flow *flow, bint to_server, Packet *packet,
         handle_out_of_order(core, flow, to_server, packet, cleared, now, out)
         return
     if waiting and fresh:
-        # Only the old octets may go before the reply; the sender repeats the others. A super-packet
-        # trimmed below its segment size would be dropped by the kernel.
+        # Only the retransmitted bytes may pass before the reply; the sender repeats the others. A super-packet
+        # cut to less than its segment size would be dropped by the kernel.
         if packet.queued.flags & PACKET_GSO:
             drop(core, DROP_SUPER_PACKET, packet.queued.id, out)
             return
@@ -216,15 +216,16 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
             and not take_acknowledgement(core, flow, to_server, packet, now, out)):
         return
     if packet.payload_length and not to_server and flow.handshake & SERVER_ANSWERED:
-        flow.handshake |= CLIENT_ANSWERED | CONFIRMED    # a server that speaks has got the client's ACK
+        flow.handshake |= CLIENT_ANSWERED | CONFIRMED    # the server sends data, so it has the client's ACK
     if packet.payload_length and gates(flow.policy) and not flow.handshake & SERVER_ANSWERED and (
             not to_server or packet.seq != flow.stream[1].next_seq):
-        # Of the connection before, over the same ports, come late: no reason to end this one.
+        # A late packet of an older connection over the same ports is no reason to end this flow.
         drop(core, DROP_SYN_ACK, packet.queued.id, out)
         return
     if packet.payload_length and not flow.handshake & CLIENT_ANSWERED:
         if to_server and not flow.stream[0].facts & SYN_SEEN:
-            flow.stream[0].next_seq = flow.stream[0].last_ack = packet.ack   # where the client expects a RST
+            # The sequence number at which the client expects a RST.
+            flow.stream[0].next_seq = flow.stream[0].last_ack = packet.ack
         apply_condition(core, flow, to_server, FLOW_ASYMMETRIC, packet, now, out)
         return
     if not take_urgent(core, flow, to_server, packet, now, &cleared, out):
@@ -232,7 +233,7 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     cleared |= packet.changed
     if packet.payload_length and to_server and flow.policy.seven_bits and applies(flow.policy) and not (
             flow.dialogue != NULL and flow.dialogue.exchange.input == INPUT_OPAQUE):
-        # The server does the same, before it looks for anything.
+        # The server clears the eighth bit too, before it looks at any byte.
         cleared |= nm_clear_eighth(packet.payload, packet.payload_length)
     if packet.payload_length:
         handle_segment(core, flow, to_server, packet, cleared, now, out)
@@ -246,6 +247,6 @@ cdef void inspect_packet(Core *core, Flow *flow, bint to_server, Packet *packet,
     if (flow.dialogue.exchange.input == INPUT_OPAQUE and flow.dialogue.exchange.tls_checked
             and stream_buffered(&flow.stream[0]) == NULL and stream_buffered(&flow.stream[1]) == NULL
             and stream_held(&flow.stream[0]) == NULL and stream_held(&flow.stream[1]) == NULL):
-        stop_following(core, flow, now, out)            # every octet of the plain dialogue has been delivered
+        stop_following(core, flow, now, out)            # every byte sent before TLS began has been delivered
     else:
         free_if_idle(core, flow)

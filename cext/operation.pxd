@@ -1,26 +1,27 @@
 # Operations: what the core tells a driver to do, in order.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
-cdef enum:  # OperationKind
-    OP_ACCEPT = 0              # the queued packet `id` goes on as it came
-    OP_REPLACE = 1             # it goes on with `data`, complete and with right checksums
+# Kinds of operations.
+cdef enum:
+    OP_ACCEPT = 0              # the queued packet `id` passes unchanged
+    OP_REPLACE = 1             # packet `id` passes as `data`, a complete packet with correct checksums
     OP_DROP = 2
-    OP_EMIT = 3                # a new packet; `id` is 0
+    OP_EMIT = 3                # `data` is a new packet to be sent; `id` is 0
 
 cdef struct Operation:
-    uint8_t *data              # REPLACE, EMIT: the IP packet; the core's, valid until the next call
+    uint8_t *data              # REPLACE, EMIT: the IP packet, in the core's memory, valid until the next call
     uint64_t id
-    uint32_t length            # octets at `data`
+    uint32_t length            # bytes of the packet at `data`
     uint8_t kind
-    uint8_t to_server          # EMIT: the direction it goes
-    uint8_t offloadable        # ACCEPT: nothing of this connection needs to be looked at any more
+    uint8_t to_server          # EMIT: 1: the packet goes to the server, 0: to the client
+    uint8_t offloadable        # ACCEPT: 1: no packet of this connection needs inspection any more
 
 cdef struct Operations:
     Operation *items
     uint32_t count
     uint32_t capacity
 
-# Room for `more` operations; -1 without memory. Whoever appends has reserved before.
+# Makes room for `more` operations; -1: out of memory. To be called before operations are appended.
 cdef int operations_reserve(Operations *out, uint32_t more) noexcept nogil
 cdef void operations_free(Operations *out) noexcept nogil
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Operations: the list a driver carries out. Knows neither packets nor flows."""
+"""Operations: the growing list of what a driver is to do. Does not know packets or flows."""
 
 from libc.stdlib cimport free, realloc
 

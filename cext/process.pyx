@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A packet's way through the core: its flow is found, and every packet is answered exactly once.
+"""The way of a packet through the core: its flow is found, and every packet is answered exactly once.
 
 Keeps invariant 1 (one verdict): every path through ``core_process`` answers the
-packet or hands it to a stream that holds it, and every held one is answered by a
-later packet, by ``core_expire`` or by ``core_finish``. Keeps invariant 7: nothing a
-peer sends raises. No sockets, no clock, no Python object a packet.
+packet or gives it to a stream that holds it, and every held packet is answered with a
+later packet, by ``core_expire`` or by ``core_finish``. Keeps invariant 7: no packet
+raises an exception. No sockets, no clock, no Python object per packet.
 """
 
 from libc.stdint cimport UINT64_MAX, uint32_t, uint8_t
@@ -46,10 +46,10 @@ from nfmailguard.cext.wire.packet cimport (
 )
 
 cdef enum:
-    MOST_HERE = 48             # operations of one packet besides those it releases
-    MANY_PACKETS = 1024        # of one side of a flow: no sender repeats so much
-    ONE_IN = 64
-    WORTH_PREFETCHING = 8192    # flows; fewer lie in a second-level cache
+    MOST_HERE = 48             # most operations for one packet, besides those for held packets it releases
+    MANY_PACKETS = 1024        # packets of one side of a flow, beyond which an ended flow answers few with a RST
+    ONE_IN = 64                # of the packets beyond MANY_PACKETS one in so many gets a RST
+    WORTH_PREFETCHING = 8192    # flows; the state of fewer fits into the second-level cache
 
 
 cdef void core_settle(Core *core) noexcept nogil:
@@ -73,7 +73,7 @@ cdef inline uint8_t state_of(Core *core, Flow *flow) noexcept nogil:
     if flow_closed(flow) or flow.mode > FLOW_BYPASSED:
         return FLOW_CLOSING
     if flow.state == FLOW_ESTABLISHED or flow.session.state >= flow.policy.grammar.state_ready:
-        return FLOW_ESTABLISHED                            # a command was accepted, once
+        return FLOW_ESTABLISHED                            # the server has accepted a command
     if flow.mode == FLOW_BYPASSED and not flow.stream[1].facts & SYN_SEEN and not (flow.packets[0] and flow.packets[1]):
         return FLOW_ONE_SIDED
     if flow.handshake & CONFIRMED or flow.mode == FLOW_BYPASSED:
@@ -92,7 +92,7 @@ cdef void core_begin_batch(Core *core, uint64_t now) noexcept nogil:
 
 cdef inline bint has_odd_flags(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                                Operations *out) noexcept nogil:
-    """Whether its flags are none a receiver has to take; it is answered then. ``flow``: NULL where it has none."""
+    """Whether a packet's TCP flags are invalid; if so it is answered here. ``flow`` NULL: the packet has no flow."""
     if not invalid_flags(packet.flags):
         return False
     core.counters.odd_flags += 1
@@ -107,7 +107,7 @@ cdef inline bint has_odd_flags(Core *core, Flow *flow, bint to_server, Packet *p
 
 cdef inline bint is_of_another(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                                Operations *out) noexcept nogil:
-    """Whether conntrack, or the interface, says that it is not of this flow; it is answered then."""
+    """Whether conntrack, or the interface, shows that a packet is not of this flow; if so it is answered here."""
     cdef uint8_t action
     if flow.connection != packet.queued.connection and not belongs(flow, to_server, packet):
         action = report_condition(core, flow, PACKET_OTHER_CONNECTION, to_server, now)
@@ -122,19 +122,19 @@ cdef inline bint is_of_another(Core *core, Flow *flow, bint to_server, Packet *p
 
 
 cdef inline void answer_late(Core *core, Flow *flow, bint to_server, Packet *packet, Operations *out) noexcept nogil:
-    """A packet of a flow that we have ended."""
+    """Answers a packet of a flow that we have dropped or reset."""
     drop(core, DROP_FLOW_ENDED, packet.queued.id, out)
     if (flow.mode == FLOW_RESET and not packet.flags & TCP_RST and packet.flags & TCP_ACK
             and (flow.packets[to_server] < MANY_PACKETS or flow.packets[to_server] % ONE_IN == 0)):
-        # Whoever still sends has not got the RST, or challenges it (RFC 5961 3.2): again, as it expects; of a
-        # flood few, for each costs as much as a packet.
+        # A peer that still sends did not get the RST, or challenges it (RFC 5961 3.2): it is sent again with the
+        # number the peer expects; in a flood only now and then, for each RST costs as much as a packet.
         flow.stream[not to_server].next_seq = flow.stream[not to_server].last_ack = packet.ack
         emit_reset(core, flow, not to_server, out)
 
 
 cdef inline void next_packet(Core *core, Flow *flow, bint to_server, Packet *packet, uint64_t now,
                              Operations *out) noexcept nogil:
-    """A packet of a flow that there is."""
+    """Processes a packet of a known flow."""
     cdef uint8_t state, reason
     if is_of_another(core, flow, to_server, packet, now, out):
         return
@@ -175,7 +175,7 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
     core.counters.packets += 1
     if operations_reserve(out, <uint32_t> core.counters.held_now + MOST_HERE) < 0:
         core.counters.internal_errors += 1
-        if out.count < out.capacity:               # one answer has room: every caller reserves a first block
+        if out.count < out.capacity:               # room for one answer: every caller has reserved a first block
             drop_if(core, core.generation.rules[core.generation.rule_count - 1].policy.internal_error >= ACTION_DROP,
                     DROP_INTERNAL, queued.id, out)
         return
@@ -194,11 +194,11 @@ cdef void core_process(Core *core, QueuedPacket *queued, uint64_t now, Operation
         flow = flow_find(&core.flows, &packet, False)
         to_server = flow == NULL
     if flow != NULL:
-        # At hand when the checksum has been looked at: what is being said, and what an ACK lets go.
+        # Prefetched during the checksum: the dialogue, and the unacknowledged bytes that an ACK may free.
         nm_prefetch(flow.dialogue)
         nm_prefetch(flow.stream[not to_server].unacked.memory)
     if not queued.flags & PACKET_CHECKSUM_PARTIAL and not packet_checksum_ok(&packet):
-        # No receiver takes it; taking it here would be believing what the server never sees.
+        # No receiver accepts a wrong checksum: the core must not read what the server never sees.
         core.counters.bad_checksum += 1
         drop_if(core, applies(flow.policy if flow != NULL else policy_without_flow(core, &packet)), DROP_CHECKSUM,
                 queued.id, out)
@@ -217,7 +217,8 @@ cdef void core_prefetch_bucket(Core *core, QueuedPacket *queued) noexcept nogil:
     if core.flows.count < WORTH_PREFETCHING or packet_parse(&packet, queued) != PARSED:
         return
     to_server = inspected_port(core, packet.destination_port)
-    if to_server != inspected_port(core, packet.source_port):      # else it may be found either way, or not at all
+    # if both ports are inspected, either direction is possible; if none is, no flow exists
+    if to_server != inspected_port(core, packet.source_port):
         queued.place = flow_bucket(&core.flows, &packet, to_server)
 
 
@@ -227,7 +228,7 @@ cdef void core_prefetch_flow(Core *core, QueuedPacket *queued) noexcept nogil:
 
 
 cdef uint64_t time_out(Core *core, Flow *flow) noexcept nogil:
-    # While flows that were open before us are let through, none of ours may become unknown by waiting.
+    # While connections opened before our start are let through, no flow of ours may time out and become unknown.
     cdef uint64_t at = flow.seen + core.timeout[flow.state]
     cdef uint64_t begun = core.started + core.startup
     return begun if at < begun and starting_up(core, at) else at

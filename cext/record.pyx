@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The records ring: one writer (the packet thread), one reader (Python), no lock.
+"""The ring buffer of records: one writer (the packet thread), one reader (Python), no lock.
 
-Promises: a full ring loses the newest record, counts it and never waits. Half of it is kept for
-sources that have few records in it; of the other half a source may have as many as it leaves free,
-a flow half as many (Choudhury and Hahne 1998): however many some make, there is room for the rest.
-An eighth is left to the ends of flows: whoever reads records forgets what he keeps of a flow with its
-end. The ends of flows whose server never showed itself, which anybody can make, have half of the ring.
-Does not know what a record means to anybody; ``events.records`` does.
+Promises: a full ring loses the newest record, counts it and never waits. Half of the ring is reserved for
+sources with few records in it; of the other half a source may use as much as it leaves free, and
+a flow half as much (Choudhury and Hahne 1998): however many records some make, others find room.
+An eighth is reserved for the ends of flows, since a reader forgets what it keeps about a flow at its
+end. Ends of flows whose server never answered, which anybody can cause, may use half of the ring.
+Does not know what a record means; ``events.records`` does.
 """
 
 from libc.stdlib cimport calloc, free
@@ -32,8 +32,8 @@ cdef void ring_close(Ring *ring) noexcept nogil:
 
 
 cdef enum:
-    LEFT_TO_ENDS = 8                   # of the ring, one part is for the ends of flows
-    QUIET = 32                         # records of a source that may stand in the half that is kept for such
+    LEFT_TO_ENDS = 8                   # the part of the ring reserved for the ends of flows: an eighth
+    QUIET = 32                         # sources with fewer records in the ring use the half reserved for them
 
 
 cdef inline uint32_t flow_share(const Identity *identity) noexcept nogil:
@@ -41,9 +41,9 @@ cdef inline uint32_t flow_share(const Identity *identity) noexcept nogil:
 
 
 cdef inline uint32_t second_share(const Identity *identity) noexcept nogil:
-    # Of the same address: who collides with somebody here does not in the keyed one.
+    # A second, unkeyed hash: an address that collides with another here does not in the keyed hash.
     cdef uint64_t network
-    memcpy(&network, identity.client, 8)           # of IPv4, zeros behind
+    memcpy(&network, identity.client, 8)           # the address's first 8 bytes; after an IPv4 address come zeros
     return <uint32_t> ((network * 0x9e3779b97f4a7c15ULL) >> 48)
 
 
@@ -60,7 +60,7 @@ cdef inline void count_read(uint32_t *count) noexcept nogil:
 
 cdef inline bint has_room(Ring *ring, const Identity *identity) noexcept nogil:
     cdef uint32_t used = <uint32_t> (ring.head - nm_load_acquire(&ring.tail))
-    if used < ring.size >> 3 or ring.unshared:     # nobody can have his share yet
+    if used < ring.size >> 3 or ring.unshared:     # the ring is so empty that no source can have used up its share
         return used < ring.size
     return has_share(ring, identity, used)
 
@@ -127,7 +127,7 @@ cdef void record_text(Record *record, const uint8_t *data, uint32_t length, bint
 cdef void ring_push(Ring *ring) noexcept nogil:
     cdef const Record *record = &ring.records[ring.head & (ring.size - 1)]
     cdef const Identity *identity = &record.identity
-    if record.kind != RECORD_FLOW:                 # an end is on nobody's account
+    if record.kind != RECORD_FLOW:                 # the ends of flows count for no source and no flow
         ring.pushed_by_source[0][identity.source] += 1
         ring.pushed_by_source[1][second_share(identity)] += 1
         ring.pushed_by_flow[flow_share(identity)] += 1

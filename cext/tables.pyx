@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""Fills a generation's arrays from plain Python tables, and checks that both sides number alike.
+"""Fills a generation's arrays from Python tables, and checks that Python and the core use the same numbers.
 
-Promises: ValueError for a table the arrays cannot hold; nothing half-filled is ever
-used. The tables are made by ``nfmailguard.engine``, which is where the models meet
-the core.
+Promises: ValueError for a table that does not fit the arrays; nothing half-filled is ever
+used. The tables are made by ``nfmailguard.engine``, where the Python models are turned into
+the core's form.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint8_t
@@ -33,7 +33,7 @@ from nfmailguard.cext.smtp.grammar cimport (
 from nfmailguard.cext.smtp.name cimport NAME_BYTES, Name
 from nfmailguard.cext.smtp.outstanding cimport begins_anew
 
-#: What the core's enums say; the Python tables must number alike.
+#: Numbers of the core's enums; the Python tables must have the same.
 NUMBERS = {
     "EHLO": VERB_EHLO, "MAIL": VERB_MAIL, "RCPT": VERB_RCPT, "DATA": VERB_DATA, "RSET": VERB_RSET, "BDAT": VERB_BDAT,
     "command.denied": COMMAND_DENIED, "address.illegal_character": ADDRESS_ILLEGAL_CHARACTER,
@@ -83,7 +83,8 @@ cdef int load_grammar(Grammar *grammar, dict tables) except -1:
     cdef int state, verb, digit, place
     cdef uint8_t byte
     cdef uint8_t *first_of
-    verbs = tables["verbs"]                        # (name, argument, waits, reads, continues, long)
+    # for each verb a tuple (name, argument, waits, reads, continues, long)
+    verbs = tables["verbs"]
     if len(verbs) > MOST_VERBS:
         raise ValueError(f"{len(verbs)} verbs; the core holds {MOST_VERBS}")
     grammar.verb_count = len(verbs)
@@ -147,12 +148,12 @@ cdef int load_listing(Listing *listing, dict table) except -1:
 
 
 cdef int load_bytes(CompiledPolicy *policy, dict table) except -1:
-    """What single bytes mean."""
+    """Fills the tables of what single bytes mean."""
     for byte in table["illegal"]:
         policy.address_byte[<uint8_t> byte] = ADDRESS_ILLEGAL
     for byte in table["keyword_end"]:
         policy.keyword_end[<uint8_t> byte] = 1
-    # An address with a LF in it, or a NUL that is blanked, is read with a space in its place.
+    # In addresses a LF, and a NUL where it is blanked, is treated like the space that replaces it.
     policy.address_byte[10] = policy.address_byte[32]
     if applies(policy) and policy.action[COMMAND_NUL] == ACTION_BLANK:
         policy.address_byte[0] = policy.address_byte[32]
@@ -163,7 +164,7 @@ cdef int load_bytes(CompiledPolicy *policy, dict table) except -1:
 
 
 cdef int load_limits(CompiledPolicy *policy, dict table) except -1:
-    """Lengths in bytes, and numbers; 0: no limit."""
+    """Copies the limits: lengths in bytes, and counts; 0: no limit."""
     policy.line_length = table["line_length"]
     policy.longest_line = table["longest_line"]
     policy.longest_parameters = table["longest_parameters"]
@@ -187,7 +188,7 @@ cdef int load_limits(CompiledPolicy *policy, dict table) except -1:
 
 
 cdef int load_keywords(CompiledPolicy *policy, dict table) except -1:
-    """Those of a reply to EHLO: which are masked, and what is put in."""
+    """Copies the EHLO keywords that pass (with ``hide``: that are masked), and replies to restore masked lines from."""
     cdef int i
     if len(table["keywords"]) > MOST_KEYWORDS:
         raise ValueError(f"more than {MOST_KEYWORDS} EHLO keywords")

@@ -1,4 +1,4 @@
-# The answers to a queued packet, each counted where it is given, a drop with its reason.
+# Answers to queued packets, each counted; a drop also by its reason.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.core cimport Core
@@ -6,14 +6,14 @@ from nfmailguard.cext.flow.table cimport Flow
 from nfmailguard.cext.operation cimport OP_ACCEPT, OP_DROP, OP_REPLACE, Operations, operation_append
 from nfmailguard.cext.wire.packet cimport Packet
 
-# Lets a packet go on, `changed` or as it came.
+# Lets a packet pass; `changed`: it is replaced by its edited copy, with new checksums.
 cdef void forward(Core *core, Flow *flow, bint to_server, Packet *packet, bint changed, Operations *out) noexcept nogil
 
 cdef inline void accept(Core *core, uint64_t id, Operations *out) noexcept nogil:
     operation_append(out, OP_ACCEPT, id, NULL, 0)
     core.counters.accepted += 1
 
-# Of a flow that is not looked at any more.
+# Accepts a packet of a flow that needs no more inspection, and allows the driver to offload the connection.
 cdef inline void accept_offloadable(Core *core, uint64_t id, Operations *out) noexcept nogil:
     operation_append(out, OP_ACCEPT, id, NULL, 0).offloadable = 1
     core.counters.accepted += 1

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The way out: a packet that is forwarded, as it came or changed.
+"""Forwards a packet, unchanged or changed.
 
-What leaves may end its stream; a server's window leaves no wider than we can hold, and in the midst of a text a
-client's no narrower than a reply.
+A forwarded FIN may end its stream; a server's window is lowered to what we can hold, and while message text is sent
+a client's window is raised to leave room for a reply.
 """
 
 from nfmailguard.cext.tcp.stream cimport FIN_SENT, Stream, stream_ended
@@ -11,7 +11,7 @@ from nfmailguard.cext.wire.packet cimport TCP_FIN, nm_seq_diff, packet_fix_check
 
 
 cdef inline void take_fin(Flow *flow, bint to_server, Packet *packet) noexcept nogil:
-    # The latest one counts: one that no receiver took says nothing. What lies behind it, arrives nowhere.
+    # The latest FIN counts, for one that no receiver took means nothing. Bytes after the FIN reach no receiver.
     cdef Stream *stream = &flow.stream[to_server]
     cdef uint32_t place = packet.seq + packet.payload_length
     if packet.flags & TCP_FIN and not stream_ended(stream) and nm_seq_diff(place, stream.next_seq) >= 0:

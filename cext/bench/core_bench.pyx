@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Packets from memory through a core, timed: what deciding costs, without a kernel, a file or a Python object.
+"""Runs packets from memory through a core and times it: the cost of deciding, without kernel, file or Python object.
 
-Promises: each packet is copied to where the core may edit it, as a queue does; the time
-told is that of the whole loop, copy included. Does not know what the packets say.
+Promises: each packet is copied to memory that the core may edit, as a queue does; the time
+reported is that of the whole loop, copies included. Does not know what the packets say.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -19,12 +19,12 @@ from nfmailguard.cext.process cimport (
 from nfmailguard.cext.wire.packet cimport QueuedPacket, nm_get16, nm_put16, nm_put32
 
 cdef enum:
-    SLOTS = 64                         # as many as a receive of the queue brings
+    SLOTS = 64                         # packets in a batch: as many as one receive from a queue returns
     SLOT = 66624
-    FORESIGHT = 8                      # as the queue's loop
-    PORTS = 50000                      # of one client address
+    FORESIGHT = 8                      # packets ahead that memory is prefetched for, as in the driver's loop
+    PORTS = 50000                      # ports used for one client address
     FIRST_PORT = 1024
-    FIRST_CLIENT = 0x0b000000          # 11.0.0.0
+    FIRST_CLIENT = 0x0b000000          # first client address: 11.0.0.0
 
 cdef struct Stored:
     uint8_t *data
@@ -39,7 +39,7 @@ cdef inline uint64_t monotonic() noexcept nogil:
 
 
 cdef inline void add_to_sum(uint8_t *sum_at, uint32_t value) noexcept nogil:
-    # RFC 1624 3, where nothing but zeros stood before.
+    # Adds a value to a checksum whose field for the value held zeros (RFC 1624 3).
     cdef uint32_t sum = (~nm_get16(sum_at) & 0xffff) + (value >> 16) + (value & 0xffff)
     sum = (sum & 0xffff) + (sum >> 16)
     sum = (sum & 0xffff) + (sum >> 16)
@@ -47,9 +47,9 @@ cdef inline void add_to_sum(uint8_t *sum_at, uint32_t value) noexcept nogil:
 
 
 cdef class Drill:
-    """``packets``: (octets from the IP header on, goes to the server) in order; ``engine`` None only copies.
+    """``packets``: tuples (bytes from the IP header on, goes to the server), in order; ``engine`` None: only copies.
 
-    ``counts`` has what the core made of them: packets, replaced, dropped, emitted.
+    ``counts`` has the core's results: packets, replaced, dropped, emitted.
     """
 
     cdef Engine engine
@@ -99,7 +99,7 @@ cdef class Drill:
         return {"packets": self.packets, "replaced": self.replaced, "dropped": self.dropped, "emitted": self.emitted}
 
     def run(self, uint32_t first, uint32_t last):
-        """The packets from ``first`` to before ``last``; nanoseconds."""
+        """Runs the packets from ``first`` up to, not including, ``last``; returns the nanoseconds it took."""
         cdef uint64_t begun
         cdef uint32_t i
         with nogil:
@@ -111,10 +111,10 @@ cdef class Drill:
         return begun
 
     def spread(self, uint32_t flows, uint32_t block):
-        """Each packet on each of ``flows``, in an order without neighbours; nanoseconds.
+        """Runs each packet on each of ``flows`` flows, in an order without neighbouring flows; returns the nanoseconds.
 
-        ``block`` flows at a time go through all packets: so many are in the midst of something at
-        once. The packets are IPv4 from or to 0.0.0.0, port 0, which the client's take the place of.
+        ``block`` flows at a time go through all packets, so that many are in the same dialogue at once. The
+        packets are IPv4 with client address 0.0.0.0 and port 0, which are replaced by each flow's own.
         """
         cdef uint64_t begun
         cdef uint32_t i, turn, flow, last, first = 0, mask = 1
@@ -128,7 +128,7 @@ cdef class Drill:
                 last = min(first + block, mask + 1)
                 for i in range(self.count):
                     for turn in range(first, last):
-                        flow = (turn * 0x9e3779b1u + 12345) & mask     # odd: every one once
+                        flow = (turn * 0x9e3779b1u + 12345) & mask     # the factor is odd: each flow comes up once
                         if flow >= flows:
                             continue
                         self.address(self.receive(&self.stored[i]), self.stored[i].to_server, flow)
@@ -146,7 +146,7 @@ cdef class Drill:
         add_to_sum(packet + 36, port)
 
     cdef uint8_t *receive(self, Stored *stored) noexcept nogil:
-        """A copy that waits for ``work``; a full batch is worked off first."""
+        """Copies a packet into the batch; a full batch is processed first."""
         cdef QueuedPacket *packet
         if self.waiting == SLOTS:
             self.work()
@@ -163,7 +163,7 @@ cdef class Drill:
         return packet.data
 
     cdef void work(self) noexcept nogil:
-        """As the queue's loop does it."""
+        """Processes the batch as the driver's loop does."""
         cdef uint32_t i
         if self.core != NULL:
             for i in range(min(self.waiting, FORESIGHT)):

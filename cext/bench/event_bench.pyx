@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Records of mails put into an engine's ring as fast as somebody reads them: what writing events costs.
+"""Puts records of mails into an engine's ring as fast as they are read: measures the cost of writing events.
 
-Promises: each mail is a connection of its own, with a number, a port and an address of its own, and as many are under
-way at once as are asked for. What finds no place is counted by the ring. Does not know who reads them.
+Promises: each mail has its own connection, with its own flow number, port and address, and ``open`` of them are under
+way at once. Records that find no room are counted by the ring. Does not know who reads the records.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -16,13 +16,13 @@ from nfmailguard.cext.wire.packet cimport nm_put32
 
 cdef enum:
     CLIENTS = 4096
-    FIRST_CLIENT = 0x0b000000          # 11.0.0.0
+    FIRST_CLIENT = 0x0b000000          # first client address: 11.0.0.0
     FIRST_PORT = 1024
     PORTS = 60000
 
 
 cdef class Feed:
-    """``records``: drained ones of one connection over IPv4, in order; ``open``: so many connections at once."""
+    """``records``: drained records of one IPv4 connection, in order; ``open``: number of connections at once."""
 
     cdef Engine engine
     cdef Record *records
@@ -46,7 +46,7 @@ cdef class Feed:
 
     @property
     def lost(self):
-        """Records that found no place in the ring."""
+        """Records that found no room in the ring."""
         cdef uint64_t lost = 0
         cdef int kind
         for kind in range(8):
@@ -54,7 +54,7 @@ cdef class Feed:
         return lost
 
     def push(self, uint64_t now):
-        """The mails of as many connections, a record of each in turn; how many mails. ``now``: nanoseconds."""
+        """Puts the records of ``open`` mails into the ring, in turns; returns their number. ``now``: nanoseconds."""
         cdef uint32_t step, flow
         cdef Ring *ring = &self.engine.core.ring
         with nogil:
@@ -78,7 +78,7 @@ cdef void push_record(Ring *ring, const Record *model, uint64_t flow, uint64_t n
         record = record_reserve(ring, model.kind, &identity, now)
     if record == NULL:
         return
-    # What a core fills in besides; of the text only what there is.
+    # The fields that a core fills in; only as much of the text as is used.
     record.a, record.b, record.c, record.d, record.e = model.a, model.b, model.c, model.d, model.e
     if model.kind == RECORD_FLOW:
         record.a = now - 1000000000

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Mail under way, for measuring: both ends of the dialogue on plain sockets, without the GIL.
+"""Mail as a load for measurements: client and server of SMTP dialogues on plain sockets, without the GIL.
 
-Promises: a client waits for every reply and takes none but a positive one; a server takes a
-message for ended where RFC 5321 4.1.1.4 says so. Whatever goes wrong raises ``OSError``.
-Does not know what stands between the two.
+Promises: a client waits for every reply and accepts only positive ones; a server takes a
+message as ended where RFC 5321 4.1.1.4 says so. Every failure raises ``OSError``.
+Does not know what is on the path between the two.
 """
 
 import os
@@ -40,7 +40,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 cdef enum:
     BUFFER = 1 << 18
     RECORD = 64
-    FAMILY_AT = 0                      # of a packed sockaddr, in the host's order
+    FAMILY_AT = 0                      # offset of the address family, in host byte order, in a packed sockaddr
 
 
 cdef inline uint64_t monotonic() noexcept nogil:
@@ -61,7 +61,7 @@ cdef int send_all(int fd, const char *data, size_t size) noexcept nogil:
 
 
 cdef int read_reply(int fd, char *buffer) noexcept nogil:
-    """Until a line's end; -1 where the connection ends or the code is no 2xx or 3xx."""
+    """Reads a reply up to a line's end; -1 if the connection ends or it begins with no 2, 3 or * (a masked banner)."""
     cdef ssize_t got = 0, more
     while got == 0 or buffer[got - 1] != c"\n":
         more = recv(fd, buffer + got, BUFFER - got, 0)
@@ -79,7 +79,7 @@ cdef inline int command(int fd, const char *line, size_t size, char *buffer) noe
 
 
 cdef int open_session(const char *address, uint32_t size, char *buffer) noexcept nogil:
-    """A connected socket behind HELO, or -1."""
+    """Returns a connected socket after the reply to HELO, or -1."""
     cdef unsigned short family
     cdef int fd, yes = 1
     memcpy(&family, address + FAMILY_AT, 2)
@@ -103,9 +103,9 @@ cdef int send_mail(int fd, const char *text, size_t size, char *buffer) noexcept
 
 
 def send_messages(bytes address, bytes text, uint32_t count):
-    """Sends ``count`` messages, each over a connection of its own; ``address`` is a packed sockaddr.
+    """Sends ``count`` messages, each over its own connection; ``address`` is a packed sockaddr.
 
-    ``text`` ends with CRLF and holds no line that begins with a dot. Raises OSError.
+    ``text`` ends with CRLF and has no line that begins with a dot. Raises OSError.
     """
     cdef const char *to = address
     cdef const char *data = text
@@ -128,7 +128,7 @@ def send_messages(bytes address, bytes text, uint32_t count):
 
 
 cdef int record_trip(int fd, const char *record, char *buffer) noexcept nogil:
-    """Sends what looks like a TLS record and reads it back."""
+    """Sends bytes that look like a TLS record and reads them back."""
     cdef ssize_t got, have = 0
     if send_all(fd, record, RECORD) < 0:
         return -1
@@ -141,9 +141,9 @@ cdef int record_trip(int fd, const char *record, char *buffer) noexcept nogil:
 
 
 def round_trips(bytes address, uint32_t count, bint opaque=False):
-    """Nanoseconds from each of ``count`` NOOPs to its reply, over one connection. Raises OSError.
+    """Measures the nanoseconds from each of ``count`` NOOPs to its reply, over one connection. Raises OSError.
 
-    ``opaque``: behind STARTTLS, octets that look like TLS and come back as they went.
+    ``opaque``: in place of NOOPs, after STARTTLS, bytes that look like TLS and are sent back by the server.
     """
     cdef const char *to = address
     cdef uint32_t length = <uint32_t> len(address), i
@@ -154,7 +154,7 @@ def round_trips(bytes address, uint32_t count, bint opaque=False):
     cdef char record[RECORD]
     cdef list out
     memset(record, 0, RECORD)
-    record[0] = 0x16                           # RFC 8446 5.1: handshake
+    record[0] = 0x16                           # TLS content type handshake (RFC 8446 5.1)
     with nogil:
         fd = open_session(to, length, buffer)
         if fd < 0 or (opaque and command(fd, b"STARTTLS\r\n", 10, buffer) < 0):
@@ -179,7 +179,7 @@ def round_trips(bytes address, uint32_t count, bint opaque=False):
 
 
 cdef int serve_message(int fd, char *buffer) noexcept nogil:
-    """Reads a message to its end; nothing may stand behind it."""
+    """Reads a message up to its end; the client must send nothing after it."""
     cdef char tail[5]
     cdef ssize_t got
     cdef int i
@@ -200,7 +200,7 @@ cdef int serve_message(int fd, char *buffer) noexcept nogil:
 
 
 def serve(int fd):
-    """An SMTP server on one connection that refuses nothing, until QUIT or the client's end. Closes nothing."""
+    """Serves SMTP on a connection, accepting everything, until QUIT or the client closes. Does not close ``fd``."""
     cdef char *buffer = <char *> malloc(BUFFER)
     cdef ssize_t got, have = 0
     cdef char *end
@@ -223,7 +223,7 @@ def serve(int fd):
                     break
                 if memcmp(buffer, b"STARTTLS", 8) == 0:
                     more = send_all(fd, b"220 go\r\n", 8) == 0
-                    while more:                # what comes now goes back as it came
+                    while more:                # after STARTTLS all bytes are sent back unchanged
                         got = recv(fd, buffer, BUFFER, 0)
                         more = got > 0 and send_all(fd, buffer, <size_t> got) == 0
                     break
@@ -239,7 +239,7 @@ def serve(int fd):
 
 
 def flood(int fd, list packets, double seconds):
-    """Sends the packets again and again through a connected raw socket; how many went out."""
+    """Sends the packets again and again through a connected raw socket; returns the number of packets sent or tried."""
     cdef uint32_t count = <uint32_t> len(packets), i = 0
     cdef uint64_t sent = 0, until = monotonic() + <uint64_t> (seconds * 1e9)
     cdef const char **data = <const char **> malloc(count * sizeof(char *))

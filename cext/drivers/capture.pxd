@@ -1,4 +1,4 @@
-# The capture driver's loop: one capture file in, at most one out, one core.
+# The capture driver's loop: reads one capture file, writes at most one, drives one core.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdio cimport FILE
@@ -21,7 +21,7 @@ cdef extern from "<pcap/pcap.h>" nogil:
         pass
     cdef struct timeval:
         time_t tv_sec
-        suseconds_t tv_usec    # nanoseconds where they were asked for
+        suseconds_t tv_usec    # nanoseconds if the capture file was opened for them, else microseconds
     cdef struct pcap_pkthdr:
         timeval ts
         uint32_t caplen
@@ -34,14 +34,14 @@ cdef extern from "<pcap/pcap.h>" nogil:
     pcap_dumper_t *pcap_dump_fopen(pcap_t *source, FILE *file)
     void pcap_dump_close(pcap_dumper_t *dumper)
 
-# Before each packet of a capture file stands its time, in the file's precision, and both lengths.
+# A pcap file's header before each frame: its time (`fraction` in the file's precision), its captured and wire length.
 cdef struct RecordHeader:
     uint32_t seconds
     uint32_t fraction
     uint32_t captured
     uint32_t length
 
-# A frame kept until its packet's operation comes; the octets follow.
+# A frame kept until the core answers its packet; the frame's bytes follow this header.
 cdef struct Held:
     Held *next
     uint64_t id
@@ -52,44 +52,44 @@ cdef enum:
     HELD_BUCKETS = 1024
 
 cdef struct Counters:
-    uint64_t packets           # frames read
-    uint64_t bytes             # of those, on the wire
-    uint64_t not_ip            # written as they came: no IP packet, or a link type not understood
-    uint64_t truncated         # cut by the capture's snap length
-    uint64_t checksum_partial  # captured before the network card filled in the checksum
-    uint64_t clock_back        # older than a packet before them
+    uint64_t packets           # frames read from the capture file
+    uint64_t bytes             # bytes of the frames read, as they were on the wire
+    uint64_t not_ip            # frames written unchanged: they hold no IP packet, or the link type is not understood
+    uint64_t truncated         # frames cut by the capture's snap length
+    uint64_t checksum_partial  # packets captured before the network card filled in their TCP checksum
+    uint64_t clock_back        # frames whose time is earlier than that of a frame before them
     uint64_t accepted
     uint64_t replaced
     uint64_t dropped
     uint64_t emitted
-    uint64_t held              # now
-    uint64_t expired           # calls of core_expire
-    uint64_t written           # frames in the output
-    uint64_t internal_errors   # operations for packets that are not there, or no memory to hold one
+    uint64_t held              # packets held at the moment: the core has not answered them yet
+    uint64_t expired           # times the core's timers were run because one was due
+    uint64_t written           # frames written to the output file
+    uint64_t internal_errors   # answers for unknown packets, and packets not kept for want of memory
 
 
 @cython.final
 cdef class CaptureLoop:
     cdef Engine engine
-    cdef Core *core            # NULL: accept everything
+    cdef Core *core            # the core that decides packets; NULL: every packet is accepted
     cdef pcap_t *source
-    cdef pcap_dumper_t *dumper  # NULL: nothing is written
-    cdef FILE *target          # the dumper's
-    cdef char *buffers         # of both files
+    cdef pcap_dumper_t *dumper  # libpcap's writer of the output file; NULL: no output file
+    cdef FILE *target          # the output file; closed with `dumper`
+    cdef char *buffers         # stdio buffers of both files, the input's first
     cdef int link
-    cdef uint32_t units        # of the fraction of a second, in a second
+    cdef uint32_t units        # the unit of fractions of a second in the capture: 1000000 or 1000000000 per second
     cdef int stopped
-    cdef int ended             # the input's end is reached
-    cdef readonly int write_error   # errno that ended the writing
-    cdef readonly str read_error    # libpcap's words on what ended the reading before the file's end
+    cdef int ended             # 1: the input file has been read to its end
+    cdef readonly int write_error   # errno of the failed write that ended the run; 0: none
+    cdef readonly str read_error    # libpcap's message where reading failed before the file's end
     cdef Operations operations
     cdef Counters count
-    cdef uint64_t now          # the latest the core was given
-    cdef RecordHeader header   # the packet at work, as it stands in the file
+    cdef uint64_t now          # the latest time given to the core, in nanoseconds
+    cdef RecordHeader header   # time and lengths of the frame being processed, as read from the file
     cdef Frame frame
-    cdef uint64_t id           # of the packet at work
+    cdef uint64_t id           # number of the packet being processed
     cdef bint answered
-    cdef uint8_t *arena        # its IP packet, for the core to edit
+    cdef uint8_t *arena        # copy of the packet being processed, which the core may edit
     cdef uint32_t arena_size
     cdef Held *held[HELD_BUCKETS]
 

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The capture driver's loop: frames of a capture file to the core, what leaves to another.
+"""The capture driver's loop: it feeds the frames of a capture file to the core and writes what leaves to another file.
 
-Promises: a frame whose packet is accepted at once is written as it came, to the octet
-and the time; what leaves later, or is new, has the time of its leaving. The core's clock
-is the capture's and never goes back. Nothing allocates a frame at a time but holding.
-The file's octets are copied once, for the core to edit. Does not know SMTP, nor how to
-word an error: ``queues.capture`` does.
+Promises: a frame whose packet is accepted at once is written unchanged, with its own
+time; a packet that leaves later, or is new, gets the time it leaves at. The core's clock
+is the capture's and never goes back. Memory is allocated for a frame only where its packet
+is held. The file's bytes are copied once, for the core to edit. Does not know SMTP, nor
+how to word an error: ``queues.capture`` does.
 """
 
 import os
@@ -26,27 +26,28 @@ cdef extern from "<stdio.h>" nogil:
     size_t fwrite_unlocked(const void *data, size_t size, size_t count, FILE *file)
 
 cdef enum:
-    FILE_BUFFER = 1 << 18      # a large read or write is cheap, and this much stays in a cache
+    FILE_BUFFER = 1 << 18      # bytes: enough to make reads and writes cheap, few enough for the CPU cache
     SECOND = 1000000000
 
 
 cdef class CaptureLoop:
-    """One capture; ``engine`` None accepts every packet without a core."""
+    """The loop over one capture file; ``engine`` None accepts every packet without a core."""
 
     def __cinit__(self, Engine engine):
         self.engine = engine
         self.core = NULL if engine is None else engine.core
         if self.core != NULL:
-            self.core.ring.unshared = 1                # a file waits for whoever reads the records
+            # records may fill the whole ring: a capture waits for their reader
+            self.core.ring.unshared = 1
 
     def __dealloc__(self):
         release(self)
         operations_free(&self.operations)
 
     def open_input(self, int fd, bint nanoseconds):
-        """Takes ``fd``, at the capture's first octet. ValueError says why it is no capture that can be read.
+        """Takes over ``fd``, positioned at the capture's first byte. ValueError says why it is no readable capture.
 
-        ``nanoseconds``: times are read and written so, else in microseconds.
+        ``nanoseconds``: times are read and written in nanoseconds, else in microseconds.
         """
         cdef char error[PCAP_ERRBUF_SIZE]
         cdef FILE *file = fdopen(fd, "rb")
@@ -68,7 +69,7 @@ cdef class CaptureLoop:
         self.units = SECOND if nanoseconds else 1000000
 
     def open_output(self, int fd):
-        """Takes ``fd`` and writes a pcap file of the input's link type and snap length to it."""
+        """Takes over ``fd`` and writes a pcap file with the input's link type and snap length to it."""
         if self.source == NULL:
             close(fd)
             raise RuntimeError("the input comes first")
@@ -84,9 +85,9 @@ cdef class CaptureLoop:
             raise ValueError(pcap_geterr(self.source).decode(errors="replace"))
 
     def step(self, uint64_t most, bint leave_room=False):
-        """Up to ``most`` frames, without the GIL; False when no more will come.
+        """Processes up to ``most`` frames, without the GIL; False when no more frames will come.
 
-        With ``leave_room`` it returns sooner when half of the records ring is full.
+        With ``leave_room`` it returns sooner when half of the ring buffer of records is full.
         """
         cdef int got
         if self.source == NULL:
@@ -99,9 +100,9 @@ cdef class CaptureLoop:
         return not (self.ended or self.stopped or self.write_error)
 
     def finish(self, bint leave_room=False):
-        """Answers held packets, ends the flows and writes out what is buffered.
+        """Ends the core's flows, writes the held packets it answers then, and flushes the output file.
 
-        With ``leave_room`` it returns True when half of the records ring is full, to be called again.
+        With ``leave_room`` it returns True when half of the records' ring buffer is full; call again once it is read.
         """
         cdef bint more
         with nogil:
@@ -113,28 +114,28 @@ cdef class CaptureLoop:
         return False
 
     def stop(self):
-        """Ends ``step`` at the next frame; from any thread or a signal handler."""
+        """Makes ``step`` return before the next frame; may be called from any thread or a signal handler."""
         self.stopped = 1
 
     def close(self):
-        """Not while ``step`` runs. Idempotent."""
+        """Closes both files. Must not be called while ``step`` runs; a second call does nothing."""
         release(self)
 
     @property
     def link_type(self):
-        """libpcap's number of it."""
+        """The input file's link type, as libpcap numbers them."""
         return self.link
 
     @property
     def clock(self):
-        """The latest time the core was given, in nanoseconds."""
+        """The latest time given to the core, in nanoseconds."""
         return self.now
 
     def counters(self):
         return self.count
 
     cdef int loop(self, uint64_t most, bint leave_room) noexcept nogil:
-        """libpcap's answer to the last frame it was asked for."""
+        """Processes up to ``most`` frames; -1 where libpcap could read no further frame, else 0."""
         cdef pcap_pkthdr *header
         cdef int got = 1
         while most and not self.stopped and not self.write_error:
@@ -205,7 +206,7 @@ cdef class CaptureLoop:
         self.answered = True
 
     cdef void expire_until(self, uint64_t now) noexcept nogil:
-        """Each deadline up to ``now`` at its own time, as the live drivers do."""
+        """Runs every timer of the core that is due by ``now``, each at its own time, as the live drivers do."""
         cdef uint64_t deadline
         if self.core == NULL:
             return
@@ -219,7 +220,7 @@ cdef class CaptureLoop:
             self.carry_out()
             deadline = core_next_deadline(self.core)
             if deadline <= self.now:
-                return                                 # nothing moves: never spin on it
+                return                                 # the core's next deadline has not advanced: no endless loop
 
     cdef bint finish_core(self, bint leave_room) noexcept nogil:
         cdef bint more
@@ -290,12 +291,12 @@ cdef class CaptureLoop:
         return held
 
     cdef void stamp(self, RecordHeader *header) noexcept nogil:
-        """The time of leaving."""
+        """Sets a frame's time to the core's present time, at which the packet leaves."""
         header.seconds = <uint32_t> (self.now // SECOND)
         header.fraction = <uint32_t> (self.now % SECOND // (SECOND // self.units))
 
     cdef void write_frame(self, RecordHeader *header, const Frame *frame, const Operation *operation) noexcept nogil:
-        """A frame of the capture; of a replaced packet what stands before and behind it stays."""
+        """Writes a captured frame; ``operation`` may replace its IP packet: the bytes around the packet are kept."""
         cdef uint32_t behind
         if self.dumper == NULL or self.write_error:
             return
@@ -341,7 +342,7 @@ cdef void release(CaptureLoop self):
             self.held[bucket] = held.next
             free(held)
     if self.dumper != NULL:
-        pcap_dump_close(self.dumper)                   # closes the file
+        pcap_dump_close(self.dumper)                   # closes the output file as well
         self.dumper = NULL
         self.target = NULL
     if self.source != NULL:

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Frames: the link layers of capture files.
+"""The link layers of capture files: the IP packet of a frame, and the link header of a new packet.
 
-Promises: a frame whose IP packet is not found for certain is left alone, and a new
-packet gets the header its side of the link would have sent. Knows Ethernet with VLAN
-tags, RAW, IPV4, IPV6, NULL, LOOP and Linux's SLL and SLL2. Does not know files, TCP
+Promises: a frame is left unchanged unless its IP packet is found for certain, and a new
+packet gets the link header that a host on its side of the link would have sent. Knows Ethernet
+with VLAN tags, RAW, IPV4, IPV6, NULL, LOOP and Linux's SLL and SLL2. Does not know files, TCP
 connections or the core.
 """
 
@@ -12,18 +12,18 @@ from libc.string cimport memcmp, memcpy, memset
 cdef enum:
     ETHERTYPE_IPV4 = 0x0800
     ETHERTYPE_IPV6 = 0x86dd
-    ETHERTYPE_VLAN = 0x8100    # IEEE 802.1Q
-    ETHERTYPE_QINQ = 0x88a8    # 802.1ad
+    ETHERTYPE_VLAN = 0x8100    # EtherType of a VLAN tag (IEEE 802.1Q)
+    ETHERTYPE_QINQ = 0x88a8    # EtherType of an outer VLAN tag (IEEE 802.1ad)
     ETHERTYPE_OLD_QINQ = 0x9100
     MOST_TAGS = 4
     SLL_HEADER = 16
     SLL2_HEADER = 20
-    SLL_OUTGOING = 4           # packet type: sent by the capturing machine
+    SLL_OUTGOING = 4           # SLL packet type: sent by the capturing machine
     PROTOCOL_TCP = 6
 
 
 cdef inline uint32_t behind_tags(const Frame *frame, uint32_t at, uint32_t type_at, uint16_t *ethertype) noexcept nogil:
-    # A tag is the type that says so, two octets of its own, and the next type.
+    # A VLAN tag is an EtherType that says so, two bytes of tag, and the EtherType that follows.
     cdef int _tag
     ethertype[0] = nm_get16(frame.data + type_at)
     for _tag in range(MOST_TAGS):
@@ -37,7 +37,7 @@ cdef inline uint32_t behind_tags(const Frame *frame, uint32_t at, uint32_t type_
 
 
 cdef inline int family_of_null(const uint8_t *header) noexcept nogil:
-    # 2 is IPv4 everywhere; IPv6 is 10 on Linux, 24, 28 or 30 on the BSDs. Either octet order.
+    # The address family 2 is IPv4 everywhere; IPv6 is 10 on Linux, 24, 28 or 30 on the BSDs. Either byte order is read.
     cdef uint8_t family = header[0] | header[3]
     if header[1] or header[2] or (header[0] and header[3]):
         return 0
@@ -74,23 +74,23 @@ cdef bint frame_parse(Frame *frame, int link) noexcept nogil:
         family = 4
     elif ethertype == ETHERTYPE_IPV6:
         family = 6
-    # A version that contradicts the link's word is no packet that anybody would take.
+    # No host takes a packet whose IP version contradicts the link header.
     if (family != 4 and family != 6) or at >= frame.captured or frame.data[at] >> 4 != family:
         return False
     ip = frame.data + at
     frame.at = at
     frame.ip_length = frame.captured - at
-    if frame.ip_length >= 6:                       # both lengths lie in the first six octets
+    if frame.ip_length >= 6:                       # the length fields of IPv4 and IPv6 lie in the first six bytes
         frame.ip_length = min(frame.ip_length, <uint32_t> nm_get16(ip + 2) if family == 4
                               else <uint32_t> nm_get16(ip + 4) + 40)
     return True
 
 
 cdef bint frame_checksum_partial(const Frame *frame) noexcept nogil:
-    """Captured on the sending machine, a packet may not have its checksum yet.
+    """Whether a TCP checksum is only the pseudo header's sum, as in packets captured on the sending machine.
 
-    Linux then leaves the pseudo header's sum in the field (skb_checksum_help's seed). On
-    the wire one wrong checksum in 65,536 looks the same, and is taken for right.
+    Linux leaves that sum (skb_checksum_help's seed) for the network card to complete. On the wire one
+    wrong checksum in 65,536 looks the same; it is then taken for an unfinished one, and so for right.
     """
     cdef const uint8_t *ip = frame.data + frame.at
     cdef uint32_t at = nm_tcp_offset(ip, frame.ip_length)
@@ -129,7 +129,7 @@ cdef uint32_t frame_header(uint8_t *out, int link, const Frame *frame, const uin
         if link == LINK_ETHERNET and turned:
             memcpy(out, frame.data + 6, 6)
             memcpy(out + 6, frame.data, 6)
-        elif link == LINK_SLL:                     # ours to send; our own address is not known
+        elif link == LINK_SLL:                     # sent by this machine, whose link address is not known
             nm_put16(out, SLL_OUTGOING)
             memset(out + 4, 0, 10)
         elif link == LINK_SLL2:

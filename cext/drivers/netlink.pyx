@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""NFQUEUE's netlink messages: a datagram to packets, operations to verdicts.
+"""NFQUEUE's netlink messages: packets read from datagrams, verdicts written for the kernel.
 
 Promises: nothing outside the datagram is read, whatever its lengths say; a message
-that names a packet id always becomes a packet, cut or not, so that it gets its one
-verdict; a verdict is complete or not written at all. A batch verdict, which would answer the
-packets being held as well, is written only of a queue whose earlier reader is gone. Does not know sockets.
+that names a packet id always becomes a packet, even if it is cut off, so that it gets its one
+verdict; a verdict is written completely or not at all. A batch verdict, which would also answer
+packets being held, is written only for a queue whose former reader is gone. Does not know sockets.
 """
 
 from libc.errno cimport EPROTO
@@ -25,10 +25,10 @@ cdef extern from "bytes.h" nogil:
     void nm_put32(uint8_t *p, uint32_t v)
 
 cdef enum:
-    HEADER = 16                # struct nlmsghdr
-    FAMILY_HEADER = 4          # struct nfgenmsg: family, version, queue number in network order
-    ATTRIBUTE = 4              # struct nlattr
-    PACKET_HEADER = 7          # struct nfqnl_msg_packet_hdr, packed: id, protocol, hook
+    HEADER = 16                # size of struct nlmsghdr
+    FAMILY_HEADER = 4          # size of struct nfgenmsg: family, version, queue number in network order
+    ATTRIBUTE = 4              # size of struct nlattr
+    PACKET_HEADER = 7          # size of struct nfqnl_msg_packet_hdr, which is packed: id, protocol, hook
     VERDICT = HEADER + FAMILY_HEADER + ATTRIBUTE + 8
 
 
@@ -46,7 +46,7 @@ cdef uint32_t message_parse(uint8_t *data, uint32_t size, Message *out) noexcept
     memcpy(&header, data, HEADER)
     if header.nlmsg_len < HEADER:
         return size
-    # A datagram cut by a short buffer still holds the id at its front: read what is there.
+    # A datagram cut off by a short buffer still has the packet id at its front, so what is there is parsed.
     end = header.nlmsg_len if header.nlmsg_len < size else size
     taken = aligned(end) if aligned(end) < size else size
     if header.nlmsg_type == NLMSG_ERROR:
@@ -92,7 +92,7 @@ cdef void read_attributes(uint8_t *data, uint32_t size, Message *out) noexcept n
         elif attribute.nla_type == NFQA_MARK:
             out.mark = value
         elif attribute.nla_type == NFQA_CAP_LEN:
-            # Sent only when the kernel cut the packet: the length it really has.
+            # NFQA_CAP_LEN is sent only when the kernel cut the packet; its value is the packet's real length.
             cut = value
             if cut > out.packet.length:
                 out.packet.length = cut
@@ -129,7 +129,8 @@ cdef int verdict_put(Verdicts *out, uint32_t id, uint32_t verdict, const uint8_t
     header.nlmsg_type = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT
     header.nlmsg_flags = NLM_F_REQUEST
     memset(at, 0, VERDICT)
-    memcpy(at, &header, 8)                             # sequence and port stay 0: nobody asks for an answer
+    # the netlink header's sequence number and port stay 0: no reply is requested
+    memcpy(at, &header, 8)
     nm_put16(at + HEADER + 2, out.queue)
     attribute.nla_len = ATTRIBUTE + 8
     attribute.nla_type = NFQA_VERDICT_HDR
@@ -166,7 +167,7 @@ cdef int verdict_put_older(Verdicts *out, uint32_t id) noexcept nogil:
 
 
 def parse_messages(data):
-    """What the loop makes of one datagram, as tuples.
+    """For tests: parses one datagram as the driver's loop does, into tuples.
 
     ``("packet", id, queue, in_interface, out_interface, flags, length, payload, mark)``,
     ``("error", errno)``, ``("other",)`` or ``("bad",)``.
@@ -192,7 +193,7 @@ def parse_messages(data):
 
 
 def emit_older(uint16_t queue, uint32_t id):
-    """The message that drops every packet of a queue up to ``id``."""
+    """For tests: the message that drops every packet of a queue up to ``id``."""
     cdef bytearray buffer = bytearray(VERDICT_ROOM)
     cdef Verdicts verdicts
     verdicts.data = buffer
@@ -204,7 +205,7 @@ def emit_older(uint16_t queue, uint32_t id):
 
 
 def emit_verdict(uint16_t queue, uint32_t id, bint accept, bytes payload=None, mark=None):
-    """The message the loop would send; raises ``OSError`` where it could not."""
+    """For tests: the verdict message that the driver's loop would send; ``OSError`` where none can hold ``payload``."""
     cdef bytearray buffer = bytearray(VERDICT_ROOM + MOST_REPLACED)
     cdef Verdicts verdicts
     cdef const uint8_t *data = NULL

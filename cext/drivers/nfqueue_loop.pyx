@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The kernel driver's loop: datagrams from an NFQUEUE to the core, its operations back.
+"""The kernel driver's loop: it feeds packets from an NFQUEUE to the core and returns the core's verdicts.
 
 Promises: every packet id read gets exactly one verdict, at the latest when the loop
-ends; verdicts are single messages coalesced into one send; what is lost on the way is
-counted. The loop holds no GIL and makes no Python object; it allocates nothing but what
+ends; verdicts are single messages, many in one send; lost packets and verdicts are
+counted. The loop does not hold the GIL and makes no Python object; it allocates only what
 the core does. Does not know SMTP, nor how to word an error: ``queues.kernel`` does.
 """
 
@@ -41,22 +41,22 @@ cdef extern from "bytes.h" nogil:
     void nm_prefetch(const void *p) noexcept
 
 cdef enum:
-    SEND_ROOM = 256 * 1024     # verdicts of a send; bulk replacements go in pieces of this
-    # The most a packet charges to the socket buffer: a super-packet that the kernel has to
-    # copy whole takes an allocation of 128 KiB, a power of two. A limit, not memory taken.
+    SEND_ROOM = 256 * 1024     # bytes of verdicts in one send; many replaced packets take several sends
+    # The most bytes a packet charges to the socket buffer: to copy a whole super-packet the kernel
+    # allocates 128 KiB, a power of two. This is an upper limit, no memory is reserved for it.
     PACKET_CHARGE = 132 * 1024
-    MOST_BUFFER = 0x7fffffff   # the socket option's limit
-    SIGNAL_CHECK = 100000000   # ns: a busy main thread looks for signals this often
-    LAST_WAIT = 10000000       # ns; so often
+    MOST_BUFFER = 0x7fffffff   # upper limit of the socket buffer option
+    SIGNAL_CHECK = 100000000   # nanoseconds after which a busy loop in the main thread looks for signals
+    LAST_WAIT = 10000000       # nanoseconds of one pause for the records' reader when the loop ends
     LAST_WAITS = 200
-    FORESIGHT = 8              # packets ahead: the memory's latency over the time a packet takes
+    FORESIGHT = 8              # memory is prefetched so many packets ahead: its latency over a packet's processing time
 
 
 cdef class QueueLoop:
-    """One queue, bound by ``open``; ``engine`` None accepts every packet without a core.
+    """The loop of one queue, which ``open`` binds; ``engine`` None accepts every packet without a core.
 
-    ``open`` raises ``OSError`` with the kernel's errno. Afterwards ``receive_buffer`` below
-    ``wanted_buffer`` says that a burst can overrun the socket; ``enobufs`` counts when it did.
+    ``open`` raises ``OSError`` with the kernel's errno. Where ``receive_buffer`` is then below
+    ``wanted_buffer``, a burst can overflow the socket; ``enobufs`` counts how often it did.
     """
 
     def __cinit__(self, Engine engine, uint32_t number, *, uint32_t length, uint32_t copy_range, bint gso,
@@ -84,15 +84,15 @@ cdef class QueueLoop:
         operations_free(&self.operations)
 
     def open(self, int socket=-1, dict standing=None):
-        """Takes the queue. ``socket``: one that is bound to it already, and is ours from here on, closed with us.
+        """Opens the queue. ``socket``: a netlink socket already bound to it, which this loop takes over and closes.
 
-        ``standing``: of the loop that read it before us, which has left; None: it is gone, and what it has not answered
-        is dropped with the first packet.
+        ``standing``: the state of the former loop, which handed the queue over; None with a ``socket``: that loop
+        is gone, and the packets it left without a verdict are dropped when our first packet arrives.
         """
         cdef int i
         if self.socket != NULL:
             raise RuntimeError("the queue is open already")
-        # The slots' first lines fall into different cache sets: 66,624 is not a multiple of a page.
+        # 66,624 is not a multiple of a page, so that the starts of the arena's slots fall into different cache sets.
         self.slot = (self.copy_range + MESSAGE_ROOM + 127) & ~<uint32_t> 63
         self.arena = <uint8_t *> malloc(<size_t> self.slot * BATCH)
         self.verdicts.data = <uint8_t *> malloc(SEND_ROOM)
@@ -105,8 +105,8 @@ cdef class QueueLoop:
             self.vectors[i].iov_len = self.slot
             self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
             self.messages[i].msg_hdr.msg_iovlen = 1
-        # A clock that steps would end every flow at once, or none for an hour: the wall
-        # clock of now, carried on by the one that never steps.
+        # Time is the wall clock at the start, continued by the monotonic clock: a wall clock that
+        # is set would end every flow at once, or none for an hour.
         self.wall_offset = wall_ahead()
         self.stopped = self.failed = self.anew = self.leaving = 0
         self.core_now = 0
@@ -139,7 +139,7 @@ cdef class QueueLoop:
         return 0
 
     cdef int configure(self) except -1:
-        """Binds and configures in one message: no packet meets a half-made queue."""
+        """Binds and configures the queue in one message, so that no packet meets a half-configured queue."""
         cdef uint8_t buffer[CONFIG_ROOM]
         cdef nlmsghdr *header = bind_message(buffer, self.number, self.copy_range, self.length, self.gso,
                                              self.fail_open)
@@ -150,7 +150,7 @@ cdef class QueueLoop:
             self.receive(MSG_WAITFORONE)
         if self.failed:
             raise OSError(self.failed, os.strerror(self.failed))
-        # Packets may have overtaken the answer; then they say that we are bound, and wait for `run`.
+        # Packets may arrive before the kernel's reply; they show that the queue is bound, and wait for `run`.
         if not self.read_batch(&refused):
             self.received = 0
             if refused:
@@ -159,14 +159,14 @@ cdef class QueueLoop:
         return 0
 
     def run(self):
-        """Until ``stop``, without the GIL. Raises ``OSError`` when the socket fails; held packets are answered."""
+        """Runs until ``stop``, without the GIL; then answers held packets. Raises ``OSError`` when the socket fails."""
         cdef int end = LOOP_SIGNAL
         if self.socket == NULL:
             raise RuntimeError("the queue is not open")
-        # Only there does Python act on signals; any other thread never waits for the GIL.
+        # Python handles signals only in the main thread; in any other thread the loop never waits for the GIL.
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         if self.core != NULL and self.core.started == 0:
-            self.core.started = self.now()             # limits.startup runs from here on, packets or none
+            self.core.started = self.now()             # limits.startup begins now, even before the first packet
         try:
             while end == LOOP_SIGNAL:
                 with nogil:
@@ -175,18 +175,18 @@ cdef class QueueLoop:
         finally:
             with nogil:
                 if nm_load_flag(&self.leaving):
-                    self.work()                    # what has been read, if the loop has not turned yet
+                    self.work()                    # answers packets that are received but not processed yet
                 else:
                     self.finish()
         if self.failed:
             raise OSError(self.failed, os.strerror(self.failed))
 
     def set_marks(self, uint32_t connection_mark):
-        """From now on the first bits of a packet's mark that are QueuedPacket.connection; 0: none are."""
-        self.connection_mark = connection_mark         # one aligned word, which the loop reads anew for each packet
+        """Sets the four first bits of packet marks that are to become QueuedPacket.connection; 0: no mark does."""
+        self.connection_mark = connection_mark         # an aligned word, written atomically; read for each packet
 
     def set_fail_open(self, bint fail_open):
-        """Whether packets pass when the queue is full. Raises OSError."""
+        """Sets whether the kernel accepts packets when the queue is full. Raises OSError."""
         cdef uint8_t buffer[CONFIG_ROOM]
         cdef nlmsghdr *header = fail_open_message(buffer, self.number, fail_open)
         if self.socket == NULL or mnl_socket_sendto(self.socket, header, header.nlmsg_len) < 0:
@@ -194,27 +194,27 @@ cdef class QueueLoop:
         self.fail_open = fail_open
 
     def stop(self):
-        """Ends ``run`` soon; from any thread or a signal handler, before or during it."""
+        """Makes ``run`` return soon; may be called from any thread or a signal handler, before or during ``run``."""
         nm_store_flag(&self.stopped, 1)
         self.nudge()
 
     def leave(self):
-        """Ends ``run`` soon with nothing answered: another process may go on with the socket and ``standing``."""
+        """Makes ``run`` return soon, held packets unanswered; another process continues with the socket."""
         nm_store_flag(&self.leaving, 1)
         self.stop()
 
     def come_back(self):
-        """After ``leave``, when ``run`` has returned: it may be called once more, for nobody else goes on."""
+        """Allows ``run`` to be called again after ``leave``, when no other process has taken over."""
         self.stopped = self.leaving = 0
 
     def standing(self):
-        """Its clock and its counters, as ``open`` takes them."""
+        """The loop's clock and counters, in the form ``open`` takes them."""
         return {"wall_offset": self.wall_offset, "core_now": self.core_now, "counters": self.count}
 
     def nudge(self, *, bint anew=False):
-        """Has the loop turn once, packets or none: its counters show that it does. From any thread.
+        """Wakes the loop for one turn even without packets, so that its counters show that it runs. From any thread.
 
-        ``anew``: when it next has nothing to read it ends every flow, and takes those it meets then for open ones.
+        ``anew``: when next idle, the loop ends every flow, and takes flows seen after that as opened before a start.
         """
         cdef uint64_t one = 1
         if anew:
@@ -223,7 +223,7 @@ cdef class QueueLoop:
             write(self.wake, &one, sizeof(one))
 
     def close(self):
-        """Gives the queue back: the kernel drops what was not read. Not while ``run`` runs. Idempotent."""
+        """Closes the queue: the kernel drops packets not read. Not while ``run`` runs; a second call does nothing."""
         give_back(self)
 
     def fileno(self):
@@ -250,7 +250,7 @@ cdef class QueueLoop:
         cdef bint backlog = False
         while not nm_load_flag(&self.stopped):
             if not self.received:
-                # After a batch of several, more are likely there: ask for them before waiting.
+                # After a batch of several packets more are likely: receive again before waiting.
                 if not backlog and self.busy_poll:
                     self.spin()
                 if not backlog and not self.received and not self.failed:
@@ -267,7 +267,7 @@ cdef class QueueLoop:
         return LOOP_STOPPED
 
     cdef int wait(self) noexcept nogil:
-        """Until a packet, a stop or the core's deadline; 0, or EINTR."""
+        """Sleeps until a packet, a wake-up or the core's next deadline; 0, or EINTR where a signal came."""
         cdef pollfd fds[2]
         cdef timespec timeout
         cdef uint64_t deadline = <uint64_t> -1, now, left
@@ -287,7 +287,7 @@ cdef class QueueLoop:
             timeout.tv_nsec = <long> (left % 1000000000)
             ready = ppoll(fds, 2, &timeout, NULL)
         if ready > 0 and fds[1].revents:
-            read(self.wake, &deadline, sizeof(deadline))   # a nudge, or the stop, which is noted besides
+            read(self.wake, &deadline, sizeof(deadline))   # written by `nudge`, or by `stop`, which also sets a flag
             if nm_load_flag(&self.anew):
                 nm_store_flag(&self.anew, 0)
                 self.finish()
@@ -296,7 +296,7 @@ cdef class QueueLoop:
         return errno if ready < 0 else 0
 
     cdef void spin(self) noexcept nogil:
-        """Asks for packets without sleeping, for ``busy_poll``: a wake-up costs more than the packet does."""
+        """Polls for packets for ``busy_poll`` without sleeping: waking up costs more time than processing a packet."""
         cdef uint64_t end = self.now() + self.busy_poll
         while not self.received and not self.failed and not nm_load_flag(&self.stopped):
             self.receive(MSG_DONTWAIT)
@@ -314,14 +314,14 @@ cdef class QueueLoop:
             self.failed = errno
 
     cdef uint32_t read_batch(self, int *answer) noexcept nogil:
-        """The received datagrams' packets into ``packets``; how many there are."""
+        """Parses the received datagrams into ``packets``; returns the number of packets."""
         cdef Message message
         cdef uint8_t *at
         cdef uint32_t i, left, taken, packets = 0
         for i in range(self.received):
             at = <uint8_t *> self.vectors[i].iov_base
             left = self.messages[i].msg_len
-            # The kernel puts one packet into a datagram; a second would be ours to see, not to lose.
+            # The kernel puts one packet into a datagram; if there ever were a second, it would be processed too.
             while left:
                 taken = message_parse(at, left, &message)
                 at += taken
@@ -342,14 +342,14 @@ cdef class QueueLoop:
         return packets
 
     cdef void work(self) noexcept nogil:
-        """A batch through the core, and its verdicts on their way."""
+        """Gives a batch of packets to the core and sends their verdicts."""
         cdef uint64_t now = self.now()
         cdef int ignored = 0
         cdef uint32_t i, packets = self.read_batch(&ignored) if self.received else 0
         cdef QueuedPacket *packet
         self.received = 0
         if packets and self.older_unanswered:
-            # What whoever read the queue before us has read and not answered has ids below the first of ours.
+            # Packets that the queue's former reader read but did not answer have ids below our first packet's.
             self.older_unanswered = False
             verdict_put_older(&self.verdicts, <uint32_t> self.packets[0].id - 1)
         if packets:
@@ -386,7 +386,7 @@ cdef class QueueLoop:
         self.send_verdicts()
 
     cdef void accept(self, uint64_t id, uint64_t now) noexcept nogil:
-        """What a core would have answered that has no opinion."""
+        """Accepts a packet unchanged, for a loop that has no core."""
         cdef Operation operation
         memset(&operation, 0, sizeof(operation))
         operation.kind = OP_ACCEPT
@@ -394,7 +394,7 @@ cdef class QueueLoop:
         self.apply(&operation, now)
 
     cdef void expire_until(self, uint64_t now) noexcept nogil:
-        """Each deadline up to ``now`` at its own time, as a replay of the tap's capture will."""
+        """Runs every timer of the core that is due by ``now``, each at its own time, as a replay of a capture will."""
         cdef uint64_t deadline
         if self.core == NULL:
             return
@@ -407,7 +407,7 @@ cdef class QueueLoop:
             self.carry_out(self.core_now)
             deadline = core_next_deadline(self.core)
             if deadline <= self.core_now:
-                return                                 # nothing moves: never spin on it
+                return                                 # the core's next deadline has not advanced: no endless loop
 
     cdef void carry_out(self, uint64_t now) noexcept nogil:
         cdef uint32_t i
@@ -418,7 +418,7 @@ cdef class QueueLoop:
         cdef uint8_t kind = operation.kind
         cdef uint32_t mark = 0
         if kind == OP_REPLACE and operation.length > self.most_replaced:
-            # Never the packet as it came in place of the one decided on.
+            # A replacement too long for a verdict is dropped: the original packet must not pass in its place.
             self.count.verdict_errors += 1
             kind = OP_DROP
         if self.tap != NULL:
@@ -436,7 +436,7 @@ cdef class QueueLoop:
             self.count.dropped += 1
             self.answer(operation.id, NF_DROP, NULL, 0, NULL)
         elif kind == OP_EMIT:
-            # A reset must not overtake the data it follows.
+            # The verdicts so far are sent first: a RST must not overtake the data it follows.
             self.send_verdicts()
             self.count.emitted += 1
             if self.sockets != NULL:
@@ -452,7 +452,7 @@ cdef class QueueLoop:
             verdict_put(&self.verdicts, <uint32_t> id, verdict, data, length, mark)
 
     cdef void send_verdicts(self) noexcept nogil:
-        """All or nothing, as netlink does it; waits out a kernel short of memory, however long."""
+        """Sends all verdicts, or none, as netlink does; while the kernel is short of memory it waits, however long."""
         cdef timespec pause
         pause.tv_sec = 0
         pause.tv_nsec = 100000
@@ -469,7 +469,7 @@ cdef class QueueLoop:
         self.verdicts.used = self.verdicts.count = 0
 
     cdef void finish(self) noexcept nogil:
-        """No packet of ours stays without a verdict."""
+        """Ends the core's flows and gives every held packet its verdict."""
         cdef bint more = self.core != NULL
         cdef int patience = LAST_WAITS
         while more:
@@ -479,7 +479,7 @@ cdef class QueueLoop:
             self.carry_out(self.core_now)
             self.send_verdicts()
             if more:
-                # Whoever reads the records needs a moment; where nobody does, they are lost and counted.
+                # The reader of the records is given time; if nobody reads them, records are lost, and counted.
                 nap(LAST_WAIT)
                 patience -= 1
         self.send_verdicts()

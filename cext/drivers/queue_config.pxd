@@ -1,4 +1,4 @@
-# The messages that bind and configure an NFQUEUE, made in a buffer of CONFIG_ROOM octets.
+# The netlink messages that bind and configure an NFQUEUE, written to a buffer of CONFIG_ROOM bytes.
 from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport memset
 
@@ -22,12 +22,12 @@ cdef inline nlmsghdr *config_message(uint8_t *buffer, uint32_t number, unsigned 
     family.res_id = htons(<unsigned short> number)
     return header
 
-# All flags in one pair: of two pairs the kernel reads the last.
+# Sets all flags in one pair of attributes, flags and mask: if there are two pairs the kernel reads the last.
 cdef inline void put_flags(nlmsghdr *header, uint32_t flags, uint32_t which) noexcept:
     mnl_attr_put_u32(header, NFQA_CFG_FLAGS, htonl(flags))
     mnl_attr_put_u32(header, NFQA_CFG_MASK, htonl(which))
 
-# Binds and configures at once: no packet meets a half-made queue. It is answered.
+# The message that binds and configures a queue at once: no packet meets a half-configured one. The kernel replies.
 cdef inline nlmsghdr *bind_message(uint8_t *buffer, uint32_t number, uint32_t copy_range, uint32_t length, bint gso,
                                    bint fail_open) noexcept:
     cdef nlmsghdr *header = config_message(buffer, number, NLM_F_ACK)
@@ -44,7 +44,7 @@ cdef inline nlmsghdr *bind_message(uint8_t *buffer, uint32_t number, uint32_t co
               NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN)
     return header
 
-# Of a bound one; it is not answered but where the kernel refuses it.
+# The message that sets fail-open on a bound queue; the kernel replies only where it refuses.
 cdef inline nlmsghdr *fail_open_message(uint8_t *buffer, uint32_t number, bint fail_open) noexcept:
     cdef nlmsghdr *header = config_message(buffer, number, 0)
     put_flags(header, NFQA_CFG_F_FAIL_OPEN if fail_open else 0, NFQA_CFG_F_FAIL_OPEN)

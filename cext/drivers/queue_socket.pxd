@@ -1,11 +1,11 @@
-# The netlink socket of a queue, its buffers, and the clock of whoever reads it.
+# A queue's netlink socket, its buffer sizes, and the clock offset its reader uses.
 from libc.stdint cimport uint32_t, uint64_t
 
 from nfmailguard.cext.drivers.system cimport mnl_socket
 
-# A socket of our own, or `bound`, which is bound to a queue already and is closed with it. Raises OSError.
+# Opens a netlink socket, or takes over `bound` (-1: none), already bound to a queue; closed on failure. Raises OSError.
 cdef mnl_socket *open_socket(int bound) except NULL
-# Asks for `wanted` octets to receive; how many there are, and in `sending` how many a send may have.
+# Asks for a receive buffer of `wanted` bytes; returns the bytes granted, and in `sending` the most bytes per send.
 cdef uint32_t widen_buffers(mnl_socket *socket, uint32_t wanted, uint32_t *sending) except 0
-# What the wall clock of now is ahead of the clock that never steps, in nanoseconds.
+# Nanoseconds by which the wall clock is now ahead of the monotonic clock.
 cdef uint64_t wall_ahead() noexcept nogil

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The netlink socket of a queue, its buffers, and the clock of whoever reads it.
+"""A queue's netlink socket, its buffer sizes, and the clock offset its reader uses.
 
-Promises: a socket that cannot be opened, or taken over, is closed. Does not know messages.
+Promises: a socket that cannot be opened, or taken over, is closed. Does not know netlink messages.
 """
 
 import os
@@ -17,7 +17,7 @@ from nfmailguard.cext.drivers.system cimport (
 )
 
 cdef enum:
-    SEND_ROOM = 256 * 1024     # verdicts of a send
+    SEND_ROOM = 256 * 1024     # most bytes of verdicts in one send
 
 
 cdef mnl_socket *open_socket(int bound) except NULL:
@@ -36,14 +36,14 @@ cdef mnl_socket *open_socket(int bound) except NULL:
 
 
 cdef uint32_t widen_buffers(mnl_socket *socket, uint32_t wanted, uint32_t *sending) except 0:
-    """A receive buffer that a full queue cannot overrun, where the kernel grants it.
+    """Asks for a receive buffer that a full queue cannot overflow.
 
-    Where it does not, the queue stays as it is: with 416 KiB and eight bulk flows, a queue
-    bounded to the buffer lost 1,100 packets in place of 300-900 and halved the rate, and
-    segments for super-packets lost 9,400-20,000 at a sixth of it.
+    Where the kernel grants less, the queue's length is not reduced: with a buffer of 416 KiB and eight
+    bulk flows, a queue limited to the buffer lost 1,100 packets in place of 300-900 and halved the rate,
+    and single segments in place of super-packets lost 9,400-20,000 at a sixth of the rate.
     """
     cdef int no = 0, yes = 1, fd = mnl_socket_get_fd(socket)
-    # An error reply without a copy of the verdict that caused it; an overrun must be heard of.
+    # Error replies do not copy the failed verdict (CAP_ACK); buffer overflows are reported (NO_ENOBUFS off).
     mnl_socket_setsockopt(socket, NETLINK_CAP_ACK, &yes, sizeof(int))
     mnl_socket_setsockopt(socket, NETLINK_NO_ENOBUFS, &no, sizeof(int))
     sending[0] = min(buffer_size(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_ROOM * 2) - 64, <uint32_t> SEND_ROOM)

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Raw sockets for packets of our own making (resets), marked so that no queue sees them.
+"""Raw sockets for packets of our own (RSTs), marked so that they enter no queue.
 
 Promises: every packet leaves with the mark, or is counted as an error; sending never
-waits and never raises. Does not know what it sends.
+waits and never raises. Does not know what the packets contain.
 """
 
 import errno
@@ -37,7 +37,7 @@ cdef void raw_send(RawSockets *sockets, const uint8_t *packet, uint32_t length) 
 
 
 cdef class RawSender:
-    """The two sockets; ``OSError`` on making one says the permission (CAP_NET_RAW) is missing."""
+    """An IPv4 and an IPv6 raw socket; an ``OSError`` when they are made says that CAP_NET_RAW is missing."""
 
     def __cinit__(self, int mark):
         self.sockets.ipv4 = self.sockets.ipv6 = -1
@@ -46,7 +46,7 @@ cdef class RawSender:
             try:
                 self.sockets.ipv6 = raw_socket(socket.AF_INET6, mark)
             except OSError as error:
-                if error.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6 needs none
+                if error.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6 needs no IPv6 socket
                     raise
         except OSError:
             close_sockets(&self.sockets)
@@ -56,7 +56,7 @@ cdef class RawSender:
         close_sockets(&self.sockets)
 
     def send(self, const uint8_t[::1] packet not None):
-        """One whole IP packet; the kernel fills in an IPv4 header's checksum."""
+        """Sends one complete IP packet; the kernel fills in the checksum of an IPv4 header."""
         if packet.shape[0]:
             raw_send(&self.sockets, &packet[0], <uint32_t> packet.shape[0])
 
@@ -81,7 +81,7 @@ cdef void close_sockets(RawSockets *sockets) noexcept nogil:
 
 
 def raw_socket(family, mark):
-    # IPPROTO_RAW implies that the IP header is ours, in both families; such a socket receives nothing.
+    # IPPROTO_RAW: we supply the IP header, for IPv4 and IPv6; such a socket receives nothing.
     with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         return raw.detach()

@@ -1,4 +1,4 @@
-# The kernel's netlink and NFQUEUE headers, libmnl and the socket calls, as the live drivers use them.
+# Declarations of the kernel's netlink and NFQUEUE headers, libmnl and socket calls, for the live drivers.
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 from posix.time cimport nanosleep, timespec
 
@@ -147,8 +147,8 @@ cdef extern from "<libmnl/libmnl.h>" nogil:
     void mnl_attr_put_u32(nlmsghdr *header, uint16_t type, uint32_t value)
 
 cdef inline uint32_t buffer_size(int fd, int force, int option, uint32_t want) noexcept nogil:
-    """Asks for ``want`` octets, by privilege or else up to the system's limit; what there is then."""
-    cdef int half = <int> ((want + 1) // 2)            # the kernel doubles it
+    """Sets a socket buffer to ``want`` bytes, with privilege or up to the system's limit; returns the bytes granted."""
+    cdef int half = <int> ((want + 1) // 2)            # the kernel doubles the value it is given
     cdef int got = 0
     cdef unsigned int size = sizeof(int)
     if setsockopt(fd, SOL_SOCKET, force, &half, sizeof(int)) < 0:

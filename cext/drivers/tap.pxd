@@ -1,4 +1,4 @@
-# A witness of what came in and what left, as two capture files.
+# The tap: records packets that came in and packets that left, in two capture files.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from nfmailguard.cext.operation cimport Operation
@@ -6,14 +6,15 @@ from nfmailguard.cext.wire.packet cimport QueuedPacket
 
 cdef struct TapFile:
     int fd
-    int error                  # the errno that ended the writing, 0 while it goes well
+    int error                  # errno of the failed write that ended the file; 0: none
     uint32_t used
     uint8_t *buffer
-    uint64_t buffered          # packets in `buffer`
-    uint64_t written           # packets in the file
-    uint64_t lost              # packets that could not be written
+    uint64_t buffered          # packets in `buffer`, not in the file yet
+    uint64_t written           # packets written to the file
+    uint64_t lost              # packets missing from the file because they could not be written
 
-cdef struct Copy:              # a packet's octets as they came, until its operation
+# A copy of an incoming packet, kept until the core answers it.
+cdef struct Copy:
     Copy *next
     uint64_t id
     uint32_t captured
@@ -31,7 +32,7 @@ cdef struct TapState:
 cdef class TapWriter:
     cdef TapState state
 
-# Before the core sees the packet: it edits in place.
+# Records an incoming packet; called before the core sees it, for the core edits packets in place.
 cdef void tap_incoming(TapState *tap, const QueuedPacket *packet, uint64_t now) noexcept nogil
-# `kind` is what the driver makes of the operation.
+# Records what leaves by a core operation. `kind`: what the driver does, which is a drop for a replacement too long.
 cdef void tap_operation(TapState *tap, const Operation *operation, uint8_t kind, uint64_t now) noexcept nogil

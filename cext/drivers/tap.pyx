@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A witness of what came in and what left: two pcap files of raw IP, in nanoseconds.
+"""The tap: records packets that came in and packets that left, as two pcap files of raw IP with nanoseconds.
 
-Promises: incoming packets in queue order, outgoing ones in order of leaving, both with
-the `now` the core was given and with the checksum a network card would have filled in;
-so the first file, replayed, gives the second. A packet accepted late leaves with the
-octets it came with: they are kept until its operation. A full disk never holds up or
-drops a packet: the file ends, and what is missing is counted. Does not know queues.
+Promises: incoming packets are written in queue order, outgoing ones in the order they leave,
+both with the `now` given to the core and with the checksum a network card would have filled in;
+so a replay of the first file gives the second. A packet accepted late is written as it came:
+its bytes are kept until the core answers. A full disk never holds up or drops a packet: the
+file ends, and the missing packets are counted. Does not know queues.
 """
 
 import os
@@ -23,15 +23,15 @@ cdef extern from "checksum.h" nogil:
     int nm_complete_checksum(uint8_t *packet, uint32_t size)
 
 cdef enum:
-    # draft-ietf-opsawg-pcap: this magic says that the fractions of a second are nanoseconds.
+    # draft-ietf-opsawg-pcap: this magic number says that times have nanoseconds.
     PCAP_MAGIC = 0xa1b23c4d
-    LINKTYPE_RAW = 101         # the packet begins with its IPv4 or IPv6 header
+    LINKTYPE_RAW = 101         # link type RAW: each record is an IPv4 or IPv6 packet without link header
     SNAP_LENGTH = 262144
     FILE_BUFFER = 1 << 20
 
 cdef struct FileHeader:
     uint32_t magic
-    uint16_t major             # version 2.4
+    uint16_t major             # pcap file format version 2.4
     uint16_t minor
     uint32_t zone
     uint32_t accuracy
@@ -136,7 +136,7 @@ cdef void tap_operation(TapState *tap, const Operation *operation, uint8_t kind,
 
 
 cdef class TapWriter:
-    """The two files; ``out_path`` may be None. Raises ``OSError`` where a file cannot be made."""
+    """The tap's two files; ``out_path`` None: no outgoing file. Raises ``OSError`` where a file cannot be made."""
 
     def __cinit__(self, in_path, out_path):
         self.state.incoming.fd = self.state.outgoing.fd = -1
@@ -160,7 +160,7 @@ cdef class TapWriter:
 
     def incoming(self, const uint8_t[::1] data not None, uint64_t now, uint64_t id, uint32_t length=0,
                  uint32_t flags=0):
-        """A queued packet, before the core sees it; ``length`` when it is longer than ``data``."""
+        """Records a queued packet before the core sees it; ``length``: its real length, where ``data`` is cut."""
         cdef QueuedPacket packet
         cdef uint8_t nothing = 0
         memset(&packet, 0, sizeof(packet))
@@ -172,7 +172,7 @@ cdef class TapWriter:
         tap_incoming(&self.state, &packet, now)
 
     def operation(self, uint8_t kind, uint64_t id, bytes data, uint64_t now):
-        """An operation of the core, in the order they are carried out."""
+        """Records an operation of the core; called in the order in which operations are carried out."""
         cdef Operation operation
         memset(&operation, 0, sizeof(operation))
         operation.kind = kind
@@ -192,7 +192,7 @@ cdef class TapWriter:
         }
 
     def close(self):
-        """Writes what is buffered; the errno of the first failure of either file, or 0. Idempotent."""
+        """Writes the buffered packets and closes; returns the first error's errno, or 0. A second call does nothing."""
         close_file(&self.state.incoming)
         close_file(&self.state.outgoing)
         return self.state.incoming.error or self.state.outgoing.error
@@ -203,7 +203,7 @@ cdef int open_file(TapFile *file, path) except -1:
     file.buffer = <uint8_t *> malloc(FILE_BUFFER)
     if file.buffer == NULL:
         raise MemoryError
-    # Mail is private: nobody else reads it. A pipe's reader is waited for neither here nor with a packet in hand.
+    # Only the owner may read the files: mail is private. Writing never blocks, not even on a pipe without a reader.
     file.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     header.magic = PCAP_MAGIC
     header.major = 2

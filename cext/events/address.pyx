@@ -1,22 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Which address every server reads in a MAIL or RCPT line, if it is certain: as `events.addresses` has it.
+"""Finds the address that every server reads in a MAIL or RCPT line, if there is one: the same as `events.addresses`.
 
-Promises: certain only where the line is RFC 5321 4.1.2's to the letter, and is UTF-8. Does not know mails.
+Promises: an address is certain only where the line is exactly RFC 5321 4.1.2's syntax, and UTF-8. Does not know mails.
 """
 
 from libc.string cimport memchr, memcpy, memset
 
 from nfmailguard.cext.events.text cimport show
 
-cdef enum:                             # what a byte may be part of
+# Bits for a byte of a MAIL or RCPT line: the parts of an address or parameter it may occur in.
+cdef enum:
     ATOM = 1
     DOMAIN = 2
-    LITERAL = 4                        # a domain in brackets
+    LITERAL = 4                        # the text of a domain in brackets (address literal)
     QUOTED = 8
     KEYWORD = 16
     VALUE = 32
     LETTER = 64
-    FIRST = 128                        # of a keyword
+    FIRST = 128                        # first character of a parameter's keyword
 
 cdef uint8_t BYTES[256]
 
@@ -41,7 +42,7 @@ cdef void fill_bytes() noexcept:
         BYTES[byte] |= DOMAIN
     for byte in b".:-":
         BYTES[byte] |= LITERAL
-    BYTES[45] |= KEYWORD               # -
+    BYTES[45] |= KEYWORD               # the hyphen
 
 
 fill_bytes()
@@ -60,7 +61,7 @@ cdef inline uint32_t past_spaces(const uint8_t *line, uint32_t at, uint32_t leng
 
 
 cdef uint32_t past_path(const uint8_t *line, uint32_t at, uint32_t length) noexcept nogil:
-    """Behind a local part and its domain, if it has one; `at`: none begins here."""
+    """Skips a local part, and its domain if it has one; returns ``at`` where no path begins there."""
     cdef uint32_t begin = at, end
     if at < length and line[at] == 34:
         at = past(line, at + 1, length, QUOTED)
@@ -69,10 +70,10 @@ cdef uint32_t past_path(const uint8_t *line, uint32_t at, uint32_t length) noexc
         at += 1
     else:
         at = past(line, at, length, ATOM)
-    if at == begin or at == length or line[at] != 64:          # @
+    if at == begin or at == length or line[at] != 64:          # the character @
         return at
     at += 1
-    if at < length and line[at] == 91:                         # [
+    if at < length and line[at] == 91:                         # the character [
         end = past(line, at + 1, length, LITERAL)
         return end + 1 if end > at + 1 and end < length and line[end] == 93 else begin
     end = past(line, at, length, DOMAIN)
@@ -80,7 +81,7 @@ cdef uint32_t past_path(const uint8_t *line, uint32_t at, uint32_t length) noexc
 
 
 cdef bint are_parameters(const uint8_t *line, uint32_t at, uint32_t length) noexcept nogil:
-    """Whether the rest of a line is keywords, each behind a space and with its value."""
+    """Whether the rest of a line consists of parameters: keywords, each after a space, with or without a value."""
     cdef uint32_t begin
     while at < length:
         begin = at
@@ -90,13 +91,13 @@ cdef bint are_parameters(const uint8_t *line, uint32_t at, uint32_t length) noex
         if at == begin or not BYTES[line[at]] & FIRST:
             return False
         at = past(line, at, length, KEYWORD)
-        if at < length and line[at] == 61:                     # =
+        if at < length and line[at] == 61:                     # the character =
             at = past(line, at + 1, length, VALUE)
     return True
 
 
 cdef uint32_t past_keyword(const uint8_t *line, uint32_t at, uint32_t length) noexcept nogil:
-    """Behind FROM or TO; 0: it is another word."""
+    """The position after the keyword FROM or TO; 0: another word begins here."""
     if at + 4 <= length and (line[at] | 32) == 102 and (line[at + 1] | 32) == 114 and (
             line[at + 2] | 32) == 111 and (line[at + 3] | 32) == 109:
         return at + 4
@@ -106,7 +107,7 @@ cdef uint32_t past_keyword(const uint8_t *line, uint32_t at, uint32_t length) no
 
 
 cdef bint find_path(const uint8_t *line, uint32_t length, uint32_t *begin, uint32_t *end) noexcept nogil:
-    """Whether the whole line is as RFC 5321 has it; where its path is then."""
+    """Whether the whole line has RFC 5321's syntax; if so, where its path begins and ends."""
     cdef uint32_t at = past(line, 0, length, LETTER), spaces
     if at != 4:
         return False
@@ -116,10 +117,10 @@ cdef bint find_path(const uint8_t *line, uint32_t length, uint32_t *begin, uint3
         return False
     if at < length and line[at] == 32:
         at += 1
-    if at == length or line[at] != 58:                         # :
+    if at == length or line[at] != 58:                         # the character :
         return False
     at = past_spaces(line, at + 1, length)
-    if at < length and line[at] == 60:                         # <
+    if at < length and line[at] == 60:                         # the character <
         begin[0] = at + 1
         end[0] = past_path(line, at + 1, length)
         return end[0] < length and line[end[0]] == 62 and are_parameters(line, end[0] + 1, length)
@@ -129,7 +130,7 @@ cdef bint find_path(const uint8_t *line, uint32_t length, uint32_t *begin, uint3
 
 
 cdef bint is_utf8(const uint8_t *line, uint32_t length) noexcept nogil:
-    """RFC 3629 4: the shortest form, no surrogates, nothing beyond U+10FFFF."""
+    """Whether a line is UTF-8 by RFC 3629 4: shortest forms only, no surrogates, nothing beyond U+10FFFF."""
     cdef uint32_t at = 0, more, value, least
     while at < length:
         value = line[at]

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A rate for all, and a share for each source: `events.allowance` in C, with the same sums.
+"""Limits event lines by a rate for all sources, and a share for each: `events.allowance` in C, with the same sums.
 
-Promises: memory is what the structure is. Does not know what is written.
+Promises: uses no memory besides its structure. Does not know what the lines say.
 """
 
 from libc.stdint cimport uint32_t
@@ -9,16 +9,16 @@ from libc.string cimport memcpy, memset
 
 cdef enum:
     NANOSECONDS = 1000000000
-    SOURCE_BITS = 13                   # of SOURCE_BUCKETS
-    BURST = 10                         # seconds of the rate that may be written at once: a burst is no flood
-    FORGEABLE_PART = 8                 # of the rate, one part is for what packets with forged addresses make
+    SOURCE_BITS = 13                   # bits of a bucket's number: 2^13 is SOURCE_BUCKETS
+    BURST = 10                         # seconds of the rate that may be written at once: a short burst is no flood
+    FORGEABLE_PART = 8                 # an eighth of the rate is for lines that forged packets can cause
 
 cdef uint64_t TELL = 10 * <uint64_t> NANOSECONDS
 
 
 cdef inline uint32_t bucket_of(const uint64_t *key, uint64_t source) noexcept nogil:
-    # Multiply-shift (Dietzfelbinger and others 1997) with numbers that nobody knows: of two sources nobody can say that
-    # they share a bucket, and there are never many.
+    # Multiply-shift hashing (Dietzfelbinger and others 1997) with a secret key: nobody outside can choose sources that
+    # share a bucket, and there are never many sources.
     return <uint32_t> ((source * (key[0] | 1) + key[1]) >> (64 - SOURCE_BITS))
 
 
@@ -96,7 +96,7 @@ cdef void be_latest(Rate *rate, uint16_t place) noexcept nogil:
 
 
 cdef uint16_t place_made(Rate *rate, uint32_t bucket, uint64_t source, bint is_6) noexcept nogil:
-    """For a source that has none; who was asked about longest ago gives way."""
+    """A place for a source that has none; where all are in use, the source asked about longest ago loses its place."""
     cdef uint16_t place
     if rate.count == MOST_SOURCES:
         forget_place(rate, rate.earliest)
@@ -185,7 +185,7 @@ cdef bint allowance_takes(Allowance *allowance, uint8_t family, const uint8_t *c
                           uint64_t now, bint forgeable) noexcept nogil:
     cdef Rate *rate = &allowance.forgeable if forgeable else &allowance.proven
     cdef uint64_t source = 0
-    # An IPv6 host has 2^64 addresses, so its /64 counts (RFC 4291 2.5.1).
+    # IPv6 clients are counted by their /64 (RFC 4291 2.5.1), for one host has 2^64 addresses.
     memcpy(&source, client, 4 if family == 4 else 8)
     if rate_takes(rate, source, family != 4, octets, now, allowance.key):
         return True

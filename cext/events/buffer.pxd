@@ -1,9 +1,9 @@
-# Bytes that grow: lines are put together in one, and leave in large blocks.
+# A growing byte buffer in which event lines are put together, to be written in large blocks.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 cdef extern from "digits.h" nogil:
-    const char *PAIRS "nm_pairs"       # 00 to 99
+    const char *PAIRS "nm_pairs"       # the numbers 00 to 99 as pairs of digits
 
 cdef struct Buffer:
     uint8_t *data
@@ -14,7 +14,7 @@ cdef int buffer_grow(Buffer *buffer, size_t more) noexcept nogil
 cdef void buffer_free(Buffer *buffer) noexcept nogil
 
 cdef inline int buffer_reserve(Buffer *buffer, size_t more) noexcept nogil:
-    # Room for so many bytes more, which the put_ functions take without asking; -1: there is no memory.
+    # Makes room for `more` bytes, which the put_ functions do not check; -1: out of memory.
     return 0 if buffer.capacity - buffer.length >= more else buffer_grow(buffer, more)
 
 cdef inline void put_bytes(Buffer *buffer, const void *data, size_t length) noexcept nogil:
@@ -22,7 +22,7 @@ cdef inline void put_bytes(Buffer *buffer, const void *data, size_t length) noex
     buffer.length += length
 
 cdef inline void put_words(Buffer *buffer, const char *words) noexcept nogil:
-    # A constant: the compiler knows its length.
+    # Appends a constant string, whose length the compiler knows.
     put_bytes(buffer, words, strlen(words))
 
 cdef inline void put_byte(Buffer *buffer, uint8_t byte) noexcept nogil:
@@ -30,7 +30,7 @@ cdef inline void put_byte(Buffer *buffer, uint8_t byte) noexcept nogil:
     buffer.length += 1
 
 cdef inline void put_number(Buffer *buffer, uint64_t value) noexcept nogil:
-    # In decimal digits, two at a time.
+    # Appends a number in decimal, two digits at a time.
     cdef char digits[20]
     cdef int at = 20
     cdef uint32_t pair

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Bytes that grow. Does not know what they say."""
+"""A growing byte buffer. Does not know what is in it."""
 
 from libc.stdlib cimport free, realloc
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Local time, microseconds, offset: `2026-11-24T16:20:00.000123+0000`. Does not know what happened then."""
+"""Timestamps in local time with microseconds and offset, as `2026-11-24T16:20:00.000123+0000`. Does not know events."""
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy

@@ -1,4 +1,4 @@
-/* Two decimal digits at a time. */
+/* The numbers 00 to 99 as text, for writing two decimal digits at a time. */
 #ifndef NM_DIGITS_H
 #define NM_DIGITS_H
 

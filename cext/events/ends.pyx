@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Addresses as text, and the Community ID of a connection. Does not know what the lines say about it."""
+"""Addresses as text, and the Community ID of a connection. Does not know the rest of an event line."""
 
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
@@ -28,7 +28,7 @@ cdef void put_base64(const uint8_t *digest, uint8_t *out) noexcept nogil:
         out[at + 2] = <uint8_t> BASE64[three >> 6 & 63]
         out[at + 3] = <uint8_t> BASE64[three & 63]
         at += 4
-    out[27] = b"="                     # 20 bytes leave one of the last three over
+    out[27] = b"="                     # 20 bytes do not fill the last group of three, so that base64 pads with =
 
 
 cdef void community_of(const Identity *identity, bint native, uint8_t *out) noexcept nogil:
@@ -42,10 +42,10 @@ cdef void community_of(const Identity *identity, bint native, uint8_t *out) noex
     if order > 0 or (order == 0 and low_port > high_port):
         low, high = high, low
         low_port, high_port = high_port, low_port
-    said[0] = said[1] = 0              # the seed
+    said[0] = said[1] = 0              # seed of the Community ID: 0
     memcpy(said + 2, low, size)
     memcpy(said + 2 + size, high, size)
-    said[2 + 2 * size] = 6             # TCP
+    said[2 + 2 * size] = 6             # protocol number of TCP
     said[3 + 2 * size] = 0
     said[4 + 2 * size] = <uint8_t> (low_port >> 8)
     said[5 + 2 * size] = <uint8_t> (low_port & 255)
@@ -58,7 +58,7 @@ cdef void community_of(const Identity *identity, bint native, uint8_t *out) noex
     put_base64(digest, out + 2)
 
 
-# Each octet in decimal digits, a dot behind it, and how long that is.
+# For each byte its decimal digits followed by a dot, and in the last place the length of that text.
 cdef uint8_t DOTTED[256][5]
 
 
@@ -79,9 +79,9 @@ cdef void put_dotted(Buffer *buffer, const uint8_t *address) noexcept nogil:
     cdef uint8_t *out = buffer.data + buffer.length
     cdef int i
     for i in range(4):
-        memcpy(out, DOTTED[address[i]], 4)         # as many as there can be: the next is written over the rest
+        memcpy(out, DOTTED[address[i]], 4)         # copies always four bytes; the next number overwrites the excess
         out += DOTTED[address[i]][4]
-    buffer.length = <size_t> (out - buffer.data) - 1           # no dot behind the last
+    buffer.length = <size_t> (out - buffer.data) - 1           # removes the dot after the last number
 
 
 cdef inline void put_group(Buffer *buffer, uint32_t group) noexcept nogil:
@@ -95,7 +95,7 @@ cdef inline void put_group(Buffer *buffer, uint32_t group) noexcept nogil:
 
 
 cdef void longest_zeros(const uint32_t *groups, int *begin, int *length) noexcept nogil:
-    """The first of the longest runs of two groups or more; -1: there is none."""
+    """Finds the first of the longest runs of two or more zero groups in an IPv6 address; ``begin`` -1: none."""
     cdef int i = 0, first
     begin[0], length[0] = -1, 1
     while i < 8:
@@ -123,7 +123,7 @@ cdef void put_groups(Buffer *buffer, const uint8_t *address) noexcept nogil:
             continue
         if i:
             put_byte(buffer, b":")
-        # inet_ntop(3) shows an IPv4 address in the last two groups of those that hold one.
+        # inet_ntop(3) writes the last two groups of an IPv4-compatible or IPv4-mapped address as an IPv4 address.
         if i == 6 and begin == 0 and (length == 6 or (length == 5 and groups[5] == 0xffff)):
             put_dotted(buffer, address + 12)
             return
@@ -139,7 +139,7 @@ cdef void put_address(Buffer *buffer, uint8_t family, const uint8_t *address) no
 
 
 def community(int family, bytes client, int client_port, bytes server, int server_port, bint native):
-    """A Community ID; ``native``: by the processor's own instructions, where it has them."""
+    """For tests: a Community ID; ``native``: use the processor's SHA-1 instructions, where it has them."""
     cdef Identity identity
     cdef uint8_t out[COMMUNITY_SIZE]
     memset(&identity, 0, sizeof(identity))
@@ -152,7 +152,7 @@ def community(int family, bytes client, int client_port, bytes server, int serve
 
 
 def shown(int family, bytes address):
-    """An address as put_address writes it."""
+    """For tests: an address as put_address writes it."""
     cdef uint8_t octets[16]
     cdef Buffer out
     memset(&out, 0, sizeof(out))

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Records to EVE lines, each byte as `events.eve.EveWriter` writes it.
+"""Turns records into EVE lines, byte for byte as `events.eve.EveWriter` writes them.
 
-Promises: a line is begun when there is room for all of it, so that it is whole or not there; no line has a byte of a
-peer's that is not printable ASCII. Does not know where the lines go.
+Promises: room for a whole line is reserved before it is begun, so that no line is incomplete; bytes from peers that are
+not printable ASCII never appear in a line. Does not know where the lines go.
 """
 
 from libc.string cimport memchr, memcpy
@@ -21,16 +21,16 @@ from nfmailguard.cext.events.transactions cimport session_of, take_finding, take
 from nfmailguard.cext.record cimport MOST_RULES, RECORD_FINDING, RECORD_FLOW, RECORD_REPEATED, RECORD_TEXT
 
 cdef enum:
-    ENVELOPE = 512 + MOST_TIMESTAMP + 2 * MOST_ADDRESS     # octets of a line but for its object
-    FIELDS = 1024                      # of an object: its names and numbers, and words of ours
+    ENVELOPE = 512 + MOST_TIMESTAMP + 2 * MOST_ADDRESS     # bytes of a line besides its event object
+    FIELDS = 1024                      # bytes of an event object's names, numbers and fixed text
     STATE_CONNECT = 0
     NANOSECONDS = 1000000000
-    BYTES_BEFORE_KEYWORD = 4           # of a reply's line: its code, and what parts them
+    BYTES_BEFORE_KEYWORD = 4           # length of a reply line's code and separator, before the keyword
 
 cdef const char *KIND_NAMES[4]
 KIND_NAMES[:] = [b"mailguard", b"alert", b"smtp", b"flow"]
 
-# What the envelope says of whom; of one record's lines the same.
+# What all lines of one record share: the record, and the connection's Community ID.
 cdef struct Telling:
     const Record *record
     uint8_t community[COMMUNITY_SIZE]
@@ -80,7 +80,7 @@ cdef inline bint begin_line(Writing *writing, size_t room) noexcept nogil:
 
 
 cdef inline void end_line(Writing *writing, const Telling *telling, size_t begin, uint8_t kind) noexcept nogil:
-    """The line stays, or is taken back where there is too much of it."""
+    """Ends a line, or removes it again where the rate limit withholds it."""
     cdef Buffer *out = &writing.out
     cdef const Record *record = telling.record
     put_words(out, b"}\n")
@@ -92,7 +92,7 @@ cdef inline void end_line(Writing *writing, const Telling *telling, size_t begin
 
 
 cdef void put_keyword(Buffer *out, const Record *record) noexcept nogil:
-    """The EHLO keyword of a reply's line."""
+    """Writes the EHLO keyword in a reply line."""
     cdef uint32_t length = record.before_length, begin = BYTES_BEFORE_KEYWORD
     cdef const uint8_t *end
     if length < begin:
@@ -168,7 +168,7 @@ cdef void tell_finding(Writing *writing, const Telling *telling) noexcept nogil:
 
 
 cdef inline void put_separator(Buffer *out) noexcept nogil:
-    # Between an object's fields, of which each may be left out.
+    # Writes the comma between fields of an object, of which each may be missing.
     if out.data[out.length - 1] != b"{":
         put_byte(out, b",")
 
@@ -299,7 +299,7 @@ cdef void tell_flow(Writing *writing, const Telling *telling, bint found) noexce
 
 
 cdef void know_community(const Writing *writing, Telling *telling, Session *session) noexcept nogil:
-    """Once a flow, where something is kept of it."""
+    """Computes the flow's Community ID, only once if there is a session to keep it in."""
     cdef bint known = session != NULL and session.has_community
     if not known:
         community_of(&telling.record.identity, writing.native, telling.community)
@@ -316,7 +316,7 @@ cdef void write_finding(Writing *writing, Telling *telling) noexcept nogil:
     cdef Session *session = NULL
     telling.forgeable = (record.state == STATE_CONNECT
                          and writing.meaning.by_packets >> (record.finding % MOST_FINDINGS) & 1)
-    if flow_id:                        # else it is of a packet of no flow
+    if flow_id:                        # flow_id 0: the finding is about a packet without a flow
         session = session_find(&writing.sessions, flow_id)
         if record.kind == RECORD_FINDING:
             if session == NULL:
@@ -330,7 +330,7 @@ cdef void write_finding(Writing *writing, Telling *telling) noexcept nogil:
 
 
 cdef void write_end(Writing *writing, Telling *telling) noexcept nogil:
-    """The mails that were begun and never finished, and the flow."""
+    """Writes the flow's mails that were begun and not finished, and the event for the flow itself."""
     cdef Session *session = session_find(&writing.sessions, telling.record.identity.flow_id)
     cdef const Mail *mail
     telling.forgeable = telling.record.state == STATE_CONNECT

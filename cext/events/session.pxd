@@ -1,4 +1,4 @@
-# What flows have said so far, until their mails are told: events/transactions.py.
+# What is kept of each flow's dialogue until its mails are reported; the same as events/transactions.py.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfmailguard.cext.events.ends cimport COMMUNITY_SIZE
@@ -8,32 +8,32 @@ from nfmailguard.cext.record cimport Identity
 
 cdef enum:
     MOST_PENDING_CHUNKS = 100
-    # What the limit of memory counts, in octets: what the same takes as Python objects, so that both writers keep
-    # and forget the same. A flow's state here takes less.
+    # Byte counts for the memory limit: what the same data takes as Python objects, so that the writers in C and in
+    # Python keep and forget the same flows. A flow's state in C takes less.
     FLOW_OCTETS = 1440
     MAIL_OCTETS = 410
-    TEXT_OCTETS = 60           # of a string besides its characters
-    ADDRESS_OCTETS = 80        # more, where an address is not certain
+    TEXT_OCTETS = 60           # bytes counted for a string besides its characters
+    ADDRESS_OCTETS = 80        # bytes counted in addition for an address that not every server reads the same way
 
-# One mail as the gateway saw it go by.
+# One mail as seen by the gateway.
 cdef struct Mail:
     Mail *next
     Text *helo
     Text *sender
-    Text *reply                # the server's last word on it, code first
+    Text *reply                # the server's last reply to the mail, code first
     Text *first_recipient
     Text *last_recipient
-    uint64_t bytes             # of the message, without its end
-    uint64_t omitted           # further recipients that were accepted, and are not kept
-    uint64_t changed           # a bit a finding that changed or would have changed something in it
-    uint32_t recipient_octets  # counted for them
+    uint64_t bytes             # bytes of the mail's message text, without the end of data
+    uint64_t omitted           # accepted recipients whose addresses are not kept
+    uint64_t changed           # a bit for each finding that changed something in the mail, or would have
+    uint32_t recipient_octets  # bytes counted for the recipients
     uint8_t recipients
     uint8_t uncertain
     uint8_t tls
     uint8_t auth
     uint8_t complete
     uint8_t changes
-    uint8_t change[MOST_FINDINGS]  # the same findings in their order, `changes` of them
+    uint8_t change[MOST_FINDINGS]  # the `changes` findings whose bits are set in `changed`, in the order they occurred
 
 cdef struct MailList:
     Mail *first
@@ -45,82 +45,84 @@ cdef struct TextList:
     Text *last
     uint32_t count
 
-# Of those whose flows are kept: IPv4 addresses, and IPv6 /64s.
+# A client address with flows that are kept: an IPv4 address or an IPv6 /64.
 cdef struct Source:
     Source *next_in_bucket
-    uint64_t key               # the address's first 8 octets
+    uint64_t key               # first 8 bytes of the client's address
     uint8_t is_6
     uint32_t flows
-    int64_t octets             # of their states
-    Session *stillest          # of its flows, by when they were heard last
+    int64_t octets             # bytes counted for the state of its flows
+    Session *stillest          # the source's flows in a list ordered by last record: the one idle longest
     Session *latest
 
 cdef struct Session:
     uint64_t flow_id
     Session *next_in_bucket
-    Session *stiller           # of all flows, and of the source's
+    # Neighbours in two lists ordered by last record: that of all flows, and that of the source's flows.
+    Session *stiller
     Session *later
     Session *stiller_of_source
     Session *later_of_source
     Source *source
     int64_t octets
     Text *helo
-    # Commands the server has not answered, and how many more behind them.
+    # Commands that the server has not answered yet, oldest first; the `more_` fields count later ones not kept.
     TextList hellos
     uint64_t more_hellos
     MailList mails
     uint64_t more_mails
     TextList recipients
     uint64_t more_recipients
-    uint64_t chunks[2]         # of BDAT commands, the first in bit 0: whether each is the message's last
+    uint64_t chunks[2]         # pending BDAT commands, a bit for each, the oldest in bit 0: 1 if it has LAST
     uint8_t chunk_count
     uint8_t tls
     uint8_t auth
-    uint8_t found              # there was a finding
+    uint8_t found              # 1: the flow had a finding
     uint8_t has_community
-    uint8_t speaks_of_none     # `spoken` is a mail that nobody will be told of
-    Mail *spoken               # what the client's bytes belong to: ahead of the replies (RFC 2920)
-    Mail *mail                 # what the server's replies belong to
+    # 1: `spoken` is NULL because the client's bytes belong to a mail that will not be reported.
+    uint8_t speaks_of_none
+    Mail *spoken               # the client's bytes belong to it; with pipelining (RFC 2920) it may follow `mail`
+    Mail *mail                 # the mail that the server's replies belong to
     uint8_t community[COMMUNITY_SIZE]
 
-# All flows whose mails are put together. `memory`: the most that `octets` may be.
+# All flows whose mails are put together. `memory`: upper limit for `octets`, in bytes.
 cdef struct Sessions:
     int64_t memory
     int64_t octets
-    uint64_t forgotten         # flows whose state was given up, and
+    uint64_t forgotten         # flows whose state was given up for want of memory
     uint64_t omitted           # MAIL and RCPT commands that were only counted, for want of memory
-    uint64_t key[2]            # of the hash of sources
-    Session **buckets          # by flow, `size` of them, a power of two
-    Source **source_buckets    # as many
+    uint64_t key[2]            # secret key of the hash of sources
+    Session **buckets          # hash table by flow: `size` buckets, a power of two
+    Source **source_buckets    # hash table by source, of the same size
     uint32_t size
     uint32_t count
     Session *stillest
     Session *latest
-    Session *free_sessions     # to be used again, by next_in_bucket
+    Session *free_sessions     # free list of sessions, linked by next_in_bucket
     Mail *free_mails
     uint32_t free_count
 
 cdef int sessions_open(Sessions *sessions, int64_t memory, const uint64_t *key) noexcept nogil
 cdef void sessions_close(Sessions *sessions) noexcept nogil
 cdef Session *session_find(Sessions *sessions, uint64_t flow_id) noexcept nogil
-# A new one of a flow that has none; NULL: there is no memory, and it is counted as forgotten.
+# Begins the session of a flow that has none; NULL: out of memory, the flow is counted as forgotten.
 cdef Session *session_begin(Sessions *sessions, uint64_t flow_id, uint8_t family, const uint8_t *client) noexcept nogil
-# It is in no list any more; its mails are the caller's with it.
+# Removes a session from all lists; the session and its mails then belong to the caller.
 cdef void session_take_out(Sessions *sessions, Session *session) noexcept nogil
 cdef void session_free(Sessions *sessions, Session *session) noexcept nogil
-# The flow has been heard; who gives way to what it takes now.
+# Makes the flow the one heard last; flows idle longest are forgotten until the memory limit is kept.
 cdef void session_settle(Sessions *sessions, Session *session) noexcept nogil
-# So many octets more are kept of it, or fewer.
+# Counts `octets` bytes more (or fewer, if negative) for a session.
 cdef void session_charge(Sessions *sessions, Session *session, int64_t octets) noexcept nogil
-# Whether so many more may be.
+# Whether `octets` more bytes may be kept for a session.
 cdef bint session_may_keep(const Sessions *sessions, const Session *session, int64_t octets) noexcept nogil
 
-cdef Mail *mail_made(Sessions *sessions) noexcept nogil    # NULL: there is no memory
+cdef Mail *mail_made(Sessions *sessions) noexcept nogil    # a new, empty mail; NULL: out of memory
 cdef void mail_free(Sessions *sessions, Mail *mail) noexcept nogil
 
-# `found`: bits of findings, by number; of those that are new the first MOST_CHANGES of a mail.
+# Adds findings to a mail; `found`: a bit for each, by number. A mail keeps its first MOST_CHANGES ones.
 cdef void mail_add_changed(Mail *mail, uint64_t found) noexcept nogil
-# What was found in `other` is in the mail, too.
+# Adds the findings of the mail `other` to `mail`.
 cdef void mail_merge_changed(Mail *mail, const Mail *other) noexcept nogil
 
 cdef inline void chunk_append(Session *session, bint last) noexcept nogil:
@@ -128,7 +130,7 @@ cdef inline void chunk_append(Session *session, bint last) noexcept nogil:
     session.chunk_count += 1
 
 cdef inline bint chunk_shift(Session *session) noexcept nogil:
-    # Whether the first is the message's last.
+    # Removes the oldest pending BDAT command; returns whether it had LAST.
     cdef bint last = session.chunk_count != 0 and session.chunks[0] & 1
     if session.chunk_count:
         session.chunks[0] = session.chunks[0] >> 1 | session.chunks[1] << 63

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""What is kept of flows until their mails are told, by flow and by source, and who gives way when it is too much.
+"""What is kept of flows until their mails are reported, by flow and by source, under a memory limit.
 
-Promises: `octets` stays at most `memory` but for a single flow; the flow that has been still the longest gives way, of
-the same source where that has more than is left. A text in two lists at once there is none. Does not know SMTP.
+Promises: `octets` exceeds `memory` for a single flow only; where memory is short the flow idle longest is forgotten,
+one of the same source if the source has more than is left free. No text is in two lists. Does not know SMTP.
 """
 
 from libc.stdlib cimport calloc, free, malloc
@@ -16,8 +16,8 @@ cdef extern from "bytes.h" nogil:
 cdef enum:
     FIRST_SIZE = 1024
     MOST_CHANGES = 20
-    ENVELOPE = 4096                    # octets that each flow may have whatever the others have
-    MOST_FREE = 4096                   # sessions, and mails, that are kept to be used again
+    ENVELOPE = 4096                    # bytes that each flow may keep, whatever the others keep
+    MOST_FREE = 4096                   # most sessions and mails, together, kept for reuse
 
 
 cdef int sessions_open(Sessions *sessions, int64_t memory, const uint64_t *key) noexcept nogil:
@@ -52,7 +52,7 @@ cdef void sessions_close(Sessions *sessions) noexcept nogil:
 
 
 cdef inline uint32_t bucket_of_flow(const Sessions *sessions, uint64_t flow_id) noexcept nogil:
-    # Flows are numbered one after the other: nobody chooses.
+    # Flow numbers are consecutive, so that no peer can choose a bucket: no keyed hash is needed.
     return <uint32_t> flow_id & (sessions.size - 1)
 
 
@@ -61,7 +61,7 @@ cdef inline uint32_t bucket_of_source(const Sessions *sessions, uint64_t key) no
 
 
 cdef void grow(Sessions *sessions) noexcept nogil:
-    """Twice as many buckets; where there is no memory for them, chains become longer."""
+    """Doubles the hash tables; where there is no memory for that, the chains become longer instead."""
     cdef uint32_t i, bucket, before = sessions.size
     cdef Session **buckets = <Session **> calloc(2 * <size_t> before, sizeof(Session *))
     cdef Source **sources = <Source **> calloc(2 * <size_t> before, sizeof(Source *))
@@ -100,11 +100,11 @@ cdef Session *session_find(Sessions *sessions, uint64_t flow_id) noexcept nogil:
 
 
 cdef Source *source_of_client(Sessions *sessions, uint8_t family, const uint8_t *client) noexcept nogil:
-    """Who has this address; a new one where nobody has. NULL: there is no memory."""
+    """The source with this client address, created if new. NULL: out of memory."""
     cdef uint64_t key = 0
     cdef uint32_t bucket
     cdef Source *source
-    # An IPv6 host has 2^64 addresses, so its /64 counts (RFC 4291 2.5.1).
+    # IPv6 clients are counted by their /64 (RFC 4291 2.5.1), for one host has 2^64 addresses.
     memcpy(&key, client, 4 if family == 4 else 8)
     bucket = bucket_of_source(sessions, key)
     source = sessions.source_buckets[bucket]
@@ -242,7 +242,7 @@ cdef void session_settle(Sessions *sessions, Session *session) noexcept nogil:
         leave_lists(sessions, session)
         be_latest(sessions, session)
     while sessions.octets > sessions.memory and sessions.count > 1:
-        # Who has more than he leaves makes room for himself, and the others' mails go on.
+        # A source that uses more than it leaves free loses its own idle flows; the mails of others go on.
         own = source.octets > sessions.memory - source.octets and source.flows > 1
         least = source.stillest if own else sessions.stillest
         session_take_out(sessions, least)
@@ -266,7 +266,8 @@ cdef Mail *mail_made(Sessions *sessions) noexcept nogil:
         mail = <Mail *> malloc(sizeof(Mail))
         if mail == NULL:
             return NULL
-    memset(mail, 0, sizeof(Mail) - MOST_FINDINGS)          # what is behind `changes` is not looked at
+    # `change` need not be cleared: only its first `changes` entries are read
+    memset(mail, 0, sizeof(Mail) - MOST_FINDINGS)
     return mail
 
 

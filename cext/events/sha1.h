@@ -1,5 +1,5 @@
-/* SHA-1 of one block (FIPS 180-4): what a Community ID is made of. With the processor's instructions for it where it
- * has them, which is found out once; in plain C elsewhere. The same digest. Not for secrets. */
+/* SHA-1 of one block (FIPS 180-4), for Community IDs: by the processor's SHA instructions where it has them (callers
+ * check once), else in plain C, with the same result. Not to be used for secrets. */
 #ifndef NM_SHA1_H
 #define NM_SHA1_H
 
@@ -32,7 +32,7 @@ static void nm_sha1_plain(const uint8_t block[64], uint32_t state[5]) {
 #include <cpuid.h>
 #include <immintrin.h>
 
-/* Four rounds a step: `w[i]` are the message's words, four by four, the first of them in the highest lane. */
+/* Four rounds of SHA-1: `w` holds the message's words four by four, the first of the four in the highest lane. */
 #define NM_SHA1_STEP(i, k)                                                                                             \
     do {                                                                                                               \
         if ((i) >= 4)                                                                                                  \
@@ -71,7 +71,7 @@ static inline int nm_sha1_has_native(void) { return 0; }
 static void nm_sha1_native(const uint8_t block[64], uint32_t state[5]) { nm_sha1_plain(block, state); }
 #endif
 
-/* The digest of at most 55 octets; `native`: what nm_sha1_has_native says. */
+/* The SHA-1 digest of at most 55 bytes of data; `native`: the result of nm_sha1_has_native. */
 static inline void nm_sha1(const uint8_t *data, size_t length, uint8_t digest[20], int native) {
     uint8_t block[64] = {0};
     uint32_t state[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};

@@ -1,7 +1,7 @@
-# What is known of mails under way, as plain values: for another writer, or of one.
+# Unfinished mails as plain values, to be handed from one event writer to another.
 from nfmailguard.cext.events.session cimport Sessions
 
-# Tuples of `events.lines`, the flow that has been still longest first.
+# The sessions as tuples in the form of `events.lines`, the flow idle longest first.
 cdef list sessions_as_values(const Sessions *sessions)
-# Goes on with them, before there is any record. Raises MemoryError.
+# Restores sessions from such tuples, before any record is read. Raises MemoryError.
 cdef void sessions_from_values(Sessions *sessions, list values) except *

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Mails under way as plain values, and plain values as mails under way: a gateway's successor goes on with them.
+"""Turns unfinished mails into plain values and back, so that a gateway's successor can continue with them.
 
-Promises: nothing of it is on the packet's way, nor on a record's. Does not know who takes them.
+Promises: none of this runs while a packet or a record is handled. Does not know who takes the values.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -16,7 +16,7 @@ from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS
 
 cdef enum:
     LONGEST_TEXT = 65535
-    MOST_KEPT = 255                    # recipients, as they are counted
+    MOST_KEPT = 255                    # most recipients of a mail: `recipients` is one byte
 
 
 cdef str as_str(const Text *text):
@@ -89,7 +89,7 @@ cdef int fill_mail(Mail *mail, tuple values) except -1:
         mail.first_recipient, mail.last_recipient = recipients.first, recipients.last
         mail.recipients = <uint8_t> recipients.count
         mail.recipient_octets += TEXT_OCTETS + recipients.last.length
-    for number in changes:             # by hand: there may be more than are added one by one
+    for number in changes:             # not by mail_add_changed: a mail may have more findings than that would add
         if number < MOST_FINDINGS and not mail.changed >> number & 1:
             mail.changed |= 1ULL << <uint8_t> number
             mail.change[mail.changes] = number

@@ -1,28 +1,28 @@
-# Peers' bytes for people, and as JSON.
+# Bytes from peers made printable, for people and for JSON.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from nfmailguard.cext.events.buffer cimport Buffer
 
 cdef enum:
-    SHOWN_SIZE = 4             # octets that one byte becomes at most: \xNN
-    JSON_SIZE = 5              # and in JSON, where the backslash is doubled
+    SHOWN_SIZE = 4             # most bytes that one byte becomes when shown: \xNN
+    JSON_SIZE = 5              # most bytes that one byte becomes in JSON, where the backslash is doubled
 
-# A text that is kept, printable ASCII. Whoever holds one has a reference; it stands in at most one list.
+# A kept text of printable ASCII, with a reference count; it is in at most one list.
 cdef struct Text:
     Text *next
     uint32_t references
     uint16_t length
-    uint8_t certain            # of an address: every server reads this one
-    uint8_t as_it_is           # nothing in it is another in JSON
-    uint8_t data[1]            # `length` of them
+    uint8_t certain            # 1: the text is an address that every server reads the same way in the line
+    uint8_t as_it_is           # 1: the text needs no escapes in JSON
+    uint8_t data[1]            # the text's `length` bytes
 
-# What is printable ASCII and no backslash as it is, the rest as \xNN; octets written, at most SHOWN_SIZE each.
+# Writes bytes as printable ASCII, others and the backslash as \xNN; returns the bytes written, at most SHOWN_SIZE each.
 cdef uint32_t show(uint8_t *out, const uint8_t *data, uint32_t length) noexcept nogil
-# The same within a JSON string. Room for JSON_SIZE each is the caller's to reserve.
+# Appends bytes like `show`, escaped for a JSON string; the caller has reserved JSON_SIZE bytes for each.
 cdef void put_shown(Buffer *buffer, const uint8_t *data, uint32_t length) noexcept nogil
-# A text of printable ASCII within a JSON string; room for JSON_SIZE each is the caller's to reserve.
+# Appends a text, escaped for a JSON string; the caller has reserved JSON_SIZE bytes for each character.
 cdef void put_text(Buffer *buffer, const Text *text) noexcept nogil
-# With one reference; NULL: there is no memory.
+# A new text with one reference; NULL: out of memory.
 cdef Text *text_made(const uint8_t *data, uint32_t length) noexcept nogil
 
 cdef void text_release(Text *text) noexcept nogil

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Peers' bytes for people: no octet of theirs reaches a log or a terminal raw. Does not know what they mean."""
+"""Makes peers' bytes printable: none of them reaches a log or a terminal raw. Does not know what they mean."""
 
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -10,11 +10,12 @@ cdef const char *HEXADECIMAL = b"0123456789abcdef"
 
 
 cdef inline bint is_shown(uint8_t byte) noexcept nogil:
-    return byte >= 32 and byte < 127 and byte != 92            # no backslash: it is how the others are written
+    # the backslash, 92, is not shown as it is: it begins \xNN
+    return byte >= 32 and byte < 127 and byte != 92
 
 
 cdef bint all_shown(const uint8_t *data, uint32_t length) noexcept nogil:
-    # Without a way out in its midst: the compiler looks at many at once.
+    # No early exit from the loop, so that the compiler can check many bytes at once.
     cdef uint32_t i
     cdef uint8_t odd = 0
     for i in range(length):
@@ -49,7 +50,7 @@ cdef uint32_t show(uint8_t *out, const uint8_t *data, uint32_t length) noexcept 
 
 
 cdef void put_escaped(Buffer *buffer, const uint8_t *data, uint32_t length) noexcept nogil:
-    """Printable ASCII within a JSON string (RFC 8259 7)."""
+    """Appends printable ASCII, escaped for a JSON string (RFC 8259 7)."""
     cdef uint32_t i
     if not has_special(data, length):
         put_bytes(buffer, data, length)

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Mails, put together from commands and replies, as `events.transactions` does: function by function the same.
+"""Puts mails together from commands and replies, function by function as `events.transactions` does.
 
-Promises: what is kept is bounded (`session`); where there is no memory a command is only counted. Does not know how an
-event is written.
+Promises: what is kept is bounded (see `session`); where there is no memory a command is only counted. Does not know how
+an event is written.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -19,19 +19,19 @@ from nfmailguard.cext.record cimport RECORD_COMMAND, RECORD_MESSAGE, RECORD_REPL
 
 cdef enum:
     MOST_RECIPIENTS = 100
-    # MAIL and RCPT commands of a flow whose replies are awaited by name; the rest by their number.
+    # Most MAIL and RCPT commands of a flow whose text is kept until the reply; further ones are only counted.
     MOST_PENDING_MAILS = 20
     MOST_PENDING_RECIPIENTS = 100
-    LAST_SIZE = 5                      # octets of " LAST"
-    MOST_CODE = 8                      # octets of a reply's code and the space behind it
+    LAST_SIZE = 5                      # bytes of " LAST"
+    MOST_CODE = 8                      # bytes of a reply's code and the space after it
     SHOWN_TEXT = RECORD_TEXT * SHOWN_SIZE + CUT_SIZE + MOST_CODE
 
-# While a record is taken.
+# The state while one record is processed.
 cdef struct Turn:
     Sessions *sessions
     Session *session
     const Record *record
-    Mail *displaced                    # the flow's mail until now: another took its place, or none
+    Mail *displaced                    # the mail that `session.mail` was before this record, if it has been replaced
 
 
 cdef inline void speak_of(Session *session, Mail *mail) noexcept nogil:
@@ -44,7 +44,7 @@ cdef void set_mail(Turn *turn, Mail *mail) noexcept nogil:
     cdef Mail *before = session.mail
     if before != NULL:
         session_charge(turn.sessions, session, -cost_of_mail(before))
-        if session.spoken == before:   # what the client says until its next MAIL is about a mail that is none now
+        if session.spoken == before:   # what the client says until its next MAIL belongs to a mail that is given up
             session.spoken, session.speaks_of_none = NULL, True
         if turn.displaced != NULL:
             mail_free(turn.sessions, turn.displaced)
@@ -53,7 +53,7 @@ cdef void set_mail(Turn *turn, Mail *mail) noexcept nogil:
 
 
 cdef void hand_over(Session *session, Mail *refused) noexcept nogil:
-    """What was said behind a MAIL that began none is about the mail that goes on."""
+    """After a MAIL that was refused: what the client sent after it belongs to the mail still open, if there is one."""
     cdef Mail *mail = session.mail
     if session.spoken == refused:
         speak_of(session, mail)
@@ -63,7 +63,7 @@ cdef void hand_over(Session *session, Mail *refused) noexcept nogil:
 
 
 cdef Mail *known_by_hello(Turn *turn) noexcept nogil:
-    """A mail with what the flow has said of itself."""
+    """A new mail with what the flow's HELO or EHLO, TLS and AUTH say."""
     cdef Session *session = turn.session
     cdef Mail *mail = mail_made(turn.sessions)
     if mail != NULL:
@@ -104,7 +104,7 @@ cdef void say_chunk(Turn *turn) noexcept nogil:
     if record.before_length >= LAST_SIZE:
         word = record.text + record.before_length - LAST_SIZE
         last = (word[0] == 32 and (word[1] | 32) == 108 and (word[2] | 32) == 97 and (word[3] | 32) == 115
-                and (word[4] | 32) == 116)                     # in whatever case
+                and (word[4] | 32) == 116)                     # LAST in upper or lower case
     chunk_append(session, last)
 
 
@@ -122,7 +122,7 @@ cdef void say_mail(Turn *turn, bint cut, uint64_t blanked) noexcept nogil:
         if mail.sender == NULL:
             mail_free(turn.sessions, mail)
             mail = NULL
-    if mail == NULL:                   # behind one that is only counted the others are, too
+    if mail == NULL:                   # once a MAIL is only counted, all later ones are, so that replies stay in order
         session.more_mails += 1
         speak_of(session, NULL)
         turn.sessions.omitted += 1
@@ -162,7 +162,7 @@ cdef void take_command(Turn *turn, const Meaning *meaning) noexcept nogil:
     cdef uint64_t blanked = record.c & meaning.illegal
     if role != ROLE_MAIL and session.spoken != NULL:
         mail_add_changed(session.spoken, record.c)
-    if record.b & 1:                   # it was masked: the server never saw it
+    if record.b & 1:                   # the command was masked: the server never saw it
         return
     if role == ROLE_HELLO:
         say_hello(turn, cut)
@@ -203,7 +203,7 @@ cdef void answered_mail(Turn *turn, bint accepted) noexcept nogil:
         mail_free(turn.sessions, asked)
     elif session.more_mails:
         session.more_mails -= 1
-        # It was only counted: who it is from is not known, but that it is there.
+        # The accepted MAIL was only counted: the mail exists, its sender is not known.
         asked = known_by_hello(turn) if accepted else NULL
         if asked != NULL:
             asked.uncertain = True
@@ -234,7 +234,7 @@ cdef void answered_recipient(Turn *turn, bint accepted) noexcept nogil:
             mail.last_recipient = recipient
             mail.recipients += 1
             mail.recipient_octets += <uint32_t> cost_of_text(recipient)
-            return                     # it takes what it took
+            return                     # the bytes counted for it stay counted
         mail.omitted += 1
     if recipient != NULL:
         session_charge(turn.sessions, session, -cost_of_text(recipient))
@@ -242,7 +242,7 @@ cdef void answered_recipient(Turn *turn, bint accepted) noexcept nogil:
 
 
 cdef void were_text(Turn *turn) noexcept nogil:
-    """The commands that are not answered were the beginning of a message (RFC 5321 4.1.1.4)."""
+    """Commands still unanswered when DATA's reply comes were really the message's first lines (RFC 5321 4.1.1.4)."""
     cdef Session *session = turn.session
     while session.mails.first != NULL:
         answered_mail(turn, False)
@@ -256,7 +256,7 @@ cdef void were_text(Turn *turn) noexcept nogil:
 
 
 cdef void lose_track(Turn *turn, bint last) noexcept nogil:
-    """Of a flow with too many commands not all are told: the server answers a mail whose envelope is not known."""
+    """In a flow with too many commands some have no record: the server's reply is to a mail with unknown envelope."""
     cdef Session *session = turn.session
     cdef Mail *mail
     were_text(turn)
@@ -292,7 +292,7 @@ cdef void answer(Mail *mail, const Record *record) noexcept nogil:
         length -= 1
     text_release(mail.reply)
     mail.reply = text_made(shown, length)
-    mail.omitted += record.c           # those of whom there are no records
+    mail.omitted += record.c           # accepted recipients for which there was no record
     mail.complete = True
 
 
@@ -300,13 +300,13 @@ cdef Mail *completed(Turn *turn, Mail *mail) noexcept nogil:
     if turn.session.spoken == mail:
         speak_of(turn.session, NULL)
     set_mail(turn, NULL)
-    turn.displaced = NULL              # it is the caller's now
+    turn.displaced = NULL              # the mail is the caller's now
     answer(mail, turn.record)
     return mail
 
 
 cdef Mail *answered_chunk(Turn *turn) noexcept nogil:
-    """A refusal is the last word only if no other follows: some servers go on with the mail."""
+    """Takes the reply to a BDAT. A refusal ends the mail only if no other reply follows: some servers go on with it."""
     cdef Session *session = turn.session
     cdef Mail *mail = session.mail
     cdef bint last = chunk_shift(session)
@@ -382,7 +382,7 @@ cdef Mail *take_said(Sessions *sessions, Session *session, const Meaning *meanin
         if session.spoken != NULL:
             mail_add_changed(session.spoken, record.c)
             session.spoken.bytes += record.a
-        speak_of(session, NULL)        # what comes next is not about this mail
+        speak_of(session, NULL)        # what the client sends next does not belong to this mail
     if turn.displaced != NULL:
         mail_free(sessions, turn.displaced)
     session_settle(sessions, session)

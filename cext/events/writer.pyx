@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Events at the engine's speed: a queue's records become lines without an object a record, and without the
-interpreter's lock. `events.lines` makes them a writer.
+"""Event lines written at the engine's speed: a queue's records become lines without a Python object for each record
+and without the interpreter's lock (GIL). `events.lines` wraps it as a writer.
 
-Promises: what is kept of a block is its caller's until the next call. Does not know where lines go.
+Promises: a block of lines stays valid until the caller's next call. Does not know where lines go.
 """
 
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -29,8 +29,8 @@ from nfmailguard.cext.policy.numbers cimport MOST_FINDINGS, MOST_VERBS
 from nfmailguard.cext.record cimport MOST_RULES, RECORD_TEXT, Record, Ring, ring_next, ring_read
 
 cdef enum:
-    BLOCK = 256 * 1024         # octets of lines that leave together, and a record's more
-    SPARE = 4 * BLOCK          # a buffer that had to be longer than that is given back
+    BLOCK = 256 * 1024         # bytes of lines after which a block is complete; one record's lines may exceed it
+    SPARE = 4 * BLOCK          # bytes: a buffer that has grown beyond this is freed
 
 assert MOST_GENERATIONS * MOST_RULES == RULES_NUMBERED
 
@@ -43,7 +43,7 @@ ROLES_OF_VERBS = {
 
 
 cdef uint32_t write_ring(Writing *writing, Ring *ring, uint32_t most) noexcept nogil:
-    """How many records were read: up to `most`, or as many as make a block."""
+    """Reads up to `most` records, or until the block is complete; returns their number."""
     cdef uint32_t count = 0
     cdef const Record *record = ring_next(ring)
     while record != NULL and count < most and writing.out.length < BLOCK:
@@ -76,12 +76,12 @@ cdef void record_from_tuple(tuple drained, Record *record) except *:
 
 
 cdef class EventLines:
-    """Lines of what an engine recorded.
+    """Writes the event lines of what an engine has recorded.
 
-    ``names``: lists of octets by number, as they stand in a line: ``finding``, ``action``, ``state``, ``verb``,
-    ``flow_state``, ``ended``, ``alert``; ``roles``: what each verb does to mails; ``findings``: the bit of an address's
-    illegal character, the bits of what packets make, the number of a keyword that was masked. ``memory``: octets;
-    ``rate``: octets a second, -1 without a limit; ``key``: 16 octets that nobody knows. Raises MemoryError.
+    ``names``: lists of bytes by number, as written into a line: ``finding``, ``action``, ``state``, ``verb``,
+    ``flow_state``, ``ended``, ``alert``; ``roles``: each verb's ROLE_; ``findings``: address.illegal_character's bit,
+    the bits of findings that single packets cause, the number of reply.keyword_masked. ``memory``: limit in bytes;
+    ``rate``: bytes per second, -1: no limit; ``key``: 16 secret bytes. Raises MemoryError.
     """
 
     def __cinit__(self, dict names, list roles, tuple findings, bytes key, uint64_t engine, int64_t memory,
@@ -125,12 +125,12 @@ cdef class EventLines:
             raise ValueError(f"{len(values)} names; there is room for {most}")
         for number in range(len(values)):
             value = values[number]
-            self.kept.append(value)    # it owns what the word points to
+            self.kept.append(value)    # keeps alive the bytes the word points to
             words[number].data = value
             words[number].length = <uint32_t> len(value)
 
     def learn(self, uint32_t number, bytes name):
-        """What a rule's number means from now on: as it stands in a finding, from ``"mode"`` to its name."""
+        """Sets the text for a rule's number, as a finding's line has it: from ``"mode"`` to the profile's name."""
         if number >= RULES_NUMBERED:
             raise ValueError(f"rule {number}; there are {RULES_NUMBERED}")
         self.rules[number] = name
@@ -138,12 +138,12 @@ cdef class EventLines:
         self.writing.names.rule[number].length = <uint32_t> len(name)
 
     def change(self, bint alerts, int64_t rate):
-        """From now on; what was used of a rate is used."""
+        """Sets alerts and rate from now on; what was written before still counts against the rate."""
         self.writing.alerts = alerts
         allowance_change(&self.writing.allowance, rate)
 
     def read(self, Engine engine, uint32_t most):
-        """How many records of the engine's ring were read: up to ``most``, or as many as make a block."""
+        """Reads up to ``most`` records of the engine's ring, or until a block is complete; returns their number."""
         cdef uint32_t count
         cdef Ring *ring = &engine.core.ring
         with nogil:
@@ -151,7 +151,7 @@ cdef class EventLines:
         return count
 
     def take(self, list records):
-        """Drained records, in order."""
+        """Takes records that were drained from a ring, in order."""
         cdef Record record
         for drained in records:
             record_from_tuple(tuple(drained), &record)
@@ -160,23 +160,23 @@ cdef class EventLines:
 
     @property
     def lines(self):
-        """How many are in the block."""
+        """The number of lines in the block."""
         return self.writing.lines
 
     def block(self):
-        """The lines, in memory of ours that is as it is until ``clear``."""
+        """The lines, in memory of this object that stays unchanged until ``clear``."""
         if self.writing.out.length == 0:
             return memoryview(b"")
         return PyMemoryView_FromMemory(<char *> self.writing.out.data, <Py_ssize_t> self.writing.out.length, 0x100)
 
     def clear(self):
-        """They have been taken."""
+        """Empties the block, once its lines have been taken."""
         self.writing.lines = self.writing.out.length = 0
         if self.writing.out.capacity > SPARE:
             buffer_free(&self.writing.out)
 
     def untold(self, uint64_t now):
-        """What was withheld and not told until now, by the number of its kind, and of how many sources; it is now."""
+        """Withheld lines not reported yet: their number by kind, and how many sources; they count as reported now."""
         cdef const uint8_t *order = self.writing.allowance.order
         found = [(order[i], self.writing.allowance.untold[order[i]]) for i in range(self.writing.allowance.kinds)]
         sources = self.writing.allowance.sources
@@ -185,17 +185,17 @@ cdef class EventLines:
         return found, sources
 
     def counted(self):
-        """Octets kept, flows forgotten, commands omitted, lines lost; withheld lines by kind; mails by outcome."""
+        """Bytes kept, flows forgotten, commands omitted, lines lost; withheld lines by kind; mails by outcome."""
         cdef Writing *writing = self.writing
         return ((writing.sessions.octets, writing.sessions.forgotten, writing.sessions.omitted, writing.lost),
                 [writing.allowance.withheld[i] for i in range(KINDS)],
                 (writing.mails[MAIL_ACCEPTED], writing.mails[MAIL_REFUSED], writing.mails[MAIL_UNANSWERED]))
 
     def standing(self):
-        """What is known of mails under way, as plain values."""
+        """What is known of unfinished mails, as plain values."""
         return sessions_as_values(&self.writing.sessions)
 
     def take_over(self, list sessions, tuple mails):
-        """Goes on where another was, before there is any record; ``mails``: by outcome, so many before."""
+        """Continues for another writer, before any record is read; ``mails``: that writer's mails by outcome."""
         sessions_from_values(&self.writing.sessions, sessions)
         self.writing.mails[MAIL_ACCEPTED], self.writing.mails[MAIL_REFUSED], self.writing.mails[MAIL_UNANSWERED] = mails

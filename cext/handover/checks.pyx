@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Whether what an image says is what the core could have written.
+"""Checks of a state image: whether its fields have values that the core could have written.
 
-Promises: with what passes here, no index, length, shift or pointer of the core leaves what it is of. Not that the
-state ever was one: an image that says it lets everything pass lets everything pass, and who hands it over is trusted
-that far. Does not know how an image is read.
+Promises: after these checks no index, length, shift or pointer of the core leaves its bounds. They do not show that
+the state was ever real: an image that lets everything pass is accepted, and whoever hands it over is trusted that
+far. Does not know how an image is read.
 """
 
 from nfmailguard.cext.flow.table cimport FLOW_RESET, FLOW_STATES
@@ -21,10 +21,11 @@ from nfmailguard.cext.wire.options cimport MOST_SCALE
 from nfmailguard.cext.wire.packet cimport MOST_PAYLOAD, nm_seq_diff
 
 cdef enum:
-    MOST_STATES = 16           # that Grammar.next_state has room for
-    FIRST_PAGES = 4            # of a ring of pages, when it is made
-    FARTHEST = 1 << 30         # bytes ahead of the next one; no window is larger (RFC 7323 2.3)
-    TALLY_BITS = 21            # of a kind in the word: see policy.tally
+    MOST_STATES = 16           # number of states that Grammar.next_state has room for
+    FIRST_PAGES = 4            # pages of a new ring of pages
+    # Most bytes a segment can be ahead of the next one expected: no window is larger (RFC 7323 2.3).
+    FARTHEST = 1 << 30
+    TALLY_BITS = 21            # bits of the tally's word for one kind of finding: see policy.tally
     TALLY_COUNT_BITS = 15
     TALLY_FEW = 3
 
@@ -49,11 +50,11 @@ cdef bint stream_fits(const Stream *stream, uint32_t ring) noexcept nogil:
 
 
 cdef bint word_fits(uint64_t word, uint8_t findings) noexcept nogil:
-    # Of a tally whose counts stand in it.
+    # Checks a tally whose counts are in the word itself.
     cdef int i
     cdef uint32_t one
     if word and not word & 1:
-        return False                               # it would be an address
+        return False                               # the tally's word is even, so it would be taken for an address
     for i in range(TALLY_FEW):
         one = <uint32_t> (word >> (1 + TALLY_BITS * i)) & ((1 << TALLY_BITS) - 1)
         if one >> TALLY_COUNT_BITS >= findings:
@@ -87,7 +88,7 @@ cdef bint dialogue_fits(const Dialogue *dialogue, const DialogueParts *parts, co
     cdef bint within = dialogue.command.phase == PHASE_VERB or dialogue.command.phase == PHASE_ARGUMENT
     cdef uint32_t few = sizeof(exchange.few)
     cdef uint32_t room = exchange.capacity if parts.more else few
-    # The line of a command is kept while its verb or its argument is read, and none between lines.
+    # A dialogue keeps its command line while the verb or argument is read; between two lines none is kept.
     if within and not parts.command or dialogue.command.phase == PHASE_START and parts.command:
         return False
     if (dialogue.reply.column != 0) != parts.reply:
@@ -114,7 +115,7 @@ cdef bint edit_fits(const Stream *stream, const Edit *before, const Edit *edit) 
         return False
     if before != NULL and nm_seq_diff(edit.seq, before.seq + before.length) < 0:
         return False
-    # None that is acknowledged, and none behind what has been decided but the last, which may not have been kept.
+    # No edit (record of changed bytes) is wholly acknowledged; only the last may lie after the bytes that are kept.
     return 0 < nm_seq_diff(edit.seq + edit.length, stream.last_ack) <= FARTHEST + 2 * MOST_PAYLOAD
 
 

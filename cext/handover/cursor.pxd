@@ -1,11 +1,11 @@
-# Cursors through an image: what is written is counted where there is no room yet; nothing is read past the end.
+# Cursors for writing and reading an image: a write beyond the end is only counted, a read never passes the end.
 from libc.stdint cimport uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 cdef struct Writer:
-    uint8_t *data              # NULL: nothing is written, only counted
+    uint8_t *data              # the image being written; NULL: its bytes are only counted
     uint64_t size
-    uint64_t used              # more than `size`: it did not fit
+    uint64_t used              # bytes written or counted so far; more than `size`: the image does not fit
 
 cdef struct Reader:
     const uint8_t *data
@@ -17,7 +17,7 @@ cdef inline void put_bytes(Writer *writer, const void *source, uint64_t length) 
         memcpy(writer.data + writer.used, source, length)
     writer.used += length
 
-# The next `length` bytes, in place; NULL where there are fewer.
+# Returns the next `length` bytes of the image, without copying; NULL where fewer are left.
 cdef inline const uint8_t *next_bytes(Reader *reader, uint64_t length) noexcept nogil:
     cdef const uint8_t *found = reader.data + reader.at
     if length > reader.size - reader.at:
@@ -25,7 +25,7 @@ cdef inline const uint8_t *next_bytes(Reader *reader, uint64_t length) noexcept 
     reader.at += length
     return found
 
-# Copies as many into `target`; False where there are fewer, and then it is all zero.
+# Copies the next `length` bytes of the image to `target`; if fewer are left, fills it with zeros and returns False.
 cdef inline bint get_bytes(Reader *reader, void *target, uint64_t length) noexcept nogil:
     cdef const uint8_t *found = next_bytes(reader, length)
     if found == NULL:

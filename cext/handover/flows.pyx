@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Flows, read back from an image with all they have: bytes on their way, edits, dialogues, tallies.
+"""Reads flows back from a state image, with their unacknowledged bytes, edits, dialogues and tallies of findings.
 
-Promises: of a flow that cannot be read whole nothing is left. Does not know the packets that are held, which are in the
-order of all flows.
+Promises: of a flow that cannot be read completely nothing is left. Does not know held packets, which the image lists
+in the order of arrival for all flows together.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t, uintptr_t
@@ -30,7 +30,7 @@ from nfmailguard.cext.tcp.stream cimport Backlog, Edit, OutOfOrder, Stream, free
 
 cdef Loaded load_pages(PageBuffer *buffer, Pool *pool, Reader *reader, uint32_t length, uint32_t offset,
                        uint32_t capacity) noexcept nogil:
-    """The bytes of an empty buffer, in as many pages, which have passed ``ring_fits``."""
+    """Reads the bytes of a page buffer, into a ring of ``capacity`` pages (0: none) that ``ring_fits`` has accepted."""
     cdef const uint8_t *data = next_bytes(reader, length)
     cdef PageRing *ring
     memset(buffer, 0, sizeof(PageBuffer))
@@ -80,7 +80,7 @@ cdef Loaded load_edit(Stream *stream, Pool *pool, Reader *reader) noexcept nogil
 
 
 cdef Loaded load_ahead(Stream *stream, Pool *pool, Reader *reader) noexcept nogil:
-    """A segment that went ahead of a gap."""
+    """Reads a segment that was received ahead of a gap."""
     cdef Backlog *backlog = stream.backlog
     cdef BufferedPart part
     cdef OutOfOrder *buffered
@@ -117,7 +117,7 @@ cdef Loaded load_stream(Stream *stream, Pool *pool, Reader *reader, const PageBu
     while result == LOADED and buffered:
         buffered -= 1
         result = load_ahead(stream, pool, reader)
-    free_backlog(stream, pool)                     # none stays that has nothing
+    free_backlog(stream, pool)                     # frees the stream's backlog if it is empty
     return result
 
 
@@ -160,7 +160,7 @@ cdef Loaded load_dialogue(Core *core, Flow *flow, Reader *reader) noexcept nogil
         return LOADED_ROOM
     get_bytes(reader, dialogue, sizeof(Dialogue))
     get_bytes(reader, &parts, sizeof(parts))
-    # Whatever comes of it, it is the flow's now, and nothing of it is an address.
+    # Even if a later check fails, the dialogue now belongs to the flow, which will free it; it must hold no address.
     dialogue.older = dialogue.newer = NULL
     dialogue.command.kept = dialogue.reply.kept = NULL
     dialogue.exchange.more = NULL
@@ -196,7 +196,7 @@ cdef Loaded load_tally(Core *core, Flow *flow, const Known *known, Reader *reade
 
 cdef Loaded load_parts(Core *core, Flow *flow, const Flow *image, const FlowParts *parts, const Known *known,
                        Reader *reader) noexcept nogil:
-    """What a flow has besides itself; what has been read is in it, whatever comes of the rest."""
+    """Reads what a flow has besides its own structure; after a failure the parts already read are freed with it."""
     cdef Loaded result = LOADED
     cdef int i
     if parts.tally:
@@ -243,7 +243,7 @@ cdef Loaded load_flow(Core *core, const Known *known, Reader *reader) noexcept n
     flow_begins(flow)
     result = load_parts(core, flow, &image, &parts, known, reader)
     if result == LOADED and not flow_restore(&core.flows, flow):
-        result = LOADED_BROKEN                     # two of the same addresses and ports
+        result = LOADED_BROKEN                     # two flows in the image have the same addresses and ports
     if result != LOADED:
         free_parts(core, flow)
         pool_give_flow(&core.pool, flow, sizeof(Flow))

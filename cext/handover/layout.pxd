@@ -1,9 +1,9 @@
-# Which state fits which core: by the layout of every structure in it.
+# Tells which state image fits which core, by the layout of every structure in the image.
 from libc.stdint cimport uint64_t
 
 from nfmailguard.cext.handover.parts cimport Header
 
-# Another number where a structure or an enumeration of the core is another.
+# A number that changes whenever a structure or an enumeration of the core changes.
 cdef uint64_t layout_of_core() noexcept nogil
-# What Header.checksum has to be; `header` begins an image of header.length bytes, which are all there.
+# The value Header.checksum must have; `header` begins an image whose header.length bytes are all present.
 cdef uint64_t checksum_of(const Header *header) noexcept nogil

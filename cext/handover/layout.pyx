@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Which state fits which core.
+"""Decides which state image fits which core.
 
 Promises: a core whose structures or enumerations are declared in another way, or laid out in another way by its
-compiler, has another number; a changed bit of an image changes its checksum. What the fields mean is FORMAT's to say.
+compiler, has another number; any changed bit changes an image's checksum. FORMAT stands for the meaning of the fields.
 """
 
 from libc.stdint cimport uint32_t, uint8_t
@@ -26,7 +26,7 @@ cdef extern from *:
     """
     const char *NM_DECLARATIONS
 
-#: What setup.py found declared: a digest, in hexadecimal.
+#: A digest, in hexadecimal, of the structures' declarations that setup.py found.
 DECLARATIONS = (<bytes> NM_DECLARATIONS).decode()
 
 
@@ -60,5 +60,5 @@ cdef uint64_t checksum_of(const Header *header) noexcept nogil:
 
 
 def layout():
-    """The core's number, as in an image's header."""
+    """The number of this core's layout, as an image's header has it."""
     return layout_of_core()

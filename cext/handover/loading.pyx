@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""An engine's state, read back from an image into a core that has no flow yet.
+"""Reads an engine's state from an image into a core that has no flow yet.
 
-Promises: nothing is believed but what ``checks`` lets pass; what cannot be read whole is not read at all, and the core
-is as it was. Work and memory are bounded by the image's length and the core's limits. Does not know where an image
-comes from.
+Promises: only what ``checks`` accepts is believed; an image that cannot be read completely is not read at all, and the
+core stays unchanged. Work and memory are bounded by the image's length and the core's limits. Does not know where an
+image comes from.
 """
 
 from libc.stdint cimport UINT64_MAX, uint32_t
@@ -31,7 +31,7 @@ cdef uint64_t bytes_of_counts(const Core *core) noexcept nogil:
 
 
 cdef Loaded load_listed(Core *core, Reader *reader) noexcept nogil:
-    """A flow whose dialogue is listed, the oldest first."""
+    """Puts a flow's dialogue back into the list of dialogues with a page or more of memory, the oldest first."""
     cdef Identity identity
     cdef Flow *flow
     if not get_bytes(reader, &identity, sizeof(identity)):
@@ -44,7 +44,7 @@ cdef Loaded load_listed(Core *core, Reader *reader) noexcept nogil:
 
 
 cdef Loaded load_held(Core *core, Reader *reader) noexcept nogil:
-    """A packet that is held: of the flow whose addresses it has."""
+    """Reads a held packet, and gives it to the flow with its addresses and ports."""
     cdef HeldPart part
     cdef QueuedPacket queued
     cdef Packet packet
@@ -56,7 +56,7 @@ cdef Loaded load_held(Core *core, Reader *reader) noexcept nogil:
     if data == NULL or part.size == 0 or part.size > MOST_PAYLOAD or part.to_server > 1:
         return LOADED_BROKEN
     memset(&queued, 0, sizeof(queued))
-    queued.data = <uint8_t *> data                 # only read here, and copied
+    queued.data = <uint8_t *> data                 # the packet's bytes in the image are only read, and copied
     queued.captured = queued.length = part.size
     queued.id = part.id
     queued.in_interface = part.in_interface
@@ -77,7 +77,7 @@ cdef Loaded load_held(Core *core, Reader *reader) noexcept nogil:
 
 
 cdef Loaded load_notes(Core *core, const CoreState *state, Reader *reader, const uint8_t **halves) noexcept nogil:
-    """Where the halves of the cookies' notes are in the image; NULL: a half has none."""
+    """Finds the halves of the SYN cookie filter in the image; NULL: the half had no entries and is not there."""
     cdef int half
     if state.notes_lines != core.cookies.lines:
         return LOADED_ROOM
@@ -91,11 +91,11 @@ cdef Loaded load_notes(Core *core, const CoreState *state, Reader *reader, const
 
 
 cdef Loaded load_counted(Core *core, const Known *known, const CoreState *state, Reader *reader) noexcept nogil:
-    """All of what an image has several of."""
+    """Reads the parts that occur several times: flows, listed dialogues, held packets."""
     cdef uint64_t limit = core.pool.limit
     cdef Loaded result = LOADED
     cdef uint32_t flows = state.flow_count, listed = state.listed_count, held = state.held_count
-    # What each may have depends on what others have by then: here only all of it together counts.
+    # While loading, limits per flow or source would depend on the order: only the total is checked, at the end.
     core.pool.limit = UINT64_MAX // 4
     while result == LOADED and flows and core.pool.used <= limit:
         flows -= 1
@@ -113,7 +113,7 @@ cdef Loaded load_counted(Core *core, const Known *known, const CoreState *state,
 
 
 cdef void discard(Core *core) noexcept nogil:
-    """Every flow, without a word to anybody: nobody has been told that it is here."""
+    """Removes every flow that has been read, without any record: no reader knows of these flows."""
     cdef int state, direction
     cdef Flow *flow
     cdef Held *held
@@ -135,7 +135,7 @@ cdef void set_keys(Core *core, const uint64_t *key) noexcept nogil:
 
 
 cdef void take_over(Core *core, const CoreState *state, const uint8_t **halves) noexcept nogil:
-    """What is one of its kind, once all else has been read."""
+    """Takes over the state that exists once per core, after everything else has been read."""
     cdef int half
     core.flows.next_id = state.next_id
     core.started = state.started
@@ -196,7 +196,7 @@ cdef Loaded load_core(Core *core, const Known *known, const uint8_t *data, uint6
         set_keys(core, state.key)
         result = load_counted(core, known, &state, &reader)
     if result == LOADED and reader.size - reader.at >= WORD:
-        result = LOADED_BROKEN                     # there is more
+        result = LOADED_BROKEN                     # the image is longer than its parts
     if result != LOADED:
         discard(core)
         set_keys(core, key)

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""An engine's whole state, written into one flat image.
+"""Writes an engine's whole state into one flat image.
 
-Promises: nothing of the engine changes but that packets which were answered in the last call are freed; no pointer is
-written, nor a byte that nobody has set. What follows from the rest (shares, places, counts) is left out: whoever reads
-finds it anew. Does not know who reads it, nor where it is kept.
+Promises: the engine does not change, except that packets answered in the last call are freed; no pointer and no
+uninitialised byte is written. What follows from the rest (shares, positions in lists, counts) is left out and is
+computed again by the reader. Does not know who reads the image, nor where it is kept.
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -74,7 +74,7 @@ cdef void save_line(const Line *line, Writer *writer) noexcept nogil:
 
 
 cdef void save_outstanding(const Dialogue *dialogue, Writer *writer) noexcept nogil:
-    """The verbs of a ring that is not in the dialogue, oldest first."""
+    """Writes the verbs of outstanding commands that are stored outside the dialogue, oldest first."""
     cdef uint32_t i
     cdef const Exchange *exchange = &dialogue.exchange
     for i in range(exchange.count):
@@ -198,7 +198,7 @@ cdef void save_state(const Core *core, Writer *writer) noexcept nogil:
 
 
 cdef void seal(Writer *writer) noexcept nogil:
-    """Fills the header in, which was left out."""
+    """Fills in the image's header, once the rest is written."""
     cdef Header *header = <Header *> writer.data
     memcpy(header.magic, b"nfmgcore", MAGIC_BYTES)
     header.format = FORMAT

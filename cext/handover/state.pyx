@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""An engine's whole state as one flat image, from Python.
+"""An engine's whole state as one flat image: the functions for Python.
 
-Promises: an image that is not whole, is of another core or says what cannot be raises ValueError, and changes nothing.
-Of an engine that is written nothing changes: it may go on. Neither is done while a driver runs. Does not know where
-images are kept.
+Promises: an image that is incomplete, of another core, or impossible raises ValueError and changes nothing. Writing an
+image does not change the engine, which may go on. Neither is done while a driver runs. Does not know where images are
+kept.
 """
 
 from libc.stdint cimport uint64_t, uint8_t
@@ -30,12 +30,12 @@ REASONS = {
 
 
 def version():
-    """(format, layout): an image of another one is not read."""
+    """(format, layout): an image with other numbers is not read."""
     return FORMAT, layout_of_core()
 
 
 def size(Engine engine not None):
-    """Bytes of the image of the engine's state as it is now."""
+    """Bytes that an image of the engine's present state takes."""
     cdef Writer writer
     writer.data = NULL
     writer.size = writer.used = 0
@@ -45,7 +45,7 @@ def size(Engine engine not None):
 
 
 def save(Engine engine not None, uint8_t[::1] image not None):
-    """Writes the state into ``image``, which is as long as ``size`` says. Raises ValueError where it is not."""
+    """Writes the state into ``image``, whose length must be what ``size`` returns, else ValueError is raised."""
     cdef Writer writer
     if image.shape[0] == 0:
         raise ValueError("an image has bytes")
@@ -59,9 +59,9 @@ def save(Engine engine not None, uint8_t[::1] image not None):
 
 
 def add_older(Engine engine not None, Prepared prepared not None):
-    """Rules and settings for flows that are to be read under them; no flow begins under them. Their number.
+    """Adds rules and settings for flows that are to be read under them; no new flow begins under them. Their number.
 
-    Raises ValueError where there are as many as there may be.
+    Raises ValueError where the engine already has as many sets of rules as it can hold.
     """
     cdef Generation *generation = prepared.generation
     if generation == NULL:
@@ -74,10 +74,10 @@ def add_older(Engine engine not None, Prepared prepared not None):
 
 def load(Engine engine not None, const uint8_t[::1] image not None, dict numbers not None, *, uint8_t states,
          uint8_t findings):
-    """Reads the state into an engine that has seen no packet.
+    """Reads the state from ``image`` into an engine that has seen no packet.
 
-    ``numbers``: of the image's generations, those of the engine's that stand for them; ``states``: how many a session
-    may be in; ``findings``: kinds of them there are. Raises ValueError that says why, and then nothing has changed.
+    ``numbers``: by generation number in the image, the engine's generation that takes its place; ``states``: number of
+    session states; ``findings``: number of finding kinds. A ValueError says why it failed; nothing has changed then.
     """
     cdef Known known
     cdef Generation *generation
