@@ -14,7 +14,7 @@ cdef enum:  # Asked: whether a reply may be the reply to an EHLO
 cdef enum:  # Mark: bits of Session.marks, what is known of the session
     GREETED = 1                # the server's greeting is not outstanding any more
     EHLO_RESTORED = 2          # restore mode has restored an EHLO at some time in the session
-    HYPOTHETICAL = 4           # monitor mode: what enforce mode would have done would have changed the dialogue's course
+    HYPOTHETICAL = 4           # monitor mode: what enforce mode would do would have changed the dialogue's course
     SECRET_SAID = 8            # a secret was sent at some time: a server may repeat it in any reply
     SECRET_BEGUN = 16          # AUTH was begun: a line that is no command may be part of it
     NOOP_SEEN = 32             # a NOOP was sent, which matters to the next message (CSCdk46673)
