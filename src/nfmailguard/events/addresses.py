@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 __all__ = ["CUT", "Address", "address", "text"]
 
-#: Behind what is only the beginning of what was said; no address has a space in it.
+#: Appended to an address text that was cut off; it contains a space, which no address does, so a cut is recognisable.
 CUT = " ..."
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]+"
 _LOCAL = rb'(?:%s|"[^"\\<>\x00-\x1f\x7f]*")' % _ATOM

@@ -12,7 +12,7 @@ from nfmailguard.policy.model import FINDING_INDEX, FINDINGS, Action
 
 __all__ = ["CATEGORIES", "alert"]
 
-#: Suricata's classification, by a finding's area or name: its text and its priority.
+#: Suricata's classification (text and priority) of an alert, by the finding's area or its full name.
 _BY_FINDING: Mapping[str, tuple[str, int]] = {
     "data.smuggling_shape": ("Attempted Administrator Privilege Gain", 1),
     "stream.conflicting_retransmission": ("Potentially Bad Traffic", 2),

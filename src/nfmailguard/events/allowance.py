@@ -16,11 +16,11 @@ from collections import Counter, OrderedDict
 __all__ = ["FORGEABLE_PART", "Allowance", "Rate", "source_of"]
 
 _SECOND = 1_000_000_000
-#: Seconds of the rate that may be written at once: a burst is no flood.
+#: Burst size: how many seconds' worth of the rate may be written at once. A short burst is not treated as a flood.
 _BURST = 10
 _TELL = 10 * _SECOND
 _MOST_SOURCES = 4096
-#: Of the rate, one part is for what packets with forged source addresses make.
+#: One eighth of the log rate is reserved for events that packets with forged source addresses can cause.
 FORGEABLE_PART = 8
 
 
@@ -33,8 +33,9 @@ class Rate:
     """``rate`` octets a second, and who has used what of them; None: as much as comes."""
 
     def __init__(self, rate: int | None) -> None:
-        self._used = 0.0  # of the burst, by all; what has been paid off is not used
-        #: The same by source, times `_scale`: what is paid off is everybody's, by what he has used.
+        self._used = 0.0  # Bytes of the burst that all sources together have used and that time has not yet restored.
+        #: The bytes each source has used, stored divided by `_scale`. As time restores the budget, every source's use
+        #: shrinks in proportion.
         self._by_source: OrderedDict[bytes, float] = OrderedDict()
         self._scale = 1.0
         self._now = 0
@@ -92,7 +93,7 @@ class Allowance:
         self._told = 0
         self._untold: Counter[str] = Counter()
         self._sources: set[bytes] = set()
-        #: Lines withheld so far, by kind.
+        #: Number of log lines withheld so far, by event type.
         self.withheld: Counter[str] = Counter()
 
     def change(self, rate: int | None) -> None:

@@ -20,9 +20,10 @@ from nfmailguard.smtp.verbs import VERB_INDEX
 
 __all__ = ["CLASSES", "CiscoWriter", "Message", "Messages"]
 
-#: Severity by message (S-SYSLOG). 507003 and 108004 are warnings, 108006 is for debugging.
+#: Syslog severity of each Cisco message (S-SYSLOG): 507003 and 108004 are warnings, 108006 is a debugging message.
 SEVERITIES: Mapping[int, int] = {108002: 2, 108003: 2, 108004: 4, 108005: 6, 108006: 7, 108007: 6, 507003: 4}
-#: The classes of the default inspection map, in its order: the number after "Class", and how each is written.
+#: The match classes of Cisco's default inspection map, in its order: finding name and how the class is written. The
+#: position, from 1, is the number after "Class" in the message.
 CLASSES: tuple[tuple[str, Callable[[Policy], str]], ...] = (
     ("command.too_long", lambda policy: f"cmd line length gt {policy.commands.line_length}"),
     ("recipients.too_many", lambda policy: f"cmd RCPT count gt {policy.address.recipients}"),
@@ -77,16 +78,18 @@ class CiscoWriter:
         style: str = "auto",
         rate: int | None = None,
     ) -> None:
-        # Of one part: nothing that a forged source address is enough for has a line.
+        # One rate without a part for forged sources: no Cisco message is written for what a forged source address can
+        # cause.
         self._rate = Rate(rate)
         self._style_wanted = style
-        self._policies: dict[int, tuple[Policy, str]] = {}  # by Record.rule, each with its style
+        # Policy and message style (PIX or ASA), by the rule number in Record.rule.
+        self._policies: dict[int, tuple[Policy, str]] = {}
         self.learn(0, rules)
         self._sink = sink
         self._interfaces = interfaces or Interfaces()
-        self._declared: dict[int, _Declared] = {}  # by flow
+        self._declared: dict[int, _Declared] = {}  # Declared message sizes (SIZE=) by flow number.
         self.written = 0
-        #: Messages that were not sent: there were too many.
+        #: Number of messages withheld because the rate limit was exceeded.
         self.withheld = 0
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
@@ -119,13 +122,13 @@ class CiscoWriter:
         if record.kind == RecordKind.FINDING:
             texts = self._finding(record, policy)
         elif record.kind == RecordKind.REPEATED:
-            return []  # a box has no such line
+            return []  # A Cisco firewall has no message for repeated findings.
         elif record.kind == RecordKind.FLOW:
             self._declared.pop(record.flow_id, None)
             return []
         else:
             texts = self._size(record)
-        # 108002 is the one that a PIX up to 6.3 knows.
+        # 108002 is the only one of these messages that a PIX up to 6.3 knows.
         return [Message(number, text, style) for number, text in texts if style != "PIX" or number == 108002]
 
     def _ends(self, record: Record) -> tuple[str, str]:
@@ -144,11 +147,12 @@ class CiscoWriter:
         if name == "tls.started":
             return [(108007, f"TLS started on ESMTP session between client {client} and server {server}")]
         if action is not Action.LOG and not record.applied:
-            return []  # nothing of it has been done
+            # The action was not carried out (monitor mode or dry run), so the firewall's message is not written.
+            return []
         if name == "address.illegal_character":
             return self._address(record, action, source, target)
         if name not in _NUMBERS or (name == "reply.keyword_masked" and action is Action.MASK):
-            return []  # masking without `log` says nothing
+            return []  # Where an action masks and does not also log, a Cisco firewall writes no message.
         number, written = _NUMBERS[name]
         what = "Request" if record.to_server else "Response"
         matched = f"matched Class {number}: {written(policy)}"
@@ -175,7 +179,8 @@ class CiscoWriter:
         if record.kind == RecordKind.COMMAND and record.verb == _MAIL and not record.numbers[1] & 1:
             if sizes_of is None:
                 if len(self._declared) >= _MOST_FLOWS:
-                    del self._declared[next(iter(self._declared))]  # the one that was begun first
+                    # The table is full: the flow that was entered first is removed.
+                    del self._declared[next(iter(self._declared))]
                 sizes_of = self._declared[record.flow_id] = _Declared()
             sizes_of.asked = (*sizes_of.asked, _declared_size(record.before))[-_MOST_ASKED:]
         elif sizes_of is not None and record.kind == RecordKind.REPLY:
@@ -207,7 +212,7 @@ class _Declared:
     def answered(self, verb: int, code: int) -> None:
         """A command's reply."""
         if verb == _DATA:
-            self.asked = ()  # they were the beginning of a message
+            self.asked = ()  # The unanswered MAIL commands were lines of a message after DATA, not commands.
         elif verb == _MAIL:
             size, self.asked = (self.asked[0] if self.asked else None), self.asked[1:]
             self.accepted = size if 200 <= code < 300 else self.accepted

@@ -123,7 +123,7 @@ _QUEUE: dict[str, tuple[str, str]] = {
     "tap_outgoing": ("packets", "written to the tap as they left"),
     "tap_lost": ("packets", "missing in the tap"),
 }
-#: Of a replay, whose queue is a capture file.
+#: Counters of a replay, whose packets come from a capture file.
 _CAPTURE: dict[str, tuple[str, str]] = {
     "not_ip": ("frames", "without an IP packet; written as they came"),
     "checksum_partial": ("packets", "captured before the network card filled in the checksum"),

@@ -30,7 +30,7 @@ __all__ = ["ENDED_BY", "FLOW_REASON", "FLOW_STATE", "EveWriter", "Standing", "co
 
 _MOST_COMMUNITIES = 8_192
 FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
-#: What ended it.
+#: What ended a flow, as written in the `ended_by` field of its event.
 ENDED_BY = {
     FlowEnd.TIMEOUT: "silence",
     FlowEnd.FIN: "fin",
@@ -96,7 +96,7 @@ class EveWriter:
         alerts: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        self._names: dict[int, tuple[str, str]] = {}  # by Record.rule
+        self._names: dict[int, tuple[str, str]] = {}  # Mode and profile by the rule number in Record.rule.
         self.learn(0, rules)
         self._sink = sink
         self._engine = engine
@@ -194,17 +194,17 @@ class EveWriter:
         self.written += 1
 
     def _line(self, record: Record, kind: str, body: dict[str, Any] | Mail) -> bytes:
-        # Packets of no flow have the number 0, whoever sent them.
+        # Packets that belong to no flow all have flow number 0, whoever sent them, so their community id is not cached.
         community = self._communities.get(record.flow_id) if record.flow_id else None
         if community is None:
             if len(self._communities) >= _MOST_COMMUNITIES:
-                self._communities.clear()  # a cache only
+                self._communities.clear()  # The table only caches computed community ids: clearing it loses nothing.
             community = community_id(record.client, record.client_port, record.server, record.server_port)
             if record.flow_id:
                 self._communities[record.flow_id] = community
         event = {
             "timestamp": timestamp(record.now),
-            # Consumers read numbers as doubles: 53 bits hold it.
+            # JSON readers take numbers for doubles: the flow id stays within 53 bits.
             "flow_id": (self._engine << 44) | record.flow_id,
             "event_type": kind,
             "src_ip": address_text(record.family, record.client),

@@ -31,7 +31,8 @@ __all__ = ["IDENTIFIER", "MESSAGE_IDS", "SOCKET", "Journal", "JournalSink", "emi
 
 SOCKET = Path("/run/systemd/journal/socket")
 IDENTIFIER = "nfmailguard"
-#: By an event's type, and by a log line's number: what `journalctl MESSAGE_ID=` finds. They never change.
+#: MESSAGE_ID of a journal entry by event type, and by Cisco message number; `journalctl MESSAGE_ID=` finds entries by
+#: it. The values never change.
 MESSAGE_IDS: Mapping[str, str] = {
     "mailguard": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f101",
     "alert": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f102",
@@ -42,7 +43,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "withheld": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f107",
     **{str(number): f"6a1c0d3c5c9f4f0e9a52d6a4a4{number:06d}" for number in SEVERITIES},
 }
-#: syslog(3).
+#: Journal priorities, as numbered in syslog(3).
 _WARNING, _NOTICE, _INFO, _DEBUG = 4, 5, 6, 7
 _PRIORITIES: Mapping[str, int] = {
     "mailguard": _NOTICE,
@@ -51,9 +52,10 @@ _PRIORITIES: Mapping[str, int] = {
     "withheld": _WARNING,
     "stats": _DEBUG,
 }
-#: The journal takes names of 64 octets. A stats event has its counters in the whole line alone.
+#: The journal takes field names of at most 64 bytes. The counters of a stats event are not made fields; they are in the
+#: whole line only.
 _MOST_FIELDS, _LONGEST_NAME = 128, 64
-_SEND_BUFFER = 8 << 20  # what sd_journal_send asks for
+_SEND_BUFFER = 8 << 20  # Size in bytes of the socket's send buffer: what sd_journal_send asks for.
 _AGAIN = 5.0
 _DECODE = msgspec.json.Decoder().decode
 

@@ -27,10 +27,10 @@ from nfmailguard.smtp.verbs import VERBS
 
 __all__ = ["LineWriter"]
 
-#: Of lines that are withheld, by number.
+#: Event types of which lines may be withheld; the index is the core's number for the type.
 _KINDS = ("mailguard", "alert", "smtp", "flow")
 _OUTCOMES = ("mails.accepted", "mails.refused", "mails.unanswered")
-#: Records that are read before whoever asked for them is asked again.
+#: Most records that one call of `drain` reads.
 _MOST_RECORDS = 1 << 16
 _ENCODE = msgspec.json.Encoder().encode
 

@@ -27,7 +27,7 @@ from nfmailguard.errors import ConfigError
 __all__ = ["LOST", "Outlook", "Redaction", "Sender", "Senders", "lines_of", "since"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-#: What a line of a file may have; events are much shorter.
+#: Longest line of an event file that is read, in bytes; events are much shorter.
 LONGEST_LINE = 1 << 20
 IPV4_PREFIX, IPV6_PREFIX = 24, 48
 
@@ -40,7 +40,8 @@ class Redaction(StrEnum):
     HASH = "hash"
 
 
-#: What a session may lose: the service's name, and the verb whose denial shows that it was used.
+#: ESMTP services that a session may lose, and for each the verb whose denial shows that a client wanted to use it
+#: (None: no verb shows it).
 SERVICES = {
     "STARTTLS": "STARTTLS",
     "AUTH": "AUTH",
@@ -58,7 +59,7 @@ EHLO, CUT, ANY, TLS_USED, AUTH_USED = (1 << number for number in range(5))
 HIDDEN = {name: 1 << 8 + number for number, name in enumerate(SERVICES)}
 USED = {name: 1 << 24 + number for number, name in enumerate(SERVICES)}
 VERBS = {verb: USED[name] | HIDDEN[name] for name, verb in SERVICES.items() if verb} | {"EHLO": EHLO}
-#: Rows of the report: those of senders are named by it, too.
+#: Rows of the report, which also name what each sender lost.
 LOST = ("TLS", "AUTH", "CHUNKING", "cut off")
 
 
@@ -128,7 +129,7 @@ class Outlook:
     def _too_old(self, timestamp: str) -> bool:
         if self._start is None:
             return False
-        # Of one offset, times are in order as texts are.
+        # Timestamps with the same UTC offset can be compared as strings.
         offset = timestamp[-5:]
         cut = self._cuts.get(offset)
         if cut is None:
@@ -145,12 +146,13 @@ class Outlook:
         self.events += 1
         self.first = min(self.first or event.timestamp, event.timestamp)
         self.last = max(self.last, event.timestamp)
-        if not event.flow_id:  # a packet of no connection
+        if not event.flow_id:  # Flow id 0: the event is about a packet of no connection.
             if event.mailguard is not None:
                 self._found(event.mailguard)
             return
         address, flags = self._open.get(event.flow_id, (event.src_ip, 0))
-        if address != event.src_ip:  # numbers begin anew with each start of a gateway
+        # The same flow id with another client address: the gateway was restarted and numbers flows from the beginning.
+        if address != event.src_ip:
             self._close(address, flags)
             address, flags = event.src_ip, 0
         if event.event_type == "flow":
@@ -193,7 +195,7 @@ class Outlook:
         sender.changed += 1
         self.no_ehlo += bool(flags & EHLO)
         for service in SERVICES:
-            # A client that may not say EHLO is offered nothing.
+            # A client whose EHLO is denied is offered no ESMTP service at all.
             if flags & (HIDDEN[service] | EHLO):
                 self.hidden[service] += bool(flags & HIDDEN[service])
                 if flags & USED[service]:
@@ -232,7 +234,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             while line := file.readline(LONGEST_LINE):
                 yield line
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL character.
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     except (EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: the compressed data is damaged ({error})") from error
@@ -246,8 +248,10 @@ def since(text: str, now: datetime) -> datetime:
         else:
             when = _time(text)
         for margin in (timedelta(days=-1), timedelta(days=1)):
-            when.astimezone(UTC) + margin  # events may have any offset
-    except (OverflowError, ValueError):  # ValueError: what a system's localtime says
+            # Fails if the date is too close to the calendar's end: events may have any UTC offset, so a day's margin
+            # must exist.
+            when.astimezone(UTC) + margin
+    except (OverflowError, ValueError):  # ValueError: the system's local time conversion refuses the date.
         raise ConfigError(f"--since {text}: there are no such dates; write all for all events") from None
     return when
 

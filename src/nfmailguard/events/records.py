@@ -16,7 +16,8 @@ from nfmailguard.smtp.states import State
 
 __all__ = ["BY_PACKETS", "FlowEnd", "Record", "RecordKind", "address_text", "end_text"]
 
-#: Findings that packets make, whatever their source address; what a server says is no client's doing.
+#: Numbers of the findings that packets cause whatever their source address, so that a forger can cause them.
+#: flow.not_smtp is not one: the server causes it.
 BY_PACKETS = frozenset(
     number
     for number, spec in enumerate(FINDINGS)

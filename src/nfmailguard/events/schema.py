@@ -34,7 +34,7 @@ class Field(NamedTuple):
     bounds: Mapping[str, object] = {}
 
 
-#: What peers said is escaped: printable ASCII, whatever they said.
+#: Text from clients and servers is escaped, so it is printable ASCII whatever they sent.
 _PRINTABLE = {"pattern": "^[ -~]*$"}
 _TIME = {"pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}[+-]\d{4}$"}
 _COUNT = {"minimum": 0}
@@ -55,7 +55,7 @@ def _count(meaning: str, unit: str, *, required: bool = True) -> Field:
     return Field("integer", meaning, unit, required, bounds=_COUNT)
 
 
-#: What all events have, and what those have that are about a connection.
+#: COMMON: fields of all events. ENVELOPE: the fields of events about a connection.
 COMMON: Mapping[str, Field] = {
     "timestamp": Field("string", "local time with its offset from UTC", bounds=_TIME),
     "event_type": Field("string", "which event it is; the field of that name has the rest"),
@@ -78,7 +78,7 @@ _STATES = tuple(state.name.lower() for state in State)
 _NAMES = tuple(spec.name for spec in FINDINGS[1:])
 _WITHHELD = ("mailguard", "alert", "smtp", "flow")
 
-#: By event: the fields of its part.
+#: The fields of each event type's own part, by event type.
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     "mailguard": {
         "mode": Field("string", "of the rule the connection came under", values=tuple(map(str, Mode))),
@@ -168,7 +168,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         for name, counter in COUNTERS.items()
     },
 }  # fmt: skip
-#: Those that are about no connection.
+#: Event types that are not about a connection.
 _ALONE = ("withheld", "health", "stats")
 
 

@@ -25,7 +25,7 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["KINDS", "FileSink", "Sink", "StandardOutput", "kind_of", "open_sink"]
 
-#: Of events, as a line has them.
+#: Event types, as in the `event_type` field of a line.
 KINDS = ("mailguard", "alert", "smtp", "flow", "stats", "health", "withheld")
 
 
@@ -52,14 +52,16 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-#: Octets that a pipe takes at once when it says that it takes any (pipe(7): PIPE_BUF).
+#: Most bytes written to a pipe at once: when poll says a pipe is writable, it takes as many without blocking (pipe(7):
+#: PIPE_BUF).
 _AT_ONCE = select.PIPE_BUF
-_PATIENCE = 0.5  # seconds a reader may let us wait, until it has let us wait in vain
-_AGAIN = 5.0  # seconds between two tries to open what could not be opened
-#: Octets of findings that wait for another try when they were not taken: of other events, as of what is beyond, nothing
-#: but the count is left.
+# Seconds to wait for a slow reader; once such a wait was in vain, writes do not wait until the reader reads again.
+_PATIENCE = 0.5
+_AGAIN = 5.0  # Seconds between two attempts to open a file or pipe that could not be opened.
+#: Most bytes of finding, alert and health events kept for another attempt when they could not be written; other events,
+#: and those beyond this limit, are lost and only counted.
 _MOST_KEPT = 1 << 20
-# A peer's quotes are escaped: nobody but us writes these octets.
+# Quotes in a peer's text are escaped in JSON, so only the gateway's own field matches these bytes.
 _KIND = re.compile(rb'"event_type":"(\w+)"')
 _KEPT_KINDS = re.compile(rb'^.*"event_type":"(?:mailguard|alert|health)".*\n', re.MULTILINE)
 
@@ -70,7 +72,7 @@ class _Pushed:
     def __init__(self, patient: bool) -> None:
         self._patient = patient
         self._stuck = False
-        #: Whether the last line went only in part: the next begins on a line of its own.
+        #: True if the last line was written only in part: the next write begins with a line feed.
         self.torn = False
 
     def push(self, fd: int, block: bytes | memoryview) -> tuple[int, OSError | None]:
@@ -123,7 +125,8 @@ class _Lines:
             self.trouble = None
             return
         octets = bytes(block)
-        rest = octets[octets.rfind(b"\n", 0, taken) + 1 :]  # of a line that went in part all is lost
+        # A line that was written only in part counts as lost as a whole.
+        rest = octets[octets.rfind(b"\n", 0, taken) + 1 :]
         self._keep(rest)
         for kind in KINDS:
             self.lost_by_kind[kind] += rest.count(b'"event_type":"%s"' % kind.encode())
@@ -229,10 +232,11 @@ class FileSink(_Lines):
         super().__init__()
         self.path = path
         self._patient = patient
-        #: What went wrong first, in a line, or None.
+        #: One-line description of the first failure; None: none yet.
         self.failure: str | None = None
         self._look = 0.0
-        self._moved: float | None = None  # since when another file, or none, has our name
+        # Time since when the path names another file, or none; None: it names the open file.
+        self._moved: float | None = None
         self._fd, self._pushed = self._opened()
 
     def _opened(self) -> tuple[int, _Pushed]:
@@ -243,7 +247,8 @@ class FileSink(_Lines):
     def _open(self) -> int:
         """-1: a pipe without a reader."""
         try:
-            # Events tell who writes to whom: not for everybody to read. Nothing of a file is worth waiting for.
+            # Mode 0640: events tell who writes to whom, so not everybody may read them. O_NONBLOCK: opening the file
+            # must never wait.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
             return os.open(self.path, flags | (0 if self._patient else os.O_NONBLOCK), 0o640)
         except OSError as error:
@@ -251,7 +256,7 @@ class FileSink(_Lines):
                 return -1
             raise ConfigError(f"log.eve: {self.path}: {error.strerror}") from error
         except ValueError as error:
-            raise ConfigError(f"log.eve: {error}") from error  # a NUL in the path
+            raise ConfigError(f"log.eve: {error}") from error  # ValueError: the path contains a NUL character.
 
     def _take(self, block: bytes | memoryview) -> tuple[int, str]:
         self._follow(time.monotonic())

@@ -17,8 +17,8 @@ from nfmailguard.reading import open_regular
 __all__ = ["last_profile", "last_stats"]
 
 _BLOCK = 1 << 16
-_MOST = 64 << 20  # octets read backwards before giving up
-_LONGEST = 1 << 20  # octets of an event
+_MOST = 64 << 20  # Most bytes read backwards from the file's end before giving up.
+_LONGEST = 1 << 20  # Longest event line in bytes.
 
 
 def last_stats(path: Path) -> dict[str, int]:
@@ -52,13 +52,13 @@ def _backwards(path: Path, sign: bytes) -> Iterator[Any]:
                 step = min(_BLOCK, at)
                 at -= step
                 file.seek(at)
-                # The first line may have begun before.
+                # The first line of the block may have begun in the block before it.
                 *lines, last = (file.read(step) + text).split(b"\n")
                 for line in reversed([*lines, last] if at == 0 else [*lines[1:], last]):
                     if sign in line:
                         yield json.loads(line)
                 text = lines[0] if lines else last
                 if len(text) > _LONGEST:
-                    text = b""  # no event of ours, whatever it began with
+                    text = b""  # A line this long is no event of the gateway, whatever it began with.
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

@@ -30,8 +30,8 @@ __all__ = ["Syslog", "open_syslog"]
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _RETRY_SECONDS = 5.0
 _PATIENCE = 1.0
-_MOST_OCTETS = 2048  # of a datagram; RFC 5424 6.1
-_MOST_WAITING = 64 * _MOST_OCTETS  # octets of lines that a server has not taken over TCP
+_MOST_OCTETS = 2048  # Largest datagram in bytes (RFC 5424 6.1).
+_MOST_WAITING = 64 * _MOST_OCTETS  # Most bytes of log lines that wait while a TCP syslog server does not take them.
 _SECOND = 1_000_000_000
 
 
@@ -41,9 +41,9 @@ class Syslog:
     def __init__(self, target: str, *, facility: str = "local4", host: str = "", form: Format = Format.RFC3164) -> None:
         self.target = target
         self.lost = 0
-        #: What went wrong first, in a line, or None.
+        #: One-line description of the first failure; None: none yet.
         self.failure: str | None = None
-        #: Why the last messages were not taken, or None.
+        #: Why the last messages could not be sent; None: they were sent.
         self.trouble: str | None = None
         self._facility = FACILITIES[facility]
         self._host = host or socket.gethostname().partition(".")[0] or "localhost"
@@ -51,9 +51,10 @@ class Syslog:
         self._socket: socket.socket | None = None
         self._file: Sink | None = None
         self._journal = Journal()
-        self._asking: threading.Thread | None = None  # for a name or a connection
-        self._again = 0.0  # when the next connection may be tried
-        #: Of a TCP connection: octets it has not taken, and how many of them are of each line.
+        # Thread that looks up the server's name or connects to it; None: none was started.
+        self._asking: threading.Thread | None = None
+        self._again = 0.0  # Earliest time of the next connection attempt.
+        #: For a TCP connection: bytes not sent yet, and how many of them belong to each waiting line.
         self._pending = bytearray()
         self._lines: deque[int] = deque()
         url = urlsplit(target)
@@ -100,13 +101,16 @@ class Syslog:
         if self._kind != "tcp" or self._socket is None:
             return
         try:
-            ended = not self._socket.recv(4096)  # it has nothing to say
+            # A syslog server sends nothing: an empty read means that it has closed the connection.
+            ended = not self._socket.recv(4096)
         except BlockingIOError:
             return
         except OSError:
             ended = True
         if ended:
-            again = self._again  # some time from its beginning, not from its end: most have lasted longer
+            # The retry delay counts from the connection's beginning, not from its end; most connections have lasted
+            # longer, so they are renewed at once.
+            again = self._again
             self._forget()
             self._again = again
 

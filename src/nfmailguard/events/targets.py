@@ -16,7 +16,7 @@ from nfmailguard.policy.model import Network
 
 __all__ = ["FACILITIES", "JOURNAL", "Format", "Interfaces", "file_of", "problem"]
 
-#: RFC 5424 6.2.1, in the order of their numbers.
+#: Syslog facilities in the order of their numbers (RFC 5424 6.2.1).
 FACILITIES: dict[str, int] = {
     name: number
     for number, name in enumerate(
@@ -29,7 +29,7 @@ FACILITIES: dict[str, int] = {
 }
 
 
-#: The target that is systemd's journal.
+#: The log target that means systemd's journal.
 JOURNAL = "journald"
 
 
@@ -70,11 +70,11 @@ def problem(target: str, facility: str, host: str) -> str | None:
 
 def _goes_somewhere(target: str) -> bool:
     if "://" not in target:
-        # A slip in writing a server's name would make a file of that name, and no line would ever get there.
+        # A mistyped server URL, such as "udp:host", would be taken for a file name, and no line would reach the server.
         return bool(target) and not re.match(r"(udp|tcp|unix):", target, re.IGNORECASE)
     try:
         url = urlsplit(target)
-        # What stands beyond host and port would be left out without a word.
+        # Anything in the URL after host and port would be ignored silently, so it is refused.
         rest = url.path.strip("/") or url.query or url.fragment or url.username is not None or url.netloc[-1:] == ":"
         if url.scheme == "unix":
             return not url.netloc and len(url.path) > 1 and not url.query and not url.fragment

@@ -28,18 +28,19 @@ _MAIL, _RCPT, _RSET = VERB_INDEX["MAIL"], VERB_INDEX["RCPT"], VERB_INDEX["RSET"]
 _AUTH, _STARTTLS, _BDAT = VERB_INDEX["AUTH"], VERB_INDEX["STARTTLS"], VERB_INDEX["BDAT"]
 _ILLEGAL = 1 << FINDING_INDEX["address.illegal_character"]
 _END_OF_DATA, _DATA = VERB_INDEX["<end of data>"], VERB_INDEX["DATA"]
-#: Commands, and replies to them, of other verbs say nothing about mails.
+#: Verbs whose commands and replies are needed to put mails together; other verbs say nothing about a mail.
 TOLD = frozenset({"HELO", "EHLO", "MAIL", "RCPT", "RSET", "AUTH", "STARTTLS", "BDAT", "<end of data>"})
 _MOST_RECIPIENTS = 100
 _MOST_CHANGES = 20
-#: MAIL and RCPT commands of a flow whose replies are awaited by name; the rest by their number.
+#: Most MAIL, RCPT and BDAT commands of a flow that are kept with their text until the reply comes; further MAIL and
+#: RCPT commands are only counted.
 _MOST_PENDING_MAILS = 20
 _MOST_PENDING_RECIPIENTS = 100
 _MOST_PENDING_CHUNKS = 100
-#: Octets of Python objects, measured with sys.getsizeof: of a flow's state with its places in two tables,
-#: of a mail, and of a string besides its characters.
+#: Memory taken by Python objects, in bytes, measured with sys.getsizeof: a flow's state with its entries in two tables,
+#: a mail, a string besides its characters, and an uncertain address besides its text.
 _FLOW_OCTETS, _MAIL_OCTETS, _TEXT_OCTETS, _ADDRESS_OCTETS = 1440, 410, 60, 80
-#: Octets that each flow may have whatever the others have.
+#: Bytes of memory that each flow may use however much the other flows use.
 _ENVELOPE = 4096
 
 
@@ -49,19 +50,19 @@ class Mail(msgspec.Struct, omit_defaults=True):
     helo: str = ""
     mail_from: str = ""
     rcpt_to: list[str] = []
-    #: One of the addresses may be another one to the server; it is told as the client wrote it.
+    #: True if the server may understand one of the addresses differently; the event has it as the client wrote it.
     uncertain: bool = False
-    #: Further recipients that were accepted, and are not kept.
+    #: Number of further recipients that were accepted but whose addresses are not kept.
     rcpt_omitted: int = 0
-    #: Octets of the message, without its end.
+    #: Size of the message in bytes, without the end-of-data line.
     bytes: int = 0
-    #: The server's last word on it, code first: it usually holds its queue id.
+    #: The server's last reply about the mail, with its code; it usually contains the server's queue id.
     reply: str = ""
     tls: bool = False
     auth: bool = False
-    #: Names of the findings that changed or would have changed something in it.
+    #: Names of the findings that changed, or in monitor mode would have changed, something in the mail.
     changed: list[str] = []
-    #: False when the flow ended before the server answered.
+    #: False if the flow ended before the server answered the message.
     complete: bool = False
 
 
@@ -72,25 +73,27 @@ class Session(msgspec.Struct):
     helo: str = ""
     tls: bool = False
     auth: bool = False
-    #: Commands the server has not answered, and how many more behind them.
+    #: Arguments of HELO and EHLO commands, MAIL and RCPT commands without a reply so far; each `more_` field counts the
+    #: further ones whose text is not kept.
     hellos: tuple[str, ...] = ()
     more_hellos: int = 0
     mails: list[Mail] = []
     more_mails: int = 0
-    recipients: list[str | Address] = []  # as an Address where it is uncertain
+    recipients: list[str | Address] = []  # Unanswered RCPT commands; an Address object where the address is uncertain.
     more_recipients: int = 0
-    #: Of BDAT commands: whether each is the message's last.
+    #: For each unanswered BDAT command: whether it is the message's last chunk (LAST).
     chunks: tuple[bool, ...] = ()
-    #: What the client's octets belong to: with pipelining (RFC 2920) that is ahead of the replies.
+    #: The mail the client is now sending; with pipelining (RFC 2920) it is ahead of the server's replies. None: none.
     spoken: Mail | None = None
-    #: What the server's replies belong to.
+    #: The mail the server's replies are about; None: none.
     mail: Mail | None = None
     octets: int = _FLOW_OCTETS
-    #: Whether there was a finding.
+    #: Whether the flow had a finding.
     found: bool = False
 
 
-#: Sessions by their flow, each with the place of what ``spoken`` is among ``mail`` and ``mails``; -1: none of them.
+#: Session states to hand to another process: flow number, session, and the position of the mail in ``spoken`` within
+#: ``mail`` followed by ``mails``; -1: it is none of them.
 Sessions = list[tuple[int, Session, int]]
 
 
@@ -109,12 +112,14 @@ class Transactions:
 
     def __init__(self, memory: int = 64 * 1024 * 1024) -> None:
         self._memory = memory
-        self._sessions: OrderedDict[int, Session] = OrderedDict()  # the one that has been still longest first
+        # Session states by flow number; the flow without a record for the longest time is first.
+        self._sessions: OrderedDict[int, Session] = OrderedDict()
         self._by_source: dict[bytes, OrderedDict[int, Session]] = {}
         self._source_octets: dict[bytes, int] = {}
-        #: Octets of all flows' states.
+        #: Bytes of memory taken by the states of all flows.
         self.octets = 0
-        #: Flows whose state was given up, and MAIL and RCPT commands that were only counted, for want of memory.
+        #: For lack of memory: `forgotten` counts flows whose state was dropped, `omitted` MAIL and RCPT commands that
+        #: were only counted.
         self.forgotten = 0
         self.omitted = 0
 
@@ -150,14 +155,15 @@ class Transactions:
         elif record.kind == RecordKind.MESSAGE and session.spoken is not None:
             self._changed(session.spoken, record.numbers[2])
             session.spoken.bytes += record.numbers[0]
-            session.spoken = None  # what comes next is not about this mail
+            session.spoken = None  # The client's message is complete: its next commands are not about this mail.
         elif record.kind == RecordKind.REPLY:
             found = self._reply(session, record)
         self._settle(record.flow_id, session)
         return found
 
     def _finding(self, record: Record, session: Session | None) -> Sequence[Mail]:
-        if record.kind == RecordKind.REPEATED or record.flow_id == 0:  # told at the end; of no flow
+        # A REPEATED record only sums up a flow's earlier findings at its end; flow number 0 belongs to no flow.
+        if record.kind == RecordKind.REPEATED or record.flow_id == 0:
             return ()
         if session is None:
             session = self._begun(record)
@@ -210,7 +216,8 @@ class Transactions:
         self._sessions.move_to_end(flow_id)
         self._by_source[session.source].move_to_end(flow_id)
         while self.octets > self._memory and len(self._sessions) > 1:
-            # Who has more than he leaves makes room for himself, and the others' mails go on.
+            # A source that uses more than half of the memory frees its own oldest flow, so that other sources keep
+            # theirs.
             own = self._source_octets[session.source] > self._memory - self._source_octets[session.source]
             flows = self._by_source[session.source]
             least = next(iter(flows if own and len(flows) > 1 else self._sessions))
@@ -226,7 +233,7 @@ class Transactions:
     def _command(self, session: Session, record: Record) -> None:
         if record.verb != _MAIL and session.spoken is not None:
             self._changed(session.spoken, record.numbers[2])
-        if record.numbers[1] & 1:  # it was masked: the server never saw it
+        if record.numbers[1] & 1:  # The command was masked: the server never saw it.
             return
         cut, blanked = record.numbers[1] > 1, record.numbers[2] & _ILLEGAL
         if record.verb in _HELLO:
@@ -240,7 +247,8 @@ class Transactions:
             self._changed(mail, blanked)
             cost = _cost_of_mail(mail)
             full = len(session.mails) >= _MOST_PENDING_MAILS or not self._may_keep(session, cost)
-            if session.more_mails or full:  # behind one that is only counted the others are, too
+            # Once a MAIL command is only counted, those after it are only counted too, so that replies stay in order.
+            if session.more_mails or full:
                 session.more_mails += 1
                 session.spoken = None
                 self.omitted += 1
@@ -287,7 +295,7 @@ class Transactions:
         asked = session.mails.pop(0) if session.mails else None
         if asked is None and session.more_mails:
             session.more_mails -= 1
-            if accepted:  # it was only counted: who it is from is not known, but that it is there
+            if accepted:  # The accepted MAIL command was only counted: a mail exists, but its sender is unknown.
                 asked = Mail(session.helo, uncertain=True, tls=session.tls, auth=session.auth)
                 self._charge(session, _cost_of_mail(asked))
                 self._set_mail(session, asked)
@@ -351,7 +359,9 @@ class Transactions:
                     self._charge(session, _cost(recipient.text) - _cost(recipient))
                     recipient = recipient.text
                 mail.rcpt_to.append(recipient)
-                return  # it takes what it took
+                # The recipient moves from the session's list to the mail's, so the memory accounted for it does not
+                # change.
+                return
             mail.rcpt_omitted += 1
         if recipient is not None:
             self._charge(session, -_cost(recipient))
@@ -378,7 +388,7 @@ class Transactions:
     @staticmethod
     def _answer(mail: Mail, record: Record) -> None:
         mail.reply = f"{record.code} {text(record.before)}".rstrip()
-        mail.rcpt_omitted += record.numbers[2]  # those of whom there are no records
+        mail.rcpt_omitted += record.numbers[2]  # Adds the recipients for which the core made no records.
         mail.complete = True
 
     def _told(self, session: Session, mail: Mail, record: Record) -> Sequence[Mail]:

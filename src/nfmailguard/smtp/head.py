@@ -15,7 +15,7 @@ class Head:
     """``on`` until the header has ended; ``size``: octets of the message so far."""
 
     def __init__(self, *, begun: bool = False) -> None:
-        # Begun: the first LF may be that of DATA's own line.
+        # When the message begins after DATA's CR, the first LF still belongs to DATA's own line end.
         self.line = b"DATA\r" if begun else b""
         self.crlf: bool | None = None
         self.on = True
@@ -27,7 +27,8 @@ class Head:
         if not self.on:
             return
         if value != _LF:
-            self.line = self.line[-1:] + bytes([value])  # all that counts
+            # Only the line's last two bytes are kept: enough to see whether the line is empty or ends in CR.
+            self.line = self.line[-1:] + bytes([value])
             return
         cr = self.line.endswith(b"\r")
         if self.crlf is None:

@@ -26,7 +26,8 @@ def masked_banner(rules: BannerPolicy, column: int, value: int, before: int) -> 
     if rules.rule is BannerRule.B40:
         return b"SMTP/cmap ready".ljust(column, b"_")[column - 4]
     if rules.rule is BannerRule.B51:
-        # Cisco's `"2", "0" and "0 SPACE" characters`, read literally: so the published greeting (S-HVERA) has it.
+        # Cisco's wording is `"2", "0" and "0 SPACE" characters`; it is read literally, which gives the published
+        # greeting (S-HVERA).
         zero_space = value == ord(" ") and before == ord("0") and rules.separator
         return value if value in b"20" or zero_space else ord("*")
     return ord("*")
@@ -36,7 +37,8 @@ def masked_command(rules: CommandPolicy, verb: bytes, line: int) -> bytes:
     """The beginning of a denied command line of ``line`` bytes that begins with ``verb``."""
     if rules.unknown is UnknownCommand.XALL:
         return rules.letter.encode() * line
-    # A CR of the verb's stays, and in the midst of NOOP it would make another word of it.
+    # A CR inside a verb is never overwritten, and a CR within the first four bytes would split "NOOP" into another
+    # word.
     if rules.unknown is UnknownCommand.NOOP and len(verb) >= 4 and b"\r" not in verb[:4]:
         return b"NOOP".ljust(len(verb))
     return rules.letter.encode() * len(verb)

@@ -19,10 +19,10 @@ class Part:
     """A message's header, or its body, as it comes out."""
 
     header: bool = True
-    line: bytes = b""  # the first octets of the line, in capitals
+    line: bytes = b""  # The first bytes of the line that is being read, in capitals.
     size: int = 0
-    before: int = 0  # its size without the line that is being read
-    fields: int = 0  # those that begin with To:
+    before: int = 0  # Size in bytes of this header or body without the line that is being read.
+    fields: int = 0  # Number of header lines that begin with "To:".
 
 
 class Rest(Sequence[Item], Generic[Item]):

@@ -13,7 +13,7 @@ __all__ = ["FileNames"]
 
 _FIELD = re.compile(rb"content-(?:type|disposition)[ \t]*:", re.IGNORECASE)
 _BLANKS = b" \t"
-#: Longer, a field that is none of ours will never be one.
+#: Most bytes of a header field's name that are kept: a longer name cannot be Content-Type or Content-Disposition.
 _LONGEST_NAME = 64
 
 
@@ -23,9 +23,10 @@ class FileNames:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._header = True
-        self._line = b""  # its first octets
-        self._field = b""  # its name, blanks behind it as one
-        self._parameters: _Parameters | None = None  # of a field of ours
+        self._line = b""  # The first bytes (at most 3) of the message line that is being read.
+        self._field = b""  # The header field's name, with a run of blanks kept as one.
+        # Parser of the field's parameters; None unless the field is Content-Type or Content-Disposition.
+        self._parameters: _Parameters | None = None
         self._told = False
 
     def too_long(self, octet: int) -> bool:
@@ -56,7 +57,8 @@ class FileNames:
         if self._line == b"--":
             self._header, self._field, self._parameters = True, b"-", None
         if self._header and self._line in (b" ", b"\t") and b":" not in self._field:
-            self._field += b"\n"  # a name does not go on in another line
+            # A field's name must not continue on a folded line: this LF makes the name match nothing.
+            self._field += b"\n"
 
     def _name(self, octet: int) -> None:
         blank = octet in _BLANKS and self._field[-1:] in (b" ", b"\t")
@@ -69,8 +71,8 @@ class FileNames:
 class _At(Enum):
     """Where in a field's parameters one is."""
 
-    ELSEWHERE = auto()  # until the next semicolon
-    ASIDE = auto()  # inside of quotes there
+    ELSEWHERE = auto()  # Outside a parameter: skip to the next semicolon.
+    ASIDE = auto()  # Outside a parameter, inside a quoted string.
     START = auto()
     NAME = auto()
     BEHIND_NAME = auto()
@@ -124,4 +126,5 @@ class _Parameters:
             return at if blank else _At.VALUE if octet == "=" else _At.ASIDE if octet == '"' else _At.ELSEWHERE
         if at is _At.VALUE:
             return at if blank else _At.QUOTED if octet == '"' else _At.TOKEN
-        return _At.ELSEWHERE if blank else at  # a token
+        # The parser is in an unquoted parameter value (a token); a blank ends it.
+        return _At.ELSEWHERE if blank else at

@@ -24,9 +24,10 @@ from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX,
 
 __all__ = ["translate"]
 
-#: What does not end an address: quoted pairs and strings (RFC 5321 4.1.2), or what is left of one at a line's end.
+#: Regular expression: quoted pairs and quoted strings (RFC 5321 4.1.2), in which "<", ">" or a space does not end an
+#: address; also matches a quoted string or a backslash that the line's end cuts off.
 _QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
-#: MAIL's address where it has no brackets; and each one that has.
+#: FIRST_WORD matches MAIL's address when it has no angle brackets, PATHS each address in angle brackets.
 FIRST_WORD = re.compile(rf'\A[^:<]*: *((?:{_QUOTED}|[^ <"\\])*)', re.DOTALL)
 PATHS = re.compile(rf'<((?:{_QUOTED}|[^>"\\])*)', re.DOTALL)
 
@@ -52,12 +53,16 @@ class _Dialogue(Texts):
                     self.input = Input.COMMANDS
             elif self.waiting and not self.holds:
                 self.wait(octets)
-                self.held.insert(0, octets)  # followed only: read once the reply tells as what
+                # Without holding, the bytes have already passed: they are parsed when the reply says whether they are
+                # commands or data.
+                self.held.insert(0, octets)
                 return
             else:
                 self.wait(octets)
                 if self.holds and (first or not self.line) and (self.seven_bits or self.declares(octets)):
-                    for octet in octets:  # in commands too; and behind DATA a server may read them as the text
+                    # The eighth bit is cleared in command lines too: what follows DATA in the packet may be message
+                    # text to a server.
+                    for octet in octets:
                         octet.become(octet.value & 127)
                 if self.chunk_waits(octets):
                     self.waiting, self.impatient = len(self.outstanding), True
@@ -204,7 +209,9 @@ class _Dialogue(Texts):
         if verb.name == "EHLO":
             self.asked = Asked.EHLO if first else Asked.DOUBT
         elif said.translate(None, bytes(range(33))).upper().startswith(b"EHLO"):
-            self.asked = Asked.DOUBT  # to a server that skips what is in front, or knows a verb by its first letters
+            # A server that skips leading blanks, or that matches a verb by its first letters, would take this line for
+            # EHLO.
+            self.asked = Asked.DOUBT
         else:
             self.asked = max(self.asked, Asked.OTHER)
 
@@ -229,7 +236,7 @@ class _Dialogue(Texts):
         name = octets[:size].decode("latin-1").upper()
         self.oddities(line, octets, 0, size, name)
         if not line or (size == len(octets) and not self.after_cr):
-            return  # the verb is not known yet
+            return  # No space or CR has come after the verb yet: the verb may be incomplete, so it is not judged.
         if verb_masked(octets[:size]):
             self.damaged("command_masked", True, line[0].offset)
         denied = self.refuse(name, verb, line, size)
@@ -275,7 +282,7 @@ class _Dialogue(Texts):
     def hide(self, line: list[Octet]) -> None:
         """What stands behind what a server reads as one line."""
         for octet in line[self.masked_from :]:
-            if octet.value != CR:  # it may begin the line's end
+            if octet.value != CR:  # A CR may belong to the CRLF that ends the command line, so it is not masked.
                 octet.become(ord(self.policy.commands.letter))
 
     def argument(self, verb: Verb, argument: list[Octet], behind: int, end: Octet | None) -> int | None:
@@ -295,7 +302,7 @@ class _Dialogue(Texts):
         octets = bytes(octet.value for octet in line)
         size = 0
         while size < len(octets) and octets[size] <= SPACE:
-            size += 1  # space and control octets in front belong to the verb
+            size += 1  # Spaces and control characters in front of the verb count as part of the verb.
         while size < len(octets) and octets[size] != SPACE:
             size += 1
         name = octets[:size].decode("latin-1").upper()
@@ -306,7 +313,8 @@ class _Dialogue(Texts):
         """Masks a verb that may not pass; whether it was masked."""
         commands = self.policy.commands
         allowed = {verb.upper() for verb in commands.allow}
-        # A dot may be the end of a message to a server that reads what stands behind DATA as one.
+        # A line that begins with a dot may be the end of the message to a server that reads what follows DATA as
+        # message text.
         if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
         elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.takes_chunk():
@@ -318,7 +326,7 @@ class _Dialogue(Texts):
             return False
         said = bytes(octet.value for octet in line[:size])
         for octet, value in zip(line, masked_command(commands, said, len(line)), strict=False):
-            if octet.value != CR:  # as in ``hide``
+            if octet.value != CR:  # As in ``hide``: a CR may belong to the line's CRLF and is not masked.
                 octet.become(value)
         return True
 
@@ -391,13 +399,15 @@ def translate(
                 session.wait(octets)
                 session.held.append(octets)
             elif session.end_is_cut(octets):
-                offsets[True] = start  # it is lost, and comes again
+                # The emulated bug loses this packet; the client will retransmit it, so the stream offset goes back.
+                offsets[True] = start
                 output.clear()
             else:
                 session.client(octets)
         except Ended:
             output.clear()
     for octets in session.held if session.holds else ():
-        del octets[0].output[octets[0].index :]  # never released
+        # A packet that was still held when the dialogue ended was never sent on: its bytes are removed from the output.
+        del octets[0].output[octets[0].index :]
     session.result.turns = [Turn(turn.to_server, bytes(out)) for turn, out in zip(turns, outputs, strict=True)]
     return session.result

@@ -17,7 +17,8 @@ from nfmailguard.smtp.verbs import LONGEST_LINE, Input, Verb
 
 __all__ = ["Replies"]
 
-#: RFC 5321 4.2.1: what a reply begins with. Behind its VERB sendmail says 050 of what it does.
+#: First digits of a reply code (RFC 5321 4.2.1). sendmail also sends lines with 050, after its VERB command; they are
+#: not replies.
 CODES = (b"2", b"3", b"4", b"5")
 
 
@@ -41,7 +42,8 @@ class Replies(Restoring):
             if self.ignored:
                 return
             if self.input is Input.OPAQUE:
-                break  # what the client said meanwhile is TLS
+                # The client's bytes since STARTTLS are TLS, so the server's bytes are not parsed as replies either.
+                break
             if self.reply == [[]]:
                 self.restore_reply(octets[place:])
             self.reply[-1].append(octet)
@@ -49,7 +51,8 @@ class Replies(Restoring):
             if len(line) == 1:
                 self.answers = self.may_answer()
             elif len(line) == (6 if len(line) > 4 and line[4].value == CR else 5) and self.is_reply_s(line):
-                # Of the whole line: an EHLO in its middle is not what it answers.
+                # Decided again when five bytes of the line are there: an EHLO the client sent in the middle of the line
+                # is not its cause.
                 self.answers = self.may_answer()
                 self.may_hide = self.ehlo_restored
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
@@ -74,7 +77,9 @@ class Replies(Restoring):
             self.first_code = self.first_code if len(self.reply) > 1 else code
             self.reply.append([])
             return
-        odd = text[3:4] not in (b"", b" ")  # some clients read on
+        # Some clients take a code with another character than space or "-" after it for an unfinished reply and read
+        # on.
+        odd = text[3:4] not in (b"", b" ")
         self.answered(code, for_certain=len(self.reply) > 1 and not odd)
         self.reply, self.junk = [[]], odd
         self.settle(code, line[0].offset)
@@ -175,9 +180,11 @@ class Replies(Restoring):
         shown = bytes(octet.value for octet in text).upper()
         denied = word.upper() not in {k.upper() for k in replies.keywords}
         if self.recovery:
-            denied = self.may_hide and not denied  # those are the ones to hide
+            # When restoring, the keywords to mask are the listed ones (those of extensions that the gateway must hide).
+            denied = self.may_hide and not denied
         else:
-            denied |= CR in (octet.value for octet in text)  # a line's end to some clients
+            # Some clients take a bare CR for the end of the line, so a keyword line with a CR inside is masked.
+            denied |= CR in (octet.value for octet in text)
         if replies.ehlo is EhloMask.E1 and text and denied:
             if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
                 for octet, value in zip(text, masked_keyword(len(text), self.masked), strict=True):
@@ -199,7 +206,8 @@ class Replies(Restoring):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
-                self.chunking = self.chunk_refused = False  # which command a reply is to is not certain any more
+                # An unexpected reply shifts the count: which command a later reply answers is no longer certain.
+                self.chunking = self.chunk_refused = False
             return
         verb = self.explained(code, offset)
         if self.ignored:
@@ -215,14 +223,17 @@ class Replies(Restoring):
             self.report("bug.data_bypass", False, offset, verb.name)
         if not code or verb.continues != code or begun:
             if self.input is Input.SASL:
-                self.input, self.line = Input.COMMANDS, []  # given up
+                # The server refused the AUTH exchange: the client is back to sending commands.
+                self.input, self.line = Input.COMMANDS, []
             self.outstanding.pop(0)
             self.waiting = max(0, self.waiting - 1)
             self.impatient = self.impatient and self.waiting > 0
         else:
             self.go_over(verb, offset)
         if not self.holds:
-            self.go_on()  # nothing was held: this is what the next reply may answer
+            # Without holding, the client's bytes have passed already; they are parsed now as what the next reply may
+            # answer.
+            self.go_on()
 
     def count(self, verb: Verb, code: int, offset: int) -> None:
         """Recipients of a mail, and those that were refused."""
@@ -232,10 +243,13 @@ class Replies(Restoring):
             if most and self.invalid_recipients > most:
                 self.report("recipients.invalid_too_many", False, offset, verb.name)
         elif verb.name == "<end of data>":
-            self.invalid_recipients = 0  # the mail they were of is over
-            self.seven_bits &= len(self.outstanding) > 1  # those behind it may have begun another
+            # The end of the message was answered: the count of refused recipients starts anew with the next mail.
+            self.invalid_recipients = 0
+            # Commands still outstanding may already have begun another mail with BODY=7BIT.
+            self.seven_bits &= len(self.outstanding) > 1
         elif code // 100 == 2 and verb.name in ("MAIL", "RSET", *GREETINGS):
-            # So it is for the server; those behind it count.
+            # The server accepted the command and cleared its recipients; RCPT commands that are still outstanding count
+            # for the new mail.
             self.invalid_recipients = 0
             self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
             self.seven_bits &= verb.name == "MAIL" or len(self.outstanding) > 1
@@ -246,7 +260,7 @@ class Replies(Restoring):
         if accepted and (verb.name == "<end of data>" or (verb.name == "BDAT" and self.last_chunk)):
             self.junk_commands = 0
         elif (accepted and verb.name in ("RCPT", "BDAT")) or (verb.name, code) == ("DATA", 354):
-            pass  # a mail may have thousands of them
+            pass  # A mail may have thousands of accepted RCPT or BDAT commands; they are not counted as junk.
         elif verb.name != "<greeting>":
             self.junk_commands += 1
             if self.junk_commands == self.most_junk + 1:
@@ -261,7 +275,8 @@ class Replies(Restoring):
         if code in (354, 334) and (verb.continues != code or behind):
             self.report("reply.ambiguous", False, offset, verb.name)
             explained = [place for place, one in enumerate(self.outstanding) if one.continues == code]
-            if not self.holds and explained:  # followed only: the reply tells what it answers
+            # Without holding, a reply code of 334 or 354 itself tells which outstanding command it answers.
+            if not self.holds and explained:
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
@@ -282,7 +297,7 @@ class Replies(Restoring):
         self.input = verb.reads
         self.cut_off(self.line)
         if verb.reads is not Input.SASL:
-            # What stands behind the command is read as the message, or as TLS.
+            # The bytes after the command are read as message text, or as TLS.
             self.outstanding.clear()
             self.begin_message()
         if self.input is Input.OPAQUE:
@@ -297,7 +312,8 @@ class Replies(Restoring):
                 self.client(octets)
                 self.gone = False
             except Ended:
-                del octets[0].output[octets[0].index :]  # it does not leave, and neither does what released it
+                # The held packet that caused the reset is not sent on, and neither is the reply that released it.
+                del octets[0].output[octets[0].index :]
                 raise
         if self.held and self.waiting:
             self.wait(self.held[0])

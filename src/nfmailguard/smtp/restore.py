@@ -17,8 +17,8 @@ __all__ = ["Restoring", "banner_masked", "keyword_masked", "verb_masked"]
 
 _DOMAIN = re.compile(rb"[A-Za-z0-9._:\[\]-]+")
 _MECHANISM = re.compile(rb"(?:PLAIN|LOGIN|CRAM-MD5|DIGEST-MD5|NTLM|GSSAPI|XOAUTH2|OAUTHBEARER)(?: |$)", re.IGNORECASE)
-_KEPT = 254  # octets of a line that are looked at
-_FEWEST = 4  # stars, or X's, that no server and no client says by chance
+_KEPT = 254  # Most bytes of a line that are examined for masking.
+_FEWEST = 4  # Fewest stars, or X's, taken for masking: no server and no client sends as many by chance.
 
 
 def verb_masked(verb: bytes) -> bool:

@@ -10,7 +10,7 @@ from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, VERBS
 
 __all__ = ["TAIL", "ends_at", "is_command", "verb_in"]
 
-#: Bytes of a secret's end that are looked at.
+#: How many bytes at the end of a line with a secret (AUTH or its base64 answer) are searched for a verb.
 TAIL = 8
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 

@@ -25,9 +25,9 @@ from nfmailguard.smtp.turns import Result, Turn
 
 __all__ = ["MOST_TEXT", "Row", "as_json", "parse", "rows"]
 
-#: Characters of a transcript.
+#: Most characters a transcript file may have.
 MOST_TEXT = 1 << 18
-_LONGEST_PACKET = 65_495  # of TCP over IPv4, with the shortest headers
+_LONGEST_PACKET = 65_495  # Largest TCP payload of an IPv4 packet with headers of minimal length.
 _LINE = re.compile(r"(?P<side>[CScs])(?P<how>[:|]) ?(?P<text>.*)")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)|\\$")
 _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "t": "\t", "\\": "\\"}
@@ -80,7 +80,7 @@ class Row:
     def __init__(self, to_server: bool, sent: bytes, seen: bytes | None) -> None:
         self.to_server = to_server
         self.sent = sent
-        #: None: it never arrived.
+        #: Bytes of the line as the other side received them; None: the line never arrived.
         self.seen = seen
 
     @property

@@ -32,7 +32,7 @@ class ModelFinding:
     state: str
     offset: int
     hypothetical: bool
-    #: How many of its name there have been with it.
+    #: How many findings of this name there have been so far, this one included.
     number: int = 1
 
 
@@ -42,7 +42,7 @@ class Result:
 
     turns: list[Turn] = field(default_factory=list)
     findings: list[ModelFinding] = field(default_factory=list)
-    #: How many there were, told or not, by name.
+    #: Number of findings by name, whether reported or not.
     counts: Counter[str] = field(default_factory=Counter)
-    #: The action that ended the flow, or None.
+    #: The action that ended the flow (drop or reset); None: the flow was not ended.
     ended: Action | None = None
