@@ -16,7 +16,7 @@ from nfmailguard.policy.model import FINDINGS, BugPolicy, Policy
 
 __all__ = ["render"]
 
-_COLUMN = 28  # where comments begin, as in the profiles that come with the program
+_COLUMN = 28  # Column in which comments begin, as in the profiles that come with the program.
 _WIDTH = 118
 
 
@@ -85,7 +85,7 @@ def _string(text: str) -> str:
             return f"\\{character}"
         number = ord(character)
         if 0xD800 <= number < 0xE000:
-            return "?"  # half of a pair: TOML has no way to say it
+            return "?"  # Half of a UTF-16 surrogate pair, which TOML cannot express.
         return character if character.isprintable() else f"\\U{number:08x}" if number > 0xFFFF else f"\\u{number:04x}"
 
     return f'"{"".join(map(escaped, text))}"'

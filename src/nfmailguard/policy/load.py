@@ -26,9 +26,9 @@ from nfmailguard.reading import text_of, toml
 
 __all__ = ["built", "load_profile", "meant", "override", "parse_value", "profile_names", "profile_text"]
 
-_MOST_PROBLEMS = 50  # that are told
+_MOST_PROBLEMS = 50  # Most problems that are listed in the error about a profile.
 _TRUE = frozenset({"yes", "true", "on", "1"})
-#: How a type is written, by msgspec's name for it.
+#: How a value of each type is written in TOML, by msgspec's name for the type; used in error messages.
 _WRITTEN = {
     "bool": "; true or false, without quotes",
     "int": "; a whole number, without quotes",
@@ -75,7 +75,7 @@ def _policy(table: dict[str, Any], where: str) -> Policy:
     return policy
 
 
-#: msgspec evaluates the annotations anew at each call, which a file of many tables would pay for each of them.
+#: Cached, because msgspec evaluates a class's annotations at each call, once for every table of a large file.
 _fields = cache(msgspec.structs.fields)
 
 
@@ -239,7 +239,7 @@ def _set(table: dict[str, Any], key: str, text: str) -> None:
     fields = typing.get_type_hints(Policy)
     if section == "actions" and rest:
         if len(rest) > 2 and rest[0] == rest[-1] and rest[0] in "\"'":
-            rest = rest[1:-1]  # as it is written in a file
+            rest = rest[1:-1]  # The finding's name may be in quotes, as it is written in a profile file.
         table["actions"][rest] = parse_value(text, Action, key)
         return
     kind = fields.get(section)

@@ -58,11 +58,11 @@ class Mode(StrEnum):
 class Conduct(IntEnum):
     """What may become of a flow's bytes; the core's numbers."""
 
-    #: All goes on as it came, and is only followed and reported.
+    #: The flow's packets pass unchanged; they are only parsed and reported.
     WATCH = 0
-    #: Bytes are changed in place, and the client's never wait.
+    #: Bytes are changed in place; packets from the client are never held.
     EDIT = 1
-    #: Nothing is delivered that is not decided; what cannot be decided yet waits.
+    #: No byte is delivered before a decision about it; packets that cannot be decided yet are held.
     GATE = 2
 
 
@@ -123,58 +123,61 @@ class CommandPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: tuple[str, ...] = ("*",)
     unknown: UnknownCommand = UnknownCommand.XVERB
     letter: str = "X"
-    #: Octets of a command line without CRLF; longer is ``command.too_long``; None: no limit.
+    #: Longest command line in bytes, without CRLF; a longer one is ``command.too_long``; None: no limit.
     line_length: int | None = None
-    #: Of AUTH's line and of those behind it: ``command.line_cut``. RFC 4954 4: 12288 with the CRLF.
+    #: Longest AUTH line, or base64 line of its exchange, in bytes; a longer one is ``command.line_cut``. RFC 4954 4:
+    #: 12288 with the CRLF.
     secret_length: int = 12286
     partial_lines: PartialLines = PartialLines.PREFIX
 
 
 class ReplyPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ehlo: EhloMask = EhloMask.NONE
-    #: EHLO keywords not masked, upper case.
+    #: EHLO keywords that are not masked, upper case.
     keywords: tuple[str, ...] = ()
-    #: Bytes, besides CR and LF, that end a keyword.
+    #: Characters, besides CR and LF, that end an EHLO keyword.
     keyword_end: str = " "
 
 
 class AddressPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Characters replaced with a space anywhere in a MAIL or RCPT argument.
     characters: str = ""
-    #: Replace unpaired ``<`` and ``>`` with a space.
+    #: Replace unpaired ``<`` and ``>`` in MAIL and RCPT arguments with a space.
     brackets: bool = False
-    #: Octets of the MAIL address (between ``<`` and ``>``, else the first word after the colon).
+    #: Longest MAIL address in bytes (between ``<`` and ``>``, else the first word after the colon); None: no limit.
     sender_length: int | None = None
-    #: RCPT commands in one mail; None: no limit.
+    #: Most RCPT commands in one mail; None: no limit.
     recipients: int | None = None
-    #: Of them those that the server refused (5xx).
+    #: Most recipients of one mail that the server refused (5xx); None: no limit.
     invalid_recipients: int | None = None
 
 
 class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    #: Octets of a line without CRLF; None: not looked at.
+    #: Longest line of the header, and of the body, in bytes without CRLF; None: not checked.
     header_line_length: int | None = None
     body_line_length: int | None = None
-    #: Octets of the whole header, and of the whole body, line ends too; counted as each line ends.
+    #: Largest size of the whole header, and of the whole body, in bytes with line ends, checked as each line ends;
+    #: None: no limit.
     header_length: int | None = None
     body_length: int | None = None
-    #: To fields of a header.
+    #: Most "To:" fields in a message's header; None: no limit.
     to_fields: int | None = None
-    #: Octets of a file name in a header or MIME part (RFC 2183, RFC 2045); None: not looked at.
+    #: Longest file name in a header or MIME part (RFC 2183, RFC 2045), in bytes; None: not checked.
     filename_length: int | None = None
-    #: The client's octets lose their eighth bit: for a server that reads seven (sendmail's SevenBitInput), to which
-    #: 0x8D 0x8A 0xAE ends a message. BDAT does not pass.
+    #: Clear the eighth bit of every byte the client sends: for a server that reads seven bits (sendmail's
+    #: SevenBitInput), to which 0x8D 0x8A 0xAE would end a message. BDAT is not let through.
     seven_bits: bool = False
 
 
 class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Historic faults of Cisco's, for the lab: an enforcing gateway with one of them guards nothing."""
 
-    #: An end of data cut between packets is not passed on (CSCds90792).
+    #: Emulates CSCds90792: an end of data that is split between packets is not passed on.
     dot_crlf: bool = False
-    #: A message begins with DATA, even one the server refuses (CSCdr91002, CSCds30699, CVE-2000-1022).
+    #: Emulates CSCdr91002, CSCds30699, CVE-2000-1022: after DATA everything is message text, even if the server refuses
+    #: DATA.
     data_bypass: bool = False
-    #: After a NOOP a message's lines are taken for commands (CSCdk46673).
+    #: Emulates CSCdk46673: after a NOOP, the lines of a message are taken for commands.
     noop_body: bool = False
 
 
@@ -189,7 +192,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: AddressPolicy = AddressPolicy()
     data: DataPolicy = DataPolicy()
     bugs: BugPolicy = BugPolicy()
-    #: finding name -> action, where it differs from ``FINDINGS``' default.
+    #: Action by finding name, where it differs from the default in ``FINDINGS``.
     actions: dict[str, Action] = {}
 
     def action(self, finding: str) -> Action:
@@ -258,14 +261,15 @@ _SPECS = (
         "the same, while limits.startup lasts: flows that were open before us",
     ),
 )
-#: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. Their findings
-#: take their action from here, never from a policy.
+#: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. The findings of these conditions take
+#: their action from ``[on]``, never from a policy.
 CONDITIONS: Mapping[str, ConditionSpec] = {spec[0]: ConditionSpec(*spec) for spec in _SPECS}
-#: The condition that decides a finding, by the finding's name.
+#: The exceptional condition that decides a finding's action, by the finding's name.
 CONDITION_OF: Mapping[str, ConditionSpec] = {spec.finding: spec for spec in CONDITIONS.values() if spec.finding}
 
 
-#: A flow whose octets are changed has to be followed, or its receiver gets two versions of them.
+#: Conditions in which restore mode does not simply pass the packet: a flow whose bytes are changed must be followed
+#: further, or its receiver gets two versions of the same bytes.
 _STREAMS = ("memory_limit", "pending_limit", "gap", "conflict", "wrong_interface")
 
 
@@ -307,38 +311,42 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: sizes in octets or counts, times in seconds."""
 
     flows: int = 131_072
-    #: Open ones of one client: an IPv4 address or an IPv6 /64; None: as many as it leaves free.
+    #: Most open flows of one client (an IPv4 address or an IPv6 /64); None: as many as are still free.
     flows_per_source: int | None = None
-    #: Cap of all that peers can make a queue keep: half for flows, half for streams, held packets and lines.
+    #: Most bytes of memory that peers can make a queue use: half for flows, half for streams, held packets and lines.
     memory: int = 256 * 1024 * 1024
-    #: Out-of-order segments remembered for one direction of one flow.
+    #: Most out-of-order segments remembered for one direction of one flow.
     pending_segments: int = 256
-    #: Packets held in the kernel's queue by all flows; the driver lowers it to a quarter of the queue.
+    #: Most packets of all flows held in the kernel's queue; the driver lowers it to a quarter of the queue's length.
     held_packets: int = 1024
-    #: Of one flow, and of one sender: an IPv4 address or an IPv6 /64.
+    #: Most packets held for one flow, and for one sender (an IPv4 address or an IPv6 /64).
     held_per_flow: int = 64
     held_per_source: int = 256
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
-    #: Seconds in which a flow's receivers take less than a quarter of what it has in memory, after which it gives
-    #: way to others when memory is short; a fifth of it where next to none is left.
+    #: If a flow's receivers take less than a quarter of its buffered bytes within this many seconds, it gives way to
+    #: other flows when memory is short; a fifth of that time when almost no memory is left.
     stalled: float = 5.0
     outstanding_commands: int = 2000
-    #: Commands answered since the last message was accepted that led to no recipient, chunk or message; 0: no limit.
-    #: Ten times what Postfix takes (smtpd_junk_command_limit): no honest client comes so far.
+    #: Most commands, answered since the last accepted message, that led to no recipient, chunk or message; 0: no limit.
+    #: The default is ten times Postfix's smtpd_junk_command_limit, more than any honest client needs.
     junk_commands: int = 1000
-    #: Findings of a kind in a flow that are told; then one each time their number has doubled.
+    #: The first findings of one kind in a flow that are reported; after these one is reported each time the number has
+    #: doubled.
     findings_told: int = 16
-    #: What the events' side keeps of flows to put mails together; octets of events it writes in a second.
+    #: event_memory: most bytes of flow state kept to put mails together for events. log_rate: most bytes of events
+    #: written per second.
     event_memory: int = 64 * 1024 * 1024
     log_rate: int = 8 * 1024 * 1024
-    #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed. ``greeting``:
-    #: seconds a server has to show that it knows of a connection (RFC 5321 4.5.3.2.1: five minutes for its 220).
+    #: Seconds without a packet after which a flow is forgotten, while it is in the handshake (embryonic), open (idle)
+    #: or closed (closing). ``greeting``: seconds a server has to show that it knows of a connection (RFC 5321
+    #: 4.5.3.2.1: five minutes for its 220).
     embryonic: float = 130.0
     greeting: float = 300.0
     idle: float = 3600.0
     closing: float = 130.0
-    #: Seconds a server's SYN cookie may be good for (Linux: two minutes, more or less); 0: no server uses any.
+    #: Seconds for which a server may accept a SYN cookie it sent (Linux: about two minutes); 0: no server uses SYN
+    #: cookies.
     cookies: float = 180.0
     #: Seconds after the start in which an unknown flow counts as ``midstream_at_start``.
     startup: float = 60.0
@@ -369,9 +377,9 @@ class Offer(msgspec.Struct, frozen=True):
     """What some servers say where no firewall masks it, as configured or learned (``probe --learn``)."""
 
     servers: tuple[Network, ...] = ()
-    #: The text of each line of their EHLO reply behind the first one, in order.
+    #: The text of each line of these servers' EHLO reply after the first line, in order.
     keywords: tuple[str, ...] = ()
-    #: The greeting behind ``220 ``.
+    #: The text of the greeting after ``220 ``.
     banner: str = ""
 
 
@@ -380,7 +388,8 @@ class Restore(msgspec.Struct, frozen=True):
 
     side: RestoreSide = RestoreSide.BOTH
     scope: RestoreScope = RestoreScope.SAFE
-    #: RFC 3207's command and keyword too: the handshake behind them breaks where the firewall goes on reading.
+    #: Restore the STARTTLS command and keyword (RFC 3207) too: the TLS handshake after them fails if the firewall still
+    #: inspects the bytes.
     starttls: bool = False
     offers: tuple[Offer, ...] = ()
 
@@ -399,5 +408,5 @@ class FlowRule(msgspec.Struct, frozen=True):
     destination: tuple[Network, ...] = ()
     interface: str | None = None
     ports: tuple[int, ...] = ()
-    #: In ``restore`` mode: how. ``policy`` is then what the firewall elsewhere on the path did.
+    #: How damage is undone in ``restore`` mode; ``policy`` then describes what the firewall elsewhere on the path did.
     restore: Restore = Restore()

@@ -31,10 +31,11 @@ from nfmailguard.policy.model import (
 
 __all__ = ["HIDDEN", "Candidate", "Recovery", "recovery"]
 
-#: Keywords whose commands cannot work through a firewall that masks EHLO: STARTTLS and AUTH are masked, and
-#: what follows them; a chunk's octets are read as commands. Hidden from a reply to an EHLO that was restored.
+#: EHLO keywords of extensions that cannot work through a firewall that masks EHLO: it masks STARTTLS, AUTH and what
+#: follows them, and reads a BDAT chunk's bytes as commands. They are hidden from the reply to a restored EHLO.
 HIDDEN = ("AUTH", "BINARYMIME", "CHUNKING", "STARTTLS")
-#: Besides, a batch of commands has to have been tried through that firewall.
+#: Keywords not restored in scope `safe`: those above, and PIPELINING, as batches of commands would have to be tested
+#: through that firewall first.
 _HARMFUL = (*HIDDEN, "PIPELINING")
 
 
@@ -144,7 +145,8 @@ def recovery(policy: Policy, restore: Restore) -> Recovery:
 
 
 def _told(policy: Policy) -> dict[str, Action]:
-    # What a dialogue says is told and never acted on, but for a keyword that is hidden. Its streams have to hold.
+    # In restore mode, findings about the dialogue are only logged, except that a keyword to be hidden is masked.
+    # Findings about streams and packets keep their actions.
     actions = {
         spec.name: Action.LOG
         for spec in FINDINGS[1:]

@@ -21,7 +21,8 @@ from nfmailguard.policy.model import Action, BannerRule, CommandPolicy, EhloMask
 
 __all__ = ["SPECIAL_CHARACTERS", "PolicyBuilder", "Rule", "asa", "default_title", "profile"]
 
-#: What ``special-character`` names (recalled, not re-read), but for NUL, which is ``command.nul``'s.
+#: The characters that ``special-character`` blocks (recalled, not re-read), except NUL, which is the finding
+#: ``command.nul``.
 SPECIAL_CHARACTERS = "|`"
 _STRENGTH = tuple(Action)
 _VERB_SET = frozenset(VERBS.values())
@@ -121,7 +122,7 @@ class PolicyBuilder:
             self.report.not_honoured(rule.selector, f"{rule.place} is not")
         self.report.not_honoured(rule.cisco_action.statement, f"belongs to {rule.place}")
 
-    # Parameters.
+    # Section: the lines under a map's ``parameters``.
 
     def parameter(self, name: str, action: Action | None, statement: Statement) -> None:
         """One parameter; ``action`` None switches it off."""
@@ -148,7 +149,7 @@ class PolicyBuilder:
         else:
             self.report.honoured(statement, "off")
 
-    # Rules.
+    # Section: the map's match rules.
 
     def _limits(self, rules: Iterable[Rule]) -> None:
         """One limit of each kind: of several the strongest action's, of those the smallest."""

@@ -42,7 +42,8 @@ class Traffic:
 
     inspections: list[Inspection] = field(default_factory=list)
     exceptions: list[tuple[str, Statement]] = field(default_factory=list)
-    #: The line that switched an inspection off for good.
+    #: The configuration line that switched a mail inspection off, with no later line switching it on again; None: no
+    #: such line.
     off: Statement | None = None
 
 
@@ -90,10 +91,11 @@ class _Reader:
         self.lists = Lists()
         self.classes: dict[str, list[Section]] = {}
         self.policies: dict[str, _PolicyMap] = {}
-        #: By interface, None for global: a box has one policy for each.
+        #: The service-policy line of each interface (None: global); a Cisco firewall has one policy for each.
         self.services: dict[str | None, Statement] = {}
         self.said_services = False
-        self.replaced: list[tuple[Statement, Statement]] = []  # a service-policy, and the one in its place
+        # Pairs of service-policy lines: one that was replaced, and the later one that replaced it.
+        self.replaced: list[tuple[Statement, Statement]] = []
         self.traffic = Traffic()
         self._read: dict[str, tuple[int, tuple[Entry, ...]]] = {}
 
@@ -159,7 +161,7 @@ class _Reader:
             self.traffic.off = one.off = header
         one.mail.clear()
 
-    # Policy maps.
+    # Section: reading policy maps.
 
     def _policy_map(self, section: Section) -> None:
         known = self.policies.setdefault(section.header.words[1], _PolicyMap([]))
@@ -198,11 +200,13 @@ class _Reader:
                 self.report.honoured(before, f"{statement.place} takes its place")
             one.mail[protocol[0]], one.off = statement, None
 
-    # What is left.
+    # Section: the result, from the lines that are still in force at the end of the text.
 
     def result(self) -> Traffic:
         used = {name: known for name, known in self.policies.items() if known.inspects_mail}
-        if not self.said_services:  # a part of a configuration
+        # A text without any service-policy line is an excerpt of a configuration: all its policies are taken as
+        # applied.
+        if not self.said_services:
             for known in used.values():
                 self._left(known, applied=True)
             return self.traffic
@@ -273,7 +277,8 @@ class _Reader:
             self.report.not_honoured(selector, "all traffic: port 25 is taken, gateway.ports may name more")
             return MAIL, ()
         if name not in self.classes:
-            if name != "inspection_default":  # a box has this one by itself
+            # The class inspection_default exists on every firewall, so it need not be in the text.
+            if name != "inspection_default":
                 self.report.error(selector, f"no class-map {name} in this text; give all of it")
             return MAIL, ()
         ports, entries, default = 0, [], False
@@ -288,7 +293,8 @@ class _Reader:
                 default |= statement.keywords == ("match", "default-inspection-traffic")
                 ports |= some
                 entries += more
-        # Beside the default traffic a list says which hosts, and its ports count for nothing (S-ASA13).
+        # If a class matches the default inspection traffic, its access list only selects hosts; the list's ports are
+        # ignored (S-ASA13).
         return MAIL if default else ports or MAIL, tuple(entries)
 
     def _match(self, statement: Statement) -> tuple[int, list[Entry]]:

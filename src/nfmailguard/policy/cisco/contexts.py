@@ -14,7 +14,7 @@ from nfmailguard.policy.cisco.text import Statement
 
 __all__ = ["VERSION", "Unit", "split"]
 
-#: The line by which a box says its release.
+#: Matches the line in which a configuration gives the device's type and software release.
 VERSION = re.compile(
     r"(?:Cisco )?(PIX|ASA|FWSM|Adaptive Security Appliance|NGFW|Firepower Threat Defense)\b"
     r"[\w .:()/-]{0,60}?\bVersion (\d{1,3})\.(\d{1,3})(?:\((\d{1,3}))?",

@@ -40,7 +40,8 @@ class _Set:
     mail: dict[str, Statement] = field(default_factory=dict)
     transport: dict[str, Statement] = field(default_factory=dict)
     applied: dict[tuple[str, str], Statement] = field(default_factory=dict)
-    #: Lines that apply it or take that back, and the one behind each that counts.
+    #: `ip inspect NAME in` lines of interfaces that are no longer in force, each with the later line that replaced or
+    #: removed it.
     before: list[tuple[Statement, Statement]] = field(default_factory=list)
 
 
@@ -100,7 +101,8 @@ class _Sets:
 
     def result(self) -> list[IosInspection]:
         found = []
-        # A text without interfaces is a part of a configuration.
+        # A text in which no interface applies an `ip inspect` set is an excerpt of a configuration: its sets are taken
+        # as applied.
         whole = self.interface is not None or any(one.applied for one in self.sets.values())
         mail = any(one.mail for one in self.sets.values())
         for name, one in self.sets.items():
@@ -149,7 +151,8 @@ class _Zones:
         self.report = report
         self.classes: dict[str, _Zoned] = {}
         self.policies: dict[str, _Zoned] = {}
-        self.services: dict[str, list[Statement]] = {}  # by zone pair: the last one counts
+        # The service-policy lines of each zone pair; the last line is in force.
+        self.services: dict[str, list[Statement]] = {}
         self.pairs: dict[str, list[Statement]] = {}
         self.pair = ""
 

@@ -16,11 +16,11 @@ from nfmailguard.policy.model import Policy
 
 __all__ = ["BASE", "read_layer7"]
 
-#: The profile that says what a map does not.
+#: The profile that has the settings an IOS map leaves open.
 BASE = "ios-esmtp"
 _SMTP = ("type", "inspect", "smtp")
 _MODES = ("match-any", "match-all")
-#: What IOS calls otherwise; None: as the ASA does.
+#: Match subjects that IOS names differently: the IOS words, and the ASA's words for the same subject.
 _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("recipient", "count"), ("cmd", "rcpt", "count")),
     (("recipient", "invalid", "count"), ("invalid-recipients", "count")),

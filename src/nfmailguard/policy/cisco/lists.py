@@ -43,7 +43,8 @@ class Lists:
     """What is defined, by name."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, dict[tuple[str, ...], Statement]] = {}  # by its words: one is there once
+        # Access lists by name; each entry is stored by its words, so that a repeated line counts once.
+        self.entries: dict[str, dict[tuple[str, ...], Statement]] = {}
         self._groups: dict[tuple[str, str], list[Section]] = {}
         self._names: dict[str, str] = {}
         self._resolved: dict[tuple[str, str, str], tuple[tuple[str, ...], int]] = {}
@@ -155,7 +156,8 @@ class Lists:
             networks: dict[str, None] = {}
             ports = 0
             for section in sections:
-                own = section.header.keywords[3:4]  # `object-group service MAIL tcp`
+                # The protocol in the header of a service group, as in `object-group service MAIL tcp`.
+                own = section.header.keywords[3:4]
                 for line in section.body:
                     some, more = self._member(line, own, depth)
                     networks |= dict.fromkeys(some)

@@ -17,7 +17,8 @@ from nfmailguard.policy.model import Action, Policy
 
 __all__ = ["Definitions", "read_map"]
 
-#: Many maps may name one long class: what they stand for is bounded, as the text is.
+#: Most conditions that all classes named by maps may add up to: many maps may name the same long class, which would
+#: make a short text expensive.
 _MOST_CONDITIONS = 10_000
 _FORMS = {
     "mask-banner": "mask-banner",
@@ -35,7 +36,7 @@ class Definitions:
     regex_classes: Mapping[str, Section]
     mail_classes: Mapping[str, Section]
     used: dict[tuple[str, str], str]
-    conditions: int = 0  # that classes have stood for
+    conditions: int = 0  # Number of conditions so far that classes named by maps have added.
 
 
 def read_map(
@@ -61,7 +62,8 @@ class _Reader:
         self.known = known
         self.report = report
         self.rules: list[Rule] = []
-        self._open: Statement | None = None  # a match or class that waits for its action
+        # The match or class line whose action line has not come yet; None: no line is waiting.
+        self._open: Statement | None = None
         self._matches: list[Match] = []
         self._done: CiscoAction | None = None
 
@@ -88,7 +90,8 @@ class _Reader:
                 self.report.not_honoured(statement, str(fault))
             if word in ("match", "class") or self._open is None or self._done is not None:
                 self.close()
-                self._open = statement  # what is done then belongs to it
+                # Action lines that follow belong to this faulty line, not to the match or class line before it.
+                self._open = statement
 
     def close(self) -> None:
         """What waits for an action gets none."""

@@ -27,9 +27,10 @@ __all__ = [
 
 _MOST = 2**31 - 1
 
-#: What stands for everything that has no name here.
+#: Marks the Cisco names `others` and `unknown`, which stand for every verb or keyword without a name of its own.
 OTHERS = "others"
-#: ``match ehlo-reply-parameter`` NAME -> EHLO keyword (recalled, not re-read; ``binaryname`` is Cisco's own slip).
+#: ``match ehlo-reply-parameter`` NAME -> EHLO keyword (recalled, not re-read; ``binaryname`` is Cisco's own
+#: misspelling).
 KEYWORDS = {
     "8bitmime": "8BITMIME",
     "auth": "AUTH",
@@ -45,7 +46,8 @@ KEYWORDS = {
     "others": OTHERS,
 }
 _KNOWN_VERBS = "AUTH DATA EHLO ETRN EXPN HELO HELP MAIL NOOP QUIT RCPT RSET SAML SEND SOML VRFY STARTTLS VERB"
-#: ``match cmd verb`` NAME -> verb: the fifteen of S-COMM2; EXPN, STARTTLS, VERB (IOS has all) and unknown are recalled.
+#: ``match cmd verb`` NAME -> verb: fifteen are from S-COMM2; EXPN, STARTTLS, VERB (IOS has all three) and unknown are
+#: recalled.
 VERBS = {
     **{name.lower(): name for name in _KNOWN_VERBS.split()},
     "unknown": OTHERS,
@@ -123,7 +125,7 @@ class CiscoAction:
 
 def number(text: str, unit: str) -> int:
     """A count of ``unit`` from 1; Fault says what is legal."""
-    # Ten digits: int() of a line of digits would take more than linear time.
+    # At most ten digits are converted: int() of a very long line of digits takes more than linear time.
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST):
         raise Fault(f"{text[:40]!r} is no number of {unit}; write one from 1 to {_MOST}")
     return int(text)
@@ -182,7 +184,8 @@ _ACTIONS = {
     "mask": Action.MASK,
     "reset": Action.RESET,
     "drop-connection": Action.DROP_CONNECTION,
-    # S-ASA1-35: the packet alone. TCP would send it again, so the connection is at its end either way.
+    # `drop` drops only the packet (S-ASA1-35), but TCP retransmits it and it is dropped again, so the connection is
+    # over either way: treated as drop-connection.
     "drop": Action.DROP_CONNECTION,
 }
 

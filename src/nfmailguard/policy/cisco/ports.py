@@ -13,10 +13,10 @@ from nfmailguard.policy.cisco.match import Fault
 
 __all__ = ["EVERY", "MAIL", "every", "listed", "parse_ports", "parse_range", "runs"]
 
-#: TCP/25 alone.
+#: The port set with TCP port 25 only; a port set is an integer whose bit N stands for port N.
 MAIL = 1 << 25
 EVERY = (1 << 65536) - 2
-#: As the boxes write them; the ports mail does not use are not named.
+#: Port names that Cisco devices write; only ports used for mail have names here.
 _NAMES = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465}
 
 

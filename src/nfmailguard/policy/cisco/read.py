@@ -28,21 +28,23 @@ from nfmailguard.policy.model import Policy
 __all__ = ["Import", "Imported", "read", "read_all"]
 
 _LOG_IDS = frozenset(f"10800{digit}" for digit in range(2, 8))
-#: What only mail inspection says: where nothing understood such a line, it is named all the same.
+#: Matches lines that only mail inspection uses. Where no reader understood such a line, it is still listed in the
+#: report.
 _OURS = re.compile(
     r"(?:no )*(?:fixup protocol e?smtp|mailhost|inspect e?smtp|ip inspect name \S+ e?smtp|service-policy e?smtp"
     r"|mask-banner|mail-relay|allow-tls|special-character|(?:\S{1,40} )?type inspect e?smtp"
     r"|match (?:not )?(?:cmd|ehlo-reply-parameter|sender-address|invalid-recipients|mime))(?: |$)",
     re.IGNORECASE,
 )
-#: Of these, what no other inspection's map has: FTP's have a mask-banner, too.
+#: The lines among these that occur in no other inspection's map (an FTP map, for example, may also have mask-banner).
 _OURS_ALONE = re.compile(
     r"(?:no )*(?:mail-relay|allow-tls|special-character|inspect e?smtp|(?:\S{1,40} )?type inspect e?smtp"
     r"|match (?:not )?(?:ehlo-reply-parameter|sender-address|invalid-recipients))(?: |$)",
     re.IGNORECASE,
 )
 
-#: What a box prints of its counters: no configuration, but the same names.
+#: Matches output of a device's show commands for inspection counters: no configuration, though it contains the same
+#: names.
 _SHOWN = re.compile(
     r"(?:Inspect: e?smtp|Service-policy(?: inspect)? ?:|Inspection Rule Configuration|Session audit trail is"
     r"|Inspection name )",
@@ -143,9 +145,10 @@ class _Configuration:
         self.sections = list(sections(found))
         self.report = ImportReport()
         self.box, self.version, self.version_line = self._version()
-        self.maps: dict[str, Imported] = {}  # of the text, by name
+        self.maps: dict[str, Imported] = {}  # The policies read from inspection maps in the text, by the map's name.
         self.built_in: dict[str, Imported] = {}
-        self.ports: dict[tuple[bool, str], int] = {}  # of those that are applied: built in or not, name
+        # Port sets of the policies that are applied, by (is a built-in profile, name).
+        self.ports: dict[tuple[bool, str], int] = {}
         self.fixup: Statement | None = None
         self.fixup_ports = 0
         self.mailhost: Statement | None = None
@@ -199,12 +202,13 @@ class _Configuration:
             if found:
                 box, release = found[1].upper(), (int(found[2]), int(found[3]), int(found[4] or 0))
                 if box.startswith(("NGFW", "FIREPOWER")):
-                    # Threat Defense inspects as the ASA inside of it, whose releases are later than its own numbers.
+                    # Firepower Threat Defense inspects mail like the ASA it contains, whose release number is higher
+                    # than its own.
                     return "ASA", (9, 4, 1), statement
                 return "ASA" if box.startswith("ADAPTIVE") else box, release, statement
         return "", (0, 0, 0), None
 
-    # Maps.
+    # Section: inspection maps.
 
     def _named(self, *kind: str) -> dict[str, Section]:
         """The sections whose header begins with ``kind`` and ends in a name; one given in parts is one."""
@@ -244,7 +248,8 @@ class _Configuration:
         self._patterns(known)
 
     def _regex_classes(self) -> dict[str, Section]:
-        # Most are for other inspections: a header that is wrong is theirs.
+        # Most regex classes are for other inspections, so a malformed header is not reported as an error of mail
+        # inspection.
         found = {}
         for section in self.sections:
             if section.header.keywords[:3] == ("class-map", "type", "regex") and len(section.header.words) in (4, 5):
@@ -278,7 +283,7 @@ class _Configuration:
             if statement not in self.report and form.match(" ".join(statement.words[:6])):
                 self.report.not_honoured(statement, "not understood where it stands")
 
-    # What applies them.
+    # Section: lines that apply inspections and maps.
 
     def _inspect(self, one: Inspection) -> str | None:
         """``inspect esmtp [MAP]`` or ``inspect smtp``, inside a class: the profile's name or file; None: none."""
@@ -325,10 +330,11 @@ class _Configuration:
 
     def _release_of_inspect(self, protocol: str) -> str:
         if protocol == "smtp":
-            return "pix63"  # S-FWSM3: the seven verbs alone, all others X-ed
+            return "pix63"  # S-FWSM3: only the seven verbs pass, all others are overwritten with X.
         if self.box == "FWSM" or (self.box in ("PIX", "ASA") and self.version < (7, 2)):
             return "pix70"
-        return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"  # S-ZIMBRA
+        # Source for the profile asa84: S-ZIMBRA.
+        return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"
 
     def _release(self) -> str:
         """The profile of the release that has ``fixup``; without a version line the last ones."""
@@ -348,7 +354,7 @@ class _Configuration:
         self.built_in.setdefault(profile, Imported(built_in_profile(profile), statement.number, profile=profile))
         self.ports[True, profile] = self.ports.get((True, profile), 0) | ports
 
-    # Lines that stand alone.
+    # Section: configuration lines that need no section, such as fixup and mailhost.
 
     def _single(self, section: Section) -> None:
         header = section.header
@@ -372,7 +378,7 @@ class _Configuration:
             self.off = header
             self.report.honoured(header, f"off on port {listed(ports)}")
             return
-        # `no fixup protocol smtp` alone: port 25 again.
+        # `no fixup protocol smtp` without a port restores the default, port 25.
         self.fixup_ports = MAIL if off else self.fixup_ports | ports
         self.fixup = self.fixup or header
         self.report.honoured(header, f"on port {listed(ports)}")

@@ -22,7 +22,7 @@ __all__ = ["MOST_RULES", "DraftedRule", "rules_of", "text"]
 
 _MOST_PORTS = 64
 Target = tuple[Inspection, str | None]
-#: A configuration has no more (``config``).
+#: Most [[rule]] tables that a configuration may have (checked by ``config``).
 MOST_RULES = 63
 
 
@@ -98,7 +98,7 @@ def _scope(
             left.append((replace(one, ports=one.ports & ~covered), profile))
         covered |= 0 if one.entries else one.ports
     groups: list[list[DraftedRule]] = []
-    later = 0  # ports that a line behind this one inspects: what this one does not match may be its
+    later = 0  # Ports that later lines inspect too: a packet that this line does not match may match one of them.
     for one, profile in reversed(left):
         groups.append(list(_rules(one, profile, interface, main, everyones, last=not one.ports & later)))
         later |= one.ports

@@ -33,7 +33,7 @@ mask-banner mail-relay special-character allow-tls
 _OF_AN_OBJECT = """
 network-object port-object group-object service-object protocol-object host subnet range fqdn service description exit
 """
-#: Words that begin a line inside each kind of section, where indentation does not tell.
+#: First words of lines inside each kind of section, used where the text has lost its indentation.
 _INSIDE = {
     "policy-map": frozenset({"class", "description", "inspect", "set", "police", "priority", "exit"}),
     "class-map": frozenset({"match", "description", "exit"}),
@@ -43,9 +43,9 @@ _INSIDE = {
     "object": frozenset(_OF_AN_OBJECT.split()),
 }
 _MAIL = ("smtp", "esmtp")
-#: Words that stand in such a section alone: one that has lost its indentation belongs to it all the same.
+#: First words that occur only inside sections: such a line belongs to the section even if it has lost its indentation.
 _NOWHERE_ELSE = frozenset({"class", "match", "inspect", "parameters"})
-#: Words that end a section which has no indentation.
+#: First words that end a section in a text without indentation.
 _ENDS = source.FIRST_WORDS
 
 
@@ -64,7 +64,7 @@ class Line(msgspec.Struct, frozen=True):
     text: str
     status: Status
     what: str
-    #: Where several files were read: which one.
+    #: Name of the file that the line is from, if several files were read; else None.
     file: str | None = None
 
     def __str__(self) -> str:
@@ -110,7 +110,8 @@ class ImportReport:
     """What has been said of each line: an error counts more than "not honoured", and that more than "honoured"."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str | None, int], Line] = {}  # in the order of the files, then of their lines
+        # What was reported about each line, by file and line number, in the order of the files and then of their lines.
+        self._lines: dict[tuple[str | None, int], Line] = {}
         self._order: dict[str | None, int] = {}
 
     def honoured(self, statement: Statement, what: str, *, anew: bool = False) -> None:
@@ -168,7 +169,7 @@ def _statement(number: int, line: str, file: str | None) -> Statement | None:
     context = None
     prompt = _PROMPT.match(stripped)
     if prompt:
-        # The prompt tells how deep the line stands: (config-pmap-p) is two below (config).
+        # The prompt shows how deep the line is nested: (config-pmap-p) is two levels below (config).
         depth = (prompt[2] or "config").count("-")
         _, slash, name = prompt[1].partition("/")
         context = name if slash else None
@@ -214,10 +215,11 @@ def _belongs(section: Section, kind: str | None, statement: Statement) -> bool:
     if section.body and section.body[0].depth > depth and word not in _NOWHERE_ELSE:
         return False
     if word == "service-policy":
-        # Of a class there: `service-policy smtp NAME`; all others are of interfaces and zone pairs.
+        # `service-policy smtp NAME` belongs to a class of a zone policy; other service-policy lines belong to an
+        # interface or a zone pair.
         return kind == "zones" and len(words) == 3 and words[2] != "global"
     if word in _INSIDE[kind]:
         return True
-    # A line nobody knows stays in a map of mail inspection, so that it is named there.
+    # An unknown line stays in a map of mail inspection, so that it is reported as part of that map.
     header = section.header.keywords
     return len(header) > 3 and header[1:3] == ("type", "inspect") and header[3] in _MAIL and word not in _ENDS

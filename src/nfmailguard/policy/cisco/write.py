@@ -33,7 +33,7 @@ policy-map global_policy
   {inspect}
 service-policy global_policy global
 """
-#: What boxes without maps are told, by the profile that is theirs.
+#: Configuration text for firewalls that have no inspection maps, by profile.
 _WITHOUT_MAPS = {
     "pix63": "PIX Version 6.3(5)\nfixup protocol smtp 25\n",
     "pix51": "PIX Version 5.3(4)\nfixup protocol smtp 25\n",
@@ -141,7 +141,7 @@ def _verbs(policy: Policy, passing: tuple[str, ...]) -> list[str]:
     allow = [verb.lower() for verb in passing if verb in policy.commands.allow or "*" in policy.commands.allow]
     denied = [verb.lower() for verb in passing if verb.lower() not in allow]
     if action is Action.LOG:
-        return []  # a map cannot let them through
+        return []  # Action `log` lets denied verbs pass; an inspection map has no line for that.
     if action is not Action.MASK:
         return _rule(f"not cmd verb {' '.join(allow)}" if allow else f"cmd verb {' '.join(denied)} unknown", action)
     if not denied:
@@ -175,7 +175,8 @@ def _facts(policy: Policy) -> dict[str, Any]:
     facts["commands.allow"] = " ".join(sorted({verb.upper() for verb in policy.commands.allow}))
     facts["replies.keywords"] = " ".join(sorted({keyword.upper() for keyword in policy.replies.keywords}))
     if policy.commands.partial_lines is PartialLines.PREFIX:
-        del facts["commands.partial_lines"]  # ours: no box has it
+        # partial_lines is a setting of nfmailguard's own; no Cisco firewall has it.
+        del facts["commands.partial_lines"]
     if policy.banner.rule is BannerRule.NONE:
         facts = {key: value for key, value in facts.items() if not key.startswith("banner.") or key == "banner.rule"}
     if policy.replies.ehlo is EhloMask.NONE:
