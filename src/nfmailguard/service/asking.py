@@ -18,7 +18,7 @@ from nfmailguard.service.control import VERSION
 
 __all__ = ["Asking"]
 
-_MOST = 64 << 20  # octets of an answer
+_MOST = 64 << 20  # Largest answer in bytes.
 
 
 class Asking:
@@ -34,7 +34,8 @@ class Asking:
         self._link.settimeout(timeout)
         try:
             self._link.connect(path)
-        except (OSError, ValueError) as error:  # ValueError: no path, as one with a zero octet
+        # ValueError: the path is not valid, for instance because it contains a NUL character.
+        except (OSError, ValueError) as error:
             self._link.close()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise ControlError(f"no gateway answers at {path}: {reason}") from error

@@ -29,7 +29,7 @@ __all__ = [
     "treatment",
 ]
 
-#: What is made once, at the start: a key or, with a dot at its end, all of a section.
+#: Settings that are fixed when the gateway starts, and why: a key or, if it ends with a dot, all keys of a section.
 FIXED: Mapping[str, str] = {
     "queue.": "the queues are bound as they are",
     "gateway.hook": "the chains stand in their hooks, and packets that wait in a queue are dropped with them",
@@ -40,17 +40,17 @@ FIXED: Mapping[str, str] = {
     "limits.event_memory": "mails under way are kept in it",
     "service.": "whoever asks is connected there",
 }
-#: Of a value that is told.
+#: Most characters of a setting's value that are shown in a message.
 _SHOWN = 60
 
 
 class Treatment(NamedTuple):
     """How the kernel treats packets: for the queues and the table, and so for all flows alike."""
 
-    bypass: bool  # they pass while nobody listens
-    fail_open: bool  # and while the queue is full
-    conntrack: bool  # parts are joined
-    connections: bool  # marks tell connections apart
+    bypass: bool  # Packets pass while no program reads the queue.
+    fail_open: bool  # Packets pass while the queue is full.
+    conntrack: bool  # The kernel's connection tracking reassembles IP fragments.
+    connections: bool  # Connection marks tell an old connection from a new one with the same addresses and ports.
 
 
 def treatment(configs: Iterable[Config]) -> Treatment:

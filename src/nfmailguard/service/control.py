@@ -37,9 +37,10 @@ __all__ = ["VERSION", "Asker", "ControlSocket", "Request"]
 VERSION = 1
 _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 32
-#: Seconds a client may take to finish a line or to read an answer; and to ask again.
+#: _PATIENCE: seconds a client may take to finish a request line or to read an answer. _IDLE: seconds until its next
+#: request.
 _PATIENCE, _IDLE = 5.0, 300.0
-#: Octets that may wait for one that follows events, and for them all before they are handed out.
+#: Most bytes of events that may wait for one following client, and, before they are handed out, for all of them.
 _MOST_WAITING = 1 << 20
 _SO_PEERGROUPS = 59
 _ENCODE = msgspec.json.Encoder().encode
@@ -50,7 +51,7 @@ class Asker(NamedTuple):
 
     connection: object
     user: int
-    #: Whether he is still there.
+    #: Returns whether the asking client is still connected.
     waits: Callable[[], bool]
 
 
@@ -94,11 +95,11 @@ class _Client:
         self.user = user
         self.read = b""
         self.waiting = bytearray()
-        self.since = time.monotonic()  # when it last did something, or we had something for it
-        self.asked = False  # its answer is being made
+        self.since = time.monotonic()  # Time of the client's last action, or of the last data sent to it.
+        self.asked = False  # True while the answer to the client's request is being made.
         self.follows = False
-        self.lost = 0  # events it did not take
-        self.ending = False  # once it has what is waiting
+        self.lost = 0  # Number of events that the following client did not read in time.
+        self.ending = False  # The connection is closed once the waiting data has been sent.
 
     @property
     def deadline(self) -> float:
@@ -125,13 +126,14 @@ class ControlSocket:
         self._owner = owner
         self._clients: dict[int, _Client] = {}
         self._lock = threading.Lock()
-        self._done: deque[tuple[_Client, bytes, bool, Sequence[int]]] = deque()  # answers made by other threads
+        # Answers made by other threads, to be sent by the socket's own thread.
+        self._done: deque[tuple[_Client, bytes, bool, Sequence[int]]] = deque()
         self._published: deque[bytes] = deque()
         self._published_octets = 0
         self._published_lost = 0
         self._followers = 0
         self._stopping = False
-        self._left = False  # another process goes on with the listener
+        self._left = False  # True once another gateway process has taken over the listening socket.
         self._listener = socket.socket(fileno=listener) if listener >= 0 else self._listen()
         self._awake, self._wake = socket.socketpair()
         self._inode = _inode(self._path)
@@ -153,7 +155,8 @@ class ControlSocket:
             if self._thread.ident is not None:
                 self._thread.join(_PATIENCE)
             with suppress(OSError):
-                if not self._left and _inode(self._path) == self._inode:  # else it is another gateway's by now
+                # A socket file with another inode belongs to another gateway and is not removed.
+                if not self._left and _inode(self._path) == self._inode:
                     self._path.unlink()
             for end in (self._listener, self._awake, self._wake, *(client.link for client in self._clients.values())):
                 end.close()
@@ -194,7 +197,8 @@ class ControlSocket:
             _refuse_taken(path)
             with suppress(FileNotFoundError):
                 fresh.unlink()
-            os.fchmod(link.fileno(), 0o600)  # which the file begins with: at no moment may anybody else connect
+            # The socket file is created with this mode, so that nobody else can connect before its group is set.
+            os.fchmod(link.fileno(), 0o600)
             link.bind(str(fresh))
             if self._group is not None or self._owner >= 0:
                 os.chown(fresh, self._owner, -1 if self._group is None else self._group)
@@ -237,7 +241,8 @@ class ControlSocket:
             link, _ = self._listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                time.sleep(0.05)  # it stays readable: no busy loop while descriptors are short
+                # The listener stays readable while file descriptors are short: wait a little instead of looping.
+                time.sleep(0.05)
             return
         link.setblocking(False)
         refusal = self._refused(link)
@@ -437,7 +442,8 @@ def _refuse_taken(path: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.setblocking(False)
             with suppress(ConnectionRefusedError):
-                with suppress(BlockingIOError):  # its queue is full: somebody listens
+                # The other socket's queue of connections is full, so a program listens there.
+                with suppress(BlockingIOError):
                     link.connect(str(path))
                 raise ControlError(f"service.control: {path}: another gateway answers there; give each its own")
 
@@ -473,6 +479,7 @@ def _user(link: socket.socket) -> int:
 def _groups(link: socket.socket) -> tuple[int, ...]:
     """The supplementary groups of the other end."""
     with suppress(OSError):
-        octets = link.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # as much as Python has room for
+        # The largest buffer that Python accepts here.
+        octets = link.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
         return struct.unpack(f"{len(octets) // 4}I", octets)
     return ()

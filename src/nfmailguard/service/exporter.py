@@ -34,11 +34,12 @@ from nfmailguard.service.metrics import FAMILIES, Answers, samples
 
 __all__ = ["Exporter", "Gateway", "address", "text"]
 
-#: Seconds the gateway has to answer (Prometheus waits for 10), and a client to say what it wants, or to take it.
+#: PATIENCE: seconds the gateway has to answer (Prometheus waits for 10). SLOWEST: seconds an HTTP client has to send
+#: its request, or to read the answer.
 PATIENCE, SLOWEST = 4.0, 5.0
-#: Clients at a time, and octets of a request.
+#: Most HTTP clients at a time, and most bytes of a request.
 MOST, MOST_OCTETS = 16, 16_384
-#: Seconds until the thread of a client that gives way has ended; it takes next to none.
+#: Seconds to wait until the thread of a client that was disconnected to make room has ended; it normally ends at once.
 _GIVES_WAY = 0.5
 _HELP = "nfmailguard: /metrics and /healthz\n"
 
@@ -160,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except LineTooLong:  # the first line; of a header http.server says it itself
+        except LineTooLong:  # The request line is too long; for a long header field http.server itself sends the error.
             self.requestline = self.request_version = self.command = ""
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
@@ -198,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             encode, kind = choose_encoder(" ".join(self.headers.get("Accept", "").split()))
             return kind, encode(self.server.registry)
-        except (TypeError, ValueError):  # a version that is no number
+        except (TypeError, ValueError):  # The Accept header field has a version that is no number.
             encode, kind = choose_encoder("")
             return kind, encode(self.server.registry)
 
@@ -218,7 +219,7 @@ class Exporter(ThreadingHTTPServer):
         self.registry = _registry(gateway)
         self._places = threading.BoundedSemaphore(MOST)
         self._lock = threading.Lock()
-        #: Connections whose peer has something to say or to take, each with the time it has for that.
+        #: Connections on which the exporter waits for the client to send or to read, each with its deadline.
         self._waiting: dict[socket.socket, float] = {}
         self._faults: set[str] = set()
         where = f"--listen: {host} port {port}"
@@ -231,7 +232,7 @@ class Exporter(ThreadingHTTPServer):
             raise ConfigError(f"{where}: {reason}") from error
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's would look our own name up
+        TCPServer.server_bind(self)  # HTTPServer's own server_bind would look up the machine's name in DNS.
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     @property
@@ -244,7 +245,8 @@ class Exporter(ThreadingHTTPServer):
         """Until SIGTERM or SIGINT."""
 
         def end(*_: object) -> None:
-            threading.Thread(target=self.shutdown, daemon=True).start()  # `shutdown` waits for `serve_forever`
+            # `shutdown` waits for `serve_forever`, which runs in this thread, so another thread calls it.
+            threading.Thread(target=self.shutdown, daemon=True).start()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
@@ -261,7 +263,7 @@ class Exporter(ThreadingHTTPServer):
             self._waiting[request] = time.monotonic() + SLOWEST
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no thread to be had
+        except RuntimeError:  # The system could not start a thread for the request.
             self._forget(request)
             self.shutdown_request(request)
 

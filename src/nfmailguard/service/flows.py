@@ -26,15 +26,17 @@ from nfmailguard.smtp.verbs import VERBS, Input
 
 __all__ = ["MOST", "STATES", "Lister", "Wanted", "listed"]
 
-#: cext/flow/table.pxd, FlowState, as the counters of evicted flows call them.
+#: States of a flow in the order of FlowState in cext/flow/table.pxd, with the names used by the counters of evicted
+#: flows.
 STATES = ("embryonic", "unconfirmed", "one_sided", "greeted", "established", "closing")
-#: cext/flow/table.pxd, FlowMode.
+#: What happens to a flow's packets, in the order of FlowMode in cext/flow/table.pxd.
 _INSPECTION = ("inspected", "passed", "dropped", "reset")
-#: Flows that may be asked for at once.
+#: Most flows that may be asked for in one request.
 MOST = 10_000
-#: Flows of a slice: at most 0.6 ms of a batch, where no cache holds them (a million of them: 7,841 slices, 1.5 s).
+#: Number of flows listed between two batches of packets: at most 0.6 ms even if none of them is in a CPU cache (a
+#: million flows: 7,841 slices, 1.5 s).
 SLICE = 128
-#: Seconds until a loop that does not turn is given up.
+#: Seconds after which a queue's loop that does not answer is given up.
 PATIENCE = 5.0
 
 
@@ -177,7 +179,7 @@ def _rule(flow: _Flow, worker: QueueWorker) -> tuple[FlowRule | None, int, bool]
     for first, (rules, _) in worker.known.items():
         if 0 <= (place := flow.rule - first) < len(rules):
             return rules[place], place + 1, place + 1 == len(rules)
-    return None, 0, True  # its flow has ended since, and its rules with it
+    return None, 0, True  # The flow has ended since it was listed, and its rules are forgotten.
 
 
 def _awaited(flow: _Flow) -> str:

@@ -45,16 +45,16 @@ from nfmailguard.service.worker import QueueWorker
 __all__ = ["Gateway", "TapFiles"]
 
 DRAIN_SECONDS = 0.05
-#: Seconds of writing events before it is another queue's turn.
+#: Most seconds of writing one queue's events before the next queue's turn.
 DRAIN_SLICE = 0.1
-#: Seconds between two looks at rules, queues and losses.
+#: Seconds between two checks of rules, queues and losses.
 LOOK_SECONDS = 1.0
-#: Seconds a queue may take to get empty when its rules have gone.
+#: Most seconds to wait until a queue is empty after its rules were removed.
 BYPASS_SECONDS = 2.0
-#: How much nicer the thread is that writes events.
+#: How much the nice value of the thread that writes events is raised.
 EVENTS_NICE = 19
 
-#: Where a tap writes what came in, and what left, if that is wanted.
+#: Capture files of a tap: the packets as they came in, and, unless None, as they left.
 TapFiles = tuple[Path, Path | None]
 
 
@@ -113,7 +113,7 @@ class Gateway:
         elif hand_over and (config.service.control or not self._keeps):
             self._predecessor = RunningGateway(config, rules=rules)
         self._taken: Taken | None = None
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # that the main thread carries out
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # requests for the main thread to carry out
         self._started, self._began = time.monotonic(), time.time()
         self._counters: dict[str, int] = {}
         self._starting = True
@@ -143,13 +143,13 @@ class Gateway:
                 stack.callback(worker.driver.close)
             self._states = QueueStates()
             stack.callback(self._states.close)
-            self._rules.refuse_another(self._states.read())  # who it is, only the unconfined may look up
+            self._rules.refuse_another(self._states.read())  # naming the other process needs rights given up below
             nice = os.getpriority(os.PRIO_PROCESS, 0)
             self._confinement.enter(nice=nice, abstract=self._systemd.abstract)
-            self._logs.open(self._workers, stack)  # no sooner: with the rights that it will be opened anew with
+            self._logs.open(self._workers, stack)  # after rights are dropped: the files are reopened without them
             if self._predecessor:
                 self._predecessor.give_events(self._workers)
-                self._predecessor.commit()  # no sooner: until here it goes on where anything fails
+                self._predecessor.commit()  # only now: until here a failure leaves the predecessor running
                 self._predecessor.close()
             stack.callback(self._finish)
             for worker in self._workers:
@@ -166,7 +166,7 @@ class Gateway:
             self._rules.look(self._workers)
             self._started, self._began = time.monotonic(), time.time()
             if self._control:
-                self._control.start()  # who asks hears of a gateway that inspects
+                self._control.start()  # only now: status is not answered before packets are inspected
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
             self._tell_taken_over(unread)
             for note in (
@@ -183,7 +183,7 @@ class Gateway:
             self._systemd.ready(summary(self._config))
             self._systemd.watch(self._moved)
             stack.callback(self._systemd.stopping)
-            self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
+            self._give_way(stack)  # only now: on a busy machine a low priority would slow down the start and the end
             self._watch()
             if self._keeps:
                 self._hand_to_manager()
@@ -286,7 +286,7 @@ class Gateway:
         self._notices.tell(line)
 
     def _print(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # whoever listened has gone, a closed terminal or pipe; mail goes on
+        with suppress(OSError, ValueError):  # the terminal or pipe may have been closed; mail goes on
             self._say(printable(line))
 
     def counters(self) -> dict[str, int]:
@@ -299,14 +299,14 @@ class Gateway:
 
     @staticmethod
     def _give_way(stack: ExitStack) -> None:
-        # Where one CPU has to do for both, a verdict does not wait for an event. The queues' threads, which
-        # run already, keep the priority they began with.
+        # On a single CPU, writing events must not delay verdicts, so this thread gets a low priority. The queues'
+        # threads, which already run, keep the priority they began with.
         me = threading.get_native_id()
         before = os.getpriority(os.PRIO_PROCESS, me)
         os.setpriority(os.PRIO_PROCESS, me, min(19, before + EVENTS_NICE))
 
         def back() -> None:
-            with suppress(OSError):  # only the privileged may
+            with suppress(OSError):  # only a privileged process may raise its priority again
                 os.setpriority(os.PRIO_PROCESS, me, before)
 
         stack.callback(back)
@@ -372,7 +372,7 @@ class Gateway:
     def _carry_out(self) -> None:
         """What was asked for that is not only read."""
         if self._signals.take_reload():
-            with suppress(NfmailguardError):  # is told
+            with suppress(NfmailguardError):  # the failure has already been reported to the operator
                 self._reload("SIGHUP")
         while not self._requests.empty():
             request = self._requests.get()
@@ -405,7 +405,7 @@ class Gateway:
             if on:
                 self._rules.remove()
             left = [worker.number for worker in self._workers if not worker.begin_anew(BYPASS_SECONDS)]
-            self._rules.look(self._workers)  # what the queues have seen without a table
+            self._rules.look(self._workers)  # counts packets the queues got before the table was removed
             if not on:
                 self._rules.apply(self._states.read())
             self._rules.bypassed = on
@@ -474,14 +474,14 @@ class Gateway:
                 look = time.monotonic() + LOOK_SECONDS
                 self._look()
             period = self._config.log.stats
-            due = min(due, time.monotonic() + period)  # it may have become shorter
+            due = min(due, time.monotonic() + period)  # a reload may have shortened log.stats
             if time.monotonic() >= due:
                 due += period
                 for line in self._rules.new_flowtables():
                     self._tell(f"nfmailguard: {line}")
                 self._write_stats(self.counters())
         self._rules.look(self._workers)
-        self._counters = self.counters()  # while the table and the queues can still be asked
+        self._counters = self.counters()  # read while the kernel's table and queues still exist
 
     def _finish(self) -> None:
         for worker in self._workers:

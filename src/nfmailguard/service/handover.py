@@ -39,13 +39,14 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["PATIENCE", "Predecessor", "RunningGateway", "Taken", "refusal", "stage"]
 
-#: Seconds a gateway waits for its successor's word; meanwhile nobody reads its queues.
+#: Seconds a gateway waits for its successor to confirm the take-over; meanwhile nobody reads its queues.
 PATIENCE = 10.0
-#: Seconds the successor waits for an answer: a busy gateway reads its queues until it gives one.
+#: Seconds the successor waits for the state: the running gateway reads its queues until it answers.
 _ANSWER = 30.0
-#: Descriptors that one message carries (SCM_MAX_FD), less the control socket and the state.
+#: Most queues in one hand-over: a message carries at most SCM_MAX_FD descriptors, and the control socket and the state
+#: file are two of them.
 MOST_QUEUES = 250
-#: Octets of the answer that the descriptors come with.
+#: Largest answer in bytes that comes together with the descriptors.
 _MOST_ANSWER = 1 << 16
 _WORD = 8
 
@@ -105,7 +106,7 @@ class Taken(NamedTuple):
     version: str
     flows: int
     held: int
-    #: Milliseconds in which nobody read the queues.
+    #: Milliseconds during which nobody read the queues.
     unread: int
 
     def standing(self) -> dict[str, Any]:
@@ -165,7 +166,7 @@ class Predecessor(ABC):
         self.answers = False
         self.reason = self.version = ""
         self.process = 0
-        #: By the clock that never steps, in nanoseconds: since then nobody reads its queues.
+        #: Monotonic time in nanoseconds at which the predecessor stopped reading its queues.
         self.left = 0
         self.control = -1
         self.sockets: dict[int, int] = {}

@@ -14,9 +14,9 @@ from nfmailguard.reports.summary import LOSSES
 
 __all__ = ["COUNTED", "QUEUE_REASONS", "TROUBLES", "Health"]
 
-#: Counters that only grow where something was lost or not inspected: degraded while they do, and ``QUIET``
-#: seconds longer. What a peer alone can bring about, as a malformed packet or one that is held until its time is over,
-#: is none of them.
+#: Counters that grow only when something was lost or not inspected: the gateway is degraded while one grows, and
+#: ``QUIET`` seconds longer. Counters that a peer alone can raise, for instance by malformed packets, are not among
+#: them.
 COUNTED: Mapping[str, str] = {
     **{
         name: LOSSES[name]
@@ -28,7 +28,8 @@ COUNTED: Mapping[str, str] = {
     },
     "flows_evicted_greeted": "open flows forgotten: limits.flows",
 }
-#: What may be wrong at a moment: by name, and of each queue as ``queue N NAME``.
+#: Names of conditions that make a gateway degraded while they last. QUEUE_REASONS are those of one queue, named ``queue
+#: N NAME``.
 TROUBLES = ("rules", "bypass", "log.eve", "syslog.target")
 QUEUE_REASONS = ("full", "memory", "held", "stalled")
 QUIET = 30.0
@@ -39,7 +40,7 @@ class _Reason:
         self.text = text
         self.began = self.seen = now
         self.began_at = time.time()
-        self.before = before  # what the counter was; None: no counter
+        self.before = before  # The counter's value before the loss; None: the reason is a condition, not a counter.
         self.count: int | None = None
 
 

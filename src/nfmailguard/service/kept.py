@@ -24,7 +24,8 @@ from nfmailguard.service.notify import Systemd
 
 __all__ = ["KEPT_QUEUE", "KEPT_STATE", "KeptGateway"]
 
-#: Names of descriptors; a queue's number stands behind the second.
+#: Names of the file descriptors that systemd keeps: one for the state, and one for each queue, with the queue's number
+#: appended.
 KEPT_STATE, KEPT_QUEUE = "nfmailguard-state", "nfmailguard-queue-"
 
 

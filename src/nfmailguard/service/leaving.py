@@ -27,9 +27,9 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["leave", "leave_to_manager"]
 
-#: Seconds between two looks whether the successor is still there.
+#: Seconds between two checks whether the successor is still connected.
 _LOOK = 0.02
-#: Seconds that our last answer may take.
+#: Most seconds to wait until the successor has read the last answer.
 _LAST = 1.0
 
 
@@ -146,5 +146,5 @@ def _has_taken(request: Request, requests: queue.SimpleQueue[Request], control: 
     word.reply({})
     deadline = time.monotonic() + _LAST
     while word.asker.waits() and time.monotonic() < deadline:
-        time.sleep(_LOOK / 4)  # it has our answer when it goes
+        time.sleep(_LOOK / 4)  # The successor closes the connection once it has the answer.
     return True

@@ -24,7 +24,7 @@ from nfmailguard.statements import OFFLOAD_MARK, Network
 
 __all__ = ["Trouble", "troubles"]
 
-#: Of conntrack's table, from which on it is too full.
+#: Part of the conntrack table's size from which on it is reported as too full.
 FULL = 0.8
 
 
@@ -280,7 +280,8 @@ def _bridges(config: Config, machine: Machine) -> Iterator[Trouble]:
         if not _forwards(config) or sum(one.master == number for one in machine.links) < 2:
             continue
         if not (link.filters or "1" in everyone):
-            # Where the servers are known and elsewhere, what is bridged is none of our business.
+            # If the routes to the servers are known and none uses this bridge, the packets it bridges are not to be
+            # inspected.
             if not machine.ways or link.name in machine.ways.values():
                 yield Trouble(
                     "bridge",

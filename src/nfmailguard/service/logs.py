@@ -60,7 +60,8 @@ class _Published:
 
 
 def _lines_of(block: bytes | memoryview) -> Iterator[bytes]:
-    # Nothing is done before the first is asked for: where nobody follows, none is.
+    # A generator: the block is split only when the first line is asked for, which does not happen while no client
+    # follows events.
     yield from bytes(block).splitlines(keepends=True)
 
 
@@ -79,7 +80,7 @@ class Logs:
         self._sink: Sink | None = None
         self._syslog: Syslog | None = None
         self._first: LineWriter | None = None
-        # By targets that are none any more.
+        # Losses counted by log targets that a reload has replaced.
         self._lost_before = self._lines_lost_before = 0
         self._lost_by_kind_before: Counter[str] = Counter()
 
@@ -121,7 +122,7 @@ class Logs:
         self._give_events(config, workers)
         if before[1] is not self._syslog or config.limits.log_rate != old.limits.log_rate:
             self._give_lines(config, workers)
-        self.discard(before)  # what waits for a server is lost, and counted
+        self.discard(before)  # Lines that still wait for the old syslog server are lost, and counted as lost.
         if before[0] is not None and before[0] is not self._sink:
             self._lost_before += before[0].lost
             self._lost_by_kind_before.update(before[0].lost_by_kind)
@@ -220,7 +221,7 @@ class Logs:
         """What was lost, for the operator, when it ends."""
         words = []
         if self._sink:
-            self._sink.close()  # what waited for another try is lost, too
+            self._sink.close()  # Events that waited for another attempt are lost now, and counted.
             if self._sink.lost:
                 words.append(f"{self._sink.lost} events could not be written to {self._config.log.eve}")
         if self._syslog and self._syslog.lost:

@@ -26,7 +26,7 @@ __all__ = ["Link", "Machine", "read"]
 
 SYSCTLS = Path("/proc/sys/net")
 NFTABLES_CONF = "etc/nftables.conf"
-#: linux/if.h; net/tcp_states.h.
+#: Constants of the kernel's linux/if.h and net/tcp_states.h; LISTEN as in /proc/net/tcp.
 IFF_UP, IFF_LOOPBACK, LISTEN = 0x1, 0x8, "0A"
 MOST_INCLUDED = 100
 
@@ -119,7 +119,7 @@ def _network(config: Config) -> tuple[tuple[Link, ...], tuple[str, ...], dict[st
             raise OSError(error.code, str(error)) from error
         ways = {}
         for text in config.gateway.addresses:
-            with suppress(NetlinkError, ValueError):  # no route
+            with suppress(NetlinkError, ValueError):  # There is no route to the servers' network.
                 servers = network(text)
                 family = 2 if servers.version == 4 else 10
                 (way,) = ip.route("get", dst=str(servers.network_address), family=family)
@@ -173,7 +173,8 @@ def _listening() -> Iterator[tuple[str, int]]:
                 fields = line.split()
                 address, _, port = fields[1].partition(":")
                 if fields[3] == LISTEN:
-                    # Words in the host's order, of an address in the network's.
+                    # /proc/net/tcp writes an address as 32-bit words in the host's byte order; the address itself is in
+                    # network byte order.
                     words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
                     yield str(ip_address(b"".join(map(_word, words)))), int(port, 16)
 

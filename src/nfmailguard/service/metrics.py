@@ -17,9 +17,9 @@ from nfmailguard.service.health import COUNTED, QUEUE_REASONS, TROUBLES
 
 __all__ = ["FAMILIES", "Answers", "Family", "Sample", "samples"]
 
-#: Characters of a label's value.
+#: Most characters of a label's value.
 _LONGEST = 128
-#: Of the rules of a configuration and its queues, how many are told.
+#: Most rules of a configuration, and most queues, that metrics are made for.
 _MOST_RULES, _MOST_QUEUES = 1024, 256
 
 
@@ -153,7 +153,8 @@ FAMILIES: Mapping[str, Family] = {
     "nfmailguard_tap_lost_packets_total": _one("queue.tap_lost", "Packets missing in the tap."),
 }  # fmt: skip
 
-#: Counters that no metric has: a sum of others, what `status` says by queue, the driver's own, a replay's.
+#: Counters that have no metric: sums of other counters, values that `status` gives by queue, the queue driver's own,
+#: and those of a replay.
 LEFT_OUT = frozenset(
     {
         *("uptime", "degraded_now", "held_now", "flows_evicted", "records_lost", "events_lost", "events_withheld"),
@@ -164,7 +165,7 @@ LEFT_OUT = frozenset(
     }
 )
 
-#: Of what `status` says of a queue: the metric, and its further label.
+#: Metric and further label for each value that `status` gives of a queue.
 _QUEUE = {
     "packets": ("nfmailguard_queue_packets_total", ()),
     "waiting": ("nfmailguard_queue_length", ()),

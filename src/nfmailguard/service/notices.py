@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 __all__ = ["MOST", "PERIOD", "Notices"]
 
-#: Lines in so many seconds.
+#: At most MOST lines are written within PERIOD seconds.
 MOST, PERIOD = 40, 10.0
 
 

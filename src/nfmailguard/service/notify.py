@@ -19,9 +19,9 @@ from nfmailguard.service.signals import masked
 __all__ = ["Systemd"]
 
 _PATIENCE = 1.0
-#: Seconds until systemd has read what it was sent; it may be busy with other services.
+#: Most seconds to wait until systemd has read the messages sent to it; it may be busy with other services.
 _BARRIER = 5.0
-#: The first descriptor that it passes on (SD_LISTEN_FDS_START).
+#: Number of the first file descriptor that systemd passes to a service (SD_LISTEN_FDS_START).
 _FIRST = 3
 
 
@@ -112,7 +112,9 @@ class Systemd:
         message = "\n".join(line.replace("\n", " ") for line in lines).encode()
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.settimeout(_PATIENCE)
-            link.connect(self._address)  # or a full queue would be no reason to wait: poll(2) asks the other end's
+            # Connected so that sending waits while systemd's queue is full: poll(2) checks the receiver's queue only on
+            # a connected socket.
+            link.connect(self._address)
             socket.send_fds(link, [message], list(files))
             return True
         return False

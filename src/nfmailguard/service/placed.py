@@ -33,11 +33,13 @@ class PlacedRules:
         self._placed = False
         self._packets = self._seen = self._seen_before = 0
         self._uninspected = self._uninspected_before = 0
-        self._anew = False  # the table counts from nothing since the last look
+        # True if the table was replaced since the last check, so that its packet counter began at zero.
+        self._anew = False
         self.bypassed = False
-        #: Whether packets are sent to the queue, as far as can be told; None: rules of the operator's own.
+        #: Whether the kernel's rules send packets to the queue, as far as can be determined; None: the rules are the
+        #: operator's own.
         self.in_place: bool | None = None
-        #: As counters: what came to the rule, and what of it the queue has not seen.
+        #: Counters of the packets that the rule matched, and of those among them that the queue did not receive.
         self.passed: dict[str, int] = {}
 
     def look_around(self, config: Config | None = None) -> list[str]:
@@ -46,7 +48,7 @@ class PlacedRules:
         ``config``: what is to follow; told is what was not told before.
         """
         config = config or self._config
-        # With rules of the operator's own there may be no nf_tables at all.
+        # If the operator manages the rules, the kernel may have no nf_tables at all.
         around = Others((), ())
         with suppress(RulesetError):
             around = others()
@@ -98,7 +100,7 @@ class PlacedRules:
         after = ruleset(config, treated)
         differs = after.render() != self._ruleset.render()
         if differs and self._placed:
-            self.look(workers)  # what the table has counted goes with it
+            self.look(workers)  # Replacing the table clears its counters, so they are read first.
             if self.in_place:
                 after.apply(same_chains=True)
                 self._anew = True
@@ -168,9 +170,9 @@ class PlacedRules:
         self.passed = self._passed_by(table, workers)
 
     def _passed_by(self, table: Installed | None, workers: Sequence[QueueWorker]) -> dict[str, int]:
-        # The rule counts what it sends to the queue; what the queue neither numbered nor dropped went on
-        # uninspected. Counted in this order, packets on their way between the two are no loss. Without
-        # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
+        # The rule counts what it sends to the queue; packets that the queue neither numbered nor dropped passed
+        # uninspected. The queue's counters are read before the rule's: packets in transit between the two are not taken
+        # for a loss. Without GSO the kernel splits super-packets after the rule, so the two counts cannot be compared.
         queues = [worker.driver.counters() for worker in workers]
         parts = (
             {"queue.fragments_unseen": table.fragments}
@@ -181,7 +183,8 @@ class PlacedRules:
             return parts
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
         if table is None or table.packets < self._packets or self._anew:
-            # No table, or another than at the last look: its counter begins at nothing, and the queue's does not.
+            # No table, or a different one than at the last check: its counter started at zero, while the queue's
+            # counter did not.
             self._seen_before = seen if table is None else self._seen
             self._uninspected_before = self._uninspected
             self._anew = False

@@ -47,15 +47,17 @@ __all__ = [
     "warnings",
 ]
 
-#: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
+#: Longest packet in bytes that a queue passes on whole (nfnetlink_queue: the copy range has 16 bits).
 LONGEST_PACKET = 0xFFFF + 1
 LONGEST_COMMON_PACKET = 1500
-#: linux/if_link.h; pyroute2 0.9 knows two of the four by name.
+#: Netlink attribute numbers of an interface's GRO and GSO limits (linux/if_link.h); pyroute2 0.9 knows two of the four
+#: by name.
 SIZES = {58: "gro_max_size", 41: "gso_max_size", 64: "gro_ipv4_max_size", 63: "gso_ipv4_max_size"}
-#: linux/if.h, linux/rtnetlink.h.
+#: Constants of the kernel's linux/if.h and linux/rtnetlink.h.
 IFF_UP, IFF_LOOPBACK, RTN_UNICAST = 0x1, 0x8, 1
 _TIME_OF_DAY = re.compile(r"\b\d\d:\d\d:\d\d\b")
-#: net/bridge/br_netfilter_hooks.c; not there without br_netfilter.
+#: Switches that pass bridged packets through netfilter (net/bridge/br_netfilter_hooks.c); missing without the module
+#: br_netfilter.
 BRIDGED = Path("/proc/sys/net/bridge")
 
 
@@ -155,7 +157,7 @@ def refuse_flowtables(config: Config, found: Others) -> None:
 
 
 def _faults(config: Config) -> list[str]:
-    faults: dict[str, None] = {}  # each once, in the order of the rules
+    faults: dict[str, None] = {}  # A dict used as an ordered set: each fault once, in the order of the rules.
     for rule in config.flow_rules():
         on = [f"bugs.{name}" for name, value in msgspec.structs.asdict(rule.policy.bugs).items() if value]
         if on and rule.mode is Mode.ENFORCE and not config.gateway.dry_run:
@@ -334,7 +336,7 @@ def interfaces(config: Config) -> Interfaces:
         names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
         servers = []
         for text in config.gateway.addresses:
-            # A network that is not routed, or an address family that is off.
+            # There is no route to the network, or its address family is switched off.
             with suppress(OSError, NetlinkError):
                 found = _shared_route(ip, network(text))
                 servers += [(text, names[found])] if found in names else []
@@ -343,7 +345,7 @@ def interfaces(config: Config) -> Interfaces:
 
 
 def _all_bridges() -> bool:
-    # The switches of the namespace, for IPv4 and IPv6; a bridge may have its own.
+    # The network namespace's switches for IPv4 and IPv6; a bridge may have its own.
     for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
         with suppress(OSError):
             if (BRIDGED / name).read_text().strip() != "0":
@@ -412,5 +414,5 @@ def _sizes(link: Any) -> Iterator[tuple[str, int]]:
         if name in names:
             yield names[name], value
         elif name == "UNKNOWN" and value["header"]["type"] in SIZES:
-            # The attribute as it came: its header of 4 octets, and the number.
+            # An attribute that pyroute2 left undecoded: a header of 4 bytes, then the number.
             yield SIZES[value["header"]["type"]], struct.unpack_from("=I", value.data, value.offset + 4)[0]

@@ -26,7 +26,7 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["Configured", "checked_rules"]
 
-#: Seconds until a loop that does not take new rules up is told of.
+#: Seconds after which a queue's loop that has not taken up the new rules is reported.
 PATIENCE = 5.0
 
 
@@ -60,9 +60,10 @@ class Configured:
         self._confinement = confinement
         self._serial = 0
         self._since = time.time()
-        self._configs = {0: config}  # that flows are under, by number
+        self._configs = {0: config}  # Configurations that flows are still under, by number.
         self._treated = treatment([config])
-        self._loose = False  # what the queues knew before the last change may still wait in them
+        # True while connection marks were switched off but packets in the queues may still carry them.
+        self._loose = False
 
     def standing(self, workers: Sequence[QueueWorker]) -> dict[str, Any]:
         """Which it is, since when, and what is under older ones."""
@@ -99,7 +100,8 @@ class Configured:
         targets = logs.prepare(config)
         serial = self._serial + 1
         try:
-            # The table first: flows that begin under the new rules are told apart by its marks.
+            # The kernel's table is changed first: its connection marks distinguish the flows that begin under the new
+            # rules.
             self._treat(config, workers, rules)
             self._publish(config, workers, prepared, serial)
         except BaseException:
@@ -117,7 +119,8 @@ class Configured:
         """What a reload would change, after all its checks but those of the log files. Raises NfmailguardError."""
         config, flow_rules, found = self._read_anew()
         if found:
-            self._prepared(config, flow_rules, workers)  # an object of its own, which nobody takes up
+            # The result is discarded: preparing only checks that the core accepts the rules.
+            self._prepared(config, flow_rules, workers)
         return found
 
     def _read_anew(self) -> tuple[Config, tuple[FlowRule, ...], list[str]]:
@@ -126,7 +129,9 @@ class Configured:
             return self.config, self._rules, []
         try:
             config = self._reread()
-        except OSError as error:  # of the system, which may refuse more to a gateway that runs than to one that starts
+        # OSError from the system, which may refuse more to a running gateway, whose privileges are dropped, than to a
+        # starting one.
+        except OSError as error:
             raise ConfigError(f"configuration: it cannot be read anew: {error}") from error
         if fixed := [*needs_restart(self.config, config), *self._confinement.outside(config)]:
             raise ConfigError(*fixed)
@@ -167,7 +172,8 @@ class Configured:
         """Has the kernel do for ``config`` and all that flows are under what it has to. Raises NfmailguardError."""
         treated = treatment([config, *self._configs.values()])
         for worker in workers:
-            # Marks are known before there are any; until none can be left in a queue (``look``) they stay so.
+            # The queue learns of the connection marks before the table sets any, and forgets them only when no marked
+            # packet can be left in a queue (``look``).
             marks = CONNECTION_MARK if treated.connections or self._treated.connections else 0
             worker.driver.treat(fail_open=treated.fail_open, connection_mark=marks)
         rules.change(config, treated, workers)
@@ -185,5 +191,5 @@ class Configured:
         used = {self._serial}.union(*(worker.serials() for worker in workers))
         self._configs = {serial: config for serial, config in self._configs.items() if serial in used}
         if treatment(self._configs.values()) != self._treated:
-            with suppress(NfmailguardError):  # it is tried again
+            with suppress(NfmailguardError):  # A failure is ignored here: the next check tries again.
                 self._treat(self.config, workers, rules)

@@ -23,5 +23,6 @@ def is_restarted(unit: str, environment: Mapping[str, str] = os.environ) -> bool
         jobs = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return False
-    # A line a job: its number, the unit, what it is to come to ("restart"), and whether it runs.
+    # `systemctl list-jobs` prints one job per line: its number, the unit, the job type ("restart"), and whether it is
+    # running.
     return any(words[1:3] == [unit, "restart"] for words in map(str.split, jobs.splitlines()))

@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["CRASHES", "ENDING", "Signals", "inherited", "masked"]
 
-#: Those that end a gateway, with its exit code. What an operator ends cleanly is a success; of the
-#: others a shell's code (128 and the number) says that it was not meant to end.
+#: Signals that end a gateway, with its exit code. SIGTERM and SIGINT from an operator are a success; the other codes,
+#: as in a shell 128 plus the signal number, say that the end was not intended.
 ENDING: dict[int, int] = {
     signal.SIGTERM: 0,
     signal.SIGINT: 0,
@@ -24,12 +24,13 @@ ENDING: dict[int, int] = {
     signal.SIGABRT: 128 + signal.SIGABRT,
     signal.SIGXCPU: 128 + signal.SIGXCPU,
 }
-#: A fault of the machine code: caught, it would come again at once. Like SIGKILL they leave the rules.
+#: Signals of a fault in machine code, which would occur again at once if caught. As with SIGKILL, the kernel's rules
+#: stay in place.
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS})
-#: To be left as they are: not to be caught, harmless, or a child's end.
+#: Signals that are not handled: they cannot be caught, are harmless, or report a child's end.
 _LEFT = CRASHES | {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
-#: A shell without job control starts what runs in the background so that the terminal's Ctrl-C and Ctrl-\\, which
-#: reach it too, are not meant for it: ignored from the start, they stay ignored (POSIX 2.12).
+#: A shell without job control ignores these signals for background processes, because Ctrl-C and Ctrl-\\ on its
+#: terminal are not meant for them. A signal ignored at the start therefore stays ignored (POSIX 2.12).
 _FOREGROUND = (signal.SIGINT, signal.SIGQUIT)
 
 

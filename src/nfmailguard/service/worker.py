@@ -27,7 +27,7 @@ from nfmailguard.service.signals import masked
 
 __all__ = ["QueueWorker"]
 
-#: Of a queue or its memory: the part that is too much.
+#: Part of a queue's length or memory from which on it is reported as nearly full.
 NEARLY_FULL = 0.9
 
 
@@ -56,7 +56,8 @@ class QueueWorker:
             offload=own and config.queue.offload,
             apart=config.tells_connections_apart(),
         )
-        #: By the number of their first rule in records: rules that flows are under, and whose configuration's they are.
+        #: Rules that flows are under, with the number of their configuration; the key is the first rule's number in
+        #: records.
         self.known: dict[int, tuple[Sequence[FlowRule], int]] = {0: (rules, 0)}
         self.driver: LiveDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
         self._length = config.queue.length
@@ -157,7 +158,8 @@ class QueueWorker:
         if isinstance(self.driver, KernelQueue):
             self.driver.nudge()
             return self.alive and turns != last
-        # The package's loop cannot be made to turn: where no packet waits it has nothing to do.
+        # The NetfilterQueue package's loop cannot be woken: a loop that has not turned is stuck only if packets wait in
+        # its queue.
         state = states.read().get(self.number)
         return self.alive and (turns != last or state is None or state.total == 0)
 
@@ -179,7 +181,8 @@ class QueueWorker:
         """The rules of flows that begin after the next batch has begun. Raises ValueError where too many are in use."""
         first = self.engine.publish(generation, begins_anew=begins_anew)
         self._forget_unused()
-        self.known = {**self.known, first: (generation.rules, serial)}  # another thread may go through it
+        # A new dict instead of a change in place, because another thread may be iterating over the old one.
+        self.known = {**self.known, first: (generation.rules, serial)}
         for writer in (self.writer, self.cisco):
             if writer:
                 writer.learn(first, generation.rules)
@@ -245,7 +248,9 @@ class QueueWorker:
             if isinstance(self.driver, KernelQueue) and standing["waiting"] <= standing["held"]:
                 self.driver.nudge(anew=True)
                 while self.standing()["flows"] and time.monotonic() < deadline:
-                    self.drain(0.01)  # it waits for room for the records of its flows
+                    # The core needs room in its ring buffer for the records of the flows it ends, so records are
+                    # drained meanwhile.
+                    self.drain(0.01)
                     time.sleep(0.002)
                 return True
             time.sleep(0.005)
@@ -307,7 +312,7 @@ class QueueWorker:
         masked()
         try:
             if self._cpu is not None:
-                os.sched_setaffinity(0, {self._cpu})  # of this thread alone
+                os.sched_setaffinity(0, {self._cpu})  # Binds this thread alone, not the process, to the CPU.
             self.driver.run()
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.failure = error
