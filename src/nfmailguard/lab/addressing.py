@@ -14,7 +14,8 @@ from nfmailguard.lab.plan import NONE, Attach, Plan, Role, lab_network
 
 __all__ = ["Address", "Attached", "Ends", "Way", "addresses", "attached", "shortest", "unreachable", "ways"]
 
-#: The first of the lab's own networks behind devices of this machine; those of links come before.
+#: Number of the first lab network that is attached to a network device of the machine; lower numbers are links between
+#: lab hosts.
 _FIRST_ATTACHED = 101
 
 
@@ -25,7 +26,7 @@ class Address(NamedTuple):
     interface: str
     ipv4: str
     ipv6: str
-    #: Bits of the networks.
+    #: Prefix lengths of the interface's IPv4 and IPv6 networks.
     length4: int = 24
     length6: int = 64
 

@@ -98,7 +98,7 @@ class Client:
             return False
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the lab server's certificate is its own
+        context.verify_mode = ssl.CERT_NONE  # The lab server's certificate is self-signed, so it is not verified.
         self._socket = context.wrap_socket(self._socket)
         self.secured = True
         return True

@@ -45,7 +45,8 @@ class ControlMail:
         self._error = ""
         self._port = 0
         self._address = topology.address(CLIENT, family=family)
-        with topology.enter(CLIENT):  # a socket belongs to where it was made
+        # A socket belongs to the network namespace in which it is created: here the client's.
+        with topology.enter(CLIENT):
             try:
                 self._client: Client | None = Client(topology.address(SERVER, family=family), timeout=5.0)
             except (LabError, OSError) as error:

@@ -55,7 +55,7 @@ SCENARIOS = (
 )
 
 
-#: Columns of a recording.
+#: Width in columns of a recorded screen.
 WIDTH = 160
 
 
@@ -89,7 +89,7 @@ class Run(NamedTuple):
     delivered: bool
     esmtp: bool
     secured: bool
-    #: Both ends' addresses.
+    #: The client's and the server's addresses.
     client: str = ""
     server: str = ""
 
@@ -153,7 +153,8 @@ def marked(octets: bytes, other: bytes, style: str) -> Text:
     changed = len(octets) != len(other)
     for place, shown in enumerate(printable(octets)):
         differs = changed or octets[place] != other[place]
-        blanked = " reverse" if differs and octets[place] == 32 else ""  # a space has no colour of its own
+        # A changed byte that became a space is shown in reverse video, because a space shows no text colour.
+        blanked = " reverse" if differs and octets[place] == 32 else ""
         text.append(shown, style=style + blanked if differs else "")
     return text
 
@@ -299,7 +300,7 @@ def demonstrate(
     record: Path | None, family: int, page: Path | None = None, scenarios: Sequence[Scenario] = SCENARIOS
 ) -> int:
     """The demo, inside a private world; its exit code."""
-    # A recording is a picture of two panels beside each other, however narrow the terminal is.
+    # A recording shows two panels side by side and has a fixed width, however narrow the terminal is.
     console = Console(record=record is not None, width=WIDTH if record is not None else None)
     progress = Console(stderr=True)
     runs = []

@@ -11,7 +11,7 @@ from typing import NamedTuple
 __all__ = ["DIALOGUES", "GREETING", "Dialogue", "Step"]
 
 GREETING = b"220 mail2.example.com ESMTP 8.12.10\r\n"
-#: Words of which nothing is known to be hidden; the one that is tried stands between them.
+#: Lines of an EHLO reply with keywords that no known firewall hides; the keyword under test is placed between them.
 _OFFER = ("250-mail2.example.com", "250-SIZE 10485760", "250 8BITMIME")
 _HEAD = b"From: alice@example.net\r\nTo: bob@example.com\r\nSubject: x\r\n"
 
@@ -241,7 +241,7 @@ _REPLIES = (
         b"HELO b\r\n",
     ),
 )
-#: In the order in which they are sent.
+#: All dialogues, in the order in which they are sent.
 DIALOGUES: tuple[Dialogue, ...] = (
     *_GREETINGS,
     *_VERBS,

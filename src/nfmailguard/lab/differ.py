@@ -30,9 +30,9 @@ __all__ = ["Asked", "Both", "main", "run"]
 
 _TABLE = "nfmailguard_diff"
 _FIRST_PORT = 2525
-_ARMED = 30  # seconds
-_AGAIN = 10.0  # seconds after which that is said once more
-_PATIENCE = 10.0  # seconds for a connection
+_ARMED = 30  # Seconds for which the nftables rule redirects connections to the lab's server.
+_AGAIN = 10.0  # Seconds after which the redirection is renewed.
+_PATIENCE = 10.0  # Seconds to wait for a connection.
 
 
 class Asked(msgspec.Struct):
@@ -59,7 +59,8 @@ def _rules(paths: Sequence[str]) -> str:
         for number, path in enumerate(paths)
     ]
     chain = "type nat hook prerouting priority dstnat; policy accept;"
-    # Without the first line the second fails where there is no table, as long as nobody was killed here.
+    # The first nftables line creates the table, so that deleting it cannot fail where no killed run has left one
+    # behind.
     return (
         f"table inet {_TABLE}\ndelete table inet {_TABLE}\ntable inet {_TABLE} {{\n"
         "set armed { type inet_service; flags timeout; }\n"

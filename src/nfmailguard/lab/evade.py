@@ -39,16 +39,17 @@ from nfmailguard.reports.console import Console, save
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
-#: As it is shown.
+#: A CRLF as it is shown in the table of results.
 CRLF = "\\r\\n"
-#: Letters of a command line or an answer that are kept.
+#: Longest command line or answer that is shown, in characters.
 LONGEST = 160
-#: Ranges at once; a technique mostly waits, for what must not come.
+#: Number of topologies used in parallel; a technique spends most of its time waiting to see that nothing arrives.
 LANES = 3
-#: Techniques that follow each other through one gateway.
+#: Most techniques that are tried one after the other through the same gateway process.
 GROUP = 30
 STYLES = {GOT_PAST: "bold red", NOT_TRIED: "bold yellow", NO_EFFECT: "dim"}
-#: How: a real server's own record, and the recorder's.
+#: How it was judged whether a technique got past the gateway: by a real server's own log (False) or by the recorder
+#: (True).
 JUDGED = {
     False: "Got past is what the server's own log has as a command line and the profile denies, or what the client was"
     " not to hear. `read`: its last command line; `said`: its answer. An honest mail had to arrive beside each.",
@@ -67,11 +68,11 @@ class Choice(NamedTuple):
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     family: int = 4
-    #: The server's net.ipv4.tcp_syncookies.
+    #: Value of net.ipv4.tcp_syncookies on the server.
     cookies: int = 1
-    #: Names with this in them, and no others.
+    #: Only techniques whose name contains this text are tried; empty: all.
     like: str = ""
-    #: One of lab/readers.py's.
+    #: Name of the server used: one of SERVERS in lab/readers.py.
     server: str = SERVERS[0]
 
     def options(self) -> list[str]:
@@ -96,7 +97,7 @@ class Result(NamedTuple):
     faults: tuple[str, ...]
     findings: tuple[str, ...]
     control_mail: str
-    #: Connection by connection: what the server read as a command, and what it answered.
+    #: For each connection: the lines the server read as commands, and its answer to each.
     dialogues: tuple[tuple[tuple[str, str], ...], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -113,7 +114,8 @@ def chosen(choice: Choice) -> list[Technique]:
         if choice.family in technique.families
         and (not choice.only or technique.name in choice.only)
         and choice.like in technique.name
-        and (technique.kind != "multipath" or choice.server == SERVERS[0])  # real ones do not listen for it
+        # Real servers do not listen for Multipath TCP, only the recorder does.
+        and (technique.kind != "multipath" or choice.server == SERVERS[0])
     ]
     if not found:
         raise ConfigError("no technique is of all that; `lab evade --list` has them")
@@ -144,7 +146,7 @@ class Work:
     ) -> None:
         self.choice, self.progress = choice, progress
         self.count, self.done = len(techniques), 0
-        # A technique that begins before its gateway has one to itself.
+        # A technique that opens a connection before the gateway starts gets a gateway of its own.
         ordered = sorted(techniques, key=_gateway_of)
         alike = [list(group) for _, group in groupby(ordered, key=_gateway_of)]
         self.groups = [group[at : at + GROUP] for group in alike for at in range(0, len(group), GROUP)]
@@ -265,7 +267,7 @@ def table(results: Sequence[Result]) -> Table:
         if result.faults:
             received.append(f"\n{result.faults[0]}", style="red")
         control_mail = Text(result.control_mail, style="green" if result.control_mail == "ok" else "bold red")
-        # The greeting is masked in every connection; that says nothing here.
+        # Every connection has the finding banner.masked, since every greeting is masked, so it is not shown.
         findings = [finding for finding in result.findings if finding != "banner.masked"]
         made.add_row(name, received, outcome, Text("\n".join(findings)), control_mail)
     return made
@@ -318,7 +320,7 @@ def show_list(console: Console) -> None:
 
 
 def _progress(console: Console, status: Any) -> Callable[[int, int, str], None]:
-    # On a terminal a line that changes; elsewhere a plain line now and then.
+    # On a terminal the progress line is updated in place; elsewhere a plain line is printed now and then.
     def tell(number: int, count: int, name: str) -> None:
         if console.is_terminal:
             status.update(f"{number} of {count}: {name}")

@@ -17,15 +17,15 @@ from nfmailguard.verify.paths import OPEN, Played, Taken
 
 __all__ = ["play"]
 
-#: Seconds in which a box on a busy machine does something if it does anything; TCP has sent twice again by then.
+#: Seconds within which a firewall on a busy machine reacts if it reacts at all; TCP has retransmitted twice by then.
 QUIET = 2.0
-#: Seconds between two packets of one step, where the first has not arrived: it may be held.
+#: Seconds to wait between two packets of one step if the first has not arrived; the firewall may be holding it.
 _PAUSE = 0.1
-#: Seconds in which more may come than was sent: a box that speaks itself.
+#: Seconds to wait for more bytes than were sent, which a firewall may add itself.
 _SETTLE = 0.01
-#: Seconds in which a box may go on saying something.
+#: Most seconds for which a firewall may keep sending.
 _LONGEST = 30.0
-_MOST = 1 << 20  # bytes of a step that are kept, of each side
+_MOST = 1 << 20  # Most bytes kept of what each side receives in one step.
 
 
 class _Exchange:

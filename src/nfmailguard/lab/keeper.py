@@ -38,11 +38,11 @@ from nfmailguard.service.asking import Asking
 
 __all__ = ["CONTROL", "DIRECTORY", "EVENTS", "Keeper", "control_of", "events_of", "main"]
 
-#: Inside of the lab: a file system of its own, which is gone with it.
+#: Mount point inside the lab of a file system of its own, which disappears with the lab.
 DIRECTORY = Path("/mnt")
 CONTROL, EVENTS = DIRECTORY / "control", DIRECTORY / "gateway" / "eve.json"
-_MOST = 1 << 16  # bytes of a question
-_PATIENCE = 5.0  # seconds for one
+_MOST = 1 << 16  # Largest request in bytes.
+_PATIENCE = 5.0  # Seconds to wait for a request.
 _POSTFIX_TLS = """\
 smtpd_peername_lookup = no
 smtpd_error_sleep_time = 0
@@ -245,7 +245,9 @@ def keep(door: socket.socket, lifeline: socket.socket, taken: threading.Event, p
         finally:
             if machine >= 0:
                 os.close(machine)
-        door.listen(8)  # whoever asks learns this process's number from here
+        # Whoever connects learns this process's id from the listening socket, so it listens only here, in the process
+        # that stays.
+        door.listen(8)
         _tell(lifeline, {"answer": keeper.status()})
         taken.wait()
         lifeline.close()
@@ -283,7 +285,8 @@ def main(argv: list[str]) -> None:
     if machine >= 0:
         os.set_inheritable(machine, False)
     taken = _watch(lifeline)
-    # Its standard error is nobody's: a fault of ours is told to whoever began the lab.
+    # This process's standard error is read by nobody, so an internal error is reported to the process that started the
+    # lab.
     sys.excepthook = lambda kind, error, _: _tell(lifeline, {"error": f"lab: internal error: {kind.__name__}: {error}"})
     try:
         enter_private()

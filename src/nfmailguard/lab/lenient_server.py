@@ -16,11 +16,13 @@ __all__ = ["CHUNK", "COMMAND", "HOST", "SASL", "TEXT", "Conversation", "Personal
 
 HOST = "mail2.example.com"
 COMMAND, TEXT, CHUNK, SASL = "command", "text", "chunk", "sasl"
-#: What a server takes for a line's end; a bare CR at the end of what is there counts.
+#: Patterns of what a server takes for the end of a line; for "any", a bare CR that is the last byte received also
+#: counts.
 LINE_ENDS = {"crlf": re.compile(rb"\r\n"), "lf": re.compile(rb"\r?\n"), "any": re.compile(rb"\r\n|\n|\r")}
 STRICT_END = re.compile(rb"\r\n\.\r\n")
-#: Beside the shapes of 2023: any line of a dot and two octets (Apache James before 3.7.5), a first line of dots
-#: (nodemailer's smtp-server before 3.21), and .CRLF where 100,000 octets of a line have been read (hMailServer 5.7).
+#: Ends of data that some servers accept besides the shapes published in 2023: any line of a dot and two bytes (Apache
+#: James before 3.7.5), a first line of dots (nodemailer's smtp-server before 3.21), and .CRLF after 100,000 bytes of a
+#: line (hMailServer 5.7).
 LOOSE_END = re.compile(
     rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)|[\r\n]\.[^\r\n]\n|\A\r\n\.\.+\r\n|\.\r\n(?<=[^\n]{100000}\.\r\n)"
 )
@@ -67,13 +69,14 @@ class Conversation:
     peer: tuple[str, int]
     personality: Personality
     received: bytearray = field(default_factory=bytearray)
-    #: Whether ``received`` is all that came, or only what a real server tells.
+    #: True: ``received`` is every byte that arrived; False: only what a real server has logged.
     octets: bool = True
-    #: (kind, octets) in order; together they are what has been read of ``received``.
+    #: The bytes read so far, as pairs (kind, bytes) in order; together they are the part of ``received`` that has been
+    #: read.
     spans: list[tuple[str, bytes]] = field(default_factory=list)
     #: Command lines as this server read them.
     lines: list[bytes] = field(default_factory=list)
-    #: What was said to each of them.
+    #: The server's answer to each command line.
     answers: list[bytes] = field(default_factory=list)
     sent: bytearray = field(default_factory=bytearray)
     messages: list[bytes] = field(default_factory=list)
@@ -120,7 +123,7 @@ class Session:
         return octets
 
     def _skip_line_feed(self) -> None:
-        # Who takes a CR for a line's end takes the LF behind it for the same one's.
+        # A server that takes a bare CR for a line end ignores a LF after it as part of the same line end.
         if self._after_cr and self.kind == COMMAND and self._buffer.startswith(b"\n"):
             kind, octets = self.conversation.spans[-1]
             self.conversation.spans[-1] = kind, octets + b"\n"
@@ -155,7 +158,7 @@ class Session:
         return True
 
     def _read_text(self) -> bool:
-        # The line end before the dot may be that of the DATA line itself.
+        # The line end before the dot may be the one that ended the DATA command line.
         pattern = LOOSE_END if self.personality.loose_end else STRICT_END
         text = b"\r\n" + self._text + self._buffer
         found = pattern.search(text.translate(SEVEN_BITS) if self._seven else text)
@@ -254,7 +257,8 @@ class Session:
             size %= 1 << 32
             self._last_chunk = argument.upper().endswith(b"LAST")
         if not rule or not self._extended:
-            self.say("502 5.5.1 Error: command not implemented")  # and what follows is read as commands
+            # BDAT is refused, and the bytes that follow it are read as commands.
+            self.say("502 5.5.1 Error: command not implemented")
         elif size is None:
             self.say("501 5.5.4 Syntax: BDAT count [LAST]")
         else:

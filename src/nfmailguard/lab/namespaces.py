@@ -53,7 +53,8 @@ def run_private(argv: Sequence[str]) -> int:
     """Runs ``argv`` in a private world and returns its exit code; raises LabError where none can be made."""
     environment = {**os.environ, _MARK: "1"}
     world = subprocess.Popen([*_unshare(), *argv], env=environment)
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the world, too
+    # Ctrl-C in a terminal also reaches the processes in the namespaces, so it is ignored here until they end.
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return world.wait()
     finally:
@@ -82,10 +83,11 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def enter_private() -> None:
     """Prepares the world ``run_private`` made: a /run of its own, signals that end it. Call once, inside."""
-    del os.environ[_MARK]  # what starts from here may make a world of its own within this one
-    # The first process of a process namespace gets only the signals it asks for.
+    # Removed, so that processes started from here may create namespaces of their own inside these.
+    del os.environ[_MARK]
+    # The first process of a PID namespace receives only signals it has a handler for.
     signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup(1)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Under nohup(1) SIGHUP is ignored, and stays ignored.
         signal.signal(signal.SIGHUP, _terminate)
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False)
     if done.returncode != 0:

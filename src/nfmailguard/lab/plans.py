@@ -24,12 +24,13 @@ from nfmailguard.reading import text_of, toml
 __all__ = ["SERVER_KINDS", "names", "parsed", "problems_of_devices", "read", "text_named", "with_devices"]
 
 SERVER_KINDS = ("aiosmtpd", "postfix", *KINDS)
-#: The lab has a file ``control`` beside the folders of its hosts.
+#: A host's name; "control" is excluded, because the lab has a file of that name beside the hosts' directories.
 _HOST = re.compile(r"(?!control$)[a-z][a-z0-9-]{0,30}")
-#: How Linux names devices (IFNAMSIZ, dev_valid_name).
+#: Names that Linux allows for a network device (IFNAMSIZ, dev_valid_name).
 _DEVICE = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
-_MOST_DELAY = 60_000_000  # microseconds
-#: RFC 791 3.2: every host takes 576 bytes; RFC 8200 5: IPv6 needs 1280; a veth has 65535 at most.
+_MOST_DELAY = 60_000_000  # Largest delay of a link, in microseconds.
+#: Limits of a link's MTU: every host takes 576 bytes (RFC 791 3.2), IPv6 needs 1280 (RFC 8200 5), and a veth device has
+#: 65535 at most.
 _LEAST_MTU, _LEAST_MTU6, _MOST_MTU = 576, 1280, 65_535
 _MOST_LINKS = 99
 _MOST_ATTACHED = 16

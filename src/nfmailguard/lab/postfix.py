@@ -45,7 +45,7 @@ virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
 """
-# Only what is used; nothing chroots, for the directories are the lab's.
+# Only the Postfix services that the lab uses; none of them runs in a chroot, because the directories are the lab's own.
 _SERVICES = (
     "rewrite:trivial-rewrite",
     "error",

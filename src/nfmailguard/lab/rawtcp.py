@@ -28,8 +28,8 @@ MTU = 1500
 ETH_P_ALL, ETH_P_IPV4, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 SO_RCVBUFFORCE = 33
 PACKET_OUTGOING = 4
-MOST_PATIENCE = 5.0  # seconds, with a machine that has no room for a frame
-#: In the options of a kernel's segment.
+MOST_PATIENCE = 5.0  # Seconds to keep trying to send while the machine has no buffer for a frame.
+#: Matches the TCP timestamp option as Linux writes it; the group is the sender's timestamp.
 TIMESTAMP = re.compile(rb"\x08\x0a(.{4})", re.DOTALL)
 COMPLETE_REPLY = re.compile(rb"(?:^|\n)\d{3}(?: [^\n]*)?\r?\n$")
 
@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 
 
 def _transport(packet: bytes) -> tuple[int, int]:
-    # Protocol and offset behind IPv6's extension headers (RFC 8200 4); a fragment has none.
+    # Returns the protocol and the offset after IPv6's extension headers (RFC 8200 4); a fragment has no protocol here.
     kind, at = packet[6], 40
     while kind in (0, 43, 60) and at + 2 <= len(packet):
         kind, at = packet[at], at + 8 * (packet[at + 1] + 1)
@@ -132,14 +132,16 @@ class Link:
 
     def __init__(self, interface: str, router: str | None = None) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        with contextlib.suppress(OSError):  # more than the machine's limit takes privilege
+        # A receive buffer larger than the system's limit needs privilege; without it the default is used.
+        with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         self._socket.bind((interface, ETH_P_ALL))
         self._socket.setblocking(False)
         own: bytes = self._socket.getsockname()[4]
         self._header = bytes.fromhex((router or "00" * 6).replace(":", "")) + own
         self._tag = 0
-        #: Packets sent in another's name, as (tag, sequence number): coming back they are not the peer's.
+        #: Packets sent with a forged source address, as (tag, sequence number): when they come back they are not taken
+        #: for the peer's.
         self.forged: set[tuple[int, int]] = set()
         self.connections: dict[int, RawTcp] = {}
 
@@ -157,7 +159,7 @@ class Link:
             try:
                 self._socket.send(frame)
             except OSError as error:
-                # A busy machine has not taken what was sent before: the frame is not on its way.
+                # The device's queue is full on a busy machine: the frame was not sent, so it is tried again.
                 if error.errno not in (errno.ENOBUFS, errno.EAGAIN) or time.monotonic() > patience:
                     raise
                 time.sleep(0.001)
@@ -220,29 +222,30 @@ class RawTcp:
     peer_next: int = 0
     acknowledged: int = 0
     clock: int = 5_000_000
-    #: The peer's latest timestamp, to be echoed.
+    #: The peer's latest TCP timestamp value, to be echoed.
     peer_clock: int = 0
     established: bool = False
     reset: bool = False
-    #: The peer has said all it will say (its FIN has come, in order).
+    #: The peer's FIN has arrived in order: it will send no more data.
     peer_closed: bool = False
     text: bytes = b""
-    #: All that came in order, and each place's octet as it came last: a repeated segment may say something else.
+    #: heard: all bytes that arrived in order. heard_last: the byte that arrived last at each stream position, as a
+    #: retransmission may carry other data.
     heard: bytearray = field(default_factory=bytearray)
     heard_last: dict[int, int] = field(default_factory=dict)
     peer_isn: int = 0
-    #: Those of the peer's SYN, as they came.
+    #: The TCP options of the peer's SYN, as they arrived.
     peer_options: bytes = b""
-    #: By tag.
+    #: The segments sent, by the tag in their IP header.
     sent: dict[int, Sent] = field(default_factory=dict)
-    #: place -> the octet last sent there.
+    #: Stream position -> the byte last sent there.
     latest: dict[int, int] = field(default_factory=dict)
     resets_sent: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.link.connections[self.ends.port] = self
 
-    # What goes out.
+    # Section: sending.
 
     def sequence(self, at: int) -> int:
         """The sequence number of a place."""
@@ -311,7 +314,7 @@ class RawTcp:
             self.put(bytes(octets), start)
         return bool(octets)
 
-    # What comes in.
+    # Section: receiving.
 
     def arrived(self, seen: Seen) -> None:
         """Takes one packet of the peer's."""

@@ -24,7 +24,7 @@ from nfmailguard.lab.unpacked import KINDS, Unpacked
 
 __all__ = ["SERVERS", "Reader", "Server", "Spoken", "read_exim", "read_opensmtpd", "read_postfix", "read_sendmail"]
 
-#: The recorder is lab/recorder.py; the others are real ones.
+#: Servers that can be used: "recorder" is lab/recorder.py, the others are real mail servers.
 SERVERS = ("recorder", "postfix", *KINDS)
 PROMPT = 5.0
 
@@ -121,7 +121,8 @@ def read_sendmail(lines: Iterator[bytes], state: dict[str, str]) -> Iterator[Spo
         if not found:
             continue
         session = found[1].decode()
-        if found[2] == b"<<<" and (both := _SENDMAIL.match(found[3])):  # cut at a NUL, it has no line end
+        # sendmail logs a line that it cut at a NUL without a line end, so the next entry follows on the same line.
+        if found[2] == b"<<<" and (both := _SENDMAIL.match(found[3])):
             yield Spoken(session, READ, b"")
             found = both
         if found[2] == b">>>" and (greeted := _GREETED.search(found[3])):
@@ -225,7 +226,8 @@ class Reader:
         if spoken.what == READ:
             one.lines.append(spoken.text)
             one.answers.append(b"")
-            # No octets for the judge's other readings: this server has made its own of them.
+            # Counted as a chunk, so that the judge tries no other reading of these bytes: the server's own reading is
+            # known.
             one.spans.append((CHUNK, spoken.text + b"\r\n"))
             one.received += spoken.text + b"\r\n"
         else:

@@ -28,13 +28,14 @@ __all__ = ["Recorder"]
 
 TCP_FASTOPEN = 23
 IPPROTO_MPTCP = 262
-#: Server side on; data on a SYN is taken without a cookie, from every listener (ip-sysctl.rst).
+#: Bits of net.ipv4.tcp_fastopen: server side on, data on a SYN accepted without a cookie, for every listener
+#: (ip-sysctl.rst).
 FASTOPEN_FOR_ALL = 0x1 | 0x2 | 0x200 | 0x400
 BACKLOG = 64
 
 
 def _knows_multipath() -> bool:
-    # EPROTONOSUPPORT: not built in; ENOPROTOOPT: switched off (net.mptcp.enabled).
+    # EPROTONOSUPPORT: Multipath TCP is not built into the kernel; ENOPROTOOPT: it is switched off (net.mptcp.enabled).
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
     except OSError as error:
@@ -59,7 +60,7 @@ class Recorder:
     ) -> None:
         self._topology, self._host, self._port = topology, host, port
         self._multipath_addresses = tuple(multipath)
-        #: Whether the kernel has Multipath TCP, and so listens for it at the addresses given.
+        #: True if the kernel has Multipath TCP, so that the recorder listens for it at the given addresses.
         self.multipath = False
         self._selector = selectors.DefaultSelector()
         self._wake, self._stop = os.pipe()
@@ -150,14 +151,15 @@ class Recorder:
                     else:
                         self._serve_connection(key.fileobj, key.data, events)
                 self._wake_stalled()
-        except BaseException as error:  # told by ``conversations``: a silent server would look like a good gateway
+        # The error is raised again by ``conversations``: a recorder that stopped would make the gateway look good.
+        except BaseException as error:
             self.failure = error
             raise
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             accepted, peer = listener.accept()
-        except OSError:  # gone before it was taken
+        except OSError:  # The connection was closed before it was accepted.
             return
         accepted.setblocking(False)
         address = (peer[0], peer[1])

@@ -41,7 +41,7 @@ MAIL = (
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
     b"EHLO in a message is text, XXXX too. \xe2\x82\xac\r\n"
 )
-#: What mail software asks of a server it can (RFC 1870, 6152, 3461).
+#: Extensions that mail software uses if the server offers them (RFC 1870, 6152, 3461).
 WANTED = ("SIZE", "8BITMIME", "DSN")
 HEADS = ("profile", "EHLO", "commands", "replies", "else", "mail", "with", "left")
 
@@ -107,7 +107,8 @@ def learn(address: str) -> Offer:
 
 
 def _turns(exchanges: Sequence[tuple[bytes, bytes]]) -> list[Turn]:
-    # Of each exchange the server's part comes last; the greeting answers nothing.
+    # Within an exchange the server's part comes after the client's; the greeting is an exchange in which the client's
+    # part is empty.
     pairs = [(Turn(True, sent), Turn(False, said)) for sent, said in exchanges]
     return [turn for both in pairs for turn in both if turn.data]
 
@@ -146,7 +147,7 @@ def restoring(side: RestoreSide, offer: Offer) -> Restore:
 
 
 def _options(profile: str, side: RestoreSide, offer: Offer, directory: Path) -> list[str]:
-    # Words of a server may hold commas: a file, not --set.
+    # A server's texts may contain commas, so they are passed in a configuration file instead of with --set.
     path = directory / f"{side}.toml"
     keywords, banner = (msgspec.json.encode(value).decode() for value in (offer.keywords, offer.banner))
     path.write_text(
@@ -265,7 +266,7 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology(gateways=hosts) as topology:
         for number, name in enumerate(profiles, start=1):
             told = f"{number} of {len(profiles)}: {name}"
-            if not progress.is_terminal:  # where a line that changes is not seen
+            if not progress.is_terminal:  # Not on a terminal: a status line that is updated in place would not be seen.
                 progress.print(told, highlight=False)
             with progress.status(told):
                 outcomes.append(compare(topology, name, Path(scratch, str(number)), family, played.append))

@@ -118,7 +118,8 @@ class Gateway(Process):
         directory.mkdir(parents=True, exist_ok=True)
         self.eve = directory / "eve.json"
         argv = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", f"log.eve={self.eve}"]
-        argv += ["--set", "service.control=", *options]  # the machine's own gateway is the one that is asked
+        # No control socket, so that `nfmailguard status` on this machine still asks the machine's own gateway.
+        argv += ["--set", "service.control=", *options]
         super().__init__(topology, host, argv, directory / "gateway.log", "ready")
 
     def events(self, kind: str = "mailguard") -> list[dict[str, Any]]:

@@ -47,8 +47,8 @@ __all__ = [
 
 DEFAULT = "lab"
 _PREFIX = "nfmailguard-lab/"
-_PATIENCE = 60.0  # seconds a lab may take to stand, and as many for each of its hosts' programs on a busy machine
-#: Those that this process has begun, and not taken down.
+_PATIENCE = 60.0  # Seconds a lab may take to start, and as many again for each host's programs, on a busy machine.
+#: Labs started by this process and not stopped yet: the process that holds each lab's namespaces, by the lab's name.
 _WORLDS: dict[str, subprocess.Popen[bytes]] = {}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -93,7 +93,8 @@ def _connect(name: str) -> socket.socket | None:
         link.close()
         raise
     _, uid, _ = _peer(link)
-    if uid not in (0, os.geteuid()):  # anybody may take a name
+    # Any user may listen under any abstract socket name, so the owner of the other end is checked.
+    if uid not in (0, os.geteuid()):
         link.close()
         raise LabError(f"lab: the lab {name!r} is another user's (uid {uid}); choose a --name of your own")
     return link
@@ -168,7 +169,7 @@ def up(name: str = DEFAULT, wanted: Wanted | Plan | None = None) -> bool:
             _answered(ours)
             ours.sendall(b"+")
         except BaseException:
-            ours.close()  # which ends the world
+            ours.close()  # Closing this connection ends the lab's process and its namespaces.
             world.wait(30)
             raise
     _WORLDS[name] = world

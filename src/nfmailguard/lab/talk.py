@@ -16,7 +16,7 @@ from nfmailguard.plain import octets
 
 __all__ = ["main"]
 
-_PATIENCE = 30.0  # seconds for a reply
+_PATIENCE = 30.0  # Seconds to wait for a reply.
 
 
 class _Server:
@@ -41,7 +41,8 @@ def _print(line: str) -> None:
     try:
         print(line, flush=True)  # noqa: T201
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for Python says so once more at its end
+        # Standard output becomes /dev/null, or Python would report the broken pipe once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None
 
 
@@ -72,7 +73,7 @@ def main(address: str, port: int = 25) -> int:
                 if not sys.stdin.isatty():
                     _say("C", said)
                 if code == b"354" and said != b".":
-                    continue  # a mail's text has no replies
+                    continue  # Lines of a message get no reply.
                 code = _hear(server)
                 if not code:
                     return 1

@@ -30,13 +30,13 @@ from nfmailguard.queues.kernel import queue_states
 __all__ = ["DROPPED", "GOT_PAST", "HELD", "MASKED", "NOT_TRIED", "NO_EFFECT", "RESET", "Testbed", "Trial"]
 
 GOT_PAST, RESET, MASKED, HELD, DROPPED = "GOT PAST", "reset", "masked", "held", "dropped"
-#: It left the gateway as it came, and the server made nothing forbidden of it.
+#: Outcome: the packets left the gateway unchanged, and the server read nothing forbidden in them.
 NO_EFFECT = "no effect"
 NOT_TRIED = "not tried"
 
-#: An address on the client's link that is no host's: no kernel answers for it.
+#: An address on the client's link that belongs to no host, so that no kernel answers packets to it.
 ATTACKER = {4: "10.25.1.66", 6: "fd25:1::66"}
-#: Addresses of the server at which it listens for Multipath TCP, too.
+#: Addresses at which the server also listens for Multipath TCP.
 MULTIPATH = {4: "10.25.2.3", 6: "fd25:2::3"}
 IFA_F_NODAD = 2
 FIRST_PORT = 20_000
@@ -61,7 +61,7 @@ class Trial(NamedTuple):
     faults: tuple[str, ...]
     control_mail: str
     ports: frozenset[int]
-    #: What the server read as commands, connection by connection, and its answer to each.
+    #: For each connection: the lines the server read as commands, and its answer to each.
     dialogues: tuple[tuple[tuple[bytes, bytes], ...], ...]
     notes: tuple[str, ...]
 
@@ -95,11 +95,12 @@ class Testbed:
         with topology.enter(CLIENT):
             _write("net/ipv4/ip_forward", "0")
         with topology.enter(SERVER):
-            # What is forged makes the gateway advise the server of a shorter way to the client.
+            # Forged packets make the gateway send the server ICMPv6 redirects to the client, which it must not follow.
             _write("net/ipv6/conf/net0/accept_redirects", "0")
             _write("net/ipv4/tcp_syncookies", str(self._cookies))
         with topology.enter(GATEWAY):
-            # What comes from the wrong side with the server's address must reach the gateway's own rules.
+            # Packets that arrive on the wrong interface with the server's source address must reach the gateway's own
+            # rules.
             for where in ("all", "default", "inside", "outside"):
                 _write(f"net/ipv4/conf/{where}/rp_filter", "0")
                 _write(f"net/ipv4/conf/{where}/send_redirects", "0")
@@ -136,7 +137,8 @@ class Testbed:
         with self._topology.enter(SERVER), IPRoute() as ip:
             index = ip.link_lookup(ifname="net0")[0]
             for family, address in MULTIPATH.items():
-                flags = {} if family == 4 else {"flags": IFA_F_NODAD}  # usable at once
+                # Without duplicate address detection an IPv6 address can be used at once.
+                flags = {} if family == 4 else {"flags": IFA_F_NODAD}
                 ip.addr("add", index=index, address=address, prefixlen=24 if family == 4 else 64, **flags)
 
     def attack(self, technique: Technique, policy: Policy) -> Attack:
@@ -153,8 +155,8 @@ class Testbed:
         return attack
 
     def _held(self) -> int:
-        # The kernel's own count of packets without a verdict, of which some are just on their way;
-        # an unprivileged user may not read it.
+        # The kernel's count of packets that wait for a verdict. Some are only in transit, so the smallest of several
+        # readings counts; an unprivileged user may not read it.
         counts = []
         with self._topology.enter(GATEWAY):
             for _ in range(4):
@@ -168,7 +170,8 @@ class Testbed:
         """Runs one technique, an honest mail beside it, and judges."""
         held = self._held()
         list(self._tap.read())
-        if attack.early is None:  # others may have been played since it was made
+        # The connection was not opened before the gateway started: count the connections the server has had up to now.
+        if attack.early is None:
             attack.before_it = len(self._server.conversations(attack.source))
         control_mail = ControlMail(self._topology, self._server, self._family, self._tried)
         control_mail.start()
@@ -206,7 +209,7 @@ class Testbed:
         return Trial(technique, outcome, received, tuple(faults), told, attack.ports(), dialogues, notes)
 
     def _insist(self, attack: Attack) -> None:
-        # As any client does: what is not acknowledged is sent again, as it was sent last.
+        # Bytes that were not acknowledged are retransmitted, as any client does, with the content last sent.
         for _ in range(2):
             attack.wait(QUIET)
             again = [one for one in attack.connections if one.established and not one.reset and one.put_again()]

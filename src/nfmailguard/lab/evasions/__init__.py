@@ -19,7 +19,7 @@ from nfmailguard.lab.evasions.text import TEXT
 
 __all__ = ["TECHNIQUES"]
 
-#: Every technique, in the order of ``lab evade``.
+#: Every technique, in the order in which ``lab evade`` lists them.
 TECHNIQUES: tuple[Technique, ...] = (
     *ORDER,
     *HEADERS,

@@ -19,7 +19,7 @@ EXTENSIONS = Table("extensions")
 technique = EXTENSIONS.technique
 
 ANY_END = Personality(line_ends="any")
-#: A gateway that lets through what an ordinary ASA or PIX does not.
+#: Options for a gateway that lets through verbs and keywords which an ordinary ASA or PIX masks.
 OPEN = (
     *("--set", "commands.allow=AUTH,BDAT,DATA,EHLO,HELO,MAIL,NOOP,QUIT,RCPT,RSET,STARTTLS"),
     *("--set", "replies.ehlo=none"),

@@ -123,7 +123,7 @@ def options_broken(attack: Attack) -> None:
 def payload_behind_offset(attack: Attack) -> None:
     connection = attack.session()
     start = connection.here
-    area = b"\x01" + HARMLESS  # NOP, and options nobody knows
+    area = b"\x01" + HARMLESS  # The TCP option area: a NOP option, then bytes that are an unknown option.
     packet = connection.segment(area + EVIL, dataofs=8)
     connection.note(packet, EVIL, start)
     attack.link.send(bytes(packet))

@@ -22,14 +22,14 @@ __all__ = ["ALWAYS_REFUSED", "IDENTITY", "IPV6_REFUSED", "lines", "passed", "spe
 IDENTITY = Table("identity")
 technique = IDENTITY.technique
 
-#: Text that the gateway is to decide and the server to drop.
+#: Text in a segment that the gateway inspects and the server's kernel drops.
 APART = b"text that never was\r\n"
-#: Octets of one packet.
+#: Payload bytes of one packet.
 SEGMENT = 1200
 MD5, AUTHENTICATION = (19, bytes(16)), (29, bytes(14))
 TLS_PROFILE = ("--profile", "asa-tls")
 TLS = Personality(starttls=True)
-#: Of the greeting, and of nothing else the server says.
+#: A word of the server's greeting that occurs in none of its other replies.
 SOFTWARE = b"ESMTP"
 
 Refused = Callable[[RawTcp, bytes], None]
@@ -57,7 +57,7 @@ def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int, co
             if place % (16 * SEGMENT) == start % (16 * SEGMENT):
                 attack.wait(0.01)
     new.put(b"\r\n", decided)
-    attack.wait(0.03)  # some servers hang up on who does not wait
+    attack.wait(0.03)  # Some servers close the connection on a client that does not wait for a reply.
     new.put(command, decided + 2)
     attack.wait(0.05)
 
@@ -117,7 +117,7 @@ def late_hop_by_hop() -> Any:
     return IPv6ExtHdrDestOpt(options=pad) / IPv6ExtHdrHopByHop(options=pad)
 
 
-#: name -> (why the server drops it, how it is sent).
+#: Segments that a server's kernel always drops: name -> (why it drops them, function that sends them).
 ALWAYS_REFUSED: dict[str, tuple[str, Refused]] = {
     "md5": ("a signature (RFC 2385) nobody asked for", carried(options=[MD5])),
     "md5-twice": ("two signatures (RFC 2385)", carried(options=[MD5, MD5])),
@@ -253,7 +253,7 @@ def again_unread(attack: Attack) -> None:
     old.put(b"Subject: x\r\n\r\n")
     attack.wait(0.05)
     for number in range(1000):
-        old.put(b"xxx")  # no line, which the next connection's server would answer
+        old.put(b"xxx")  # Data without a line end: the server must not answer it on the next connection.
         if number % 16 == 15:
             attack.wait(0.002)
     attack.wait(0.05)
@@ -308,7 +308,7 @@ def again_keywords(attack: Attack) -> None:
         attack.wait(0.05)
 
 
-# A bare ACK with a cookie: no SYN begins the connection.
+# Section: connections without a SYN: the client's first packet is a bare ACK with a SYN cookie.
 
 
 def after_rst(attack: Attack, place: int | None = None) -> RawTcp:
@@ -358,7 +358,7 @@ def no_syn_quit(attack: Attack) -> None:
     old.wait(lambda: old.peer_closed, 1.0)
     old.put(flags=FIN | ACK)
     attack.wait(0.02)
-    old.stray(flags=RST, at=old.here + 1)  # out of TIME-WAIT (RFC 1337)
+    old.stray(flags=RST, at=old.here + 1)  # A RST that ends the server's TIME-WAIT state early (RFC 1337).
     speak_again(attack, attack.without_syn(old), old.here, old.here)
 
 
@@ -386,7 +386,7 @@ def no_syn_forgotten(attack: Attack) -> None:
     new.put(EVIL)
 
 
-# The same for a flow that is not looked at any more.
+# Section: the same techniques on a flow that the gateway no longer inspects.
 
 
 def passed(attack: Attack) -> RawTcp:

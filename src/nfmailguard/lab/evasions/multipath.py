@@ -21,7 +21,7 @@ MULTIPATH = Table("multipath")
 technique = MULTIPATH.technique
 
 OPTION = 30
-#: MP_CAPABLE of version 1 with HMAC-SHA256, no checksums (RFC 8684 3.1).
+#: Contents of the option MP_CAPABLE, version 1, with HMAC-SHA256 and without checksums (RFC 8684 3.1).
 CAPABLE = b"\x01\x01"
 DSS, HAS_ACK, LONG_ACK, HAS_MAP, LONG_MAP = 0x20, 1, 2, 4, 8
 KEY = bytes(range(1, 9))

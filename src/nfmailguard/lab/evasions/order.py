@@ -329,7 +329,7 @@ def zero_window(attack: Attack) -> None:
     for _ in range(70):
         connection.put(line * 127)
         attack.link.dispatch(0.0)
-    for octet in b"XY":  # probes: an octet each beyond the window
+    for octet in b"XY":  # Window probes: one byte each, just beyond the server's window.
         connection.stray(bytes([octet]))
     attack.wait(0.4)
     place = (connection.acknowledged - connection.isn - 1) % (1 << 32)

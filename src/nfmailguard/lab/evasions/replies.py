@@ -127,7 +127,7 @@ def keyword_drift_behind(attack: Attack) -> None:
 def keyword_cut(attack: Attack) -> None:
     attack.forbidden_to_client += [b"STARTTLS"]
     connection = attack.opened()
-    connection.window = 101  # behind "250 STA"
+    connection.window = 101  # The client's receive window ends within the keyword, after "250 STA".
     connection.put(b"EHLO evade.example\r\n")
     connection.wait(lambda: len(connection.text) >= 101, 0.5)
     connection.window = 65535

@@ -161,7 +161,7 @@ def port_two_flows(attack: Attack) -> None:
         speak_again(attack, attack.again(old, isn), 0, old.here)
 
 
-# Beginnings.
+# Section: two SYNs with different beginnings for one pair of ports.
 
 
 def two_syns(
@@ -190,7 +190,8 @@ def two_syns(
             return
         chosen.put(flags=ACK)
         attack.wait(0.05)
-        # Some octets before and over the beginning, which one of both reads and the other does not.
+        # A few bytes before and across the stream's beginning: a receiver that uses one SYN's sequence number reads
+        # them, with the other's it does not.
         chosen.stray(b"NOOP ", -5)
         attack.wait(0.01)
         chosen.put(payload)
@@ -304,7 +305,7 @@ def window_unscaled(attack: Attack) -> None:
     for line in (b"HELO x\r\n", b"MAIL FROM:<a@b.c>\r\n", b"RCPT TO:<d@e.f>\r\n", b"DATA\r\n", b"Subject: x\r\n\r\n"):
         old.say(line, 0.3)
     for number in range(100):
-        old.put(b"x" * 1200)  # no line, which the next connection's server would answer
+        old.put(b"x" * 1200)  # Data without a line end: the server must not answer it on the next connection.
         if number % 8 == 7:
             attack.wait(0.002)
     attack.wait(0.05)

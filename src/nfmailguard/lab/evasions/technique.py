@@ -18,17 +18,17 @@ from nfmailguard.policy.model import Policy
 
 __all__ = ["EVIL", "HARMLESS", "LOST", "Attack", "NotTried", "Table", "Technique"]
 
-#: A denied verb of every profile and an allowed one, in lines of the same length.
+#: A verb that every profile denies (EVIL) and one that every profile allows (HARMLESS), in lines of the same length.
 EVIL = b"TURN root\r\n"
 HARMLESS = b"NOOP root\r\n"
-#: A TTL that ends between the gateway and the server.
+#: An initial TTL with which a packet passes the gateway but does not reach the server.
 LOST = 5
 PORTS_EACH = 40
-#: Seconds for an answer that has to come, on a machine with other things to do.
+#: Seconds to wait for a reply that is certain to come, on a busy machine.
 PATIENCE = 4.0
 ORDINARY = Personality()
-#: SYNs that fill a server's queue of half-open connections, so that it answers with cookies; from ports that no
-#: technique has.
+#: Source ports of the SYNs that fill the server's queue of half-open connections, so that it answers with SYN cookies;
+#: no technique uses these ports.
 PRESSURE = range(1_100, 1_400)
 PRESSING_ISN = 0x25000000
 
@@ -44,22 +44,23 @@ class Attack:
     link: Link
     source: str
     server: str
-    #: Where a server speaks Multipath TCP; None: this kernel has none.
+    #: Address at which the server listens for Multipath TCP; None: the kernel has no Multipath TCP.
     multipath_server: str | None
     first_port: int
-    #: What the gateway was told to do; a technique may only forbid what that forbids.
+    #: The gateway's policy; a technique may only count as forbidden what this policy forbids.
     policy: Policy
     connections: list[RawTcp] = field(default_factory=list)
-    #: What ``before`` gave: a connection older than the gateway.
+    #: The connection that the technique's ``before`` opened before the gateway started; None: no such connection.
     early: RawTcp | None = None
-    #: Patterns that the server must not receive, or the client not hear, besides what is always forbidden.
+    #: Patterns that must not reach the server, and those that must not reach the client, in addition to what is always
+    #: forbidden.
     forbidden: list[bytes] = field(default_factory=list)
     forbidden_to_client: list[bytes] = field(default_factory=list)
-    #: net.ipv4.tcp_syncookies of the server: never, under pressure, always.
+    #: The server's net.ipv4.tcp_syncookies. 0: never sends SYN cookies, 1: when its queue is full, 2: always.
     cookies: int = 1
-    #: What the technique has to tell of how it went.
+    #: Remarks by the technique about how it went.
     notes: list[str] = field(default_factory=list)
-    #: Connections the server has had from the attacker's address before it.
+    #: Number of connections from the attacker's address that the server had before this technique.
     before_it: int = 0
     _ports: int = 0
     _pressing: bool = False
@@ -94,7 +95,7 @@ class Attack:
     def _flood(self, flags: int, seq: int) -> None:
         for number, port in enumerate(PRESSURE):
             self.link.send(segment(Ends(self.source, self.server, port), flags, seq, tag=self.link.next_tag()))
-            if number % 32 == 31:  # no more at once than the gateway's queue takes
+            if number % 32 == 31:  # No more packets are sent at once than the gateway's queue can take.
                 self.link.dispatch(0.001)
 
     def again(self, old: RawTcp, isn: int | None = None, *, timeout: float = 0.3, **fields: Any) -> RawTcp:
@@ -102,7 +103,7 @@ class Attack:
 
         With SYN cookies the server's is the same again, within the minute.
         """
-        old.reset = True  # what it has not been acknowledged is not sent again
+        old.reset = True  # Marks the old connection as ended, so that its unacknowledged bytes are not retransmitted.
         self.press()
         new = self.tcp(old.ends.port, isn=old.isn if isn is None else isn % (1 << 32), **fields)
         new.connect(timeout=timeout)

@@ -19,7 +19,7 @@ TEXT = Table("text")
 technique = TEXT.technique
 LOOSE = Personality(loose_end=True, line_ends="any")
 
-#: name -> (octets, who takes it for an end).
+#: Shapes of an end of data: name -> (bytes, servers that take them for an end of data).
 SHAPES: dict[str, tuple[bytes, str]] = {
     "lf-dot-lf": (b"\n.\n", "Postfix, Sendmail until 2023"),
     "lf-dot-crlf": (b"\n.\r\n", "Postfix, Exim, Sendmail until 2023"),

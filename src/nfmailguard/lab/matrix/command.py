@@ -31,7 +31,7 @@ from nfmailguard.reports.console import Console, save
 
 __all__ = ["JOBS", "chosen", "main"]
 
-#: Mails under way at once in each mode, which two processors carry.
+#: Mails sent at the same time in each mode; two processors can carry as many.
 JOBS = 5
 _WIDTH = 100
 
@@ -117,7 +117,7 @@ def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
     failed = threading.Event()
     outcomes: dict[Cell, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, ExitStack() as stack:
-        # Networks are made by one thread, what runs in them is started by many.
+        # One thread creates the networks; the programs in them are then started by several threads.
         lanes = [stack.enter_context(Lane(mode, choice, Path(scratch, mode), family, jobs)) for mode in choice.modes]
         progress = stack.enter_context(_Progress(mails))
         with ThreadPoolExecutor(len(lanes)) as pool:
@@ -126,7 +126,7 @@ def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
                 for one in running:
                     outcomes.update(one.result())
             except BaseException:
-                failed.set()  # nobody waits for more than the profile that is under way
+                failed.set()  # The other modes stop after the profile they are working on.
                 raise
     seen = []
     for cell, outcome in outcomes.items():

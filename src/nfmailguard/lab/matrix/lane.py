@@ -34,17 +34,17 @@ from nfmailguard.service.asking import Asking
 __all__ = ["BEFORE", "BEHIND", "FIREWALL", "Lane", "Try", "judged"]
 
 BEFORE, FIREWALL, BEHIND = "before", "firewall", "behind"
-#: The last numbers of the addresses of clients and servers, each of which has its own.
+#: First values of the last address part of clients and of servers; each of them has its own address.
 _CLIENTS_FROM, _SERVERS_FROM = 20, 40
 IFA_F_NODAD = 2
-#: Seconds that a server has to put away what it has taken.
+#: Seconds a server may take to store a mail it has accepted.
 _PROMPT = 5.0
 _HEAD = (
     "From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {token}\r\nDate: Mon, 30 Nov 2026 12:00:00 +0000\r\n"
     "Message-ID: <{token}@client.example.net>\r\nMIME-Version: 1.0\r\n"
     "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
 )
-#: Lines that a firewall that reads text for commands, or a client that forgets its dots, would not leave alone.
+#: Message lines that a firewall which takes text for commands, or a client that forgets dot-stuffing, would change.
 BODY = (
     "EHLO in a message is text, so are XXXX and STARTTLS\r\n.\r\n..\r\n.one dot in front\r\n250 OK\r\n"
     "MAIL FROM:<a|b@example.net>\r\nCaf\u00e9, 8 \u20ac\r\n\r\n  blanks in front and behind  \r\n"
@@ -124,7 +124,8 @@ class Lane:
         """Starts servers, gateways and Postfix's client; they end with the lane."""
         hosts = self._servers
         with ThreadPoolExecutor(self._jobs) as pool:
-            # Each is there to be ended before the next one is looked at, whatever becomes of that one.
+            # All servers are started at once; each one that runs is registered to be stopped, even if another fails to
+            # start.
             starting = [(kind, pool.submit(self._receive, kind, hosts[kind])) for kind in self._choice.servers]
             failed = []
             for kind, one in starting:

@@ -57,7 +57,7 @@ class PasswordServer(socketserver.ThreadingUnixStreamServer):
     """Answers on a socket that every process may connect to, in a thread, until it is closed."""
 
     daemon_threads = True
-    block_on_close = False  # a client keeps its connection as long as it runs
+    block_on_close = False  # Postfix keeps its connection open as long as it runs, so closing must not wait for it.
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), _Link)

@@ -97,7 +97,7 @@ class Spool:
                 try:
                     head, body = read()
                 except FileNotFoundError:
-                    continue  # it is being moved; it will be there
+                    continue  # The server is just moving the file; it will be found next time.
                 token, protocol = _TOKEN.search(head), _PROTOCOL.search(head)
                 if token is None:
                     continue
@@ -121,7 +121,8 @@ class Receiver:
             self._server = Postfix(topology, SERVER, directory, addresses=addresses, settings=_POSTFIX)
             self._passwords = PasswordServer(directory / "passwords")
         else:
-            # OpenSMTPD 6.8, Debian 12's, fails in every handshake with OpenSSL 3 (its issues 1171 and 1239).
+            # OpenSMTPD 6.8 of Debian 12 fails every TLS handshake with OpenSSL 3 (OpenSMTPD issues 1171 and 1239), so
+            # it gets no TLS.
             tls = kind != "opensmtpd"
             self._server = Unpacked(topology, directory, kind, addresses=addresses, accounts=True, tls=tls)
 

@@ -32,7 +32,7 @@ LEGEND = (
 )
 _MOST_SAID = 160
 _CODE = re.compile(r"\b[45]\d\d\b")
-#: Those of the table, whose place there is their number.
+#: The reasons in the table of expectations; a reason's position is its number in the report.
 REASONS = tuple(dict.fromkeys(rule.why for rule in rules().rule))
 
 

@@ -25,7 +25,7 @@ __all__ = ["NAME", "PROGRAMS", "Letter", "Relay", "Sent", "missing", "send", "se
 
 NAME = "client.example.net"
 UNPACKED = ROOT.parent / "clients"
-#: The program that a client needs, and the Debian package it is in. Python's smtplib is here anyway.
+#: The program that each client needs, and its Debian packages. Python's smtplib is always there.
 PROGRAMS: Mapping[str, tuple[str, str]] = {
     "swaks": ("swaks", "swaks libnet-ssleay-perl libio-socket-inet6-perl"),
     "postfix": ("postfix", "postfix"),
@@ -92,7 +92,7 @@ def _environment() -> dict[str, str]:
 
 
 def _swaks(program: str, one: Letter) -> list[str]:
-    # It ends the last line itself, also one that has an end.
+    # swaks ends the last line itself, even one that already has a line end, so that one is removed.
     data = os.fsdecode(one.file.read_bytes().removesuffix(b"\r\n"))
     return [
         program, "--server", one.host, "--port", "25", "--ehlo", NAME, "--from", one.sender, "--to", one.recipient,
@@ -130,7 +130,8 @@ _COMMANDS: Mapping[str, Callable[[Letter], list[str]]] = {
     "smtplib": lambda one: _script(sys.executable, one, "send.py", "-I"),
     "nodemailer": lambda one: _script(_found("node") or "node", one, "send.js"),
 }
-#: Lines of a program that tell what went wrong; where it has none of these, its last one does.
+#: Lines of a client program's output that describe a failure; for a program without a pattern, or if no line matches,
+#: the last line is used.
 _WORDS = {
     "swaks": re.compile(r"^(?:<(?:\*|~)\*|\*\*\*) *(.*)"),
     "curl": re.compile(r"^< ([45]\d\d.*)"),
