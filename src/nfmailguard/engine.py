@@ -40,17 +40,19 @@ from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_
 
 __all__ = ["ACTIONS", "Engine", "Generation", "Operation", "OperationKind", "flows_at_once"]
 
-#: Action's numbers in the core.
+#: Actions in the order of their numbers in the core.
 ACTIONS: tuple[Action, ...] = tuple(Action)
 _BANNERS = tuple(BannerRule)
 _FORMS = tuple(UnknownCommand)
-_COMMANDS, _REPLIES = 1, 2  # bits of Ruling.restore
-#: Half a second of them at five thousand mails a second; of which a mail makes fourteen.
+_COMMANDS, _REPLIES = 1, 2  # Bits of Ruling.restore: restore commands, restore replies.
+#: Records that the ring buffer holds: half a second's worth at five thousand mails per second, with 14 records per
+#: mail.
 _RING_RECORDS = 32_768
-#: Lines of 64 bytes of the SYN cookies' notes, in each half, as a power of two: 4 MiB at most.
+#: Size of each half of the table that notes SYN cookies, in cache lines of 64 bytes, as a power of two (least and
+#: most): 4 MiB at most.
 _LEAST_NOTES, _MOST_NOTES = 12, 15
 _NANOSECONDS = 1_000_000_000
-#: Of a limit: more than the core counts.
+#: Stands for "no limit": larger than any number the core counts to.
 _ANY_NUMBER = 2**32 - 1
 
 
@@ -73,19 +75,20 @@ class Operation(NamedTuple):
 
 
 def _actions(policy: Policy, mode: Mode, on: On) -> list[int]:
-    # Conditions take their action from [on]; for what concerns a whole flow, "drop" is its end.
+    # Findings of exceptional conditions take their action from [on]; "drop" for a condition of a whole flow ends the
+    # flow.
     actions = [policy.action(spec.name) for spec in FINDINGS]
     for finding, condition in CONDITION_OF.items():
         action = on.action(condition.name, mode)
         if action is Action.DROP and condition.concerns is Concerns.FLOW:
             action = Action.DROP_CONNECTION
-        # "pass" lets the flow go on; what happened is reported all the same.
+        # "pass" lets the flow continue; the condition is still reported.
         actions[FINDING_INDEX[finding]] = Action.LOG if action is Action.PASS else action
     return [ACTIONS.index(action) for action in actions]
 
 
 def _verb_names(rules: Sequence[FlowRule]) -> list[str]:
-    # A policy may allow verbs the grammar does not know: they get numbers behind its own.
+    # A policy may allow verbs that are not in the table of verbs: they get numbers after those in the table.
     extra = {verb.upper() for rule in rules for verb in rule.policy.commands.allow} - set(VERB_INDEX) - {"*"}
     return [verb.name for verb in VERBS] + sorted(extra)
 
@@ -98,7 +101,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
     counted = policy.action("command.too_many_junk") is not Action.PASS
-    # Who restores refuses nothing: no reason to make a client wait.
+    # Restore mode refuses no command, so packets from the client need not be held.
     conduct = Conduct.WATCH if not apply else Conduct.EDIT if restoring else Conduct.GATE
     return {
         "conduct": int(conduct),
@@ -119,16 +122,18 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "bug_dot_crlf": policy.bugs.dot_crlf,
         "bug_data_bypass": policy.bugs.data_bypass,
         "bug_noop_body": policy.bugs.noop_body,
-        # The core carries it out without a ruling of its own: where nothing may be changed, nothing is.
+        # The core carries out this action without consulting the policy, so it is "pass" where nothing may be changed.
         "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
         "line_length": commands.line_length or 0,
-        # Who restores refuses nothing. Without EHLO there are no extensions, and so no parameters.
+        # Restore mode refuses no command, so it has no line limit. Without EHLO there are no extensions, and so no
+        # parameters that make a line longer.
         "longest_line": 0 if restoring else LONGEST_LINE,
         "longest_parameters": LONGEST_PARAMETERS if everything or "EHLO" in allowed else LONGEST_LINE,
         "longest_secret": commands.secret_length,
         "cuts": CUTS,
-        # 16 octets before: of a secret the last ones are kept.
+        # Lines shorter than this need no further checks. It is 16 bytes below the limit, because the last bytes of a
+        # line with a secret must be kept.
         "near_length": min(commands.line_length or LONGEST_LINE, commands.secret_length, LONGEST_LINE - 16),
         "sender_length": address.sender_length or 0,
         "recipients": address.recipients or 0,
@@ -224,7 +229,7 @@ def _tables(
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
         "ports": sorted(set(ports) | {port for rule in rules for port in rule.ports}),
-        "timeouts": [  # by FlowState
+        "timeouts": [  # Timeouts in nanoseconds, in the order of FlowState.
             int(seconds * _NANOSECONDS)
             for seconds in (
                 *(limits.embryonic, limits.greeting, limits.idle),
@@ -235,7 +240,7 @@ def _tables(
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "cookie_life": int(limits.cookies * _NANOSECONDS),
-        # Each holds the notes of some four flows.
+        # Each cache line holds the SYN cookie notes of about four flows.
         "cookie_lines": 1 << min(max(_LEAST_NOTES, (flows_at_once(limits) // 4).bit_length()), _MOST_NOTES),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,

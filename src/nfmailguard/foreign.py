@@ -17,17 +17,17 @@ __all__ = ["BaseChain", "Effect", "Packet", "Rule", "Rules", "followed", "read"]
 
 FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
 HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
-#: A set's element that ends an interval before it (linux/netfilter/nf_tables.h).
+#: Flag of a set element that only marks the end of the interval before it (linux/netfilter/nf_tables.h).
 INTERVAL_END = 1
-#: Rules looked at for a packet; a ruleset with more ways through it than that is not read to its end.
+#: Most rules evaluated for one packet; a ruleset with more paths than that is not evaluated to its end.
 MOST_STEPS = 50_000
 DEEPEST = 16
-#: A client's: one of those that systems pick (RFC 6335 6), which no rule means by itself.
+#: An example of a client's port: an ephemeral one (RFC 6335 6) that no rule is likely to name.
 CLIENT_PORT = 50_001
 REGISTER_BYTES = 16 * 4 + 16
 Value = tuple[int | None, ...]
 Expression = tuple[str, Any]
-#: The first and the last key, and what they lead to.
+#: A range of a set's or map's keys: first key, last key, and the data they map to.
 Range = tuple[bytes, bytes, Any]
 
 
@@ -68,7 +68,7 @@ class BaseChain(NamedTuple):
     name: str
     hook: str
     priority: int
-    #: accept or drop.
+    #: The chain's policy: "accept" or "drop".
     policy: str = "accept"
 
 
@@ -148,7 +148,8 @@ def _ranges(elements: Iterable[Any], intervals: bool) -> Iterator[Range]:
             ends.append((key, INTERVAL_END in (plain.get("ELEM_FLAGS") or ()), plain.get("ELEM_DATA")))
         else:
             yield key, key, plain.get("ELEM_DATA")
-    # Where a range ends, the next may begin: the end is the first key that is not in it.
+    # The end of an interval is the first key outside it, so the next interval may begin with the same key: ends are
+    # sorted first.
     ends.sort(key=lambda end: (end[0], not end[1]))
     for place, (key, is_end, data) in enumerate(ends):
         if is_end:
@@ -223,11 +224,11 @@ class _Walk:
         self.effects.append(Effect(kind, value, sure, where, self.base.hook, bypass))
 
 
-#: Expressions that only let a rule go on or not, or put something into a register.
+#: Expressions that only decide whether a rule continues, or load something into a register.
 TESTS = {"meta", "payload", "cmp", "range", "bitwise", "byteorder", "lookup", "match", "immediate", "ct", "exthdr"} | {
     "fib", "rt", "socket", "osf", "hash", "numgen", "limit", "quota", "connlimit", "xfrm", "tunnel", "dynset", "last"
 }  # fmt: skip
-#: What a packet does not come back from, to this base chain.
+#: Expressions and targets after which the packet does not return to this base chain.
 ENDING = {"nat", "redir", "masq", "queue", "reject", "tproxy", "synproxy", "fwd"}
 ENDING_TARGETS = {"DNAT", "SNAT", "REDIRECT", "MASQUERADE", "NFQUEUE", "REJECT", "SYNPROXY", "TPROXY"}
 UNKNOWN: Value = (None,) * 16
@@ -345,7 +346,7 @@ class _Registers:
         if None in value:
             self.sure = False
             if wanted is not None:
-                # One of them: with a single one in the map, it is known.
+                # The key is unknown, so the result is one of the map's elements; with a single element it is known.
                 self._take(wanted, elements[0][2] if len(elements) == 1 else None)
             return bool(elements) or negated
         key = bytes(value)  # type: ignore[arg-type]
@@ -369,7 +370,7 @@ class _Registers:
             return
         value = self._get(data["SREG"], len(mask))
         known = zip(value, mask, other, strict=True)
-        # A bit that the mask clears is known whatever was there.
+        # A bit that the mask clears is known even if its value was unknown.
         result = [
             (other_ if not mask_ else None if one is None else one & mask_ ^ other_) for one, mask_, other_ in known
         ]
@@ -378,7 +379,8 @@ class _Registers:
     def _matched(self, data: dict[str, Any]) -> bool:
         info = bytes.fromhex(str(data.get("INFO", "")).replace(":", ""))
         if data.get("NAME") == "tcp" and len(info) >= 12:
-            # struct xt_tcp: ranges of source and destination ports, each inverted by a bit; the rest is of the header.
+            # struct xt_tcp: ranges of source and destination ports, each inverted by a bit; the remaining fields test
+            # the TCP header.
             ends = (self._packet.port, CLIENT_PORT) if self._packet.answer else (CLIENT_PORT, self._packet.port)
             for place, port in enumerate(ends):
                 first, last = struct.unpack_from("=HH", info, 4 * place)
@@ -442,7 +444,8 @@ def _target(data: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     elif name == "MARK" and len(info) >= 8:
         yield "mark", struct.unpack_from("=I", info)[0], False
     elif name == "CONNMARK":
-        # CONNMARK --restore-mark is a packet's, --save-mark the connection's: which bits they set is not known here.
+        # CONNMARK: --restore-mark sets the packet's mark, --save-mark the connection's; which bits they set is not
+        # known here.
         mode = info[12] if len(info) > 12 else 0
         bits = struct.unpack_from("=I", info)[0] if mode == 0 and len(info) >= 4 else None
         yield "mark" if mode == 2 else "ct_mark", bits, False

@@ -22,11 +22,11 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["MOST_TOML", "at_most", "octets_of", "open_regular", "text_of", "toml", "toml_of"]
 
-#: Octets of a configuration or a profile.
+#: Largest configuration or profile file, in bytes.
 MOST_TOML = 1 << 20
-#: A key has three parts at most; tomllib takes the square of their number.
+#: Most dots in a key: keys have at most three parts, and tomllib's time grows with the square of their number.
 _MOST_DOTS = 16
-_PATIENCE = 5.0  # seconds between two octets of a pipe
+_PATIENCE = 5.0  # Most seconds between two bytes from a pipe.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
 _LARGEST = 2**63
 
@@ -35,12 +35,12 @@ def octets_of(path: Path | str, most: int, where: str | None = None) -> bytes:
     """All of a file; a ConfigError begins with ``where``, else with the path."""
     name = where or str(path)
     try:
-        # Not blocking: a pipe that nobody writes to would keep us for ever.
+        # O_NONBLOCK: opening or reading a pipe that nobody writes to must not block for ever.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{name}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{name!r}: {error}") from error  # a NUL in the path
+        raise ConfigError(f"{name!r}: {error}") from error  # ValueError: the path contains a NUL character.
     try:
         return b"".join(_parts(fd, most, name))
     except OSError as error:
@@ -121,7 +121,7 @@ def toml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: {_explained(text, str(error))}") from error
-    except ValueError as error:  # a number with more digits than Python turns into one, a date that is none
+    except ValueError as error:  # A number with more digits than Python converts, or a date that does not exist.
         raise ConfigError(f"{where}: a value out of range: {error}") from error
     _check(table, where)
     return table

@@ -86,15 +86,15 @@ __all__ = [
 ]
 
 TABLE = "nfmailguard"
-#: The chain that queues.
+#: Name of the chain that sends packets to the queue.
 QUEUEING = "inspect"
-#: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
+#: The netfilter hooks in which a chain may be placed, with their numbers (linux/netfilter.h).
 HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
-#: Before conntrack, and so before anybody can save a packet's mark with its connection.
+#: Priority before conntrack, so that no other rule can save a packet's mark in its connection earlier.
 FIRST = -450
 
-# linux/netfilter/nf_tables.h
+# Constants from linux/netfilter/nf_tables.h.
 NFPROTO_ANY, NFPROTO_INET = 0, 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
@@ -183,7 +183,7 @@ class Ruleset:
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
-                # This kernel has no queue expression; xtables' target does the same (rev 3: xt_NFQUEUE.h).
+                # The kernel lacks nftables' queue expression: use xtables' NFQUEUE target (revision 3, xt_NFQUEUE.h).
                 nftables.load(self._chains(self._compatible()), **how)
 
     def remove(self) -> None:
@@ -221,8 +221,8 @@ class Ruleset:
         """Those that are jumped to first: a transaction is read in order."""
         past: tuple[tuple[Statement, ...], ...] = ()
         if self.offload:
-            # A connection that conntrack has picked up at a server's packet begins at the server, to it: of the SYNs
-            # of the next one it makes nothing, and the mark would stay.
+            # If conntrack first saw a packet of the server, it takes the server for the initiator and ignores the next
+            # connection's SYNs, so that the offload mark would stay. Such packets do not bypass the queue.
             past = (
                 (UNMARK_PACKET,),
                 (BEGINS_OR_ENDS, INSPECT_CONNECTION),
@@ -263,8 +263,8 @@ class Ruleset:
                 ),
             )
             if self.offload:
-                # A verdict ends the chain that queued: the mark it carries is seen at a later priority.
-                # The bit may be somebody else's on packets that are not ours.
+                # A verdict ends the queueing chain, so the mark that the packet gets with it is tested in a later
+                # chain. Only packets of inspected ports are tested: on others the bit may be someone else's.
                 rules = tuple(
                     (on_port(field, port), PACKET_OFFLOADS, *then)
                     for port, field in product(self.ports, DIRECTIONS)
@@ -277,7 +277,7 @@ class Ruleset:
         if hook == "forward" or (hook == "input" and "output" in self.hooks):
             return ()
         ours = (marked(self.mark), *((FROM_LOOPBACK,) if hook == "input" else ()))
-        # Who saves marks on output, before us, has saved it.
+        # An earlier rule on output may have saved our packet mark in the connection mark, so it is cleared.
         saved = ((*ours, connection_marked(self.mark), connection_with_mark(0)),) if self.conntrack else ()
         return (*saved, (*ours, with_mark(0), ACCEPT_PACKET))
 
@@ -342,8 +342,8 @@ class Nftables:
         except OSError as error:
             raise RulesetError(_explain(error)) from error
         try:
-            # Asked first: the answer to a whole transaction names none of its messages when
-            # permission or nf_tables is missing, and pyroute2 would wait for ever.
+            # Probed first: without permission or nf_tables, the answer to a whole transaction names none of its
+            # messages, and pyroute2 would wait for ever.
             self._probe()
         except OSError as error:
             self._socket.close()
@@ -369,7 +369,7 @@ class Nftables:
         elif chains is not None:
             messages.append(self._message(NFT_MSG_NEWTABLE, table))
         for chain in chains or ():
-            messages += [*self._chain_messages(chain)][keep:]  # the first makes it
+            messages += [*self._chain_messages(chain)][keep:]  # the first message creates the chain
         end = [self._edge(BATCH_END)] if commit else []
         self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, *end])
 
@@ -387,7 +387,7 @@ class Nftables:
                 expressions.append(name)
                 if name == "counter":
                     packets = data.get_attr("NFTA_COUNTER_PACKETS")
-                    # The rules that let first parts pass: they alone look into headers and at no flags.
+                    # Counters of the rules that accept first fragments: only those read headers and no ct state.
                     if "ct" not in expressions and {"payload", "exthdr"} & set(expressions):
                         fragments += packets
                 elif name == "queue":
@@ -421,7 +421,7 @@ class Nftables:
 
     @staticmethod
     def _asked(ask: Callable[..., Any], *request: Any) -> Any:
-        # pyroute2's own error is no OSError.
+        # pyroute2's NetlinkError is not an OSError, so it is converted.
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
@@ -482,7 +482,7 @@ def _translating(message: Any) -> str | None:
 
 
 def _legacy() -> Iterator[str]:
-    # iptables' own tables, which nftables does not list.
+    # The tables of legacy iptables, which nftables does not list.
     for family, name in (("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")):
         with suppress(OSError):
             if "nat" in Path(f"/proc/thread-self/net/{name}").read_text().split():

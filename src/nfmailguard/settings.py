@@ -54,7 +54,7 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode = Mode.MONITOR
     profile: str = "pix63"
     ports: tuple[int, ...] = (25,)
-    #: Servers' addresses or networks; empty: any.
+    #: Mail servers' addresses or networks; empty: any server.
     addresses: tuple[str, ...] = ()
     hook: tuple[Hook, ...] = (Hook.FORWARD,)
     dry_run: bool = False
@@ -66,7 +66,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
 
     source: tuple[str, ...] = ()
     destination: tuple[str, ...] = ()
-    #: The interface the client's packets come in on.
+    #: The network interface on which the client's packets arrive; None: any.
     interface: str | None = msgspec.field(default=None, name="in")
     ports: tuple[int, ...] = ()
     mode: Mode | None = None
@@ -76,11 +76,11 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
 class RestoreServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[restore.server]]``: what some servers say where nothing is masked, as ``probe --learn`` writes it."""
 
-    #: Addresses or networks; empty: any server.
+    #: Addresses or networks of the servers; empty: any server.
     addresses: tuple[str, ...] = ()
-    #: The lines of their EHLO reply behind the first, in order, without their code: ``SIZE 10240000``.
+    #: The lines of these servers' EHLO reply after the first one, in order, without the reply code: ``SIZE 10240000``.
     keywords: tuple[str, ...] = ()
-    #: Their greeting, without its ``220 ``; empty: a masked one stays as it came.
+    #: The servers' greeting without ``220 ``; empty: a masked greeting is not restored.
     banner: str = ""
 
 
@@ -90,7 +90,7 @@ class Restoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     side: RestoreSide = RestoreSide.BOTH
     scope: RestoreScope = RestoreScope.SAFE
     starttls: bool = False
-    #: Of any server that no ``[[restore.server]]`` names.
+    #: EHLO lines and greeting of every server that no ``[[restore.server]]`` names.
     keywords: tuple[str, ...] = ()
     banner: str = ""
     server: tuple[RestoreServer, ...] = ()
@@ -110,17 +110,19 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     length: int = 4096
     copy_range: int = 0xFFFF
     gso: bool = True
-    #: Octets of socket buffer at most; 0: what a full queue can fill.
+    #: Largest socket receive buffer in bytes; 0: as much as a full queue can fill.
     receive_buffer: int = 0
-    #: The CPUs of the queues' threads, in turn; none: wherever the kernel puts them.
+    #: The CPUs on which the queues' threads run, assigned in turn; empty: the kernel chooses.
     cpus: tuple[int, ...] = ()
-    #: Microseconds a queue's thread goes on asking for packets before it sleeps.
+    #: Microseconds for which a queue's thread keeps polling for packets before it sleeps; 0: none.
     busy_poll: int = 0
-    #: Connections that need no more inspection leave the queue, by a bit of their connection mark.
+    #: If true, connections that need no more inspection bypass the queue, by a bit of their connection mark.
     offload: bool = False
-    #: Where addresses are translated, connections are told apart as conntrack does, by a mark of packets in the queue.
+    #: If true, and addresses are translated, connections with the same addresses and ports are told apart as conntrack
+    #: does, by a packet mark in the queue.
     conntrack: bool = True
-    #: Flowtables are none of our business: their rules leave our ports out.
+    #: If true, the gateway does not check other tables' flowtables, whose rules must then leave out the inspected
+    #: ports.
     flowtables: bool = False
 
     @property
@@ -138,7 +140,8 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eve: str | None = None
     #: Seconds between two ``stats`` events.
     stats: float = 60.0
-    #: Besides each ``mailguard`` event an ``alert``, for consumers that list only those.
+    #: If true, an ``alert`` event is written in addition to each ``mailguard`` event, for consumers that list only
+    #: alerts.
     alerts: bool = False
 
 
@@ -153,17 +156,18 @@ class SyslogStyle(StrEnum):
 class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[syslog]``: findings as Cisco's log lines, next to ``log.eve``."""
 
-    #: A file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]``, ``unix:///PATH``; None: nowhere.
+    #: Target of the log lines: a file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]`` or
+    #: ``unix:///PATH``; None: no log lines.
     target: str | None = None
     style: SyslogStyle = SyslogStyle.AUTO
     format: Format = Format.RFC3164
     facility: str = "local4"
-    #: The name the lines carry; empty: this machine's.
+    #: Host name in the log lines; empty: this machine's name.
     host: str = ""
-    #: What the client's and the server's side are called.
+    #: Interface names in the log lines for the client's and the server's side.
     client: str = "outside"
     server: str = "inside"
-    #: Networks that have names of their own: ``dmz = ["10.0.25.0/24"]``.
+    #: Networks that have interface names of their own: ``dmz = ["10.0.25.0/24"]``.
     interfaces: dict[str, tuple[str, ...]] = {}
 
     def names(self) -> Interfaces:
@@ -183,11 +187,12 @@ class Confine(StrEnum):
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[service]``: how a running gateway is asked, and with which rights it runs."""
 
-    #: The path of the control socket; empty: none.
+    #: The path of the control socket; empty: no control socket.
     control: str = "/run/nfmailguard/control.sock"
-    #: Who may ask besides root and the gateway's own user: a group's name or number; empty: nobody.
+    #: Group (name or number) that may use the control socket, besides root and the gateway's own user; empty: no group.
     group: str = ""
-    #: Who it becomes once its queues are bound: a user's name or number; empty: it stays who it is.
+    #: User (name or number) that the process becomes once its queues are bound; empty: it stays the user that started
+    #: it.
     user: str = ""
     confine: Confine = Confine.TRY
 
@@ -289,7 +294,7 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    # Nested tables as the keys `--set` takes.
+    # Turns nested tables into the flat keys that `--set` takes.
     flat: dict[str, str] = {}
     for key, value in table.items():
         if isinstance(value, dict):

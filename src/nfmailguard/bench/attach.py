@@ -19,7 +19,7 @@ from nfmailguard.queues.kernel import QueueState, queue_states, reader
 
 __all__ = ["attach"]
 
-#: Seconds between two looks at how long the queue is.
+#: Seconds between two readings of the queue's length.
 LOOK = 0.01
 
 

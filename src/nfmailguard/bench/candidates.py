@@ -32,9 +32,9 @@ class Candidate(NamedTuple):
 
     name: str
     command: tuple[str, ...] | None
-    #: The command applies rules itself.
+    #: True if the program sets up its own nftables rules.
     own_rules: bool = False
-    #: Its first line of output says that it is ready.
+    #: True if the program's first line of output says that it is ready.
     says_ready: bool = True
 
 

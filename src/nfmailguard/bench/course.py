@@ -27,9 +27,9 @@ from nfmailguard.ruleset import Ruleset, installed
 
 __all__ = ["Course", "Ran", "StalledError"]
 
-#: Seconds a candidate may take to begin, and to end.
+#: Seconds a program under test may take to start, and to end.
 PATIENCE = 30.0
-#: Seconds a load may take; each is meant to take one or two, ten for what is slow.
+#: Most seconds one load may take; it is meant to take one or two, ten for slow programs.
 LONGEST = 45.0
 GATEWAY_PORT = 25
 
@@ -45,9 +45,9 @@ class Ran:
         self.used = Usage(0, 0, 0)
         self.dropped = 0
         self.packets = 0
-        #: Packets that were sent to the queue.
+        #: Number of packets that were sent to the queue.
         self.offered = 0
-        #: What the candidate printed when it ended.
+        #: What the program under test printed when it ended.
         self.said = ""
 
 
@@ -183,7 +183,7 @@ class Course:
             with self._topology.enter(GATEWAY):
                 bound = bool(queue_states())
             if not said and (bound or name == "the server"):
-                time.sleep(0.3)  # its last steps
+                time.sleep(0.3)  # Time for the last steps of the program's start, which cannot be observed.
                 return
             time.sleep(0.02 if said else 0.1)
         raise BenchError(f"bench: {name} does not begin: {' '.join(map(str, process.args))[:200]}")  # type: ignore[arg-type]

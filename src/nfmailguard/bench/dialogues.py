@@ -15,13 +15,13 @@ from nfmailguard.queues.checksums import internet_checksum
 
 __all__ = ["Packet", "Side", "captures", "octets", "prose", "rounds", "write_pcap"]
 
-#: The octets from the IP header on, and whether they go to the server.
+#: A packet: its bytes from the IP header on, and whether it goes to the server.
 Packet = tuple[bytes, bool]
 
 FIN, SYN, PSH, ACK = 0x01, 0x02, 0x08, 0x10
 SERVER, PORT = 0x0A190202, 25
 CLIENT_ISN, SERVER_ISN = 1000, 5000
-#: Segments as a sender's super-packets are: twenty of 1,448 octets.
+#: Bytes of a sender's super-packet (GSO), and of each of its twenty segments.
 SUPER, SEGMENT = 28_960, 1448
 SESSIONS = 2000
 
@@ -104,7 +104,7 @@ def _bulk(swapped: bool = False) -> list[Packet]:
     packets = [*side.opening(), *side.says([GREETING, *ENVELOPE])]
     parts = [text[at : at + SUPER] for at in range(0, len(text), SUPER)]
     for first in range(0, len(parts), 2):
-        # A pair at a time, acknowledged: the second one first where they are swapped.
+        # Packets are sent in pairs, each pair acknowledged; with `swapped` the second packet of a pair comes first.
         pair = [side.packet(True, ACK, part) for part in parts[first : first + 2]]
         packets += [*(reversed(pair) if swapped else pair), side.packet(False, ACK)]
     return [*packets, *side.says([(True, b".\r\n"), *END]), *side.closing()]

@@ -27,18 +27,18 @@ __all__ = ["CASES", "engine", "files", "instructions"]
 
 Tell = Callable[[str], object]
 
-#: Mode and profile of each case; None copies the packets and does nothing else.
+#: Mode and profile of each case; None only copies the packets.
 CASES: dict[str, tuple[Mode, str] | None] = {
     "copy": None,
     "monitor pix63": (Mode.MONITOR, "pix63"),
     "enforce pix63": (Mode.ENFORCE, "pix63"),
     "enforce asa": (Mode.ENFORCE, "asa"),
 }
-#: Packets between two looks at the records: fewer than the ring holds of them.
+#: Packets between two readings of the records; so few that the ring buffer of records does not overflow.
 PART = 2000
-#: Packets whose instructions are counted: callgrind takes fifty times as long.
+#: Number of packets for which instructions are counted: callgrind is fifty times as slow.
 COUNTED = 4000
-#: As many packets and octets as facts of Suricata's own are of.
+#: Number of mails in the capture that is replayed for comparison with other programs, and bytes of each mail.
 FILE_SESSIONS, FILE_SIZE = 12_000, 10 * 1024
 
 
@@ -70,7 +70,7 @@ def engine(rounds: int, tell: Tell) -> Benchmark:
         for turn in range(rounds + 1):
             for case, (one, drill) in drills.items():
                 taken = timed(drill, one, len(packets))
-                if turn:  # the first one warms up
+                if turn:  # The first round only warms up and is not counted.
                     rate = len(packets) / taken * 1e3
                     figures = {"packets/s": rate, "rate": size * 8 / taken, "time": taken / len(packets)}
                     found.add(name, case, **figures)

@@ -21,9 +21,9 @@ from nfmailguard.lab.topology import CLIENT
 __all__ = ["latency"]
 
 TRIPS = 10_000
-#: Trips that are not counted: caches, the sender's window, the CPU's clock.
+#: First round trips, which are not counted: caches, the sender's window and the CPU's clock rate settle.
 WARM_UP = 500
-#: Mails of 1 MiB that run beside; more than one run takes.
+#: Number of mails of 1 MiB sent as background load; more than one measurement can take.
 BULK = 100_000
 BUSY = 200
 

@@ -24,7 +24,7 @@ from nfmailguard.cext.bench.load_generator import flood, round_trips, send_messa
 
 __all__ = ["main"]
 
-#: Different SYNs of a flood; more than the queue of half-open connections anywhere.
+#: Number of different SYNs in a flood; more than any queue of half-open connections holds.
 SYNS = 4096
 
 

@@ -33,7 +33,7 @@ class Size(NamedTuple):
 
 SIZES = (Size("1 KiB", 1024, 4000), Size("10 KiB", 10 * 1024, 3000), Size("1 MiB", 1024 * 1024, 200))
 NO_QUEUE = Candidate("no queue", None)
-#: Rounds of what is ten times slower than the others, and the part of the mails it gets.
+#: The candidate that is ten times slower than the others, its number of rounds, and the divisor of its number of mails.
 SLOW, SLOW_ROUNDS, SLOW_SHARE = "NetfilterQueue+scapy", 3, 20
 PACKAGE = "enforce pix63, NetfilterQueue driver"
 FLOOD_SECONDS = 1.0

@@ -22,10 +22,10 @@ from nfmailguard.reports.console import Console
 
 __all__ = ["page", "plot", "show", "show_answers", "write_page", "write_plots"]
 
-#: Cases of ours are blue, what does no work grey, peers orange.
+#: Colours of the bars: nfmailguard blue, cases that do no work grey, other programs orange.
 OURS, IDLE, PEER = "#2f6f9f", "#9a9a9a", "#d9822b"
 DIGITS = {"million/s": 2, "Gbit/s": 1, "ns a packet": 0, "mails/s": 0, "MB/s": 0, "us": 0, "s": 2}
-#: Columns of a terminal that hold every range.
+#: Terminal width in columns that is needed to show every range.
 WIDE = 150
 MET = {True: "yes", False: "no", None: "not measured"}
 NOISY = "too noisy to say"
@@ -45,7 +45,7 @@ def colour(case: str) -> str:
 
 
 def _rows(found: Benchmark, group: str, *, brief: bool = False) -> Iterator[list[str]]:
-    # `brief`: ranges of the first figure and of the ratio alone.
+    # `brief`: show ranges only for the first figure and for the ratio.
     for case, figures in found.groups[group].items():
         row = [case]
         for figure, unit in found.units.items():
@@ -126,7 +126,7 @@ def plot(found: Benchmark) -> Any:
     except ImportError as error:
         raise BenchError("bench: plots need matplotlib: pip install 'nfmailguard[bench]'") from error
     groups = list(found.groups)
-    # Panels stand below each other: names of cases are long.
+    # The panels are stacked vertically, because the names of the cases are long.
     heights = [max(1.1, 0.34 * len(found.groups[group]) + 0.75) for group in groups]
     figure = Figure(figsize=(9, sum(heights) + 0.7), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
@@ -147,7 +147,7 @@ def plot(found: Benchmark) -> Any:
         for place, one in enumerate(spreads):
             ratios = found.ratios(group, cases[place])
             times = f"  x {statistics.median(ratios):.2f}" if ratios and cases[place] != found.base else ""
-            cut = "» " if one.median > room * 1.05 else ""  # a bar that goes on beyond the panel
+            cut = "» " if one.median > room * 1.05 else ""  # Marks a bar that extends beyond the panel.
             said = f"{cut}{one.median:,.{digits(unit)}f}{times}"
             panel.text(
                 (one.most if one.most < room * 1.1 else room) + room * 0.01, place, said, va="center", fontsize=8
@@ -178,7 +178,7 @@ def write_plots(report: Report, target: Path) -> list[Path]:
             written += paths
     except OSError as error:
         raise BenchError(f"{error.filename or target}: cannot write: {error.strerror}") from error
-    except ValueError as error:  # matplotlib's word for a suffix it does not know
+    except ValueError as error:  # ValueError: matplotlib does not know the file name's suffix.
         raise BenchError(f"{target}: {error}") from error
     return written
 

@@ -19,7 +19,7 @@ from nfmailguard.reading import octets_of
 
 __all__ = ["Answer", "Benchmark", "Report", "Spread", "interval", "load", "save", "spread"]
 
-_MOST = 64 << 20  # octets of a report
+_MOST = 64 << 20  # Largest report file in bytes.
 
 
 class Spread(NamedTuple):
@@ -59,14 +59,14 @@ class Benchmark(msgspec.Struct):
 
     name: str
     title: str
-    #: Figure -> unit; the first is what is plotted and paired.
+    #: Unit of each figure by its name; the first figure is the one that is plotted and compared.
     units: dict[str, str]
-    #: The case the others are paired with.
+    #: The case that all other cases are compared with.
     base: str
-    #: Whether more of the first figure is better.
+    #: True if a larger first figure is better.
     more: bool = True
     groups: dict[str, dict[str, dict[str, list[float]]]] = {}
-    #: What has to be known to read it.
+    #: Notes a reader needs to understand the figures.
     notes: list[str] = []
 
     @property
@@ -153,7 +153,7 @@ def compare(old: Report, new: Report, tolerance: float) -> list[str]:
                     continue
                 change = statistics.median(now) / statistics.median(then)
                 worse = 1 / change if mine.more else change
-                # Where the rounds of the two runs overlap, or one was alone, there is no change that can be told.
+                # If the rounds of the two runs overlap, or a run had only one round, no change can be proved.
                 overlap = min(then) <= max(now) and min(now) <= max(then)
                 if worse > 1 + tolerance and not overlap and min(len(now), len(then)) > 1:
                     found.append(

@@ -22,7 +22,7 @@ from nfmailguard.lab.topology import CLIENT, GATEWAY
 __all__ = ["start", "unprivileged"]
 
 Tell = Callable[[str], object]
-#: The usual net.core.rmem_max; flows of bulk mail at once, octets of each.
+#: The usual net.core.rmem_max in bytes; then the number of simultaneous flows of bulk mail, and the bytes of each.
 BUFFER = 212_992
 FLOWS, OCTETS = 8, 100 << 20
 
@@ -67,7 +67,7 @@ def _first_packet(course: Course, candidate: Candidate) -> tuple[float, float]:
     raise BenchError("bench: start: no packet came to the queue")
 
 
-#: A SYN every few milliseconds, from another port each time.
+#: A script that sends a SYN every few milliseconds, each from another port.
 KNOCK = """if 1:
     import socket, sys, time
     print("ready", flush=True)

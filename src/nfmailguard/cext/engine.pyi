@@ -1,11 +1,11 @@
 from typing import Any, Self
 
-#: Memory a flow takes, in octets, without what its streams keep.
+#: Memory in bytes that a flow takes, without the data its streams keep.
 FLOW_BYTES: int
 
-#: Of a generation.
+#: Most rules of one generation of rules.
 MOST_RULES: int
-#: At once.
+#: Most generations of rules that can be in use at the same time.
 MOST_GENERATIONS: int
 
 class Prepared:

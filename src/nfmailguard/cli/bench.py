@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 Measure = Callable[[int], "list[Benchmark]"]
 TOLERANCE = 0.1
-#: Columns where there is no terminal.
+#: Width in columns of the output when it does not go to a terminal.
 WIDTH = 180
 output_options = options(
     click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -163,7 +163,7 @@ def _all(rounds: int) -> list[Benchmark]:
     for part in (_engine, _flows, _start, _latency, _queue):
         try:
             found += part(rounds)
-        except BenchError as error:  # the others are worth having
+        except BenchError as error:  # A benchmark that fails is reported, and the others are still run.
             tell(f"nfmailguard: {error}")
     return found
 

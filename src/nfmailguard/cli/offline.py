@@ -97,7 +97,7 @@ def replay(
     from nfmailguard.transcripts import recorded
     from nfmailguard.transcripts.recorded import Findings
 
-    # Events on standard output are for a program to read.
+    # With events on standard output, all other output goes to standard error, so that a program can read the events.
     aside = events == "-"
     made = config.load(path, **choices)
     kept: list[Findings] = []

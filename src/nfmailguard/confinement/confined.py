@@ -25,9 +25,10 @@ from nfmailguard.settings import Config, Confine
 
 __all__ = ["Confinement", "reachable"]
 
-#: Directories that hold more than ours: of these only the file itself is reached.
+#: Directories shared with other programs: if a file of the gateway is in one of them, only the file itself is made
+#: accessible.
 _WIDE = frozenset(map(Path, ("/", "/etc", "/dev", "/root", "/home", "/var", "/var/log", "/run", "/proc", "/sys")))
-#: What the interpreter, its libraries and the C library read: of /etc these files alone.
+#: Files and directories that Python, its libraries and the C library read; of /etc only the files listed.
 _SYSTEM = (
     *("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/proc"),
     *("/dev/null", "/dev/urandom", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group"),
@@ -72,7 +73,7 @@ def _ports(config: Config) -> Iterator[int]:
     with suppress(ValueError):
         ip_address(url.hostname or "")
         return
-    yield _DNS  # long answers come by TCP
+    yield _DNS  # DNS uses TCP for long answers.
 
 
 def reachable(config: Config, source: Path | None, *, abstract: bool = False) -> Reachable:
@@ -101,15 +102,17 @@ class Confinement:
         self._landlock: int | None = None
         self._calls: int | None = None
         self._library: Any = None
-        #: What could not be given up, a line each.
+        #: Restrictions that could not be applied, one line each.
         self.missing: list[str] = []
-        #: What the user it has become will not be able to do, a line each.
+        #: What the user that the gateway becomes will not be able to do, one line each.
         self.notes: list[str] = []
         self.account = privileges.account(config.service.user) if config.service.user else None
         if config.service.confine is Confine.NO:
             return
         try:
-            self._library = systemcalls.library()  # no later: it looks for the C library as only the unconfined may
+            # Loaded before confinement: libseccomp's bindings search for the C library in ways that are no longer
+            # allowed afterwards.
+            self._library = systemcalls.library()
         except ConfigError as error:
             self._miss(f"confinement: {error}; until then system calls are not restricted")
         if not landlock.abi():

@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 __all__ = ["Reachable", "abi", "restrict"]
 
-#: linux/landlock.h; the numbers of the system calls are the same on all machines.
+#: Constants from linux/landlock.h; the system call numbers are the same on all machines.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH, _NET_PORT = 1, 1, 2
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_REG, _TRUNCATE = (
     1 << bit for bit in (0, 1, 2, 3, 5, 8, 14)
 )
-#: How many of the rights to files each version knows, and to a file that is no directory.
+#: _FILE_RIGHTS: number of file rights that each Landlock version knows. _OF_FILES: the rights that apply to a file that
+#: is no directory.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
 _BIND_TCP, _CONNECT_TCP = 1, 2
@@ -75,7 +76,8 @@ def restrict(reachable: Reachable) -> int:
 
 def _allow(ruleset: int, paths: Iterable[Path], rights: int) -> None:
     for path in dict.fromkeys(paths):
-        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):  # nobody reaches it then
+        # A path that does not exist or cannot be reached needs no rule.
+        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
                 allowed = rights if path.is_dir() else rights & _OF_FILES

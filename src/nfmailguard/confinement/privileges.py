@@ -20,9 +20,10 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["KEPT", "Account", "Privileges", "account", "drop", "held"]
 
-#: linux/capability.h
+#: Constant from linux/capability.h.
 _CAP_NET_ADMIN = 12
-#: Verdicts and rules need CAP_NET_ADMIN at each message. Resets leave by raw sockets that are open by then.
+#: The kernel checks CAP_NET_ADMIN for each message with verdicts or rules. CAP_NET_RAW is not kept: the raw sockets for
+#: resets are already open.
 KEPT = (_CAP_NET_ADMIN,)
 _VERSION_3 = 0x20080522
 _NAMES = (
@@ -33,7 +34,7 @@ _NAMES = (
     *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
     "checkpoint_restore",
 )
-#: linux/prctl.h
+#: Constants from linux/prctl.h.
 _SET_KEEPCAPS, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _AMBIENT, _AMBIENT_CLEAR_ALL = 8, 24, 38, 47, 4
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -82,12 +83,14 @@ def drop(kept: Iterable[int], to: Account | None = None, nice: int = 0) -> None:
     again afterwards. Raises OSError; of the bounding set what may not be taken away stays (``held`` shows it).
     """
     wanted = sum(1 << number for number in kept)
-    with suppress(OSError, ValueError):  # else it stays nice once it has become so
+    with suppress(OSError, ValueError):  # On failure the process could not lower its nice value again later.
         resource.setrlimit(resource.RLIMIT_NICE, (20 - nice, 20 - nice))
     _prctl(_SET_NO_NEW_PRIVS, 1)
     for number in range(_word("CapBnd").bit_length()):
         if not wanted >> number & 1:
-            with suppress(PermissionError):  # without CAP_SETPCAP, as under systemd, which has taken them away before
+            # Without CAP_SETPCAP this is not permitted; under systemd it is not needed, as systemd has already reduced
+            # the bounding set.
+            with suppress(PermissionError):
                 _prctl(_CAPBSET_DROP, number)
     _prctl(_AMBIENT, _AMBIENT_CLEAR_ALL)
     if to is not None:

@@ -20,11 +20,11 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["CALLS", "ELSEWHERE", "TOLERATED", "Call", "allow_only", "library"]
 
-#: linux/netlink.h, asm-generic/ioctls.h.
+#: Constants from linux/netlink.h and asm-generic/ioctls.h.
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _FIONBIO = 0x5421
-_TYPE = 0xF  # of a socket's type: without SOCK_CLOEXEC and SOCK_NONBLOCK
-_THREAD = 0x00010000  # CLONE_THREAD
+_TYPE = 0xF  # Mask for a socket's type, without the flags SOCK_CLOEXEC and SOCK_NONBLOCK.
+_THREAD = 0x00010000  # The flag CLONE_THREAD of clone(2).
 _WORD = 0xFFFFFFFF
 
 
@@ -49,9 +49,9 @@ _NOT_WRITTEN_AND_RUN = (((2, mmap.PROT_EXEC, 0),), ((2, mmap.PROT_WRITE, 0),))
 _NOT_RUN = (((2, mmap.PROT_EXEC, 0),),)
 _OF_DESCRIPTORS = tuple(((1, _WORD, command),) for command in (fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS))
 
-#: Each with what a gateway that runs needs it for.
+#: The system calls that a running gateway may make, each with what it is needed for.
 CALLS: Mapping[str, Call] = {
-    # Packets.
+    # System calls for packets.
     "recvmmsg": Call("packets of a queue"),
     "sendto": Call("verdicts, netlink"),
     "recvfrom": Call("netlink, requests at the control socket"),
@@ -61,7 +61,7 @@ CALLS: Mapping[str, Call] = {
     "pselect6": Call("the netfilterqueue driver's loop"),
     "clock_nanosleep": Call("the events' loop"),
     "futex": Call("threads that wait for each other"),
-    # Files.
+    # System calls for files.
     "openat": Call("log files, configuration, profiles"),
     "read": Call("configuration, profiles"),
     "write": Call("events, lines for the operator"),
@@ -72,7 +72,7 @@ CALLS: Mapping[str, Call] = {
     "unlink": Call("the control socket, at the end"),
     "memfd_create": Call("long entries of the journal"),
     "fcntl": Call("netlink sockets, long entries of the journal", _OF_DESCRIPTORS),
-    # Sockets.
+    # System calls for sockets.
     "socket": Call("log servers, the journal, systemd, netlink", tuple(_sockets())),
     "socketpair": Call("pyroute2's event loops"),
     "bind": Call("netlink"),
@@ -87,7 +87,7 @@ CALLS: Mapping[str, Call] = {
     "epoll_create1": Call("pyroute2's event loops"),
     "epoll_ctl": Call("the control socket"),
     "epoll_wait": Call("the control socket"),
-    # Threads, signals and memory.
+    # System calls for threads, signals and memory.
     "clone": Call("threads: the queues', the control socket's; no process", _THREADS),
     "exit": Call("their ends"),
     "exit_group": Call("the end, also of threads that still wait for an answer"),
@@ -107,9 +107,9 @@ CALLS: Mapping[str, Call] = {
     "getcwd": Call("relative paths of a configuration"),
     "uname": Call("this machine's name in log lines"),
 }
-#: What the C library and Python do without, slower or in more memory.
+#: System calls that the C library and Python can do without, but then run slower or use more memory.
 TOLERATED: tuple[str, ...] = ("brk", "munmap", "mremap", "madvise", "lseek", "rseq", "set_robust_list", "getrandom")
-#: What it calls in place of some of CALLS on machines other than x86-64, or in other versions.
+#: System calls used in place of some of CALLS on machines other than x86-64, or by other library versions.
 ELSEWHERE: tuple[str, ...] = ("epoll_pwait", "epoll_pwait2", "fstat", "lstat", "stat", "statx", "unlinkat")
 
 
@@ -118,7 +118,7 @@ def library() -> Any:
     for name in ("seccomp", "pyseccomp"):
         try:
             return import_module(name)
-        except (ImportError, RuntimeError):  # RuntimeError: pyseccomp without libseccomp
+        except (ImportError, RuntimeError):  # RuntimeError: pyseccomp is installed, but not libseccomp.
             continue
     raise ConfigError(
         "no library for system call filters; `apt install python3-seccomp`, or `pip install pyseccomp` and libseccomp2"
@@ -129,7 +129,8 @@ def allow_only(made: Any, calls: Mapping[str, Call], others: Sequence[str] = (*T
     """Refuses all other calls from now on, in every thread; ``made``: the ``library``. Raises OSError."""
     refusing = made.SyscallFilter(made.ERRNO(errno.EPERM))
     refusing.set_attr(made.Attr.CTL_TSYNC, 1)
-    # Asked for threads by the C library, which takes another call where there is none: its flags cannot be looked at.
+    # The C library starts threads with clone3 and falls back to clone on ENOSYS. A filter cannot examine clone3's
+    # flags, which are in memory, so clone3 is refused.
     refusing.add_rule(made.ERRNO(errno.ENOSYS), "clone3")
     try:
         for name, call in calls.items():
@@ -140,7 +141,8 @@ def allow_only(made: Any, calls: Mapping[str, Call], others: Sequence[str] = (*T
                     *(made.Arg(place, made.MASKED_EQ, mask, value) for place, mask, value in arguments),
                 )
         for name in others:
-            with suppress(OSError, RuntimeError, ValueError):  # one that this machine or the library does not know
+            # This machine or this version of the library may not know the system call.
+            with suppress(OSError, RuntimeError, ValueError):
                 refusing.add_rule(made.ALLOW, name)
         refusing.load()
     except (RuntimeError, ValueError) as error:

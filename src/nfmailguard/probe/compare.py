@@ -21,7 +21,7 @@ from nfmailguard.reading import octets_of
 
 __all__ = ["Glance", "Vantage", "from_namespace", "glance", "of_result"]
 
-#: Mail submission and submission over TLS (RFC 6409, RFC 8314), and whether TLS comes first.
+#: Ports for mail submission, and whether TLS begins with the first byte (RFC 6409, RFC 8314).
 PORTS: Mapping[int, bool] = {587: False, 465: True}
 _PATIENCE = 5.0
 _MOST = 1 << 22

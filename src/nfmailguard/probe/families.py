@@ -35,9 +35,9 @@ _ALLOW_TLS = (
 )
 _ASA_GUIDE = "Cisco ASA Firewall CLI Configuration Guide, Inspection of Basic Internet Protocols, SMTP and ESMTP"
 _ASA = Family("Cisco PIX or ASA ESMTP inspection", "ASA", (*_INSPECT, "  no inspect esmtp"), _ALLOW_TLS, _ASA_GUIDE)
-#: By the beginning of a profile's name, the longest first.
+#: Kinds of firewall by the beginning of a profile's name; the longest beginning is first.
 FAMILIES: tuple[tuple[str, Family], ...] = (
-    ("pix70", Family(_ASA.label, "ASA", _ASA.off, (), _ASA_GUIDE)),  # it has no allow-tls yet
+    ("pix70", Family(_ASA.label, "ASA", _ASA.off, (), _ASA_GUIDE)),  # PIX 7.0 has no allow-tls yet.
     ("asa", _ASA),
     (
         "pix",
@@ -72,7 +72,7 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     ("rfc821", Family("a filter of RFC 821's seven commands", "any")),
 )
 UNKNOWN = Family("a Mailguard-like box of an unknown kind", "")
-#: An ASA whose map masks the greeting and nothing else.
+#: An ASA whose inspection map masks the greeting and nothing else.
 OWN_MAP = Family(
     "Cisco ASA `inspect esmtp` with a map of its own",
     "ASA",

@@ -38,11 +38,11 @@ class Features:
     keywords: frozenset[str] | None = None
     masked_keywords: int = 0
     starttls: str | None = None
-    #: Of TLS: "offered", "stripped", "absent" as far as this path shows, None: not asked.
+    #: TLS as far as this path shows: "offered", "stripped" or "absent"; None: not asked.
     tls: str | None = None
     bypass: bool | None = None
     cut: bool | None = None
-    #: Of EHLO and the nonsense: what was answered with 500 or more.
+    #: Which of EHLO and the nonsense command were answered with a code of 500 or more.
     refused: frozenset[str] = frozenset()
 
     @property
@@ -91,7 +91,9 @@ def _banner(greeting: Answer) -> str:
     if text.startswith(b"SMTP"):
         return "cmap"
     if re.search(rb"(?<!0) ", text):
-        return "decorated"  # rule B51 keeps a space after a 0 alone (S-HVERA), the others none
+        # Rule B51 keeps a space only after a 0 (S-HVERA), the other rules keep none; so this greeting is decorated by
+        # the server itself.
+        return "decorated"
     return "stars but 2 and 0" if re.search(rb"[20]", text) else "stars"
 
 
@@ -106,7 +108,8 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
         letters.append(letter)
     ehlo = answers.get("EHLO")
     if ehlo is not None and ehlo.code == 250 and len(ehlo.lines) > 1:
-        # No box that makes NOOP of commands lets EHLO through: this server says the same to all of them.
+        # A firewall that turns denied commands into NOOP lets no EHLO through: here the server itself gives the same
+        # reply to all commands.
         fates = {command: None if fate == NOOP else fate for command, fate in fates.items()}
     keywords, masked = None, 0
     ehlo_fate: str | None = None
@@ -178,10 +181,10 @@ def contradictions(seen: Features, policy: Policy) -> list[str]:
         fate = getattr(seen, field.name)
         if field.name in verbs and fate is not None and fate != _expected(policy, verbs[field.name]):
             wrong.append(field.name)
-    # Every server takes a NOOP: what is answered with 500 was none when it came there.
+    # Every server accepts NOOP: a command answered with 500 or more was not turned into NOOP on the way.
     if NONSENSE in seen.refused and seen.nonsense is None and _FORMS[policy.commands.unknown] in (NOOP, OK):
         wrong.append("nonsense")
-    # Servers that repeat a command may do so in capitals: an X may have been an x.
+    # Servers that repeat a command in the reply may do so in capitals: an X in the reply may have been an x.
     if seen.letter and (seen.letter not in (policy.commands.letter, "X") or _FORMS[policy.commands.unknown] != MASKED):
         wrong.append("letter")
     masks = policy.replies.ehlo is not EhloMask.NONE

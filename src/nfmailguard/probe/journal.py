@@ -18,12 +18,12 @@ from typing import Any, BinaryIO
 
 __all__ = ["EVENT", "lines", "opened", "plain_head"]
 
-#: Bytes of a line that are read, and characters that are looked at.
+#: _LONGEST: bytes of a log line that are read. _LOOKED_AT: characters of it that are searched for signs.
 _LONGEST = 1 << 16
 _LOOKED_AT = 8192
 _PACKED: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-#: In place of an event of ours.
+#: Stands in place of a log line that is one of nfmailguard's own events.
 EVENT = "\0event"
 _TEXTS = ("MESSAGE", "log", "message", "msg")
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
@@ -58,7 +58,7 @@ def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
             return
         if not line:
             return
-        if begins:  # no program's line is longer
+        if begins:  # Not the continuation of an overlong line: no mail program writes lines that long.
             yield number, _text(line.rstrip(b"\n"))[:_LOOKED_AT]
         begins = line.endswith(b"\n")
         number += begins
@@ -100,12 +100,12 @@ def _message(entry: Any) -> str:
     if not isinstance(entry, dict):
         return ""
     if "event_type" in entry:
-        # An event, of ours or of Suricata's: what it saw, not what a mail server wrote.
+        # The line is an event of nfmailguard or Suricata: it reports what was seen, a mail server did not write it.
         return EVENT if entry["event_type"] == "mailguard" else ""
     for key in _TEXTS:
         if key in entry:
             text = entry[key]
-            if isinstance(text, list):  # bytes that are no UTF-8
+            if isinstance(text, list):  # journalctl writes a message that is not valid UTF-8 as a list of bytes.
                 text = bytes(part & 0xFF for part in text if isinstance(part, int)).decode("latin-1")
             program, pid = entry.get("SYSLOG_IDENTIFIER", ""), entry.get("_PID") or entry.get("SYSLOG_PID") or "0"
             return f"{program}[{pid}]: {text}" if program else str(text)

@@ -16,7 +16,7 @@ from nfmailguard.probe.talk import NAME, Answer, ProbeError, Session, addresses_
 
 __all__ = ["Learned", "learned"]
 
-#: Longer than the second that a time of day in a greeting stands still.
+#: Seconds between two connections: more than one, so that a time of day in the greeting differs.
 _PAUSE = 1.1
 
 

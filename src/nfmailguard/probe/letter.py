@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["letter"]
 
-_SHOWN = 16  # lines of a reply
+_SHOWN = 16  # Most lines of a reply that are quoted.
 _ASKED = ("", "EHLO", NONSENSE, "STARTTLS")
 
 

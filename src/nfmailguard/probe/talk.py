@@ -17,7 +17,7 @@ from nfmailguard.errors import NfmailguardError
 
 __all__ = ["NONSENSE", "Answer", "ProbeError", "Session", "Talk", "addresses_of", "converse", "data_first"]
 
-#: A command that no server knows, of Cisco's own test of the feature; not a word a filter looks for.
+#: A command that no server knows, from Cisco's own test of the feature; no filter treats it specially.
 NONSENSE = "goodmorning"
 NAME = "probe.invalid"
 _MOST_OCTETS = 65_536
@@ -66,7 +66,7 @@ class Session:
             self._socket = socket.create_connection((host, port), timeout=timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if wrapped:
-                # Whoever it is: what is said is asked, no secret is told, and no certificate is looked at.
+                # The certificate is not verified: no secret is sent, and the replies are only compared.
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 self._socket = context.wrap_socket(self._socket)
@@ -103,7 +103,7 @@ class Session:
 
     @staticmethod
     def _pause() -> None:
-        time.sleep(0.1)  # so that two segments do not leave as one
+        time.sleep(0.1)  # A pause, so that the two parts of the command leave in separate TCP segments.
 
     def _read(self) -> Answer:
         lines: list[str] = []
@@ -112,7 +112,8 @@ class Session:
         while True:
             while b"\n" not in self._buffer:
                 try:
-                    # Of the whole reply: a server that says an octet now and then is none to wait for.
+                    # The time limit is for the whole reply, so that a server that sends a byte now and then cannot
+                    # delay the probe.
                     self._socket.settimeout(max(0.001, until - time.monotonic()))
                     octets = self._socket.recv(4096)
                 except OSError as error:
@@ -123,7 +124,8 @@ class Session:
                 self._buffer += octets
             line, _, self._buffer = self._buffer.partition(b"\n")
             lines.append(line.decode("latin-1").removesuffix("\r"))
-            if lines[-1][3:4] != "-" or not lines[-1][:3].isdigit():  # "SSH-2.0" is no line that goes on
+            # "SSH-2.0" has a dash in the fourth place too, but is not an SMTP line that continues.
+            if lines[-1][3:4] != "-" or not lines[-1][:3].isdigit():
                 return Answer(tuple(lines))
 
     def __enter__(self) -> Self:
@@ -159,7 +161,7 @@ def converse(host: str, port: int, timeout: float) -> Talk:
         talk.answers["cut NOOP"] = session.ask("NOOP", cut=2)
         talk.answers[NONSENSE] = session.ask(NONSENSE)
         session.ask("QUIT")
-    # On a connection of their own, for some servers end one after three commands they do not know.
+    # A connection of their own for these commands, because some servers disconnect after three unknown commands.
     with Session(host, port, timeout) as session:
         talk.said = [*talk.said, *session.said]
         if session.greeting.code != 220:
@@ -168,7 +170,8 @@ def converse(host: str, port: int, timeout: float) -> Talk:
         for command in ("HELP", "VRFY", "STARTTLS"):
             if command != "STARTTLS" or "HELO" not in talk.answers:
                 talk.answers[command] = session.ask(command)
-        if talk.answers.get("STARTTLS", Answer(())).code != 220:  # TLS would be next
+        # After a reply of 220 to STARTTLS the server expects TLS, so QUIT cannot be sent.
+        if talk.answers.get("STARTTLS", Answer(())).code != 220:
             session.ask("QUIT")
         talk.said += session.said[1:]
     return talk

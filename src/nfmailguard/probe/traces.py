@@ -24,7 +24,7 @@ from nfmailguard.probe.signs import CLIENT, FIREWALL, KINDS, MAIL, SERVER, Sign,
 
 __all__ = ["CAPTURES", "Trace", "Traces", "as_json", "read", "read_all"]
 
-#: What capture files begin with.
+#: The first bytes of capture files (pcap and pcapng).
 CAPTURES = (
     b"\xd4\xc3\xb2\xa1",
     b"\xa1\xb2\xc3\xd4",
@@ -32,7 +32,7 @@ CAPTURES = (
     b"\xa1\xb2\x3c\x4d",
     b"\x0a\x0d\x0d\x0a",
 )
-_MOST_PEERS = 10_000  # that are told apart
+_MOST_PEERS = 10_000  # Most peers that are counted separately.
 _SHOWN_PEERS = 20
 _MANY = 4
 _NEXT_TO_ALL = 0.8
@@ -75,7 +75,7 @@ class Traces:
     kind: str
     of_mail: bool
     traces: tuple[Trace, ...]
-    #: Its lines are events of ours.
+    #: True if the lines of the log are events of nfmailguard.
     events: bool = False
 
     @property
@@ -125,7 +125,7 @@ def _read(path: Path, log: _Log) -> Traces | None:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty()):
                 raise CaptureError(f"{path}: a device, no log")
-            # A pipe is read once: what it begins with is looked at, and left where it is.
+            # A pipe can be read only once, so its first bytes are examined without consuming them.
             plain = journal.opened(file)
             if not journal.plain_head(plain).startswith(CAPTURES):
                 log.file(path, plain)
@@ -144,7 +144,7 @@ class _Kind:
         self.count = 0
         self.first = self.last = where
         self.shown = octets(shown[:200].encode("latin-1", "replace"))
-        self.peers: dict[str, dict[str, None]] = {}  # by whose log it is
+        self.peers: dict[str, dict[str, None]] = {}  # Peers by whose log it is (client, server or firewall).
         self.roles: dict[str, int] = {}
         self.details: dict[str, int] = {}
 
@@ -228,8 +228,9 @@ class _File:
         self.prefix = prefix
         self.role = ""
         self.ftp = self.smtp = False
-        self.begun: tuple[Sign, str, Speaker] | None = None  # a greeting that goes on
-        self.sessions: dict[str, str] = {}  # the peers of the latest ones
+        # A masked greeting of which only the first line has been seen: sign, place and speaker.
+        self.begun: tuple[Sign, str, Speaker] | None = None
+        self.sessions: dict[str, str] = {}  # The peers of the latest sessions, by the session's name in the log.
         self.starred: list[tuple[Sign, str, Speaker]] = []
         self.more_stars = 0
 
@@ -256,7 +257,7 @@ class _File:
             else:
                 self.log.add(sign, where, spoken)
         if self.begun is not None and not starred and _GREETING_LINE.search(text):
-            self.begun = None  # its other lines have words: decoration
+            self.begun = None  # A later line of the greeting has words, so the stars are the server's own decoration.
 
     def _of_session(self, spoken: Speaker) -> Speaker:
         """With the peer that an earlier line of the same connection has said."""

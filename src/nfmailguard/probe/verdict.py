@@ -24,7 +24,7 @@ from nfmailguard.probe.talk import Answer, ProbeError, Talk, addresses_of, conve
 
 __all__ = ["Verdict", "as_json", "examine", "examine_all", "judge"]
 
-#: What mail software asks for, with the verb it needs.
+#: Services that mail software asks for: the EHLO keyword, and the verb that must pass for it.
 _WANTED = {
     "TLS": ("STARTTLS", "STARTTLS"),
     "AUTH": ("AUTH", "AUTH"),
@@ -34,7 +34,7 @@ _WANTED = {
     "CHUNKING": ("CHUNKING", "BDAT"),
     "PIPELINING": ("PIPELINING", "EHLO"),
 }
-#: What only a box does; servers answer to single verbs as they like.
+#: Features that only a firewall produces; replies to single verbs also differ between servers.
 _STRONG = frozenset({"banner", "letter", "keywords", "ehlo", "bypass"})
 _MOST_ADDRESSES = 8
 _WHOSE = (
@@ -112,11 +112,12 @@ def _candidates(seen: Features, policies: Mapping[str, Policy]) -> tuple[list[st
         # IOS leaves the greeting alone, and so does an ASA with `no mask-banner`.
         fitting += [name for name, what in wrong.items() if what == {"banner"}]
     if "EHLO" in seen.refused and seen.ehlo is None:
-        # Mail servers have known EHLO for thirty years: where one repeats nothing, a box that denies it is likelier.
+        # Mail servers have known EHLO for thirty years: a refusal that does not quote the command comes more likely
+        # from a firewall's masking.
         fitting = [name for name in fitting if not _passes(policies[name], "EHLO")] or fitting
     if fitting:
         return fitting, ()
-    # A server whose answers to single verbs are odd: what only a box does decides.
+    # The server's replies to single verbs fit no profile, so only the features that a firewall alone produces decide.
     possible = {name: what for name, what in wrong.items() if not what & _STRONG}
     fewest = min((len(what) for what in possible.values()), default=0)
     best = [name for name, what in possible.items() if len(what) == fewest]

@@ -27,22 +27,24 @@ from nfmailguard.queues.checksums import corrected
 
 __all__ = ["CaptureFile"]
 
-#: Frames between two looks at ``stop``, signals and the records.
+#: Frames processed between two checks of ``stop``, of signals and of the records.
 _BATCH = 65_536
 _GZIP = b"\x1f\x8b"
-#: What a capture that has to be copied begins with: from an endless device nothing is.
+#: An input that must be copied first has to begin with one of these, so that an endless device is not copied.
 _KNOWN = (
     *(_GZIP, b"\x0a\x0d\x0d\x0a", b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"),
     *(b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1"),
 )
-_LOOK, _ROOM = 1 << 26, 1 << 28  # octets between two looks at the disk, and octets that are left free there
-#: Classic pcap files in microseconds; all others are read and written in nanoseconds.
+# _LOOK: bytes written between two checks of the disk's free space. _ROOM: bytes that must stay free.
+_LOOK, _ROOM = 1 << 26, 1 << 28
+#: The first bytes of classic pcap files with microseconds; all other captures are read and written with nanoseconds.
 _MICROSECONDS = frozenset({b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"})
 
 
 def _begun(source: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
     """What ``source`` gives, where that begins as a capture; ValueError where it does not."""
-    piece = source.read1(1 << 16)  # read1: what comes before damage is given, not lost with the error
+    # read1 returns the data before a damaged place, where read would only raise an error.
+    piece = source.read1(1 << 16)
     if piece and not any(piece[: len(known)] == known[: len(piece)] for known in _KNOWN):
         raise ValueError("it begins as neither pcap nor pcapng")
     while piece:
@@ -75,7 +77,7 @@ class CaptureFile:
         self._loop = CaptureLoop(None if accept_all else engine)
         self._drain = drain
         self._checksums = checksums
-        #: Why the input, before libpcap saw it, ended early.
+        #: Why the input ended early, if copying it for libpcap failed.
         self._cut: str | None = None
 
     def open(self) -> None:
@@ -151,7 +153,8 @@ class CaptureFile:
         """The pieces in a file without a name, as far as they can be read; ``what``: is done with the capture."""
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            size = look = 0  # bytes, and those from which on the disk is looked at again
+            # Bytes copied so far, and the number of bytes at which the disk's free space is checked again.
+            size = look = 0
             for piece in pieces:
                 if size >= look:
                     look = size + _LOOK
@@ -172,7 +175,8 @@ class CaptureFile:
 
     def _open_output(self, path: str) -> None:
         try:
-            # Never truncated before it is known to be another file. Mail is private: nobody else reads it.
+            # The output is truncated only when it is known to be another file than the input. Its mode is 0600, because
+            # mail is private.
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             there = os.fstat(fd)
             if (there.st_dev, there.st_ino) == (self._input_stat.st_dev, self._input_stat.st_ino):

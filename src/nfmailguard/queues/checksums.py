@@ -14,13 +14,14 @@ __all__ = ["corrected", "internet_checksum", "network_offset"]
 
 _CLASSIC = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">", b"\xa1\xb2\x3c\x4d": ">"}
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 3, 6
-_LARGEST = 1 << 24  # bytes of a frame or a block
-#: Bytes before the IP header, by link type; Ethernet and Linux' cooked frames say what follows them.
+_LARGEST = 1 << 24  # Most bytes of a frame or a pcapng block.
+#: Bytes before the IP header, by link type. Ethernet and Linux cooked frames have a protocol field and are handled
+#: separately.
 _FIXED = {0: 4, 108: 4, 12: 0, 14: 0, 101: 0, 228: 0, 229: 0}
 _ETHERNET, _COOKED, _COOKED_2 = 1, 113, 276
 _VLAN, _IPV4, _IPV6 = (0x8100, 0x88A8), 0x0800, 0x86DD
 _TCP = 6
-_EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options (RFC 8200 4)
+_EXTENSIONS = (0, 43, 60)  # IPv6 extension headers: hop-by-hop, routing, destination options (RFC 8200 4).
 
 
 def corrected(source: IO[bytes]) -> Iterator[bytes]:
@@ -136,7 +137,8 @@ def _ipv4(frame: bytearray, at: int) -> None:
     header = (frame[at] & 15) * 4
     if header < 20 or at + header > len(frame):
         return
-    length = int.from_bytes(frame[at + 2 : at + 4]) or len(frame) - at  # 0: segmentation offload
+    # Length 0 in the IPv4 header: a super-packet captured before segmentation offload.
+    length = int.from_bytes(frame[at + 2 : at + 4]) or len(frame) - at
     frame[at + 10 : at + 12] = b"\0\0"
     frame[at + 10 : at + 12] = internet_checksum(frame[at : at + header]).to_bytes(2)
     fragment = int.from_bytes(frame[at + 6 : at + 8]) & 0x3FFF

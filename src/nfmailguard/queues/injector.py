@@ -11,7 +11,7 @@ from nfmailguard.errors import QueueError
 
 __all__ = ["INJECT_MARK", "Injector"]
 
-#: The packet mark ("mg") that exempts a packet from our queueing rules.
+#: Packet mark ("mg") of packets that nfmailguard sends itself; the queueing rules let them pass.
 INJECT_MARK = 0x6D67
 
 

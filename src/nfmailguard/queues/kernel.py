@@ -46,7 +46,7 @@ class QueueStates:
     def read(self) -> dict[int, QueueState]:
         """By number, as they are now; empty where the kernel does not show them."""
         octets = b""
-        with suppress(OSError):  # EBADF: it was not to be opened, or is closed
+        with suppress(OSError):  # EBADF: the file could not be opened, or was closed.
             while piece := os.pread(self._fd, 1 << 16, len(octets)):
                 octets += piece
         return {state.number: state for state in map(QueueState, octets.decode().splitlines())}

@@ -29,17 +29,17 @@ from nfmailguard.queues.tap import Tap
 
 __all__ = ["PackageQueue"]
 
-# The package reads a message into 4,096 octets and copies up to 4,016 of the packet, which
-# leaves too little for the attributes of today's kernels: such a message would arrive torn.
+# Bytes of a packet that are requested. The package reads a message into 4,096 bytes, of which up to 4,016 are the
+# packet; that leaves too little room for the attributes of today's kernels, and the message would be cut.
 COPY_RANGE = 3840
-# What one packet charges to the socket buffer: an allocation of 4 KiB, or 8 with its header.
+# Bytes one packet takes of the socket's receive buffer: an allocation of 4 KiB, or of 8 KiB with its header.
 PACKET_CHARGE = 8448
 ACCEPT, REPLACE, DROP, EMIT = range(4)
-#: The bits of a packet's mark that say whether it is our table's.
+#: The bits of a packet's mark that tell whether the mark was set by nfmailguard's table.
 CONNECTION_MARK_MASK = 0xF0000000
 
 
-#: kind, packet id, data, to_server: as ``engine.Operation``
+#: An operation of the core: kind, packet id, data, to_server, as in ``engine.Operation``.
 RawOperation = tuple[int, int, bytes | None, bool]
 
 
@@ -88,7 +88,7 @@ class PackageQueue:
             self._bind()
         except OSError as error:
             self.close()
-            # The package drops the errno on the way; permission and a taken queue are what fails.
+            # The package loses the errno; what usually fails is permission, or the queue is already in use.
             reason = OSError(error.errno or errno.EPERM, os.strerror(error.errno or errno.EPERM))
             raise QueueError(explain(self.number, reason)) from error
         except BaseException:
@@ -179,8 +179,8 @@ class PackageQueue:
         try:
             self._answer(packet)
         except Exception:
-            # A bug of ours: the packet is lost and TCP repeats it; the caller hears of the error.
-            with suppress(RuntimeError):  # it had its verdict already
+            # An internal error: the packet is dropped, TCP retransmits it, and the error is passed to the caller.
+            with suppress(RuntimeError):  # RuntimeError: the packet already has a verdict.
                 packet.drop()
             raise
 
@@ -222,7 +222,8 @@ class PackageQueue:
                 self._record(kind, number, data)
                 self._verdict(packet, kind, data)
         if not answered:
-            # Held after all, or a change the package would cut: never let it go undecided.
+            # The core held the packet, or the package would cut the changed packet: it is dropped, so that no packet
+            # stays without a verdict.
             self._counts["verdict_errors"] += 1
             self._record(DROP, packet.id, None)
             self._verdict(packet, DROP, None)

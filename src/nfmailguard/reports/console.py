@@ -21,7 +21,7 @@ from nfmailguard.plain import block
 
 __all__ = ["RECORDS", "Console", "recordable", "save"]
 
-#: What a recording can be written as.
+#: File name suffixes that say in which format a screen is recorded.
 RECORDS = (".svg", ".html", ".txt")
 
 
@@ -38,7 +38,7 @@ class Console(rich.console.Console):
             yield Segment(text if control else block(text), style, control)
 
 
-#: Colours of which each has 4.5:1 or more on its ground (WCAG 2.1, 1.4.3).
+#: A colour theme in which each colour has a contrast of at least 4.5:1 with the background (WCAG 2.1, 1.4.3).
 _LIGHT = TerminalTheme(
     (255, 255, 255),
     (23, 33, 43),

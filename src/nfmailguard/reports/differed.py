@@ -15,7 +15,7 @@ from nfmailguard.verify.paths import Difference, Explanation, Found, How
 
 __all__ = ["as_json", "lines"]
 
-_WIDTH, _BEFORE = 100, 20  # bytes of a long line that are shown, and how many of them before what differs
+_WIDTH, _BEFORE = 100, 20  # Bytes of a long line that are shown, and how many of them come before the first difference.
 
 
 def _happened(one: Difference, names: Sequence[str]) -> str:

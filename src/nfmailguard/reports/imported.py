@@ -28,7 +28,7 @@ def read(files: Sequence[tuple[str, bytes]], context: str | None = None) -> Impo
         try:
             text = octets.decode("utf-8-sig")
         except UnicodeDecodeError:
-            text = octets.decode("latin-1")  # descriptions of older boxes
+            text = octets.decode("latin-1")  # Configurations of older firewalls may have descriptions in Latin-1.
         texts.append((where if len(files) > 1 else None, text))
     where = ", ".join(name for name, _ in files)
     try:

@@ -19,7 +19,8 @@ from nfmailguard.transcripts.model import Dialogue, Line, Note, Part, parts
 
 __all__ = ["LEGEND", "headline", "mark", "note_text", "render", "table"]
 
-#: Columns from which on the findings have a margin of their own; below, they stand under their line.
+#: Terminal width from which on findings are shown in a column of their own; in a narrower one they are shown below
+#: their line.
 MARGIN_FROM = 110
 CHANGED = {True: "bold underline red", False: "bold underline yellow"}
 LEGEND = "≠ changed on the way (underlined), ✕ not delivered, ! reported only"
@@ -49,7 +50,8 @@ def headline(one: Dialogue) -> str:
 def _text(pieces: Sequence[Part], style: str, plain: str = "") -> Text:
     text = Text(overflow="fold", style=plain)
     for piece in pieces:
-        blanked = " reverse" if piece.changed and not piece.text.strip() else ""  # a space has no colour of its own
+        # A changed part that consists of spaces is shown in reverse video, because spaces show no text colour.
+        blanked = " reverse" if piece.changed and not piece.text.strip() else ""
         text.append(printable(piece.text), style=style + blanked if piece.changed else "")
     return text
 

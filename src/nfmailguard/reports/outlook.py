@@ -18,7 +18,7 @@ from nfmailguard.reports.console import Console
 __all__ = ["as_json", "html", "render"]
 
 MOST_SENDERS = 15
-#: What there is to do about a loss.
+#: What can be done about each service that would be lost.
 REMEDIES = {
     "STARTTLS": "a profile that lets TLS through: asa-tls",
     "AUTH": 'submission on a port or to an address of its own: [[rule]] mode = "monitor"',

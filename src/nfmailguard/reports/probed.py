@@ -58,7 +58,7 @@ def _render_one(verdict: Verdict, console: Console) -> None:
         console.print(table)
 
 
-#: Who the peers of a trace are, and what it says of where the box stands.
+#: Sentences that say which peers of the log show a trace, and on which side of the path the firewall therefore is.
 _SIDES = {
     "yours": "{all_} of them in the log ({with_} of {seen}) show it: the box is on your side of the path",
     "theirs": "{with_} of {seen} in the log show it: the box is on their side ({peers})",

@@ -26,11 +26,11 @@ class Row(msgspec.Struct, frozen=True):
 
     title: str
     banner: str
-    #: What `220 mail2 ESMTP 2020` becomes.
+    #: What the profile makes of the greeting text `220 mail2 ESMTP 2020`.
     greeting: str
     verbs: tuple[str, ...]
     unknown: str
-    #: What `STARTTLS` becomes.
+    #: What the profile makes of the command `STARTTLS`.
     starttls: str
     ehlo: str
     keywords: tuple[str, ...] | None

@@ -14,9 +14,9 @@ from nfmailguard.policy.model import Action, BannerRule, EhloMask, Policy
 
 __all__ = ["FORMS", "render"]
 
-#: What stands behind a map's counters, by the release that prints it.
+#: Text after a map's counters in `show service-policy`, by the ASA's release.
 FORMS = {"8": "", "9": ", 5-min-pkt-rate 0 pkts/sec, v6-fail-close 0 sctp-drop-override 0"}
-#: What the box itself calls the map of these profiles (S-ASA13).
+#: Profiles whose inspection map is built into the firewall, and the firewall's name for that map (S-ASA13).
 _BUILT_IN = ("asa", "asa-tls", "asa84")
 _DEFAULT_MAP = "_default_esmtp_map"
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 __all__ = ["open_before", "render"]
 
-#: Counters that say that something was lost or went wrong, with what they count.
+#: Counters of losses and errors, with a description of what they count.
 LOSSES = {
     "queue.uninspected": "packets passed uninspected",
     "queue.kernel_queue_dropped": "packets dropped: queue full",

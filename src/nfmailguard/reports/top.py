@@ -18,7 +18,7 @@ from nfmailguard.reports.summary import LOSSES
 __all__ = ["Sample", "render"]
 
 _MOST_FINDINGS = 12
-#: What is shown as a rate, with its name.
+#: Counters that are shown as a rate per second, with the name shown.
 _RATES = {
     "packets": "packets",
     "queue.bytes": "bytes",

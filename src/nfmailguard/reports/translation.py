@@ -43,7 +43,8 @@ def render(
         return
 
     def line(text: str) -> None:
-        console.file.write(printable(text) + "\n")  # a dialogue may have many
+        # Written directly instead of with rich, because a dialogue may have many lines.
+        console.file.write(printable(text) + "\n")
 
     for row in rows(turns, result):
         side = "C" if row.to_server else "S"

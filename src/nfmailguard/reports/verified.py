@@ -20,7 +20,7 @@ from nfmailguard.verify.explaining import Change
 __all__ = ["as_json", "difference_lines", "explained", "lines", "listed"]
 
 _MOST_SHOWN = 20
-_LONGEST = 80  # characters of an example
+_LONGEST = 80  # Most characters of an example that are shown.
 
 
 def difference_lines(found: Sequence[Difference], left: Policy, right: Policy) -> Iterator[str]:

@@ -16,7 +16,7 @@ from nfmailguard.plain import octets
 
 __all__ = ["Dialogue", "Line", "Note", "Part", "hidden", "parts", "shown", "titles"]
 
-#: Bytes of a line that are shown; of a longer one its beginning, and how many more there are.
+#: Most bytes of a line that are shown; of a longer line the beginning is shown, and how many bytes follow.
 MOST_SHOWN = 2000
 
 
@@ -48,7 +48,7 @@ class Line(msgspec.Struct):
     notes: list[Note] = []
     what: str = ""
     one_sided: bool = False
-    #: Bytes of this direction before the line.
+    #: Number of bytes of this direction before the line.
     offset: int = 0
 
     @property

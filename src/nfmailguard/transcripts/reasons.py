@@ -17,7 +17,7 @@ from nfmailguard.transcripts.model import Note
 
 __all__ = ["SETTING_OF", "note", "reason", "source"]
 
-#: The setting that a finding comes from.
+#: The setting that each finding depends on.
 SETTING_OF: Mapping[str, str] = {
     "banner.masked": "banner.rule",
     "command.denied": "commands.allow",
@@ -38,7 +38,8 @@ SETTING_OF: Mapping[str, str] = {
     "bug.data_bypass": "bugs.data_bypass",
     "bug.noop_body": "bugs.noop_body",
 }
-#: Areas whose rules are the gateway's own, each with its row in a document.
+#: Findings that follow the gateway's own rules and no profile setting: the document that describes them, by the
+#: finding's area.
 _OURS = {
     "stream": "docs/streams.md", "flow": "docs/streams.md", "packet": "docs/streams.md", "tls": "RFC 3207 4",
     "restore": "docs/restore.md", "upstream": "docs/restore.md", "command": "docs/streams.md",

@@ -103,7 +103,8 @@ def dialogues(
     for one in came.connections:
         starts.setdefault(one.key, []).append(one.start)
     for one, other in pairs:
-        nothing = Connection(one.key, one.start, one.number) if left is not None else None  # came out of the box
+        # Stands for a connection of which nothing came out of the firewall.
+        nothing = Connection(one.key, one.start, one.number) if left is not None else None
         shown = dialogue(one, other or nothing, title=title, sides=sides)
         if findings is not None:
             later = [start for start in starts[one.key] if start > one.start]

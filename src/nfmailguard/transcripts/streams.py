@@ -24,12 +24,13 @@ from nfmailguard.transcripts.model import Dialogue, Line, hidden
 
 __all__ = ["MOST_BYTES", "Connection", "Key", "connections", "dialogue", "paired"]
 
-#: Bytes of one gap, and of all of a stream, that stand as NULs: a made-up sequence number is no gap of gigabytes.
+#: Most bytes of one gap, and of all gaps in a stream, that are filled with NULs, so that a forged sequence number
+#: cannot create gigabytes.
 _MOST_GAP, _MOST_GAPS = 1 << 20, 4 << 20
-#: Bytes of dialogues that are kept of a capture; what is beyond is left out, and ``Capture.left_out`` says so.
+#: Most bytes of dialogues kept of a capture; what exceeds it is left out and counted in ``Capture.left_out``.
 MOST_BYTES = 64 << 20
 _SYN, _RST, _FIN, _ACK = 2, 4, 1, 16
-_EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options (RFC 8200 4)
+_EXTENSIONS = (0, 43, 60)  # IPv6 extension headers: hop-by-hop, routing, destination options (RFC 8200 4).
 _TCP = 6
 
 
@@ -46,8 +47,9 @@ class Key(NamedTuple):
 class _Stream:
     """One direction's bytes by their offset from the first one."""
 
-    first: int | None = None  # sequence number of the first byte
-    pieces: list[tuple[int, int, int, bytes]] = field(default_factory=list)  # offset, packet, time, bytes
+    first: int | None = None  # Sequence number of the stream's first byte; None: no byte seen yet.
+    # Segments of the stream: offset, packet number, time, bytes.
+    pieces: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
     def take(self, sequence: int, number: int, now: int, data: bytes) -> None:
         if self.first is None:
@@ -70,7 +72,9 @@ class _Stream:
                 out += bytes(offset - len(out))
             rest = data[len(out) - offset :]
             if rest:
-                latest = max(latest, (number, now))  # a byte is read when all before it are there
+                # A byte can be read only when all bytes before it have arrived, so it has the latest packet's number
+                # and time.
+                latest = max(latest, (number, now))
                 begun.append((len(out), *latest))
                 out += rest
         return bytes(out), begun, gaps
@@ -93,7 +97,7 @@ def _normal(path: str | os.PathLike[str], target: str) -> None:
     capture = CaptureFile(None, path, target, accept_all=True)
     capture.open()
     try:
-        with suppress(CaptureError):  # of a damaged one, what comes before the damage
+        with suppress(CaptureError):  # Of a damaged capture, the part before the damage is used.
             capture.run()
     finally:
         capture.close()

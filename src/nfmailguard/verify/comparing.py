@@ -20,9 +20,10 @@ from nfmailguard.transcripts.translated import beside
 
 __all__ = ["MOST_BYTES", "Compared", "Seen", "Side", "compare"]
 
-#: Bytes of a dialogue that are compared, from its beginning: the model is a plain one, and reads some 100 KiB a second.
+#: Most bytes of a dialogue that are compared, from its beginning: the reference model reads only some 100 KiB per
+#: second.
 MOST_BYTES = 256 << 10
-_LONGEST_PACKET = 65_495  # of TCP over IPv4
+_LONGEST_PACKET = 65_495  # Largest TCP payload of an IPv4 packet.
 
 
 class Side(StrEnum):
@@ -38,7 +39,7 @@ class Seen(msgspec.Struct):
     line: Line
     expected: bytes | None
     agrees: bool
-    #: Why, where it is not the bytes that differ.
+    #: Why the line disagrees with the model, if not because of its bytes.
     why: str = ""
 
 
@@ -49,7 +50,7 @@ class Compared(msgspec.Struct):
     seen: list[Seen]
     ended: Action | None
     findings: tuple[str, ...] = ()
-    #: Not all of it was compared.
+    #: True if only the beginning of the dialogue was compared.
     cut: bool = False
 
     @property
@@ -98,7 +99,8 @@ def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Com
         expected = out[at : at + len(line.sent)] if out else None
         if not one_sided:
             seen.append(Seen(line, expected, expected == line.seen))
-        elif line.to_server is (side is Side.SERVER):  # it has come through the box
+        # The line was seen after the firewall, so it is compared with what the model delivers.
+        elif line.to_server is (side is Side.SERVER):
             seen.append(Seen(line, expected, expected == line.sent))
     if one_sided:
         _damage(policy, result, seen)

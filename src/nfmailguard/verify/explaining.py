@@ -23,12 +23,14 @@ from nfmailguard.verify.comparing import Compared, Side, compare
 
 __all__ = ["Change", "explain", "in_words", "nearest"]
 
-_MOST_DIALOGUES = 20  # that differ, which candidates are tried on
-_MOST_BYTES = 8 << 10  # of each, from its beginning; and of all together
+_MOST_DIALOGUES = 20  # Most differing dialogues that candidate settings are tried on.
+# Most bytes of each dialogue that are tried, from its beginning; _MOST_TRIED is the limit for all dialogues together.
+_MOST_BYTES = 8 << 10
 _MOST_TRIED = 24 << 10
 _MOST_CHANGES = 12
 _MOST_ALTERNATIVES = 3
-_SHORTEST_LIMIT = 100  # bytes of a command that no box is known to cut
+# Shortest command line limit in bytes that is tried; no firewall is known to cut shorter commands.
+_SHORTEST_LIMIT = 100
 _LIMITS = (
     *("commands.line_length", "address.sender_length", "address.recipients", "address.invalid_recipients"),
     *("data.header_line_length", "data.body_line_length", "data.header_length", "data.body_length", "data.to_fields"),
@@ -62,7 +64,7 @@ class Change(msgspec.Struct, frozen=True):
     words: str
     explains: int
     example: bytes
-    #: Others that explain as many lines.
+    #: Other settings that explain the same number of lines.
     alternatives: tuple[str, ...] = ()
 
 
@@ -115,7 +117,8 @@ def _cut_at(found: Sequence[Compared]) -> set[int]:
 
 def _candidates(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[tuple[str, str], ...]]:
     yield from ((one,) for one in _singles(policy, found))
-    if policy.replies.ehlo is EhloMask.NONE:  # nothing is masked without a list of what is not
+    # Masking EHLO keywords needs the list of keywords that are not masked, so these settings are tried together.
+    if policy.replies.ehlo is EhloMask.NONE:
         asa = load_profile("asa").replies
         yield (
             ("replies.ehlo", str(EhloMask.E1)),
@@ -188,7 +191,8 @@ def explain(
     changes: list[Change] = []
     now = _differing(policy, dialogues, side)
     while (left := _count(now)) and len(changes) < _MOST_CHANGES:
-        # Of changes that make as many lines agree, that is the best which comes nearest in the rest of them.
+        # Among settings that make the same number of lines agree, the best is the one that comes nearest in the
+        # remaining lines.
         tried = sorted(_tried(policy, now, dialogues, side), key=lambda one: (one.differ, _distance(one.found)))
         if not tried or tried[0].differ >= left:
             break

@@ -21,7 +21,7 @@ from nfmailguard.verify.explaining import Change, explain, in_words
 __all__ = ["OPEN", "Difference", "Explanation", "Found", "How", "Played", "Taken", "differences", "explained"]
 
 
-#: How a connection is at the end of a step where nobody has ended it.
+#: Value of ``ended`` when neither the client nor the server has seen the connection end.
 OPEN = ("", "")
 
 
@@ -76,7 +76,7 @@ class Difference(msgspec.Struct):
     sent: bytes
     left: bytes | None
     right: bytes | None
-    #: The settings that would explain it.
+    #: The settings that would explain the difference.
     settings: tuple[str, ...] = ()
 
     @property
@@ -145,7 +145,8 @@ def _of_dialogue(left: Played, right: Played) -> Iterator[Difference]:
     for step, (one, other) in enumerate(zip(left.steps, right.steps, strict=False)):
         found = list(_of_step(left.name, step, one, other))
         if any(each.to_server for each in found):
-            # An end says the same as what it has lost; what the server was sent otherwise it answers otherwise.
+            # A connection's end also accounts for what was not delivered, and a server that received other bytes also
+            # answers differently; so only one difference is reported.
             ended = [each for each in found if each.how is How.ENDED]
             yield from (ended or [each for each in found if each.to_server])[:1]
             return
