@@ -1,4 +1,4 @@
-"""EVE ``alert`` records: findings for consumers that list only those.
+"""EVE ``alert`` records: findings for consumers that list only alerts.
 
 The signature id is the finding's own (``policy.findings``). Does not know how an event is written.
 """
@@ -27,7 +27,7 @@ _BLOCKS = (Action.DROP, Action.DROP_CONNECTION, Action.RESET)
 
 
 def alert(finding: str, action: Action, *, applied: bool) -> dict[str, Any]:
-    """The body of an alert, as Suricata has it."""
+    """The body of an alert, as in Suricata."""
     spec = FINDINGS[FINDING_INDEX[finding]]
     category, severity = _BY_FINDING.get(finding, _BY_FINDING.get(finding.partition(".")[0], _DECODE))
     return {

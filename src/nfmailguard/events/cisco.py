@@ -1,8 +1,8 @@
 """Findings as the log lines of a PIX or ASA, word for word.
 
-Promises: one line an event, in the documented wording (docs/sources.md, S-SYSLOG); a peer's
-octets are escaped, so that nobody can write a line of ours. What a box of that release does
-not log is not logged. Does not know where the lines go.
+Promises: one line per event, in the documented wording (docs/sources.md, S-SYSLOG); a peer's bytes are escaped, so that
+no peer can forge a log line. What a firewall of that release does not log is not logged. Does not know where the lines
+go.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MOST_FLOWS = 8_192
 
 
 class Message(NamedTuple):
-    """One line: its number, its text behind ``%ASA-n-number: ``, and whose style it has."""
+    """One log message: its number, its text after ``%ASA-n-number: ``, and its style (PIX or ASA)."""
 
     number: int
     text: str
@@ -66,7 +66,7 @@ class Messages(Protocol):
 class CiscoWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's; ``style``: "pix", "asa" or by the profile.
 
-    ``rate``: octets of messages a second; None: all.
+    ``rate``: bytes of messages per second; None: all.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CiscoWriter:
         self.withheld = 0
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
-        """What rules records mean, counted from there; before there are any."""
+        """Tells the writer the rules that records refer to, numbered from ``first``, before such records come."""
         style = self._style_wanted
         for number, rule in enumerate(rules, first):
             self._policies[number] = rule.policy, self._style(rule.policy, style)
@@ -201,7 +201,7 @@ def _terminated(source: str, target: str) -> tuple[int, str]:
 
 
 class _Declared:
-    """SIZE of a flow's mails: of those whose MAIL is not answered, and of the one under way."""
+    """Declared sizes (SIZE=) of a flow's mails: those whose MAIL is not answered yet, and the one being sent."""
 
     __slots__ = ("accepted", "asked")
 
@@ -210,7 +210,7 @@ class _Declared:
         self.accepted: int | None = None
 
     def answered(self, verb: int, code: int) -> None:
-        """A command's reply."""
+        """Takes the reply to a command."""
         if verb == _DATA:
             self.asked = ()  # The unanswered MAIL commands were lines of a message after DATA, not commands.
         elif verb == _MAIL:
@@ -221,7 +221,7 @@ class _Declared:
 
 
 def _declared_size(line: bytes) -> int | None:
-    """RFC 1870: SIZE= of a MAIL command."""
+    """The value of SIZE= in a MAIL command (RFC 1870); None: it has none."""
     for word in line.upper().split(b" ")[1:]:
         if word.startswith(b"SIZE=") and word[5:].isdigit() and len(word) <= 20:
             return int(word[5:])

@@ -1,8 +1,8 @@
-"""What enforcing would break, counted from events: sessions by what they would lose, and by whose they are.
+"""What enforcing would break, counted from events: sessions by the service they would lose, and by sender.
 
 Promises: a session is counted once in each row, and forgotten with its ``flow`` event; of what peers wrote only the
-names of known services, and addresses, are used: no octets, no mail addresses, no secrets. Lines that are no
-event are counted. Does not know how it is shown.
+names of known services, and addresses, are used: no data, no mail addresses, no secrets. Lines that are no event are
+counted. Does not know how it is shown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IPV4_PREFIX, IPV6_PREFIX = 24, 48
 
 
 class Redaction(StrEnum):
-    """How senders are called: by address, by network, or by a keyed hash of the network."""
+    """How senders are named: by address, by network, or by a keyed hash of the network."""
 
     NONE = "none"
     PREFIX = "prefix"
@@ -86,7 +86,7 @@ class _Event(msgspec.Struct):
 
 
 class Sender(msgspec.Struct):
-    """What was counted of one sender's sessions."""
+    """Counts of one sender's sessions."""
 
     sessions: int = 0
     changed: int = 0
@@ -94,7 +94,9 @@ class Sender(msgspec.Struct):
 
 
 class Outlook:
-    """``read`` takes lines of events, ``finish`` counts what is still open. ``start``: of the events counted."""
+    """Counts what would be lost. ``read`` takes lines of events, ``finish`` counts open sessions. ``start``: earlier
+    events are ignored.
+    """
 
     def __init__(self, senders: Senders, start: datetime | None = None) -> None:
         self.sessions = self.changed = self.applied = self.mails = self.events = self.unreadable = 0
@@ -121,7 +123,7 @@ class Outlook:
                 self._take(event)
 
     def finish(self) -> None:
-        """Sessions whose end is in no event."""
+        """Counts the sessions whose end is in no event."""
         for address, flags in self._open.values():
             self._close(address, flags)
         self._open.clear()
@@ -207,7 +209,7 @@ class Outlook:
 
 
 class Senders:
-    """What senders are called. ``key``: of the hash; the same one gives the same names in every report."""
+    """Names of senders. ``key``: key of the hash; the same key gives the same names in every report."""
 
     def __init__(self, redaction: Redaction, key: bytes = b"") -> None:
         self._redaction = redaction
@@ -229,7 +231,7 @@ class Senders:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file of events, also of one that logrotate has packed. Raises ConfigError."""
+    """The lines of a file of events, also of one that logrotate has compressed. Raises ConfigError."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             while line := file.readline(LONGEST_LINE):
@@ -241,7 +243,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def since(text: str, now: datetime) -> datetime:
-    """``7d``, ``12h``, or a time as in ISO 8601. Raises ConfigError."""
+    """The time meant by ``7d``, ``12h``, or a time as in ISO 8601. Raises ConfigError."""
     try:
         if found := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
             when = now - timedelta(seconds=int(found[1]) * UNITS[found[2]])

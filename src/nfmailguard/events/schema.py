@@ -1,8 +1,8 @@
-"""Every field of every event, and docs/eve.schema.json made of them: ``python -m nfmailguard.events.schema``.
+"""Every field of every event, and docs/eve.schema.json made from them: ``python -m nfmailguard.events.schema``.
 
-Promises: one table of what stands in an event, with type, unit and meaning; names of findings, actions, states, verbs
-and counters are the tables' they come from. A test holds it against every event that vectors and captures give. Does
-not write events: ``eve`` does.
+Promises: one table of an event's fields, with type, unit and meaning; names of findings, actions, states, verbs and
+counters come from their own tables. A test compares it with every event that vectors and captures give. Does not write
+events: ``eve`` does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ __all__ = ["ENVELOPE", "FIELDS", "Field", "schema"]
 
 
 class Field(NamedTuple):
-    """``kind``: JSON's type, or ``[type]`` for a list of it. ``values``: all it may be; ``bounds``: JSON Schema's."""
+    """One field. ``kind``: JSON's type, or ``[type]`` for a list. ``values``: the permitted values; ``bounds``: JSON
+    Schema keywords.
+    """
 
     kind: str
     meaning: str
@@ -47,7 +49,7 @@ def _peers(meaning: str, *, required: bool = False) -> Field:
 
 
 def _true(meaning: str) -> Field:
-    """A field that is only there where it is true."""
+    """A field that is present only if it is true."""
     return Field("boolean", meaning, required=False, values=(True,))
 
 
@@ -211,7 +213,7 @@ def schema() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints it."""
+    """Prints the schema."""
     sys.stdout.write(json_safe(json.dumps(schema(), indent=1).encode()).decode() + "\n")
 
 

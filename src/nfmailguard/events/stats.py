@@ -1,4 +1,4 @@
-"""The last ``stats`` event of a file: where a gateway stands, for whoever asks beside it.
+"""The last ``stats`` event of a log file: a gateway's counters without asking the gateway.
 
 Promises: however long the file is, only its end is read. Does not know what is counted.
 """
@@ -33,7 +33,7 @@ def last_stats(path: Path) -> dict[str, int]:
 
 
 def last_profile(path: Path) -> str | None:
-    """The profile that the last event with one names; None where none does."""
+    """The profile named by the last event that names one; None: no event names one."""
     try:
         event = next(_backwards(path, b'"profile":"'), None)
         profile = None if event is None else event["mailguard"]["profile"]
@@ -43,7 +43,7 @@ def last_profile(path: Path) -> str | None:
 
 
 def _backwards(path: Path, sign: bytes) -> Iterator[Any]:
-    """Events whose line has ``sign`` in it, the last one first."""
+    """Events whose line contains ``sign``, the last one first."""
     try:
         with open_regular(path) as file:
             at = end = file.seek(0, os.SEEK_END)

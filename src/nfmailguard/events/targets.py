@@ -1,4 +1,4 @@
-"""What log lines are configured with: targets, formats, facilities, the names of interfaces.
+"""Settings of log lines: targets, formats, facilities, names of interfaces.
 
 Promises: values only, and what is wrong with them. Does not know lines.
 """
@@ -34,19 +34,19 @@ JOURNAL = "journald"
 
 
 def file_of(target: str | None) -> Path | None:
-    """The file that is a target; None where it is something else."""
+    """The file that a target names; None: it is no file."""
     return None if target in (None, "-", JOURNAL) or "://" in target else Path(target)
 
 
 class Format(StrEnum):
-    """How a line is framed for a server; a file has what RFC 3164 has behind the priority."""
+    """How a line is framed for a server; lines in a file have what RFC 3164 has after the priority."""
 
     RFC3164 = "rfc3164"
     RFC5424 = "rfc5424"
 
 
 class Interfaces(NamedTuple):
-    """How addresses are called: by the first network that has them, else by the side they are on."""
+    """Interface names for addresses: of the first network that contains the address, else of the side it is on."""
 
     client: str = "outside"
     server: str = "inside"
@@ -58,7 +58,7 @@ class Interfaces(NamedTuple):
 
 
 def problem(target: str, facility: str, host: str) -> str | None:
-    """What is wrong with the settings, behind the key's name; None when nothing is."""
+    """What is wrong with the settings, after the key's name; None: nothing."""
     if facility not in FACILITIES:
         return f"facility: {facility!r}; one of {', '.join(FACILITIES)}"
     if not all(33 <= ord(character) < 127 for character in host):

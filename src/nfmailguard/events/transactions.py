@@ -1,11 +1,11 @@
-"""Mails, put together from commands and replies: what answers "where is mail X?".
+"""Mails, put together from commands and replies: the answer to "where is mail X?".
 
-Promises: memory is bounded. Each flow has room for a mail's envelope, for which the flow that has
-been still the longest gives way, of the same source where that has more than is left; what is
-beyond, recipients above all, is kept while a source has no more than is left (Choudhury and Hahne,
-"Dynamic queue length thresholds for shared-memory packet switches", 1998), else counted. A mail
-that was begun and never finished is told when its flow ends. Secrets of AUTH never get here: the
-core keeps them back. Knows SMTP's meaning, not how an event is written.
+Promises: memory is bounded. Each flow has room for a mail's envelope; for it, the flow that has been silent the longest
+is forgotten, one of the same source if that source uses more memory than is free. What exceeds the envelope, above all
+recipients, is kept while its source uses no more than is free (Choudhury and Hahne, "Dynamic queue length thresholds
+for shared-memory packet switches", 1998), otherwise it is only counted. A mail that was begun and never finished is
+reported when its flow ends. Secrets of AUTH never get here: the core withholds them. Knows SMTP's meaning, not how an
+event is written.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ENVELOPE = 4096
 
 
 class Mail(msgspec.Struct, omit_defaults=True):
-    """One mail as the gateway saw it go by; empty where it was not seen."""
+    """One mail as the gateway saw it pass; fields are empty where nothing was seen."""
 
     helo: str = ""
     mail_from: str = ""
@@ -67,7 +67,7 @@ class Mail(msgspec.Struct, omit_defaults=True):
 
 
 class Session(msgspec.Struct):
-    """What a flow has said so far; ``octets``: what that takes."""
+    """What a flow has sent so far; ``octets``: bytes of memory it takes."""
 
     source: bytes
     helo: str = ""
@@ -108,7 +108,9 @@ def _cost_of_mail(mail: Mail) -> int:
 
 
 class Transactions:
-    """Feed it every record in order; it gives a Mail when the server has answered one. ``memory`` is its cap."""
+    """Takes every record in order and returns a Mail when the server has answered one. ``memory``:
+    most bytes it uses.
+    """
 
     def __init__(self, memory: int = 64 * 1024 * 1024) -> None:
         self._memory = memory
@@ -124,7 +126,9 @@ class Transactions:
         self.omitted = 0
 
     def sessions(self) -> Sessions:
-        """All it knows, for ``take_over`` of another; the one that has been still longest first."""
+        """The whole state, for ``take_over`` of another object; the flow that has been silent the
+        longest comes first.
+        """
         found = []
         for flow_id, session in self._sessions.items():
             places = [place for place, mail in enumerate((session.mail, *session.mails)) if mail is session.spoken]
@@ -132,7 +136,7 @@ class Transactions:
         return found
 
     def take_over(self, sessions: Sessions) -> None:
-        """Goes on where another was, before there is any record."""
+        """Continues with the state of another object, before any record has come."""
         for flow_id, session, place in sessions:
             if place >= 0:
                 session.spoken = (session.mail, *session.mails)[place]
@@ -141,7 +145,7 @@ class Transactions:
             self._add(session, session.octets)
 
     def feed(self, record: Record) -> Sequence[Mail]:
-        """The mails this record completes: at most one, but for the end of a flow."""
+        """The mails that this record completes: at most one, except at the end of a flow."""
         if record.kind == RecordKind.FLOW:
             return self._ended(record.flow_id)
         session = self._sessions.get(record.flow_id)
@@ -175,7 +179,7 @@ class Transactions:
         return ()
 
     def had_finding(self, flow_id: int) -> bool:
-        """Whether a flow that has not ended yet had one; False where its state was given up."""
+        """Whether a flow that has not ended yet had a finding; False if its state was dropped."""
         session = self._sessions.get(flow_id)
         return session is not None and session.found
 
@@ -212,7 +216,7 @@ class Transactions:
         return [*([session.mail] if session.mail is not None else []), *session.mails]
 
     def _settle(self, flow_id: int, session: Session) -> None:
-        """The flow has been heard; who gives way to what it takes now."""
+        """Marks the flow as active, and drops other flows' states while too much memory is used."""
         self._sessions.move_to_end(flow_id)
         self._by_source[session.source].move_to_end(flow_id)
         while self.octets > self._memory and len(self._sessions) > 1:
@@ -309,7 +313,7 @@ class Transactions:
             self._hand_over(session, asked)
 
     def _hand_over(self, session: Session, refused: Mail) -> None:
-        """What was said behind a MAIL that began none is about the mail that goes on."""
+        """Moves what followed a MAIL command that was refused to the mail that is still open."""
         if session.spoken is refused:
             session.spoken = session.mail
         if session.mail is not None:
@@ -317,7 +321,7 @@ class Transactions:
             session.mail.changed += [name for name in refused.changed if name not in session.mail.changed]
 
     def _were_text(self, session: Session) -> None:
-        """The commands that are not answered were the beginning of a message (RFC 5321 4.1.1.4)."""
+        """The unanswered commands were the beginning of a message (RFC 5321 4.1.1.4)."""
         while session.mails:
             self._answered_mail(session, accepted=False)
         while session.recipients:
@@ -329,7 +333,7 @@ class Transactions:
         session.spoken = session.mail
 
     def _lose_track(self, session: Session, *, last: bool) -> None:
-        """Of a flow with too many commands not all are told: the server answers a mail whose envelope is not known."""
+        """The core did not record all commands of this flow: the server answers a mail whose envelope is not known."""
         self._were_text(session)
         mail = Mail(uncertain=True, tls=session.tls)
         self._set_mail(session, None)
@@ -338,7 +342,7 @@ class Transactions:
         session.spoken, session.chunks = None, (True,) * last
 
     def _changed(self, mail: Mail, found: int) -> None:
-        """``found``: bits of findings, by number."""
+        """Notes the findings in a mail. ``found``: a bit for each finding, by its number."""
         while found:
             name = FINDINGS[(found & -found).bit_length() - 1].name
             found &= found - 1
@@ -372,7 +376,9 @@ class Transactions:
         session.mail = mail
 
     def _answered_chunk(self, session: Session, record: Record) -> Sequence[Mail]:
-        """A refusal is the last word only if no other follows: some servers go on with the mail."""
+        """Handles the reply to a chunk. A refusal is the mail's final reply only if no other reply follows: some
+        servers continue with the mail.
+        """
         last, session.chunks = session.chunks[:1] == (True,), session.chunks[1:]
         mail = session.mail
         if mail is None or not record.code:

@@ -1,12 +1,12 @@
-"""The control socket: JSON lines from whoever may ask, answered beside the packets.
+"""The control socket: requests as JSON lines, answered by a thread that processes no packets.
 
     {"v": 1, "command": "status"}\\n          {"v": 1, "ok": true, "answer": {...}}\\n
-    whatever else                            {"v": 1, "ok": false, "error": "..."}\\n
+    anything else                            {"v": 1, "ok": false, "error": "..."}\\n
 
-Promises: no thread that works on packets waits for anybody here; a client that does not read, does not
-finish its line or says nothing is given up after a moment, and costs a bounded buffer until then; what is no
-request gets one line that says why, and the connection ends. Only root, our own user and the configured group
-are heard. Does not know what is asked: ``answer`` does.
+Promises: no thread that works on packets waits for a client; a client that does not read, does not
+finish its line or sends nothing is disconnected after a moment, and costs a bounded buffer until then; an
+invalid request gets one line that says why, and the connection ends. Only root, the gateway's own user and
+the configured group may connect. Does not know what is asked: ``answer`` does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Asker(NamedTuple):
 
 
 class Request:
-    """One question; ``reply`` or ``fail`` answers it, once, now or later, from any thread."""
+    """One request; ``reply`` or ``fail`` answers it, once, now or later, from any thread."""
 
     def __init__(
         self,
@@ -74,11 +74,13 @@ class Request:
         self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False, ())
 
     def reply_with(self, answer: object, files: Sequence[int]) -> None:
-        """With descriptors, which are duplicated; they stay open until he says something, or goes."""
+        """Answers with file descriptors, which are duplicated and stay open until the client sends something, or
+        disconnects.
+        """
         self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False, files)
 
     def follow(self) -> None:
-        """From now on the client gets every event."""
+        """From now on the client receives every event."""
         self._send(_ENCODE({"v": VERSION, "ok": True, "answer": {"following": True}}) + b"\n", True, ())
 
     def fail(self, *lines: str) -> None:
@@ -103,18 +105,18 @@ class _Client:
 
     @property
     def deadline(self) -> float:
-        """When it is given up."""
+        """Time at which the client is disconnected."""
         if self.waiting or self.read:
             return self.since + _PATIENCE
         return float("inf") if self.asked or self.follows else self.since + _IDLE
 
 
 class ControlSocket:
-    """Listens at ``path`` for those of ``group`` (empty: for root and us alone); ``answer`` gets each request.
+    """Listens at ``path`` for members of ``group`` (empty: for root and this user alone); ``answer`` gets each request.
 
-    ``owner``: the user whose it is, if not ours. ``listener``: the socket of the gateway before us, which listens there
-    already; closed with us. Raises ControlError where it cannot listen. ``answer`` may raise
-    NfmailguardError; it is called from a thread of the socket's own, and must not take long.
+    ``owner``: the user that owns the socket file, if not this one. ``listener``: the listening socket of the previous
+    gateway, which is closed with this object. Raises ControlError where it cannot listen. ``answer`` may raise
+    NfmailguardError; it is called from the socket's own thread, and must not take long.
     """
 
     def __init__(
@@ -148,7 +150,7 @@ class ControlSocket:
         self._thread.start()
 
     def close(self) -> None:
-        """Nobody is heard any more. Idempotent."""
+        """Stops listening and closes all connections. May be called repeatedly."""
         if not self._stopping:
             self._stopping = True
             self._rouse()
@@ -162,16 +164,18 @@ class ControlSocket:
                 end.close()
 
     def fileno(self) -> int:
-        """Where it listens."""
+        """The listening socket's descriptor."""
         return self._listener.fileno()
 
     def leave(self) -> None:
-        """Another process hears whoever asks from now on."""
+        """From now on another process accepts connections here."""
         self._left = True
         self._rouse()
 
     def publish(self, lines: Iterable[bytes]) -> None:
-        """For those that follow; what they do not take in time is counted, and they are told."""
+        """Queues events for the clients that follow; events they do not read in time are counted, and the client is
+        informed.
+        """
         if not self._followers:
             return
         with self._lock:
@@ -292,7 +296,9 @@ class ControlSocket:
                 self._want(client)
 
     def _ask(self, client: _Client) -> None:
-        """The next whole line, where no other is being answered and the last answer has been taken."""
+        """Passes on the client's next whole line, if no other request is being answered and the last answer has been
+        read.
+        """
         while not (client.asked or client.follows or client.ending or client.waiting):
             line, end, rest = client.read.partition(b"\n")
             if not end or len(line) > _LONGEST_REQUEST:
@@ -329,7 +335,7 @@ class ControlSocket:
         self._rouse()
 
     def _hand_out(self) -> None:
-        """Answers that have been made, and events, to whom they are for."""
+        """Hands out answers that have been made, and events."""
         with self._lock:
             done, self._done = list(self._done), deque()
             lines, lost = list(self._published), self._published_lost
@@ -377,7 +383,7 @@ class ControlSocket:
         self._write(client)
 
     def _send_files(self, client: _Client, octets: bytes, files: Sequence[int]) -> None:
-        """All at once, or the client is given up."""
+        """Sends an answer with descriptors all at once; otherwise the client is disconnected."""
         client.since = time.monotonic()
         try:
             sent = socket.send_fds(client.link, [octets], files)
@@ -403,7 +409,7 @@ class ControlSocket:
         self._want(client)
 
     def _want(self, client: _Client) -> None:
-        """Its next requests are not read while it has not taken what was answered."""
+        """Reads no further requests of a client that has not read its last answer."""
         wanted = selectors.EVENT_WRITE if client.waiting else 0
         if not client.waiting or len(client.read) <= _LONGEST_REQUEST:
             wanted |= selectors.EVENT_READ
@@ -435,7 +441,7 @@ def _parsed(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _refuse_taken(path: Path) -> None:
-    """Where somebody listens, or what is there is no socket. What a crash has left is replaced."""
+    """Raises ControlError if a program listens there, or if it is no socket. A socket left by a crash is replaced."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ControlError(f"service.control: {path}: is there, and no socket")

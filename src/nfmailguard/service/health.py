@@ -1,7 +1,7 @@
 """Whether a gateway does what it should: healthy, or degraded with its reasons.
 
-Promises: each reason is told once when it begins and once when it ends, however often it is looked for; it is
-there from the first loss on, and for a while after the last. Does not know where the numbers come from.
+Promises: each reason is reported once when it begins and once when it ends, however often it is checked; it begins with
+the first loss, and ends some time after the last. Does not know where the numbers come from.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Reason:
 
 
 class Health:
-    """Told of by ``tell``, a line each, and by ``event``: the fields of a ``health`` event."""
+    """The state of health. ``tell`` gets a line for each change, ``event`` the fields of a ``health`` event."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Health:
         return bool(self._reasons)
 
     def reasons(self) -> list[dict[str, Any]]:
-        """What is wrong now: name, text, since when (seconds since 1970), and of losses how many since then."""
+        """What is wrong now: name, text, since when (seconds since 1970), and for losses how many since then."""
         return [
             {"reason": name, "text": one.text, "since": round(one.began_at, 3), "count": one.count}
             for name, one in list(self._reasons.items())
         ]
 
     def look(self, counters: Mapping[str, int], troubles: Mapping[str, str]) -> None:
-        """``counters`` so far; ``troubles``: what is wrong at this moment, by name."""
+        """Updates the state. ``counters`` so far; ``troubles``: what is wrong at this moment, by name."""
         now = self._clock()
         for name, text in COUNTED.items():
             count, last = counters.get(name, 0), self._last.get(name, 0)

@@ -1,7 +1,7 @@
-"""What of a machine lets mail past the queue, or breaks it: each with its remedy, in a line.
+"""What on a machine lets mail bypass the queue, or breaks it: each with its remedy, in a line.
 
-Promises: a function of configuration and machine, nothing is asked here. What only may be wrong is left out where a
-right machine looks the same. docs/live.md lists the names.
+Promises: a function of configuration and machine; nothing is read from the system here. What is only possibly wrong is
+left out where a correct machine looks the same. docs/live.md lists the names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FULL = 0.8
 
 
 class Trouble(NamedTuple):
-    """``name`` is the same from version to version."""
+    """One problem. ``name`` is the same in every version."""
 
     name: str
     what: str
@@ -40,7 +40,7 @@ class Trouble(NamedTuple):
 
 
 def troubles(config: Config, machine: Machine) -> list[Trouble]:
-    """Each once, what lets mail pass uninspected first."""
+    """Every problem once; those that let mail pass uninspected come first."""
     found = (trouble for look in LOOKS for trouble in look(config, machine))
     return list(dict.fromkeys(found))
 
@@ -54,7 +54,9 @@ def _forwards(config: Config) -> bool:
 
 
 def _effects(config: Config, machine: Machine, *kinds: str) -> Iterator[tuple[int, bool, foreign.Effect]]:
-    """What others' rules may do to mail before or where it is queued: port, whether to an answer, the effect."""
+    """What other tables' rules may do to mail before or where it is queued: port, whether to the server's packets, the
+    effect.
+    """
     hooks = ("ingress", "prerouting", *config.hooks())
     for port, answer, family in product(config.ports(), (False, True), (4, 6)):
         for effect in foreign.followed(machine.rules, foreign.Packet(port, answer, family), hooks):

@@ -1,7 +1,7 @@
-"""Our rules while a gateway runs: put in place, looked after, taken away.
+"""The gateway's nftables rules while it runs: put in place, checked, removed.
 
-Promises: another gateway's rules are not replaced; rules that somebody took away are missed, and not put
-back; what went past the queue is counted. Does not know what the queue is for.
+Promises: another gateway's rules are not replaced; rules that were removed by others are reported, and not put back;
+packets that bypass the queue are counted. Does not know what the queue is for.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class PlacedRules:
         self.passed: dict[str, int] = {}
 
     def look_around(self, config: Config | None = None) -> list[str]:
-        """What others' rules make of ours; RulesetError where mail that is to be guarded could go past us.
+        """What other tables' rules do to ours; RulesetError if mail that must be inspected could bypass the queue.
 
-        ``config``: what is to follow; told is what was not told before.
+        ``config``: the configuration that is to follow; only what was not reported before is returned.
         """
         config = config or self._config
         # If the operator manages the rules, the kernel may have no nf_tables at all.
@@ -59,7 +59,7 @@ class PlacedRules:
         return found
 
     def new_flowtables(self) -> list[str]:
-        """A firewall may be loaded after us. Each is told of once; what runs is not stopped for it."""
+        """Flowtables loaded after the gateway's start. Each is reported once; the gateway is not stopped for it."""
         found = []
         with suppress(RulesetError):
             found = [line for line in flowtable_warnings(self._config, others()) if line not in self._told]
@@ -67,7 +67,9 @@ class PlacedRules:
         return found
 
     def apply(self, queues: Mapping[int, QueueState]) -> None:
-        """Raises RulesetError, also where the rules of another gateway are in place; ``queues``: all there are."""
+        """Puts the rules in place. Raises RulesetError, also if another gateway's rules are there; ``queues``: all
+        bound queues.
+        """
         if self._ruleset is None:
             return
         self.refuse_another(queues)
@@ -76,7 +78,7 @@ class PlacedRules:
         self.in_place = True
 
     def refuse_another(self, queues: Mapping[int, QueueState]) -> None:
-        """Raises RulesetError where another gateway's rules are in place."""
+        """Raises RulesetError if another gateway's rules are in place."""
         before = installed() if self._ruleset is not None else None
         if before:
             first, last = self._queues
@@ -90,9 +92,9 @@ class PlacedRules:
                     )
 
     def change(self, config: Config, treated: Treatment, workers: Sequence[QueueWorker]) -> bool:
-        """Other rules in the same chains, in one transaction; whether they differ. RulesetError changes nothing.
+        """Replaces the rules in the same chains, in one transaction; whether they differ. RulesetError changes nothing.
 
-        Those that somebody took away stay away, as do those of a bypass until it ends.
+        Rules that others removed stay removed, as do those of a bypass until it ends.
         """
         if self._ruleset is None:
             self._config = config
@@ -108,19 +110,21 @@ class PlacedRules:
         return differs
 
     def leave(self) -> dict[str, Any]:
-        """How they stand, for another process that goes on with them; ours they are no more, once it has said so."""
+        """The rules' state, for another process that takes them over; from its confirmation on they
+        are no longer ours.
+        """
         counted = (self._packets, self._seen, self._seen_before, self._uninspected, self._uninspected_before)
         render = self._ruleset.render() if self._ruleset is not None else ""
         return {"rules": render, "counted": list(counted), "anew": self._anew}
 
     def forget(self) -> None:
-        """Another process has them now."""
+        """Another process owns the rules now."""
         self._placed = False
 
     def take_over(self, standing: Mapping[str, Any], treated: Treatment, queues: Mapping[int, QueueState]) -> None:
-        """Goes on with rules as another process left them (``leave``); those that are wanted differently are replaced.
+        """Takes over rules as another process left them (``leave``); those that have to differ are replaced.
 
-        Raises RulesetError. ``treated``: of all configurations that flows are under; ``standing``: empty, not known.
+        Raises RulesetError. ``treated``: of all configurations that flows are under; ``standing``: empty if not known.
         """
         if self._ruleset is None:
             return
@@ -139,7 +143,7 @@ class PlacedRules:
         self.in_place = True
 
     def remove(self) -> None:
-        """Nothing happens where ours were never put in place."""
+        """Removes the rules; does nothing if they were never put in place."""
         if self._ruleset is not None and self._placed:
             self._ruleset.remove()
             self.in_place = False
@@ -147,13 +151,13 @@ class PlacedRules:
 
     @property
     def standing(self) -> str:
-        """In a word or two."""
+        """The rules' state in a word or two."""
         if self.bypassed:
             return "away: bypass is on"
         return {True: "in place", False: "gone", None: "the operator's own"}[self.in_place]
 
     def trouble(self) -> dict[str, str]:
-        """What is wrong with them, by name."""
+        """What is wrong with the rules, by name."""
         if self.bypassed:
             return {"bypass": "bypass is on, nothing is inspected; `nfmailguard bypass off` ends it"}
         if self.in_place is False:
@@ -162,7 +166,7 @@ class PlacedRules:
         return {}
 
     def look(self, workers: Sequence[QueueWorker]) -> None:
-        """Whether they are still there, and what they counted."""
+        """Checks whether the rules are still there, and reads their counters."""
         table = None
         if self._ruleset is not None:
             table = installed()

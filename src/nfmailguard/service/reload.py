@@ -1,8 +1,8 @@
-"""A configuration that is read anew while packets go on: taken whole by all queues, or not at all.
+"""A configuration that is read again while packets are processed: all queues take it as a whole, or none does.
 
-Promises: a flow keeps the rules it began under; what is wrong is refused with all its errors, and nothing has
-changed then; the kernel is asked for what the strictest configuration wants that a flow is still under, and for
-less only when none is. Does not know how events are written, nor what a rule says.
+Promises: a flow keeps the rules it began under; a faulty configuration is refused with all its errors, and then nothing
+has changed; the kernel is asked for what the strictest configuration wants that a flow is still under, and for less
+only when no flow is. Does not know how events are written, nor what a rule says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATIENCE = 5.0
 
 
 def checked_rules(config: Config) -> tuple[FlowRule, ...]:
-    """The rules of a configuration. Raises ConfigError, also where an interface of theirs is not there."""
+    """The rules of a configuration. Raises ConfigError, also if an interface that they name does not exist."""
     rules = config.flow_rules()
     interfaces = {name for _, name in socket.if_nameindex()}
     missing = [
@@ -45,7 +45,7 @@ def checked_rules(config: Config) -> tuple[FlowRule, ...]:
 
 
 class Configured:
-    """The configuration in force, and those before it that flows are under. ``reread``: None: there is but this one."""
+    """The configuration in force, and earlier ones that flows are under. ``reread``: None: it cannot be read again."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Configured:
         self._loose = False
 
     def standing(self, workers: Sequence[QueueWorker]) -> dict[str, Any]:
-        """Which it is, since when, and what is under older ones."""
+        """Which configuration is in force, since when, and what is under older ones."""
         older = [worker.older() for worker in workers]
         return {
             "generation": self._serial + 1,
@@ -81,7 +81,9 @@ class Configured:
         return dict(self._configs)
 
     def inherit(self, older: Sequence[Config]) -> Treatment:
-        """Configurations of flows that were handed over, numbered -1, -2, ...; what the kernel is to do then."""
+        """Adds configurations of flows that were handed over, numbered -1, -2, ...; returns what the kernel is to do
+        then.
+        """
         self._configs |= {-place: config for place, config in enumerate(older, 1)}
         self._treated = treatment(self._configs.values())
         return self._treated
@@ -89,7 +91,7 @@ class Configured:
     def reload(
         self, workers: Sequence[QueueWorker], rules: PlacedRules, logs: Logs, *, tapped: bool
     ) -> tuple[list[str], list[str]]:
-        """Reads it anew and puts it in force: what has changed, and what there is to note. Raises NfmailguardError."""
+        """Reads the configuration again and puts it in force: what has changed, and notes. Raises NfmailguardError."""
         config, flow_rules, found = self._read_anew()
         if not found:
             return [], []
@@ -116,7 +118,7 @@ class Configured:
         return found, notes
 
     def would_change(self, workers: Sequence[QueueWorker]) -> list[str]:
-        """What a reload would change, after all its checks but those of the log files. Raises NfmailguardError."""
+        """What a reload would change, after all its checks except those of the log files. Raises NfmailguardError."""
         config, flow_rules, found = self._read_anew()
         if found:
             # The result is discarded: preparing only checks that the core accepts the rules.
@@ -124,7 +126,7 @@ class Configured:
         return found
 
     def _read_anew(self) -> tuple[Config, tuple[FlowRule, ...], list[str]]:
-        """A configuration that may follow, its rules, and what differs."""
+        """The configuration read again, its rules, and what differs. Raises ConfigError if it may not follow."""
         if self._reread is None:
             return self.config, self._rules, []
         try:
@@ -157,7 +159,7 @@ class Configured:
 
     @staticmethod
     def _take_up(workers: Sequence[QueueWorker]) -> list[int]:
-        """Until all loops have; the queues whose have not."""
+        """Waits until all loops have taken up the new rules; the queues whose loops have not."""
         deadline = time.monotonic() + PATIENCE
         late = list(workers)
         while late and time.monotonic() < deadline:
@@ -169,7 +171,9 @@ class Configured:
         return [worker.number for worker in late]
 
     def _treat(self, config: Config, workers: Sequence[QueueWorker], rules: PlacedRules) -> None:
-        """Has the kernel do for ``config`` and all that flows are under what it has to. Raises NfmailguardError."""
+        """Has the kernel do what ``config`` and all configurations that flows are under require. Raises
+        NfmailguardError.
+        """
         treated = treatment([config, *self._configs.values()])
         for worker in workers:
             # The queue learns of the connection marks before the table sets any, and forgets them only when no marked
@@ -181,7 +185,9 @@ class Configured:
         self._treated = treated
 
     def look(self, workers: Sequence[QueueWorker], rules: PlacedRules) -> None:
-        """Once a second: what no flow is under any more is forgotten, and what was only for its sake ends."""
+        """Called once a second: forgets configurations that no flow is under any more, and ends what was done only for
+        them.
+        """
         if self._loose:
             self._loose = False
             for worker in workers:

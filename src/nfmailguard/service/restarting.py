@@ -1,6 +1,8 @@
-"""Whether systemd restarts a service or stops it: known only to what it runs at the service's end (ExecStopPost=).
+"""Whether systemd restarts a service or stops it: can be known only to a command that it runs at the service's end
+(ExecStopPost=).
 
-Promises: where it cannot be told, or the service did not end well, the answer is no. Does not know what depends on it.
+Promises: if it cannot be determined, or the service did not end well, the answer is no. Does not know what depends on
+it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What each signal means to a gateway that runs.
+"""What each signal does to a running gateway.
 
-Promises: none that can be caught ends the process with the rules left behind, but those of a
-crash, which stay the kernel's; whatever its parent ignored or blocked, it can be ended. Handlers
-only note; the main thread acts. Does not know what is noted for.
+Promises: no signal that can be caught ends the process with the rules left behind, except those of a crash; whatever
+signals the parent process ignored or blocked, the gateway can be ended. Handlers only note a request; the main thread
+carries it out. Does not know what a request means.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FOREGROUND = (signal.SIGINT, signal.SIGQUIT)
 
 
 class Signals:
-    """What has been asked for since ``caught`` began."""
+    """What has been requested by signals since ``caught`` began."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -44,17 +44,19 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """Of the signal that ended it; 0 where none did."""
+        """The exit code for the signal that ended it; 0: no signal did."""
         return self._exit_code
 
     def take_reload(self) -> bool:
-        """Whether the configuration is to be read anew; asked once."""
+        """Whether the configuration is to be read again; the request is cleared."""
         asked, self._reload = self._reload, False
         return asked
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Every signal is ours inside. What would stop us (a terminal's Ctrl-Z) is ignored: mail would wait."""
+        """Inside, every signal is handled. Signals that would stop the process (a terminal's Ctrl-Z) are ignored: mail
+        would wait.
+        """
         handlers: dict[int, Any] = dict.fromkeys(signal.valid_signals() - _LEFT, signal.SIG_IGN)
         heard = {signal.SIGHUP, *ENDING} - {number for number in _FOREGROUND if _is_ignored(number)}
         handlers |= dict.fromkeys(heard, self._note)
@@ -78,7 +80,8 @@ def _is_ignored(number: int) -> bool:
 
 
 def inherited() -> None:
-    """What a parent ignored or blocked, put right once at the start: SIGTERM ends us, and those we start.
+    """Restores signals that a parent ignored or blocked, once at the start, so that SIGTERM ends this process and its
+    children.
 
     An ignored SIGCHLD would make every child's end a success. SIGHUP stays as it is, for nohup(1).
     """
@@ -89,5 +92,5 @@ def inherited() -> None:
 
 
 def masked() -> None:
-    """Of a thread that works on packets: signals are for the main thread, whose waiting they end."""
+    """Blocks signals in a thread that works on packets: they are for the main thread, whose waiting they interrupt."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - CRASHES)

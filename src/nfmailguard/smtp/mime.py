@@ -1,7 +1,7 @@
-"""The obvious model's eye for file names: a header's fields, unfolded, an octet at a time.
+"""The reference model's search for file names in a message: reads header fields, unfolded, byte by byte.
 
-Promises: the number of octets of the file name that is being read (RFC 2183 2.3, RFC 2231 3), in time
-linear in the message. Does not know where a message begins or what becomes of it.
+Promises: counts the bytes of the file name that is being read (RFC 2183 2.3, RFC 2231 3), in time linear in the
+message. Does not know where a message begins or what is done about a long name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LONGEST_NAME = 64
 
 
 class FileNames:
-    """Reads a message octet by octet; any line that begins with two dashes may begin a part (RFC 2046 5.1.1)."""
+    """Reads a message byte by byte; any line that begins with two dashes may begin a MIME part (RFC 2046 5.1.1)."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -30,7 +30,7 @@ class FileNames:
         self._told = False
 
     def too_long(self, octet: int) -> bool:
-        """Whether this octet is the first one too many of a field's file names."""
+        """Whether this byte is the first one beyond the limit for a field's file names."""
         if octet == 10:
             self._header = self._header and bool(self._line)
             self._line = b""
@@ -51,7 +51,7 @@ class FileNames:
         return False
 
     def _begin(self) -> None:
-        """What the first octets of a line say."""
+        """Decides from a line's first bytes whether it begins or continues a header field, or begins a MIME part."""
         if self._header and len(self._line) == 1 and self._line not in (b" ", b"\t"):
             self._field, self._told, self._parameters = b"", False, None
         if self._line == b"--":
@@ -69,7 +69,7 @@ class FileNames:
 
 
 class _At(Enum):
-    """Where in a field's parameters one is."""
+    """The parser's position in a field's parameters."""
 
     ELSEWHERE = auto()  # Outside a parameter: skip to the next semicolon.
     ASIDE = auto()  # Outside a parameter, inside a quoted string.
@@ -82,7 +82,7 @@ class _At(Enum):
 
 
 class _Parameters:
-    """What stands behind a field's colon."""
+    """Parser for the text after a field's colon."""
 
     def __init__(self) -> None:
         self._at = _At.ELSEWHERE
@@ -92,7 +92,7 @@ class _Parameters:
         self._count = 0
 
     def next(self, octet: int) -> int:
-        """Octets of the last file name, as far as it has been read."""
+        """Takes the next byte; the number of bytes of the last file name read so far."""
         before, self._at = self._at, self._step(chr(octet))
         if before is not self._at:
             self._escaped = False

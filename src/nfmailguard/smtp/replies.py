@@ -1,7 +1,7 @@
-"""The obvious model's half for the server: replies, and the commands they answer.
+"""The reference model's half for the server: replies, and the commands they answer.
 
-Promises: each reply settles the oldest outstanding command (RFC 2920 3.1). Does not
-know how the client's lines are read.
+Promises: each reply settles the oldest outstanding command (RFC 2920 3.1). Does not know how the client's lines are
+read.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ CODES = (b"2", b"3", b"4", b"5")
 
 
 class Replies(Restoring):
-    """A dialogue whose server can be heard."""
+    """The part of a dialogue that reads the server's replies."""
 
     @abstractmethod
     def client(self, octets: list[Octet]) -> None:
-        """The client's next octets, in order."""
+        """Takes the client's next bytes, in order."""
 
     @abstractmethod
     def wait(self, octets: list[Octet]) -> None:
-        """The client goes on although it has to wait."""
+        """Reports that the client goes on although it has to wait."""
 
     @abstractmethod
     def cut_off(self, line: list[Octet]) -> None:
-        """The command line that was being read will never be complete."""
+        """Handles a command line that will never be complete."""
 
     def server(self, octets: list[Octet]) -> None:
         for place, octet in enumerate(octets):
@@ -85,7 +85,7 @@ class Replies(Restoring):
         self.settle(code, line[0].offset)
 
     def is_reply_s(self, line: list[Octet]) -> bool:
-        """Whether a line is one of the reply that is coming in; in a refusal of EHLO all have the same code."""
+        """Whether a line belongs to the reply that is being read; in a refusal of EHLO all lines have the same code."""
         code = bytes(octet.value for octet in line[:3])
         if not code.isdigit() or code[:1] not in CODES:
             return False
@@ -93,7 +93,7 @@ class Replies(Restoring):
         return not (self.answers is Answers.ANYHOW and refused) or int(code) == self.first_code
 
     def malformed(self, line: list[Octet], text: bytes) -> None:
-        """A line that is no reply's; clients that wait for EHLO's may read it all the same."""
+        """Handles a line that is no reply line; clients that wait for EHLO's reply may read it all the same."""
         self.report("reply.malformed", False, line[0 if text else -1].offset)
         anyhow = self.answers is Answers.ANYHOW
         first = f"{self.first_code:03}".encode() if anyhow and len(self.reply) > 1 and self.refused(0) else b""
@@ -113,18 +113,20 @@ class Replies(Restoring):
         self.junk |= bool(text)
 
     def refused(self, code: int) -> bool:
-        """Whether the reply that is coming in, which begins with this code or has begun, is a refusal."""
+        """Whether the reply that is being read is a refusal. ``code``: the code of its first line, if that is the
+        current line.
+        """
         return 400 <= (self.first_code if len(self.reply) > 1 else code) < 600
 
     def may_answer(self) -> Answers:
-        """Whether the line that begins may be EHLO's."""
+        """Whether the line that begins now may belong to EHLO's reply."""
         if self.asked not in (Asked.EHLO, Asked.DOUBT) and (self.asked is not Asked.TOLD or self.outstanding):
             return Answers.OTHER
         verb = self.outstanding[0] if self.outstanding else None
         return Answers.ANYHOW if verb is None or verb.name == "EHLO" else Answers.BY_CODE
 
     def answered(self, code: int, *, for_certain: bool) -> None:
-        """A reply is complete: whether it was EHLO's, for certain."""
+        """Notes that a reply is complete, and whether it certainly was EHLO's."""
         verb = self.outstanding[0] if self.outstanding else UNKNOWN
         if self.asked is Asked.EHLO:
             told = verb.name == "EHLO" and code == 250 and for_certain
@@ -133,7 +135,7 @@ class Replies(Restoring):
             self.asked = Asked.DOUBT if self.asked >= Asked.EHLO else Asked.OTHER
 
     def mask(self, code: int, line: list[Octet], size: int) -> None:
-        """What a line of the greeting, or of the reply to EHLO, becomes."""
+        """Masks a line of the greeting, of the reply to EHLO, or of a hidden refusal."""
         verb = self.outstanding[0] if self.outstanding else UNKNOWN
         number = len(self.reply) - 1
         refused = verb.name == "<masked>" and code // 100 == 5
@@ -168,10 +170,10 @@ class Replies(Restoring):
         return bytes(octet.value for octet in octets)
 
     def keyword(self, text: list[Octet], offset: int, *, offers: bool) -> None:
-        """Rule E1: a keyword that is not passed becomes X's and the running letter.
+        """Masks an EHLO keyword that may not pass by X's and the running letter (rule E1).
 
-        In every reply that may answer EHLO, whatever the count of replies says; ``offers``:
-        it is the one that is expected to.
+        Applied to every reply that may answer EHLO, whatever the count of replies says; ``offers``: it is the reply
+        expected to answer EHLO.
         """
         replies = self.policy.replies
         word = bytes(octet.value for octet in text).decode("latin-1")
@@ -199,7 +201,7 @@ class Replies(Restoring):
         self.chunking |= offers and shown == b"CHUNKING"
 
     def settle(self, code: int, offset: int) -> None:
-        """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
+        """Assigns a complete reply to the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
             early = self.input is Input.DATA and not self.policy.bugs.data_bypass
             if code in (354, 334) or (code != 421 and (early or (self.chunk_refused and self.holds))):
@@ -236,7 +238,7 @@ class Replies(Restoring):
             self.go_on()
 
     def count(self, verb: Verb, code: int, offset: int) -> None:
-        """Recipients of a mail, and those that were refused."""
+        """Counts a mail's recipients, and those that were refused."""
         if verb.name == "RCPT" and code // 100 == 5:
             self.invalid_recipients += 1
             most = self.policy.address.invalid_recipients
@@ -255,7 +257,7 @@ class Replies(Restoring):
             self.seven_bits &= verb.name == "MAIL" or len(self.outstanding) > 1
 
     def note_junk(self, verb: Verb, code: int, offset: int) -> None:
-        """Commands that led to nothing since the last message that was accepted."""
+        """Counts commands without effect since the last message that was accepted."""
         accepted = code // 100 == 2
         if accepted and (verb.name == "<end of data>" or (verb.name == "BDAT" and self.last_chunk)):
             self.junk_commands = 0
@@ -267,7 +269,7 @@ class Replies(Restoring):
                 self.report("command.too_many_junk", False, offset)
 
     def explained(self, code: int, offset: int) -> Verb:
-        """The command a reply answers; one that it cannot answer is told."""
+        """The command a reply answers; a reply that cannot answer it is reported."""
         verb = self.outstanding[0]
         more = len(self.outstanding) > 1 or bool(self.line)
         behind = verb.reads is Input.SASL and (more or self.after_cr)
@@ -287,7 +289,7 @@ class Replies(Restoring):
         return verb
 
     def go_over(self, verb: Verb, offset: int) -> None:
-        """The client's next octets are what the reply asked for."""
+        """The reply was intermediate: the client's next bytes are what it asked for (message, AUTH answer, TLS)."""
         self.waiting, self.impatient = 0, False
         if verb.name == "DATA" and self.policy.bugs.noop_body and self.noop_seen:
             self.report("bug.noop_body", False, offset, verb.name)
@@ -304,7 +306,7 @@ class Replies(Restoring):
             self.report("tls.started", False, offset, verb.name)
 
     def go_on(self) -> None:
-        """What the client said while it had to wait, as far as it need not wait any more."""
+        """Processes what the client sent while it had to wait, as far as it need not wait any more."""
         while self.held and not self.waiting:
             octets = self.held.pop(0)
             self.gone = not self.holds

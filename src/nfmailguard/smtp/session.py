@@ -1,7 +1,6 @@
-"""What the obvious model knows of a dialogue, and what is found in it.
+"""The reference model's state of a dialogue, and its findings.
 
-Promises: findings get their action from the policy and nowhere else. Does not know
-how either direction is read.
+Promises: findings get their action from the policy and nowhere else. Does not know how either direction is read.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _ENDING = (Action.DROP_CONNECTION, Action.RESET)
 
 @dataclass
 class Octet:
-    """One octet on its way: where its turn's output is, and its place in the stream."""
+    """One byte in transit: the output buffer of its turn, its index there, and its offset in the stream."""
 
     output: bytearray
     index: int
@@ -55,7 +54,7 @@ class Asked(IntEnum):
 
 
 class Answers(IntEnum):
-    """Whether a reply's line may be one of the reply to EHLO."""
+    """Whether a reply's line may belong to the reply to EHLO."""
 
     OTHER = 0
     BY_CODE = 1  #: The line may answer EHLO if its reply code is 250.
@@ -64,7 +63,9 @@ class Answers(IntEnum):
 
 
 def is_told(number: int) -> bool:
-    """Whether the finding of its kind with this number is told: the first ones, then each time it has doubled."""
+    """Whether the ``number``-th finding of a kind is reported: the first ones, then each time the
+    number has doubled.
+    """
     first = Limits().findings_told
     return number <= first or number in (first << doubled for doubled in range(1, 32))
 
@@ -74,7 +75,7 @@ class Ended(Exception):  # noqa: N818, no error: an ending
 
 
 class Session:
-    """Where a dialogue stands. Whoever reads a direction is a subclass."""
+    """The state of a dialogue. The classes that read a direction are derived from it."""
 
     def __init__(self, policy: Policy, apply: bool) -> None:
         self.policy = policy
@@ -137,7 +138,7 @@ class Session:
         self.ignored = False  # The server does not speak SMTP: the rest of the flow is not examined.
 
     def report(self, name: str, to_server: bool, offset: int, verb: str = "") -> Action:
-        """Records a finding; the action to carry out, PASS where nothing is applied."""
+        """Records a finding; returns the action to carry out, PASS where nothing is applied."""
         condition = CONDITION_OF.get(name)
         action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
@@ -171,11 +172,11 @@ class Session:
 
     @property
     def holds(self) -> bool:
-        """Whether the client is made to wait: not where nothing is applied, or refused."""
+        """Whether the client's packets may be held: not where changes are not applied, nor when restoring."""
         return self.apply and not self.recovery
 
     def begin_message(self) -> None:
-        """What the client says from here on is a message, or TLS."""
+        """From here on the client sends a message, or TLS."""
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.all_came = b"\r" if self.after_cr else b""

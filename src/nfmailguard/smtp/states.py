@@ -1,8 +1,7 @@
 """The SMTP session as a table: which reply to which command leads to which state.
 
-Promises: a state changes by ``TRANSITIONS`` and nothing else; a missing key leaves
-it as it is. The core's arrays and the reference model are both filled from here.
-Does not know policies, lines or bytes. RFC 5321 section 4.1.4 and 3.3.
+Promises: a state changes by ``TRANSITIONS`` and nothing else; a missing key leaves it as it is. The core's arrays and
+the reference model are both filled from here. Does not know policies, lines or bytes. RFC 5321 section 4.1.4 and 3.3.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ __all__ = ["TAKES_CHUNK", "TRANSITIONS", "State", "next_state"]
 
 
 class State(IntEnum):
-    """Where a session stands, as the replies the gateway saw tell it."""
+    """The state of a session, judged by the replies that the gateway saw."""
 
     CONNECT = 0  #: The server has not sent its greeting yet.
     GREETED = 1  #: The greeting 220 has been seen.

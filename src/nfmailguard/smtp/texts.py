@@ -1,6 +1,6 @@
-"""The obvious model's message text: where it ends, for every server alike, and what of it is told.
+"""The reference model's message text: where a message ends, for every server alike, and what is reported of it.
 
-Promises: of ends of data that only some servers see none is left (docs/servers.md). Does not know commands.
+Promises: no end of data is left that only some servers recognise (docs/servers.md). Does not know commands.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ LONG_HEAD = 100_000
 
 
 def is_long(line: int, head: Head) -> bool:
-    """Whether a server may read a text's line of so many octets in pieces."""
+    """Whether a line of message text is so long that a server may read it in pieces."""
     return line >= LONG_LINE or (head.on and head.size >= LONG_HEAD)
 
 
 class Texts(Chunks):
-    """A dialogue that has messages in it."""
+    """The part of a dialogue that handles messages."""
 
     def message(self, octets: list[Octet]) -> list[Octet]:
-        """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
+        """Processes message text until CRLF.CRLF (RFC 5321 4.1.1.4); returns the bytes after it."""
         self.came_line, self.came_head, self.left_long = self.text_line, copy(self.head), False
         for place, octet in enumerate(octets):
             ended = self.end(octet, bytes(other.value for other in octets[place : place + 5]))
@@ -65,9 +65,9 @@ class Texts(Chunks):
         return []
 
     def end(self, octet: Octet, next_five: bytes) -> bool:
-        """Whether the message ends here; of what only some servers take for its end nothing is left.
+        """Whether the message ends here; what only some servers take for its end is made harmless.
 
-        ``next_five``: it and those behind it, of the same packet.
+        ``next_five``: this byte and the next ones of the same packet.
         """
         ended = False
         dot, end = self.came == DOT, octet.value in (CR, LF) and next_five != END
@@ -105,7 +105,7 @@ class Texts(Chunks):
         return ended
 
     def weigh(self, octet: Octet, *, ended: bool) -> None:
-        """Header and body as each of their lines ends; To fields as they begin."""
+        """Checks the size of header and body as each of their lines ends, and the number of To fields as they begin."""
         rules, part = self.policy.data, self.part
         if not (rules.header_length or rules.body_length or rules.to_fields):
             return
@@ -129,7 +129,9 @@ class Texts(Chunks):
         part.line = b""
 
     def end_is_cut(self, octets: list[Octet]) -> bool:
-        """CSCds90792: whether a packet is lost because it goes on with an end of data another one began."""
+        """Emulates CSCds90792: whether a packet is lost because it completes an end of data that
+        another packet began.
+        """
         if not self.policy.bugs.dot_crlf or self.input is not Input.DATA:
             return False
         begun = next((part for part in (b"\r\n.\r", b"\r\n.") if self.tail.endswith(part)), b"\r\n.\r\n")
@@ -140,7 +142,7 @@ class Texts(Chunks):
         return self.report("bug.dot_crlf", True, octets[0].offset) is Action.DROP
 
     def oddity(self, octet: Octet) -> None:
-        """Octets that have no place in a message (RFC 5321 2.3.8, 4.5.2): the first of each kind is told."""
+        """Reports bytes that have no place in a message (RFC 5321 2.3.8, 4.5.2); of each kind the first."""
         met = {
             "data.nul": octet.value == 0,
             "data.bare_lf": octet.value == LF and self.came != CR,
@@ -155,14 +157,14 @@ class Texts(Chunks):
                 self.report(name, True, octet.offset)
 
     def shape(self, octet: Octet, value: int) -> bool:
-        """An end of data that only some servers see; whether the octet was made harmless."""
+        """Reports an end of data that only some servers recognise; returns whether the byte was made harmless."""
         if self.report("data.smuggling_shape", True, octet.offset) is not Action.BLANK:
             return False
         octet.become(value)
         return True
 
     def measure(self, octet: Octet) -> None:
-        """Header and body lines; the CRLF is not counted."""
+        """Checks the length of header and body lines, without the CRLF."""
         if octet.value == LF:
             self.header = self.header and self.data_line > 0
             self.data_line, self.data_cr, self.reported_line = 0, False, False

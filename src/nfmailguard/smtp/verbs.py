@@ -42,7 +42,7 @@ class Input(IntEnum):
 
 
 class Argument(IntEnum):
-    """What the core looks at behind the verb."""
+    """What the core examines in the argument after the verb."""
 
     #: Argument not examined and not shown in events: behind any verb may be an AUTH line masked upstream, or a URL's
     #: password.
@@ -57,11 +57,10 @@ class Argument(IntEnum):
 class Verb(msgspec.Struct, frozen=True):
     """One verb.
 
-    ``waits``: after an allowed one nothing more of the client goes out until the
-    server has answered (RFC 5321 4.1.1.4 DATA, RFC 3207 STARTTLS, RFC 4954 AUTH).
-    ``long``: its line may be longer than 512 octets, by the parameters of extensions (RFC 5321 4.5.3.1.4).
-    ``continues`` is the intermediate reply code that changes how the client's
-    next bytes are read, ``reads`` how.
+    ``waits``: after this verb, if it is allowed, nothing more of the client is passed on until the server has answered
+    (RFC 5321 4.1.1.4 DATA, RFC 3207 STARTTLS, RFC 4954 AUTH). ``long``: its line may be longer than 512 bytes, because
+    of the parameters of extensions (RFC 5321 4.5.3.1.4). ``continues`` is the intermediate reply code that changes how
+    the client's next bytes are read; ``reads``: how they are read then.
     """
 
     name: str
