@@ -1,7 +1,7 @@
 """A Policy as the TOML text of a profile.
 
-Promises: ``load_profile`` of the text gives the same policy back, but for its name, which
-is the file's. Does not know where the policy came from.
+Promises: ``load_profile`` of the text gives the same policy back, except for its name, which is the file's. Does not
+know where the policy came from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _WIDTH = 118
 
 
 def render(policy: Policy, comments: Mapping[str, str] | None = None, head: Sequence[str] = ()) -> str:
-    """The text. ``comments``: for a key like ``commands.allow``, what stands behind it; ``head``: before all."""
+    """The TOML text. ``comments``: for a key like ``commands.allow``, the comment after it; ``head``: lines before
+    everything.
+    """
     notes = comments or {}
     lines = [f"# {_printable(line)}" for line in head]
     lines += _entry("title", policy.title, notes.get("title"))
@@ -92,5 +94,5 @@ def _string(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """What may stand in a comment: no control characters."""
+    """Text that may be in a comment: control characters are replaced."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -80,7 +80,9 @@ _fields = cache(msgspec.structs.fields)
 
 
 def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
-    """``value`` of TOML as ``kind``. What is wrong goes into ``problems``, a line each, and is left out."""
+    """Converts ``value`` of TOML to type ``kind``. Errors are added to ``problems``, one line each, and left out of the
+    result.
+    """
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
         fields = {field.encode_name: field for field in _fields(kind)}
         given: dict[str, Any] = {}
@@ -118,13 +120,13 @@ def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
 
 
 def meant(name: str, known: Mapping[str, Any]) -> str:
-    """What was probably meant by a key that is none."""
+    """A suggestion which key was meant by an unknown one."""
     close = difflib.get_close_matches(name[:80], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(known)}"
 
 
 def lists(value: Any, kind: Any) -> Any:
-    """One thing where a list may stand is a list of one."""
+    """Allows a single value where a list is expected: it becomes a list of one."""
     if typing.get_origin(kind) is tuple:
         values = value if isinstance(value, list | tuple) else [value]
         return [lists(item, typing.get_args(kind)[0]) for item in values]
@@ -132,7 +134,7 @@ def lists(value: Any, kind: Any) -> Any:
 
 
 def _problems_of_actions(policy: Policy) -> Iterator[str]:
-    """What the types cannot say, here and in the next two."""
+    """Problems that the types cannot express, here and in the next two functions."""
     for name, action in policy.actions.items():
         if name not in FINDING_INDEX or name == "none":
             close = difflib.get_close_matches(name[:80], FINDING_INDEX, n=1)
@@ -211,7 +213,7 @@ def parse_value(text: str, kind: Any, key: str) -> Any:
 
 
 def _parts(text: str, key: str) -> list[str]:
-    """The parts of a list: separated by commas, or as the file has it, ``[25, "587"]``."""
+    """The parts of a list: separated by commas, or as in a file, ``[25, "587"]``."""
     if not text.startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     found = toml(f"list = {text}", key).get("list")

@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Mode(StrEnum):
-    """What the gateway does with a finding: act, report, or undo a Mailguard elsewhere."""
+    """What the gateway does with a finding: act on it, report it, or undo the damage of a Mailguard elsewhere."""
 
     ENFORCE = "enforce"
     MONITOR = "monitor"
@@ -56,7 +56,7 @@ class Mode(StrEnum):
 
 
 class Conduct(IntEnum):
-    """What may become of a flow's bytes; the core's numbers."""
+    """What may be done to a flow's bytes; the values are the core's numbers."""
 
     #: The flow's packets pass unchanged; they are only parsed and reported.
     WATCH = 0
@@ -89,7 +89,9 @@ class MultilineBanner(StrEnum):
 
 
 class UnknownCommand(StrEnum):
-    """What a denied command becomes: X on the verb, X on the whole line, NOOP, or X with its refusal made 250."""
+    """What a denied command becomes: X over the verb, X over the whole line, NOOP, or X with its refusal turned into
+    250.
+    """
 
     XVERB = "xverb"
     XALL = "xall"
@@ -98,7 +100,7 @@ class UnknownCommand(StrEnum):
 
 
 class PartialLines(StrEnum):
-    """A verb cut over segments: decided by prefix, or masked a packet at a time as Cisco does."""
+    """A verb split over segments: decided by its prefix, or masked packet by packet as Cisco does."""
 
     PREFIX = "prefix"
     MASK = "mask"
@@ -170,7 +172,7 @@ class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Historic faults of Cisco's, for the lab: an enforcing gateway with one of them guards nothing."""
+    """Emulation of historic Cisco bugs, for the lab: an enforcing gateway with one of them protects nothing."""
 
     #: Emulates CSCds90792: an end of data that is split between packets is not passed on.
     dot_crlf: bool = False
@@ -201,9 +203,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Concerns(StrEnum):
-    """Whom a condition of ``[on]`` concerns, and so what can be done: no RST where no flow is known.
+    """What a condition of ``[on]`` concerns, and so which actions are possible: no RST where no flow is known.
 
-    "drop" drops the packet, or all that is left of the flow, without a RST.
+    "drop" drops the packet, or everything that is left of the flow, without a RST.
     """
 
     PACKET = "packet"
@@ -214,8 +216,8 @@ class Concerns(StrEnum):
 class ConditionSpec(msgspec.Struct, frozen=True):
     """One exceptional condition: its ``[on]`` setting, and what is done and counted when it happens.
 
-    ``enforce`` is the action of a configuration that is silent; monitor passes.
-    ``counter`` counts it whatever the action, under its name in ``stats`` events.
+    ``enforce`` is the action in enforce mode if the configuration has none; monitor mode passes. ``counter`` counts the
+    condition whatever the action, under its name in ``stats`` events.
     """
 
     name: str
@@ -226,12 +228,12 @@ class ConditionSpec(msgspec.Struct, frozen=True):
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """The legal ones."""
+        """The legal actions."""
         return (Action.PASS, Action.DROP, Action.RESET)[: 2 if self.concerns is Concerns.GATEWAY else 3]
 
     @property
     def finding(self) -> str | None:
-        """The finding it is told as; None: by its counter only."""
+        """The finding that reports it; None: it has only a counter."""
         return self.counter.removeprefix("finding.") if self.counter.startswith("finding.") else None
 
 
@@ -276,10 +278,9 @@ _STREAMS = ("memory_limit", "pending_limit", "gap", "conflict", "wrong_interface
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[on]``: what to do when something exceptional happens: pass, drop or reset.
 
-    None is the default of the flow's mode: ``enforce`` never lets an uninspected
-    byte through, ``monitor`` never stops one, ``restore`` only what it could
-    not repeat. ``conflict = "pass"`` still puts the first bytes back: the setting decides
-    whether the flow goes on.
+    None is the default of the flow's mode: ``enforce`` never lets an uninspected byte through, ``monitor`` never stops
+    one, ``restore`` stops only what it could not repeat consistently. ``conflict = "pass"`` still restores the bytes
+    that came first: the setting decides whether the flow continues.
     """
 
     flow_limit: Action | None = None
@@ -308,7 +309,7 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[limits]``: sizes in octets or counts, times in seconds."""
+    """``[limits]``: sizes in bytes or counts, times in seconds."""
 
     flows: int = 131_072
     #: Most open flows of one client (an IPv4 address or an IPv6 /64); None: as many as are still free.
@@ -356,7 +357,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class RestoreSide(StrEnum):
-    """On which side of the firewall the gateway stands: only there the damage passes it.
+    """On which side of the firewall the gateway is: it can undo only damage that passes it.
 
     ``client``: banners and replies have been masked. ``server``: commands have been.
     """
@@ -367,14 +368,16 @@ class RestoreSide(StrEnum):
 
 
 class RestoreScope(StrEnum):
-    """What is restored: what can do no harm behind that firewall, or all that can be told (for the lab)."""
+    """What is restored: only what can do no harm with that firewall, or everything that can be
+    recognised (for the lab).
+    """
 
     SAFE = "safe"
     ALL = "all"
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What some servers say where no firewall masks it, as configured or learned (``probe --learn``)."""
+    """What some servers send where no firewall masks it, as configured or learned (``probe --learn``)."""
 
     servers: tuple[Network, ...] = ()
     #: The text of each line of these servers' EHLO reply after the first line, in order.
@@ -397,9 +400,8 @@ class Restore(msgspec.Struct, frozen=True):
 class FlowRule(msgspec.Struct, frozen=True):
     """Which flows get which mode and policy; the first match wins, the last rule matches all.
 
-    ``source`` and ``destination`` are the client's and the server's networks, empty
-    for any; ``interface`` is the one the client's packets come in on; ``ports`` the
-    server's.
+    ``source`` and ``destination`` are the client's and the server's networks, empty for any; ``interface`` is the one
+    on which the client's packets arrive; ``ports`` the server's.
     """
 
     mode: Mode

@@ -1,7 +1,7 @@
-"""What a restoring gateway applies: nothing of the firewall's profile, but what can be told of its damage.
+"""What a gateway in restore mode applies: nothing of the firewall's profile, except to recognise its damage.
 
-Promises: values only, for the core and for the reference model alike. The rules are those of
-docs/sources.md, "Restoration". Does not know dialogues.
+Promises: values only, for the core and for the reference model alike. The rules are those of docs/sources.md,
+"Restoration". Does not know dialogues.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HARMFUL = (*HIDDEN, "PIPELINING")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A line of an EHLO reply that the firewall masks; ``restored``: it may be, under the scope."""
+    """A line of an EHLO reply that the firewall masks; ``restored``: whether the scope allows restoring it."""
 
     text: bytes
     restored: bool
@@ -51,8 +51,8 @@ class Candidate:
 class Recovery:
     """One ``restore`` rule, ready to be applied.
 
-    ``policy`` is what is applied to the dialogue besides. ``commands`` and ``replies`` are what is restored at
-    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0;
+    ``policy`` is what is applied to the dialogue in addition. ``commands`` and ``replies``: whether these are restored
+    at all; ``noop``: the firewall turns denied commands into NOOP; ``digits``: its banners keep every 2 and 0;
     ``spaces``: and the space after a 0.
     """
 
@@ -72,7 +72,9 @@ class Recovery:
 
     @property
     def keeps_end(self) -> bool:
-        """Whether an end of data is kept whole: a sender that sees a restored greeting does not see to it itself."""
+        """Whether an end of data is kept in one segment: a sender that sees a restored greeting does not take care of
+        it itself.
+        """
         return self.replies and any(offer.banner for offer in self.offers)
 
     def candidates(self, offer: Offer) -> list[Candidate]:
@@ -95,14 +97,16 @@ class Recovery:
         return self.scope is RestoreScope.ALL or word not in _HARMFUL
 
     def banner(self, offer: Offer, masked: bytes) -> bytes | None:
-        """What a masked greeting's text becomes: the configured one, cut or padded; None where it cannot be it."""
+        """What a masked greeting's text is restored to: the configured text, cut or padded; None: the mask does not fit
+        it.
+        """
         if not offer.banner:
             return None
         text = offer.banner.encode("latin-1")[: len(masked)].ljust(len(masked))
         return None if self.digits and self._contradicts(text, masked, len(offer.banner)) else text
 
     def _contradicts(self, text: bytes, masked: bytes, configured: int) -> bool:
-        """Whether rule B51 would have left another greeting of ``text``; what is padded says nothing."""
+        """Whether rule B51 would have made another greeting of ``text``; padding is not compared."""
         for place, (ours, theirs) in enumerate(zip(text, masked, strict=True)):
             zero_space = ours == ord(" ") and text[place - 1 : place] == b"0"
             kept = zero_space and self.spaces and 0 < place < configured
@@ -114,7 +118,7 @@ class Recovery:
 
 
 def recovery(policy: Policy, restore: Restore) -> Recovery:
-    """How damage done by ``policy`` elsewhere on the path is undone as ``restore`` says."""
+    """How damage done by ``policy`` elsewhere on the path is undone according to ``restore``."""
     commands = restore.side is not RestoreSide.CLIENT
     hides = commands and restore.scope is RestoreScope.SAFE
     hidden = ReplyPolicy(ehlo=EhloMask.E1, keywords=HIDDEN, keyword_end=" =\r") if hides else ReplyPolicy()
@@ -158,7 +162,7 @@ def _told(policy: Policy) -> dict[str, Action]:
 
 
 def offer_for(offers: Sequence[Offer], server: bytes) -> Offer | None:
-    """The first offer for a server's address, packed; None where there is none."""
+    """The first offer for a server's address, packed; None: there is none."""
     for offer in offers:
         if not offer.servers or any(
             len(server) == len(network.network_address.packed)

@@ -1,8 +1,8 @@
 """Which traffic a configuration inspects: ``class-map``, ``policy-map``, ``access-list``, ``service-policy``.
 
-Promises: lines are taken in order, as a box takes them, and the last one wins; every line that has a part in where
-mail is inspected is noted in the ledger; what holds for some interfaces or hosts only becomes a DraftedRule. Does
-not know what an inspection does.
+Promises: lines are processed in order, as a Cisco device does, and the last one wins; every line that affects where
+mail is inspected is noted in the import report; what holds only for some interfaces or hosts becomes a DraftedRule.
+Does not know what an inspection does.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MAIL_PROTOCOLS = ("esmtp", "smtp")
 
 @dataclass(frozen=True)
 class Inspection:
-    """One ``inspect esmtp`` or ``inspect smtp`` that is left at the end, and what it is for.
+    """One ``inspect esmtp`` or ``inspect smtp`` that is in force at the end, and where it applies.
 
-    ``interface`` None: all. ``entries``: those of its class's access-lists, in order; none: every host.
+    ``interface`` None: all. ``entries``: those of its class's access lists, in order; none: every host.
     """
 
     statement: Statement
@@ -38,7 +38,9 @@ class Inspection:
 
 @dataclass
 class Traffic:
-    """What of a configuration is inspected. ``exceptions``: interfaces where mail is not, though it is elsewhere."""
+    """The traffic a configuration inspects. ``exceptions``: interfaces where mail is not inspected, though it is
+    elsewhere.
+    """
 
     inspections: list[Inspection] = field(default_factory=list)
     exceptions: list[tuple[str, Statement]] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Traffic:
 
 @dataclass
 class _Class:
-    """A class inside a policy-map, as the lines so far leave it; ``selectors``: each line that has gone into it."""
+    """A class inside a policy-map, after the lines read so far; ``selectors``: each line that selects its traffic."""
 
     selectors: list[Statement]
     mail: dict[str, Statement] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class _PolicyMap:
 
 
 def inspect_traffic(sections: Sequence[Section], report: ImportReport) -> Traffic:
-    """The inspections of mail that the lines leave, in order, each with its ports and where it is applied."""
+    """The mail inspections that are in force after all lines, in order, each with its ports and where it is applied."""
     reader = _Reader(report)
     for section in sections:
         reader.section(section)
@@ -84,7 +86,7 @@ def inspect_traffic(sections: Sequence[Section], report: ImportReport) -> Traffi
 
 
 class _Reader:
-    """Everything, by name, as the lines so far leave it."""
+    """All definitions by name, after the lines read so far."""
 
     def __init__(self, report: ImportReport) -> None:
         self.report = report
@@ -231,7 +233,7 @@ class _Reader:
         return self.traffic
 
     def _replaced(self, used: Mapping[str, _PolicyMap]) -> None:
-        """Names the service-policies of mail inspection that others have taken the place of."""
+        """Reports the service-policy lines of mail inspection that later lines have replaced."""
         for before, after in self.replaced:
             if before.words[1] in used:
                 self.report.honoured(before, f"{after.place} takes its place")

@@ -1,7 +1,7 @@
-"""Layer 7 of IOS' zone-based firewall: ``class-map`` and ``policy-map type inspect smtp`` in an ASA's words.
+"""Layer 7 of IOS' zone-based firewall: translates ``class-map`` and ``policy-map type inspect smtp`` into ASA lines.
 
-Promises: each line is noted in the ledger, as those of ``type inspect esmtp`` are; what such a map is silent about
-is as in profile ios-esmtp. Sources: the guide "Application Inspection and Control for SMTP" and the command
+Promises: each line is noted in the import report, as those of ``type inspect esmtp`` are; what such a map does not
+mention is as in profile ios-esmtp. Sources: the guide "Application Inspection and Control for SMTP" and the command
 reference of IOS. Does not know which map is applied where.
 """
 
@@ -81,7 +81,7 @@ def _define(known: dict[str, Section], section: Section, report: ImportReport) -
 
 
 def _map(section: Section) -> Section:
-    """``class type inspect smtp NAME`` as ``class NAME``."""
+    """A map with ``class type inspect smtp NAME`` written as ``class NAME``."""
     body = [
         replace(line, words=("class", line.words[-1]))
         if line.keywords[:4] == ("class", *_SMTP) and len(line.words) == 5
@@ -92,7 +92,7 @@ def _map(section: Section) -> Section:
 
 
 def _class(section: Section, report: ImportReport) -> Section:
-    """The matches in an ASA's words; those that have none there are named, and left as they are."""
+    """A class with its matches in ASA words; matches the ASA does not have are reported, and left as they are."""
     return Section(section.header, [_match(line, report) for line in section.body])
 
 

@@ -1,7 +1,7 @@
 """``access-list``, ``object``, ``object-group`` and ``name``: which hosts and ports an entry is about.
 
-Promises: an entry becomes a value or a Fault that says what of it cannot be told; groups of groups are resolved,
-each once, and bounded. Does not know what a list is used for.
+Promises: an entry becomes a value or a Fault that says what cannot be determined; groups of groups are resolved, each
+once, and bounded. Does not know what a list is used for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Entry:
 
 
 class Lists:
-    """What is defined, by name."""
+    """Definitions by name."""
 
     def __init__(self) -> None:
         # Access lists by name; each entry is stored by its words, so that a repeated line counts once.
@@ -51,7 +51,7 @@ class Lists:
         self._used: list[Statement] = []
 
     def define(self, section: Section) -> None:
-        """Takes a section that defines something; all others are left alone."""
+        """Stores a section that defines something; all others are ignored."""
         header, words = section.header, section.header.keywords
         if words[0] == "access-list" and len(words) > 2:
             self.entries.setdefault(header.words[1], {}).setdefault(header.words, header)
@@ -63,7 +63,7 @@ class Lists:
             self._names.setdefault(header.words[2], header.words[1])
 
     def entry(self, statement: Statement) -> Entry | None:
-        """The value of an entry; None for one that says nothing. Fault names what cannot be told of it."""
+        """The value of an entry; None for one without meaning. Raises Fault for what cannot be determined."""
         words = _Words(statement.words[2:])
         self._used = []
         if words.next_is("remark"):
@@ -144,7 +144,7 @@ class Lists:
             raise Fault(f"{text[:60]!r} is no network", syntax=False) from None
 
     def _resolve(self, kind: str, name: str, what: str, depth: int = 0) -> tuple[tuple[str, ...], int]:
-        """The networks, or the TCP ports, that a name stands for."""
+        """The networks, or the TCP ports, for which a name stands."""
         key = kind, name, what
         sections = self._groups.get((kind, name))
         if sections is None:
@@ -216,7 +216,7 @@ class Lists:
 
 
 class _Words:
-    """The words of a line, taken one by one; Fault where there is none."""
+    """The words of a line, taken one by one; raises Fault when there is none left."""
 
     def __init__(self, words: tuple[str, ...]) -> None:
         self._words = words

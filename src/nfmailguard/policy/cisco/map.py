@@ -1,8 +1,7 @@
-"""The lines of one ``policy-map type inspect esmtp``, in order, become a Policy.
+"""Turns the lines of one ``policy-map type inspect esmtp``, in order, into a Policy.
 
-Promises: each line is noted in the ledger: honoured and as what, not honoured and why, or
-an error. Does not know what a Policy can express (``draft``), nor the rest of a
-configuration.
+Promises: each line is noted in the import report: honoured and how, not honoured and why, or an error. Does not know
+what a Policy can express (``builder``), nor the rest of a configuration.
 """
 
 from __future__ import annotations
@@ -30,7 +29,9 @@ _FORMS = {
 
 @dataclass
 class Definitions:
-    """What a map may name, by name; ``used`` collects the classes and patterns that are named, with the line."""
+    """Definitions that a map may refer to, by name; ``used`` collects the classes and patterns referred to, with the
+    line.
+    """
 
     regexes: Mapping[str, Section]
     regex_classes: Mapping[str, Section]
@@ -44,7 +45,8 @@ def read_map(
 ) -> tuple[Policy, dict[str, str]]:
     """The policy of a map, and for each key of it the line it comes from.
 
-    ``base``: the profile that says what the map does not; none: an ASA, whose maps replace its default one.
+    ``base``: the profile that has the settings the map does not mention; none: an ASA, whose maps replace its default
+    one.
     """
     report.honoured(section.header, f"policy {name}")
     reader = _Reader(PolicyBuilder(name, report, base), known, report)
@@ -55,7 +57,7 @@ def read_map(
 
 
 class _Reader:
-    """The map's lines in order: rules are collected, parameters go into the draft."""
+    """Reads the map's lines in order: rules are collected, parameters go to the builder."""
 
     def __init__(self, builder: PolicyBuilder, known: Definitions, report: ImportReport) -> None:
         self.builder = builder
@@ -94,7 +96,7 @@ class _Reader:
                 self._open = statement
 
     def close(self) -> None:
-        """What waits for an action gets none."""
+        """Reports match or class lines that still wait for an action, as no action follows."""
         waiting = (self._open, *(match.statement for match in self._matches)) if self._done is None else ()
         for statement in waiting:
             if statement is not None and statement not in self.report:
@@ -171,7 +173,7 @@ class _Reader:
         return match.refusal
 
     def _parameter(self, statement: Statement) -> bool:
-        """``mask-banner`` and its like, or one with ``no``; whether it is one."""
+        """Applies a parameter such as ``mask-banner``, or one with ``no``; whether the line is one."""
         words = statement.keywords
         off = words[0] == "no"
         name, rest = "".join(words[off : off + 1]), words[off + 1 :]

@@ -1,9 +1,8 @@
-"""PIX, ASA, FWSM and IOS configuration text becomes Policies, and no line of it is lost silently.
+"""Turns PIX, ASA, FWSM and IOS configuration text into Policies; no line of it is lost silently.
 
-Promises: ``read`` raises nothing but ConfigError, in time linear in the text; every line
-that has to do with mail inspection stands in ``Import.lines`` with what became of it; all
-others are counted. Does not know how a Policy is enforced, nor how it is written back
-(``write``).
+Promises: ``read`` raises nothing but ConfigError, in time linear in the text; every line that concerns mail inspection
+is in ``Import.lines`` with what became of it; all others are counted. Does not know how a Policy is enforced, nor how
+it is written back (``write``).
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ _SHOWN = re.compile(
 class Imported(msgspec.Struct, frozen=True):
     """One policy of a configuration.
 
-    ``ports``: where an ``inspect``, ``fixup`` or ``mailhost`` applies it, like ``25`` or
-    ``2500-2510``; none: nowhere. ``sources``: the line of each key that one gave.
-    ``profile``: the profile of the program it is, where no map says otherwise.
-    ``everywhere``: on all interfaces. ``nearest``: no profile is this box's, this one is like it.
+    ``ports``: where an ``inspect``, ``fixup`` or ``mailhost`` applies it, like ``25`` or ``2500-2510``; none: nowhere.
+    ``sources``: for each key that a line set, that line. ``profile``: the program's profile it equals, if no map
+    changes it. ``everywhere``: on all interfaces. ``nearest``: no profile is exactly this device's, this one is
+    similar.
     """
 
     policy: Policy
@@ -73,9 +72,9 @@ class Imported(msgspec.Struct, frozen=True):
 class Import(msgspec.Struct, frozen=True):
     """A configuration as read: its policies, all the ports they are for, what became of each line.
 
-    ``rules``: what holds for some interfaces or hosts only. ``contexts``: those of the text that inspect mail, the
-    one that was read first. ``off``: the line that has switched mail inspection off. ``shows``: a line that no
-    configuration has, of a command that shows counters.
+    ``rules``: what holds only for some interfaces or hosts. ``contexts``: those of the text that inspect mail; the one
+    that was read is first. ``off``: the line that switched mail inspection off. ``shows``: a line that is no
+    configuration, but output of a command that shows counters.
     """
 
     maps: tuple[Imported, ...]
@@ -94,7 +93,7 @@ class Import(msgspec.Struct, frozen=True):
 
     @property
     def inspects(self) -> bool:
-        """Whether any mail is inspected, as far as the text tells: a map alone may be a part of more."""
+        """Whether any mail is inspected, as far as the text shows: a map alone may be an excerpt."""
         return bool(self.maps) and self.off is None
 
     def of(self, status: Status) -> tuple[Line, ...]:
@@ -103,18 +102,18 @@ class Import(msgspec.Struct, frozen=True):
 
 
 def read(text: str) -> Import:
-    """The policies of a configuration, whole or a part of one.
+    """The policies of a configuration, or of an excerpt of one.
 
-    Raises ConfigError for what is no configuration text. A line that is wrong stands in
-    the result's ``lines`` with ``Status.ERROR``.
+    Raises ConfigError for what is no configuration text. A faulty line is in the result's ``lines`` with
+    ``Status.ERROR``.
     """
     return read_all([(None, text)])
 
 
 def read_all(texts: Iterable[tuple[str | None, str]], context: str | None = None) -> Import:
-    """The same for several files, which are parts of one configuration or contexts of one box.
+    """The same for several files, which are parts of one configuration or contexts of one device.
 
-    ``context``: which of several; none: the first that inspects mail. The lines of the others are named.
+    ``context``: which of several contexts; none: the first that inspects mail. The lines of the others are reported.
     """
     found = [statement for file, text in texts for statement in statements(text, file)]
     units = split(found)
@@ -138,7 +137,7 @@ def _with_lines(units: Sequence[tuple[Unit, Import]]) -> Sequence[tuple[Unit, Im
 
 
 class _Configuration:
-    """One text while it is read."""
+    """One configuration while it is read."""
 
     def __init__(self, found: list[Statement]) -> None:
         self.statements = found
@@ -156,7 +155,7 @@ class _Configuration:
         self.placed: dict[tuple[bool, str], bool] = {}
 
     def result(self) -> Import:
-        """Everything; definitions before what names them."""
+        """Reads everything; definitions before the lines that refer to them."""
         self._read_maps()
         traffic = inspect_traffic(self.sections, self.report)
         targets = [(one, self._inspect(one)) for one in traffic.inspections]
@@ -188,7 +187,7 @@ class _Configuration:
         )
 
     def _switched_off(self, traffic: Traffic) -> str | None:
-        """The line by which there is no mail inspection any more."""
+        """The line that switched mail inspection off."""
         line = traffic.off or self.off
         return f"{line.place}: {line.text}" if line is not None and not any(self.ports.values()) else None
 
@@ -211,7 +210,7 @@ class _Configuration:
     # Section: inspection maps.
 
     def _named(self, *kind: str) -> dict[str, Section]:
-        """The sections whose header begins with ``kind`` and ends in a name; one given in parts is one."""
+        """The sections whose header begins with ``kind`` and ends in a name; a section given in parts is joined."""
         found: dict[str, Section] = {}
         for section in self.sections:
             words = section.header.keywords
@@ -257,7 +256,7 @@ class _Configuration:
         return found
 
     def _patterns(self, known: Definitions) -> None:
-        """The patterns that lines of mail inspection name; none of those is honoured."""
+        """Reports the patterns that lines of mail inspection refer to; none of them is honoured."""
         needed = {name: line for (kind, name), line in known.used.items() if kind == "regex"}
         for (kind, name), line in known.used.items():
             section = known.regex_classes.get(name) if kind == "class-map type regex" else None
@@ -275,7 +274,7 @@ class _Configuration:
                 self.report.not_honoured(header, f"needed by {line}, which is not honoured")
 
     def _strays(self, section: Section) -> None:
-        """What looks like ours and nothing understood."""
+        """Reports lines that look like mail inspection and that no reader understood."""
         words = section.header.keywords
         others = words[0] in ("class-map", "policy-map") and words[1:3] == ("type", "inspect")
         for statement in (section.header, *section.body):
@@ -286,7 +285,7 @@ class _Configuration:
     # Section: lines that apply inspections and maps.
 
     def _inspect(self, one: Inspection) -> str | None:
-        """``inspect esmtp [MAP]`` or ``inspect smtp``, inside a class: the profile's name or file; None: none."""
+        """Handles ``inspect esmtp [MAP]`` or ``inspect smtp`` in a class: the profile's name or file; None: none."""
         statement, ports = one.statement, one.ports
         words = statement.words
         default = "_default_esmtp_map"
@@ -313,7 +312,7 @@ class _Configuration:
         return profile
 
     def _mark(self, known: dict[str, Imported], name: str, one: Inspection) -> None:
-        """Whether a policy is applied on all interfaces by any of its lines."""
+        """Notes whether a policy is applied on all interfaces by any of its lines."""
         seen = self.placed.get((known is self.built_in, name), False) or one.interface is None
         self.placed[known is self.built_in, name] = seen
         known[name] = msgspec.structs.replace(known[name], everywhere=seen)
@@ -337,7 +336,7 @@ class _Configuration:
         return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"
 
     def _release(self) -> str:
-        """The profile of the release that has ``fixup``; without a version line the last ones."""
+        """The profile of a release that has ``fixup``; without a version line that of the last such releases."""
         if self.box == "FWSM":
             return "fwsm2"
         if self.box != "PIX":

@@ -1,7 +1,7 @@
-"""Configuration text as people keep and send it, made into the lines a box would have shown.
+"""Turns configuration text as people keep and send it into the lines the device would have shown.
 
-Promises: takes time linear in the text. Undoes what terminals, forums, mail and web pages add: pagers, quotes,
-fences, tags, comments behind a line, lines wrapped at the terminal's width. Does not know what a line means.
+Promises: takes time linear in the text. Undoes what terminals, forums, mail and web pages add: pagers, quotes, fences,
+tags, remarks after a line, lines wrapped at the terminal's width. Does not know what a line means.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _OPEN = frozenset(_OPEN_WORDS.split())
 
 
 def lines(text: str) -> list[str]:
-    """The text's lines, from the first; a line that goes on in the next one is whole, and the next one empty."""
+    """The text's lines, from the first; a line continued on the next one is joined, and the next one is empty."""
     if "More" in text:
         text = _PAGER.sub("", text)
     if "<" in text:
@@ -76,7 +76,7 @@ def lines(text: str) -> list[str]:
 
 
 def bare(line: str) -> str:
-    """A line without the marks of mail, Markdown and forums around it; its indentation stays."""
+    """A line without the marks that mail, Markdown and forums put around it; its indentation is kept."""
     line = line.expandtabs(8) if "\t" in line else line
     text = line.lstrip()
     head = text[:1]
@@ -97,7 +97,7 @@ def bare_of_bullet(line: str) -> str:
 
 
 def without_comment(line: str) -> str:
-    """Up to a comment behind it. In free text and between quotation marks there is none."""
+    """The line up to a remark after it. In free text and between quotation marks there is no remark."""
     if "!" not in line and "<" not in line and "\u2190" not in line:
         return line
     if any(word in _FREE_TEXT for word in line.lower().split(None, 2)[:2]):
@@ -119,7 +119,9 @@ def _joined(found: list[str]) -> Iterator[str]:
 
 
 def _goes_on(line: str, following: str, parts: int) -> str | None:
-    """What stands between a line and its rest, where the next one is that; None where it is a line of its own."""
+    """What joins a line and its continuation in the next line ("" or a space); None: the next line
+    is no continuation.
+    """
     next_word, _, _ = following.strip().partition(" ")
     if not next_word or parts > 4 or next_word.lower() in _BEGINS or next_word[0] in "!:" or next_word[-1] in "#>":
         return None

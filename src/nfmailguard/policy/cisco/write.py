@@ -1,7 +1,7 @@
-"""A Policy as the configuration text of the box that does the same.
+"""Writes a Policy as the configuration text of the Cisco device that does the same.
 
-Promises: ``cisco.read`` of the text gives the policy back, but for what ``Written.lost``
-names: that is found by reading it, not foretold. Does not know profiles that no box has.
+Promises: ``cisco.read`` of the text gives the policy back, except for what ``Written.lost`` names: that is found by
+reading the text, not predicted. Does not know profiles that no device has.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ _NAMES = {keyword: name for name, keyword in reversed(KEYWORDS.items())}
 
 
 class Written(msgspec.Struct, frozen=True):
-    """Configuration text, and a line for each thing it cannot say."""
+    """Configuration text, and a line for each thing it cannot express."""
 
     text: str
     lost: tuple[str, ...]
 
 
 def write(policy: Policy) -> Written:
-    """The text for ``policy``: of a box without maps where one does just that, else of an ASA's map."""
+    """The text for ``policy``: of a device without maps if one does exactly that, else an ASA's map."""
     for name in (policy.name, *_WITHOUT_MAPS):
         if name in _WITHOUT_MAPS and not _differences(policy, profile(name)):
             return Written(_WITHOUT_MAPS[name], ())
@@ -84,7 +84,7 @@ def _map(policy: Policy) -> list[str]:
 
 
 def _passing(policy: Policy) -> tuple[str, ...]:
-    """The verbs that pass without a match on them."""
+    """The verbs that pass without a match for them."""
     shown = policy.replies.ehlo is EhloMask.E1 and "STARTTLS" in policy.replies.keywords
     tls = shown or "STARTTLS" in policy.commands.allow
     return (*asa().commands.allow, *(("STARTTLS",) if tls else ()))
@@ -106,7 +106,7 @@ def _parameters(policy: Policy, passing: tuple[str, ...]) -> list[str]:
 
 
 def _cisco_action(action: Action) -> str:
-    """The action as a map writes it; empty for one that no map has."""
+    """The action as a map writes it; empty for an action that maps do not have."""
     if action is Action.LOG:
         return "log"
     return f"{action} log" if action in (Action.MASK, Action.DROP_CONNECTION, Action.RESET) else ""
@@ -158,7 +158,9 @@ def _keywords(policy: Policy) -> list[str]:
 
 
 def _differences(policy: Policy, other: Policy) -> list[str]:
-    """What ``policy`` says and ``other`` does not, a line each; titles and what has no effect aside."""
+    """The settings of ``policy`` that ``other`` lacks, one line each; titles and settings without
+    effect are ignored.
+    """
     mine, theirs = _facts(policy), _facts(other)
     return [
         f"{key} = {mine.get(key, 'none')}: not in the text, which says {theirs.get(key, 'none')}"
@@ -191,7 +193,7 @@ def _facts(policy: Policy) -> dict[str, Any]:
 
 
 def _without_effect(policy: Policy) -> set[str]:
-    """Findings this policy cannot have."""
+    """Findings this policy cannot cause."""
     tls = "STARTTLS" in policy.commands.allow or "*" in policy.commands.allow
     address = policy.address.characters or policy.address.brackets
     there = {
