@@ -1,7 +1,7 @@
 """The configuration: TOML, overrides and flags in, frozen structs out.
 
-Promises: everything that is wrong is said at once, a line each, with file and key;
-a Config that came out of ``load`` can be run. Does not touch the system.
+Promises: all errors are reported at once, one line each, with file and key; a Config returned by ``load`` can be run.
+Does not touch the system.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def load(
     dry_run: bool = False,
     faithful: bool = False,
 ) -> Config:
-    """The configuration of ``path`` (none: the defaults), with ``key=value`` overrides and flags on top.
+    """The configuration from ``path`` (none: the defaults), with ``key=value`` overrides and flags on top.
 
-    Raises ConfigError with every problem, a line each.
+    Raises ConfigError with every problem, one line each.
     """
     where = str(path) if path is not None else "configuration"
     table = toml_of(path) if path is not None else {}
@@ -77,7 +77,7 @@ def load(
 
 
 def _illegal_conditions(table: dict[str, Any]) -> list[str]:
-    """Actions of ``[on]`` that their condition has not, which are left out: the type has those of all conditions."""
+    """Errors for actions of ``[on]`` that are illegal for their condition, which are removed from the table."""
     given = table.get("on")
     problems = []
     if not isinstance(given, dict):
@@ -91,7 +91,7 @@ def _illegal_conditions(table: dict[str, Any]) -> list[str]:
 
 @functools.cache
 def _fields(kind: Any) -> dict[str, Any]:
-    """Field names as they stand in the file, with their types."""
+    """Field names as they are written in the file, with their types."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return {}
     return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
@@ -127,7 +127,7 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
 
 
 def _problems(config: Config) -> list[str]:
-    """What the types cannot say."""
+    """Problems that the types cannot express."""
     checks = (
         _port_problems,
         _queue_problems,
@@ -146,7 +146,7 @@ IMPLICIT_TLS = (465, 993, 995)
 
 
 def _port_problems(config: Config) -> list[str]:
-    """Ports where there is no SMTP to enforce: the first bytes of TLS would be blanked."""
+    """Ports without SMTP that cannot be enforced: the first bytes of TLS would be blanked."""
     return [
         f"gateway.ports: {port} speaks TLS from the first byte on, and enforcing breaks it; leave it out, or watch it:"
         f' [[rule]] ports = [{port}], mode = "monitor"'
@@ -187,7 +187,7 @@ def _queue_problems(config: Config) -> list[str]:
 
 
 def _spans(numbers: Iterable[int]) -> str:
-    """``0-3,6``: as taskset writes it."""
+    """Numbers as ranges, such as ``0-3,6``, as taskset writes them."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and spans[-1][-1] == number - 1:
@@ -296,7 +296,7 @@ _LONGEST_SOCKET = 96
 
 
 def control_path(path: Path | None) -> str:
-    """``service.control`` of a file (None: the default) that may be wrong in all else. Raises ConfigError."""
+    """``service.control`` of a file (None: the default) whose other settings may be wrong. Raises ConfigError."""
     service = toml_of(path).get("service", {}) if path is not None else {}
     control = service.get("control") if isinstance(service, dict) else None
     return control if isinstance(control, str) else Service().control

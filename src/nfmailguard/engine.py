@@ -1,7 +1,7 @@
-"""The core, from Python: the models become its tables here and nowhere else.
+"""The core, from Python: the models are turned into its tables here and nowhere else.
 
-Promises: an Engine runs on exactly the rules, limits and conditions it was given.
-Does not know where packets come from.
+Promises: an Engine runs on exactly the rules, limits and conditions it was given. Does not know where packets come
+from.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _ANY_NUMBER = 2**32 - 1
 
 
 class OperationKind:
-    """Numbers of ``Operation.kind``."""
+    """The values of ``Operation.kind``."""
 
     ACCEPT = 0
     REPLACE = 1
@@ -259,7 +259,7 @@ def _tables(
 
 
 def _digest(tables: dict[str, object], rules: Sequence[FlowRule]) -> bytes:
-    """The same of what is the same, under the same names; the flow table's key is not looked at."""
+    """A digest that is equal for equal rules and settings; the flow table's key is left out."""
     told = {name: table for name, table in tables.items() if name != "key"}
     return hashlib.sha256(repr((told, list(rules))).encode()).digest()
 
@@ -270,7 +270,7 @@ def flows_at_once(limits: Limits) -> int:
 
 
 class Generation(NamedTuple):
-    """Rules and settings that come together, made for one Engine and not in use yet."""
+    """Rules and settings that belong together, prepared for one Engine and not in use yet."""
 
     prepared: core.Prepared
     digest: bytes
@@ -283,15 +283,14 @@ class Generation(NamedTuple):
 class Engine(core.Engine):
     """One core with its own flow table.
 
-    ``rules``: the last one matches every flow. ``ports``: TCP ports that are
-    inspected, besides those of the rules. ``dry_run`` reports and changes nothing.
-    ``can_hold=False`` is for a driver that must answer each packet at once.
-    ``records``: False makes none, a collection of RecordKind those; ``told``: of commands and
-    replies only those of these verbs. ``offload``: packets of flows that are passed may go by unseen,
-    but for their SYNs, FINs and RSTs. ``apart``: packets come with ``connection``. Raises ValueError for more
-    rules, verbs or keywords than the core holds and OSError for an interface that does not exist.
+    ``rules``: the last one matches every flow. ``ports``: TCP ports that are inspected, besides those of the rules.
+    ``dry_run`` reports and changes nothing. ``can_hold=False`` is for a driver that must give each packet's verdict at
+    once. ``records``: False makes none, a collection of RecordKind only those; ``told``: commands and replies are
+    recorded only for these verbs. ``offload``: packets of flows that are passed may bypass the engine, except their
+    SYNs, FINs and RSTs. ``apart``: packets come with ``connection``. Raises ValueError for more rules, verbs or
+    keywords than the core holds and OSError for an interface that does not exist.
 
-    ``prepare`` and ``publish`` replace rules and settings while packets go on; ``rules`` are the latest ones.
+    ``prepare`` and ``publish`` replace rules and settings while packets are processed; ``rules`` are the latest ones.
     """
 
     rules: tuple[FlowRule, ...]
@@ -337,10 +336,11 @@ class Engine(core.Engine):
         apart: bool = True,
         older: bool = False,
     ) -> Generation:
-        """Other rules and settings; nothing changes yet. Raises as the constructor does, and where memory shrinks.
+        """Prepares other rules and settings; nothing changes yet. Raises as the constructor does, and if memory
+        shrinks.
 
-        Of the limits ``flows``, ``cookies`` and ``startup`` stay what they were. ``older``: they are for flows that
-        another engine hands over (``load_state``), and its memory is none of ours.
+        The limits ``flows``, ``cookies`` and ``startup`` keep their values. ``older``: they are for flows that another
+        engine hands over (``load_state``), whose memory limit does not apply here.
         """
         limits, on = limits or Limits(), on or On()
         if limits.memory < self._memory and not older:
@@ -350,11 +350,11 @@ class Engine(core.Engine):
         return Generation(core.Prepared(tables), digest, tuple(rules), on, dry_run, limits.memory)
 
     def publish(self, generation: Generation, *, begins_anew: bool = False) -> int:
-        """Flows that begin after the next batch has begun come under them, all others keep theirs.
+        """Flows that begin after the next batch has begun come under these rules; all others keep theirs.
 
-        Returned is the number of the first rule in records; others get these numbers when the last of them is read.
-        The same rules and settings as those of flows that are still open are one with them. Raises ValueError where
-        flows are under too many older ones.
+        Returns the number of the first rule in records; numbers are used again once the last record with them is read.
+        Rules and settings equal to those of flows that are still open are shared with them. Raises ValueError if flows
+        are under too many older ones.
         """
         same = [number for number, digest in self._digests.items() if digest == generation.digest]
         if same and not begins_anew and self.core_republish(same[0]):
@@ -370,28 +370,30 @@ class Engine(core.Engine):
 
     @property
     def rules_in_use(self) -> dict[int, bytes]:
-        """The latest, and those that flows are under: their digests, the same of the same in any process, by number."""
+        """The latest rules, and those that flows are under, by number: their digests, which are equal in any process
+        for equal rules.
+        """
         found = enumerate(self.generations())
         return {number: self._digests[number] for place, (number, flows) in found if flows or place == 0}
 
     @property
     def state_size(self) -> int:
-        """Bytes that ``save_state`` takes, as things stand."""
+        """Bytes that ``save_state`` needs at the moment."""
         return state.size(self)
 
     def save_state(self, image: bytearray | memoryview) -> None:
-        """Writes all it knows of flows, packets it holds and counts into ``image``, which has ``state_size`` bytes.
+        """Writes its whole state of flows, held packets and counters into ``image``, which has ``state_size`` bytes.
 
-        Records that have not been read are not in it. Not while a driver runs; the engine may go on afterwards.
+        Records that have not been read are not included. Not while a driver runs; the engine may continue afterwards.
         """
         state.save(self, image)
 
     def load_state(self, image: bytes | bytearray | memoryview, rules: Mapping[int, Generation]) -> dict[int, int]:
-        """Goes on where another engine was: its flows, held packets and counters, of the same layout and limits.
+        """Continues with the state of another engine: flows, held packets and counters, of the same layout and limits.
 
-        ``rules``: what that one's ``rules_in_use`` were, as ``prepare`` makes them here; flows keep theirs, new ones
-        come under the latest of this engine. Returned is, for each number of them, that of their first rule in records.
-        Raises ValueError, and then nothing has changed but that some rules may be there in vain.
+        ``rules``: what that engine's ``rules_in_use`` were, as ``prepare`` makes them here; flows keep theirs, new ones
+        come under the latest of this engine. Returns, for each number, that of their first rule in records. Raises
+        ValueError, and then nothing has changed except that some rules may have been added needlessly.
         """
         numbers = {}
         for number, generation in rules.items():
@@ -402,7 +404,7 @@ class Engine(core.Engine):
         return {number: ours * core.MOST_RULES for number, ours in numbers.items()}
 
     def action(self, finding: str, rule: int = 0) -> tuple[Action, bool]:
-        """What is done about a finding, or would be, and whether it is done; ``rule`` is an index of ``rules``."""
+        """The action for a finding, and whether it is carried out; ``rule`` is an index of ``rules``."""
         known = self.rules[rule]
         restoring = recovery(known.policy, known.restore) if known.mode is Mode.RESTORE else None
         actions = _actions(restoring.policy if restoring else known.policy, known.mode, self._on)

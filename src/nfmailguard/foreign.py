@@ -1,8 +1,8 @@
-"""Others' rules: what they do to packets of mail, before or beside ours.
+"""Other tables' rules: what they do to packets of mail, before or after ours.
 
-Promises: changes nothing. A rule is followed as the kernel's nftables would (its expressions are a small machine with
+Promises: changes nothing. A rule is evaluated as the kernel's nftables would (its expressions are a small machine with
 registers), for a packet of which only some fields are known; what depends on anything else is taken as possible, and
-said to be so (``sure``). Does not know what of it is a fault.
+marked as not ``sure``. Does not know which effect is a fault.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ Range = tuple[bytes, bytes, Any]
 
 
 class Packet(NamedTuple):
-    """A TCP packet, as far as it is known: ports, ``family`` 4 or 6, ``server`` its address; ``answer``: it sent it."""
+    """A TCP packet, as far as it is known: server port, ``family`` 4 or 6, ``server`` its address; ``answer``: the
+    server sent it.
+    """
 
     port: int
     answer: bool = False
@@ -41,10 +43,10 @@ class Packet(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a rule may do to a packet: ``kind``, and the ``value`` that belongs to it.
+    """What a rule may do to a packet: ``kind``, and its ``value``.
 
     ``queue``: its number; ``dnat``: (address, port), either None; ``mark`` and ``ct_mark``: the bits that are set, None
-    for those not known; ``flow``: the flowtable. ``where`` is ``FAMILY TABLE CHAIN``; ``hook``: of its base chain.
+    if not known; ``flow``: the flowtable. ``where`` is ``FAMILY TABLE CHAIN``; ``hook``: of its base chain.
     """
 
     kind: str
@@ -73,7 +75,9 @@ class BaseChain(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Of one network namespace, our own table left out. ``sets``: by family, table and name: key ranges and data."""
+    """The rules of one network namespace without our own table. ``sets``: by family, table and name: key ranges and
+    data.
+    """
 
     chains: tuple[BaseChain, ...] = ()
     rules: tuple[Rule, ...] = ()
@@ -81,7 +85,7 @@ class Rules(NamedTuple):
 
 
 def read(connect: Callable[[int], Any], ours: str) -> Rules:
-    """All of them but those of the table ``ours``. ``connect``: to nftables, for a family's number, 0 for any."""
+    """All rules except those of the table ``ours``. ``connect``: opens nftables for a family's number, 0 for any."""
     from pyroute2.netlink.nfnetlink import nfgen_msg
     from pyroute2.netlink.nfnetlink import nftsocket as nft
 
@@ -131,7 +135,7 @@ def _rule(message: Any) -> Rule:
 
 
 def _plain(data: Any) -> Any:
-    """Netlink's attributes as dictionaries, their names without what all have in common."""
+    """Netlink attributes as dictionaries, with the common prefix of their names removed."""
     if isinstance(data, dict) and "attrs" in data:
         return {name.split("_", 2)[-1]: _plain(value) for name, value in data["attrs"]}
     return data
@@ -172,7 +176,7 @@ def followed(rules: Rules, packet: Packet, hooks: Sequence[str]) -> list[Effect]
 
 
 class _Walk:
-    """A packet's way through the chains. Marks are not followed: what is compared with them may or may not match."""
+    """A packet's path through the chains. Marks are not tracked: a comparison with them may or may not match."""
 
     def __init__(self, rules: Rules, packet: Packet) -> None:
         self.effects: list[Effect] = []
@@ -185,7 +189,7 @@ class _Walk:
         self._steps = 0
 
     def chain(self, name: str, *, sure: bool, depth: int) -> bool:
-        """Whether the packet is certainly not seen by what comes after this base chain's rule that led here."""
+        """Evaluates a chain; whether the packet certainly does not return to the base chain's next rule."""
         key = (self.base.family, self.base.table, name)
         for rule in self._rules.get(key, ()) if depth < DEEPEST else ():
             self._steps += 1
@@ -200,7 +204,7 @@ class _Walk:
         return False
 
     def _rule(self, rule: Rule, registers: _Registers, sure: bool, depth: int) -> str:
-        """What is certain to come after it: ``next``, ``return`` or ``end``."""
+        """Evaluates a rule; what certainly comes next: ``next``, ``return`` or ``end``."""
         for name, data in rule.expressions:
             for kind, value, bypass in registers.effects(name, data):
                 self._note(rule, kind, value, sure and registers.sure, bypass)
@@ -242,7 +246,7 @@ def _offset(register: Any) -> int:
 
 
 class _Registers:
-    """The kernel's machine for one rule. ``sure``: nothing unknown has been asked so far."""
+    """The kernel's registers for one rule. ``sure``: nothing unknown has been tested so far."""
 
     def __init__(self, packet: Packet, sets: dict[tuple[int, str, str], Any], table: tuple[int, str]) -> None:
         self.sure = True
@@ -263,7 +267,7 @@ class _Registers:
             del self._bytes[REGISTER_BYTES:]
 
     def test(self, name: str, data: dict[str, Any]) -> bool:
-        """Whether the rule may go on."""
+        """Whether the rule may continue after this expression."""
         if name == "immediate" and str(data.get("DREG")) == "NFT_REG_VERDICT":
             found = data.get("DATA", {}).get("VERDICT", {})
             self._decide(found)
@@ -392,7 +396,7 @@ class _Registers:
         return True
 
     def effects(self, name: str, data: Any) -> Iterator[tuple[str, Any, bool]]:
-        """Kind and value of what an expression does, and whether a queue is passed where nobody reads it."""
+        """Kind and value of an expression's effects, and whether a queue without a reader is bypassed."""
         plain = data if isinstance(data, dict) else {}
         if name == "queue":
             first, total = plain.get("NUM"), plain.get("TOTAL") or 1
@@ -429,7 +433,7 @@ class _Registers:
 
 
 def _target(data: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
-    """The same of an xtables target (iptables-nft), by its structure (linux/netfilter/xt_*.h, nf_nat.h)."""
+    """The same for an xtables target (iptables-nft), by its structure (linux/netfilter/xt_*.h, nf_nat.h)."""
     name, info = data.get("NAME"), bytes.fromhex(str(data.get("INFO", "")).replace(":", ""))
     if name == "NFQUEUE" and len(info) >= 2:
         first, total = struct.unpack_from("=HH", info) if len(info) >= 4 else (*struct.unpack_from("=H", info), 1)

@@ -1,8 +1,8 @@
-"""Files that people name, read whole: bounded, whatever they are.
+"""Reads whole files named by the user, with limits, whatever kind of file they are.
 
-Promises: no more than ``most`` octets are read and no more than a few seconds waited for, of
-files, pipes and devices alike; what cannot be used raises ConfigError, a line with the name.
-``toml`` takes time and memory linear in the text. Does not know what is in a file.
+Promises: no more than ``most`` bytes are read and no more than a few seconds waited for, of files, pipes and devices
+alike; what cannot be used raises ConfigError, a line with the name. ``toml`` takes time and memory linear in the text.
+Does not know what is in a file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LARGEST = 2**63
 
 
 def octets_of(path: Path | str, most: int, where: str | None = None) -> bytes:
-    """All of a file; a ConfigError begins with ``where``, else with the path."""
+    """The content of a file; a ConfigError begins with ``where``, else with the path."""
     name = where or str(path)
     try:
         # O_NONBLOCK: opening or reading a pipe that nobody writes to must not block for ever.
@@ -71,7 +71,7 @@ def _parts(fd: int, most: int, name: str) -> Iterator[bytes]:
 
 
 def at_most(file: io.BufferedIOBase, most: int, name: str) -> bytes:
-    """All that an open file or stream gives."""
+    """The content of an open file or stream."""
     try:
         found = file.read(most + 1)
     except OSError as error:
@@ -102,7 +102,7 @@ def toml_of(path: Path | str, where: str | None = None) -> dict[str, Any]:
 
 
 def text_of(path: Path | str, where: str | None = None) -> str:
-    """A text file of at most ``MOST_TOML`` octets, as TOML wants it: UTF-8, without a byte order mark."""
+    """A text file of at most ``MOST_TOML`` bytes, as TOML requires it: UTF-8, without a byte order mark."""
     name = where or str(path)
     try:
         return octets_of(path, MOST_TOML, name).decode("utf-8-sig")
@@ -128,7 +128,7 @@ def toml(text: str, where: str) -> dict[str, Any]:
 
 
 def _explained(text: str, message: str) -> str:
-    """What tomllib says, and of a text without quotes how it is written."""
+    """tomllib's message, and for a text without quotes how it has to be written."""
     if unclosed := re.fullmatch(r"Illegal character '\\n' \(at line (\d+), column \d+\)", message):
         return f"line {unclosed[1]}: the text is not closed; is a quote missing?"
     found = re.fullmatch(r"Invalid value \(at line (\d+), column \d+\)", message)

@@ -1,9 +1,8 @@
-"""``nfmailguard replay``: a capture through an engine, and what came of it.
+"""``nfmailguard replay``: runs a capture through an engine and sums up the result.
 
-Promises: the same packets give the same bytes and findings as they gave live; what a
-damaged capture holds before the damage is replayed, written and summed up. Needs no
-privilege. Does not know files of packets (``queues.capture`` does) or the wording of
-events (``events.eve``).
+Promises: the same packets give the same bytes and findings as live; what a damaged capture contains before the damage
+is replayed, written and summed up. Needs no privilege. Does not know capture files (``queues.capture`` does) or the
+wording of events (``events.eve``).
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class FindingCount(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a replay did. Counts are packets where nothing else is said."""
+    """The result of a replay. Counts are packets unless something else is said."""
 
     input: str
     #: Name of the output file; None: nothing was written.
@@ -108,11 +107,10 @@ def replay(
 ) -> Summary:
     """Replays ``in_path`` under ``config``; writes what would have left the gateway to ``out_path``.
 
-    ``events``: where EVE events go, a file's path or ``-``. ``progress`` is told now and
-    then how many packets have been read. ``checksums`` False: wrong ones, as of a capture
-    that was edited, are made right. ``findings`` is given the rules, and what it
-    returns every record. Raises CaptureError for a file that cannot be opened and ConfigError for rules or an
-    events file that cannot be used; what goes wrong later is ``Summary.fault``.
+    ``events``: where EVE events go, a file's path or ``-``. ``progress`` is called now and then with the number of
+    packets read. ``checksums`` False: wrong ones, as in an edited capture, are corrected. ``findings`` is called with
+    the rules, and what it returns gets every record. Raises CaptureError for a file that cannot be opened and
+    ConfigError for rules or an events file that cannot be used; later errors are in ``Summary.fault``.
     """
     all_rules = config.flow_rules()
     rules = tuple(rule for rule in all_rules if rule.interface is None)
@@ -174,7 +172,7 @@ class _Tally:
         self._progress = progress
 
     def count(self, counters: dict[str, int]) -> None:
-        """Findings that were not recorded."""
+        """Counts findings that were not recorded, from the core's counters."""
         for number, spec in enumerate(FINDINGS):
             if times := counters.get(f"finding.{spec.name}"):
                 action, applied = self._engine.action(spec.name)
@@ -240,7 +238,7 @@ def encode(summary: Summary) -> bytes:
 
 
 def render(summary: Summary, console: Console) -> None:
-    """The summary for people; plain lines where there is no terminal. ``fault`` is the caller's to tell."""
+    """Prints the summary; plain lines if there is no terminal. The caller reports ``fault``."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """The settings: every key of the configuration file, as frozen structs.
 
-Promises: what a struct says follows from its keys alone. Does not read files, and does
-not say what is wrong: ``config`` does.
+Promises: what a struct's methods return follows from its keys alone. Does not read files, and does not report what is
+wrong: ``config`` does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Config", "Confine", "Driver", "Gateway", "Hook", "Log", "Queue", "Ru
 
 
 class Hook(StrEnum):
-    """Where packets are taken: routed through, for this host, or from it."""
+    """Which packets are taken: those forwarded, for this host, or from it."""
 
     FORWARD = "forward"
     INPUT = "input"
@@ -49,7 +49,7 @@ class Driver(StrEnum):
 
 
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[gateway]``: what every flow gets that no ``[[rule]]`` speaks of."""
+    """``[gateway]``: settings for every flow that no ``[[rule]]`` names."""
 
     mode: Mode = Mode.MONITOR
     profile: str = "pix63"
@@ -74,7 +74,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
 
 
 class RestoreServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[[restore.server]]``: what some servers say where nothing is masked, as ``probe --learn`` writes it."""
+    """``[[restore.server]]``: what some servers send where nothing is masked, as ``probe --learn`` writes it."""
 
     #: Addresses or networks of the servers; empty: any server.
     addresses: tuple[str, ...] = ()
@@ -96,14 +96,14 @@ class Restoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: tuple[RestoreServer, ...] = ()
 
     def restore(self) -> Restore:
-        """Raises ValueError for what is no network."""
+        """The settings for the engine. Raises ValueError for an invalid network."""
         known = (*self.server, RestoreServer(keywords=self.keywords, banner=self.banner))
         offers = tuple(Offer(_networks(one.addresses), one.keywords, one.banner) for one in known)
         return Restore(self.side, self.scope, self.starttls, offers)
 
 
 class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[queue]``: the kernel's queue and how it is read. ``copy_range`` is in octets, ``length`` in packets."""
+    """``[queue]``: the kernel's queue and how it is read. ``copy_range`` is in bytes, ``length`` in packets."""
 
     numbers: str = "0"
     driver: Driver = Driver.KERNEL
@@ -146,7 +146,7 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SyslogStyle(StrEnum):
-    """Whose log lines: those of a PIX up to 6.3, of an ASA, or whichever the profile is of."""
+    """The style of log lines: that of a PIX up to 6.3, of an ASA, or whichever the profile belongs to."""
 
     AUTO = "auto"
     PIX = "pix"
@@ -154,7 +154,7 @@ class SyslogStyle(StrEnum):
 
 
 class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[syslog]``: findings as Cisco's log lines, next to ``log.eve``."""
+    """``[syslog]``: findings as Cisco's log lines, in addition to ``log.eve``."""
 
     #: Target of the log lines: a file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]`` or
     #: ``unix:///PATH``; None: no log lines.
@@ -171,7 +171,7 @@ class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interfaces: dict[str, tuple[str, ...]] = {}
 
     def names(self) -> Interfaces:
-        """Raises ValueError for what is no network."""
+        """The interface names in log lines. Raises ValueError for an invalid network."""
         named = ((name, network) for name, texts in self.interfaces.items() for network in _networks(texts))
         return Interfaces(self.client, self.server, tuple(named))
 
@@ -185,7 +185,7 @@ class Confine(StrEnum):
 
 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[service]``: how a running gateway is asked, and with which rights it runs."""
+    """``[service]``: the control socket of a running gateway, and the rights it runs with."""
 
     #: The path of the control socket; empty: no control socket.
     control: str = "/run/nfmailguard/control.sock"
@@ -233,30 +233,34 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(sorted({*self.gateway.ports, *(port for rule in self.rule for port in rule.ports)}))
 
     def hooks(self) -> tuple[Hook, ...]:
-        """Where packets are taken. A mail host's own traffic is seen whole only by input and output together."""
+        """Which packets are taken. A mail host's own traffic is seen completely only by input and output together."""
         hooks = set(self.gateway.hook)
         if hooks & {Hook.INPUT, Hook.OUTPUT}:
             hooks |= {Hook.INPUT, Hook.OUTPUT}
         return tuple(hook for hook in Hook if hook in hooks)
 
     def on_queue(self, condition: str) -> Action:
-        """``queue_full`` or ``no_listener``: the kernel knows one action for all: enforcing anywhere counts."""
+        """The action for ``queue_full`` or ``no_listener``: the kernel has one action for all flows, so enforcing any
+        of them decides.
+        """
         modes = [rule.mode for rule in self.flow_rules()]
         enforcing = Mode.ENFORCE in modes and not self.gateway.dry_run
         return self.on.action(condition, Mode.ENFORCE if enforcing else Mode.MONITOR)
 
     def needs_conntrack(self) -> bool:
-        """Where a byte may be changed, packets in parts have to be joined before us; offload marks connections."""
+        """Whether conntrack must run: if bytes may be changed, fragments must be reassembled first; and offload marks
+        connections.
+        """
         watched = self.gateway.dry_run or all(rule.mode is Mode.MONITOR for rule in self.flow_rules())
         return self.queue.offload or not watched
 
     def tells_connections_apart(self) -> bool:
-        """Not where packets may pass the queue: our mark would stay on them."""
+        """Whether connections get a mark: not if packets may bypass the queue, as the mark would stay on them."""
         passing = any(self.on_queue(name) is Action.PASS for name in ("queue_full", "no_listener"))
         return self.queue.conntrack and self.needs_conntrack() and not passing
 
     def engine_limits(self) -> Limits:
-        """Held packets stay under a quarter of the queue, so that they never fill it."""
+        """The engine's limits: held packets stay under a quarter of the queue, so that they never fill it."""
         return msgspec.structs.replace(
             self.limits, held_packets=min(self.limits.held_packets, max(1, self.queue.length // 4))
         )
@@ -273,9 +277,9 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def network(text: str) -> Network:
-    """An address or a network; ValueError says what else it is. Of an IPv4-mapped one (RFC 4291 2.5.5.2), IPv4's.
+    """An address or a network; ValueError says what is wrong. An IPv4-mapped one (RFC 4291 2.5.5.2) becomes IPv4's.
 
-    That is how packets carry them, wherever in a configuration they stand.
+    Packets carry such addresses as IPv4, wherever in a configuration they are.
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone, which no packet tells; write it without, and `in` for the interface")

@@ -1,6 +1,6 @@
-"""Statements of nftables: each as nft writes it, and as the kernel takes it.
+"""Statements of nftables: as nft writes them, and as the kernel takes them.
 
-Promises: the two say the same. Does not know chains, nor what a rule is for.
+Promises: both forms mean the same. Does not know chains, nor what a rule is for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``bench engine``: what deciding costs, from memory and from a capture file, on one CPU.
+"""``bench engine``: the cost of deciding, from memory and from a capture file, on one CPU.
 
-Promises: every case of a round sees the same packets; what copies them alone is measured
-beside. Records are made, and read between the parts that are timed. Does not know the kernel.
+Promises: every case of a round sees the same packets; merely copying them is measured as a case too. Records are made,
+and read outside the timed parts. Does not know the kernel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def timed(drill: Drill, engine: Engine | None, count: int) -> int:
 
 
 def engine(rounds: int, tell: Tell) -> Benchmark:
-    """Packets a second from memory."""
+    """Measures packets per second from memory."""
     found = Benchmark(
         "engine",
         "Deciding from memory, one CPU, checksums verified, records made",
@@ -82,7 +82,7 @@ def engine(rounds: int, tell: Tell) -> Benchmark:
 
 
 def instructions(found: Benchmark, tell: Tell) -> None:
-    """Adds callgrind's count of the core's instructions a packet, which repeats from run to run; needs valgrind."""
+    """Adds callgrind's count of the core's instructions per packet, which is the same in every run; needs valgrind."""
     valgrind = tool("valgrind")
     if not valgrind:
         found.notes.append("Instructions are not counted: valgrind is not installed.")

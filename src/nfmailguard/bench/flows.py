@@ -1,7 +1,7 @@
-"""``bench flows``: what a packet costs, and what a flow takes, with many of them at once.
+"""``bench flows``: the cost of a packet, and the memory of a flow, with many flows at once.
 
-Promises: access is spread evenly: between two packets of a flow lie those of up to 131,072
-others. What makes the packets is measured by itself and taken off. Does not know the kernel.
+Promises: access is spread evenly: between two packets of a flow are those of up to 131,072 others. The time to make the
+packets is measured separately and subtracted. Does not know the kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPENING = 1024
 
 
 def flows(rounds: int, tell: Callable[[str], object], counts: Sequence[int] = COUNTS) -> Benchmark:
-    """Nanoseconds a packet and octets a flow, enforcing pix63."""
+    """Measures nanoseconds per packet and bytes per flow, enforcing pix63."""
     found = Benchmark(
         "flows",
         "Commands, replies and ACKs spread over so many flows, enforce pix63",

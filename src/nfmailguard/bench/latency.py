@@ -1,7 +1,7 @@
-"""``bench latency``: how long a command waits for its reply, with and without bulk mail beside it.
+"""``bench latency``: how long a command waits for its reply, with and without bulk mail at the same time.
 
-Promises: one connection, one command at a time (NOOP); percentiles of each run, paired by
-round. Does not know how a candidate works.
+Promises: one connection, one command at a time (NOOP); percentiles of each run, paired by round. Does not know how a
+candidate works.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def percentiles(trips: Sequence[float]) -> dict[str, float]:
 
 
 def latency(rounds: int, tell: Callable[[str], object]) -> Benchmark:
-    """Round trips of every candidate."""
+    """Measures the round trips of every candidate."""
     found = Benchmark(
         "latency",
         "A command and its reply",

@@ -1,4 +1,4 @@
-"""What a report shows: text for a terminal, a plot a benchmark, and one page that holds them all.
+"""Shows a report: text for a terminal, a plot per benchmark, and one page with everything.
 
 Promises: the page is one file, complete without the network. Does not measure.
 """
@@ -32,12 +32,12 @@ NOISY = "too noisy to say"
 
 
 def digits(unit: str) -> int:
-    """Behind the point."""
+    """Number of digits after the decimal point."""
     return DIGITS.get(unit, 1 if "us" in unit or "switches" in unit else 0)
 
 
 def colour(case: str) -> str:
-    """By whose a case is."""
+    """The colour of a case's bar, by whose program it is."""
     if case.startswith(("enforce", "monitor", "restore", "replay", "nfmailguard")):
         return OURS
     idle = ("copy", "no queue", "accept-all", "as it is", "libpcap", "no GSO", "batch", "busy", "length")
@@ -79,12 +79,12 @@ def show(found: Benchmark, console: Console) -> None:
 
 
 def met(answer: Answer) -> str:
-    """Yes, no, or why neither."""
+    """Yes, no, or why neither can be said."""
     return NOISY if answer.noisy else MET[answer.met]
 
 
 def closing(answers: list[Answer]) -> str:
-    """What all of them together say."""
+    """A sentence about all answers together."""
     kept, missed, noisy = (
         sum(test(one) for one in answers)
         for test in (lambda one: one.met is True, lambda one: one.met is False, lambda one: one.noisy)
@@ -109,7 +109,7 @@ def show_answers(answers: list[Answer], console: Console) -> None:
 
 
 def _rooms(found: Benchmark) -> dict[str, float]:
-    """How far each panel's axis goes: by what does work; one scale for all panels that are within ten times of it."""
+    """The length of each panel's axis, by the cases that do work; panels within a factor of ten share one scale."""
     rooms = {}
     for group, cases in found.groups.items():
         ends = {case: max(values) for case in cases if (values := found.values(group, case))}
@@ -120,7 +120,9 @@ def _rooms(found: Benchmark) -> dict[str, float]:
 
 
 def plot(found: Benchmark) -> Any:
-    """A figure of matplotlib: bars of medians with their ranges, a panel a group. Raises BenchError without it."""
+    """A figure of matplotlib: bars of medians with their ranges, one panel per group. Raises BenchError without
+    matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -158,10 +160,10 @@ def plot(found: Benchmark) -> Any:
 
 
 def write_plots(report: Report, target: Path) -> list[Path]:
-    """A picture of each benchmark.
+    """Writes a picture of each benchmark.
 
-    ``target`` with a suffix: that picture, or STEM-NAME where there are several; without: a folder with
-    ``NAME.png`` and ``NAME.svg``. Raises BenchError.
+    ``target`` with a suffix: that picture, or STEM-NAME if there are several; without: a folder with ``NAME.png`` and
+    ``NAME.svg``. Raises BenchError.
     """
     written = []
     several = len(report.benchmarks) > 1

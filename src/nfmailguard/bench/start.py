@@ -1,5 +1,5 @@
-"""``start``: from the command to the first packet that is decided on, and the memory it takes; and what is
-lost where the kernel grants no more than the usual socket buffer.
+"""``start``: the time from the command to the first packet decided on, and the memory; also the packets lost where the
+kernel grants no more than the usual socket buffer.
 
 Promises: the gateway is a process started as an operator does. Does not know the engine.
 """
@@ -80,7 +80,7 @@ KNOCK = """if 1:
 
 
 def unprivileged(rounds: int, tell: Tell) -> Benchmark:
-    """Packets lost, and what is moved, with the socket buffer of who has no privilege on the machine."""
+    """Packets lost, and the throughput, with the socket buffer that a process without privileges gets."""
     found = Benchmark(
         "unprivileged",
         f"{FLOWS} bulk flows through a queue whose socket buffer is {BUFFER >> 10} KiB",

@@ -1,7 +1,7 @@
-"""The targets: what inspection may cost, and whether a report shows that it does not cost more.
+"""The targets: what inspection may cost, and whether a report shows that it costs no more.
 
-Promises: a figure is the median of paired ratios; what was not measured is neither met nor
-missed. Change a target by changing its row.
+Promises: a figure is the median of paired ratios; what was not measured is neither met nor missed. Change a target by
+changing its row.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _values(report: Report, target: Target) -> list[float]:
 
 
 def answers(report: Report) -> list[Answer]:
-    """Every target with what was found."""
+    """Every target with the measured value."""
     found = []
     for target in TARGETS:
         values = _values(report, target)

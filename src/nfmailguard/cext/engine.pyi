@@ -9,12 +9,12 @@ MOST_RULES: int
 MOST_GENERATIONS: int
 
 class Prepared:
-    """Rules as the core reads them, not in use yet."""
+    """Rules in the form the core reads, not in use yet."""
 
     def __new__(cls, tables: dict[str, object]) -> Self: ...
 
 class Engine:
-    """The core as an extension type; ``nfmailguard.engine.Engine`` is what to use."""
+    """The core as an extension type; use ``nfmailguard.engine.Engine``."""
 
     def __new__(cls, tables: dict[str, object]) -> Self: ...
     def process(

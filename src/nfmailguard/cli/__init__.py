@@ -1,4 +1,4 @@
-"""The command line: one room a group of commands, each importing what it needs when it is called.
+"""The command line: one module per group of commands, each importing what it needs when it is called.
 
 Promises: exit codes 0, 1, 2; a mistake is one line on standard error.
 """

@@ -48,12 +48,12 @@ def bench() -> None:
 
 
 def tell(text: str) -> None:
-    """Progress, beside the figures."""
+    """Prints progress on standard error, apart from the figures."""
     echo(text, err=True)
 
 
 def gathered(found: list[Benchmark], *, judged: bool = False) -> Report:
-    """A report of now and here; ``judged``: with the targets."""
+    """A report with the present time and machine; ``judged``: with the targets."""
     import time
 
     from nfmailguard import __version__
@@ -102,7 +102,7 @@ def finish(
 
 
 def command(name: str, summary: str) -> Callable[[Measure], Measure]:
-    """A benchmark as a command: rounds, and what becomes of the figures."""
+    """Makes a command of a benchmark: its number of rounds, and what is done with the figures."""
 
     def decorate(measure: Measure) -> Measure:
         @bench.command(name, help=summary)

@@ -1,7 +1,8 @@
-"""Landlock (landlock(7)): which files a process may open, which TCP ports it may use.
+"""Landlock (landlock(7)): limits which files a process may open and which TCP ports it may use.
 
-Promises: the calling thread, and all it starts later, reach nothing else from then on; what the kernel is too old to
-refuse stays as it was. By its three system calls: of the packages for it none is kept up. Does not know whose files.
+Promises: the calling thread, and all threads it starts later, can reach nothing else from then on; what the kernel is
+too old to restrict stays unrestricted. Uses Landlock's three system calls directly, because no maintained package
+exists. Does not know whose files.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Reachable(NamedTuple):
-    """``written``: files, and directories in which they are made; ``removed``: directories whose files may go;
-    ``ports``: of servers; ``abstract``: also Unix sockets without a file, of processes that are not confined."""
+    """What stays accessible. ``written``: files, and directories in which they are created; ``removed``: directories
+    whose files may be removed; ``ports``: of servers; ``abstract``: also abstract Unix sockets of processes that are
+    not confined.
+    """
 
     read: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
@@ -45,13 +48,13 @@ class Reachable(NamedTuple):
 
 
 def abi() -> int:
-    """The kernel's version of it; 0: it has none, or it is off."""
+    """The kernel's Landlock version; 0: there is none, or it is off."""
     version: int = _LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     return max(0, version)
 
 
 def restrict(reachable: Reachable) -> int:
-    """From now on this thread reaches that alone; the version of Landlock. Raises OSError. Needs no_new_privs."""
+    """From now on this thread can reach only that; the Landlock version. Raises OSError. Needs no_new_privs."""
     version = abi()
     rights = (1 << _FILE_RIGHTS.get(version, 16)) - 1
     words = [rights]

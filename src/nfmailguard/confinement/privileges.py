@@ -1,8 +1,8 @@
 """The privileges of a process: capabilities, its user, and that no program it starts gets more.
 
-Promises: what is given up is given up for good, by the thread that calls (capabilities are a thread's, and
-inherited by those it starts: so before any is started); what could not be is in ``held``. capabilities(7), prctl(2),
-capset(2). Does not know what a gateway does with them.
+Promises: what is given up is given up for good, for the calling thread (capabilities belong to a thread, and are
+inherited by threads it starts: so it is done before any is started); what could not be given up is in ``held``.
+capabilities(7), prctl(2), capset(2). Does not know what a gateway does with them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Account(NamedTuple):
-    """Whose rights a process has: numbers of the user and of its groups, the first of which is its own."""
+    """A user: the numbers of the user and of its groups, of which the first is the primary group."""
 
     name: str
     user: int
@@ -49,7 +49,9 @@ class Account(NamedTuple):
 
 
 class Privileges(NamedTuple):
-    """Of the calling thread: its user, sets of capabilities (``bounding``: what a program it starts could get)."""
+    """Privileges of the calling thread: its user, sets of capabilities (``bounding``: what a program it starts could
+    get).
+    """
 
     user: str
     effective: tuple[str, ...]
@@ -67,7 +69,7 @@ class _Set(ctypes.Structure):
 
 
 def account(name: str) -> Account:
-    """Of a user's name or number. Raises ConfigError where there is none."""
+    """The account for a user's name or number. Raises ConfigError if there is none."""
     try:
         found = pwd.getpwuid(int(name)) if name.isascii() and name.isdigit() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
@@ -79,8 +81,9 @@ def account(name: str) -> Account:
 
 
 def drop(kept: Iterable[int], to: Account | None = None, nice: int = 0) -> None:
-    """Keeps of all capabilities ``kept``, those of them that are held, and becomes ``to``; ``nice``: how nice it may be
-    again afterwards. Raises OSError; of the bounding set what may not be taken away stays (``held`` shows it).
+    """Keeps only the capabilities ``kept``, as far as they are held, and becomes ``to``; ``nice``: the nice value to
+    which the process may return. Raises OSError; what cannot be removed from the bounding set stays there (``held``
+    shows it).
     """
     wanted = sum(1 << number for number in kept)
     with suppress(OSError, ValueError):  # On failure the process could not lower its nice value again later.
@@ -103,7 +106,7 @@ def drop(kept: Iterable[int], to: Account | None = None, nice: int = 0) -> None:
 
 
 def held() -> Privileges:
-    """As they are now."""
+    """The current privileges."""
     user = os.geteuid()
     with suppress(KeyError):
         return Privileges(pwd.getpwuid(user).pw_name, *_sets())

@@ -1,8 +1,8 @@
-"""Which system calls are left: a seccomp filter, by libseccomp (seccomp(2), its Python bindings' interface).
+"""Restricts system calls: a seccomp filter, by libseccomp (seccomp(2), its Python bindings' interface).
 
-Promises: what is not in ``CALLS`` is answered with EPERM, in all threads of the process and for good. Of each entry
-the table says what a gateway needs it for; tests/live/test_confined.py takes each away and sees that fail. Does not
-know what else is given up.
+Promises: a call that is not in ``CALLS`` fails with EPERM, in all threads of the process and for good. For each entry
+the table says what a gateway needs it for; tests/live/test_confined.py removes each one and checks that this fails.
+Does not know what else is given up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _WORD = 0xFFFFFFFF
 
 
 class Call(NamedTuple):
-    """``only``: the calls that are left, each as arguments (place, mask, value), all of which it has; none: any."""
+    """A permitted system call. ``only``: permitted only with one of these sets of arguments, each (place, mask, value);
+    none: any.
+    """
 
     what_for: str
     only: tuple[tuple[tuple[int, int, int], ...], ...] = ()
@@ -126,7 +128,7 @@ def library() -> Any:
 
 
 def allow_only(made: Any, calls: Mapping[str, Call], others: Sequence[str] = (*TOLERATED, *ELSEWHERE)) -> None:
-    """Refuses all other calls from now on, in every thread; ``made``: the ``library``. Raises OSError."""
+    """Refuses all other system calls from now on, in every thread; ``made``: the ``library``. Raises OSError."""
     refusing = made.SyscallFilter(made.ERRNO(errno.EPERM))
     refusing.set_attr(made.Attr.CTL_TSYNC, 1)
     # The C library starts threads with clone3 and falls back to clone on ENOSYS. A filter cannot examine clone3's

@@ -1,6 +1,6 @@
-"""Whose box a profile is of, and the lines by which its owner turns its mail inspection off, or lets TLS through.
+"""Which product a profile emulates, and the configuration lines that turn its mail inspection off, or let TLS through.
 
-Promises: every profile has a family; one that is not known here has the name of a box of an unknown kind. Sources:
+Promises: every profile has a family; one that is not known here has the name of an unknown kind of firewall. Sources:
 the guides of each product (docs/sources.md).
 """
 
@@ -16,7 +16,9 @@ _INSPECT = ("policy-map global_policy", " class inspection_default")
 
 @dataclass(frozen=True)
 class Family:
-    """``off``: what turns the inspection off; ``instead``: what keeps it and lets TLS through."""
+    """A product family. ``off``: lines that turn the inspection off; ``instead``: lines that keep it and let TLS
+    through.
+    """
 
     label: str
     product: str
@@ -88,7 +90,7 @@ def family_of(name: str) -> Family:
 
 
 def families_of(names: Iterable[str]) -> list[Family]:
-    """Those of several, one for each product."""
+    """The families of several profiles, each once."""
     found: dict[str, Family] = {}
     for name in names:
         family = family_of(name)

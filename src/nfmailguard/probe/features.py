@@ -1,7 +1,7 @@
-"""What the answers say of the path: one feature each, and which of them each profile would give.
+"""What the server's answers show about the path: one feature each, and which of them each profile would give.
 
-Promises: a feature that an answer does not tell is None, and contradicts nothing. Profiles are
-asked, not listed: a new one is known as soon as its file is there.
+Promises: a feature that the answers do not show is None, and contradicts nothing. The profiles themselves are examined,
+not a list of them: a new one is known as soon as its file exists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Features:
-    """Of a path. ``letter``: what stands over masked verbs; ``bypass``: a refused DATA opens the filter."""
+    """Features of a path. ``letter``: the letter that masks verbs; ``bypass``: after a refused DATA
+    the filter is open.
+    """
 
     banner: str | None = None
     ehlo: str | None = None
@@ -47,7 +49,7 @@ class Features:
 
     @property
     def positive(self) -> list[str]:
-        """What no server does by itself."""
+        """Features that no server shows by itself."""
         found = []
         if self.banner not in (None, "clear", "decorated"):
             found.append("the greeting is masked")
@@ -63,7 +65,7 @@ class Features:
 
 
 def _fate(command: str, answer: Answer | None, noop: Answer | None, nonsense: Answer | None) -> tuple[str | None, str]:
-    """What became of a command, and the letter over it; None where the answer does not say."""
+    """What became of a command, and the letter that masked it; None: the answer does not show it."""
     if answer is None or not answer.code:
         return None, ""
     verb, text = command.split(" ", maxsplit=1)[0], "\n".join(answer.texts)
@@ -146,7 +148,7 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
 
 
 def _tls(keywords: frozenset[str] | None, ehlo: Answer | None, asked: Answer | None, fate: str | None) -> str | None:
-    """Whether STARTTLS is offered, was removed on the way, or is not there as far as can be seen from here."""
+    """Whether STARTTLS is offered, was removed on the way, or is missing as far as can be seen from here."""
     if keywords is None or ehlo is None:
         return None
     if "STARTTLS" in keywords:
@@ -172,7 +174,7 @@ def _expected(policy: Policy, verb: str) -> str:
 
 
 def contradictions(seen: Features, policy: Policy) -> list[str]:
-    """Which of the features a path under this policy would not show."""
+    """Which of the features contradict a path under this policy."""
     wrong = []
     if seen.banner is not None and policy.banner.rule not in _BANNERS[seen.banner]:
         wrong.append("banner")

@@ -1,7 +1,7 @@
-"""Lines of text files of any kind: plain, packed, of journald and other loggers that write JSON.
+"""Lines of text files of any kind: plain, compressed, of journald and other loggers that write JSON.
 
-Promises: a file of any size in little memory, a line of any length in bounded time; what is damaged is read as far
-as it goes. Does not know what a line means.
+Promises: a file of any size in little memory, a line of any length in bounded time; a damaged file is read up to the
+damage. Does not know what a line means.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
 def opened(file: io.BufferedReader) -> io.BufferedReader:
-    """The file itself, or what is packed in it."""
+    """The file itself, or its decompressed content."""
     head = file.peek(8)[:8]
     for magic, unpack in _PACKED:
         if head.startswith(magic):
@@ -39,7 +39,7 @@ def opened(file: io.BufferedReader) -> io.BufferedReader:
 
 
 def plain_head(file: io.BufferedReader) -> bytes:
-    """What it begins with; nothing where that cannot be read."""
+    """The first bytes of the content; empty if they cannot be read."""
     try:
         return file.peek(8)[:8]
     except _DAMAGED:
@@ -47,7 +47,7 @@ def plain_head(file: io.BufferedReader) -> bytes:
 
 
 def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
-    """Each line's number and its text; of an object of JSON the text of its message."""
+    """Each line's number and its text; if the line is a JSON object, the text of its message."""
     wide = plain_head(file)[:2] in _WIDE
     source: BinaryIO = io.BufferedReader(_Recoder(file)) if wide else file
     number, begins = 1, True
@@ -65,7 +65,7 @@ def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
 
 
 class _Recoder(io.RawIOBase):
-    """UTF-16, as PowerShell writes it, as UTF-8."""
+    """Converts UTF-16, as PowerShell writes it, to UTF-8."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
@@ -96,7 +96,7 @@ def _text(line: bytes) -> str:
 
 
 def _message(entry: Any) -> str:
-    """What was logged, behind the program's name (systemd.journal-fields(7))."""
+    """The logged message, after the program's name (systemd.journal-fields(7))."""
     if not isinstance(entry, dict):
         return ""
     if "event_type" in entry:

@@ -1,8 +1,8 @@
-"""What a line of a log says of a Mailguard, and of whom it speaks.
+"""Signs of a Mailguard in a line of a log, and whose log the line is from.
 
-Promises: time linear in the line, whatever it holds. A sign is sure where nothing else writes such a line, else
-weak. Forms of Postfix, Exim, sendmail, OpenSMTPD, qmail and Exchange, of bounces, transcripts and firewalls' own
-log lines. Does not know files.
+Promises: time linear in the line, whatever it contains. A sign is sure if nothing else writes such a line, otherwise
+weak. Formats of Postfix, Exim, sendmail, OpenSMTPD, qmail and Exchange, of bounces, transcripts and firewalls' own log
+lines. Does not know files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLIENT, SERVER, FIREWALL = "client", "server", "firewall"
 
 @dataclass(frozen=True)
 class Kind:
-    """``sure``: a trace of a Mailguard and of nothing else. ``advice``: what to look at, where it is not."""
+    """A kind of sign. ``sure``: only a Mailguard leaves it. ``advice``: what to check if it is not sure."""
 
     name: str
     meaning: str
@@ -74,7 +74,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Sign:
-    """One of a line: its kind and the text that is it. ``detail``: what to count apart, as a firewall's class."""
+    """A sign in a line: its kind and its text. ``detail``: what is counted separately, such as a firewall's class."""
 
     kind: str
     shown: str
@@ -83,9 +83,9 @@ class Sign:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Whose log the line is of, and with whom it spoke: an address, else a name; empty: not said.
+    """Whose log the line is from, and the peer: an address, else a name; empty: not given.
 
-    ``session``: what the program calls the connection, where it says the peer on the first of its lines only.
+    ``session``: the program's name for the connection, if only the first line of a connection names the peer.
     """
 
     role: str = ""
@@ -167,7 +167,7 @@ def _command(text: str) -> Sign | None:
 
 
 def _starred(text: str) -> Sign | None:
-    """A 220 and nothing but stars, 2, 0 and spaces up to the end: of the line, or of a quotation."""
+    """A 220 followed only by stars, 2, 0 and spaces up to the end of the line, or of a quotation."""
     for run in _STARS.finditer(text):
         stars = text.find("****", run.start(), run.end())
         if stars < 0:
@@ -216,7 +216,7 @@ def _end_of_data(text: str) -> Sign | None:
 
 
 def _ehlo(text: str) -> Sign | None:
-    """Postfix' count of a session: EHLO or a word it does not know refused, HELO taken, and a mail accepted."""
+    """Postfix' summary of a session: EHLO or an unknown command refused, HELO accepted, and a mail accepted."""
     found = _COUNTS.search(text)
     if found is None:
         return None
@@ -240,7 +240,7 @@ _LOOKS: tuple[Callable[[str], Sign | None], ...] = (
 
 
 def signs(text: str) -> list[Sign]:
-    """All of a line, one of a kind at most."""
+    """All signs in a line, at most one of each kind."""
     return [sign for look in _LOOKS if (sign := look(text)) is not None]
 
 
@@ -268,7 +268,7 @@ _LOOPBACK = ("127.", "::1")
 
 
 def speaker(text: str) -> Speaker:
-    """Whose log a line is of, and who was spoken with."""
+    """Whose log a line is from, and the peer."""
     found = _OPENSMTPD.search(text)
     if found:
         peer = _OPENSMTPD_PEER.search(text, found.end())
@@ -281,7 +281,7 @@ def speaker(text: str) -> Speaker:
 
 
 def _named(peer: str) -> str:
-    """The peer as it is counted; nobody where a machine spoke to itself."""
+    """The peer's name for counting; empty if a machine connected to itself."""
     if peer.startswith(_LOOPBACK):
         return ""
     # With exactly one colon the text is an address and a port, as in `smtp://10.0.0.1:25`; an IPv6 address never has

@@ -1,7 +1,7 @@
-"""A careful client: a few commands no server minds, and what came back.
+"""A careful client: sends a few commands that no server objects to, and returns the replies.
 
-Promises: three connections to the one host, a pause for every reply, no mail, no
-address tried. Does not know what an answer means.
+Promises: three connections to the one host, a pause for every reply, no mail, no address tried. Does not know what an
+answer means.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_OCTETS = 65_536
 
 
 class ProbeError(NfmailguardError):
-    """The host cannot be spoken to, or does not speak SMTP."""
+    """The host cannot be reached, or does not speak SMTP."""
 
     exit_code = 3
 
@@ -58,7 +58,7 @@ def addresses_of(host: str, port: int) -> list[str]:
 
 
 class Session:
-    """One connection; ``said`` is all of it, for the evidence. ``wrapped``: TLS from the first byte (port 465)."""
+    """One connection; ``said`` is the whole dialogue, as evidence. ``wrapped``: TLS from the first byte (port 465)."""
 
     def __init__(self, host: str, port: int, timeout: float, *, wrapped: bool = False) -> None:
         self.said: list[tuple[str, Answer]] = []
@@ -81,9 +81,9 @@ class Session:
         self.said.append(("", self.greeting))
 
     def ask(self, command: str, *, cut: int = 0) -> Answer:
-        """One command line; with ``cut`` its first octets in a segment of their own.
+        """Sends one command line; with ``cut`` its first bytes are sent in a separate segment.
 
-        No answer where the server has ended the connection: some do after a few commands they do not know.
+        The answer is empty if the server has ended the connection: some do after a few unknown commands.
         """
         if self._closed:
             return Answer(())
@@ -139,7 +139,7 @@ class Session:
 
 @dataclass
 class Talk:
-    """What the connections gave, by what was asked. ``source``: the address they came from."""
+    """The answers of all connections, by command. ``source``: the address they came from."""
 
     greeting: Answer
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class Talk:
 
 
 def converse(host: str, port: int, timeout: float) -> Talk:
-    """The first two connections: greeting, EHLO or else HELO, and verbs that only some boxes let through."""
+    """The first two connections: greeting, EHLO or else HELO, and verbs that only some firewalls let through."""
     with Session(host, port, timeout) as session:
         talk = Talk(session.greeting, source=session.source)
         talk.said = session.said
@@ -178,7 +178,7 @@ def converse(host: str, port: int, timeout: float) -> Talk:
 
 
 def data_first(host: str, port: int, timeout: float) -> tuple[Answer, Answer, list[tuple[str, Answer]]]:
-    """The third connection: DATA with no mail begun, which a server refuses, then a command (Nessus 10520)."""
+    """The third connection: DATA without a mail, which a server refuses, then a command (Nessus 10520)."""
     with Session(host, port, timeout) as session:
         session.ask(f"HELO {NAME}")
         refused = session.ask("DATA")

@@ -1,7 +1,7 @@
-"""Traces of a Mailguard in what has been written down: mail logs and captures.
+"""Traces of a Mailguard in mail logs and captures.
 
 Promises: each trace with the line, or the flow, it was found in; files of any size in little memory; what can have
-other causes is kept apart; on whose side the box stands is said where the log tells. Does not know what is on a
+other causes is kept separate; on which side the firewall is, is said if the log shows it. Does not know what is on a
 path now.
 """
 
@@ -46,10 +46,10 @@ _ROLE_OF = {"Receive": SERVER, "Send": CLIENT}
 
 @dataclass(frozen=True)
 class Trace:
-    """One kind: how often, where first and last, and what stood there first.
+    """One kind of trace: how often, where first and last, and the text found first.
 
-    ``side``: on whose the box is, "yours", "theirs" (that of ``peers``), or "unknown". ``peers_with``: how many
-    relays or clients show it, of ``peers_seen`` that are in the log. ``details``: what the kind counts apart.
+    ``side``: whose firewall it is, "yours", "theirs" (that of ``peers``), or "unknown". ``peers_with``: how many relays
+    or clients show it, of ``peers_seen`` that are in the log. ``details``: what the kind counts separately.
     """
 
     kind: str
@@ -69,7 +69,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Traces:
-    """``kind``: "log", "capture" or "mixed"; ``of_mail``: the files have to do with mail."""
+    """The result. ``kind``: "log", "capture" or "mixed"; ``of_mail``: the files have to do with mail."""
 
     file: str
     kind: str
@@ -86,17 +86,17 @@ class Traces:
 
 
 def read(path: Path) -> Traces:
-    """CaptureError for a capture or a log that cannot be read."""
+    """The traces in a file. CaptureError for a capture or a log that cannot be read."""
     return read_all([path])
 
 
 def as_json(found: Traces) -> dict[str, Any]:
-    """What ``diagnose --json`` prints: keys stay, and new ones may come."""
+    """What ``diagnose --json`` prints: keys are kept in later versions, and new ones may be added."""
     return {**asdict(found), "exit_code": found.exit_code}
 
 
 def read_all(paths: Sequence[Path]) -> Traces:
-    """Several files as one, in their order; ``-`` is standard input."""
+    """Reads several files as one, in their order; ``-`` is standard input."""
     log = _Log(several=len(paths) > 1)
     found: list[Trace] = []
     kinds, of_mail = set(), False
@@ -138,7 +138,7 @@ def _read(path: Path, log: _Log) -> Traces | None:
 
 
 class _Kind:
-    """One kind while the files are read."""
+    """What was found of one kind while the files are read."""
 
     def __init__(self, where: str, shown: str) -> None:
         self.count = 0
@@ -150,7 +150,7 @@ class _Kind:
 
 
 class _Log:
-    """All log files, line by line."""
+    """The log files together, line by line."""
 
     def __init__(self, *, several: bool) -> None:
         self.of_mail = self.events = False
@@ -207,9 +207,9 @@ class _Log:
 
 
 def _side(role: str, showing: int, seen: int) -> str:
-    """A box that all who are spoken with show stands beside us; one that some show, beside them.
+    """Whose side the firewall is on: if all peers show the sign it is on our side, if only some do, on theirs.
 
-    Next to all of many is all: a neighbour on this side of the box, or a client that left at once, shows nothing.
+    Nearly all of many count as all: a peer between us and the firewall, or a client that left at once, shows nothing.
     """
     if role == FIREWALL:
         return "yours"
@@ -221,7 +221,7 @@ def _side(role: str, showing: int, seen: int) -> str:
 
 
 class _File:
-    """One log file. A greeting of stars counts when all of it is seen, and where no FTP is spoken."""
+    """One log file. A greeting of stars counts if all its lines are masked, and if the file has no FTP."""
 
     def __init__(self, log: _Log, prefix: str) -> None:
         self.log = log
@@ -260,7 +260,7 @@ class _File:
             self.begun = None  # A later line of the greeting has words, so the stars are the server's own decoration.
 
     def _of_session(self, spoken: Speaker) -> Speaker:
-        """With the peer that an earlier line of the same connection has said."""
+        """The speaker, with the peer that an earlier line of the same connection named."""
         if not spoken.peer:
             return Speaker(spoken.role, self.sessions.get(spoken.session, ""))
         if len(self.sessions) >= _MOST_PEERS and spoken.session not in self.sessions:

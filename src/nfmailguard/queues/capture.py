@@ -1,9 +1,8 @@
-"""The capture driver: a capture file for a queue, and another for what left.
+"""The capture driver: reads packets from a capture file instead of a queue, and writes what left to another.
 
-Promises: needs no privilege; a capture that is cut short is used as far as it goes,
-written out, and told then; the input is never written to. Reads pcap and pcapng, also
-compressed with gzip or from a pipe; writes pcap of the same link type and precision.
-The loop itself is ``cext.capture``. Does not know SMTP.
+Promises: needs no privilege; a capture that is cut short is used up to its end, written, and then reported; the input
+is never written to. Reads pcap and pcapng, also compressed with gzip or from a pipe; writes pcap of the same link type
+and precision. The loop itself is ``cext.capture``. Does not know SMTP.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _MICROSECONDS = frozenset({b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\
 
 
 def _begun(source: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
-    """What ``source`` gives, where that begins as a capture; ValueError where it does not."""
+    """The data of ``source``, if it begins as a capture; otherwise ValueError."""
     # read1 returns the data before a damaged place, where read would only raise an error.
     piece = source.read1(1 << 16)
     if piece and not any(piece[: len(known)] == known[: len(piece)] for known in _KNOWN):
@@ -55,9 +54,9 @@ def _begun(source: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
 class CaptureFile:
     """Replays ``in_path`` through ``engine``, which ``accept_all`` leaves out (for measuring).
 
-    ``out_path`` None writes nothing; an existing file is replaced. ``drain`` is called
-    between batches, before the records ring fills up, and when all is done; it runs in
-    the thread of ``run``. ``checksums`` False makes those of IPv4 and TCP right as the input is read.
+    ``out_path`` None writes nothing; an existing file is replaced. ``drain`` is called between batches, before the ring
+    buffer of records fills up, and at the end; it runs in the thread of ``run``. ``checksums`` False corrects those of
+    IPv4 and TCP as the input is read.
     """
 
     def __init__(
@@ -91,7 +90,9 @@ class CaptureFile:
             raise
 
     def run(self) -> None:
-        """To the end of the input, or ``stop``. Raises CaptureError when the input ends badly or the output is lost."""
+        """Runs to the end of the input, or ``stop``. Raises CaptureError if the input ends badly or
+        the output is lost.
+        """
         loop = self._loop
         try:
             while loop.step(_BATCH, leave_room=self._drain is not None):
@@ -119,7 +120,7 @@ class CaptureFile:
         self._loop.close()
 
     def counters(self) -> dict[str, int]:
-        """The loop's own; there is no kernel here to lose packets."""
+        """The loop's own counters; there is no kernel here to lose packets."""
         return self._loop.counters()
 
     @property
@@ -150,7 +151,9 @@ class CaptureFile:
             raise CaptureError(f"{self.in_path}: no capture that can be read: {self._cut or error}") from error
 
     def _spool(self, pieces: Iterator[bytes], what: str) -> IO[bytes]:
-        """The pieces in a file without a name, as far as they can be read; ``what``: is done with the capture."""
+        """Copies the pieces to a file without a name, as far as they can be read; ``what``: a verb
+        for error messages.
+        """
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             # Bytes copied so far, and the number of bytes at which the disk's free space is checked again.

@@ -1,7 +1,7 @@
-"""A capture whose checksums are made right: one that a script has edited can be replayed.
+"""Corrects the checksums in a capture, so that one edited by a script can be replayed.
 
-Promises: every other byte stays as it is; frames that are cut short, fragments and what is not TCP over IP stay
-as a whole. Reads pcap and pcapng as they stream by, of the common link types. Does not know SMTP.
+Promises: every other byte stays as it is; frames that are cut short, fragments and what is not TCP over IP are not
+changed. Reads pcap and pcapng as streams, of the common link types. Does not know SMTP.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXTENSIONS = (0, 43, 60)  # IPv6 extension headers: hop-by-hop, routing, destin
 
 
 def corrected(source: IO[bytes]) -> Iterator[bytes]:
-    """The capture in pieces. What does not begin as one, and what comes after damage, stays as it is."""
+    """The capture in pieces. Data that is no capture, and what comes after damage, is not changed."""
     head = source.read(4)
     order = _CLASSIC.get(head)
     if order:
@@ -91,7 +91,7 @@ def _block(body: bytes, number: int, order: str, links: list[int]) -> bytes:
 
 
 def _frame(octets: bytes, link: int, *, whole: bool) -> bytes:
-    """A frame with its IPv4 and TCP checksums made right."""
+    """A frame with corrected IPv4 and TCP checksums."""
     at = network_offset(octets, link)
     if at is None or not whole:
         return octets
@@ -105,7 +105,7 @@ def _frame(octets: bytes, link: int, *, whole: bool) -> bytes:
 
 
 def network_offset(frame: bytes, link: int) -> int | None:
-    """Where the IP header of a frame of this link type is; None: it has none, or the type is not known."""
+    """The offset of the IP header in a frame of this link type; None: there is none, or the type is not known."""
     if link in _FIXED:
         return _FIXED[link]
     if link == _COOKED:
@@ -124,7 +124,7 @@ def network_offset(frame: bytes, link: int) -> int | None:
 
 
 def internet_checksum(octets: bytes | bytearray, start: int = 0) -> int:
-    """RFC 1071, of ``octets`` and a sum of other words."""
+    """The checksum of RFC 1071, of ``octets`` and a sum of other words."""
     if len(octets) % 2:
         octets = bytes(octets) + b"\0"
     total: int = start + sum(struct.unpack(f">{len(octets) // 2}H", octets))

@@ -26,7 +26,9 @@ RECORDS = (".svg", ".html", ".txt")
 
 
 class Console(rich.console.Console):
-    """As rich's; its own control codes (colour, a line that changes) are made from segments later."""
+    """rich's console with all text escaped; rich's own control codes (colour, an updated line) are added later from
+    segments.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, **options)

@@ -1,7 +1,7 @@
 """Dialogues on a terminal: client on the left, server on the right, findings in the margin.
 
-Promises: what was changed is underlined and its line marked in the gutter, so that it shows without colour; nothing a
-peer said reaches the terminal raw. Does not decide anything.
+Promises: what was changed is underlined and its line marked in the gutter, so that it shows without colour; a peer's
+text is always escaped. Does not decide anything.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _text(pieces: Sequence[Part], style: str, plain: str = "") -> Text:
 
 
 def _sides(line: Line) -> tuple[Text, Text]:
-    """Client's and server's cell."""
+    """The client's and the server's cell of a line."""
     if line.what:
         said = Text(printable(line.what), style="italic")
         return (said, Text()) if line.to_server else (Text(), said)
@@ -74,7 +74,7 @@ def _sides(line: Line) -> tuple[Text, Text]:
 
 
 def table(one: Dialogue, width: int) -> Table:
-    """The ladder of one dialogue."""
+    """The table of one dialogue."""
     margin = width >= MARGIN_FROM and any(line.notes for line in one.lines)
     timed = one.lines[0].time if one.lines else None
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=margin)
@@ -104,7 +104,7 @@ def table(one: Dialogue, width: int) -> Table:
 
 
 def render(dialogues: Sequence[Dialogue], console: Console) -> None:
-    """All of them, a heading each."""
+    """Prints all dialogues, each with a heading."""
     for one in dialogues:
         begun = next((line.time for line in one.lines if line.time is not None), None)
         when = time.strftime(" %Y-%m-%d %H:%M:%S", time.localtime(begun / 1e9)) if begun is not None else ""

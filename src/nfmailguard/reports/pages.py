@@ -1,7 +1,7 @@
-"""Dialogues as one HTML page that needs nothing else: a ladder of both sides, findings in the margin, search.
+"""Dialogues as one self-contained HTML page: both sides, findings in the margin, search.
 
-Promises: no other file and no address is asked for anything; whatever a peer said stands in the page as text: the
-data is JSON in which no ``<`` and no ``&`` is left, and the page's script only ever writes text. Does not count.
+Promises: the page loads no other file; a peer's text is in the page as text only: the data is JSON without any ``<`` or
+``&``, and the page's script only ever writes text. Does not count.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _asset(name: str) -> str:
 
 
 def _pieces(pieces: Sequence[Part]) -> str | list[str]:
-    """Texts by turns: unchanged, changed, unchanged ..."""
+    """Alternating texts: unchanged, changed, unchanged ..."""
     if not any(piece.changed for piece in pieces):
         return "".join(printable(piece.text) for piece in pieces)
     out, changed = [""], False
@@ -53,7 +53,7 @@ def _pieces(pieces: Sequence[Part]) -> str | list[str]:
 
 
 class _Data:
-    """What the page's script reads; notes that are the same stand once."""
+    """The data for the page's script; equal notes are stored once."""
 
     def __init__(self) -> None:
         self._notes: dict[Note, int] = {}
@@ -114,7 +114,7 @@ def _digest(text: str) -> str:
 
 
 def page(title: str, dialogues: Sequence[Dialogue], *, lead: str = "", facts: Sequence[Facts] = ()) -> str:
-    """The page as text. ``lead``: a sentence of what happened, above everything."""
+    """The page as HTML. ``lead``: a sentence about what happened, above everything."""
     data = json_safe(msgspec.json.encode(_Data().of(dialogues))).decode()
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
@@ -132,7 +132,7 @@ def page(title: str, dialogues: Sequence[Dialogue], *, lead: str = "", facts: Se
 
 
 def tables(title: str, lead: str, facts: Sequence[Facts]) -> str:
-    """A page of tables alone, in the same look; it has no script."""
+    """A page that has only tables, in the same style; it has no script."""
     style = _asset("ladder.css")
     policy = f"default-src 'none'; style-src '{_digest(style)}'"
     body = _asset("tables.html")
@@ -145,7 +145,7 @@ def tables(title: str, lead: str, facts: Sequence[Facts]) -> str:
 
 
 def named(path: Path | None) -> Path | None:
-    """The same path; ConfigError where its suffix is not that of a page."""
+    """The same path; ConfigError if its suffix is not that of a page."""
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--report {path}: a page is HTML; name it FILE.html")
     return path

@@ -1,8 +1,8 @@
-"""Counters in the form of a box's ``show service-policy inspect esmtp``.
+"""Counters in the form of an ASA's ``show service-policy inspect esmtp``.
 
-Promises: every class of the default map that the policy has, with what was counted. The
-form is the box's, of releases 8.x or 9.x (S-GENIE); that ``count`` and ``packet`` count findings here
-is ours. Does not know where the counters come from.
+Promises: every class of the default map that the policy has, with its count. The form is that of ASA releases 8.x or
+9.x (S-GENIE); that ``count`` and ``packet`` count findings is nfmailguard's choice. Does not know where the counters
+come from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Dialogues out of an event log (EVE): what was found in each connection, line by line, and its mails.
+"""Dialogues from an event log (EVE): what was found in each connection, line by line, and its mails.
 
-Promises: what an event does not hold is not made up: of a line its beginning, as the event has it. Lines that are no
-events are counted. Memory grows with ``MOST_EVENTS`` at most. Does not know live gateways.
+Promises: nothing is invented that an event does not contain: of a line only the beginning that the event has. Lines
+that are no events are counted. Memory is bounded by ``MOST_EVENTS``. Does not know running gateways.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LATEST = 2**32 * 10**9  # Latest time in nanoseconds since 1970 that a capture 
 
 
 class Log:
-    """Feed it lines of ``log.eve`` in their order; ``dialogues`` are by connection, as they began."""
+    """Takes lines of ``log.eve`` in their order; ``dialogues`` are by connection, in the order they began."""
 
     def __init__(self) -> None:
         self.unreadable = 0
@@ -50,7 +50,7 @@ class Log:
                 self.unreadable += bool(line.strip())
 
     def take(self, kind: str, event: dict[str, Any]) -> None:
-        """One event. Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for one that is none."""
+        """Takes one event. Raises KeyError, TypeError, ValueError, AttributeError or OverflowError if it is invalid."""
         body = event[kind]
         # Flow numbers start anew each time a gateway starts, so addresses and ports are part of the key.
         flow = tuple(str(event[name]) for name in ("flow_id", "src_ip", "src_port", "dest_ip", "dest_port"))

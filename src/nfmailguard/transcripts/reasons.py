@@ -1,6 +1,6 @@
-"""Why a finding is one, and where the rule comes from: the comment of the profile's own line.
+"""The reason for a finding, and the source of its rule: the comment of the profile's own line.
 
-Promises: for every finding words a person understands, and a source where there is one. A source is an id of
+Promises: every finding has an understandable reason, and a source where there is one. A source is an id of
 docs/sources.md, an RFC, "inferred" or "ours", as the profile says it. Does not decide anything.
 """
 
@@ -52,7 +52,7 @@ _COMMENT = re.compile(r"#\s*(.+)$")
 
 @lru_cache(64)
 def _comments(profile: str) -> Mapping[str, str]:
-    """The comment beside each setting of a profile; nothing for one that cannot be read any more."""
+    """The comment of each setting of a profile; empty for a profile that cannot be read any more."""
     try:
         text = profile_text(profile)
     except ConfigError:
@@ -69,7 +69,7 @@ def _comments(profile: str) -> Mapping[str, str]:
 
 
 def source(finding: str, profile: str) -> str:
-    """Where the rule of ``finding`` is from under ``profile`` (a name, or the path of a file); empty: not said."""
+    """The source of the rule of ``finding`` under ``profile`` (a name, or the path of a file); empty: not given."""
     comments = _comments(profile)
     for key in (f"actions.{finding}", SETTING_OF.get(finding, "")):
         if key in comments:
@@ -78,7 +78,7 @@ def source(finding: str, profile: str) -> str:
 
 
 def reason(finding: str, what: str = "") -> str:
-    """In words why; ``what``: the keyword or the verb it is about, as printable text."""
+    """The reason in words; ``what``: the keyword or verb it is about, as printable text."""
     if finding == "command.denied":
         return f"the verb {what or 'here'} is not let through by this profile"
     if finding == "reply.keyword_masked":
@@ -88,5 +88,5 @@ def reason(finding: str, what: str = "") -> str:
 
 
 def note(finding: str, action: str, profile: str, *, what: str = "", applied: bool = True, doubt: bool = False) -> Note:
-    """The note in the margin; ``doubt``: hypothetical, an earlier change would have altered the dialogue."""
+    """The note for the margin; ``doubt``: hypothetical, an earlier change would have altered the dialogue."""
     return Note(finding, action, reason(finding, what), source(finding, profile), applied, doubt)

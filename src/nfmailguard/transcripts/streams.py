@@ -1,7 +1,8 @@
-"""Two captures of one connection, before and behind a box, as lines: what each side sent, what the other got.
+"""Turns two captures of one connection, before and after a firewall, into lines: what each side sent, what the other
+got.
 
-Promises: a sender's first copy of a byte is the one that counts; a damaged or cut packet is left out; memory grows
-with ``MOST_BYTES`` at most. pcap and pcapng are libpcap's to read. Does not know what a gateway decides.
+Promises: a sender's first copy of a byte is the one that counts; a damaged or truncated packet is left out; memory is
+bounded by ``MOST_BYTES``. libpcap reads pcap and pcapng. Does not know what a gateway decides.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _TCP = 6
 
 
 class Key(NamedTuple):
-    """Whose connection: addresses of 4 or 16 bytes, ports."""
+    """The key of a connection: addresses of 4 or 16 bytes, ports."""
 
     client: bytes
     client_port: int
@@ -59,7 +60,7 @@ class _Stream:
             self.pieces.append((offset, number, now, data))
 
     def whole(self) -> tuple[bytes, list[tuple[int, int, int]], list[tuple[int, int]]]:
-        """The bytes, gaps as NULs; where which packet begins (offset, packet, time); gaps (from, to)."""
+        """The bytes, with gaps as NULs; where each packet begins (offset, packet, time); the gaps (from, to)."""
         out, begun, gaps = bytearray(), list[tuple[int, int, int]](), list[tuple[int, int]]()
         latest, room = (0, 0), _MOST_GAPS
         for offset, number, now, data in sorted(self.pieces, key=lambda piece: (piece[0], piece[1])):
@@ -199,9 +200,10 @@ def connections(path: str | os.PathLike[str], ports: Iterable[int] = (25,)) -> l
 
 
 def paired(before: list[Connection], behind: list[Connection]) -> Iterator[tuple[Connection, Connection | None]]:
-    """Each connection of one capture with the same of the other, in their order.
+    """Each connection of one capture with the same one of the other, in their order.
 
-    By addresses and ports; where a box translates addresses, by the ports; the only one that is left, too.
+    Matched by addresses and ports; if a firewall translates addresses, by the ports; a single remaining one is matched
+    too.
     """
     left = {one.number: one for one in behind}
     found = dict[int, Connection]()
@@ -221,10 +223,10 @@ def paired(before: list[Connection], behind: list[Connection]) -> Iterator[tuple
 
 
 def dialogue(sent: Connection, seen: Connection | None, *, title: str = "", sides: bool = False) -> Dialogue:
-    """Both sides beside each other; ``seen`` None: the one side there is. Lengths are the same, as boxes keep them.
+    """Both sides of a dialogue; ``seen`` None: only one side is known. Lengths are the same, as firewalls keep them.
 
-    ``sides``: ``sent`` is what went by on the client's side of a box, ``seen`` on the server's; else what came to it
-    and what left it.
+    ``sides``: ``sent`` was recorded on the client's side of a firewall, ``seen`` on the server's; otherwise before and
+    after it.
     """
     came, left, clock = sent, seen, sent
     if sides and seen is not None:
@@ -265,7 +267,7 @@ def _lines(
 
 
 def _without_tls(lines: list[Line]) -> Iterator[Line]:
-    """The lines; what comes after an accepted STARTTLS as how many bytes it was, each side's at once."""
+    """The lines; what comes after an accepted STARTTLS is replaced by its number of bytes, for each side."""
     asked = opaque = False
     unread: Line | None = None
     size = 0

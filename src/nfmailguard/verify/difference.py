@@ -1,6 +1,6 @@
-"""Two profiles beside each other: every setting that differs, and what that means for a dialogue.
+"""Compares two profiles: every setting that differs, and what that means for a dialogue.
 
-Promises: what has no difference here decides alike. Does not know captures.
+Promises: profiles without a difference here decide alike. Does not know captures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTS = ("banner", "commands", "replies", "address", "data", "bugs")
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One setting. ``left`` and ``right``: its values; ``meaning``: what becomes of a dialogue, under each."""
+    """One setting. ``left`` and ``right``: its values; ``meaning``: its effect on a dialogue, under each."""
 
     setting: str
     left: str

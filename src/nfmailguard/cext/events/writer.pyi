@@ -8,7 +8,7 @@ ROLES_OF_VERBS: dict[str, int]
 MOST_ACTIONS: int
 
 class EventLines:
-    """Records to lines; ``nfmailguard.events.lines.LineWriter`` is what to use."""
+    """Turns records into event lines; use ``nfmailguard.events.lines.LineWriter``."""
 
     def __new__(
         cls,
