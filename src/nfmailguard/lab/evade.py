@@ -1,8 +1,8 @@
-"""``lab evade``: the ways round an inline filter, live through a running gateway, as a table.
+"""``lab evade``: tries techniques to evade an inline filter, live against a running gateway, and prints a table.
 
-Promises: the outcome is judged by what a real kernel delivered to a server (lab/oracle.py);
-1 as exit code as soon as one technique got past or an honest mail suffered, 3 when one could
-not be tried. Does not know the techniques, nor how the gateway decides.
+Promises: the outcome is judged by what a real kernel delivered to a server (lab/oracle.py); exit code 1 if a technique
+got past or an honest mail was affected, 3 if one could not be tried. Does not know the techniques, nor how the gateway
+decides.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ OUTCOMES = (GOT_PAST, RESET, MASKED, HELD, DROPPED, NO_EFFECT, NOT_TRIED)
 
 
 class Choice(NamedTuple):
-    """What gateway is tried, and with what."""
+    """The gateway to be tried, and the techniques."""
 
     mode: str = "enforce"
     profile: str = "pix63"
@@ -76,7 +76,7 @@ class Choice(NamedTuple):
     server: str = SERVERS[0]
 
     def options(self) -> list[str]:
-        """As ``nfmailguard run`` takes them."""
+        """The options for ``nfmailguard run``."""
         return [
             "--mode",
             self.mode,
@@ -103,7 +103,7 @@ class Result(NamedTuple):
 
 
 def chosen(choice: Choice) -> list[Technique]:
-    """The techniques to run, in the table's order. Raises ConfigError for a name there is none of."""
+    """The techniques to run, in the table's order. Raises ConfigError for an unknown name."""
     names = {technique.name for technique in TECHNIQUES}
     unknown = [name for name in choice.only if name not in names]
     if unknown:
@@ -123,7 +123,7 @@ def chosen(choice: Choice) -> list[Technique]:
 
 
 def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Result]:
-    """Runs them, inside a private world, on several ranges at once. ``progress``: number, of how many, what."""
+    """Runs them inside private namespaces, on several topologies at once. ``progress``: number, total, name."""
     techniques = chosen(choice)
     place = {technique.name: number for number, technique in enumerate(techniques)}
     work = Work(choice, techniques, progress)
@@ -139,7 +139,7 @@ def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Res
 
 
 class Work:
-    """The techniques in groups, each of which shares a gateway; lanes take them one by one."""
+    """The techniques in groups, each of which shares a gateway; worker threads take groups one by one."""
 
     def __init__(
         self, choice: Choice, techniques: Sequence[Technique], progress: Callable[[int, int, str], None]
@@ -232,12 +232,12 @@ def _readable(octets: bytes) -> str:
 
 
 def shown(octets: str) -> str:
-    """The end of what was received: what came before it is the way there."""
+    """The end of the received data; what came before it only leads up to it."""
     return octets if len(octets) <= SHOWN else "…" + octets[1 - SHOWN :]
 
 
 def last_exchange(result: Result) -> Iterator[tuple[str, str]]:
-    """The command the server read last, of all connections, and its answer."""
+    """The command the server read last, over all connections, and its answer."""
     for dialogue in reversed(result.dialogues):
         if dialogue:
             yield dialogue[-1]
@@ -245,7 +245,7 @@ def last_exchange(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """One row a technique."""
+    """The table, one row per technique."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     made.add_column("technique", ratio=4, overflow="fold")
     made.add_column("received", ratio=4, overflow="fold")
@@ -274,7 +274,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def closing_line(results: Sequence[Result]) -> str:
-    """What it comes to."""
+    """A sentence that sums up the results."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}
     parts = [f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == GOT_PAST]
     control_mail = sum(result.control_mail == "ok" for result in results)
@@ -291,7 +291,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
-    """The table, and what it comes to."""
+    """Prints the table and its summary."""
     console.print(
         "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
         f"{escape(' '.join(choice.options()))}` over IPv{choice.family}, the server {choice.server} with tcp_syncookies"
@@ -304,7 +304,7 @@ def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
 
 
 def show_list(console: Console) -> None:
-    """Every technique with what it plays on."""
+    """Prints every technique with what it exploits."""
     width = max(len(technique.name) for technique in TECHNIQUES)
     for kind, group in groupby(TECHNIQUES, key=lambda technique: technique.kind):
         console.print(f"[bold]{kind}[/]")
@@ -331,10 +331,10 @@ def _progress(console: Console, status: Any) -> Callable[[int, int, str], None]:
 
 
 def main(choice: Choice, record: Path | None = None, *, as_json: bool = False) -> int:
-    """Runs the techniques in a world of their own; the exit code.
+    """Runs the techniques in namespaces of their own; the exit code.
 
-    ``record``: also written, as SVG, HTML or text by its suffix. Raises LabError where no
-    namespaces can be made, ConfigError for what cannot be run.
+    ``record``: also written, as SVG, HTML or text by its suffix. Raises LabError where no namespaces can be made,
+    ConfigError for what cannot be run.
     """
     chosen(choice)
     config.load(None, choice.overrides, mode=choice.mode, profile=choice.profile)

@@ -1,7 +1,7 @@
-"""One dialogue of ``lab diff`` on one path: both its ends in one process, so that each knows what the other has sent.
+"""One dialogue of ``lab diff`` on one path, with both ends in one process, so that each knows what the other has sent.
 
-Promises: a step is over when all that was sent has arrived at the other end, or nothing has moved for ``QUIET``
-seconds; nothing a box does raises. Does not compare.
+Promises: a step is over when everything sent has arrived at the other end, or nothing has arrived for ``QUIET``
+seconds; nothing a firewall does raises an error. Does not compare.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Exchange:
         self._says: bytes | None = None
 
     def step(self, step: Step) -> Taken:
-        """``says`` of it is the whole answer; without it the server answers to what arrives."""
+        """Runs a step. Its ``says`` is the whole answer; without it the server answers to what arrives."""
         self._taken, self._says = Taken(list(step.pieces), b"", [], b""), step.says
         sent = 0
         for number, piece in enumerate(step.pieces, start=1):
@@ -63,7 +63,7 @@ class _Exchange:
 
     @property
     def silent(self) -> bool:
-        """Nothing of the last step has come through."""
+        """True if nothing of the last step has arrived."""
         return bool(self._taken.pieces) and not self._taken.arrived and not self._taken.read
 
     @property
@@ -84,7 +84,7 @@ class _Exchange:
         end.setblocking(False)
 
     def _wait(self, done: Callable[[], bool], patience: float) -> None:
-        """Until it is done, an end has gone, or nothing has come for so many seconds."""
+        """Waits until ``done`` is true, an end has closed, or nothing has come for so many seconds."""
         until, last = (time.monotonic() + seconds for seconds in (patience, _LONGEST))
         while not done() and (left := min(until, last) - time.monotonic()) > 0:
             for number, _ in self._poll.poll(max(1, int(left * 1000))):
@@ -117,7 +117,7 @@ class _Exchange:
 
 
 def play(dialogue: Dialogue, client: socket.socket, server: socket.socket) -> Played:
-    """What became of it, the greeting first; the sockets are its own from here on."""
+    """Runs the dialogue, the greeting first, and returns the result; closes the sockets."""
     with client, server:
         exchange = _Exchange(dialogue, client, server)
         steps = [exchange.step(Step((), dialogue.greeting))]

@@ -1,8 +1,8 @@
-"""A permissive SMTP server's reading of what its kernel gives it, and the record of it.
+"""A permissive SMTP server: how it reads what its kernel delivers, and the record of that.
 
-Promises: each octet is on record with what the server took it for (command, message text,
-chunk, SASL line), by a reading that a real server is known to have; where servers differ, a
-``Personality`` picks. Its greeting is that of lab/mailserver.py. Does not know sockets.
+Promises: each byte is recorded with what the server took it for (command, message text, chunk, SASL line), in a way
+that a real server is known to read; where servers differ, a ``Personality`` decides. Its greeting is that of
+lab/mailserver.py. Does not know sockets.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ LOOSE_SIZE = re.compile(rb"\s*([+]?)(\d+)")
 
 
 class Personality(NamedTuple):
-    """Where real servers differ.
+    """Options where real servers differ.
 
-    ``line_ends``: crlf, lf (with or without CR) or any (a bare CR as well). ``loose_end``:
-    more than CRLF.CRLF ends a message (SMTP smuggling, 2023). ``prefixes``: a verb is its
-    first four letters. ``buffer``: a longer line is read in pieces of this size (fgets).
-    ``silent_blank``: no reply to an empty line. ``chunking``: offered, and with what reading
-    of sizes: strict, loose (what begins with digits, in 32 bits) or octal (strtol, base 0). ``starttls``:
-    offered and answered with 220; no TLS follows. ``refuses_auth``: 535. ``stalled``:
-    seconds in which it reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it
-    refuses what is no BDAT, and anything it has not asked for, and from then on takes nothing but RSET (Exim 4.96).
-    ``offer``: its reply to EHLO, as it is. ``seven_bits``: MAIL's BODY=7BIT clears the text's eighth bits (sendmail).
-    ``sasl_commands``: behind 334 it looks for its own verbs first (Haraka 3.1).
+    ``line_ends``: crlf, lf (with or without CR) or any (a bare CR as well). ``loose_end``: more than CRLF.CRLF ends a
+    message (SMTP smuggling, 2023). ``prefixes``: a verb is recognised by its first four letters. ``buffer``: a longer
+    line is read in pieces of this size (fgets). ``silent_blank``: no reply to an empty line. ``chunking``: BDAT is
+    offered, and how sizes are read: strict, loose (what begins with digits, in 32 bits) or octal (strtol, base 0).
+    ``starttls``: offered and answered with 220; no TLS follows. ``refuses_auth``: 535. ``stalled``: seconds in which it
+    reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it refuses everything but
+    BDAT, and from then on accepts nothing but RSET (Exim 4.96). ``offer``: its complete reply to EHLO. ``seven_bits``:
+    MAIL's BODY=7BIT clears the text's eighth bits (sendmail). ``sasl_commands``: after 334 it looks for its own verbs
+    first (Haraka 3.1).
     """
 
     line_ends: str = "lf"
@@ -64,7 +63,7 @@ class Personality(NamedTuple):
 
 @dataclass
 class Conversation:
-    """One connection: what came and what it was taken for, what was said, and how it ended."""
+    """One connection: what arrived and what it was taken for, what was answered, and how it ended."""
 
     peer: tuple[str, int]
     personality: Personality
@@ -85,7 +84,7 @@ class Conversation:
 
     @property
     def unread(self) -> bytes:
-        """What has come of a command line that has no end yet."""
+        """The received part of a command line that is not complete yet."""
         return bytes(self.received[sum(len(octets) for _, octets in self.spans) :])
 
 
@@ -187,7 +186,7 @@ class Session:
         self._chunks = self._given_up = False
 
     def _gives_up(self, verb: str, argument: bytes) -> bool:
-        """Whether a command between chunks is refused, and whatever follows."""
+        """Whether a command between chunks is refused, and everything after it."""
         if not self.personality.gives_up or not self._chunks or verb in ("RSET", "QUIT"):
             return False
         fits = argument.split()[:1] != [b"0"] if verb == "BDAT" else verb == "NOOP" and not self._buffer

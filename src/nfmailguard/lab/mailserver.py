@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 
 class _Mailbox:
-    """Files every mail under its connection's number."""
+    """Stores every mail under its connection's number."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -48,7 +48,7 @@ class _Mailbox:
 
 
 class _Server(SMTP):
-    """One connection, with a record of its octets."""
+    """One connection, with a record of its bytes."""
 
     connections = itertools.count(1)
 
@@ -70,7 +70,7 @@ class _Server(SMTP):
         await super().smtp_RCPT(self._taken(arg, ("NOTIFY=", "ORCPT=")))
 
     def received(self, session: Session) -> bytes:
-        """The trace line of RFC 5321 4.4 where it is wanted, with the protocol's name of RFC 3848."""
+        """The trace line of RFC 5321 4.4, if it is wanted, with the protocol's name by RFC 3848."""
         if not self.traced:
             return b""
         protocol = "ESMTP" if session.extended_smtp else "SMTP"

@@ -1,9 +1,8 @@
-"""Judges what a server was made to receive, by its own record and nothing else.
+"""Judges what a server received, by the server's own record and nothing else.
 
-Promises: strict, and the same for every gateway. A denied verb must not be readable where
-any server would read a command line: under every reading of line ends, and of what stands
-before and inside a verb. A message must not have an end that only some servers see. What the
-gateway reports is not asked. Does not know how the octets came.
+Promises: strict, and the same for every gateway. A denied verb must not be readable where any server would read a
+command line: under every reading of line ends, and of bytes before and inside a verb. A message must not have an end
+that only some servers recognise. The gateway's reports are not used. Does not know how the bytes came.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ OLD_VERBS = frozenset({"WIZ", "DEBUG", "KILL", "SHOWQ"})
 
 
 def denied_verbs(policy: Policy) -> frozenset[bytes]:
-    """What no server behind ``policy`` may be able to read at the beginning of a line."""
+    """The verbs that no server behind ``policy`` may be able to read at the beginning of a line."""
     if "*" in policy.commands.allow:
         return frozenset()
     known = {verb.name for verb in VERBS if verb.name.isascii() and verb.name.replace("-", "").isalpha()} | OLD_VERBS
@@ -60,9 +59,9 @@ def readable_verbs(octets: bytes, denied: Iterable[bytes]) -> Iterator[str]:
 
 
 def unlike_ends(text: bytes, *, last: bool = False) -> Iterator[str]:
-    """Ends of data in a message's text (with its own end) that only some servers take for one.
+    """Ends of data in a message's text (with its own end) that only some servers recognise.
 
-    ``last``: nothing came behind the text.
+    ``last``: nothing came after the text.
     """
     # The line end of the DATA command precedes the text and may be part of an end of data.
     text = b"\r\n" + text
@@ -93,10 +92,10 @@ def faults(
     heard: Iterable[bytes] = (),
     forbidden_to_client: Iterable[bytes] = (),
 ) -> list[str]:
-    """Everything that got past, a line each; nothing: an empty list.
+    """Everything that got past, one line each; nothing: an empty list.
 
-    ``forbidden``: patterns the server must not have received anywhere. ``heard``: what
-    the client received; ``forbidden_to_client``: patterns that must not be in it.
+    ``forbidden``: patterns the server must not have received anywhere. ``heard``: what the client received;
+    ``forbidden_to_client``: patterns that must not be in it.
     """
     verbs = tuple(denied)
     found: list[str] = []

@@ -1,9 +1,9 @@
-"""A TCP endpoint with no kernel behind it: every octet of every packet is the caller's to choose.
+"""A TCP endpoint without a kernel: the caller chooses every byte of every packet.
 
-Promises: what ``Link`` reads is what the interface saw, and nothing on this host answers
-for the endpoint, because its address is no host's own. Each packet that is sent carries a
-tag of its own (the IPv4 identification, the IPv6 flow label) that survives a router, so it
-can be found again behind one. Does not know SMTP, and never retransmits by itself.
+Promises: what ``Link`` reads is what the interface received, and no kernel answers for the endpoint, because its
+address belongs to no host. Each packet sent carries a tag of its own (the IPv4 identification, the IPv6 flow label)
+that a router keeps, so the packet can be recognised after a router. Does not know SMTP, and never retransmits by
+itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COMPLETE_REPLY = re.compile(rb"(?:^|\n)\d{3}(?: [^\n]*)?\r?\n$")
 
 
 class Ends(NamedTuple):
-    """Both ends of a connection, and the ports: ours first."""
+    """The addresses of both ends of a connection, and the ports; ours first."""
 
     source: str
     destination: str
@@ -47,7 +47,7 @@ class Ends(NamedTuple):
         return ipaddress.ip_address(self.source).version
 
     def turned(self) -> Ends:
-        """The other end's view."""
+        """The same as seen from the other end."""
         return Ends(self.destination, self.source, self.destination_port, self.port)
 
 
@@ -74,7 +74,7 @@ def _transport(packet: bytes) -> tuple[int, int]:
 
 
 def parse(packet: bytes, *, outgoing: bool = False) -> Seen | None:
-    """``packet`` (it begins with the IP header) as TCP; None when it is none, or a fragment, or cut."""
+    """``packet`` (it begins with the IP header) as TCP; None if it is no TCP packet, a fragment, or truncated."""
     if len(packet) < 40:
         return None
     if packet[0] >> 4 == 4:
@@ -125,7 +125,7 @@ def build(
 
 
 class Link:
-    """One interface of this network namespace, below its kernel's IP; made inside the namespace.
+    """One interface of this network namespace, used below the kernel's IP layer; made inside the namespace.
 
     ``router``: the hardware address everything is sent to. Without it, it only listens.
     """
@@ -146,12 +146,12 @@ class Link:
         self.connections: dict[int, RawTcp] = {}
 
     def next_tag(self) -> int:
-        """A number no packet of this link had before (of the last 65,535)."""
+        """A number that no packet of this link had before (among the last 65,535)."""
         self._tag = self._tag % 0xFFFF + 1
         return self._tag
 
     def send(self, packet: bytes, trailer: bytes = b"") -> None:
-        """Puts an IP packet on the wire as it is, padding to Ethernet's least and ``trailer`` behind it."""
+        """Sends an IP packet as it is, padded to Ethernet's minimum and followed by ``trailer``."""
         kind = ETH_P_IPV4 if packet[0] >> 4 == 4 else ETH_P_IPV6
         frame = self._header + struct.pack("!H", kind) + packet + trailer
         patience = time.monotonic() + MOST_PATIENCE
@@ -180,7 +180,7 @@ class Link:
                 yield seen
 
     def dispatch(self, timeout: float) -> bool:
-        """Gives what comes in to the connections; False when nothing came within ``timeout`` seconds."""
+        """Passes incoming packets to the connections; False when nothing came within ``timeout`` seconds."""
         came = False
         for seen in self.read(timeout):
             connection = self.connections.get(seen.ends.destination_port)
@@ -196,7 +196,7 @@ class Link:
 
 
 class Sent(NamedTuple):
-    """What was sent in one piece: its place, its payload, and the packet as it left (None: no whole TCP packet)."""
+    """A segment that was sent: its place, its payload, and the packet (None: no whole TCP packet)."""
 
     place: int
     payload: bytes
@@ -205,11 +205,10 @@ class Sent(NamedTuple):
 
 @dataclass
 class RawTcp:
-    """One connection. Places in its stream (``at``, ``here``) count octets from 0, behind the SYN.
+    """One connection. Positions in its stream (``at``, ``here``) count bytes from 0, after the SYN.
 
-    ``here`` is where the next octet goes. ``timestamps``: every segment carries the
-    option of RFC 7323. ``window`` is what we advertise. ``acknowledges``: ``read``
-    acknowledges what has come; else the caller does, or not.
+    ``here`` is where the next byte goes. ``timestamps``: every segment carries the option of RFC 7323. ``window`` is
+    what we advertise. ``acknowledges``: ``read`` acknowledges what has come; otherwise the caller decides.
     """
 
     link: Link
@@ -248,11 +247,11 @@ class RawTcp:
     # Section: sending.
 
     def sequence(self, at: int) -> int:
-        """The sequence number of a place."""
+        """The sequence number of a position."""
         return (self.isn + 1 + at) % MODULUS
 
     def segment(self, payload: bytes = b"", at: int | None = None, flags: int = PSH | ACK, **fields: Any) -> Any:
-        """A scapy packet at a place; nothing is sent. ``fields``: those of ``build``."""
+        """A scapy packet at a position; nothing is sent. ``fields``: those of ``build``."""
         options = list(fields.pop("options", ()))
         if self.timestamps and not any(name == "Timestamp" for name, *_ in options):
             options += [("NOP", None), ("NOP", None), ("Timestamp", (self.clock, self.peer_clock))]
@@ -266,14 +265,16 @@ class RawTcp:
         return build(self.ends, self.link.next_tag(), payload, flags=flags, **given)
 
     def put(self, payload: bytes = b"", at: int | None = None, flags: int = PSH | ACK, **fields: Any) -> None:
-        """Sends one segment. Without ``at`` it goes ``here``; ``here`` is behind the farthest octet then."""
+        """Sends one segment, at ``here`` unless ``at`` is given; afterwards ``here`` is after the
+        farthest byte sent.
+        """
         place = self.here if at is None else at
         packet = self.segment(payload, place, flags, **fields)
         self.note(packet, payload, place, flags)
         self.link.send(bytes(packet))
 
     def stray(self, payload: bytes = b"", at: int | None = None, flags: int = PSH | ACK, **fields: Any) -> None:
-        """Sends a segment that does not count as said: ``here`` and ``put_again`` know nothing of it."""
+        """Sends a segment that is not recorded as sent: it does not affect ``here`` and ``put_again``."""
         place = self.here if at is None else at
         packet = self.segment(payload, place, flags, **fields)
         self.sent[self.tag_of(packet)] = Sent(place, payload, parse(bytes(packet)))
@@ -286,7 +287,7 @@ class RawTcp:
         return int(packet.id if self.ends.family == 4 else packet.fl)
 
     def note(self, packet: Any, payload: bytes, at: int, flags: int = PSH | ACK) -> None:
-        """Puts a packet that the caller sends himself on record, as ``put`` does with its own."""
+        """Records a packet that the caller sends itself, as ``put`` does with its own."""
         self.sent[self.tag_of(packet)] = Sent(at, payload, parse(bytes(packet)))
         if payload:
             self.latest.update(zip(range(at, at + len(payload)), payload, strict=True))
@@ -296,14 +297,14 @@ class RawTcp:
             self.resets_sent.add(self.sequence(at))
 
     def put_each(self, payload: bytes, size: int = 1, *, backwards: bool = False, **fields: Any) -> None:
-        """Sends ``payload`` from ``here`` on in segments of ``size`` octets, in order or in reverse order."""
+        """Sends ``payload`` from ``here`` on in segments of ``size`` bytes, in order or in reverse order."""
         start = self.here
         places = range(0, len(payload), size)
         for place in reversed(places) if backwards else places:
             self.put(payload[place : place + size], start + place, **fields)
 
     def put_again(self) -> bool:
-        """Sends what the peer has not acknowledged again, each octet as it was sent last; False: there was nothing."""
+        """Retransmits what the peer has not acknowledged, each byte as it was sent last; False: there was nothing."""
         start = (self.acknowledged - self.isn - 1) % MODULUS if self.established else 0
         octets = bytearray()
         for place in range(start, self.here):
@@ -317,7 +318,7 @@ class RawTcp:
     # Section: receiving.
 
     def arrived(self, seen: Seen) -> None:
-        """Takes one packet of the peer's."""
+        """Processes one packet from the peer."""
         if self.timestamps and (stamp := TIMESTAMP.search(seen.options)):
             self.peer_clock = int.from_bytes(stamp[1], "big")
         if seen.flags & RST:
@@ -345,7 +346,9 @@ class RawTcp:
             self.put(flags=ACK)
 
     def connect(self, payload: bytes = b"", *, timeout: float = 1.0, **fields: Any) -> bool:
-        """The handshake; whether it was answered within ``timeout`` seconds. ``payload`` and ``fields``: the SYN's."""
+        """Performs the handshake; whether it was answered within ``timeout`` seconds. ``payload`` and ``fields``: the
+        SYN's.
+        """
         self.put_syn(payload, **fields)
         self.wait(lambda: self.established or self.reset, timeout)
         if self.established:
@@ -355,7 +358,7 @@ class RawTcp:
     def put_syn(
         self, payload: bytes = b"", *, options: Sequence[tuple[Any, ...]] = (), flags: int = SYN, **fields: Any
     ) -> None:
-        """A SYN, which stands one before the first place; ``payload`` behind it."""
+        """Sends a SYN, whose sequence number is one before the first position, with ``payload`` after it."""
         packet = self.segment(payload, -1, flags, options=[("MSS", 1460), *options], **fields)
         self.note(packet, payload, 0)
         self.link.send(bytes(packet))
@@ -371,12 +374,12 @@ class RawTcp:
         return True
 
     def read(self, timeout: float = 0.5) -> bytes:
-        """What the peer said since the last ``read``: up to the end of a reply, a reset, or ``timeout`` seconds."""
+        """What the peer sent since the last ``read``: up to the end of a reply, a reset, or ``timeout`` seconds."""
         self.wait(lambda: COMPLETE_REPLY.search(self.text) or self.reset, timeout)
         said, self.text = self.text, b""
         return said
 
     def say(self, line: bytes, timeout: float = 0.5) -> bytes:
-        """Sends octets ``here`` and reads a reply."""
+        """Sends bytes at ``here`` and reads a reply."""
         self.put(line)
         return self.read(timeout)

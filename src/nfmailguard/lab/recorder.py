@@ -1,8 +1,8 @@
-"""A server that remembers every octet its kernel delivered: lab/lenient_server.py on real sockets.
+"""A server that records every byte its kernel delivered: lab/lenient_server.py on real sockets.
 
-Promises: runs as one thread of the calling process on a host of the lab, so that its record
-can be read while a connection is open; should it fail, the next question to it says so.
-Takes data on a SYN (TCP Fast Open) from anybody, and speaks Multipath TCP where asked to.
+Promises: runs as one thread of the calling process on a host of the lab, so that its record can be read while a
+connection is open; if it fails, the next call reports that. Accepts data on a SYN (TCP Fast Open) from any client, and
+speaks Multipath TCP if asked to.
 """
 
 from __future__ import annotations
@@ -72,19 +72,19 @@ class Recorder:
         self.failure: BaseException | None = None
 
     def expect(self, address: str, port: int, personality: Personality) -> None:
-        """What the server is like to connections from there; to all others as ``Personality()``."""
+        """Sets the server's behaviour for connections from there; for all others it is ``Personality()``."""
         with self._lock:
             self._personalities[address, port] = personality
 
     def conversations(self, address: str, port: int | None = None) -> list[Conversation]:
-        """Connections from there so far, in order."""
+        """Connections from that address so far, in order."""
         if self.failure is not None:
             raise LabError(f"lab: the recording server has ended: {self.failure!r}")
         with self._lock:
             return [one for one in self._conversations if one.peer[0] == address and port in (None, one.peer[1])]
 
     def compare(self, address: str, port: int, sent: bytes, seen: Sequence[bytes], mail: bytes) -> str:
-        """Whether an honest connection from there was carried octet for octet both ways; what else."""
+        """``ok`` if an honest connection from there was carried byte for byte both ways; otherwise what went wrong."""
         records = self.conversations(address, port)
         if not records:
             return "the server knows nothing of it"

@@ -48,9 +48,9 @@ HEADS = ("profile", "EHLO", "commands", "replies", "else", "mail", "with", "left
 
 @dataclass(frozen=True)
 class Direction:
-    """Octets on their way to one end: ``damaged`` by the firewall, ``left`` so, changed ``otherwise``.
+    """Bytes on their way to one end: ``damaged`` by the firewall, ``left`` damaged, changed ``otherwise``.
 
-    ``expected``: what the model of the three gateways leaves; that and ``left`` are the same octets.
+    ``expected``: what the model of the three gateways leaves damaged; it must equal ``left``.
     """
 
     damaged: int
@@ -61,7 +61,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one profile."""
+    """The outcome for one profile."""
 
     profile: str
     ehlo: bool
@@ -73,14 +73,14 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Everything that can be told is as it was, nothing else has changed, and mail uses the extensions."""
+        """True if everything recognisable is restored, nothing else has changed, and mail uses the extensions."""
         sides = (self.commands, self.replies)
         whole = not any(side.otherwise for side in sides) and all(side.expected for side in sides)
         return whole and self.delivered and (not self.ehlo or self.extensions == WANTED)
 
 
 def converse(address: str) -> tuple[list[Exchange], bool, tuple[str, ...]]:
-    """A mail with all that the server offers of WANTED; the record, whether EHLO was accepted, what was offered."""
+    """Sends a mail using all offered extensions of WANTED; the record, whether EHLO was accepted, what was offered."""
     with Client(address) as client:
         ehlo = client.hello("client.example.net")
         reply = client.exchanges[1].read.decode("latin-1").upper()
@@ -98,7 +98,7 @@ def converse(address: str) -> tuple[list[Exchange], bool, tuple[str, ...]]:
 
 
 def learn(address: str) -> Offer:
-    """What the server says where nobody masks it."""
+    """What the server sends if nothing is masked."""
     with Client(address) as client:
         client.hello("learner.example.net")
         client.command("QUIT")
@@ -131,7 +131,7 @@ def _places(before: bytes, after: bytes) -> set[int]:
 def judge(
     policy: Policy, offer: Offer, exchanges: Sequence[tuple[bytes, bytes]], ends: tuple[bytes, bytes]
 ) -> Iterator[Direction]:
-    """Commands, then replies: ``exchanges`` as both sides said them, ``ends`` what server and client read."""
+    """First commands, then replies: ``exchanges`` as both sides sent them, ``ends`` what server and client read."""
     said = _turns(exchanges)
     masked = translate(policy, said).turns
     for to_server, side, read in ((True, RestoreSide.SERVER, ends[0]), (False, RestoreSide.CLIENT, ends[1])):
@@ -165,7 +165,7 @@ def compare(
 ) -> Outcome:
     """Runs one profile on hosts of its own; ``topology`` has the gateways BEFORE, FIREWALL and BEHIND.
 
-    ``watch`` is given what both ends said and read.
+    ``watch`` is called with what both ends sent and read.
     """
     directory.mkdir(parents=True)
     with ExitStack() as stack:
@@ -202,7 +202,7 @@ def compare(
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """A line a profile."""
+    """The table, one row per profile."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in HEADS:
         made.add_column(title, no_wrap=title != "left", overflow="fold")
@@ -213,7 +213,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def show(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """The table and its sum."""
+    """Prints the table and its summary."""
     console.print(
         "[bold]A firewall between two restoring gateways.[/] Octets it masked and octets put back, by\n"
         f"comparing what each end said with what the other read. The mail: with {', '.join(WANTED)} where offered.\n",
@@ -258,7 +258,7 @@ def report(path: Path, outcomes: Sequence[Outcome], played: Sequence[list[Step]]
 
 
 def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: bool, page: Path | None = None) -> int:
-    """The comparison, inside a private world; its exit code."""
+    """The comparison, inside private namespaces; its exit code."""
     played: list[list[Step]] = []
     console, progress = Console(record=record is not None), Console(stderr=True)
     outcomes = []
@@ -290,7 +290,7 @@ def main(
     as_json: bool = False,
     page: Path | None = None,
 ) -> int:
-    """Runs it in a world of its own; its exit code, 1 when something recoverable was not restored.
+    """Runs it in namespaces of its own; its exit code, 1 when something recoverable was not restored.
 
     Raises LabError where no namespaces can be made, ConfigError for a profile that does not exist.
     """

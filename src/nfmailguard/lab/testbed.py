@@ -1,8 +1,8 @@
-"""The range where techniques are tried: attacker, running gateway, recording server, and a tap behind the gateway.
+"""The testbed for techniques: attacker, running gateway, recording server, and a tap behind the gateway.
 
-Promises: what a technique did is told from the server's record, from the packets that left
-the gateway and from the kernel's queue, never from what the gateway reports. A technique
-runs alone but for one honest mail. Does not know the techniques.
+Promises: the effect of a technique is determined from the server's record, from the packets that left the gateway and
+from the kernel's queue, never from what the gateway reports. A technique runs alone except for one honest mail. Does
+not know the techniques.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ table inet hops {{
 
 
 class Trial(NamedTuple):
-    """What came of one technique. ``faults``: why it got past, or why it was not tried."""
+    """The result of one technique. ``faults``: why it got past, or why it was not tried."""
 
     technique: Technique
     outcome: str
@@ -67,7 +67,7 @@ class Trial(NamedTuple):
 
 
 class Testbed:
-    """One topology, made ready. A context manager."""
+    """One topology, prepared. A context manager."""
 
     def __init__(
         self, topology: Topology, family: int, cookies: int = 1, server: str = SERVERS[0], scratch: Path | None = None
@@ -142,7 +142,9 @@ class Testbed:
                 ip.addr("add", index=index, address=address, prefixlen=24 if family == 4 else 64, **flags)
 
     def attack(self, technique: Technique, policy: Policy) -> Attack:
-        """The means for ``technique`` against a gateway of ``policy``; its server is as the technique wants it."""
+        """The means for ``technique`` against a gateway of ``policy``; sets the server's behaviour as the technique
+        needs it.
+        """
         source = ATTACKER[self._family]
         server = self._topology.address(SERVER, family=self._family)
         multipath = MULTIPATH[self._family] if self._server.multipath else None
@@ -167,7 +169,7 @@ class Testbed:
         return min(counts)
 
     def play(self, technique: Technique, attack: Attack) -> Trial:
-        """Runs one technique, an honest mail beside it, and judges."""
+        """Runs one technique, with an honest mail at the same time, and judges the result."""
         held = self._held()
         list(self._tap.read())
         # The connection was not opened before the gateway started: count the connections the server has had up to now.
@@ -248,7 +250,7 @@ def _hardware(topology: Topology, host: str, interface: str) -> str:
 def outcome_of(
     connections: Sequence[RawTcp], conversations: Sequence[Conversation], left: Sequence[Seen], *, held: bool
 ) -> str:
-    """What became of an attack that did not get past, from what ``left`` the gateway and what the server has."""
+    """The outcome of an attack that did not get past, from what ``left`` the gateway and what the server has."""
     sent = {tag: said for one in connections for tag, said in one.sent.items()}
     ours = {place for one in connections for place in one.resets_sent}
     if any(seen.flags & RST and seen.seq not in ours for seen in left):
@@ -273,7 +275,7 @@ def _changed(said: Sent, seen: Seen) -> bool:
 
 
 def _not_as_said(connection: RawTcp, conversations: Sequence[Conversation]) -> bool:
-    """Whether the server has an octet that was never said at its place."""
+    """Whether the server has a byte that was never sent at its place."""
     said: dict[int, set[int]] = {}
     for sent in connection.sent.values():
         for place, octet in enumerate(sent.payload, sent.place):

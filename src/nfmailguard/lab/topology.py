@@ -57,8 +57,8 @@ _REDIRECTS = {
 class Topology:
     """The hosts. A context manager: made on entry, removed on exit.
 
-    Those of ``plan``, else ``gateways`` in a row, from the client on. ``prefix`` stands before the namespaces'
-    names, which are shared by everybody who sees the same /run/netns. Raises LabError when the kernel refuses.
+    Those of ``plan``, else ``gateways`` in a row, from the client on. ``prefix`` is put before the namespaces' names,
+    which are shared by all users of the same /run/netns. Raises LabError when the kernel refuses.
     """
 
     def __init__(self, prefix: str = "", gateways: Sequence[str] = (GATEWAY,), plan: Plan | None = None) -> None:
@@ -77,7 +77,7 @@ class Topology:
         return self.prefix + host
 
     def address(self, host: str, *, family: int = 4, interface: str | None = None) -> str:
-        """An address of ``host``, a gateway's on the server's side; empty where it has none of that family."""
+        """An address of ``host``, for a gateway on the server's side; empty if it has none of that family."""
         if interface is not None:
             return self._ends[host, interface].of(family)
         own = sorted(self.ends(host), key=lambda end: end.interface != "inside")
@@ -92,7 +92,7 @@ class Topology:
         return all(Path("/run/netns", self.namespace(host)).exists() for host in self.hosts)
 
     def open(self) -> Self:
-        """Makes the namespaces and links; whatever was made is removed again when it fails."""
+        """Makes the namespaces and links; if that fails, everything made is removed again."""
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
@@ -190,7 +190,7 @@ class Topology:
             _impair(ip, index, link, number + 1)
 
     def close(self) -> None:
-        """Ends every process started here and removes the namespaces; idempotent."""
+        """Ends every process started here and removes the namespaces. May be called repeatedly."""
         from pyroute2 import netns
 
         for process in self._processes:
@@ -219,7 +219,7 @@ class Topology:
 
     @contextlib.contextmanager
     def enter(self, host: str) -> Iterator[None]:
-        """The calling thread is on ``host`` inside the block: sockets made there belong to it."""
+        """Inside the block the calling thread is on ``host``: sockets made there belong to it."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._setns(Path("/run/netns", self.namespace(host)))
@@ -257,7 +257,7 @@ class Topology:
 
 
 def add_address(ip: Any, end: Address) -> int:
-    """Gives the interface of ``end``, of the namespace the thread is in, its addresses, and takes it up; its index."""
+    """Gives the interface of ``end``, in the thread's namespace, its addresses, and sets it up; its index."""
     # No duplicate address detection, so that an address can be used at once.
     for where in ("all", end.interface):
         Path("/proc/sys/net/ipv6/conf", where, "accept_dad").write_text("0")
@@ -270,7 +270,7 @@ def add_address(ip: Any, end: Address) -> int:
 
 
 def add_route(ip: Any, way: Way) -> None:
-    """A route of the namespace the thread is in."""
+    """Adds a route in the thread's namespace."""
     if len(way.through) == 1:
         ip.route("add", dst=way.destination, gateway=way.through[0])
         return

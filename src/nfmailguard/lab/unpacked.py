@@ -1,10 +1,9 @@
-"""Exim, OpenSMTPD and sendmail on a lab host, out of their Debian packages, which one machine cannot have together.
+"""Exim, OpenSMTPD and sendmail on a lab host, from their Debian packages, which one machine cannot have together.
 
-``deploy/setup test`` unpacks them under build/servers and installs nothing. Each runs in a mount
-namespace of its own, where its files lie over the machine's and its users exist, and listens at
-both addresses. It says on ``output`` (sendmail: ``traffic``) what it read as commands and what it answered.
-With a configuration of the caller's it runs as in service instead, and writes logs.
-Needs the machine's root, for they change users.
+``deploy/setup test`` unpacks them under build/servers and installs nothing. Each runs in a mount namespace of its own,
+where its files cover the machine's and its users exist, and listens at both addresses. It writes to ``output``
+(sendmail: ``traffic``) what it read as commands and what it answered. With a configuration of the caller's it runs as
+in production instead, and writes logs. Needs the machine's root, because the servers change users.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ _MAILS = {"exim": ("spool/input", "*-D"), "opensmtpd": ("queued/smtpd/queue", "m
 
 
 def _listening(addresses: Sequence[str], auth: str, tls: str) -> dict[str, str]:
-    """The addresses as each configuration has them; ``auth`` stands behind sendmail's, ``tls`` behind OpenSMTPD's."""
+    """The addresses as each configuration writes them; ``auth`` is added to sendmail's, ``tls`` to OpenSMTPD's."""
     listens = (f"listen on {one} port 25 hostname mail2.example.com{tls}\n" for one in addresses)
     ports = (
         f"O DaemonPortOptions=Name=MTA{number}, Addr={one}, Port=25, Family={'inet6' if ':' in one else 'inet'}{auth}\n"
@@ -151,21 +150,21 @@ def _listening(addresses: Sequence[str], auth: str, tls: str) -> dict[str, str]:
 
 
 def unpacked(*kinds: str) -> bool:
-    """Whether these (by default Exim and OpenSMTPD) can be run here."""
+    """Whether these servers (by default Exim and OpenSMTPD) can be run here."""
     return all((ROOT / _PROGRAMS[kind]).exists() for kind in kinds or ("exim", "opensmtpd"))
 
 
 def configuration(kind: str) -> str:
-    """The lab's own, with names to fill in."""
+    """The lab's own configuration, with names to fill in."""
     return _CONFIGS[kind]
 
 
 class Unpacked:
-    """One of them, listening on ``addresses``, by default the server's; ends with its context.
+    """One of these servers, listening on ``addresses``, by default the server host's; ends with its context.
 
-    ``accounts``: Exim takes AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
-    ``configuration``: in place of the lab's own, with the same names to fill in. The server then runs as in service:
-    Exim writes ``log/mainlog``, the others speak to the syslog socket ``log/socket``, which the caller reads.
+    ``accounts``: Exim accepts AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
+    ``configuration``: replaces the lab's own, with the same names to fill in. The server then runs as in production:
+    Exim writes ``log/mainlog``, the others write to the syslog socket ``log/socket``, which the caller reads.
     """
 
     def __init__(
@@ -245,7 +244,7 @@ class Unpacked:
         (directory / "hosts").write_text(f"127.0.0.1 {name}.example.com {name} localhost\n")
 
     def mails(self) -> list[bytes]:
-        """What it has taken, as it keeps it: LF line ends, with or without headers of its own."""
+        """The mails it has accepted, as it stores them: LF line ends, with or without header fields of its own."""
         folder, name = _MAILS[self.kind]
         return [path.read_bytes() for path in sorted((self.directory / folder).rglob(name))]
 

@@ -1,4 +1,4 @@
-"""The ways round an inline filter, as a table; each row's function plays one live."""
+"""Techniques to evade an inline filter, as a table; each row's function carries out one technique live."""
 
 from __future__ import annotations
 

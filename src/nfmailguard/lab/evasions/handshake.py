@@ -1,8 +1,8 @@
-"""Beginnings and ends: SYN, RST and FIN that only one of gateway and server sees or believes.
+"""Beginnings and ends: SYN, RST and FIN that only one of gateway and server sees or accepts.
 
-A gateway that takes a connection for over, or for another, stops reading it or reads it
-from the wrong place (Ptacek and Newsham on TCB creation and teardown; Handley, Paxson and
-Kreibich on cold starts and RSTs; Suricata's and Snort's handshake tests).
+A gateway that takes a connection for ended, or for another one, stops reading it or reads it from the wrong place
+(Ptacek and Newsham on TCB creation and teardown; Handley, Paxson and Kreibich on cold starts and RSTs; Suricata's and
+Snort's handshake tests).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COOKIE_REQUEST, COOKIE = (34, b""), (34, b"\x13\x37" * 4)
 
 
 def on_syn(attack: Attack, *options: tuple[int, bytes]) -> None:
-    """The command on the SYN; a client that gets no answer connects without it and says it then."""
+    """Sends the command in the SYN; without an answer the client connects normally and sends the command then."""
     connection = attack.tcp()
     if not connection.connect(EVIL, options=options, timeout=0.2) and not connection.connect():
         raise NotTried("no connection")

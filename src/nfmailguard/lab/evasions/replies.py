@@ -1,8 +1,7 @@
-"""Replies: what the gateway hides of the server, drawn out by a client that reads oddly.
+"""Replies: a client that acknowledges unusually tries to receive what the gateway hides of the server.
 
-Here the client is the one who must not receive something: the server's name and software in
-the greeting, a keyword of the EHLO reply. It picks the segmentation by its window and the
-retransmissions by its ACKs.
+Here the client must not receive something: the server's name and software in the greeting, a keyword of the EHLO reply.
+It controls the segmentation by its window and the retransmissions by its ACKs.
 """
 
 from __future__ import annotations

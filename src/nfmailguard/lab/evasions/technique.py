@@ -1,7 +1,7 @@
-"""What a technique is, and what it works with: the attacker's side of the lab, a step at a time.
+"""Techniques, and the means they use: the attacker's side of the lab, step by step.
 
-Promises: a technique that could not be carried out says so (``NotTried``) and is never
-counted as held. Does not judge, and never looks at what the gateway says.
+Promises: a technique that could not be carried out reports that (``NotTried``) and is never counted as stopped. Does
+not judge, and never looks at what the gateway reports.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class NotTried(Exception):  # noqa: N818, an outcome
 
 @dataclass
 class Attack:
-    """One technique's means: ports of its own, and connections in the state it starts from."""
+    """The means of one technique: ports of its own, and connections in the state it starts from."""
 
     link: Link
     source: str
@@ -76,18 +76,18 @@ class Attack:
         return self.first_port + self._ports - 1
 
     def ports(self) -> frozenset[int]:
-        """Every port that is this technique's."""
+        """All ports that belong to this technique."""
         taken = (one.ends.port for one in self.connections)
         return frozenset(range(self.first_port, self.first_port + PORTS_EACH)).union(taken)
 
     def press(self) -> None:
-        """Where the server gives cookies under pressure alone: half-open connections until it does."""
+        """If the server sends SYN cookies only under pressure, opens half-open connections until it does."""
         if self.cookies == 1:
             self._flood(SYN, PRESSING_ISN)
             self._pressing = True
 
     def relieve(self) -> None:
-        """Ends the pressure: a server forgets a half-open connection at an exact RST."""
+        """Ends the pressure: a server forgets a half-open connection when it gets an exact RST."""
         if self._pressing:
             self._flood(RST, PRESSING_ISN + 1)
             self._pressing = False
@@ -101,7 +101,7 @@ class Attack:
     def again(self, old: RawTcp, isn: int | None = None, *, timeout: float = 0.3, **fields: Any) -> RawTcp:
         """A connection from the port of one that the server has lost, by default with the same ISN.
 
-        With SYN cookies the server's is the same again, within the minute.
+        With SYN cookies the server's ISN is the same again, within the same minute.
         """
         old.reset = True  # Marks the old connection as ended, so that its unacknowledged bytes are not retransmitted.
         self.press()
@@ -111,9 +111,9 @@ class Attack:
         return new
 
     def without_syn(self, old: RawTcp, isn: int | None = None, **fields: Any) -> RawTcp:
-        """A connection that begins with an ACK of the cookie that ``old`` was given.
+        """A connection that begins with an ACK of the cookie that ``old`` got.
 
-        Linux' cookies grow with the client's ISN, so the one for another ISN is known, too.
+        Linux' cookies grow with the client's ISN, so the cookie for another ISN is known too.
         """
         old.reset = True
         new = self.tcp(old.ends.port, isn=old.isn if isn is None else isn % (1 << 32), **fields)
@@ -124,7 +124,7 @@ class Attack:
         return new
 
     def compare(self, old: RawTcp, new: RawTcp) -> None:
-        """Notes whether the server's number came again as the client's did."""
+        """Notes whether the server's ISN is the same again, as the client's is."""
         if not new.established:
             self.notes.append("no second connection")
         elif (new.peer_isn - old.peer_isn - new.isn + old.isn) % (1 << 32):
@@ -146,7 +146,7 @@ class Attack:
         return connection
 
     def opened(self, port: int | None = None, **fields: Any) -> RawTcp:
-        """An open connection, greeted."""
+        """An open connection whose greeting has been read."""
         connection = self.connected(port, **fields)
         if not connection.read(PATIENCE).startswith(b"220"):
             raise NotTried("no greeting")
@@ -183,7 +183,7 @@ class Attack:
         seq: int | None = None,
         ack: int | None = None,
     ) -> None:
-        """Sends what looks like the server's, from the client's side of the gateway."""
+        """Sends packets with the server's address as source, from the client's side of the gateway."""
         tag, seq = self.link.next_tag(), connection.peer_next if seq is None else seq
         self.link.forged.add((tag, seq))
         packet = build(
@@ -198,7 +198,7 @@ class Attack:
         self.link.send(bytes(packet))
 
     def wait(self, seconds: float) -> None:
-        """Takes, and acknowledges, what comes in for so long."""
+        """For so many seconds, receives and acknowledges what comes in."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.link.dispatch(left)
@@ -206,10 +206,9 @@ class Attack:
 
 @dataclass(frozen=True)
 class Technique:
-    """One way round. ``why``: what it plays on, and whose it is.
+    """One technique. ``why``: what it exploits, and its source.
 
-    ``options``: it runs through a gateway of its own, with these added. ``before`` runs
-    before that gateway does.
+    ``options``: it gets a gateway of its own, with these options added. ``before`` runs before that gateway does.
     """
 
     name: str
@@ -232,7 +231,7 @@ class Table(list[Technique]):
     def technique(
         self, name: str, why: str, **how: Any
     ) -> Callable[[Callable[[Attack], None]], Callable[[Attack], None]]:
-        """Puts the function below it into the table; ``how``: other fields of Technique."""
+        """Adds the decorated function to the table; ``how``: other fields of Technique."""
 
         def decorate(run: Callable[[Attack], None]) -> Callable[[Attack], None]:
             self.append(Technique(name, self.kind, why, run, **how))

@@ -1,8 +1,8 @@
-"""Message text: ends of data that only some servers see (SMTP smuggling).
+"""Message text: ends of data that only some servers recognise (SMTP smuggling).
 
-Sources: Longin, "SMTP Smuggling", SEC Consult, 2023 (also for NUL); Postfix, smtp-smuggling;
-the lists of the test programs smtpsmug and smtp_smuggling_checker. The server here takes
-every shape for an end, so a command that comes behind one is a command.
+Sources: Longin, "SMTP Smuggling", SEC Consult, 2023 (also for NUL); Postfix, smtp-smuggling; the lists of the test
+programs smtpsmug and smtp_smuggling_checker. The server here takes every shape for an end, so a command after one is
+read as a command.
 """
 
 from __future__ import annotations

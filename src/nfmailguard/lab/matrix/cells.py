@@ -1,4 +1,4 @@
-"""What the matrix is made of: its axes, one cell of it, and what came of that.
+"""The parts of the matrix: its axes, a cell, and a cell's outcome.
 
 Promises: data only.
 """
@@ -19,7 +19,7 @@ MODES = ("enforce", "monitor", "restore")
 
 
 class Choice(NamedTuple):
-    """What of the matrix is wanted."""
+    """The selected part of the matrix."""
 
     clients: Sequence[str]
     servers: Sequence[str]
@@ -28,7 +28,7 @@ class Choice(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One mail's way."""
+    """One mail's client, server, profile and mode."""
 
     client: str
     server: str
@@ -37,9 +37,10 @@ class Cell(NamedTuple):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of a cell. ``seconds``: from the client's start to its word that it is done.
+    """The outcome of a cell. ``seconds``: from the client's start until it reports that it is done.
 
-    ``ehlo``, ``tls``, ``auth``: by the Received line of the server that took the mail (RFC 3848); None: nothing came.
+    ``ehlo``, ``tls``, ``auth``: by the Received line of the server that took the mail (RFC 3848); None: nothing
+    arrived.
     """
 
     #: True if the mail is in the mailbox exactly once, unchanged byte for byte or ``encoded``.
@@ -61,7 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def cells(choice: Choice) -> list[Cell]:
-    """All that ``choice`` spans, mode by mode, profile by profile."""
+    """All cells selected by ``choice``, mode by mode, profile by profile."""
     return [
         Cell(client, server, profile, mode)
         for mode in choice.modes

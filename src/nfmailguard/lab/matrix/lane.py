@@ -54,7 +54,7 @@ BODY = (
 
 
 class Try(NamedTuple):
-    """A cell, the mail of it and what its client made of it."""
+    """A cell, its mail and what its client reported."""
 
     cell: Cell
     token: str
@@ -63,7 +63,7 @@ class Try(NamedTuple):
 
 
 def judged(tried: Try, mails: Sequence[Taken]) -> Outcome:
-    """What became of a try, whose mails these are."""
+    """The outcome of a try; ``mails``: the mails that arrived."""
     sent = tried.sent
     outcome = Outcome(False, seconds=round(sent.seconds, 2), accepted=sent.accepted, said=sent.said)
     if not mails:
@@ -87,7 +87,9 @@ def judged(tried: Try, mails: Sequence[Taken]) -> Outcome:
 
 
 class Lane:
-    """The hosts of one mode, as a context manager: ``start`` what runs on them, then ``run`` it profile by profile."""
+    """The hosts of one mode, as a context manager: ``start`` starts their programs, then ``run`` is called for each
+    profile.
+    """
 
     def __init__(self, mode: str, choice: Choice, directory: Path, family: int, jobs: int) -> None:
         self.mode, self._choice, self._directory, self._family = mode, choice, directory, family
@@ -180,7 +182,7 @@ class Lane:
         return self._directory / f"{host}.socket"
 
     def _configure(self, profile: str) -> None:
-        """Writes what the gateways are to do."""
+        """Writes the gateways' configurations."""
         for host in self._hosts:
             mode = {GATEWAY: self.mode, FIREWALL: "enforce"}.get(host, "restore")
             text = f'[gateway]\nmode = "{mode}"\nprofile = {json.dumps(profile)}\n'
@@ -190,7 +192,7 @@ class Lane:
             self._config(host).write_text(text)
 
     def run(self, profile: str, done: Callable[[], None]) -> Iterator[tuple[Cell, Outcome]]:
-        """A mail of each client to each server under ``profile``; ``done`` is called as each is through."""
+        """Sends a mail from each client to each server under ``profile``; ``done`` is called as each is complete."""
         self._configure(profile)
         for host in self._hosts:
             with Asking(str(self._control(host)), timeout=60) as asking:
@@ -226,7 +228,7 @@ class Lane:
         return Try(cell, token, body, send(cell.client, self._topology, letter))
 
     def _wait_for(self, tokens: set[str]) -> None:
-        """Until the mails that servers have said they took lie there, or it has been long enough."""
+        """Waits until the mails that servers have accepted are stored, or a time limit is reached."""
         deadline = time.monotonic() + _PROMPT
         while True:
             for receiver in self._receivers.values():

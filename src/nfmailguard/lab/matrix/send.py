@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main(host: str, name: str, source: str, sender: str, recipient: str, file: str, user: str, password: str) -> None:
-    """Raises what smtplib does."""
+    """Sends the mail; raises the exceptions of smtplib."""
     with smtplib.SMTP(host, 25, local_hostname=name, timeout=10, source_address=(source, 0)) as smtp:
         smtp.ehlo_or_helo_if_needed()
         if smtp.has_extn("starttls"):

@@ -1,8 +1,8 @@
-"""Six mail programs that nobody here wrote, each as somebody would set it up: one mail, from an address of its own.
+"""Six independent mail programs, each set up as a user would do it: each sends one mail, from an address of its own.
 
-Promises: where the server offers them, a program does STARTTLS, without looking at the certificate, and AUTH, with
-the lab's account; it gives up after some ten seconds of silence; what it says is kept. What this machine does not have
-comes from its Debian package, unpacked under build/clients. Does not know what became of the mail.
+Promises: where the server offers them, a program does STARTTLS, without verifying the certificate, and AUTH, with the
+lab's account; it gives up after some ten seconds of silence; its output is kept. A program that this machine does not
+have comes from its Debian package, unpacked under build/clients. Does not know what became of the mail.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HERE = Path(__file__).parent
 
 
 class Letter(NamedTuple):
-    """A mail to send: its file, with CRLF, by whom, to whom, from which address to which."""
+    """A mail to send: its file, with CRLF, sender, recipient, source address and server address."""
 
     file: Path
     sender: str
@@ -48,7 +48,7 @@ class Letter(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a client made of it: whether it took the mail for delivered, after how many seconds, its last words."""
+    """What a client reported: whether it considers the mail delivered, after how many seconds, its last words."""
 
     accepted: bool
     seconds: float
@@ -56,19 +56,19 @@ class Sent(NamedTuple):
 
 
 def sender_for(server: str) -> str:
-    """The sender of mails to a server, by which Postfix's client knows where they go."""
+    """The sender address of mails to a server, by which Postfix's client finds their route."""
     return f"{server}@example.net"
 
 
 def _found(program: str) -> str | None:
-    """Where a program is, here or unpacked."""
+    """The path of a program, installed or unpacked."""
     own = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     unpacked = UNPACKED / "usr/bin" / program
     return own or (str(unpacked) if unpacked.exists() else None)
 
 
 def missing(client: str) -> str:
-    """What is not here for this client, and how to get it; empty: nothing."""
+    """What is missing for this client, and how to get it; empty: nothing."""
     if client not in PROGRAMS:
         return ""
     program, packages = PROGRAMS[client]
@@ -79,7 +79,7 @@ def missing(client: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Where the unpacked programs find what they need; a machine's own come first."""
+    """Environment in which the unpacked programs find their files; the machine's own come first."""
     libraries, share = UNPACKED / "usr/lib", UNPACKED / "usr/share"
     perl = [*libraries.glob("*-linux-gnu/perl5/*"), share / "perl5"]
     return {
@@ -140,14 +140,14 @@ _WORDS = {
 
 
 def last_words(client: str, output: str) -> str:
-    """Of what a program printed the line that says why it gave up."""
+    """The line of a program's output that says why it gave up."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     telling = [found[1] for line in lines if client in _WORDS and (found := _WORDS[client].match(line))]
     return (telling or lines or ["nothing"])[-1].strip()
 
 
 def send(client: str, topology: Topology, one: Letter) -> Sent:
-    """Has a program send it, on the client's host; Postfix's client is a ``Relay``."""
+    """Has a program send the mail, on the client's host; Postfix's client is a ``Relay``."""
     import subprocess
 
     began = time.monotonic()
@@ -183,7 +183,7 @@ _STATUS = re.compile(r" to=<(\w+)@[^ ]*, .*status=(\w+) \((.*)\)$", re.MULTILINE
 
 
 class Relay:
-    """Postfix's client, one that runs for all mails; nothing is tried twice. A context manager."""
+    """Postfix's client, one instance for all mails; nothing is tried twice. A context manager."""
 
     def __init__(self, topology: Topology, directory: Path, source: str, hosts: Mapping[str, str]) -> None:
         relays = ", ".join(f"{{ {sender_for(server)} = [{host}]:25 }}" for server, host in hosts.items())
@@ -194,7 +194,7 @@ class Relay:
         self._postfix = Postfix(topology, CLIENT, directory, relay=first, settings=settings)
 
     def send(self, one: Letter) -> Sent:
-        """The same as ``send``, until the log has its word."""
+        """The same as ``send``; waits until the log has the result."""
         began = time.monotonic()
         mail = one.file.read_bytes().replace(b"\r\n", b"\n")
         self._postfix.send(one.sender, one.recipient, mail)
