@@ -237,7 +237,7 @@ _MOST: Mapping[str, float] = {
     "log_rate": 2**32 - 1,
 }
 _MOST_SECONDS = 1_000_000_000
-#: Keys of [limits] that may be 0, which means that there is none, or no limit.
+#: Keys of [limits] that may be 0: then no server uses SYN cookies, or there is no limit for junk commands.
 _NONE = ("cookies", "junk_commands")
 
 

@@ -149,7 +149,7 @@ def plot(found: Benchmark) -> Any:
         for place, one in enumerate(spreads):
             ratios = found.ratios(group, cases[place])
             times = f"  x {statistics.median(ratios):.2f}" if ratios and cases[place] != found.base else ""
-            cut = "» " if one.median > room * 1.05 else ""  # Marks a bar that extends beyond the panel.
+            cut = "» " if one.median > room * 1.05 else ""  # Mark of a bar that extends beyond the panel.
             said = f"{cut}{one.median:,.{digits(unit)}f}{times}"
             panel.text(
                 (one.most if one.most < room * 1.1 else room) + room * 0.01, place, said, va="center", fontsize=8

@@ -20,7 +20,7 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["KEPT", "Account", "Privileges", "account", "drop", "held"]
 
-#: Constant from linux/capability.h.
+#: Number of the capability CAP_NET_ADMIN, from linux/capability.h.
 _CAP_NET_ADMIN = 12
 #: The kernel checks CAP_NET_ADMIN for each message with verdicts or rules. CAP_NET_RAW is not kept: the raw sockets for
 #: resets are already open.
@@ -34,7 +34,7 @@ _NAMES = (
     *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
     "checkpoint_restore",
 )
-#: Constants from linux/prctl.h.
+#: Options of prctl(2), from linux/prctl.h.
 _SET_KEEPCAPS, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _AMBIENT, _AMBIENT_CLEAR_ALL = 8, 24, 38, 47, 4
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

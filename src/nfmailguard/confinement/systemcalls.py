@@ -20,7 +20,7 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["CALLS", "ELSEWHERE", "TOLERATED", "Call", "allow_only", "library"]
 
-#: Constants from linux/netlink.h and asm-generic/ioctls.h.
+#: Netlink protocols and an ioctl, from linux/netlink.h and asm-generic/ioctls.h.
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _FIONBIO = 0x5421
 _TYPE = 0xF  # Mask for a socket's type, without the flags SOCK_CLOEXEC and SOCK_NONBLOCK.
@@ -53,7 +53,7 @@ _OF_DESCRIPTORS = tuple(((1, _WORD, command),) for command in (fcntl.F_DUPFD_CLO
 
 #: The system calls that a running gateway may make, each with what it is needed for.
 CALLS: Mapping[str, Call] = {
-    # System calls for packets.
+    # Section: system calls that receive packets and send verdicts.
     "recvmmsg": Call("packets of a queue"),
     "sendto": Call("verdicts, netlink"),
     "recvfrom": Call("netlink, requests at the control socket"),
@@ -63,7 +63,7 @@ CALLS: Mapping[str, Call] = {
     "pselect6": Call("the netfilterqueue driver's loop"),
     "clock_nanosleep": Call("the events' loop"),
     "futex": Call("threads that wait for each other"),
-    # System calls for files.
+    # Section: system calls on files.
     "openat": Call("log files, configuration, profiles"),
     "read": Call("configuration, profiles"),
     "write": Call("events, lines for the operator"),
@@ -74,7 +74,7 @@ CALLS: Mapping[str, Call] = {
     "unlink": Call("the control socket, at the end"),
     "memfd_create": Call("long entries of the journal"),
     "fcntl": Call("netlink sockets, long entries of the journal", _OF_DESCRIPTORS),
-    # System calls for sockets.
+    # Section: system calls on sockets.
     "socket": Call("log servers, the journal, systemd, netlink", tuple(_sockets())),
     "socketpair": Call("pyroute2's event loops"),
     "bind": Call("netlink"),
@@ -89,7 +89,7 @@ CALLS: Mapping[str, Call] = {
     "epoll_create1": Call("pyroute2's event loops"),
     "epoll_ctl": Call("the control socket"),
     "epoll_wait": Call("the control socket"),
-    # System calls for threads, signals and memory.
+    # Section: system calls for threads, signals and memory.
     "clone": Call("threads: the queues', the control socket's; no process", _THREADS),
     "exit": Call("their ends"),
     "exit_group": Call("the end, also of threads that still wait for an answer"),

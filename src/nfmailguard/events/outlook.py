@@ -59,7 +59,7 @@ EHLO, CUT, ANY, TLS_USED, AUTH_USED = (1 << number for number in range(5))
 HIDDEN = {name: 1 << 8 + number for number, name in enumerate(SERVICES)}
 USED = {name: 1 << 24 + number for number, name in enumerate(SERVICES)}
 VERBS = {verb: USED[name] | HIDDEN[name] for name, verb in SERVICES.items() if verb} | {"EHLO": EHLO}
-#: Rows of the report, which also name what each sender lost.
+#: Rows of the report for sessions, and names for what each sender lost.
 LOST = ("TLS", "AUTH", "CHUNKING", "cut off")
 
 

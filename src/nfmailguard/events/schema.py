@@ -80,7 +80,7 @@ _STATES = tuple(state.name.lower() for state in State)
 _NAMES = tuple(spec.name for spec in FINDINGS[1:])
 _WITHHELD = ("mailguard", "alert", "smtp", "flow")
 
-#: The fields of each event type's own part, by event type.
+#: For each event type, the fields of the JSON object that is named after the type.
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     "mailguard": {
         "mode": Field("string", "of the rule the connection came under", values=tuple(map(str, Mode))),

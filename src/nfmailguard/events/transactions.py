@@ -1,11 +1,11 @@
 """Mails, put together from commands and replies: the answer to "where is mail X?".
 
 Promises: memory is bounded. Each flow has room for a mail's envelope; for it, the flow that has been silent the longest
-is forgotten, one of the same source if that source uses more memory than is free. What exceeds the envelope, above all
-recipients, is kept while its source uses no more than is free (Choudhury and Hahne, "Dynamic queue length thresholds
-for shared-memory packet switches", 1998), otherwise it is only counted. A mail that was begun and never finished is
-reported when its flow ends. Secrets of AUTH never get here: the core withholds them. Knows SMTP's meaning, not how an
-event is written.
+is forgotten, one of the same source if that source uses more than half of the memory. What exceeds the envelope, above
+all recipients, is kept while its source uses no more than is free (Choudhury and Hahne, "Dynamic queue length
+thresholds for shared-memory packet switches", 1998), otherwise it is only counted. A mail that was begun and never
+finished is reported when its flow ends. Secrets of AUTH never get here: the core withholds them. Knows SMTP's meaning,
+not how an event is written.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Address(NamedTuple):
         return str(ipaddress.ip_interface(text).network)
 
 
-#: The interfaces on one link.
+#: All interfaces that are connected to one link.
 Ends = tuple[Address, ...]
 
 

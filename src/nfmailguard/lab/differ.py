@@ -32,7 +32,7 @@ _TABLE = "nfmailguard_diff"
 _FIRST_PORT = 2525
 _ARMED = 30  # Seconds for which the nftables rule redirects connections to the lab's server.
 _AGAIN = 10.0  # Seconds after which the redirection is renewed.
-_PATIENCE = 10.0  # Seconds to wait for a connection.
+_PATIENCE = 10.0  # Seconds to wait for a connection to be established.
 
 
 class Asked(msgspec.Struct):

@@ -41,8 +41,8 @@ __all__ = ["CONTROL", "DIRECTORY", "EVENTS", "Keeper", "control_of", "events_of"
 #: Mount point inside the lab of a file system of its own, which disappears with the lab.
 DIRECTORY = Path("/mnt")
 CONTROL, EVENTS = DIRECTORY / "control", DIRECTORY / "gateway" / "eve.json"
-_MOST = 1 << 16  # Largest request in bytes.
-_PATIENCE = 5.0  # Seconds to wait for a request.
+_MOST = 1 << 16  # Largest request to the lab's process, in bytes.
+_PATIENCE = 5.0  # Seconds a client of the lab's process has to send its request.
 _POSTFIX_TLS = """\
 smtpd_peername_lookup = no
 smtpd_error_sleep_time = 0

@@ -19,7 +19,7 @@ __all__ = ["LOSS", "NONE", "TIME", "Attach", "Host", "Link", "Plan", "Role", "Ro
 #: How a plan file writes a link's delay and its packet loss.
 TIME = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(us|ms|s)")
 LOSS = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
-#: Written in a plan for a network without this address family, and for a host without a mail server.
+#: The word that a plan has for a network without this address family, and for a host without a mail server.
 NONE = "none"
 _MICROSECONDS = {"us": 1, "ms": 1000, "s": 1_000_000}
 

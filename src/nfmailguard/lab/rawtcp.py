@@ -244,7 +244,7 @@ class RawTcp:
     def __post_init__(self) -> None:
         self.link.connections[self.ends.port] = self
 
-    # Section: sending.
+    # Section: sending segments.
 
     def sequence(self, at: int) -> int:
         """The sequence number of a position."""
@@ -315,7 +315,7 @@ class RawTcp:
             self.put(bytes(octets), start)
         return bool(octets)
 
-    # Section: receiving.
+    # Section: receiving segments.
 
     def arrived(self, seen: Seen) -> None:
         """Processes one packet from the peer."""

@@ -16,7 +16,7 @@ from nfmailguard.plain import octets
 
 __all__ = ["main"]
 
-_PATIENCE = 30.0  # Seconds to wait for a reply.
+_PATIENCE = 30.0  # Seconds to wait for a reply of the server.
 
 
 class _Server:

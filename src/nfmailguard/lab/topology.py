@@ -135,9 +135,9 @@ class Topology:
                 time.sleep(0.02)
 
     def _link(self, number: int, left: Address, right: Address) -> None:
-        # The interface index identifies a link with packet loss by its number. A veth pair is created inside the first
-        # host's namespace, and one end is moved. If both ends had the same index, the kernel would report their carrier
-        # up to a second late.
+        # The interface index is made from the link's number, so that a link with packet loss is found by it. A veth
+        # pair is created inside the first host's namespace, and one end is moved. If both ends had the same index, the
+        # kernel would report their carrier up to a second late.
         from pyroute2 import IPRoute
 
         with self.enter(left.host), IPRoute() as ip:

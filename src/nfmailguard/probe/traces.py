@@ -228,7 +228,8 @@ class _File:
         self.prefix = prefix
         self.role = ""
         self.ftp = self.smtp = False
-        # A masked greeting of which only the first line has been seen: sign, place and speaker.
+        # A masked greeting of which only the first line has been seen: the sign, its place in the file, and whose log
+        # it is; None: none.
         self.begun: tuple[Sign, str, Speaker] | None = None
         self.sessions: dict[str, str] = {}  # The peers of the latest sessions, by the session's name in the log.
         self.starred: list[tuple[Sign, str, Speaker]] = []

@@ -62,13 +62,13 @@ class _Data:
         sent, seen = parts(line)
         time_of = None if line.time is None or began is None else round((line.time - began) / 1e6)
         notes = [self._notes.setdefault(note, len(self._notes)) for note in line.notes]
-        got: Any = 0  # 0: the line arrived as it was sent.
+        got: Any = 0  # Code 0 for the page: the line arrived as it was sent.
         if line.what:
-            sent, got = [Part(line.what, False)], 2  # 2: an event, not a line of the dialogue.
+            sent, got = [Part(line.what, False)], 2  # Code 2: an event, not a line of the dialogue.
         elif line.one_sided:
-            got = 3  # 3: whether the line arrived is not known.
+            got = 3  # Code 3: whether the line arrived is not known.
         elif line.seen is None:
-            sent, got = [Part(piece.text, False) for piece in sent], 1  # 1: the line was not delivered.
+            sent, got = [Part(piece.text, False) for piece in sent], 1  # Code 1: the line was not delivered.
         elif seen is not None:
             got = _pieces(seen)
         return [int(line.to_server), time_of, _pieces(sent), got, notes]

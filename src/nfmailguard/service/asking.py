@@ -18,7 +18,7 @@ from nfmailguard.service.control import VERSION
 
 __all__ = ["Asking"]
 
-_MOST = 64 << 20  # Largest answer in bytes.
+_MOST = 64 << 20  # Largest answer of the gateway that is accepted, in bytes.
 
 
 class Asking:

@@ -49,7 +49,7 @@ class Treatment(NamedTuple):
 
     bypass: bool  # Packets pass while no program reads the queue.
     fail_open: bool  # Packets pass while the queue is full.
-    conntrack: bool  # The kernel's connection tracking reassembles IP fragments.
+    conntrack: bool  # Conntrack runs, which reassembles IP fragments before the queue.
     connections: bool  # Connection marks tell an old connection from a new one with the same addresses and ports.
 
 

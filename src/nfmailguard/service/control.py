@@ -201,7 +201,7 @@ class ControlSocket:
             _refuse_taken(path)
             with suppress(FileNotFoundError):
                 fresh.unlink()
-            # The socket file is created with this mode, so that nobody else can connect before its group is set.
+            # Mode 0600 for the new socket file, so that nobody else can connect before its group is set.
             os.fchmod(link.fileno(), 0o600)
             link.bind(str(fresh))
             if self._group is not None or self._owner >= 0:

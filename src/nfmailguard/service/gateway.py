@@ -143,13 +143,13 @@ class Gateway:
                 stack.callback(worker.driver.close)
             self._states = QueueStates()
             stack.callback(self._states.close)
-            self._rules.refuse_another(self._states.read())  # naming the other process needs rights given up below
+            self._rules.refuse_another(self._states.read())  # finding the other process needs rights given up below
             nice = os.getpriority(os.PRIO_PROCESS, 0)
             self._confinement.enter(nice=nice, abstract=self._systemd.abstract)
-            self._logs.open(self._workers, stack)  # after rights are dropped: the files are reopened without them
+            self._logs.open(self._workers, stack)  # log files must open without the rights dropped before
             if self._predecessor:
                 self._predecessor.give_events(self._workers)
-                self._predecessor.commit()  # only now: until here a failure leaves the predecessor running
+                self._predecessor.commit()  # until this commit a failure leaves the predecessor running
                 self._predecessor.close()
             stack.callback(self._finish)
             for worker in self._workers:
@@ -166,7 +166,7 @@ class Gateway:
             self._rules.look(self._workers)
             self._started, self._began = time.monotonic(), time.time()
             if self._control:
-                self._control.start()  # only now: status is not answered before packets are inspected
+                self._control.start()  # the control socket answers only once packets are inspected
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
             self._tell_taken_over(unread)
             for note in (
@@ -183,7 +183,7 @@ class Gateway:
             self._systemd.ready(summary(self._config))
             self._systemd.watch(self._moved)
             stack.callback(self._systemd.stopping)
-            self._give_way(stack)  # only now: on a busy machine a low priority would slow down the start and the end
+            self._give_way(stack)  # a low priority set earlier would slow down the start on a busy machine
             self._watch()
             if self._keeps:
                 self._hand_to_manager()

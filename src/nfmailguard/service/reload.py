@@ -60,7 +60,8 @@ class Configured:
         self._confinement = confinement
         self._serial = 0
         self._since = time.time()
-        self._configs = {0: config}  # Configurations that flows are still under, by number.
+        # Configurations that flows are still under, by their number; the latest is in force.
+        self._configs = {0: config}
         self._treated = treatment([config])
         # True while connection marks were switched off but packets in the queues may still carry them.
         self._loose = False

@@ -15,7 +15,8 @@ class Head:
     """Follows a header; ``on`` until the header has ended; ``size``: bytes of the message so far."""
 
     def __init__(self, *, begun: bool = False) -> None:
-        # When the message begins after DATA's CR, the first LF still belongs to DATA's own line end.
+        # If the message begins between the CR and the LF of the DATA command line, its first LF still ends that command
+        # line.
         self.line = b"DATA\r" if begun else b""
         self.crlf: bool | None = None
         self.on = True

@@ -51,8 +51,8 @@ class Replies(Restoring):
             if len(line) == 1:
                 self.answers = self.may_answer()
             elif len(line) == (6 if len(line) > 4 and line[4].value == CR else 5) and self.is_reply_s(line):
-                # Decided again when five bytes of the line are there: an EHLO the client sent in the middle of the line
-                # is not its cause.
+                # Whether the line answers EHLO is decided again at its fifth byte: a line does not answer an EHLO that
+                # the client sent in the middle of it.
                 self.answers = self.may_answer()
                 self.may_hide = self.ehlo_restored
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF

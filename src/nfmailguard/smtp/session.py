@@ -132,7 +132,7 @@ class Session:
         # A line that is no reply line has come; clients may count it as the first line of the next reply.
         self.junk = False
         self.masked = 0  # Number of keywords masked in the reply that is being read.
-        self.came_masked = 0  # Lowest letter (0: A) that the next keyword masked by an upstream box can end in.
+        self.came_masked = 0  # Lowest letter (0: A) in which the next keyword masked by an upstream firewall can end.
         self.first_opaque = False
         self.hypothetical = False
         self.ignored = False  # The server does not speak SMTP: the rest of the flow is not examined.

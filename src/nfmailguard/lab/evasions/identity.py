@@ -24,7 +24,7 @@ technique = IDENTITY.technique
 
 #: Text in a segment that the gateway inspects and the server's kernel drops.
 APART = b"text that never was\r\n"
-#: Payload bytes of one packet.
+#: Bytes of payload sent in one packet.
 SEGMENT = 1200
 MD5, AUTHENTICATION = (19, bytes(16)), (29, bytes(14))
 TLS_PROFILE = ("--profile", "asa-tls")

@@ -33,7 +33,8 @@ def send_pieces(connection: RawTcp, parts: list[Piece], total: int, *, extension
     from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 
     ends, tag = connection.ends, connection.link.next_tag()
-    connection.sent[tag] = connection.sent.popitem()[1]  # The reassembled packet will carry this tag as its IP id.
+    # The fragments, and so the reassembled packet, carry this tag as their IP identification.
+    connection.sent[tag] = connection.sent.popitem()[1]
     for place, octets in parts:
         more = place + len(octets) < total
         packet: Any

@@ -14,7 +14,8 @@ __all__ = ["CLIENTS", "MODES", "SERVERS", "Cell", "Choice", "Outcome", "cells"]
 
 CLIENTS = ("swaks", "postfix", "msmtp", "curl", "smtplib", "nodemailer")
 SERVERS = ("postfix", "exim", "opensmtpd", "sendmail", "aiosmtpd")
-#: Modes of the matrix; in ``restore`` a firewall that enforces the profile is between two gateways in restore mode.
+#: Modes of the matrix; in ``restore`` the path has a firewall that enforces the profile, between two gateways in
+#: restore mode.
 MODES = ("enforce", "monitor", "restore")
 
 

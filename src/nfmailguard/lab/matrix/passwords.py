@@ -35,7 +35,7 @@ def answer(line: str) -> str:
     else:
         given = next((word.removeprefix("resp=") for word in words if word.startswith("resp=")), None)
     if given is None:
-        return f"CONT\t{number}\t\n"  # the client waits to be asked
+        return f"CONT\t{number}\t\n"  # the client waits to be asked for its credentials
     try:
         parts = base64.b64decode(given, validate=True).split(b"\0")
     except binascii.Error:

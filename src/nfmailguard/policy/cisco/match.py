@@ -27,7 +27,7 @@ __all__ = [
 
 _MOST = 2**31 - 1
 
-#: Marks the Cisco names `others` and `unknown`, which stand for every verb or keyword without a name of its own.
+#: Stands for every verb or keyword that has no name of its own: Cisco's `others` and `unknown`.
 OTHERS = "others"
 #: ``match ehlo-reply-parameter`` NAME -> EHLO keyword (recalled, not re-read; ``binaryname`` is Cisco's own
 #: misspelling).

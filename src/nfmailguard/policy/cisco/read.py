@@ -332,7 +332,7 @@ class _Configuration:
             return "pix63"  # S-FWSM3: only the seven verbs pass, all others are overwritten with X.
         if self.box == "FWSM" or (self.box in ("PIX", "ASA") and self.version < (7, 2)):
             return "pix70"
-        # Source for the profile asa84: S-ZIMBRA.
+        # S-ZIMBRA is the source for release 8.4(1), profile asa84.
         return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"
 
     def _release(self) -> str:
