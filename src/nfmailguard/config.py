@@ -1,7 +1,7 @@
 """The configuration: TOML, overrides and flags in, frozen structs out.
 
-Promises: everything that is wrong is said at once, a line each, with file and key;
-a Config that came out of ``load`` can be run. Does not touch the system.
+Promises: all errors are reported at once, one line each, with file and key; a Config returned by ``load`` can be run.
+Does not touch the system.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nfmailguard.settings import (
     network,
 )
 
-_MOST_PROBLEMS = 50  # that are told
+_MOST_PROBLEMS = 50  # Most problems of a configuration that are listed.
 
 __all__ = ["IMPLICIT_TLS", "Config", "Driver", "Gateway", "Hook", "Log", "Queue", "Rule", "control_path", "load"]
 
@@ -50,9 +50,9 @@ def load(
     dry_run: bool = False,
     faithful: bool = False,
 ) -> Config:
-    """The configuration of ``path`` (none: the defaults), with ``key=value`` overrides and flags on top.
+    """The configuration from ``path`` (none: the defaults), with ``key=value`` overrides and flags on top.
 
-    Raises ConfigError with every problem, a line each.
+    Raises ConfigError with every problem, one line each.
     """
     where = str(path) if path is not None else "configuration"
     table = toml_of(path) if path is not None else {}
@@ -77,7 +77,7 @@ def load(
 
 
 def _illegal_conditions(table: dict[str, Any]) -> list[str]:
-    """Actions of ``[on]`` that their condition has not, which are left out: the type has those of all conditions."""
+    """Errors for actions of ``[on]`` that are illegal for their condition, which are removed from the table."""
     given = table.get("on")
     problems = []
     if not isinstance(given, dict):
@@ -91,13 +91,13 @@ def _illegal_conditions(table: dict[str, Any]) -> list[str]:
 
 @functools.cache
 def _fields(kind: Any) -> dict[str, Any]:
-    """Field names as they stand in the file, with their types."""
+    """Field names as they are written in the file, with their types."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return {}
     return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
 
 
-#: Fields of the two that ``--set`` has no sections of.
+#: Top-level keys of a profile or configuration that are not offered as sections for ``--set``.
 _NO_SECTIONS = frozenset({"name", "title", "policy", "rule"})
 
 
@@ -127,7 +127,7 @@ def _apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> list[st
 
 
 def _problems(config: Config) -> list[str]:
-    """What the types cannot say."""
+    """Problems that the types cannot express."""
     checks = (
         _port_problems,
         _queue_problems,
@@ -140,12 +140,13 @@ def _problems(config: Config) -> list[str]:
     return [problem for check in checks for problem in check(config)]
 
 
-#: TLS from the first byte on: RFC 8314 3.3, and those of the same kind for reading mail.
+#: Ports on which TLS begins with the first byte: submissions (RFC 8314 3.3), and the ports for reading mail of the same
+#: kind.
 IMPLICIT_TLS = (465, 993, 995)
 
 
 def _port_problems(config: Config) -> list[str]:
-    """Ports where there is no SMTP to enforce: the first bytes of TLS would be blanked."""
+    """Ports without SMTP that cannot be enforced: the first bytes of TLS would be blanked."""
     return [
         f"gateway.ports: {port} speaks TLS from the first byte on, and enforcing breaks it; leave it out, or watch it:"
         f' [[rule]] ports = [{port}], mode = "monitor"'
@@ -160,7 +161,7 @@ def _enforced(config: Config, port: int) -> bool:
             if (rule.mode or config.gateway.mode) is Mode.ENFORCE:
                 return True
             if not (rule.source or rule.destination or rule.interface):
-                return False  # every flow to that port is of this rule
+                return False  # Every flow to that port matches this rule, so later rules do not matter.
     return config.gateway.mode is Mode.ENFORCE
 
 
@@ -168,7 +169,7 @@ def _queue_problems(config: Config) -> list[str]:
     queue, problems = config.queue, []
     first, dash, last = queue.numbers.partition("-")
     numbers = [first, last] if dash else [first]
-    # isdigit() also takes what int() does not.
+    # str.isdigit() also accepts characters that int() refuses, hence the regular expression.
     known = all(re.fullmatch("[0-9]{1,5}", number) and int(number) <= 0xFFFF for number in numbers)
     if not known or int(numbers[0]) > int(numbers[-1]):
         problems.append(f"queue.numbers: {queue.numbers!r}; a number from 0 to 65535, or a range like 0-3")
@@ -186,7 +187,7 @@ def _queue_problems(config: Config) -> list[str]:
 
 
 def _spans(numbers: Iterable[int]) -> str:
-    """``0-3,6``: as taskset writes it."""
+    """Numbers as ranges, such as ``0-3,6``, as taskset writes them."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and spans[-1][-1] == number - 1:
@@ -220,7 +221,7 @@ def _address_problems(config: Config) -> list[str]:
     return problems
 
 
-#: The largest value of each of [limits]; what the core counts in, and no time beyond thirty years.
+#: Largest value of each key of [limits], as the core's integers can hold it; for times at most about thirty years.
 _MOST: Mapping[str, float] = {
     "flows": 50_000_000,
     "flows_per_source": 50_000_000,
@@ -236,7 +237,7 @@ _MOST: Mapping[str, float] = {
     "log_rate": 2**32 - 1,
 }
 _MOST_SECONDS = 1_000_000_000
-#: Of which 0 is none at all.
+#: Keys of [limits] that may be 0: then no server uses SYN cookies, or there is no limit for junk commands.
 _NONE = ("cookies", "junk_commands")
 
 
@@ -247,7 +248,8 @@ def _limit_problems(config: Config) -> list[str]:
         least = "0 or more" if name in _NONE else "more than 0"
         if value == 0 and name == "startup":
             problems.append('limits.startup: 0; to reset flows older than the start, on.midstream_at_start = "reset"')
-        elif value is not None and not (0 < value <= most or (value == 0 and name in _NONE)):  # nor is it nan
+        # The comparison is also false for nan, which is thus refused.
+        elif value is not None and not (0 < value <= most or (value == 0 and name in _NONE)):
             problems.append(f"limits.{name}: {value}; {least}, at most {most}")
     if not 0 < config.log.stats <= _MOST_SECONDS:
         problems.append(f"log.stats: {config.log.stats}; more than 0 seconds, at most {_MOST_SECONDS}")
@@ -267,7 +269,7 @@ def _policy_problems(config: Config) -> list[str]:
     return problems
 
 
-#: As many octets and lines as the core keeps of a server's words.
+#: Most bytes of a line, and most lines, of a server's EHLO reply and greeting that the core can restore.
 _LONGEST_LINE, _MOST_LINES = 253, 64
 
 
@@ -288,12 +290,13 @@ def _restore_problems(config: Config) -> list[str]:
     return problems
 
 
-#: Of a Unix socket's 107 octets a few are for the name it has until it listens (unix(7)).
+#: A Unix socket's path has at most 107 bytes (unix(7)); a few are needed for the temporary name it has until it
+#: listens.
 _LONGEST_SOCKET = 96
 
 
 def control_path(path: Path | None) -> str:
-    """``service.control`` of a file (None: the default) that may be wrong in all else. Raises ConfigError."""
+    """``service.control`` of a file (None: the default) whose other settings may be wrong. Raises ConfigError."""
     service = toml_of(path).get("service", {}) if path is not None else {}
     control = service.get("control") if isinstance(service, dict) else None
     return control if isinstance(control, str) else Service().control

@@ -1,7 +1,7 @@
-"""The core, from Python: the models become its tables here and nowhere else.
+"""The core, from Python: the models are turned into its tables here and nowhere else.
 
-Promises: an Engine runs on exactly the rules, limits and conditions it was given.
-Does not know where packets come from.
+Promises: an Engine runs on exactly the rules, limits and conditions it was given. Does not know where packets come
+from.
 """
 
 from __future__ import annotations
@@ -40,22 +40,24 @@ from nfmailguard.smtp.verbs import CUTS, LONGEST_LINE, LONGEST_PARAMETERS, VERB_
 
 __all__ = ["ACTIONS", "Engine", "Generation", "Operation", "OperationKind", "flows_at_once"]
 
-#: Action's numbers in the core.
+#: Actions in the order of their numbers in the core.
 ACTIONS: tuple[Action, ...] = tuple(Action)
 _BANNERS = tuple(BannerRule)
 _FORMS = tuple(UnknownCommand)
-_COMMANDS, _REPLIES = 1, 2  # bits of Ruling.restore
-#: Half a second of them at five thousand mails a second; of which a mail makes fourteen.
+_COMMANDS, _REPLIES = 1, 2  # Bits of Ruling.restore: restore commands, restore replies.
+#: Records that the ring buffer holds: half a second's worth at five thousand mails per second, with 14 records per
+#: mail.
 _RING_RECORDS = 32_768
-#: Lines of 64 bytes of the SYN cookies' notes, in each half, as a power of two: 4 MiB at most.
+#: Size of each half of the table that notes SYN cookies, in cache lines of 64 bytes, as a power of two (least and
+#: most): 4 MiB at most.
 _LEAST_NOTES, _MOST_NOTES = 12, 15
 _NANOSECONDS = 1_000_000_000
-#: Of a limit: more than the core counts.
+#: Stands for "no limit": larger than any number the core counts to.
 _ANY_NUMBER = 2**32 - 1
 
 
 class OperationKind:
-    """Numbers of ``Operation.kind``."""
+    """The values of ``Operation.kind``."""
 
     ACCEPT = 0
     REPLACE = 1
@@ -73,19 +75,20 @@ class Operation(NamedTuple):
 
 
 def _actions(policy: Policy, mode: Mode, on: On) -> list[int]:
-    # Conditions take their action from [on]; for what concerns a whole flow, "drop" is its end.
+    # Findings of exceptional conditions take their action from [on]; "drop" for a condition of a whole flow ends the
+    # flow.
     actions = [policy.action(spec.name) for spec in FINDINGS]
     for finding, condition in CONDITION_OF.items():
         action = on.action(condition.name, mode)
         if action is Action.DROP and condition.concerns is Concerns.FLOW:
             action = Action.DROP_CONNECTION
-        # "pass" lets the flow go on; what happened is reported all the same.
+        # "pass" lets the flow continue; the condition is still reported.
         actions[FINDING_INDEX[finding]] = Action.LOG if action is Action.PASS else action
     return [ACTIONS.index(action) for action in actions]
 
 
 def _verb_names(rules: Sequence[FlowRule]) -> list[str]:
-    # A policy may allow verbs the grammar does not know: they get numbers behind its own.
+    # A policy may allow verbs that are not in the table of verbs: they get numbers after those in the table.
     extra = {verb.upper() for rule in rules for verb in rule.policy.commands.allow} - set(VERB_INDEX) - {"*"}
     return [verb.name for verb in VERBS] + sorted(extra)
 
@@ -98,7 +101,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
     everything = "*" in commands.allow
     allowed = {verb.upper() for verb in commands.allow}
     counted = policy.action("command.too_many_junk") is not Action.PASS
-    # Who restores refuses nothing: no reason to make a client wait.
+    # Restore mode refuses no command, so packets from the client need not be held.
     conduct = Conduct.WATCH if not apply else Conduct.EDIT if restoring else Conduct.GATE
     return {
         "conduct": int(conduct),
@@ -119,16 +122,18 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         "bug_dot_crlf": policy.bugs.dot_crlf,
         "bug_data_bypass": policy.bugs.data_bypass,
         "bug_noop_body": policy.bugs.noop_body,
-        # The core carries it out without a ruling of its own: where nothing may be changed, nothing is.
+        # The core carries out this action without consulting the policy, so it is "pass" where nothing may be changed.
         "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
         "line_length": commands.line_length or 0,
-        # Who restores refuses nothing. Without EHLO there are no extensions, and so no parameters.
+        # Restore mode refuses no command, so it has no line limit. Without EHLO there are no extensions, and so no
+        # parameters that make a line longer.
         "longest_line": 0 if restoring else LONGEST_LINE,
         "longest_parameters": LONGEST_PARAMETERS if everything or "EHLO" in allowed else LONGEST_LINE,
         "longest_secret": commands.secret_length,
         "cuts": CUTS,
-        # 16 octets before: of a secret the last ones are kept.
+        # Lines shorter than this need no further checks. It is 16 bytes below the limit, because the last bytes of a
+        # line with a secret must be kept.
         "near_length": min(commands.line_length or LONGEST_LINE, commands.secret_length, LONGEST_LINE - 16),
         "sender_length": address.sender_length or 0,
         "recipients": address.recipients or 0,
@@ -224,7 +229,7 @@ def _tables(
         "next_state": _next_states(tuple(verbs)),
         "rules": [_rule(rule, _ruling(rule, verbs, limits, on, dry_run)) for rule in rules],
         "ports": sorted(set(ports) | {port for rule in rules for port in rule.ports}),
-        "timeouts": [  # by FlowState
+        "timeouts": [  # Timeouts in nanoseconds, in the order of FlowState.
             int(seconds * _NANOSECONDS)
             for seconds in (
                 *(limits.embryonic, limits.greeting, limits.idle),
@@ -235,7 +240,7 @@ def _tables(
         "stalled_timeout": int(limits.stalled * _NANOSECONDS),
         "startup": int(limits.startup * _NANOSECONDS),
         "cookie_life": int(limits.cookies * _NANOSECONDS),
-        # Each holds the notes of some four flows.
+        # Each cache line holds the SYN cookie notes of about four flows.
         "cookie_lines": 1 << min(max(_LEAST_NOTES, (flows_at_once(limits) // 4).bit_length()), _MOST_NOTES),
         "held_limit": limits.held_packets,
         "held_flow_limit": limits.held_per_flow,
@@ -254,7 +259,7 @@ def _tables(
 
 
 def _digest(tables: dict[str, object], rules: Sequence[FlowRule]) -> bytes:
-    """The same of what is the same, under the same names; the flow table's key is not looked at."""
+    """A digest that is equal for equal rules and settings; the flow table's key is left out."""
     told = {name: table for name, table in tables.items() if name != "key"}
     return hashlib.sha256(repr((told, list(rules))).encode()).digest()
 
@@ -265,7 +270,7 @@ def flows_at_once(limits: Limits) -> int:
 
 
 class Generation(NamedTuple):
-    """Rules and settings that come together, made for one Engine and not in use yet."""
+    """Rules and settings that belong together, prepared for one Engine and not in use yet."""
 
     prepared: core.Prepared
     digest: bytes
@@ -278,15 +283,14 @@ class Generation(NamedTuple):
 class Engine(core.Engine):
     """One core with its own flow table.
 
-    ``rules``: the last one matches every flow. ``ports``: TCP ports that are
-    inspected, besides those of the rules. ``dry_run`` reports and changes nothing.
-    ``can_hold=False`` is for a driver that must answer each packet at once.
-    ``records``: False makes none, a collection of RecordKind those; ``told``: of commands and
-    replies only those of these verbs. ``offload``: packets of flows that are passed may go by unseen,
-    but for their SYNs, FINs and RSTs. ``apart``: packets come with ``connection``. Raises ValueError for more
-    rules, verbs or keywords than the core holds and OSError for an interface that does not exist.
+    ``rules``: the last one matches every flow. ``ports``: TCP ports that are inspected, besides those of the rules.
+    ``dry_run`` reports and changes nothing. ``can_hold=False`` is for a driver that must give each packet's verdict at
+    once. ``records``: False makes none, a collection of RecordKind only those; ``told``: commands and replies are
+    recorded only for these verbs. ``offload``: packets of flows that are passed may bypass the engine, except their
+    SYNs, FINs and RSTs. ``apart``: packets come with ``connection``. Raises ValueError for more rules, verbs or
+    keywords than the core holds and OSError for an interface that does not exist.
 
-    ``prepare`` and ``publish`` replace rules and settings while packets go on; ``rules`` are the latest ones.
+    ``prepare`` and ``publish`` replace rules and settings while packets are processed; ``rules`` are the latest ones.
     """
 
     rules: tuple[FlowRule, ...]
@@ -332,10 +336,11 @@ class Engine(core.Engine):
         apart: bool = True,
         older: bool = False,
     ) -> Generation:
-        """Other rules and settings; nothing changes yet. Raises as the constructor does, and where memory shrinks.
+        """Prepares other rules and settings; nothing changes yet. Raises as the constructor does, and if memory
+        shrinks.
 
-        Of the limits ``flows``, ``cookies`` and ``startup`` stay what they were. ``older``: they are for flows that
-        another engine hands over (``load_state``), and its memory is none of ours.
+        The limits ``flows``, ``cookies`` and ``startup`` keep their values. ``older``: they are for flows that another
+        engine hands over (``load_state``), whose memory limit does not apply here.
         """
         limits, on = limits or Limits(), on or On()
         if limits.memory < self._memory and not older:
@@ -345,11 +350,11 @@ class Engine(core.Engine):
         return Generation(core.Prepared(tables), digest, tuple(rules), on, dry_run, limits.memory)
 
     def publish(self, generation: Generation, *, begins_anew: bool = False) -> int:
-        """Flows that begin after the next batch has begun come under them, all others keep theirs.
+        """Flows that begin after the next batch has begun come under these rules; all others keep theirs.
 
-        Returned is the number of the first rule in records; others get these numbers when the last of them is read.
-        The same rules and settings as those of flows that are still open are one with them. Raises ValueError where
-        flows are under too many older ones.
+        Returns the number of the first rule in records; numbers are used again once the last record with them is read.
+        Rules and settings equal to those of flows that are still open are shared with them. Raises ValueError if flows
+        are under too many older ones.
         """
         same = [number for number, digest in self._digests.items() if digest == generation.digest]
         if same and not begins_anew and self.core_republish(same[0]):
@@ -365,28 +370,30 @@ class Engine(core.Engine):
 
     @property
     def rules_in_use(self) -> dict[int, bytes]:
-        """The latest, and those that flows are under: their digests, the same of the same in any process, by number."""
+        """The latest rules, and those that flows are under, by number: their digests, which are equal in any process
+        for equal rules.
+        """
         found = enumerate(self.generations())
         return {number: self._digests[number] for place, (number, flows) in found if flows or place == 0}
 
     @property
     def state_size(self) -> int:
-        """Bytes that ``save_state`` takes, as things stand."""
+        """Bytes that ``save_state`` needs at the moment."""
         return state.size(self)
 
     def save_state(self, image: bytearray | memoryview) -> None:
-        """Writes all it knows of flows, packets it holds and counts into ``image``, which has ``state_size`` bytes.
+        """Writes its whole state of flows, held packets and counters into ``image``, which has ``state_size`` bytes.
 
-        Records that have not been read are not in it. Not while a driver runs; the engine may go on afterwards.
+        Records that have not been read are not included. Not while a driver runs; the engine may continue afterwards.
         """
         state.save(self, image)
 
     def load_state(self, image: bytes | bytearray | memoryview, rules: Mapping[int, Generation]) -> dict[int, int]:
-        """Goes on where another engine was: its flows, held packets and counters, of the same layout and limits.
+        """Continues with the state of another engine: flows, held packets and counters, of the same layout and limits.
 
-        ``rules``: what that one's ``rules_in_use`` were, as ``prepare`` makes them here; flows keep theirs, new ones
-        come under the latest of this engine. Returned is, for each number of them, that of their first rule in records.
-        Raises ValueError, and then nothing has changed but that some rules may be there in vain.
+        ``rules``: what that engine's ``rules_in_use`` were, as ``prepare`` makes them here; flows keep theirs, new ones
+        come under the latest of this engine. Returns, for each number, that of their first rule in records. Raises
+        ValueError, and then nothing has changed except that some rules may have been added needlessly.
         """
         numbers = {}
         for number, generation in rules.items():
@@ -397,7 +404,7 @@ class Engine(core.Engine):
         return {number: ours * core.MOST_RULES for number, ours in numbers.items()}
 
     def action(self, finding: str, rule: int = 0) -> tuple[Action, bool]:
-        """What is done about a finding, or would be, and whether it is done; ``rule`` is an index of ``rules``."""
+        """The action for a finding, and whether it is carried out; ``rule`` is an index of ``rules``."""
         known = self.rules[rule]
         restoring = recovery(known.policy, known.restore) if known.mode is Mode.RESTORE else None
         actions = _actions(restoring.policy if restoring else known.policy, known.mode, self._on)

@@ -1,8 +1,8 @@
-"""What the operator is told: one line that says what is wrong, where, and what to do.
+"""Errors for the operator: one line that says what is wrong, where, and what to do.
 
-A peer's bytes never end here; they become findings. Anything that is not an
-``NfmailguardError`` is a bug. File names, keys and what other programs said do: what is
-not printable in a line is escaped here, once for all.
+A peer's bytes never get into them; they become findings. Anything that is not an ``NfmailguardError`` is a bug. File
+names, keys and other programs' messages do get into them: what is not printable in a line is escaped here, in one
+place.
 """
 
 from nfmailguard.plain import line
@@ -65,4 +65,4 @@ class ControlError(NfmailguardError):
 
 
 class RefusedError(NfmailguardError):
-    """What the gateway that was asked says in place of an answer."""
+    """The gateway's refusal of a request."""

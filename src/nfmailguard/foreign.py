@@ -1,8 +1,8 @@
-"""Others' rules: what they do to packets of mail, before or beside ours.
+"""Other tables' rules: what they do to packets of mail, before or after ours.
 
-Promises: changes nothing. A rule is followed as the kernel's nftables would (its expressions are a small machine with
+Promises: changes nothing. A rule is evaluated as the kernel's nftables would (its expressions are a small machine with
 registers), for a packet of which only some fields are known; what depends on anything else is taken as possible, and
-said to be so (``sure``). Does not know what of it is a fault.
+marked as not ``sure``. Does not know which effect is a fault.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ __all__ = ["BaseChain", "Effect", "Packet", "Rule", "Rules", "followed", "read"]
 
 FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
 HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
-#: A set's element that ends an interval before it (linux/netfilter/nf_tables.h).
+#: Flag of a set element that only marks the end of the interval before it (linux/netfilter/nf_tables.h).
 INTERVAL_END = 1
-#: Rules looked at for a packet; a ruleset with more ways through it than that is not read to its end.
+#: Most rules evaluated for one packet; a ruleset with more paths than that is not evaluated to its end.
 MOST_STEPS = 50_000
 DEEPEST = 16
-#: A client's: one of those that systems pick (RFC 6335 6), which no rule means by itself.
+#: An example of a client's port: an ephemeral one (RFC 6335 6) that no rule is likely to name.
 CLIENT_PORT = 50_001
 REGISTER_BYTES = 16 * 4 + 16
 Value = tuple[int | None, ...]
 Expression = tuple[str, Any]
-#: The first and the last key, and what they lead to.
+#: A range of a set's or map's keys: first key, last key, and the data they map to.
 Range = tuple[bytes, bytes, Any]
 
 
 class Packet(NamedTuple):
-    """A TCP packet, as far as it is known: ports, ``family`` 4 or 6, ``server`` its address; ``answer``: it sent it."""
+    """A TCP packet, as far as it is known: server port, ``family`` 4 or 6, ``server`` its address; ``answer``: the
+    server sent it.
+    """
 
     port: int
     answer: bool = False
@@ -41,10 +43,10 @@ class Packet(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a rule may do to a packet: ``kind``, and the ``value`` that belongs to it.
+    """What a rule may do to a packet: ``kind``, and its ``value``.
 
     ``queue``: its number; ``dnat``: (address, port), either None; ``mark`` and ``ct_mark``: the bits that are set, None
-    for those not known; ``flow``: the flowtable. ``where`` is ``FAMILY TABLE CHAIN``; ``hook``: of its base chain.
+    if not known; ``flow``: the flowtable. ``where`` is ``FAMILY TABLE CHAIN``; ``hook``: of its base chain.
     """
 
     kind: str
@@ -68,12 +70,14 @@ class BaseChain(NamedTuple):
     name: str
     hook: str
     priority: int
-    #: accept or drop.
+    #: The chain's policy: "accept" or "drop".
     policy: str = "accept"
 
 
 class Rules(NamedTuple):
-    """Of one network namespace, our own table left out. ``sets``: by family, table and name: key ranges and data."""
+    """The rules of one network namespace without our own table. ``sets``: by family, table and name: key ranges and
+    data.
+    """
 
     chains: tuple[BaseChain, ...] = ()
     rules: tuple[Rule, ...] = ()
@@ -81,7 +85,7 @@ class Rules(NamedTuple):
 
 
 def read(connect: Callable[[int], Any], ours: str) -> Rules:
-    """All of them but those of the table ``ours``. ``connect``: to nftables, for a family's number, 0 for any."""
+    """All rules except those of the table ``ours``. ``connect``: opens nftables for a family's number, 0 for any."""
     from pyroute2.netlink.nfnetlink import nfgen_msg
     from pyroute2.netlink.nfnetlink import nftsocket as nft
 
@@ -131,7 +135,7 @@ def _rule(message: Any) -> Rule:
 
 
 def _plain(data: Any) -> Any:
-    """Netlink's attributes as dictionaries, their names without what all have in common."""
+    """Netlink attributes as dictionaries, with the common prefix of their names removed."""
     if isinstance(data, dict) and "attrs" in data:
         return {name.split("_", 2)[-1]: _plain(value) for name, value in data["attrs"]}
     return data
@@ -148,7 +152,8 @@ def _ranges(elements: Iterable[Any], intervals: bool) -> Iterator[Range]:
             ends.append((key, INTERVAL_END in (plain.get("ELEM_FLAGS") or ()), plain.get("ELEM_DATA")))
         else:
             yield key, key, plain.get("ELEM_DATA")
-    # Where a range ends, the next may begin: the end is the first key that is not in it.
+    # The end of an interval is the first key outside it, so the next interval may begin with the same key: ends are
+    # sorted first.
     ends.sort(key=lambda end: (end[0], not end[1]))
     for place, (key, is_end, data) in enumerate(ends):
         if is_end:
@@ -171,7 +176,7 @@ def followed(rules: Rules, packet: Packet, hooks: Sequence[str]) -> list[Effect]
 
 
 class _Walk:
-    """A packet's way through the chains. Marks are not followed: what is compared with them may or may not match."""
+    """A packet's path through the chains. Marks are not tracked: a comparison with them may or may not match."""
 
     def __init__(self, rules: Rules, packet: Packet) -> None:
         self.effects: list[Effect] = []
@@ -184,7 +189,7 @@ class _Walk:
         self._steps = 0
 
     def chain(self, name: str, *, sure: bool, depth: int) -> bool:
-        """Whether the packet is certainly not seen by what comes after this base chain's rule that led here."""
+        """Evaluates a chain; whether the packet certainly does not return to the base chain's next rule."""
         key = (self.base.family, self.base.table, name)
         for rule in self._rules.get(key, ()) if depth < DEEPEST else ():
             self._steps += 1
@@ -199,7 +204,7 @@ class _Walk:
         return False
 
     def _rule(self, rule: Rule, registers: _Registers, sure: bool, depth: int) -> str:
-        """What is certain to come after it: ``next``, ``return`` or ``end``."""
+        """Evaluates a rule; what certainly comes next: ``next``, ``return`` or ``end``."""
         for name, data in rule.expressions:
             for kind, value, bypass in registers.effects(name, data):
                 self._note(rule, kind, value, sure and registers.sure, bypass)
@@ -223,11 +228,11 @@ class _Walk:
         self.effects.append(Effect(kind, value, sure, where, self.base.hook, bypass))
 
 
-#: Expressions that only let a rule go on or not, or put something into a register.
+#: Expressions that only decide whether a rule continues, or load something into a register.
 TESTS = {"meta", "payload", "cmp", "range", "bitwise", "byteorder", "lookup", "match", "immediate", "ct", "exthdr"} | {
     "fib", "rt", "socket", "osf", "hash", "numgen", "limit", "quota", "connlimit", "xfrm", "tunnel", "dynset", "last"
 }  # fmt: skip
-#: What a packet does not come back from, to this base chain.
+#: Expressions and targets after which the packet does not return to this base chain.
 ENDING = {"nat", "redir", "masq", "queue", "reject", "tproxy", "synproxy", "fwd"}
 ENDING_TARGETS = {"DNAT", "SNAT", "REDIRECT", "MASQUERADE", "NFQUEUE", "REJECT", "SYNPROXY", "TPROXY"}
 UNKNOWN: Value = (None,) * 16
@@ -241,7 +246,7 @@ def _offset(register: Any) -> int:
 
 
 class _Registers:
-    """The kernel's machine for one rule. ``sure``: nothing unknown has been asked so far."""
+    """The kernel's registers for one rule. ``sure``: nothing unknown has been tested so far."""
 
     def __init__(self, packet: Packet, sets: dict[tuple[int, str, str], Any], table: tuple[int, str]) -> None:
         self.sure = True
@@ -262,7 +267,7 @@ class _Registers:
             del self._bytes[REGISTER_BYTES:]
 
     def test(self, name: str, data: dict[str, Any]) -> bool:
-        """Whether the rule may go on."""
+        """Whether the rule may continue after this expression."""
         if name == "immediate" and str(data.get("DREG")) == "NFT_REG_VERDICT":
             found = data.get("DATA", {}).get("VERDICT", {})
             self._decide(found)
@@ -345,7 +350,7 @@ class _Registers:
         if None in value:
             self.sure = False
             if wanted is not None:
-                # One of them: with a single one in the map, it is known.
+                # The key is unknown, so the result is one of the map's elements; with a single element it is known.
                 self._take(wanted, elements[0][2] if len(elements) == 1 else None)
             return bool(elements) or negated
         key = bytes(value)  # type: ignore[arg-type]
@@ -369,7 +374,7 @@ class _Registers:
             return
         value = self._get(data["SREG"], len(mask))
         known = zip(value, mask, other, strict=True)
-        # A bit that the mask clears is known whatever was there.
+        # A bit that the mask clears is known even if its value was unknown.
         result = [
             (other_ if not mask_ else None if one is None else one & mask_ ^ other_) for one, mask_, other_ in known
         ]
@@ -378,7 +383,8 @@ class _Registers:
     def _matched(self, data: dict[str, Any]) -> bool:
         info = bytes.fromhex(str(data.get("INFO", "")).replace(":", ""))
         if data.get("NAME") == "tcp" and len(info) >= 12:
-            # struct xt_tcp: ranges of source and destination ports, each inverted by a bit; the rest is of the header.
+            # struct xt_tcp: ranges of source and destination ports, each inverted by a bit; the remaining fields test
+            # the TCP header.
             ends = (self._packet.port, CLIENT_PORT) if self._packet.answer else (CLIENT_PORT, self._packet.port)
             for place, port in enumerate(ends):
                 first, last = struct.unpack_from("=HH", info, 4 * place)
@@ -390,7 +396,7 @@ class _Registers:
         return True
 
     def effects(self, name: str, data: Any) -> Iterator[tuple[str, Any, bool]]:
-        """Kind and value of what an expression does, and whether a queue is passed where nobody reads it."""
+        """Kind and value of an expression's effects, and whether a queue without a reader is bypassed."""
         plain = data if isinstance(data, dict) else {}
         if name == "queue":
             first, total = plain.get("NUM"), plain.get("TOTAL") or 1
@@ -427,7 +433,7 @@ class _Registers:
 
 
 def _target(data: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
-    """The same of an xtables target (iptables-nft), by its structure (linux/netfilter/xt_*.h, nf_nat.h)."""
+    """The same for an xtables target (iptables-nft), by its structure (linux/netfilter/xt_*.h, nf_nat.h)."""
     name, info = data.get("NAME"), bytes.fromhex(str(data.get("INFO", "")).replace(":", ""))
     if name == "NFQUEUE" and len(info) >= 2:
         first, total = struct.unpack_from("=HH", info) if len(info) >= 4 else (*struct.unpack_from("=H", info), 1)
@@ -442,7 +448,8 @@ def _target(data: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     elif name == "MARK" and len(info) >= 8:
         yield "mark", struct.unpack_from("=I", info)[0], False
     elif name == "CONNMARK":
-        # CONNMARK --restore-mark is a packet's, --save-mark the connection's: which bits they set is not known here.
+        # CONNMARK: --restore-mark sets the packet's mark, --save-mark the connection's; which bits they set is not
+        # known here.
         mode = info[12] if len(info) > 12 else 0
         bits = struct.unpack_from("=I", info)[0] if mode == 0 and len(info) >= 4 else None
         yield "mark" if mode == 2 else "ct_mark", bits, False

@@ -11,7 +11,7 @@ import re
 
 __all__ = ["block", "json_safe", "line", "octets", "printable"]
 
-#: ASCII that is not printable, and all else, of which ``str.isprintable`` decides.
+#: Matches everything but printable ASCII; ``str.isprintable`` then decides about each character.
 _DOUBTFUL = re.compile(r"[^ -~]")
 _MOST = 2000
 
@@ -46,7 +46,7 @@ def octets(some: bytes) -> str:
 def json_safe(encoded: bytes) -> bytes:
     """JSON in UTF-8 with what is not printable as ``\\uNNNN``: it can only stand inside of strings."""
     if encoded.isascii() and b"\x7f" not in encoded:
-        return encoded  # JSON itself escapes what is below a space
+        return encoded  # An ASCII text without DEL needs no change: JSON itself escapes characters below the space.
     return re.sub(r"[^\n -~]", _escaped_json, encoded.decode()).encode()
 
 

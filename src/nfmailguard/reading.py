@@ -1,8 +1,8 @@
-"""Files that people name, read whole: bounded, whatever they are.
+"""Reads whole files named by the user, with limits, whatever kind of file they are.
 
-Promises: no more than ``most`` octets are read and no more than a few seconds waited for, of
-files, pipes and devices alike; what cannot be used raises ConfigError, a line with the name.
-``toml`` takes time and memory linear in the text. Does not know what is in a file.
+Promises: no more than ``most`` bytes are read and no more than a few seconds waited for, of files, pipes and devices
+alike; what cannot be used raises ConfigError, a line with the name. ``toml`` takes time and memory linear in the text.
+Does not know what is in a file.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["MOST_TOML", "at_most", "octets_of", "open_regular", "text_of", "toml", "toml_of"]
 
-#: Octets of a configuration or a profile.
+#: Largest configuration or profile file, in bytes.
 MOST_TOML = 1 << 20
-#: A key has three parts at most; tomllib takes the square of their number.
+#: Most dots in a key: keys have at most three parts, and tomllib's time grows with the square of their number.
 _MOST_DOTS = 16
-_PATIENCE = 5.0  # seconds between two octets of a pipe
+_PATIENCE = 5.0  # Most seconds between two bytes from a pipe.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
 _LARGEST = 2**63
 
 
 def octets_of(path: Path | str, most: int, where: str | None = None) -> bytes:
-    """All of a file; a ConfigError begins with ``where``, else with the path."""
+    """The content of a file; a ConfigError begins with ``where``, else with the path."""
     name = where or str(path)
     try:
-        # Not blocking: a pipe that nobody writes to would keep us for ever.
+        # O_NONBLOCK: opening or reading a pipe that nobody writes to must not block for ever.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{name}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{name!r}: {error}") from error  # a NUL in the path
+        raise ConfigError(f"{name!r}: {error}") from error  # ValueError: the path contains a NUL character.
     try:
         return b"".join(_parts(fd, most, name))
     except OSError as error:
@@ -71,7 +71,7 @@ def _parts(fd: int, most: int, name: str) -> Iterator[bytes]:
 
 
 def at_most(file: io.BufferedIOBase, most: int, name: str) -> bytes:
-    """All that an open file or stream gives."""
+    """The content of an open file or stream."""
     try:
         found = file.read(most + 1)
     except OSError as error:
@@ -102,7 +102,7 @@ def toml_of(path: Path | str, where: str | None = None) -> dict[str, Any]:
 
 
 def text_of(path: Path | str, where: str | None = None) -> str:
-    """A text file of at most ``MOST_TOML`` octets, as TOML wants it: UTF-8, without a byte order mark."""
+    """A text file of at most ``MOST_TOML`` bytes, as TOML requires it: UTF-8, without a byte order mark."""
     name = where or str(path)
     try:
         return octets_of(path, MOST_TOML, name).decode("utf-8-sig")
@@ -121,14 +121,14 @@ def toml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: {_explained(text, str(error))}") from error
-    except ValueError as error:  # a number with more digits than Python turns into one, a date that is none
+    except ValueError as error:  # A number with more digits than Python converts, or a date that does not exist.
         raise ConfigError(f"{where}: a value out of range: {error}") from error
     _check(table, where)
     return table
 
 
 def _explained(text: str, message: str) -> str:
-    """What tomllib says, and of a text without quotes how it is written."""
+    """tomllib's message, and for a text without quotes how it has to be written."""
     if unclosed := re.fullmatch(r"Illegal character '\\n' \(at line (\d+), column \d+\)", message):
         return f"line {unclosed[1]}: the text is not closed; is a quote missing?"
     found = re.fullmatch(r"Invalid value \(at line (\d+), column \d+\)", message)

@@ -1,9 +1,8 @@
-"""``nfmailguard replay``: a capture through an engine, and what came of it.
+"""``nfmailguard replay``: runs a capture through an engine and sums up the result.
 
-Promises: the same packets give the same bytes and findings as they gave live; what a
-damaged capture holds before the damage is replayed, written and summed up. Needs no
-privilege. Does not know files of packets (``queues.capture`` does) or the wording of
-events (``events.eve``).
+Promises: the same packets give the same bytes and findings as live; what a damaged capture contains before the damage
+is replayed, written and summed up. Needs no privilege. Does not know capture files (``queues.capture`` does) or the
+wording of events (``events.eve``).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from nfmailguard.transcripts.recorded import Findings
 
 __all__ = ["FindingCount", "Summary", "encode", "render", "replay"]
 
-#: Counters that tell why packets were not inspected or what the capture lacks, with what to make of them.
+#: Counters of packets that were not inspected and of what the capture lacks, with an explanation for each.
 _REMARKS = {
     "not_ip": "frames without an IP packet, or of a link type not understood: written as they came",
     "not_inspected": "packets of other ports: passed",
@@ -58,41 +57,41 @@ class FindingCount(msgspec.Struct, frozen=True):
 
     finding: str
     action: str
-    #: False: reported only (``monitor``, ``--dry-run``).
+    #: False: the finding was only reported (``monitor``, ``--dry-run``).
     applied: bool
     count: int
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a replay did. Counts are packets where nothing else is said."""
+    """The result of a replay. Counts are packets unless something else is said."""
 
     input: str
-    #: None: nothing was written.
+    #: Name of the output file; None: nothing was written.
     output: str | None
-    #: Mode and profile of the flows that no rule speaks of.
+    #: Mode and profile of the flows that no rule names.
     mode: str
     profile: str
     packets: int
     bytes: int
-    #: Of the packets: passed on as they came, passed on changed, dropped. Frames without IP are in none.
+    #: Packets passed on unchanged, passed on changed, and dropped. Frames without an IP packet are not counted here.
     accepted: int
     changed: int
     dropped: int
-    #: RST packets of our own.
+    #: RST packets that the engine sent itself.
     emitted: int
-    #: Connections inspected, and of these reset by us.
+    #: Connections that were inspected, and how many of them the engine reset.
     flows: int
     flows_reset: int
-    #: Mails whose end was seen.
+    #: Mails whose end of data was seen.
     mails: int
     findings: tuple[FindingCount, ...]
-    #: Counters worth a remark, those that are not 0.
+    #: Counters that are worth a remark and are not 0.
     remarks: dict[str, int]
-    #: Every counter of the core by name, and the driver's as ``queue.NAME``.
+    #: Every counter of the core by name, and the queue driver's as ``queue.NAME``.
     counters: dict[str, int]
-    #: Rules that were left out: a capture does not tell interfaces.
+    #: Number of rules that were ignored because they name an interface, which a capture does not record.
     rules_skipped: int = 0
-    #: What ended the replay before its end, for the operator.
+    #: What stopped the replay before the capture's end; None: it was complete.
     fault: str | None = None
 
 
@@ -108,16 +107,16 @@ def replay(
 ) -> Summary:
     """Replays ``in_path`` under ``config``; writes what would have left the gateway to ``out_path``.
 
-    ``events``: where EVE events go, a file's path or ``-``. ``progress`` is told now and
-    then how many packets have been read. ``checksums`` False: wrong ones, as of a capture
-    that was edited, are made right. ``findings`` is given the rules, and what it
-    returns every record. Raises CaptureError for a file that cannot be opened and ConfigError for rules or an
-    events file that cannot be used; what goes wrong later is ``Summary.fault``.
+    ``events``: where EVE events go, a file's path or ``-``. ``progress`` is called now and then with the number of
+    packets read. ``checksums`` False: wrong ones, as in an edited capture, are corrected. ``findings`` is called with
+    the rules, and what it returns gets every record. Raises CaptureError for a file that cannot be opened and
+    ConfigError for rules or an events file that cannot be used; later errors are in ``Summary.fault``.
     """
     all_rules = config.flow_rules()
     rules = tuple(rule for rule in all_rules if rule.interface is None)
     told = events is not None or config.syslog.target is not None or findings is not None
-    # Where nobody reads them, and one rule decides, the core's own counts tell all but the mails.
+    # If nobody reads the records and there is only one rule, the core's counters have everything except the mails, so
+    # few records are made.
     counted = not told and len(rules) == 1
     engine = Engine(
         rules,
@@ -153,7 +152,7 @@ def replay(
         counters = engine.counters() | {f"queue.{name}": count for name, count in capture.counters().items()}
         if writer and sink:
             writer.stats(capture.clock, counters)
-            sink.close()  # what waited for another try is lost, too
+            sink.close()  # Lines that waited for another attempt to write them are lost now, and counted.
             counters["events_lost"] = sink.lost
     if counted:
         tally.count(counters)
@@ -168,19 +167,19 @@ class _Tally:
         self.capture: CaptureFile | None = None
         self.findings: Counter[tuple[int, int, bool]] = Counter()
         self.mails = 0
-        self._told: dict[int, dict[int, int]] = {}  # by flow: the last number of each finding
+        self._told: dict[int, dict[int, int]] = {}  # For each flow, the last count reported for each finding.
         self._engine = engine
         self._progress = progress
 
     def count(self, counters: dict[str, int]) -> None:
-        """Findings that were not recorded."""
+        """Counts findings that were not recorded, from the core's counters."""
         for number, spec in enumerate(FINDINGS):
             if times := counters.get(f"finding.{spec.name}"):
                 action, applied = self._engine.action(spec.name)
                 self.findings[number, ACTIONS.index(action), applied] = times
 
     def _add(self, record: Record) -> None:
-        # A record stands for all of its kind since the last one that was told.
+        # A finding's record carries the count so far: it stands for all findings of its kind since the last record.
         told = self._told.setdefault(record.flow_id, {}) if record.flow_id else {}
         number = record.numbers[1]
         self.findings[record.finding, record.action, record.applied] += number - told.get(record.finding, 0)
@@ -206,7 +205,7 @@ def _summary(
 ) -> Summary:
     found = sorted(tally.findings.items(), key=lambda item: (-item[1], item[0]))
     remarks = {name: counters.get(name, 0) + counters.get(f"queue.{name}", 0) for name in _REMARKS}
-    # Both count what they see of these; the driver sees every frame.
+    # The core and the driver both count truncated packets; only the driver's count is used, as it sees every frame.
     remarks["truncated"] = counters["queue.truncated"]
     return Summary(
         input=printable(capture.in_path),
@@ -239,7 +238,7 @@ def encode(summary: Summary) -> bytes:
 
 
 def render(summary: Summary, console: Console) -> None:
-    """The summary for people; plain lines where there is no terminal. ``fault`` is the caller's to tell."""
+    """Prints the summary; plain lines if there is no terminal. The caller reports ``fault``."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

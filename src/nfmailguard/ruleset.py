@@ -1,24 +1,24 @@
-"""The one nftables table of ours: what sends packets to the queue.
+"""nfmailguard's one nftables table, which sends packets to the queue.
 
 Promises: ``apply`` leaves exactly the wanted table and ``remove`` none, each in one
 transaction and whatever was there before; nothing outside the table is touched. What
-cannot be done is a RulesetError of one line. Does not know who listens on the queue.
+cannot be done is a RulesetError of one line. Does not know what reads the queue.
 
-    base chain of output ── the mark of our own packets: off, and out again
+    base chain of output ── clears the mark of our own packets and accepts them
     base chain of each hook
       └─ by TCP port ──▶ to_server, to_client ── by the protected addresses ──▶ inspect ── counter, queue
-    with offload, a base chain behind it ── a packet's mark: to its connection, which inspect lets pass then
+    with offload, a later base chain ── copies a packet's mark to its connection, which inspect then lets pass
 
-Every packet is queued at one place, ``inspect``, so that its counter is what the queue
-should have seen. The chains stand behind the usual filter (priority 0): what another
-table drops is never inspected. A ``ct`` expression is what makes conntrack, and with it the
-joining of fragments, run before us, for everything in the network namespace. Where flows may be
-changed that has to be, for a rule on ports never sees a later fragment; where they are only watched
-there is none, and fragments go past the queue: its first part alone would be overtaken by the others.
+Every packet is queued in one place, the chain ``inspect``, so that its counter is what the queue
+should have received. The chains come after the usual filter (priority 0): what another
+table drops is never inspected. A ``ct`` expression makes conntrack, and with it the
+reassembly of fragments, run before our chains, for everything in the network namespace. Where flows may be
+changed this is needed, since a rule on ports never sees a later fragment; where they are only watched
+there is no such expression, and fragments bypass the queue: a queued first fragment would be overtaken by the others.
 
-A packet's mark may be somebody else's: firewalls save marks with the connection and put them on its later packets
-(CONNMARK). So a mark of ours means something only where we have just put it there: that of our own packets where this
-machine sends, and none leaves with it; that which offloads, on packets that come from the queue, and none goes there.
+A packet's mark may be set by others: firewalls save marks with the connection and put them on its later packets
+(CONNMARK). So our marks mean something only where they have just been set: the mark of our own packets where this
+machine sends them, and none leaves with it; the offload mark on packets from the queue, and none enters it so.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ __all__ = [
 ]
 
 TABLE = "nfmailguard"
-#: The chain that queues.
+#: Name of the chain that sends packets to the queue.
 QUEUEING = "inspect"
-#: The hooks a chain may stand in, with their numbers (linux/netfilter.h).
+#: The netfilter hooks in which a chain may be placed, with their numbers (linux/netfilter.h).
 HOOKS = {"input": 1, "forward": 2, "output": 3}
 PRIORITY = 10
-#: Before conntrack, and so before anybody can save a packet's mark with its connection.
+#: Priority before conntrack, so that no other rule can save a packet's mark in its connection earlier.
 FIRST = -450
 
-# linux/netfilter/nf_tables.h
+# Constants from linux/netfilter/nf_tables.h.
 NFPROTO_ANY, NFPROTO_INET = 0, 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x400, 0x800
 BYPASS = 1
@@ -113,9 +113,9 @@ class Chain(NamedTuple):
 
 
 class Installed(NamedTuple):
-    """The table in the kernel: its queues, and since it is there the packets that came to their rule.
+    """The table in the kernel: its queues, and the packets that matched their rule since it was loaded.
 
-    ``fragments``: packets of ours in parts that went past the queue; each is counted by its first part.
+    ``fragments``: inspected packets whose fragments bypassed the queue; each is counted by its first fragment.
     """
 
     queue_first: int
@@ -127,16 +127,15 @@ class Installed(NamedTuple):
 class Ruleset:
     """Our table for queues ``queue_first`` to ``queue_last`` and the servers' TCP ``ports``.
 
-    ``hooks``: of HOOKS. ``bypass``: packets pass when nobody listens on the queue.
-    ``mark``: packets of this machine that carry it are never queued, and lose it. ``addresses``: the protected
-    servers' networks; none means all. With both ``input`` and ``output``, what the
-    machine sends to itself is queued on output alone: it would be seen twice. ``conntrack``
-    False: nothing in the table makes conntrack run, and what comes in parts is not queued. ``connections``,
-    which needs it: a packet without a mark, whose connection's addresses are translated, is queued with one that
-    tells it from others (CONNECTION_MARK); whoever reads the queue takes it off again. ``offload``,
-    which needs it: a connection is not queued any more once a packet of it has come back with OFFLOAD_MARK,
-    until one begins or ends it, or may: the engine sees every SYN, FIN and RST, and says again
-    whether the rest can go by.
+    ``hooks``: names in HOOKS. ``bypass``: packets pass while no program reads the queue. ``mark``: this machine's
+    packets that carry it are never queued, and the mark is cleared. ``addresses``: the protected servers' networks;
+    none means all. With both ``input`` and ``output``, what the machine sends to itself is queued on output alone, as
+    it would be seen twice. ``conntrack`` False: nothing in the table makes conntrack run, and fragments are not
+    queued. ``connections``, which needs conntrack: a packet without a mark, whose connection's addresses are
+    translated, is queued with a mark that distinguishes its connection (CONNECTION_MARK); the queue's reader removes
+    it. ``offload``, which needs conntrack: a connection is not queued any more once a packet of it has left the queue
+    with OFFLOAD_MARK, until a packet begins or ends it, or may do so: the engine sees every SYN, FIN and RST, and
+    decides again whether the other packets can bypass the queue.
     """
 
     def __init__(
@@ -168,12 +167,12 @@ class Ruleset:
         self.offload = offload
 
     def apply(self, *, same_chains: bool = False) -> None:
-        """Puts the table in place of whatever has its name. Raises RulesetError and changes nothing then.
-        ``same_chains``: of one with these hooks only the rules, for with its chains go the packets they queued."""
+        """Loads the table in place of any other with its name. Raises RulesetError and changes nothing then.
+        ``same_chains``: replaces only the rules, because removing a chain drops the packets it has queued."""
         self._load(keep=same_chains)
 
     def check(self) -> None:
-        """Whether the kernel would take the table, which it does not get. Raises RulesetError."""
+        """Checks whether the kernel would take the table, without loading it. Raises RulesetError."""
         self._load(commit=False)
 
     def _load(self, **how: bool) -> None:
@@ -183,15 +182,15 @@ class Ruleset:
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
-                # This kernel has no queue expression; xtables' target does the same (rev 3: xt_NFQUEUE.h).
+                # The kernel lacks nftables' queue expression: use xtables' NFQUEUE target (revision 3, xt_NFQUEUE.h).
                 nftables.load(self._chains(self._compatible()), **how)
 
     def remove(self) -> None:
-        """As the module's ``remove``."""
+        """Removes the table, as the module's ``remove`` does."""
         remove()
 
     def render(self) -> str:
-        """What ``nft -f`` would load."""
+        """The text that ``nft -f`` would load."""
         listing = "\n".join(_listed(chain) for chain in self._chains(self._native()))
         return (
             f"#!/usr/sbin/nft -f\n# nfmailguard: TCP port(s) {', '.join(map(str, self.ports))} to queue"
@@ -218,11 +217,11 @@ class Ruleset:
         return Statement("", (("target", {"name": "NFQUEUE", "rev": 3, "info": info}),))  # type: ignore[dict-item]
 
     def _chains(self, queue: Statement) -> Iterator[Chain]:
-        """Those that are jumped to first: a transaction is read in order."""
+        """The chains; those that others jump to come first, as a transaction is read in order."""
         past: tuple[tuple[Statement, ...], ...] = ()
         if self.offload:
-            # A connection that conntrack has picked up at a server's packet begins at the server, to it: of the SYNs
-            # of the next one it makes nothing, and the mark would stay.
+            # If conntrack first saw a packet of the server, it takes the server for the initiator and ignores the next
+            # connection's SYNs, so that the offload mark would stay. Such packets do not bypass the queue.
             past = (
                 (UNMARK_PACKET,),
                 (BEGINS_OR_ENDS, INSPECT_CONNECTION),
@@ -263,8 +262,8 @@ class Ruleset:
                 ),
             )
             if self.offload:
-                # A verdict ends the chain that queued: the mark it carries is seen at a later priority.
-                # The bit may be somebody else's on packets that are not ours.
+                # A verdict ends the queueing chain, so the mark that the packet gets with it is tested in a later
+                # chain. Only packets of inspected ports are tested: on others the bit may be someone else's.
                 rules = tuple(
                     (on_port(field, port), PACKET_OFFLOADS, *then)
                     for port, field in product(self.ports, DIRECTIONS)
@@ -273,17 +272,17 @@ class Ruleset:
                 yield Chain(f"{hook}_offload", hook, rules, PRIORITY + 1)
 
     def _ours(self, hook: str) -> tuple[tuple[Statement, ...], ...]:
-        """What lets our own packets out: on output, and what came over loopback from there without us."""
+        """Rules that let our own packets out: on output, and those that then came over loopback unqueued."""
         if hook == "forward" or (hook == "input" and "output" in self.hooks):
             return ()
         ours = (marked(self.mark), *((FROM_LOOPBACK,) if hook == "input" else ()))
-        # Who saves marks on output, before us, has saved it.
+        # An earlier rule on output may have saved our packet mark in the connection mark, so it is cleared.
         saved = ((*ours, connection_marked(self.mark), connection_with_mark(0)),) if self.conntrack else ()
         return (*saved, (*ours, with_mark(0), ACCEPT_PACKET))
 
 
 def installed() -> Installed | None:
-    """What the table that is there does; None when there is none. Raises RulesetError."""
+    """What the table in the kernel does; None: there is none. Raises RulesetError."""
     with Nftables() as nftables:
         return nftables.installed()
 
@@ -291,8 +290,8 @@ def installed() -> Installed | None:
 class Others(NamedTuple):
     """What is not ours: flowtables, and base chains that translate addresses, each as ``FAMILY TABLE NAME``.
 
-    A flowtable takes the packets of a connection past every hook, once a rule has put the connection there; which
-    connections a rule takes cannot be told from here. Of ``translating`` each has its hook in front.
+    A flowtable makes a connection's packets bypass every hook, once a rule has added the connection to it; which
+    connections a rule adds cannot be determined here. Each entry of ``translating`` begins with its hook.
     """
 
     flowtables: tuple[str, ...]
@@ -300,7 +299,7 @@ class Others(NamedTuple):
 
 
 def others() -> Others:
-    """Of this network namespace. Raises RulesetError."""
+    """What is not ours in this network namespace. Raises RulesetError."""
     with Nftables(NFPROTO_ANY) as nftables:
         return nftables.others()
 
@@ -311,7 +310,7 @@ def rules_of_others() -> foreign.Rules:
 
 
 def remove() -> None:
-    """Removes our table, also one left by a crash; nothing happens when there is none. Raises RulesetError."""
+    """Removes our table, also one left by a crash; does nothing if there is none. Raises RulesetError."""
     with Nftables() as nftables:
         nftables.load(None)
 
@@ -342,8 +341,8 @@ class Nftables:
         except OSError as error:
             raise RulesetError(_explain(error)) from error
         try:
-            # Asked first: the answer to a whole transaction names none of its messages when
-            # permission or nf_tables is missing, and pyroute2 would wait for ever.
+            # Probed first: without permission or nf_tables, the answer to a whole transaction names none of its
+            # messages, and pyroute2 would wait for ever.
             self._probe()
         except OSError as error:
             self._socket.close()
@@ -356,9 +355,9 @@ class Nftables:
             raise RulesetError(_explain(error)) from error
 
     def load(self, chains: Iterable[Chain] | None, *, commit: bool = True, keep: bool = False) -> None:
-        """One transaction: away with the table that is there, if any, and ``chains`` in a new one.
+        """In one transaction, removes the existing table, if any, and loads ``chains`` in a new one.
 
-        One that is not ended is checked and undone (nfnetlink_rcv_batch). ``keep``: it stays, but for its rules.
+        A transaction that is not ended is checked and undone (nfnetlink_rcv_batch). ``keep``: only rules are replaced.
         """
         from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
 
@@ -369,7 +368,7 @@ class Nftables:
         elif chains is not None:
             messages.append(self._message(NFT_MSG_NEWTABLE, table))
         for chain in chains or ():
-            messages += [*self._chain_messages(chain)][keep:]  # the first makes it
+            messages += [*self._chain_messages(chain)][keep:]  # the first message creates the chain
         end = [self._edge(BATCH_END)] if commit else []
         self._asked(self._socket.nlm_request_batch, [self._edge(BATCH_BEGIN), *messages, *end])
 
@@ -387,7 +386,7 @@ class Nftables:
                 expressions.append(name)
                 if name == "counter":
                     packets = data.get_attr("NFTA_COUNTER_PACKETS")
-                    # The rules that let first parts pass: they alone look into headers and at no flags.
+                    # Counters of the rules that accept first fragments: only those read headers and no ct state.
                     if "ct" not in expressions and {"payload", "exthdr"} & set(expressions):
                         fragments += packets
                 elif name == "queue":
@@ -410,7 +409,7 @@ class Nftables:
         return Others(tuple(map(_flowtable, flowtables)), translating)
 
     def dump(self, request: Any, kind: int) -> Any:
-        """What the kernel lists, of the family this connection is for."""
+        """What the kernel lists for the family of this connection."""
         return self._asked(self._socket.request_get, request, kind)
 
     def _probe(self) -> None:
@@ -421,7 +420,7 @@ class Nftables:
 
     @staticmethod
     def _asked(ask: Callable[..., Any], *request: Any) -> Any:
-        # pyroute2's own error is no OSError.
+        # pyroute2's NetlinkError is not an OSError, so it is converted.
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
@@ -482,7 +481,7 @@ def _translating(message: Any) -> str | None:
 
 
 def _legacy() -> Iterator[str]:
-    # iptables' own tables, which nftables does not list.
+    # The tables of legacy iptables, which nftables does not list.
     for family, name in (("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")):
         with suppress(OSError):
             if "nat" in Path(f"/proc/thread-self/net/{name}").read_text().split():

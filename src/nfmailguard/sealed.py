@@ -1,6 +1,6 @@
-"""Memory files that nobody can change any more, for another process to read (memfd_create(2), F_ADD_SEALS).
+"""Memory files that cannot be changed any more, for another process to read (memfd_create(2), F_ADD_SEALS).
 
-Promises: what has been sealed is whole. Does not know what is in a file, nor who gets it.
+Promises: a sealed file is complete. Does not know what is in a file, nor who gets it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 def sealed_file(name: str, parts: Iterable[bytes | bytearray]) -> int:
-    """A file with the ``parts``, one after the other; the descriptor is the caller's. Raises OSError."""
+    """A file with the ``parts``, one after the other; the caller closes the descriptor. Raises OSError."""
     file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         for part in parts:
@@ -30,5 +30,5 @@ def sealed_file(name: str, parts: Iterable[bytes | bytearray]) -> int:
 
 
 def is_sealed(file: int) -> bool:
-    """Whether nobody can change it any more. Raises OSError where it is no memory file."""
+    """Whether the file cannot be changed any more. Raises OSError if it is no memory file."""
     return fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS

@@ -1,7 +1,7 @@
 """The settings: every key of the configuration file, as frozen structs.
 
-Promises: what a struct says follows from its keys alone. Does not read files, and does
-not say what is wrong: ``config`` does.
+Promises: what a struct's methods return follows from its keys alone. Does not read files, and does not report what is
+wrong: ``config`` does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Config", "Confine", "Driver", "Gateway", "Hook", "Log", "Queue", "Ru
 
 
 class Hook(StrEnum):
-    """Where packets are taken: routed through, for this host, or from it."""
+    """Which packets are taken: those forwarded, for this host, or from it."""
 
     FORWARD = "forward"
     INPUT = "input"
@@ -49,12 +49,12 @@ class Driver(StrEnum):
 
 
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[gateway]``: what every flow gets that no ``[[rule]]`` speaks of."""
+    """``[gateway]``: settings for every flow that no ``[[rule]]`` names."""
 
     mode: Mode = Mode.MONITOR
     profile: str = "pix63"
     ports: tuple[int, ...] = (25,)
-    #: Servers' addresses or networks; empty: any.
+    #: Mail servers' addresses or networks; empty: any server.
     addresses: tuple[str, ...] = ()
     hook: tuple[Hook, ...] = (Hook.FORWARD,)
     dry_run: bool = False
@@ -66,7 +66,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
 
     source: tuple[str, ...] = ()
     destination: tuple[str, ...] = ()
-    #: The interface the client's packets come in on.
+    #: The network interface on which the client's packets arrive; None: any.
     interface: str | None = msgspec.field(default=None, name="in")
     ports: tuple[int, ...] = ()
     mode: Mode | None = None
@@ -74,13 +74,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sou
 
 
 class RestoreServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[[restore.server]]``: what some servers say where nothing is masked, as ``probe --learn`` writes it."""
+    """``[[restore.server]]``: what some servers send where nothing is masked, as ``probe --learn`` writes it."""
 
-    #: Addresses or networks; empty: any server.
+    #: Addresses or networks of the servers; empty: any server.
     addresses: tuple[str, ...] = ()
-    #: The lines of their EHLO reply behind the first, in order, without their code: ``SIZE 10240000``.
+    #: The lines of these servers' EHLO reply after the first one, in order, without the reply code: ``SIZE 10240000``.
     keywords: tuple[str, ...] = ()
-    #: Their greeting, without its ``220 ``; empty: a masked one stays as it came.
+    #: The servers' greeting without ``220 ``; empty: a masked greeting is not restored.
     banner: str = ""
 
 
@@ -90,37 +90,39 @@ class Restoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     side: RestoreSide = RestoreSide.BOTH
     scope: RestoreScope = RestoreScope.SAFE
     starttls: bool = False
-    #: Of any server that no ``[[restore.server]]`` names.
+    #: EHLO lines and greeting of every server that no ``[[restore.server]]`` names.
     keywords: tuple[str, ...] = ()
     banner: str = ""
     server: tuple[RestoreServer, ...] = ()
 
     def restore(self) -> Restore:
-        """Raises ValueError for what is no network."""
+        """The settings for the engine. Raises ValueError for an invalid network."""
         known = (*self.server, RestoreServer(keywords=self.keywords, banner=self.banner))
         offers = tuple(Offer(_networks(one.addresses), one.keywords, one.banner) for one in known)
         return Restore(self.side, self.scope, self.starttls, offers)
 
 
 class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[queue]``: the kernel's queue and how it is read. ``copy_range`` is in octets, ``length`` in packets."""
+    """``[queue]``: the kernel's queue and how it is read. ``copy_range`` is in bytes, ``length`` in packets."""
 
     numbers: str = "0"
     driver: Driver = Driver.KERNEL
     length: int = 4096
     copy_range: int = 0xFFFF
     gso: bool = True
-    #: Octets of socket buffer at most; 0: what a full queue can fill.
+    #: Largest socket receive buffer in bytes; 0: as much as a full queue can fill.
     receive_buffer: int = 0
-    #: The CPUs of the queues' threads, in turn; none: wherever the kernel puts them.
+    #: The CPUs on which the queues' threads run, assigned in turn; empty: the kernel chooses.
     cpus: tuple[int, ...] = ()
-    #: Microseconds a queue's thread goes on asking for packets before it sleeps.
+    #: Microseconds for which a queue's thread keeps polling for packets before it sleeps; 0: none.
     busy_poll: int = 0
-    #: Connections that need no more inspection leave the queue, by a bit of their connection mark.
+    #: If true, connections that need no more inspection bypass the queue, by a bit of their connection mark.
     offload: bool = False
-    #: Where addresses are translated, connections are told apart as conntrack does, by a mark of packets in the queue.
+    #: If true, and addresses are translated, connections with the same addresses and ports are told apart as conntrack
+    #: does, by a packet mark in the queue.
     conntrack: bool = True
-    #: Flowtables are none of our business: their rules leave our ports out.
+    #: If true, the gateway does not check other tables' flowtables, whose rules must then leave out the inspected
+    #: ports.
     flowtables: bool = False
 
     @property
@@ -138,12 +140,13 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eve: str | None = None
     #: Seconds between two ``stats`` events.
     stats: float = 60.0
-    #: Besides each ``mailguard`` event an ``alert``, for consumers that list only those.
+    #: If true, an ``alert`` event is written in addition to each ``mailguard`` event, for consumers that list only
+    #: alerts.
     alerts: bool = False
 
 
 class SyslogStyle(StrEnum):
-    """Whose log lines: those of a PIX up to 6.3, of an ASA, or whichever the profile is of."""
+    """The style of log lines: that of a PIX up to 6.3, of an ASA, or whichever the profile belongs to."""
 
     AUTO = "auto"
     PIX = "pix"
@@ -151,23 +154,24 @@ class SyslogStyle(StrEnum):
 
 
 class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[syslog]``: findings as Cisco's log lines, next to ``log.eve``."""
+    """``[syslog]``: findings as Cisco's log lines, in addition to ``log.eve``."""
 
-    #: A file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]``, ``unix:///PATH``; None: nowhere.
+    #: Target of the log lines: a file, ``-``, journald, ``udp://HOST[:PORT]``, ``tcp://HOST[:PORT]`` or
+    #: ``unix:///PATH``; None: no log lines.
     target: str | None = None
     style: SyslogStyle = SyslogStyle.AUTO
     format: Format = Format.RFC3164
     facility: str = "local4"
-    #: The name the lines carry; empty: this machine's.
+    #: Host name in the log lines; empty: this machine's name.
     host: str = ""
-    #: What the client's and the server's side are called.
+    #: Interface names in the log lines for the client's and the server's side.
     client: str = "outside"
     server: str = "inside"
-    #: Networks that have names of their own: ``dmz = ["10.0.25.0/24"]``.
+    #: Networks that have interface names of their own: ``dmz = ["10.0.25.0/24"]``.
     interfaces: dict[str, tuple[str, ...]] = {}
 
     def names(self) -> Interfaces:
-        """Raises ValueError for what is no network."""
+        """The interface names in log lines. Raises ValueError for an invalid network."""
         named = ((name, network) for name, texts in self.interfaces.items() for network in _networks(texts))
         return Interfaces(self.client, self.server, tuple(named))
 
@@ -181,13 +185,14 @@ class Confine(StrEnum):
 
 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[service]``: how a running gateway is asked, and with which rights it runs."""
+    """``[service]``: the control socket of a running gateway, and the rights it runs with."""
 
-    #: The path of the control socket; empty: none.
+    #: The path of the control socket; empty: no control socket.
     control: str = "/run/nfmailguard/control.sock"
-    #: Who may ask besides root and the gateway's own user: a group's name or number; empty: nobody.
+    #: Group (name or number) that may use the control socket, besides root and the gateway's own user; empty: no group.
     group: str = ""
-    #: Who it becomes once its queues are bound: a user's name or number; empty: it stays who it is.
+    #: User (name or number) that the process becomes once its queues are bound; empty: it stays the user that started
+    #: it.
     user: str = ""
     confine: Confine = Confine.TRY
 
@@ -228,30 +233,34 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(sorted({*self.gateway.ports, *(port for rule in self.rule for port in rule.ports)}))
 
     def hooks(self) -> tuple[Hook, ...]:
-        """Where packets are taken. A mail host's own traffic is seen whole only by input and output together."""
+        """Which packets are taken. A mail host's own traffic is seen completely only by input and output together."""
         hooks = set(self.gateway.hook)
         if hooks & {Hook.INPUT, Hook.OUTPUT}:
             hooks |= {Hook.INPUT, Hook.OUTPUT}
         return tuple(hook for hook in Hook if hook in hooks)
 
     def on_queue(self, condition: str) -> Action:
-        """``queue_full`` or ``no_listener``: the kernel knows one action for all: enforcing anywhere counts."""
+        """The action for ``queue_full`` or ``no_listener``: the kernel has one action for all flows, so enforcing any
+        of them decides.
+        """
         modes = [rule.mode for rule in self.flow_rules()]
         enforcing = Mode.ENFORCE in modes and not self.gateway.dry_run
         return self.on.action(condition, Mode.ENFORCE if enforcing else Mode.MONITOR)
 
     def needs_conntrack(self) -> bool:
-        """Where a byte may be changed, packets in parts have to be joined before us; offload marks connections."""
+        """Whether conntrack must run: if bytes may be changed, fragments must be reassembled first; and offload marks
+        connections.
+        """
         watched = self.gateway.dry_run or all(rule.mode is Mode.MONITOR for rule in self.flow_rules())
         return self.queue.offload or not watched
 
     def tells_connections_apart(self) -> bool:
-        """Not where packets may pass the queue: our mark would stay on them."""
+        """Whether connections get a mark: not if packets may bypass the queue, as the mark would stay on them."""
         passing = any(self.on_queue(name) is Action.PASS for name in ("queue_full", "no_listener"))
         return self.queue.conntrack and self.needs_conntrack() and not passing
 
     def engine_limits(self) -> Limits:
-        """Held packets stay under a quarter of the queue, so that they never fill it."""
+        """The engine's limits: held packets stay under a quarter of the queue, so that they never fill it."""
         return msgspec.structs.replace(
             self.limits, held_packets=min(self.limits.held_packets, max(1, self.queue.length // 4))
         )
@@ -268,9 +277,9 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def network(text: str) -> Network:
-    """An address or a network; ValueError says what else it is. Of an IPv4-mapped one (RFC 4291 2.5.5.2), IPv4's.
+    """An address or a network; ValueError says what is wrong. An IPv4-mapped one (RFC 4291 2.5.5.2) becomes IPv4's.
 
-    That is how packets carry them, wherever in a configuration they stand.
+    Packets carry such addresses as IPv4, wherever in a configuration they are.
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone, which no packet tells; write it without, and `in` for the interface")
@@ -289,7 +298,7 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    # Nested tables as the keys `--set` takes.
+    # Turns nested tables into the flat keys that `--set` takes.
     flat: dict[str, str] = {}
     for key, value in table.items():
         if isinstance(value, dict):

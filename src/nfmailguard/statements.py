@@ -1,6 +1,6 @@
-"""Statements of nftables: each as nft writes it, and as the kernel takes it.
+"""Statements of nftables: as nft writes them, and as the kernel takes them.
 
-Promises: the two say the same. Does not know chains, nor what a rule is for.
+Promises: both forms mean the same. Does not know chains, nor what a rule is for.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ __all__ = [
     "with_mark",
 ]
 
-#: Of a packet: its connection needs no more inspection; of a connection: it is not queued.
+#: Mark bit. On a packet: its connection needs no more inspection. On a connection: its packets bypass the queue.
 OFFLOAD_MARK = 0x10000000
-#: Of packets in the queue whose connection's addresses are translated: these bits, and a part of conntrack's number.
+#: Mark of queued packets whose connection's addresses are translated: these bits, and part of conntrack's connection
+#: id.
 CONNECTION_MARK, CONNECTION_MARK_MASK = 0x60000000, 0xF0000000
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Value = int | bytes | dict[str, Any]
 
-# linux/netfilter/nf_tables.h
+# Constants from linux/netfilter/nf_tables.h.
 NFT_REG_1 = 1
 META_MARK, META_IIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 15, 16
 NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
@@ -61,7 +62,7 @@ IPPROTO_FRAGMENT = 44
 CT_STATE, CT_DIRECTION, CT_STATUS, CT_MARK, CT_ID = 0, 1, 2, 3, 23
 CT_STATE_INVALID, CT_STATE_NEW = 1, 8
 ORIGINAL, REPLY = b"\0", b"\1"
-#: IPS_SRC_NAT and IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
+#: The status bits IPS_SRC_NAT and IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
 NAT_STATUS = 0x30
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 0x01, 0x02, 0x04, 0x10
 TCP_FLAGS_AT = 13
@@ -161,7 +162,8 @@ ACCEPT_PACKET = verdict("accept", ACCEPT)
 COUNTER = Statement("counter", (("counter", {}),))
 _OFFLOAD = struct.pack("=I", OFFLOAD_MARK)
 _NOT_OFFLOAD = struct.pack("=I", OFFLOAD_MARK ^ 0xFFFFFFFF)
-#: The registers hold marks in the host's order: x & ~bit, and ((x & ~bit) ^ bit), which is x | bit.
+#: Masks for clearing and setting the mark's bit, in the host's byte order: x & ~bit, and ((x & ~bit) ^ bit), which is x
+#: | bit.
 _CLEAR, _SET = (_masked(_NOT_OFFLOAD, bytes(4)), _masked(_NOT_OFFLOAD, _OFFLOAD))
 
 
@@ -173,7 +175,7 @@ def _flags(text: str, mask: int, value: int, operator: int = CMP_EQ) -> Statemen
     )
 
 
-#: A packet that begins or ends a connection, or may.
+#: TCP flags of a packet that begins or ends a connection, or may do so.
 _ENDS = TCP_FIN | TCP_SYN | TCP_RST
 IN_BETWEEN = _flags("(fin | syn | rst) == 0", _ENDS, 0)
 BEGINS_OR_ENDS = _flags("(fin | syn | rst) != 0", _ENDS, 0, CMP_NEQ)
@@ -196,7 +198,8 @@ UNMARK_PACKET = Statement(
     f"meta mark set meta mark & 0x{OFFLOAD_MARK ^ 0xFFFFFFFF:08x}",
     (_load("meta", key=META_MARK), _CLEAR, _store("meta", META_MARK)),
 )
-#: Of packets whose ports are known: the first part of one that was cut (RFC 791 3.1, RFC 8200 4.5).
+#: Conditions that match the first fragment of an IP packet, the only one that has the ports (RFC 791 3.1, RFC 8200
+#: 4.5).
 FIRST_PARTS = (
     Statement(
         "ip frag-off & 16383 != 0",
@@ -229,7 +232,7 @@ NEW = Statement(
     "ct state new",
     (_load("ct", key=CT_STATE), _masked(struct.pack("=I", CT_STATE_NEW), bytes(4)), _compare(bytes(4), CMP_NEQ)),
 )
-#: Which way a packet goes, by its connection's first packet.
+#: Conditions on the direction of a packet, relative to the first packet of its connection that conntrack saw.
 DIRECTIONS = {
     field: Statement(f"ct direction {name}", (_load("ct", key=CT_DIRECTION), _compare(value)))
     for field, name, value in (("dport", "original", ORIGINAL), ("sport", "reply", REPLY))

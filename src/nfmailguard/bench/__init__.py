@@ -1,1 +1,1 @@
-"""Benchmarks: what inspection costs, in pairs, beside what does less and beside the peers."""
+"""Benchmarks: what inspection costs, in paired comparisons with simpler programs and with similar ones."""

@@ -1,7 +1,7 @@
-"""``bench attach``: a gateway that runs already, under a load that comes from outside.
+"""``bench attach``: measures a running gateway under a load from outside.
 
-Promises: only looks: at the kernel's counts of the queue, at the process that reads it, at the
-interfaces and the CPUs. Needs no nfmailguard on the queue: any reader is measured alike.
+Promises: only observes: the kernel's counters of the queue, the process that reads it, the interfaces and the CPUs. Any
+reader of the queue is measured alike, not only nfmailguard.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from nfmailguard.queues.kernel import QueueState, queue_states, reader
 
 __all__ = ["attach"]
 
-#: Seconds between two looks at how long the queue is.
+#: Seconds between two readings of the queue's length.
 LOOK = 0.01
 
 
 class _Sight(NamedTuple):
-    """Everything that counts up, at one moment."""
+    """All counters at one moment."""
 
     at: float
     queue: QueueState
@@ -44,7 +44,7 @@ def _sight(number: int) -> _Sight:
 
 
 def attach(number: int, seconds: float, tell: Callable[[str], object]) -> Benchmark:
-    """A line a second, for so many seconds."""
+    """Prints a line per second, for so many seconds."""
     found = Benchmark(
         "attach",
         f"Queue {number} of this machine, a value a second",

@@ -28,18 +28,18 @@ ALERT = 'alert smtp any any -> any any (msg:"EHLO"; flow:established,to_server; 
 
 
 class Candidate(NamedTuple):
-    """One who takes part; ``command`` None: packets are not queued at all."""
+    """A program to be measured; ``command`` None: packets are not queued at all."""
 
     name: str
     command: tuple[str, ...] | None
-    #: The command applies rules itself.
+    #: True if the program sets up its own nftables rules.
     own_rules: bool = False
-    #: Its first line of output says that it is ready.
+    #: True if the program's first line of output says that it is ready.
     says_ready: bool = True
 
 
 def accept_all(name: str = "accept-all", **options: object) -> Candidate:
-    """Our driver without an engine; ``options`` are KernelQueue's."""
+    """The kernel driver without an engine; ``options`` are KernelQueue's."""
     words = [f"{key}={value}" for key, value in options.items()]
     return Candidate(name, (sys.executable, "-m", "nfmailguard.bench.candidates", "accept-all", *words), own_rules=True)
 
@@ -66,12 +66,12 @@ def ours(name: str, mode: str, profile: str, events: Path | None, *sets: str) ->
 
 
 def enforcing(name: str, events: Path | None, *sets: str) -> Candidate:
-    """Enforcing pix63, as the targets have it."""
+    """The candidate of the targets: enforcing pix63."""
     return ours(name, "enforce", "pix63", events, *sets)
 
 
 def peers(scratch: Path) -> tuple[list[Candidate], list[str]]:
-    """Those that are here, and why others are not."""
+    """Other programs that are installed here, and why others are not measured."""
     found, notes = [], []
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler and (PEERS / "accept_all.c").exists():

@@ -1,8 +1,7 @@
-"""The course: client, gateway and server in namespaces, a candidate on the gateway's queue, and what it used up.
+"""The test course: client, gateway and server in namespaces, a candidate on the gateway's queue, and its resource use.
 
-Promises: the candidate runs on one CPU, both hosts on the others; a candidate that ends, or
-does not begin, is an error and no figure; what was started is ended. Does not know what is
-sent through.
+Promises: the candidate runs on one CPU, both hosts on the others; a candidate that ends, or does not start, is an error
+and gives no figure; what was started is ended. Does not know what is sent.
 """
 
 from __future__ import annotations
@@ -27,27 +26,27 @@ from nfmailguard.ruleset import Ruleset, installed
 
 __all__ = ["Course", "Ran", "StalledError"]
 
-#: Seconds a candidate may take to begin, and to end.
+#: Seconds a program under test may take to start, and to end.
 PATIENCE = 30.0
-#: Seconds a load may take; each is meant to take one or two, ten for what is slow.
+#: Most seconds one load may take; it is meant to take one or two, ten for slow programs.
 LONGEST = 45.0
 GATEWAY_PORT = 25
 
 
 class StalledError(BenchError):
-    """Mail did not get through, or not in time."""
+    """Mail did not arrive, or not in time."""
 
 
 class Ran:
-    """What the candidate used up while the load lasted, and packets its queue lost."""
+    """The candidate's resource use while the load lasted, and packets its queue lost."""
 
     def __init__(self) -> None:
         self.used = Usage(0, 0, 0)
         self.dropped = 0
         self.packets = 0
-        #: Packets that were sent to the queue.
+        #: Number of packets that were sent to the queue.
         self.offered = 0
-        #: What the candidate printed when it ended.
+        #: What the program under test printed when it ended.
         self.said = ""
 
 
@@ -64,7 +63,7 @@ def _state(found: dict[int, QueueState]) -> _State:
 
 
 class Course:
-    """A context manager. Raises LabError where there are no namespaces."""
+    """The test course, as a context manager. Raises LabError where there are no namespaces."""
 
     def __init__(self) -> None:
         cpus = sorted(os.sched_getaffinity(0))
@@ -94,7 +93,7 @@ class Course:
         self._wait_ready(process, "the server", said=command[0] == sys.executable)
 
     def start(self, host: str, command: Sequence[str]) -> subprocess.Popen[str]:
-        """A process of the load; it is ended with the course at the latest."""
+        """Starts a process of the load; it is ended with the course at the latest."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, self.load_cpus)
         try:
@@ -105,7 +104,7 @@ class Course:
             os.sched_setaffinity(0, before)
 
     def load(self, command: Sequence[str]) -> dict[str, Any]:
-        """Runs a load of ``bench.load`` on the client; what it found. Raises BenchError when it fails."""
+        """Runs a load of ``bench.load`` on the client and returns its result. Raises BenchError when it fails."""
         words = [sys.executable, "-m", "nfmailguard.bench.load", *command]
         process = self.start(CLIENT, words)
         out, _ = process.communicate()
@@ -129,13 +128,13 @@ class Course:
         return time.perf_counter() - begun
 
     def queued(self) -> bool:
-        """Whether a packet has come to a queue that somebody reads."""
+        """Whether a packet has reached a queue that is being read."""
         with self._topology.enter(GATEWAY):
             return _state(queue_states()).sequence > 0
 
     @contextlib.contextmanager
     def running(self, candidate: Candidate) -> Iterator[Ran]:
-        """The candidate runs while the block does; figures are there when it is left."""
+        """Runs the candidate inside the block; the figures are complete when it is left."""
         ran = Ran()
         if candidate.command is None:
             yield ran
@@ -183,7 +182,7 @@ class Course:
             with self._topology.enter(GATEWAY):
                 bound = bool(queue_states())
             if not said and (bound or name == "the server"):
-                time.sleep(0.3)  # its last steps
+                time.sleep(0.3)  # Time for the last steps of the program's start, which cannot be observed.
                 return
             time.sleep(0.02 if said else 0.1)
         raise BenchError(f"bench: {name} does not begin: {' '.join(map(str, process.args))[:200]}")  # type: ignore[arg-type]

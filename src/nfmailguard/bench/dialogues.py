@@ -1,7 +1,7 @@
-"""Traffic made up for measuring: whole connections as IPv4 packets, checksums and all.
+"""Generated traffic for measuring: whole connections as IPv4 packets with checksums.
 
-Promises: the same packets every time; each connection begins with its SYN and ends with
-both FINs, so that it can be played again. Does not know who is measured.
+Promises: the same packets every time; each connection begins with its SYN and ends with both FINs, so that it can be
+replayed. Does not know who is measured.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from nfmailguard.queues.checksums import internet_checksum
 
 __all__ = ["Packet", "Side", "captures", "octets", "prose", "rounds", "write_pcap"]
 
-#: The octets from the IP header on, and whether they go to the server.
+#: A packet: its bytes from the IP header on, and whether it goes to the server.
 Packet = tuple[bytes, bool]
 
 FIN, SYN, PSH, ACK = 0x01, 0x02, 0x08, 0x10
 SERVER, PORT = 0x0A190202, 25
 CLIENT_ISN, SERVER_ISN = 1000, 5000
-#: Segments as a sender's super-packets are: twenty of 1,448 octets.
+#: Bytes of a sender's super-packet (GSO), and of each of its twenty segments.
 SUPER, SEGMENT = 28_960, 1448
 SESSIONS = 2000
 
@@ -51,7 +51,7 @@ def prose(size: int) -> bytes:
 
 
 class Side:
-    """A connection of a client, from either side; keeps count of both sides' numbers."""
+    """One connection; builds both sides' packets and keeps track of both sides' sequence numbers."""
 
     def __init__(self, client: int = 0, port: int = 0) -> None:
         self._client = (client, port)
@@ -78,7 +78,7 @@ class Side:
         return [self.packet(True, FIN | ACK), self.packet(False, FIN | ACK), self.packet(True, ACK)]
 
     def says(self, lines: Iterable[tuple[bool, bytes]], cut: int = 1 << 16) -> Iterator[Packet]:
-        """What is said, in packets of at most ``cut`` octets."""
+        """The given lines in packets of at most ``cut`` bytes."""
         for to_server, octets in lines:
             for at in range(0, len(octets), cut):
                 yield self.packet(to_server, PSH | ACK, octets[at : at + cut])
@@ -94,7 +94,7 @@ def _sessions(lines: Sequence[tuple[bool, bytes]], count: int, cut: int = 1 << 1
 
 
 def mails(count: int, size: int, cut: int = SEGMENT) -> list[Packet]:
-    """So many connections with one mail of so many octets each."""
+    """So many connections with one mail of so many bytes each."""
     return _sessions([*ENVELOPE, (True, prose(size) + b".\r\n"), *END], count, cut)
 
 
@@ -104,7 +104,7 @@ def _bulk(swapped: bool = False) -> list[Packet]:
     packets = [*side.opening(), *side.says([GREETING, *ENVELOPE])]
     parts = [text[at : at + SUPER] for at in range(0, len(text), SUPER)]
     for first in range(0, len(parts), 2):
-        # A pair at a time, acknowledged: the second one first where they are swapped.
+        # Packets are sent in pairs, each pair acknowledged; with `swapped` the second packet of a pair comes first.
         pair = [side.packet(True, ACK, part) for part in parts[first : first + 2]]
         packets += [*(reversed(pair) if swapped else pair), side.packet(False, ACK)]
     return [*packets, *side.says([(True, b".\r\n"), *END]), *side.closing()]
@@ -140,7 +140,7 @@ def octets(packets: Sequence[Packet]) -> int:
 
 
 def write_pcap(packets: Sequence[Packet], path: Path) -> None:
-    """As a capture of raw IP, a packet a microsecond."""
+    """Writes a capture of raw IP, with one packet per microsecond."""
     with path.open("wb") as file:
         file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 101))
         for number, (packet, _) in enumerate(packets):

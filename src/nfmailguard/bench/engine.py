@@ -1,7 +1,7 @@
-"""``bench engine``: what deciding costs, from memory and from a capture file, on one CPU.
+"""``bench engine``: the cost of deciding, from memory and from a capture file, on one CPU.
 
-Promises: every case of a round sees the same packets; what copies them alone is measured
-beside. Records are made, and read between the parts that are timed. Does not know the kernel.
+Promises: every case of a round sees the same packets; merely copying them is measured as a case too. Records are made,
+and read outside the timed parts. Does not know the kernel.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ __all__ = ["CASES", "engine", "files", "instructions"]
 
 Tell = Callable[[str], object]
 
-#: Mode and profile of each case; None copies the packets and does nothing else.
+#: Mode and profile of each case; None only copies the packets.
 CASES: dict[str, tuple[Mode, str] | None] = {
     "copy": None,
     "monitor pix63": (Mode.MONITOR, "pix63"),
     "enforce pix63": (Mode.ENFORCE, "pix63"),
     "enforce asa": (Mode.ENFORCE, "asa"),
 }
-#: Packets between two looks at the records: fewer than the ring holds of them.
+#: Packets between two readings of the records; so few that the ring buffer of records does not overflow.
 PART = 2000
-#: Packets whose instructions are counted: callgrind takes fifty times as long.
+#: Number of packets for which instructions are counted: callgrind is fifty times as slow.
 COUNTED = 4000
-#: As many packets and octets as facts of Suricata's own are of.
+#: Number of mails in the capture that is replayed for comparison with other programs, and bytes of each mail.
 FILE_SESSIONS, FILE_SIZE = 12_000, 10 * 1024
 
 
@@ -57,7 +57,7 @@ def timed(drill: Drill, engine: Engine | None, count: int) -> int:
 
 
 def engine(rounds: int, tell: Tell) -> Benchmark:
-    """Packets a second from memory."""
+    """Measures packets per second from memory."""
     found = Benchmark(
         "engine",
         "Deciding from memory, one CPU, checksums verified, records made",
@@ -70,7 +70,7 @@ def engine(rounds: int, tell: Tell) -> Benchmark:
         for turn in range(rounds + 1):
             for case, (one, drill) in drills.items():
                 taken = timed(drill, one, len(packets))
-                if turn:  # the first one warms up
+                if turn:  # The first round only warms up and is not counted.
                     rate = len(packets) / taken * 1e3
                     figures = {"packets/s": rate, "rate": size * 8 / taken, "time": taken / len(packets)}
                     found.add(name, case, **figures)
@@ -82,7 +82,7 @@ def engine(rounds: int, tell: Tell) -> Benchmark:
 
 
 def instructions(found: Benchmark, tell: Tell) -> None:
-    """Adds callgrind's count of the core's instructions a packet, which repeats from run to run; needs valgrind."""
+    """Adds callgrind's count of the core's instructions per packet, which is the same in every run; needs valgrind."""
     valgrind = tool("valgrind")
     if not valgrind:
         found.notes.append("Instructions are not counted: valgrind is not installed.")

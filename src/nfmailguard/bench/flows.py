@@ -1,7 +1,7 @@
-"""``bench flows``: what a packet costs, and what a flow takes, with many of them at once.
+"""``bench flows``: the cost of a packet, and the memory of a flow, with many flows at once.
 
-Promises: access is spread evenly: between two packets of a flow lie those of up to 131,072
-others. What makes the packets is measured by itself and taken off. Does not know the kernel.
+Promises: access is spread evenly: between two packets of a flow are those of up to 131,072 others. The time to make the
+packets is measured separately and subtracted. Does not know the kernel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from nfmailguard.policy.model import FlowRule, Limits, Mode
 __all__ = ["COUNTS", "flows"]
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
-#: Flows that are in the midst of a command at once.
+#: Flows that are in the middle of a command at the same time.
 BLOCK = 1 << 17
-#: Flows whose handshakes are under way at once.
+#: Flows that are in the TCP handshake at the same time.
 OPENING = 1024
 
 
 def flows(rounds: int, tell: Callable[[str], object], counts: Sequence[int] = COUNTS) -> Benchmark:
-    """Nanoseconds a packet and octets a flow, enforcing pix63."""
+    """Measures nanoseconds per packet and bytes per flow, enforcing pix63."""
     found = Benchmark(
         "flows",
         "Commands, replies and ACKs spread over so many flows, enforce pix63",
@@ -37,18 +37,19 @@ def flows(rounds: int, tell: Callable[[str], object], counts: Sequence[int] = CO
     for count in counts:
         repeat = max(1, 30_000 // count)
         group = f"{count:,} flows"
-        # With no more room than for these flows, and for what they have on the way.
+        # Memory limits just large enough for these flows and the data they have in transit.
         limits = Limits(flows=count, flows_per_source=count, memory=2 * (count * 400 + BLOCK * 4096))
         engine = Engine([FlowRule(Mode.ENFORCE, load_profile("pix63"))], limits=limits, records=False)
         Drill(engine, opening).spread(count, OPENING)
-        Drill(engine, turns[0]).spread(count, BLOCK)  # what is first touched now is the kernel's to find
+        # The first dialogue is not timed: it touches memory that the kernel then has to provide.
+        Drill(engine, turns[0]).spread(count, BLOCK)
         for turn in turns[1:]:
             drill = Drill(engine, turn)
             making = min(Drill(None, turn).spread(count, BLOCK) for _ in range(repeat))
             taken = drill.spread(count, BLOCK) - making
             assert drill.counts["dropped"] == 0, drill.counts
             counters = engine.counters()
-            # As malloc takes it from the machine, with its place in the table.
+            # Bytes per flow as malloc takes them from the system, with the flow's share of the table.
             memory = (counters["memory_now"] + counters["table_octets"]) / count
             found.add(group, "enforce pix63", time=taken / count / len(turn), memory=memory)
         tell(f"flows: {group}")

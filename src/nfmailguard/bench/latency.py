@@ -1,7 +1,7 @@
-"""``bench latency``: how long a command waits for its reply, with and without bulk mail beside it.
+"""``bench latency``: how long a command waits for its reply, with and without bulk mail at the same time.
 
-Promises: one connection, one command at a time (NOOP); percentiles of each run, paired by
-round. Does not know how a candidate works.
+Promises: one connection, one command at a time (NOOP); percentiles of each run, paired by round. Does not know how a
+candidate works.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from nfmailguard.lab.topology import CLIENT
 __all__ = ["latency"]
 
 TRIPS = 10_000
-#: Trips that are not counted: caches, the sender's window, the CPU's clock.
+#: First round trips, which are not counted: caches, the sender's window and the CPU's clock rate settle.
 WARM_UP = 500
-#: Mails of 1 MiB that run beside; more than one run takes.
+#: Number of mails of 1 MiB sent as background load; more than one measurement can take.
 BULK = 100_000
 BUSY = 200
 
@@ -39,7 +39,7 @@ def percentiles(trips: Sequence[float]) -> dict[str, float]:
 
 
 def latency(rounds: int, tell: Callable[[str], object]) -> Benchmark:
-    """Round trips of every candidate."""
+    """Measures the round trips of every candidate."""
     found = Benchmark(
         "latency",
         "A command and its reply",

@@ -24,12 +24,12 @@ from nfmailguard.cext.bench.load_generator import flood, round_trips, send_messa
 
 __all__ = ["main"]
 
-#: Different SYNs of a flood; more than the queue of half-open connections anywhere.
+#: Number of different SYNs in a flood; more than any queue of half-open connections holds.
 SYNS = 4096
 
 
 def packed(address: str, port: int) -> bytes:
-    """As the kernel takes an address (struct sockaddr_in, sockaddr_in6)."""
+    """An address in the kernel's format (struct sockaddr_in, sockaddr_in6)."""
     if ":" in address:
         octets = socket.inet_pton(socket.AF_INET6, address)
         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + octets + bytes(4)
@@ -37,7 +37,7 @@ def packed(address: str, port: int) -> bytes:
 
 
 def sink(address: str, port: int) -> None:
-    """Takes mail until it is ended."""
+    """Accepts mail until it is ended."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def talk(connection: socket.socket) -> None:
@@ -52,7 +52,7 @@ def sink(address: str, port: int) -> None:
 
 
 def source(address: str, port: int, sessions: int, messages: int, size: int) -> dict[str, float]:
-    """Seconds it took to deliver so many messages, each over a connection of its own, so many at once."""
+    """Seconds it took to deliver so many messages, each over a connection of its own, ``sessions`` at a time."""
     to, text = packed(address, port), prose(size)
     shares = [messages // sessions + (number < messages % sessions) for number in range(sessions)]
     with ThreadPoolExecutor(sessions) as pool:
@@ -63,12 +63,12 @@ def source(address: str, port: int, sessions: int, messages: int, size: int) -> 
 
 
 def trips(address: str, port: int, count: int, *, opaque: bool = False) -> dict[str, list[float]]:
-    """Microseconds of each round trip; ``opaque``: behind STARTTLS."""
+    """Microseconds of each round trip; ``opaque``: after STARTTLS."""
     return {"trips": [taken / 1000 for taken in round_trips(packed(address, port), count, opaque)]}
 
 
 def syns(address: str, seconds: float) -> dict[str, float]:
-    """How many SYNs left in so many seconds, from ports of this host's address."""
+    """How many SYNs were sent in so many seconds, from different ports of this host's address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((address, 25))
         mine = struct.unpack("!I", socket.inet_aton(probe.getsockname()[0]))[0]

@@ -21,7 +21,7 @@ __all__ = ["Usage", "facts", "pinned", "tool", "usage"]
 
 
 class Usage(NamedTuple):
-    """What a process has used up: nanoseconds of CPU, and how often it waited or was made to."""
+    """What a process has used: nanoseconds of CPU, and how often it waited or was made to wait."""
 
     cpu: int
     voluntary: int
@@ -32,7 +32,7 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int) -> Usage:
-    """Of all threads of ``pid`` that run now; nothing of a process that is gone."""
+    """The sum over all running threads of ``pid``; zero if the process is gone."""
     cpu = voluntary = involuntary = 0
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with suppress(OSError):
@@ -50,7 +50,7 @@ def tool(name: str) -> str | None:
 
 
 def facts() -> dict[str, str]:
-    """What a reader has to know of the machine."""
+    """Facts about the machine that a reader of the figures needs."""
     cpus = sorted(os.sched_getaffinity(0))
     memory = int(_first(r"^MemTotal:\s+(\d+)", "/proc/meminfo") or 0)
     found = {
@@ -81,7 +81,7 @@ def environment(program: str) -> dict[str, str]:
 
 @contextmanager
 def pinned(cpu: int) -> Iterator[None]:
-    """The calling thread, and what it starts inside, runs on one CPU."""
+    """Inside the block the calling thread, and what it starts, runs on one CPU."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:

@@ -1,7 +1,7 @@
-"""``bench queue``: what a queue, and what stands behind it, leaves of a gateway's mail.
+"""``bench queue``: how much mail gets through a gateway with a queue and its reader.
 
-Promises: the candidates take turns, each round beginning with another one; every run has a
-queue and a process of its own. Does not know how a candidate works.
+Promises: the candidates take turns, each round beginning with another one; every run has a queue and a process of its
+own. Does not know how a candidate works.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SESSIONS = 20
 
 
 class Size(NamedTuple):
-    """A mail's octets, and how many make a run of about a second."""
+    """The size of a mail in bytes, and how many mails make a run of about a second."""
 
     name: str
     octets: int
@@ -33,14 +33,14 @@ class Size(NamedTuple):
 
 SIZES = (Size("1 KiB", 1024, 4000), Size("10 KiB", 10 * 1024, 3000), Size("1 MiB", 1024 * 1024, 200))
 NO_QUEUE = Candidate("no queue", None)
-#: Rounds of what is ten times slower than the others, and the part of the mails it gets.
+#: The candidate that is ten times slower than the others, its number of rounds, and the divisor of its number of mails.
 SLOW, SLOW_ROUNDS, SLOW_SHARE = "NetfilterQueue+scapy", 3, 20
 PACKAGE = "enforce pix63, NetfilterQueue driver"
 FLOOD_SECONDS = 1.0
 
 
 def sink_and_source(course: Course, own: bool) -> tuple[list[str], Callable[[int, int], list[str]], str]:
-    """The server's command, the client's for so many mails of a size, and what they are called."""
+    """The server's command, the client's for so many mails of a size, and the name of the pair."""
     sink, source = tool("smtp-sink"), tool("smtp-source")
     if sink and source and not own:
 
@@ -77,7 +77,7 @@ def _mails(course: Course, candidate: Candidate, command: Sequence[str], size: S
 
 def _until_it_arrives(found: Benchmark, course: Course, candidate: Candidate, command: Sequence[str], size: Size,
                       count: int) -> dict[str, float]:  # fmt: skip
-    """``_mails``; a run in which mail got stuck is told and run again, twice at most."""
+    """As ``_mails``; a run in which mail got stuck is reported and repeated, twice at most."""
     for left in (2, 1, 0):
         try:
             return _mails(course, candidate, command, size, count)
@@ -89,7 +89,7 @@ def _until_it_arrives(found: Benchmark, course: Course, candidate: Candidate, co
 
 
 def queue(rounds: int, tell: Tell, *, own_load: bool = False, sizes: Sequence[Size] = SIZES) -> Benchmark:
-    """Mails a second of every candidate at every size."""
+    """Measures mails per second of every candidate at every size."""
     found = Benchmark(
         "queue",
         f"Mail through one queue, {SESSIONS} sessions at once",
@@ -134,7 +134,7 @@ def queue(rounds: int, tell: Tell, *, own_load: bool = False, sizes: Sequence[Si
 
 
 def flood(rounds: int, tell: Tell) -> Benchmark:
-    """Packets a second that come through a queue under a flood of SYNs, each to be decided on."""
+    """Measures packets per second through a queue under a flood of SYNs, each of which needs a verdict."""
     found = Benchmark(
         "flood",
         f"SYNs from {FLOOD_SECONDS:.0f} s of flooding, of one host",
@@ -172,7 +172,7 @@ def flood(rounds: int, tell: Tell) -> Benchmark:
 
 
 def sweeps(rounds: int, tell: Tell) -> Benchmark:
-    """What GSO, copy range, batch and the number of queues do, each by itself."""
+    """Measures the effect of GSO, copy range, batch and the number of queues, each by itself."""
     found = Benchmark(
         "sweeps",
         "Settings of the driver, one at a time, accept-all but where an engine is named",

@@ -1,4 +1,4 @@
-"""What a report shows: text for a terminal, a plot a benchmark, and one page that holds them all.
+"""Shows a report: text for a terminal, a plot per benchmark, and one page with everything.
 
 Promises: the page is one file, complete without the network. Does not measure.
 """
@@ -22,22 +22,22 @@ from nfmailguard.reports.console import Console
 
 __all__ = ["page", "plot", "show", "show_answers", "write_page", "write_plots"]
 
-#: Cases of ours are blue, what does no work grey, peers orange.
+#: Colours of the bars: nfmailguard blue, cases that do no work grey, other programs orange.
 OURS, IDLE, PEER = "#2f6f9f", "#9a9a9a", "#d9822b"
 DIGITS = {"million/s": 2, "Gbit/s": 1, "ns a packet": 0, "mails/s": 0, "MB/s": 0, "us": 0, "s": 2}
-#: Columns of a terminal that hold every range.
+#: Terminal width in columns that is needed to show every range.
 WIDE = 150
 MET = {True: "yes", False: "no", None: "not measured"}
 NOISY = "too noisy to say"
 
 
 def digits(unit: str) -> int:
-    """Behind the point."""
+    """Number of digits after the decimal point."""
     return DIGITS.get(unit, 1 if "us" in unit or "switches" in unit else 0)
 
 
 def colour(case: str) -> str:
-    """By whose a case is."""
+    """The colour of a case's bar, by whose program it is."""
     if case.startswith(("enforce", "monitor", "restore", "replay", "nfmailguard")):
         return OURS
     idle = ("copy", "no queue", "accept-all", "as it is", "libpcap", "no GSO", "batch", "busy", "length")
@@ -45,7 +45,7 @@ def colour(case: str) -> str:
 
 
 def _rows(found: Benchmark, group: str, *, brief: bool = False) -> Iterator[list[str]]:
-    # `brief`: ranges of the first figure and of the ratio alone.
+    # `brief`: show ranges only for the first figure and for the ratio.
     for case, figures in found.groups[group].items():
         row = [case]
         for figure, unit in found.units.items():
@@ -79,12 +79,12 @@ def show(found: Benchmark, console: Console) -> None:
 
 
 def met(answer: Answer) -> str:
-    """Yes, no, or why neither."""
+    """Yes, no, or why neither can be said."""
     return NOISY if answer.noisy else MET[answer.met]
 
 
 def closing(answers: list[Answer]) -> str:
-    """What all of them together say."""
+    """A sentence about all answers together."""
     kept, missed, noisy = (
         sum(test(one) for one in answers)
         for test in (lambda one: one.met is True, lambda one: one.met is False, lambda one: one.noisy)
@@ -109,7 +109,7 @@ def show_answers(answers: list[Answer], console: Console) -> None:
 
 
 def _rooms(found: Benchmark) -> dict[str, float]:
-    """How far each panel's axis goes: by what does work; one scale for all panels that are within ten times of it."""
+    """The length of each panel's axis, by the cases that do work; panels within a factor of ten share one scale."""
     rooms = {}
     for group, cases in found.groups.items():
         ends = {case: max(values) for case in cases if (values := found.values(group, case))}
@@ -120,13 +120,15 @@ def _rooms(found: Benchmark) -> dict[str, float]:
 
 
 def plot(found: Benchmark) -> Any:
-    """A figure of matplotlib: bars of medians with their ranges, a panel a group. Raises BenchError without it."""
+    """A figure of matplotlib: bars of medians with their ranges, one panel per group. Raises BenchError without
+    matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BenchError("bench: plots need matplotlib: pip install 'nfmailguard[bench]'") from error
     groups = list(found.groups)
-    # Panels stand below each other: names of cases are long.
+    # The panels are stacked vertically, because the names of the cases are long.
     heights = [max(1.1, 0.34 * len(found.groups[group]) + 0.75) for group in groups]
     figure = Figure(figsize=(9, sum(heights) + 0.7), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
@@ -147,7 +149,7 @@ def plot(found: Benchmark) -> Any:
         for place, one in enumerate(spreads):
             ratios = found.ratios(group, cases[place])
             times = f"  x {statistics.median(ratios):.2f}" if ratios and cases[place] != found.base else ""
-            cut = "» " if one.median > room * 1.05 else ""  # a bar that goes on beyond the panel
+            cut = "» " if one.median > room * 1.05 else ""  # Mark of a bar that extends beyond the panel.
             said = f"{cut}{one.median:,.{digits(unit)}f}{times}"
             panel.text(
                 (one.most if one.most < room * 1.1 else room) + room * 0.01, place, said, va="center", fontsize=8
@@ -158,10 +160,10 @@ def plot(found: Benchmark) -> Any:
 
 
 def write_plots(report: Report, target: Path) -> list[Path]:
-    """A picture of each benchmark.
+    """Writes a picture of each benchmark.
 
-    ``target`` with a suffix: that picture, or STEM-NAME where there are several; without: a folder with
-    ``NAME.png`` and ``NAME.svg``. Raises BenchError.
+    ``target`` with a suffix: that picture, or STEM-NAME if there are several; without: a folder with ``NAME.png`` and
+    ``NAME.svg``. Raises BenchError.
     """
     written = []
     several = len(report.benchmarks) > 1
@@ -178,7 +180,7 @@ def write_plots(report: Report, target: Path) -> list[Path]:
             written += paths
     except OSError as error:
         raise BenchError(f"{error.filename or target}: cannot write: {error.strerror}") from error
-    except ValueError as error:  # matplotlib's word for a suffix it does not know
+    except ValueError as error:  # ValueError: matplotlib does not know the file name's suffix.
         raise BenchError(f"{target}: {error}") from error
     return written
 

@@ -1,7 +1,7 @@
-"""What a benchmark found: every value of every round, kept as JSON.
+"""The results of benchmarks: every value of every round, stored as JSON.
 
-Promises: a ratio pairs values of the same round, and is quoted as median and range; a file
-that another version wrote is read or refused in one line. Does not measure.
+Promises: a ratio pairs values of the same round, and is quoted as median and range; a file of another version is read,
+or refused in one line. Does not measure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nfmailguard.reading import octets_of
 
 __all__ = ["Answer", "Benchmark", "Report", "Spread", "interval", "load", "save", "spread"]
 
-_MOST = 64 << 20  # octets of a report
+_MOST = 64 << 20  # Largest report file in bytes.
 
 
 class Spread(NamedTuple):
@@ -41,9 +41,10 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where the median of many more rounds would be, 95 times of 100: between two of the values (the sign test's).
+    """The range in which the median of many more rounds would be, 95 times of 100: between two of the values (sign
+    test).
 
-    Fewer than six say no more than their range.
+    With fewer than six values it is their range.
     """
     ranked, count = sorted(values), len(values)
     left_out, tail = 0, 0.5**count
@@ -55,23 +56,23 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 class Benchmark(msgspec.Struct):
-    """One benchmark: values by group (a size, a capture), case (a candidate) and figure, one a round."""
+    """One benchmark: values by group (a size, a capture), case (a candidate) and figure, one per round."""
 
     name: str
     title: str
-    #: Figure -> unit; the first is what is plotted and paired.
+    #: Unit of each figure by its name; the first figure is the one that is plotted and compared.
     units: dict[str, str]
-    #: The case the others are paired with.
+    #: The case that all other cases are compared with.
     base: str
-    #: Whether more of the first figure is better.
+    #: True if a larger first figure is better.
     more: bool = True
     groups: dict[str, dict[str, dict[str, list[float]]]] = {}
-    #: What has to be known to read it.
+    #: Notes a reader needs to understand the figures.
     notes: list[str] = []
 
     @property
     def figure(self) -> str:
-        """The first one."""
+        """The name of the first figure."""
         return next(iter(self.units))
 
     def add(self, group: str, case: str, **figures: float) -> None:
@@ -81,23 +82,23 @@ class Benchmark(msgspec.Struct):
             there.setdefault(figure, []).append(value)
 
     def values(self, group: str, case: str, figure: str | None = None) -> list[float]:
-        """By round; empty where it was not measured."""
+        """Values by round; empty if it was not measured."""
         return self.groups.get(group, {}).get(case, {}).get(figure or self.figure, [])
 
     def ratios(self, group: str, case: str, base: str | None = None, figure: str | None = None) -> list[float]:
-        """Of the same rounds; empty where either was not measured."""
+        """Ratios of values of the same rounds; empty if either was not measured."""
         mine, other = self.values(group, case, figure), self.values(group, base or self.base, figure)
         return [one / two for one, two in zip(mine, other, strict=False) if two]
 
     def cases(self) -> list[str]:
-        """In the order they were measured first."""
+        """The cases, in the order in which they were first measured."""
         return list(dict.fromkeys(case for cases in self.groups.values() for case in cases))
 
 
 class Answer(msgspec.Struct):
-    """A target, what was found, and whether that is enough; ``met`` None: it could not be measured here.
+    """A target, what was measured, and whether it is met; ``met`` None: it could not be measured here.
 
-    ``noisy``: it was measured, and the rounds differ too much to say.
+    ``noisy``: it was measured, and the rounds differ too much to decide.
     """
 
     number: str
@@ -139,9 +140,9 @@ def load(path: Path) -> Report:
 
 
 def compare(old: Report, new: Report, tolerance: float) -> list[str]:
-    """Where ``new`` is worse than ``old`` by more than ``tolerance``, a line each: in ratios where there are pairs.
+    """Where ``new`` is worse than ``old`` by more than ``tolerance``, one line each: in ratios where there are pairs.
 
-    Absolute rates wander between machines and hours; what a case is of its base does not.
+    Absolute rates vary between machines and hours; the ratio of a case to its base does not.
     """
     found = []
     for mine in new.benchmarks:
@@ -153,7 +154,7 @@ def compare(old: Report, new: Report, tolerance: float) -> list[str]:
                     continue
                 change = statistics.median(now) / statistics.median(then)
                 worse = 1 / change if mine.more else change
-                # Where the rounds of the two runs overlap, or one was alone, there is no change that can be told.
+                # If the rounds of the two runs overlap, or a run had only one round, no change can be proved.
                 overlap = min(then) <= max(now) and min(now) <= max(then)
                 if worse > 1 + tolerance and not overlap and min(len(now), len(then)) > 1:
                     found.append(

@@ -1,5 +1,5 @@
-"""``start``: from the command to the first packet that is decided on, and the memory it takes; and what is
-lost where the kernel grants no more than the usual socket buffer.
+"""``start``: the time from the command to the first packet decided on, and the memory; also the packets lost where the
+kernel grants no more than the usual socket buffer.
 
 Promises: the gateway is a process started as an operator does. Does not know the engine.
 """
@@ -22,7 +22,7 @@ from nfmailguard.lab.topology import CLIENT, GATEWAY
 __all__ = ["start", "unprivileged"]
 
 Tell = Callable[[str], object]
-#: The usual net.core.rmem_max; flows of bulk mail at once, octets of each.
+#: The usual net.core.rmem_max in bytes; then the number of simultaneous flows of bulk mail, and the bytes of each.
 BUFFER = 212_992
 FLOWS, OCTETS = 8, 100 << 20
 
@@ -67,7 +67,7 @@ def _first_packet(course: Course, candidate: Candidate) -> tuple[float, float]:
     raise BenchError("bench: start: no packet came to the queue")
 
 
-#: A SYN every few milliseconds, from another port each time.
+#: A script that sends a SYN every few milliseconds, each from another port.
 KNOCK = """if 1:
     import socket, sys, time
     print("ready", flush=True)
@@ -80,7 +80,7 @@ KNOCK = """if 1:
 
 
 def unprivileged(rounds: int, tell: Tell) -> Benchmark:
-    """Packets lost, and what is moved, with the socket buffer of who has no privilege on the machine."""
+    """Packets lost, and the throughput, with the socket buffer that a process without privileges gets."""
     found = Benchmark(
         "unprivileged",
         f"{FLOWS} bulk flows through a queue whose socket buffer is {BUFFER >> 10} KiB",

@@ -1,7 +1,7 @@
-"""The targets: what inspection may cost, and whether a report shows that it does not cost more.
+"""The targets: what inspection may cost, and whether a report shows that it costs no more.
 
-Promises: a figure is the median of paired ratios; what was not measured is neither met nor
-missed. Change a target by changing its row.
+Promises: a figure is the median of paired ratios; what was not measured is neither met nor missed. Change a target by
+changing its row.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Target(NamedTuple):
     benchmark: str
     group: str
     case: str
-    #: None: the value counts and no ratio.
+    #: The case to divide by; None: the value itself is compared with the limit.
     base: str | None
     figure: str | None
     limit: float
-    #: The figure has to be at least the limit; else at most.
+    #: True: the figure must be at least the limit; False: at most.
     at_least: bool
     digits: int = 2
 
@@ -63,7 +63,7 @@ TARGETS: tuple[Target, ...] = (
     Target("7", "packets lost with a 208 KiB buffer, eight bulk flows", "unprivileged", "8 bulk flows", ENFORCE, None,
            "lost", 0.0, False, 0),
 )  # fmt: skip
-#: Where a group is compared with another group of the same case.
+#: Groups that are compared with another group of the same case instead of with another case.
 GROUP_BASE = {"denied in every packet": "allowed in every packet", "1,000,000 flows": "1,000 flows"}
 
 
@@ -82,7 +82,7 @@ def _values(report: Report, target: Target) -> list[float]:
 
 
 def answers(report: Report) -> list[Answer]:
-    """Every target with what was found."""
+    """Every target with the measured value."""
     found = []
     for target in TARGETS:
         values = _values(report, target)
@@ -94,7 +94,8 @@ def answers(report: Report) -> list[Answer]:
         median = statistics.median(values)
         met: bool | None = median >= target.limit if target.at_least else median <= target.limit
         low, high = interval(values)
-        noisy = low < target.limit < high  # another run could say the contrary
+        # The limit lies within the range of the measurement: another run could give the opposite answer.
+        noisy = low < target.limit < high
         figure = f"{times}{spread(values).text(target.digits)}"
         if target.case.endswith("busy polling") and (cpu := _cpu(report, target)):
             figure += f", CPU x {cpu:.2f}"

@@ -1,1 +1,1 @@
-"""The core: Cython, one module a room, no Python object per packet."""
+"""The core, in Cython: no Python object is created per packet."""

@@ -1,20 +1,20 @@
 from typing import Any, Self
 
-#: Memory a flow takes, in octets, without what its streams keep.
+#: Memory in bytes that a flow takes, without the data its streams keep.
 FLOW_BYTES: int
 
-#: Of a generation.
+#: Most rules of one generation of rules.
 MOST_RULES: int
-#: At once.
+#: Most generations of rules that can be in use at the same time.
 MOST_GENERATIONS: int
 
 class Prepared:
-    """Rules as the core reads them, not in use yet."""
+    """Rules in the form the core reads, not in use yet."""
 
     def __new__(cls, tables: dict[str, object]) -> Self: ...
 
 class Engine:
-    """The core as an extension type; ``nfmailguard.engine.Engine`` is what to use."""
+    """The core as an extension type; use ``nfmailguard.engine.Engine``."""
 
     def __new__(cls, tables: dict[str, object]) -> Self: ...
     def process(

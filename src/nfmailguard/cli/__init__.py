@@ -1,4 +1,4 @@
-"""The command line: one room a group of commands, each importing what it needs when it is called.
+"""The command line: one module per group of commands, each importing what it needs when it is called.
 
 Promises: exit codes 0, 1, 2; a mistake is one line on standard error.
 """
@@ -39,7 +39,8 @@ def main() -> None:
     inherited()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's character set lacks
+            # Characters that the terminal's character set lacks are written as escapes.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(prog_name="nfmailguard", standalone_mode=False)
     except click.exceptions.Abort:

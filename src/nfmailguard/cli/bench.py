@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 Measure = Callable[[int], "list[Benchmark]"]
 TOLERANCE = 0.1
-#: Columns where there is no terminal.
+#: Width in columns of the output when it does not go to a terminal.
 WIDTH = 180
 output_options = options(
     click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -48,12 +48,12 @@ def bench() -> None:
 
 
 def tell(text: str) -> None:
-    """Progress, beside the figures."""
+    """Prints progress on standard error, apart from the figures."""
     echo(text, err=True)
 
 
 def gathered(found: list[Benchmark], *, judged: bool = False) -> Report:
-    """A report of now and here; ``judged``: with the targets."""
+    """A report with the present time and machine; ``judged``: with the targets."""
     import time
 
     from nfmailguard import __version__
@@ -102,7 +102,7 @@ def finish(
 
 
 def command(name: str, summary: str) -> Callable[[Measure], Measure]:
-    """A benchmark as a command: rounds, and what becomes of the figures."""
+    """Makes a command of a benchmark: its number of rounds, and what is done with the figures."""
 
     def decorate(measure: Measure) -> Measure:
         @bench.command(name, help=summary)
@@ -163,7 +163,7 @@ def _all(rounds: int) -> list[Benchmark]:
     for part in (_engine, _flows, _start, _latency, _queue):
         try:
             found += part(rounds)
-        except BenchError as error:  # the others are worth having
+        except BenchError as error:  # A benchmark that fails is reported, and the others are still run.
             tell(f"nfmailguard: {error}")
     return found
 

@@ -33,13 +33,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Bold(str):
-    """A part of a text that stands out on a terminal."""
+    """A part of a text that is highlighted on a terminal."""
 
     __slots__ = ()
 
 
 def echo(*parts: str, err: bool = False) -> None:
-    """Prints a line, ``parts`` one behind the other: all we print comes from here, ``echo_text`` or our Console.
+    """Prints a line, ``parts`` one after the other: all output is printed by this, ``echo_text`` or our Console.
 
     What is not printable is escaped, whoever wrote it.
     """
@@ -52,7 +52,7 @@ def echo(*parts: str, err: bool = False) -> None:
 
 
 def echo_text(text: str, *, err: bool = False, tabs: bool = False) -> None:
-    """Prints whole lines; their ends, and with ``tabs`` their tabs, are kept."""
+    """Prints whole lines; their line ends, and with ``tabs`` their tabs, are kept."""
     click.echo(block(text, tabs=tabs), err=err, nl=False)
 
 
@@ -135,19 +135,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON in plac
 
 
 def configured(path: Path | None, **choices: Any) -> Config:
-    """The configuration of a gateway: that of ``path``, or of the usual place."""
+    """The configuration of a gateway, from ``path`` or the usual place."""
     from nfmailguard import config
 
     return config.load(config_path(path), **choices)
 
 
 def config_path(path: Path | None) -> Path | None:
-    """``path``, or the usual place; None where there is neither."""
+    """``path``, or the usual place; None if there is neither."""
     return DEFAULT_CONFIG if path is None and DEFAULT_CONFIG.exists() else path
 
 
 def print_json(value: object) -> None:
-    """One value, readable."""
+    """Prints one value as readable JSON."""
     import msgspec
 
     echo_text(json_safe(msgspec.json.format(msgspec.json.encode(value), indent=2)).decode() + "\n")

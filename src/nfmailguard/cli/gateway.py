@@ -59,7 +59,7 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, hand_over: b
     config = reread()
     arrived, _, left = (tap or "").partition(",")
     files = (Path(arrived), Path(left) if left else None) if arrived else None
-    # Events on standard output are for a program to read.
+    # With events on standard output, all other output goes to standard error, so that a program can read the events.
     events = config.log.eve == "-"
     gateway = Gateway(
         config,
@@ -71,7 +71,7 @@ def run(context: click.Context, /, no_rules: bool, tap: str | None, hand_over: b
         hand_over=hand_over,
     )
     counters = gateway.run()
-    with suppress(OSError, SystemExit):  # nobody reads it any more
+    with suppress(OSError, SystemExit):  # The terminal or pipe may be closed when the summary is printed.
         summary.render(counters, Console(stderr=events))
     context.exit(gateway.exit_code)
 

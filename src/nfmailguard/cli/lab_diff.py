@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 
 def _chosen(found: Mapping[str, Any], named: Sequence[str]) -> list[dict[str, Any]]:
-    """Two paths: those that are named; else the first, and the box of a device, or else the second."""
+    """Two paths: those that are named; else the first one and the path of a device, or else the second one."""
     from nfmailguard.errors import ConfigError
 
     paths = {path["name"]: path for path in found["paths"]}
@@ -44,7 +44,7 @@ def _address(path: Mapping[str, Any], ipv6: bool) -> str:
 
 
 def _enforced(found: Mapping[str, Any], path: Mapping[str, Any]) -> tuple[Policy | None, str]:
-    """What the one gateway on a path enforces, and the profile's name; None where nothing says it."""
+    """What the only gateway on a path enforces, and the profile's name; None if that is not known."""
     from nfmailguard.policy.load import load_profile
 
     gateways = [found["gateways"][host] for host in path["gateways"]]

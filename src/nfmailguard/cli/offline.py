@@ -33,7 +33,9 @@ __all__: list[str] = []
 def both_sides(
     found: tuple[list[Dialogue], int], name: str, report: Path | None, *, shown: bool, aside: bool = False
 ) -> None:
-    """Dialogues, and how much was left out, on the terminal (``shown``) or as a page. ``aside``: on standard error."""
+    """Shows dialogues, and how much was left out, on the terminal (``shown``) or as a page. ``aside``: on standard
+    error.
+    """
     from nfmailguard.reports import ladder, pages
     from nfmailguard.reports.console import Console
     from nfmailguard.transcripts.model import titles
@@ -97,7 +99,7 @@ def replay(
     from nfmailguard.transcripts import recorded
     from nfmailguard.transcripts.recorded import Findings
 
-    # Events on standard output are for a program to read.
+    # With events on standard output, all other output goes to standard error, so that a program can read the events.
     aside = events == "-"
     made = config.load(path, **choices)
     kept: list[Findings] = []
@@ -216,7 +218,7 @@ def transcript(files: tuple[Path, ...], ports: tuple[int, ...], sides: bool, rep
 
 
 def _known(seen: str, configured_profile: str) -> str:
-    """The profile that events name, as far as the name tells which it is: one of the program's, or the gateway's."""
+    """The profile that events name, if the name identifies it: one of the program's, or the gateway's."""
     from nfmailguard.policy.load import profile_names
 
     return seen if seen in profile_names() and Path(configured_profile).stem != seen else configured_profile

@@ -12,7 +12,7 @@ __all__: list[str] = []
 
 
 def _ends(where: str) -> tuple[str, int]:
-    """``HOST``, ``HOST:PORT``, ``[ADDRESS]:PORT``."""
+    """Host and port of ``HOST``, ``HOST:PORT`` or ``[ADDRESS]:PORT``."""
     host, colon, port = where.rpartition(":")
     if where.startswith("["):
         host, _, rest = where[1:].partition("]")

@@ -216,7 +216,7 @@ def exporter(path: Path | None, control: str | None, listen: str, once: bool) ->
         raise ConfigError("exporter: needs prometheus_client: pip install 'nfmailguard[exporter]'") from None
 
     def tell(line: str) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # The terminal or pipe may have been closed.
             echo(line, err=once)
 
     host, port = service.address(listen)

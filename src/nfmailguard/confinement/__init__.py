@@ -1,1 +1,1 @@
-"""What a gateway gives up once its queues are bound: capabilities, users, system calls, files."""
+"""What a gateway gives up once its queues are bound: capabilities, user, system calls, files."""

@@ -1,7 +1,7 @@
-"""A gateway's confinement: what of its privileges it keeps once its queues are bound, and what it reaches.
+"""A gateway's confinement: which privileges it keeps once its queues are bound, and which files it can reach.
 
-Promises: entered once, before any thread is started, so that it is every thread's; what cannot be given up is a line,
-or with ``require`` the end. Does not know packets, nor who asks.
+Promises: entered once, before any thread is started, so that it holds for every thread; what cannot be given up is
+reported in a line, or with ``require`` ends the program. Does not know packets, nor clients.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from nfmailguard.settings import Config, Confine
 
 __all__ = ["Confinement", "reachable"]
 
-#: Directories that hold more than ours: of these only the file itself is reached.
+#: Directories shared with other programs: if a file of the gateway is in one of them, only the file itself is made
+#: accessible.
 _WIDE = frozenset(map(Path, ("/", "/etc", "/dev", "/root", "/home", "/var", "/var/log", "/run", "/proc", "/sys")))
-#: What the interpreter, its libraries and the C library read: of /etc these files alone.
+#: Files and directories that Python, its libraries and the C library read; of /etc only the files listed.
 _SYSTEM = (
     *("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/proc"),
     *("/dev/null", "/dev/urandom", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group"),
@@ -38,20 +39,20 @@ _DNS, _SYSLOG = 53, 514
 
 
 def _place(path: Path) -> Path:
-    """Where a file that may be made anew is: its directory."""
+    """The directory of a file that may be created anew."""
     path = Path(os.path.normpath(path.absolute()))
     return path if path.parent in _WIDE else path.parent
 
 
 def _places(paths: Iterable[Path]) -> Iterator[Path]:
-    """Also those of what the names are links to."""
+    """The places of the given files and of the files their symbolic links point to."""
     for path in paths:
         yield _place(path)
         yield _place(path.resolve())
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
-    """The log files, by their settings."""
+    """The log files, by the settings that name them."""
     for key, target in (("log.eve", config.log.eve), ("syslog.target", config.syslog.target)):
         found = file_of(target)
         if found is not None:
@@ -72,11 +73,11 @@ def _ports(config: Config) -> Iterator[int]:
     with suppress(ValueError):
         ip_address(url.hostname or "")
         return
-    yield _DNS  # long answers come by TCP
+    yield _DNS  # DNS uses TCP for long answers.
 
 
 def reachable(config: Config, source: Path | None, *, abstract: bool = False) -> Reachable:
-    """What a gateway of ``config``, which was read from ``source``, opens after its start."""
+    """The files and ports that a gateway of ``config``, which was read from ``source``, opens after its start."""
     ours = (
         Path(nfmailguard.__file__).parent,
         *(Path(path) for path in (sys.prefix, sys.base_prefix, *sys.path) if path),
@@ -89,8 +90,8 @@ def reachable(config: Config, source: Path | None, *, abstract: bool = False) ->
 
 
 class Confinement:
-    """Of a gateway of ``config``, which was read from ``source``. Raises ConfigError for a user that is not there, and
-    where ``service.confine`` requires what this machine has not.
+    """The confinement of a gateway of ``config``, which was read from ``source``. Raises ConfigError for a user that
+    does not exist, and if ``service.confine`` requires what this machine does not have.
     """
 
     def __init__(self, config: Config, source: Path | None) -> None:
@@ -101,15 +102,17 @@ class Confinement:
         self._landlock: int | None = None
         self._calls: int | None = None
         self._library: Any = None
-        #: What could not be given up, a line each.
+        #: Restrictions that could not be applied, one line each.
         self.missing: list[str] = []
-        #: What the user it has become will not be able to do, a line each.
+        #: What the user that the gateway becomes will not be able to do, one line each.
         self.notes: list[str] = []
         self.account = privileges.account(config.service.user) if config.service.user else None
         if config.service.confine is Confine.NO:
             return
         try:
-            self._library = systemcalls.library()  # no later: it looks for the C library as only the unconfined may
+            # Loaded before confinement: libseccomp's bindings search for the C library in ways that are no longer
+            # allowed afterwards.
+            self._library = systemcalls.library()
         except ConfigError as error:
             self._miss(f"confinement: {error}; until then system calls are not restricted")
         if not landlock.abi():
@@ -123,8 +126,8 @@ class Confinement:
         self.missing.append(line)
 
     def enter(self, *, nice: int = 0, abstract: bool = False) -> None:
-        """Gives up what is not needed any more. Raises ConfigError. ``nice``: the niceness that may be come back to;
-        ``abstract``: systemd listens at a Unix socket without a file.
+        """Gives up what is no longer needed. Raises ConfigError. ``nice``: the nice value to which the process may
+        return; ``abstract``: systemd listens at an abstract Unix socket.
         """
         if threading.active_count() > 1:
             raise RuntimeError("confinement is entered before threads are started")
@@ -161,7 +164,7 @@ class Confinement:
             self._look_at_logs(self.account.name)
 
     def _look_at_logs(self, user: str) -> None:
-        """Whether the user may write them, now and when a rotation has moved them away. Raises ConfigError."""
+        """Checks that the user may write the log files, now and after a rotation has moved them. Raises ConfigError."""
         for key, path in _files(self._config):
             makes = os.access(path.absolute().parent, os.W_OK | os.X_OK)
             if not (os.access(path, os.W_OK) if path.exists() else makes):
@@ -174,7 +177,7 @@ class Confinement:
                 )
 
     def outside(self, config: Config) -> list[str]:
-        """What of another configuration cannot be reached from inside, a line each."""
+        """What another configuration needs that the confined process cannot reach, one line each."""
         if self._landlock is None:
             return []
         had = self._reach

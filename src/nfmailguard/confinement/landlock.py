@@ -1,7 +1,8 @@
-"""Landlock (landlock(7)): which files a process may open, which TCP ports it may use.
+"""Landlock (landlock(7)): limits which files a process may open and which TCP ports it may use.
 
-Promises: the calling thread, and all it starts later, reach nothing else from then on; what the kernel is too old to
-refuse stays as it was. By its three system calls: of the packages for it none is kept up. Does not know whose files.
+Promises: the calling thread, and all threads it starts later, can reach nothing else from then on; what the kernel is
+too old to restrict stays unrestricted. Uses Landlock's three system calls directly, because no maintained package
+exists. Does not know whose files.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import NamedTuple
 
 __all__ = ["Reachable", "abi", "restrict"]
 
-#: linux/landlock.h; the numbers of the system calls are the same on all machines.
+#: Constants from linux/landlock.h; the system call numbers are the same on all machines.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH, _NET_PORT = 1, 1, 2
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_REG, _TRUNCATE = (
     1 << bit for bit in (0, 1, 2, 3, 5, 8, 14)
 )
-#: How many of the rights to files each version knows, and to a file that is no directory.
+#: _FILE_RIGHTS: number of file rights that each Landlock version knows. _OF_FILES: the rights that apply to a file that
+#: is no directory.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
 _BIND_TCP, _CONNECT_TCP = 1, 2
@@ -33,8 +35,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Reachable(NamedTuple):
-    """``written``: files, and directories in which they are made; ``removed``: directories whose files may go;
-    ``ports``: of servers; ``abstract``: also Unix sockets without a file, of processes that are not confined."""
+    """What stays accessible. ``written``: files, and directories in which they are created; ``removed``: directories
+    whose files may be removed; ``ports``: of servers; ``abstract``: also abstract Unix sockets of processes that are
+    not confined.
+    """
 
     read: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
@@ -44,13 +48,13 @@ class Reachable(NamedTuple):
 
 
 def abi() -> int:
-    """The kernel's version of it; 0: it has none, or it is off."""
+    """The kernel's Landlock version; 0: there is none, or it is off."""
     version: int = _LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     return max(0, version)
 
 
 def restrict(reachable: Reachable) -> int:
-    """From now on this thread reaches that alone; the version of Landlock. Raises OSError. Needs no_new_privs."""
+    """From now on this thread can reach only that; the Landlock version. Raises OSError. Needs no_new_privs."""
     version = abi()
     rights = (1 << _FILE_RIGHTS.get(version, 16)) - 1
     words = [rights]
@@ -75,7 +79,8 @@ def restrict(reachable: Reachable) -> int:
 
 def _allow(ruleset: int, paths: Iterable[Path], rights: int) -> None:
     for path in dict.fromkeys(paths):
-        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):  # nobody reaches it then
+        # A path that does not exist or cannot be reached needs no rule.
+        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
                 allowed = rights if path.is_dir() else rights & _OF_FILES

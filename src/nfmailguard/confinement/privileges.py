@@ -1,8 +1,8 @@
 """The privileges of a process: capabilities, its user, and that no program it starts gets more.
 
-Promises: what is given up is given up for good, by the thread that calls (capabilities are a thread's, and
-inherited by those it starts: so before any is started); what could not be is in ``held``. capabilities(7), prctl(2),
-capset(2). Does not know what a gateway does with them.
+Promises: what is given up is given up for good, for the calling thread (capabilities belong to a thread, and are
+inherited by threads it starts: so it is done before any is started); what could not be given up is in ``held``.
+capabilities(7), prctl(2), capset(2). Does not know what a gateway does with them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["KEPT", "Account", "Privileges", "account", "drop", "held"]
 
-#: linux/capability.h
+#: Number of the capability CAP_NET_ADMIN, from linux/capability.h.
 _CAP_NET_ADMIN = 12
-#: Verdicts and rules need CAP_NET_ADMIN at each message. Resets leave by raw sockets that are open by then.
+#: The kernel checks CAP_NET_ADMIN for each message with verdicts or rules. CAP_NET_RAW is not kept: the raw sockets for
+#: resets are already open.
 KEPT = (_CAP_NET_ADMIN,)
 _VERSION_3 = 0x20080522
 _NAMES = (
@@ -33,14 +34,14 @@ _NAMES = (
     *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
     "checkpoint_restore",
 )
-#: linux/prctl.h
+#: Options of prctl(2), from linux/prctl.h.
 _SET_KEEPCAPS, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _AMBIENT, _AMBIENT_CLEAR_ALL = 8, 24, 38, 47, 4
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Account(NamedTuple):
-    """Whose rights a process has: numbers of the user and of its groups, the first of which is its own."""
+    """A user: the numbers of the user and of its groups, of which the first is the primary group."""
 
     name: str
     user: int
@@ -48,7 +49,9 @@ class Account(NamedTuple):
 
 
 class Privileges(NamedTuple):
-    """Of the calling thread: its user, sets of capabilities (``bounding``: what a program it starts could get)."""
+    """Privileges of the calling thread: its user, sets of capabilities (``bounding``: what a program it starts could
+    get).
+    """
 
     user: str
     effective: tuple[str, ...]
@@ -66,7 +69,7 @@ class _Set(ctypes.Structure):
 
 
 def account(name: str) -> Account:
-    """Of a user's name or number. Raises ConfigError where there is none."""
+    """The account for a user's name or number. Raises ConfigError if there is none."""
     try:
         found = pwd.getpwuid(int(name)) if name.isascii() and name.isdigit() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
@@ -78,16 +81,19 @@ def account(name: str) -> Account:
 
 
 def drop(kept: Iterable[int], to: Account | None = None, nice: int = 0) -> None:
-    """Keeps of all capabilities ``kept``, those of them that are held, and becomes ``to``; ``nice``: how nice it may be
-    again afterwards. Raises OSError; of the bounding set what may not be taken away stays (``held`` shows it).
+    """Keeps only the capabilities ``kept``, as far as they are held, and becomes ``to``; ``nice``: the nice value to
+    which the process may return. Raises OSError; what cannot be removed from the bounding set stays there (``held``
+    shows it).
     """
     wanted = sum(1 << number for number in kept)
-    with suppress(OSError, ValueError):  # else it stays nice once it has become so
+    with suppress(OSError, ValueError):  # On failure the process could not lower its nice value again later.
         resource.setrlimit(resource.RLIMIT_NICE, (20 - nice, 20 - nice))
     _prctl(_SET_NO_NEW_PRIVS, 1)
     for number in range(_word("CapBnd").bit_length()):
         if not wanted >> number & 1:
-            with suppress(PermissionError):  # without CAP_SETPCAP, as under systemd, which has taken them away before
+            # Without CAP_SETPCAP this is not permitted; under systemd it is not needed, as systemd has already reduced
+            # the bounding set.
+            with suppress(PermissionError):
                 _prctl(_CAPBSET_DROP, number)
     _prctl(_AMBIENT, _AMBIENT_CLEAR_ALL)
     if to is not None:
@@ -100,7 +106,7 @@ def drop(kept: Iterable[int], to: Account | None = None, nice: int = 0) -> None:
 
 
 def held() -> Privileges:
-    """As they are now."""
+    """The current privileges."""
     user = os.geteuid()
     with suppress(KeyError):
         return Privileges(pwd.getpwuid(user).pw_name, *_sets())

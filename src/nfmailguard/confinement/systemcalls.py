@@ -1,8 +1,8 @@
-"""Which system calls are left: a seccomp filter, by libseccomp (seccomp(2), its Python bindings' interface).
+"""Restricts system calls: a seccomp filter, by libseccomp (seccomp(2), its Python bindings' interface).
 
-Promises: what is not in ``CALLS`` is answered with EPERM, in all threads of the process and for good. Of each entry
-the table says what a gateway needs it for; tests/live/test_confined.py takes each away and sees that fail. Does not
-know what else is given up.
+Promises: a call that is not in ``CALLS`` fails with EPERM, in all threads of the process and for good. For each entry
+the table says what a gateway needs it for; tests/live/test_confined.py removes each one and checks that this fails.
+Does not know what else is given up.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["CALLS", "ELSEWHERE", "TOLERATED", "Call", "allow_only", "library"]
 
-#: linux/netlink.h, asm-generic/ioctls.h.
+#: Netlink protocols and an ioctl, from linux/netlink.h and asm-generic/ioctls.h.
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _FIONBIO = 0x5421
-_TYPE = 0xF  # of a socket's type: without SOCK_CLOEXEC and SOCK_NONBLOCK
-_THREAD = 0x00010000  # CLONE_THREAD
+_TYPE = 0xF  # Mask for a socket's type, without the flags SOCK_CLOEXEC and SOCK_NONBLOCK.
+_THREAD = 0x00010000  # The flag CLONE_THREAD of clone(2).
 _WORD = 0xFFFFFFFF
 
 
 class Call(NamedTuple):
-    """``only``: the calls that are left, each as arguments (place, mask, value), all of which it has; none: any."""
+    """A permitted system call. ``only``: permitted only with one of these sets of arguments, each (place, mask, value);
+    none: any.
+    """
 
     what_for: str
     only: tuple[tuple[tuple[int, int, int], ...], ...] = ()
@@ -49,9 +51,9 @@ _NOT_WRITTEN_AND_RUN = (((2, mmap.PROT_EXEC, 0),), ((2, mmap.PROT_WRITE, 0),))
 _NOT_RUN = (((2, mmap.PROT_EXEC, 0),),)
 _OF_DESCRIPTORS = tuple(((1, _WORD, command),) for command in (fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS))
 
-#: Each with what a gateway that runs needs it for.
+#: The system calls that a running gateway may make, each with what it is needed for.
 CALLS: Mapping[str, Call] = {
-    # Packets.
+    # Section: system calls that receive packets and send verdicts.
     "recvmmsg": Call("packets of a queue"),
     "sendto": Call("verdicts, netlink"),
     "recvfrom": Call("netlink, requests at the control socket"),
@@ -61,7 +63,7 @@ CALLS: Mapping[str, Call] = {
     "pselect6": Call("the netfilterqueue driver's loop"),
     "clock_nanosleep": Call("the events' loop"),
     "futex": Call("threads that wait for each other"),
-    # Files.
+    # Section: system calls on files.
     "openat": Call("log files, configuration, profiles"),
     "read": Call("configuration, profiles"),
     "write": Call("events, lines for the operator"),
@@ -72,7 +74,7 @@ CALLS: Mapping[str, Call] = {
     "unlink": Call("the control socket, at the end"),
     "memfd_create": Call("long entries of the journal"),
     "fcntl": Call("netlink sockets, long entries of the journal", _OF_DESCRIPTORS),
-    # Sockets.
+    # Section: system calls on sockets.
     "socket": Call("log servers, the journal, systemd, netlink", tuple(_sockets())),
     "socketpair": Call("pyroute2's event loops"),
     "bind": Call("netlink"),
@@ -87,7 +89,7 @@ CALLS: Mapping[str, Call] = {
     "epoll_create1": Call("pyroute2's event loops"),
     "epoll_ctl": Call("the control socket"),
     "epoll_wait": Call("the control socket"),
-    # Threads, signals and memory.
+    # Section: system calls for threads, signals and memory.
     "clone": Call("threads: the queues', the control socket's; no process", _THREADS),
     "exit": Call("their ends"),
     "exit_group": Call("the end, also of threads that still wait for an answer"),
@@ -107,9 +109,9 @@ CALLS: Mapping[str, Call] = {
     "getcwd": Call("relative paths of a configuration"),
     "uname": Call("this machine's name in log lines"),
 }
-#: What the C library and Python do without, slower or in more memory.
+#: System calls that the C library and Python can do without, but then run slower or use more memory.
 TOLERATED: tuple[str, ...] = ("brk", "munmap", "mremap", "madvise", "lseek", "rseq", "set_robust_list", "getrandom")
-#: What it calls in place of some of CALLS on machines other than x86-64, or in other versions.
+#: System calls used in place of some of CALLS on machines other than x86-64, or by other library versions.
 ELSEWHERE: tuple[str, ...] = ("epoll_pwait", "epoll_pwait2", "fstat", "lstat", "stat", "statx", "unlinkat")
 
 
@@ -118,7 +120,7 @@ def library() -> Any:
     for name in ("seccomp", "pyseccomp"):
         try:
             return import_module(name)
-        except (ImportError, RuntimeError):  # RuntimeError: pyseccomp without libseccomp
+        except (ImportError, RuntimeError):  # RuntimeError: pyseccomp is installed, but not libseccomp.
             continue
     raise ConfigError(
         "no library for system call filters; `apt install python3-seccomp`, or `pip install pyseccomp` and libseccomp2"
@@ -126,10 +128,11 @@ def library() -> Any:
 
 
 def allow_only(made: Any, calls: Mapping[str, Call], others: Sequence[str] = (*TOLERATED, *ELSEWHERE)) -> None:
-    """Refuses all other calls from now on, in every thread; ``made``: the ``library``. Raises OSError."""
+    """Refuses all other system calls from now on, in every thread; ``made``: the ``library``. Raises OSError."""
     refusing = made.SyscallFilter(made.ERRNO(errno.EPERM))
     refusing.set_attr(made.Attr.CTL_TSYNC, 1)
-    # Asked for threads by the C library, which takes another call where there is none: its flags cannot be looked at.
+    # The C library starts threads with clone3 and falls back to clone on ENOSYS. A filter cannot examine clone3's
+    # flags, which are in memory, so clone3 is refused.
     refusing.add_rule(made.ERRNO(errno.ENOSYS), "clone3")
     try:
         for name, call in calls.items():
@@ -140,7 +143,8 @@ def allow_only(made: Any, calls: Mapping[str, Call], others: Sequence[str] = (*T
                     *(made.Arg(place, made.MASKED_EQ, mask, value) for place, mask, value in arguments),
                 )
         for name in others:
-            with suppress(OSError, RuntimeError, ValueError):  # one that this machine or the library does not know
+            # This machine or this version of the library may not know the system call.
+            with suppress(OSError, RuntimeError, ValueError):
                 refusing.add_rule(made.ALLOW, name)
         refusing.load()
     except (RuntimeError, ValueError) as error:

@@ -1,8 +1,8 @@
-"""Addresses of MAIL and RCPT lines: which one every server reads, if it is certain.
+"""Addresses of MAIL and RCPT lines: which address every server reads, if that is certain.
 
-Promises: an address is certain only where the line is RFC 5321 4.1.2's to the letter and has nothing
-that servers are known to read differently: comments, source routes, brackets in quotes, several
-addresses. Anything else is given as the client wrote it.
+Promises: an address is certain only where the line follows RFC 5321 4.1.2 exactly and has nothing that servers are
+known to read differently: comments, source routes, brackets in quotes, several addresses. Anything else is given as the
+client wrote it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 __all__ = ["CUT", "Address", "address", "text"]
 
-#: Behind what is only the beginning of what was said; no address has a space in it.
+#: Appended to an address text that was cut off; it contains a space, which no address does, so a cut is recognisable.
 CUT = " ..."
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]+"
 _LOCAL = rb'(?:%s|"[^"\\<>\x00-\x1f\x7f]*")' % _ATOM
@@ -23,14 +23,14 @@ _LINE = re.compile(rb"[A-Za-z]{4} +(?:FROM|TO) ?: *(?:<(%s)?>|(%s))%s" % (_PATH,
 
 
 class Address(NamedTuple):
-    """An address as text, or, where it is not ``certain``, what the client wrote behind the colon."""
+    """An address as text, or, if it is not ``certain``, what the client wrote after the colon."""
 
     text: str
     certain: bool
 
 
 def text(octets: bytes) -> str:
-    """Octets for people: what is not printable ASCII as \\xNN."""
+    """Bytes as readable text; what is not printable ASCII is written as \\xNN."""
     if octets.isascii():
         plain = octets.decode("ascii")
         if plain.isprintable() and "\\" not in plain:
@@ -47,7 +47,7 @@ def _is_text(octets: bytes) -> bool:
 
 
 def address(line: bytes, *, cut: bool = False, changed: bool = False) -> Address:
-    """The address of a line; ``cut``: it went on; ``changed``: the server has received other characters."""
+    """The address of a line. ``cut``: the line was longer; ``changed``: the server received other characters."""
     found = None if cut else _LINE.fullmatch(line)
     if found is not None and _is_text(line):
         return Address(text(found[1] or found[2] or b""), not changed)

@@ -1,4 +1,4 @@
-"""EVE ``alert`` records: findings for consumers that list only those.
+"""EVE ``alert`` records: findings for consumers that list only alerts.
 
 The signature id is the finding's own (``policy.findings``). Does not know how an event is written.
 """
@@ -12,7 +12,7 @@ from nfmailguard.policy.model import FINDING_INDEX, FINDINGS, Action
 
 __all__ = ["CATEGORIES", "alert"]
 
-#: Suricata's classification, by a finding's area or name: its text and its priority.
+#: Suricata's classification (text and priority) of an alert, by the finding's area or its full name.
 _BY_FINDING: Mapping[str, tuple[str, int]] = {
     "data.smuggling_shape": ("Attempted Administrator Privilege Gain", 1),
     "stream.conflicting_retransmission": ("Potentially Bad Traffic", 2),
@@ -27,7 +27,7 @@ _BLOCKS = (Action.DROP, Action.DROP_CONNECTION, Action.RESET)
 
 
 def alert(finding: str, action: Action, *, applied: bool) -> dict[str, Any]:
-    """The body of an alert, as Suricata has it."""
+    """The body of an alert, as in Suricata."""
     spec = FINDINGS[FINDING_INDEX[finding]]
     category, severity = _BY_FINDING.get(finding, _BY_FINDING.get(finding.partition(".")[0], _DECODE))
     return {

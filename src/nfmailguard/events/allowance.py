@@ -1,12 +1,11 @@
-"""How much may be written: a rate for all, and a share for each source.
+"""Rate limit for logs: a rate for all sources, and a share for each.
 
-Promises: what is withheld is counted by kind, and told in a line at most every ten seconds. A
-source may use as much as is left (Choudhury and Hahne, "Dynamic queue length thresholds for
-shared-memory packet switches", 1998), so that the loudest gives way first and who says little is
-heard; memory is bounded. What a forged source address is enough for, which has as many sources as
-somebody sends packets, has an eighth of the rate and nothing of the rest, as in the ring
-(cext/record.pyx). Time is the records' own, so that a capture reads the same whenever it
-is read. Does not know what is written.
+Promises: what is withheld is counted by kind, and reported in a line at most every ten seconds. A source may use as
+much as is left (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998), so
+that the source that writes most is limited first and quiet sources are heard; memory is bounded. Events that packets
+with forged source addresses can cause, which may have any number of sources, get an eighth of the rate and nothing of
+the rest, as in the ring buffer (cext/record.pyx). Time is the records' own, so that a capture gives the same result
+whenever it is read. Does not know what is written.
 """
 
 from __future__ import annotations
@@ -16,42 +15,43 @@ from collections import Counter, OrderedDict
 __all__ = ["FORGEABLE_PART", "Allowance", "Rate", "source_of"]
 
 _SECOND = 1_000_000_000
-#: Seconds of the rate that may be written at once: a burst is no flood.
+#: Burst size: how many seconds' worth of the rate may be written at once. A short burst is not treated as a flood.
 _BURST = 10
 _TELL = 10 * _SECOND
 _MOST_SOURCES = 4096
-#: Of the rate, one part is for what packets with forged source addresses make.
+#: One eighth of the log rate is reserved for events that packets with forged source addresses can cause.
 FORGEABLE_PART = 8
 
 
 def source_of(address: bytes) -> bytes:
-    """Who an address belongs to: an IPv6 host has 2^64 of them, so its /64 counts (RFC 4291 2.5.1)."""
+    """Whom an address is counted for: an IPv6 host has 2^64 addresses, so its /64 counts (RFC 4291 2.5.1)."""
     return address if len(address) == 4 else address[:8]
 
 
 class Rate:
-    """``rate`` octets a second, and who has used what of them; None: as much as comes."""
+    """A budget of ``rate`` bytes per second, and how much of it each source has used; None: no limit."""
 
     def __init__(self, rate: int | None) -> None:
-        self._used = 0.0  # of the burst, by all; what has been paid off is not used
-        #: The same by source, times `_scale`: what is paid off is everybody's, by what he has used.
+        self._used = 0.0  # Bytes of the burst that all sources together have used and that time has not yet restored.
+        #: The bytes each source has used, stored divided by `_scale`. As time restores the budget, every source's use
+        #: shrinks in proportion.
         self._by_source: OrderedDict[bytes, float] = OrderedDict()
         self._scale = 1.0
         self._now = 0
         self.change(rate)
 
     def change(self, rate: int | None) -> None:
-        """Another rate; what was used is used."""
+        """Sets another rate; what was used stays used."""
         self._rate = rate
         self._most = (rate or 0) * _BURST
 
     @property
     def sources(self) -> int:
-        """Of so many it knows what they have used."""
+        """Number of sources whose use is remembered."""
         return len(self._by_source)
 
     def takes(self, source: bytes, octets: int, now: int) -> bool:
-        """Whether so many octets of a source may be written now."""
+        """Whether so many bytes of a source may be written now."""
         if self._rate is None:
             return True
         self._pay_off(now, self._rate)
@@ -84,7 +84,7 @@ class Rate:
 
 
 class Allowance:
-    """``rate`` octets a second, in two parts, and what was withheld; None: as much as comes."""
+    """The rate limit, ``rate`` bytes per second in two parts, and what was withheld; None: no limit."""
 
     def __init__(self, rate: int | None) -> None:
         self._proven, self._forgeable = Rate(None), Rate(None)
@@ -92,17 +92,17 @@ class Allowance:
         self._told = 0
         self._untold: Counter[str] = Counter()
         self._sources: set[bytes] = set()
-        #: Lines withheld so far, by kind.
+        #: Number of log lines withheld so far, by event type.
         self.withheld: Counter[str] = Counter()
 
     def change(self, rate: int | None) -> None:
-        """Another rate; what was used is used."""
+        """Sets another rate; what was used stays used."""
         part = (rate or 0) // FORGEABLE_PART
         self._proven.change(None if rate is None else rate - part)
         self._forgeable.change(None if rate is None else part)
 
     def takes(self, source: bytes, octets: int, kind: str, now: int, *, forgeable: bool = False) -> bool:
-        """Whether so many octets of a source may be written now; ``forgeable``: its address may be anybody's."""
+        """Whether so many bytes of a source may be written now; ``forgeable``: its address may be forged."""
         taken = (self._forgeable if forgeable else self._proven).takes(source, octets, now)
         if not taken:
             self.withheld[kind] += 1
@@ -112,13 +112,13 @@ class Allowance:
         return taken
 
     def report(self, now: int) -> dict[str, int] | None:
-        """What was withheld since the last report, by kind, and of how many sources; None: nothing to tell yet."""
+        """What was withheld since the last report, by kind, and of how many sources; None: nothing to report yet."""
         if not self._untold or now < self._told + _TELL:
             return None
         return self.last_report(now)
 
     def last_report(self, now: int) -> dict[str, int] | None:
-        """The same, however long ago the last one was."""
+        """The same without waiting for the interval between two reports."""
         if not self._untold:
             return None
         told = {**self._untold, "sources": len(self._sources)}

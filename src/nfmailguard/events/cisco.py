@@ -1,8 +1,8 @@
 """Findings as the log lines of a PIX or ASA, word for word.
 
-Promises: one line an event, in the documented wording (docs/sources.md, S-SYSLOG); a peer's
-octets are escaped, so that nobody can write a line of ours. What a box of that release does
-not log is not logged. Does not know where the lines go.
+Promises: one line per event, in the documented wording (docs/sources.md, S-SYSLOG); a peer's bytes are escaped, so that
+no peer can forge a log line. What a firewall of that release does not log is not logged. Does not know where the lines
+go.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from nfmailguard.smtp.verbs import VERB_INDEX
 
 __all__ = ["CLASSES", "CiscoWriter", "Message", "Messages"]
 
-#: Severity by message (S-SYSLOG). 507003 and 108004 are warnings, 108006 is for debugging.
+#: Syslog severity of each Cisco message (S-SYSLOG): 507003 and 108004 are warnings, 108006 is a debugging message.
 SEVERITIES: Mapping[int, int] = {108002: 2, 108003: 2, 108004: 4, 108005: 6, 108006: 7, 108007: 6, 507003: 4}
-#: The classes of the default inspection map, in its order: the number after "Class", and how each is written.
+#: The match classes of Cisco's default inspection map, in its order: finding name and how the class is written. The
+#: position, from 1, is the number after "Class" in the message.
 CLASSES: tuple[tuple[str, Callable[[Policy], str]], ...] = (
     ("command.too_long", lambda policy: f"cmd line length gt {policy.commands.line_length}"),
     ("recipients.too_many", lambda policy: f"cmd RCPT count gt {policy.address.recipients}"),
@@ -42,7 +43,7 @@ _MOST_FLOWS = 8_192
 
 
 class Message(NamedTuple):
-    """One line: its number, its text behind ``%ASA-n-number: ``, and whose style it has."""
+    """One log message: its number, its text after ``%ASA-n-number: ``, and its style (PIX or ASA)."""
 
     number: int
     text: str
@@ -65,7 +66,7 @@ class Messages(Protocol):
 class CiscoWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's; ``style``: "pix", "asa" or by the profile.
 
-    ``rate``: octets of messages a second; None: all.
+    ``rate``: bytes of messages per second; None: all.
     """
 
     def __init__(
@@ -77,20 +78,22 @@ class CiscoWriter:
         style: str = "auto",
         rate: int | None = None,
     ) -> None:
-        # Of one part: nothing that a forged source address is enough for has a line.
+        # One rate without a part for forged sources: no Cisco message is written for what a forged source address can
+        # cause.
         self._rate = Rate(rate)
         self._style_wanted = style
-        self._policies: dict[int, tuple[Policy, str]] = {}  # by Record.rule, each with its style
+        # Policy and message style (PIX or ASA), by the rule number in Record.rule.
+        self._policies: dict[int, tuple[Policy, str]] = {}
         self.learn(0, rules)
         self._sink = sink
         self._interfaces = interfaces or Interfaces()
-        self._declared: dict[int, _Declared] = {}  # by flow
+        self._declared: dict[int, _Declared] = {}  # Declared message sizes (SIZE=) by flow number.
         self.written = 0
-        #: Messages that were not sent: there were too many.
+        #: Number of messages withheld because the rate limit was exceeded.
         self.withheld = 0
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
-        """What rules records mean, counted from there; before there are any."""
+        """Tells the writer the rules that records refer to, numbered from ``first``, before such records come."""
         style = self._style_wanted
         for number, rule in enumerate(rules, first):
             self._policies[number] = rule.policy, self._style(rule.policy, style)
@@ -119,13 +122,13 @@ class CiscoWriter:
         if record.kind == RecordKind.FINDING:
             texts = self._finding(record, policy)
         elif record.kind == RecordKind.REPEATED:
-            return []  # a box has no such line
+            return []  # A Cisco firewall has no message for repeated findings.
         elif record.kind == RecordKind.FLOW:
             self._declared.pop(record.flow_id, None)
             return []
         else:
             texts = self._size(record)
-        # 108002 is the one that a PIX up to 6.3 knows.
+        # 108002 is the only one of these messages that a PIX up to 6.3 knows.
         return [Message(number, text, style) for number, text in texts if style != "PIX" or number == 108002]
 
     def _ends(self, record: Record) -> tuple[str, str]:
@@ -144,11 +147,12 @@ class CiscoWriter:
         if name == "tls.started":
             return [(108007, f"TLS started on ESMTP session between client {client} and server {server}")]
         if action is not Action.LOG and not record.applied:
-            return []  # nothing of it has been done
+            # The action was not carried out (monitor mode or dry run), so the firewall's message is not written.
+            return []
         if name == "address.illegal_character":
             return self._address(record, action, source, target)
         if name not in _NUMBERS or (name == "reply.keyword_masked" and action is Action.MASK):
-            return []  # masking without `log` says nothing
+            return []  # Where an action masks and does not also log, a Cisco firewall writes no message.
         number, written = _NUMBERS[name]
         what = "Request" if record.to_server else "Response"
         matched = f"matched Class {number}: {written(policy)}"
@@ -175,7 +179,8 @@ class CiscoWriter:
         if record.kind == RecordKind.COMMAND and record.verb == _MAIL and not record.numbers[1] & 1:
             if sizes_of is None:
                 if len(self._declared) >= _MOST_FLOWS:
-                    del self._declared[next(iter(self._declared))]  # the one that was begun first
+                    # The table is full: the flow that was entered first is removed.
+                    del self._declared[next(iter(self._declared))]
                 sizes_of = self._declared[record.flow_id] = _Declared()
             sizes_of.asked = (*sizes_of.asked, _declared_size(record.before))[-_MOST_ASKED:]
         elif sizes_of is not None and record.kind == RecordKind.REPLY:
@@ -196,7 +201,7 @@ def _terminated(source: str, target: str) -> tuple[int, str]:
 
 
 class _Declared:
-    """SIZE of a flow's mails: of those whose MAIL is not answered, and of the one under way."""
+    """Declared sizes (SIZE=) of a flow's mails: those whose MAIL is not answered yet, and the one being sent."""
 
     __slots__ = ("accepted", "asked")
 
@@ -205,9 +210,9 @@ class _Declared:
         self.accepted: int | None = None
 
     def answered(self, verb: int, code: int) -> None:
-        """A command's reply."""
+        """Takes the reply to a command."""
         if verb == _DATA:
-            self.asked = ()  # they were the beginning of a message
+            self.asked = ()  # The unanswered MAIL commands were lines of a message after DATA, not commands.
         elif verb == _MAIL:
             size, self.asked = (self.asked[0] if self.asked else None), self.asked[1:]
             self.accepted = size if 200 <= code < 300 else self.accepted
@@ -216,7 +221,7 @@ class _Declared:
 
 
 def _declared_size(line: bytes) -> int | None:
-    """RFC 1870: SIZE= of a MAIL command."""
+    """The value of SIZE= in a MAIL command (RFC 1870); None: it has none."""
     for word in line.upper().split(b" ")[1:]:
         if word.startswith(b"SIZE=") and word[5:].isdigit() and len(word) <= 20:
             return int(word[5:])

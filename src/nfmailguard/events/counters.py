@@ -1,7 +1,7 @@
-"""Every counter a gateway may have, with its unit and its meaning: of ``stats``, of the EVE schema, of the metrics.
+"""Every counter a gateway may have, with its unit and its meaning: for ``stats``, the EVE schema and the metrics.
 
-Promises: one table; tests/unit/test_metrics.py holds it against the counters of a core, and tests/live against those
-of a running gateway. Does not count anything.
+Promises: one table; tests/unit/test_metrics.py compares it with the counters of a core, and tests/live with those of a
+running gateway. Does not count anything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["COUNTERS", "Counter"]
 
 
 class Counter(NamedTuple):
-    """``gauge``: it may fall; else it only grows while a gateway runs."""
+    """One counter. ``gauge``: its value may fall; otherwise it only grows while a gateway runs."""
 
     unit: str
     meaning: str
@@ -123,7 +123,7 @@ _QUEUE: dict[str, tuple[str, str]] = {
     "tap_outgoing": ("packets", "written to the tap as they left"),
     "tap_lost": ("packets", "missing in the tap"),
 }
-#: Of a replay, whose queue is a capture file.
+#: Counters of a replay, whose packets come from a capture file.
 _CAPTURE: dict[str, tuple[str, str]] = {
     "not_ip": ("frames", "without an IP packet; written as they came"),
     "checksum_partial": ("packets", "captured before the network card filled in the checksum"),

@@ -1,7 +1,7 @@
 """Events as JSON lines in Suricata's EVE envelope.
 
-Promises: one line an event, fields as docs/events.md lists them; nothing raises on
-what a peer sent. Does not know where the lines go.
+Promises: one line per event, fields as docs/events.md lists them; no data of a peer can raise an error. Does not know
+where the lines go.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["ENDED_BY", "FLOW_REASON", "FLOW_STATE", "EveWriter", "Standing", "co
 
 _MOST_COMMUNITIES = 8_192
 FLOW_STATE = {FlowEnd.FIN: "closed", FlowEnd.RST: "closed", FlowEnd.DROPPED: "closed"}
-#: What ended it.
+#: What ended a flow, as written in the `ended_by` field of its event.
 ENDED_BY = {
     FlowEnd.TIMEOUT: "silence",
     FlowEnd.FIN: "fin",
@@ -65,14 +65,14 @@ def community_id(source: bytes, source_port: int, destination: bytes, destinatio
 
 
 def _outcome(mail: Mail) -> str:
-    """The counter of a mail."""
+    """The counter to which a mail belongs, by its outcome."""
     if not mail.complete:
         return "mails.unanswered"
     return "mails.accepted" if mail.reply.startswith("2") else "mails.refused"
 
 
 class Standing(NamedTuple):
-    """Of a writer, when no more records come to it."""
+    """State of a writer to which no more records come, for another process."""
 
     sessions: Sessions
     written: int
@@ -82,9 +82,9 @@ class Standing(NamedTuple):
 class EveWriter:
     """Writes what an Engine recorded. ``rules`` are the engine's: they name mode and profile.
 
-    ``engine`` tells the flows of several queues apart: their ids are counted by each.
-    ``alerts``: each finding a second time, as an alert. ``limits``: how much is kept, and written
-    in a second; None: all of it is written.
+    ``engine`` distinguishes the flows of several queues, whose ids are counted separately. ``alerts``: each finding is
+    written a second time, as an alert. ``limits``: how much is kept, and written per second; None: everything is
+    written.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class EveWriter:
         alerts: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        self._names: dict[int, tuple[str, str]] = {}  # by Record.rule
+        self._names: dict[int, tuple[str, str]] = {}  # Mode and profile by the rule number in Record.rule.
         self.learn(0, rules)
         self._sink = sink
         self._engine = engine
@@ -109,20 +109,20 @@ class EveWriter:
         self._mails = dict.fromkeys(("mails.accepted", "mails.refused", "mails.unanswered"), 0)
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
-        """What rules records mean, counted from there; before there are any."""
+        """Tells the writer the rules that records refer to, numbered from ``first``, before such records come."""
         self._names |= {number: (str(rule.mode), rule.policy.name) for number, rule in enumerate(rules, first)}
 
     def change(self, sink: Sink, *, alerts: bool, rate: int) -> None:
-        """From now on; what is known of mails under way stays."""
+        """Changes the settings from now on; what is known of unfinished mails is kept."""
         self._sink, self._alerts = sink, alerts
         self._allowance.change(rate)
 
     def standing(self) -> Standing:
-        """What it knows of mails under way, and how many there were, for ``take_over`` of another process's."""
+        """What is known of unfinished mails, and how many there were, for ``take_over`` in another process."""
         return Standing(self._transactions.sessions(), self.written, dict(self._mails))
 
     def take_over(self, standing: Standing) -> None:
-        """Goes on where another was."""
+        """Continues with the state of another writer."""
         self._transactions.take_over(standing.sessions)
         self.written += standing.written
         self._mails |= {name: count for name, count in standing.mails.items() if name in self._mails}
@@ -140,7 +140,7 @@ class EveWriter:
             self.written += len(lines)
 
     def counters(self) -> dict[str, int]:
-        """What was written, kept and left out."""
+        """Counters of what was written, kept and left out."""
         mails, withheld = self._transactions, self._allowance.withheld
         return {
             "events_written": self.written,
@@ -153,7 +153,7 @@ class EveWriter:
         }
 
     def _told(self, record: Record, lines: list[bytes]) -> None:
-        """Appends what is written of a record."""
+        """Appends the event lines of a record."""
 
         source, forgeable = source_of(record.client), record.forgeable
 
@@ -189,22 +189,22 @@ class EveWriter:
         self.written += len(lines)
 
     def health(self, now: int, body: dict[str, Any]) -> None:
-        """Writes that the gateway has become degraded, or is no longer."""
+        """Writes that the gateway has become degraded, or is no longer degraded."""
         self._sink.write([self._encode({"timestamp": timestamp(now), "event_type": "health", "health": body}) + b"\n"])
         self.written += 1
 
     def _line(self, record: Record, kind: str, body: dict[str, Any] | Mail) -> bytes:
-        # Packets of no flow have the number 0, whoever sent them.
+        # Packets that belong to no flow all have flow number 0, whoever sent them, so their community id is not cached.
         community = self._communities.get(record.flow_id) if record.flow_id else None
         if community is None:
             if len(self._communities) >= _MOST_COMMUNITIES:
-                self._communities.clear()  # a cache only
+                self._communities.clear()  # The table only caches computed community ids: clearing it loses nothing.
             community = community_id(record.client, record.client_port, record.server, record.server_port)
             if record.flow_id:
                 self._communities[record.flow_id] = community
         event = {
             "timestamp": timestamp(record.now),
-            # Consumers read numbers as doubles: 53 bits hold it.
+            # JSON readers take numbers for doubles: the flow id stays within 53 bits.
             "flow_id": (self._engine << 44) | record.flow_id,
             "event_type": kind,
             "src_ip": address_text(record.family, record.client),

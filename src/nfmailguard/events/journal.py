@@ -1,8 +1,8 @@
 """systemd's journal: entries with fields, in its own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
-Promises: sending never waits and never raises anything but OSError; what a datagram does not hold goes as a sealed
-memory file. By a socket of our own: sd_journal_send(3), and with it every binding, waits for a journal that does not
-read. Does not know what an event says.
+Promises: sending never waits and never raises anything but OSError; an entry too large for a datagram is sent as a
+sealed memory file. It uses its own socket: sd_journal_send(3), and with it every binding, waits for a journal that does
+not read. Does not know what an event says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ __all__ = ["IDENTIFIER", "MESSAGE_IDS", "SOCKET", "Journal", "JournalSink", "emi
 
 SOCKET = Path("/run/systemd/journal/socket")
 IDENTIFIER = "nfmailguard"
-#: By an event's type, and by a log line's number: what `journalctl MESSAGE_ID=` finds. They never change.
+#: MESSAGE_ID of a journal entry by event type, and by Cisco message number; `journalctl MESSAGE_ID=` finds entries by
+#: it. The values never change.
 MESSAGE_IDS: Mapping[str, str] = {
     "mailguard": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f101",
     "alert": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f102",
@@ -42,7 +43,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "withheld": "6a1c0d3c5c9f4f0e9a52d6a4a4c5f107",
     **{str(number): f"6a1c0d3c5c9f4f0e9a52d6a4a4{number:06d}" for number in SEVERITIES},
 }
-#: syslog(3).
+#: Journal priorities, as numbered in syslog(3).
 _WARNING, _NOTICE, _INFO, _DEBUG = 4, 5, 6, 7
 _PRIORITIES: Mapping[str, int] = {
     "mailguard": _NOTICE,
@@ -51,15 +52,16 @@ _PRIORITIES: Mapping[str, int] = {
     "withheld": _WARNING,
     "stats": _DEBUG,
 }
-#: The journal takes names of 64 octets. A stats event has its counters in the whole line alone.
+#: The journal takes field names of at most 64 bytes. The counters of a stats event are not made fields; they are in the
+#: whole line only.
 _MOST_FIELDS, _LONGEST_NAME = 128, 64
-_SEND_BUFFER = 8 << 20  # what sd_journal_send asks for
+_SEND_BUFFER = 8 << 20  # Size in bytes of the socket's send buffer: what sd_journal_send asks for.
 _AGAIN = 5.0
 _DECODE = msgspec.json.Decoder().decode
 
 
 def emit_entry(fields: Iterable[tuple[str, str]]) -> bytes:
-    """A journal entry of fields, whose names the caller has right. A value with a line feed has its length."""
+    """Encodes a journal entry. The field names must be valid. A value with a line feed is written with its length."""
     parts = []
     for name, value in fields:
         octets = value.encode()
@@ -71,13 +73,13 @@ def emit_entry(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 class Journal:
-    """Where entries are sent. The journal may come, go and be replaced meanwhile."""
+    """The journal's socket. The journal may be started, stopped and replaced meanwhile."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
     def send(self, entry: bytes) -> None:
-        """Raises OSError where it is not taken at once."""
+        """Raises OSError if the entry is not accepted at once."""
         link = self._socket or self._opened()
         try:
             link.sendto(entry, socket.MSG_DONTWAIT, str(SOCKET))
@@ -87,7 +89,7 @@ class Journal:
             self._send_file(link, entry)
 
     def look(self) -> None:
-        """Raises OSError where no journal listens."""
+        """Raises OSError if no journal listens."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.setblocking(False)
             link.connect(str(SOCKET))
@@ -108,14 +110,16 @@ class Journal:
             os.close(fd)
 
     def close(self) -> None:
-        """Idempotent."""
+        """Closes the socket. May be called repeatedly."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
 class JournalSink:
-    """Events as entries: the whole line in ``NFMAILGUARD_EVENT``, and what stands in it in fields of its own."""
+    """Writes events as journal entries: the whole line in ``NFMAILGUARD_EVENT``, and its contents
+    in separate fields.
+    """
 
     def __init__(self) -> None:
         self.lost = 0
@@ -125,7 +129,7 @@ class JournalSink:
         self._again = 0.0
 
     def write(self, lines: list[bytes]) -> None:
-        """What a journal does not take is not tried again at once: nobody waits for it."""
+        """Sends the lines; after a failure nothing is sent for a while, so that no thread waits for the journal."""
         if time.monotonic() < self._again:
             self._lose(lines)
             return
@@ -142,7 +146,7 @@ class JournalSink:
             self.trouble = None
 
     def write_block(self, block: bytes | memoryview, lines: int) -> None:
-        """The same of lines in a block."""
+        """Writes the lines of a block."""
         self.write(bytes(block).splitlines(keepends=True))
 
     def _lose(self, lines: Sequence[bytes]) -> None:
@@ -181,7 +185,7 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _message(kind: str, event: Mapping[str, Any], body: Mapping[str, Any]) -> str:
-    """A line for people."""
+    """The readable text of an entry."""
     ends = ""
     if "src_ip" in event:
         ends = f" {end_text(event['src_ip'], event['src_port'])} -> {end_text(event['dest_ip'], event['dest_port'])}"

@@ -1,8 +1,8 @@
-"""Events at the engine's speed: the records of an engine, as EVE lines, by ``cext.events``.
+"""Events at the engine's speed: ``cext.events`` turns an engine's records into EVE lines.
 
-Promises: each byte as ``events.eve.EveWriter`` writes it, which is the obvious model, and what it knows of mails under
-way is as that has it: either goes on where the other was. Python is only asked once a block of lines. Does not know
-where the lines go.
+Promises: writes the same bytes as ``events.eve.EveWriter``, which is the reference model, and has the same state of
+unfinished mails, so that either can continue the other's work. Python code runs only once per block of lines. Does not
+know where the lines go.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from nfmailguard.smtp.verbs import VERBS
 
 __all__ = ["LineWriter"]
 
-#: Of lines that are withheld, by number.
+#: Event types of which lines may be withheld; the index is the core's number for the type.
 _KINDS = ("mailguard", "alert", "smtp", "flow")
 _OUTCOMES = ("mails.accepted", "mails.refused", "mails.unanswered")
-#: Records that are read before whoever asked for them is asked again.
+#: Most records that one call of `drain` reads.
 _MOST_RECORDS = 1 << 16
 _ENCODE = msgspec.json.Encoder().encode
 
 
 def _within(text: str) -> bytes:
-    """As it stands between the quotes of a JSON string."""
+    """The text as it is written between the quotes of a JSON string."""
     return _ENCODE(text)[1:-1]
 
 
 def _alerts() -> list[bytes]:
-    """By finding, action, and whether it was applied."""
+    """Encoded alerts, indexed by finding, action, and whether it was applied."""
     found = []
     for spec in FINDINGS:
         for number in range(MOST_ACTIONS):
@@ -51,7 +51,7 @@ def _alerts() -> list[bytes]:
 
 
 def _names() -> dict[str, list[bytes]]:
-    """What the numbers in records are called, as it stands in a line."""
+    """The names of the numbers in records, as they are written in a line."""
     ends = list(FlowEnd)
     before, after = [], []
     for end in ends:
@@ -71,7 +71,7 @@ def _names() -> dict[str, list[bytes]]:
 
 
 class LineWriter:
-    """Writes what an Engine recorded: ``EveWriter`` says what the arguments are."""
+    """Writes what an Engine recorded; the arguments are those of ``EveWriter``."""
 
     def __init__(
         self,
@@ -101,29 +101,29 @@ class LineWriter:
         self.written = 0
 
     def learn(self, first: int, rules: Sequence[FlowRule]) -> None:
-        """What rules records mean, counted from there; before there are any."""
+        """Tells the writer the rules that records refer to, numbered from ``first``, before such records come."""
         for number, rule in enumerate(rules, first):
             named = {"mode": str(rule.mode), "profile": rule.policy.name, "finding": ""}
             self._lines.learn(number, _ENCODE(named)[:-2])
 
     def change(self, sink: Sink, *, alerts: bool, rate: int) -> None:
-        """From now on; what is known of mails under way stays."""
+        """Changes the settings from now on; what is known of unfinished mails is kept."""
         self._sink = sink
         self._lines.change(alerts, rate)
 
     def standing(self) -> Standing:
-        """What it knows of mails under way, and how many there were, for ``take_over`` of another process's."""
+        """What is known of unfinished mails, and how many there were, for ``take_over`` in another process."""
         _, _, mails = self._lines.counted()
         return Standing(_sessions(self._lines.standing()), self.written, dict(zip(_OUTCOMES, mails, strict=True)))
 
     def take_over(self, standing: Standing) -> None:
-        """Goes on where another was."""
+        """Continues with the state of another writer."""
         mails = [standing.mails.get(name, 0) for name in _OUTCOMES]
         self._lines.take_over(_values(standing.sessions), (mails[0], mails[1], mails[2]))
         self.written += standing.written
 
     def drain(self, engine: Engine) -> int:
-        """Writes what the engine has recorded, at most a block of lines; of how many records."""
+        """Writes what the engine has recorded, at most a block of lines; returns the number of records."""
         read = self._lines.read(engine, _MOST_RECORDS)
         self._hand_on()
         return read
@@ -141,7 +141,7 @@ class LineWriter:
             self._lines.clear()
 
     def counters(self) -> dict[str, int]:
-        """What was written, kept and left out."""
+        """Counters of what was written, kept and left out."""
         (octets, forgotten, omitted, unmade), withheld, mails = self._lines.counted()
         return {
             "events_written": self.written,
@@ -164,7 +164,7 @@ class LineWriter:
         self._tell(told)
 
     def health(self, now: int, body: dict[str, Any]) -> None:
-        """Writes that the gateway has become degraded, or is no longer."""
+        """Writes that the gateway has become degraded, or is no longer degraded."""
         self._tell([{"timestamp": timestamp(now), "event_type": "health", "health": body}])
 
     def _tell(self, events: Sequence[dict[str, Any]]) -> None:

@@ -1,8 +1,8 @@
-"""What enforcing would break, counted from events: sessions by what they would lose, and by whose they are.
+"""What enforcing would break, counted from events: sessions by the service they would lose, and by sender.
 
 Promises: a session is counted once in each row, and forgotten with its ``flow`` event; of what peers wrote only the
-names of known services, and addresses, are used: no octets, no mail addresses, no secrets. Lines that are no
-event are counted. Does not know how it is shown.
+names of known services, and addresses, are used: no data, no mail addresses, no secrets. Lines that are no event are
+counted. Does not know how it is shown.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from nfmailguard.errors import ConfigError
 __all__ = ["LOST", "Outlook", "Redaction", "Sender", "Senders", "lines_of", "since"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-#: What a line of a file may have; events are much shorter.
+#: Longest line of an event file that is read, in bytes; events are much shorter.
 LONGEST_LINE = 1 << 20
 IPV4_PREFIX, IPV6_PREFIX = 24, 48
 
 
 class Redaction(StrEnum):
-    """How senders are called: by address, by network, or by a keyed hash of the network."""
+    """How senders are named: by address, by network, or by a keyed hash of the network."""
 
     NONE = "none"
     PREFIX = "prefix"
     HASH = "hash"
 
 
-#: What a session may lose: the service's name, and the verb whose denial shows that it was used.
+#: ESMTP services that a session may lose, and for each the verb whose denial shows that a client wanted to use it
+#: (None: no verb shows it).
 SERVICES = {
     "STARTTLS": "STARTTLS",
     "AUTH": "AUTH",
@@ -58,7 +59,7 @@ EHLO, CUT, ANY, TLS_USED, AUTH_USED = (1 << number for number in range(5))
 HIDDEN = {name: 1 << 8 + number for number, name in enumerate(SERVICES)}
 USED = {name: 1 << 24 + number for number, name in enumerate(SERVICES)}
 VERBS = {verb: USED[name] | HIDDEN[name] for name, verb in SERVICES.items() if verb} | {"EHLO": EHLO}
-#: Rows of the report: those of senders are named by it, too.
+#: Rows of the report for sessions, and names for what each sender lost.
 LOST = ("TLS", "AUTH", "CHUNKING", "cut off")
 
 
@@ -85,7 +86,7 @@ class _Event(msgspec.Struct):
 
 
 class Sender(msgspec.Struct):
-    """What was counted of one sender's sessions."""
+    """Counts of one sender's sessions."""
 
     sessions: int = 0
     changed: int = 0
@@ -93,7 +94,9 @@ class Sender(msgspec.Struct):
 
 
 class Outlook:
-    """``read`` takes lines of events, ``finish`` counts what is still open. ``start``: of the events counted."""
+    """Counts what would be lost. ``read`` takes lines of events, ``finish`` counts open sessions. ``start``: earlier
+    events are ignored.
+    """
 
     def __init__(self, senders: Senders, start: datetime | None = None) -> None:
         self.sessions = self.changed = self.applied = self.mails = self.events = self.unreadable = 0
@@ -120,7 +123,7 @@ class Outlook:
                 self._take(event)
 
     def finish(self) -> None:
-        """Sessions whose end is in no event."""
+        """Counts the sessions whose end is in no event."""
         for address, flags in self._open.values():
             self._close(address, flags)
         self._open.clear()
@@ -128,7 +131,7 @@ class Outlook:
     def _too_old(self, timestamp: str) -> bool:
         if self._start is None:
             return False
-        # Of one offset, times are in order as texts are.
+        # Timestamps with the same UTC offset can be compared as strings.
         offset = timestamp[-5:]
         cut = self._cuts.get(offset)
         if cut is None:
@@ -145,12 +148,13 @@ class Outlook:
         self.events += 1
         self.first = min(self.first or event.timestamp, event.timestamp)
         self.last = max(self.last, event.timestamp)
-        if not event.flow_id:  # a packet of no connection
+        if not event.flow_id:  # Flow id 0: the event is about a packet of no connection.
             if event.mailguard is not None:
                 self._found(event.mailguard)
             return
         address, flags = self._open.get(event.flow_id, (event.src_ip, 0))
-        if address != event.src_ip:  # numbers begin anew with each start of a gateway
+        # The same flow id with another client address: the gateway was restarted and numbers flows from the beginning.
+        if address != event.src_ip:
             self._close(address, flags)
             address, flags = event.src_ip, 0
         if event.event_type == "flow":
@@ -193,7 +197,7 @@ class Outlook:
         sender.changed += 1
         self.no_ehlo += bool(flags & EHLO)
         for service in SERVICES:
-            # A client that may not say EHLO is offered nothing.
+            # A client whose EHLO is denied is offered no ESMTP service at all.
             if flags & (HIDDEN[service] | EHLO):
                 self.hidden[service] += bool(flags & HIDDEN[service])
                 if flags & USED[service]:
@@ -205,7 +209,7 @@ class Outlook:
 
 
 class Senders:
-    """What senders are called. ``key``: of the hash; the same one gives the same names in every report."""
+    """Names of senders. ``key``: key of the hash; the same key gives the same names in every report."""
 
     def __init__(self, redaction: Redaction, key: bytes = b"") -> None:
         self._redaction = redaction
@@ -227,27 +231,29 @@ class Senders:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file of events, also of one that logrotate has packed. Raises ConfigError."""
+    """The lines of a file of events, also of one that logrotate has compressed. Raises ConfigError."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             while line := file.readline(LONGEST_LINE):
                 yield line
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL character.
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     except (EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: the compressed data is damaged ({error})") from error
 
 
 def since(text: str, now: datetime) -> datetime:
-    """``7d``, ``12h``, or a time as in ISO 8601. Raises ConfigError."""
+    """The time meant by ``7d``, ``12h``, or a time as in ISO 8601. Raises ConfigError."""
     try:
         if found := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
             when = now - timedelta(seconds=int(found[1]) * UNITS[found[2]])
         else:
             when = _time(text)
         for margin in (timedelta(days=-1), timedelta(days=1)):
-            when.astimezone(UTC) + margin  # events may have any offset
-    except (OverflowError, ValueError):  # ValueError: what a system's localtime says
+            # Fails if the date is too close to the calendar's end: events may have any UTC offset, so a day's margin
+            # must exist.
+            when.astimezone(UTC) + margin
+    except (OverflowError, ValueError):  # ValueError: the system's local time conversion refuses the date.
         raise ConfigError(f"--since {text}: there are no such dates; write all for all events") from None
     return when
 

@@ -1,7 +1,7 @@
-"""The core's records, in names: what a tuple drained from an Engine says.
+"""The core's records with field names: the meaning of a tuple drained from an Engine.
 
-Promises: the order of ``Record`` is the order of ``ring_drain`` in cext/record.pyx.
-Does not know how an event is written.
+Promises: the order of ``Record`` is the order of ``ring_drain`` in cext/record.pyx. Does not know how an event is
+written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from nfmailguard.smtp.states import State
 
 __all__ = ["BY_PACKETS", "FlowEnd", "Record", "RecordKind", "address_text", "end_text"]
 
-#: Findings that packets make, whatever their source address; what a server says is no client's doing.
+#: Numbers of the findings that packets cause whatever their source address, so that a forger can cause them.
+#: flow.not_smtp is not one: the server causes it.
 BY_PACKETS = frozenset(
     number
     for number, spec in enumerate(FINDINGS)
@@ -25,7 +26,7 @@ BY_PACKETS = frozenset(
 
 
 class RecordKind(IntEnum):
-    """cext/record.pxd, RecordKind."""
+    """Kind of a record: RecordKind in cext/record.pxd."""
 
     FINDING = 1
     COMMAND = 2
@@ -36,7 +37,7 @@ class RecordKind(IntEnum):
 
 
 class FlowEnd(IntEnum):
-    """Why a flow's record was written: cext/record.pxd, FlowEnd."""
+    """Why a flow ended: FlowEnd in cext/record.pxd."""
 
     TIMEOUT = 0
     FIN = 1
@@ -47,9 +48,10 @@ class FlowEnd(IntEnum):
 
 
 class Record(NamedTuple):
-    """One fact. Addresses are 4 or 16 octets; ``now`` is in nanoseconds; ``before`` and ``after`` are octets as
-    they were on the wire, the numbers mean what cext/record.pxd says for the kind. ``rule`` counts from
-    what ``Engine.publish`` has returned for them, the first ones from 0."""
+    """One record of the core. Addresses have 4 or 16 bytes; ``now`` is in nanoseconds; ``before`` and ``after`` are
+    bytes as they were on the wire. What ``numbers`` mean depends on the kind (cext/record.pxd). ``rule`` is the rule's
+    number, counted from what ``Engine.publish`` returned for its rules; the first rules begin at 0.
+    """
 
     kind: int
     now: int
@@ -79,10 +81,12 @@ class Record(NamedTuple):
 
     @property
     def forgeable(self) -> bool:
-        """Whether packets with a forged source address are enough to make it: no server has greeted its client.
+        """Whether packets with a forged source address are enough to cause this record: no server has greeted its
+        client.
 
-        The end of such a flow, or a finding about such a flow, or about a packet of none. What clients say there is
-        not: a flow takes it only with an acknowledgement of the server's initial sequence number.
+        This holds for the end of such a flow, and for a finding about such a flow or about a packet without a flow. It
+        does not hold for commands: a flow accepts them only with an acknowledgement of the server's initial sequence
+        number.
         """
         if self.state != State.CONNECT:
             return False
@@ -93,10 +97,10 @@ class Record(NamedTuple):
 
 @lru_cache(4096)
 def address_text(family: int, octets: bytes) -> str:
-    """An address as people write it."""
+    """An IP address in its usual text form."""
     return socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, octets)
 
 
 def end_text(address: str, port: int) -> str:
-    """One end of a connection, as people write it (RFC 3986 3.2.2)."""
+    """One end of a connection as text (RFC 3986 3.2.2)."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,8 +1,8 @@
-"""Every field of every event, and docs/eve.schema.json made of them: ``python -m nfmailguard.events.schema``.
+"""Every field of every event, and docs/eve.schema.json made from them: ``python -m nfmailguard.events.schema``.
 
-Promises: one table of what stands in an event, with type, unit and meaning; names of findings, actions, states, verbs
-and counters are the tables' they come from. A test holds it against every event that vectors and captures give. Does
-not write events: ``eve`` does.
+Promises: one table of an event's fields, with type, unit and meaning; names of findings, actions, states, verbs and
+counters come from their own tables. A test compares it with every event that vectors and captures give. Does not write
+events: ``eve`` does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ __all__ = ["ENVELOPE", "FIELDS", "Field", "schema"]
 
 
 class Field(NamedTuple):
-    """``kind``: JSON's type, or ``[type]`` for a list of it. ``values``: all it may be; ``bounds``: JSON Schema's."""
+    """One field. ``kind``: JSON's type, or ``[type]`` for a list. ``values``: the permitted values; ``bounds``: JSON
+    Schema keywords.
+    """
 
     kind: str
     meaning: str
@@ -34,7 +36,7 @@ class Field(NamedTuple):
     bounds: Mapping[str, object] = {}
 
 
-#: What peers said is escaped: printable ASCII, whatever they said.
+#: Text from clients and servers is escaped, so it is printable ASCII whatever they sent.
 _PRINTABLE = {"pattern": "^[ -~]*$"}
 _TIME = {"pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}[+-]\d{4}$"}
 _COUNT = {"minimum": 0}
@@ -47,7 +49,7 @@ def _peers(meaning: str, *, required: bool = False) -> Field:
 
 
 def _true(meaning: str) -> Field:
-    """A field that is only there where it is true."""
+    """A field that is present only if it is true."""
     return Field("boolean", meaning, required=False, values=(True,))
 
 
@@ -55,7 +57,7 @@ def _count(meaning: str, unit: str, *, required: bool = True) -> Field:
     return Field("integer", meaning, unit, required, bounds=_COUNT)
 
 
-#: What all events have, and what those have that are about a connection.
+#: COMMON: fields of all events. ENVELOPE: the fields of events about a connection.
 COMMON: Mapping[str, Field] = {
     "timestamp": Field("string", "local time with its offset from UTC", bounds=_TIME),
     "event_type": Field("string", "which event it is; the field of that name has the rest"),
@@ -78,7 +80,7 @@ _STATES = tuple(state.name.lower() for state in State)
 _NAMES = tuple(spec.name for spec in FINDINGS[1:])
 _WITHHELD = ("mailguard", "alert", "smtp", "flow")
 
-#: By event: the fields of its part.
+#: For each event type, the fields of the JSON object that is named after the type.
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     "mailguard": {
         "mode": Field("string", "of the rule the connection came under", values=tuple(map(str, Mode))),
@@ -168,7 +170,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         for name, counter in COUNTERS.items()
     },
 }  # fmt: skip
-#: Those that are about no connection.
+#: Event types that are not about a connection.
 _ALONE = ("withheld", "health", "stats")
 
 
@@ -211,7 +213,7 @@ def schema() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints it."""
+    """Prints the schema."""
     sys.stdout.write(json_safe(json.dumps(schema(), indent=1).encode()).decode() + "\n")
 
 

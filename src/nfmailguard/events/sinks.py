@@ -1,8 +1,8 @@
 """Where lines of events go: a file, or standard output.
 
-Promises: writing never raises, and waits for no reader longer than a moment; what could not
-be written is counted, by kind where it is an event, and the first failure is kept for the operator. Findings are the
-last to go: some wait here until they are taken. Knows nothing else of what the lines say.
+Promises: writing never raises, and waits for no reader longer than a moment; what could not be written is counted, by
+kind where it is an event, and the first failure is kept for the operator. Findings are lost last: some are kept here
+until they can be written. Knows nothing else of what the lines say.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nfmailguard.errors import ConfigError
 
 __all__ = ["KINDS", "FileSink", "Sink", "StandardOutput", "kind_of", "open_sink"]
 
-#: Of events, as a line has them.
+#: Event types, as in the `event_type` field of a line.
 KINDS = ("mailguard", "alert", "smtp", "flow", "stats", "health", "withheld")
 
 
@@ -34,47 +34,49 @@ class Sink(Protocol):
 
     @property
     def lost(self) -> int:
-        """Lines that could not be written."""
+        """Number of lines that could not be written."""
 
     @property
     def lost_by_kind(self) -> Mapping[str, int]:
-        """The same of events."""
+        """Number of events that could not be written, by kind."""
 
     @property
     def trouble(self) -> str | None:
-        """Why the last lines were not taken, or None."""
+        """Why the last lines could not be written; None: they were written."""
 
     def write(self, lines: list[bytes]) -> None: ...
     def write_block(self, block: bytes | memoryview, lines: int) -> None:
-        """So many lines at once; the block is the caller's, and may be another when this returns."""
+        """Writes a block of ``lines`` lines; the caller may reuse the block's memory when this returns."""
 
     def reopen(self) -> None: ...
     def close(self) -> None: ...
 
 
-#: Octets that a pipe takes at once when it says that it takes any (pipe(7): PIPE_BUF).
+#: Most bytes written to a pipe at once: when poll says a pipe is writable, it takes as many without blocking (pipe(7):
+#: PIPE_BUF).
 _AT_ONCE = select.PIPE_BUF
-_PATIENCE = 0.5  # seconds a reader may let us wait, until it has let us wait in vain
-_AGAIN = 5.0  # seconds between two tries to open what could not be opened
-#: Octets of findings that wait for another try when they were not taken: of other events, as of what is beyond, nothing
-#: but the count is left.
+# Seconds to wait for a slow reader; once such a wait was in vain, writes do not wait until the reader reads again.
+_PATIENCE = 0.5
+_AGAIN = 5.0  # Seconds between two attempts to open a file or pipe that could not be opened.
+#: Most bytes of finding, alert and health events kept for another attempt when they could not be written; other events,
+#: and those beyond this limit, are lost and only counted.
 _MOST_KEPT = 1 << 20
-# A peer's quotes are escaped: nobody but us writes these octets.
+# Quotes in a peer's text are escaped in JSON, so only the gateway's own field matches these bytes.
 _KIND = re.compile(rb'"event_type":"(\w+)"')
 _KEPT_KINDS = re.compile(rb'^.*"event_type":"(?:mailguard|alert|health)".*\n', re.MULTILINE)
 
 
 class _Pushed:
-    """Octets into a descriptor that may be a pipe: what it does not take at once, or soon, is not waited for."""
+    """Writes bytes to a descriptor that may be a pipe, without waiting longer than a moment for a slow reader."""
 
     def __init__(self, patient: bool) -> None:
         self._patient = patient
         self._stuck = False
-        #: Whether the last line went only in part: the next begins on a line of its own.
+        #: True if the last line was written only in part: the next write begins with a line feed.
         self.torn = False
 
     def push(self, fd: int, block: bytes | memoryview) -> tuple[int, OSError | None]:
-        """How many octets of the lines were taken, and why not all."""
+        """How many bytes of the lines were written, and the error if not all."""
         before = 1 if self.torn and not _is_empty(fd) else 0
         octets = memoryview(b"\n" + bytes(block) if before else block)
         deadline = time.monotonic() + (0.0 if self._stuck else _PATIENCE)
@@ -98,7 +100,7 @@ class _Pushed:
 
 
 class _Lines:
-    """What lines become of: written, kept for the next try, or lost and counted."""
+    """Lines are written, kept for the next attempt, or lost and counted."""
 
     def __init__(self) -> None:
         self.lost = 0
@@ -108,11 +110,11 @@ class _Lines:
         self._kept_octets = 0
 
     def write(self, lines: list[bytes]) -> None:
-        """Whole lines, each with its end."""
+        """Writes whole lines, each with its line end."""
         self.write_block(b"".join(lines), len(lines))
 
     def write_block(self, block: bytes | memoryview, lines: int) -> None:
-        """So many lines at once."""
+        """Writes a block of ``lines`` lines."""
         if self._kept:
             lines += len(self._kept)
             block = b"".join((*self._kept, block))
@@ -123,7 +125,8 @@ class _Lines:
             self.trouble = None
             return
         octets = bytes(block)
-        rest = octets[octets.rfind(b"\n", 0, taken) + 1 :]  # of a line that went in part all is lost
+        # A line that was written only in part counts as lost as a whole.
+        rest = octets[octets.rfind(b"\n", 0, taken) + 1 :]
         self._keep(rest)
         for kind in KINDS:
             self.lost_by_kind[kind] += rest.count(b'"event_type":"%s"' % kind.encode())
@@ -132,11 +135,11 @@ class _Lines:
         self._failed(why)
 
     def _take(self, block: bytes | memoryview) -> tuple[int, str]:
-        """How many octets were taken, and why not all."""
+        """How many bytes were written, and why not all."""
         raise NotImplementedError
 
     def _failed(self, why: str) -> None:
-        """Not all were taken."""
+        """Called when not all bytes were written."""
         raise NotImplementedError
 
     def _keep(self, lines: bytes) -> None:
@@ -148,7 +151,7 @@ class _Lines:
             self._kept_octets += len(line)
 
     def give_up(self) -> None:
-        """What was kept for another try is lost: there is none any more."""
+        """Counts as lost what was kept for another attempt, as there will be none."""
         self.lost += len(self._kept)
         self.lost_by_kind.update(map(kind_of, self._kept))
         self._kept.clear()
@@ -156,13 +159,13 @@ class _Lines:
 
 
 def kind_of(line: bytes) -> str:
-    """The type of an event; "" where it is none."""
+    """The type of an event; "" if the line is no event."""
     found = _KIND.search(line)
     return found[1].decode() if found else ""
 
 
 def _is_empty(fd: int) -> bool:
-    """Of a file that was cut to nothing (logrotate's copytruncate) also the torn line has gone."""
+    """Whether a file is empty, for instance after logrotate's copytruncate; then an incomplete line is gone too."""
     with suppress(OSError):
         found = os.fstat(fd)
         return stat.S_ISREG(found.st_mode) and found.st_size == 0
@@ -170,7 +173,7 @@ def _is_empty(fd: int) -> bool:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether a file's last line has no end, as a full disk or a crash leaves it."""
+    """Whether a file's last line has no line end, as after a full disk or a crash."""
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
@@ -181,7 +184,7 @@ def _is_torn(path: Path) -> bool:
 
 
 class StandardOutput(_Lines):
-    """Lines to standard output; a reader that has gone away is no error."""
+    """Writes lines to standard output; a reader that has gone away is no error."""
 
     def __init__(self, patient: bool = False) -> None:
         super().__init__()
@@ -204,35 +207,36 @@ class StandardOutput(_Lines):
 
     @staticmethod
     def _descriptor() -> int:
-        """-1: it has none."""
+        """The file descriptor of standard output; -1: it has none."""
         try:
             return sys.stdout.fileno()
         except io.UnsupportedOperation:
             return -1
 
     def reopen(self) -> None:
-        """Nothing to reopen."""
+        """Does nothing: standard output cannot be reopened."""
 
     def close(self) -> None:
-        """Not ours to close."""
+        """Leaves standard output open, and counts what was kept as lost."""
         self.give_up()
 
 
 class FileSink(_Lines):
-    """Lines appended to a file, whole batches at once. ConfigError when it cannot be opened.
+    """Appends lines to a file, in whole batches. ConfigError when it cannot be opened.
 
-    A pipe that nobody reads is tried again; a file that somebody removed is made anew. One that was moved away is
-    followed after a few seconds, in which a rotation may send its SIGHUP.
+    A pipe that nobody reads is tried again; a file that was removed is created anew. One that was moved away is
+    followed after a few seconds, in which a log rotation may send SIGHUP.
     """
 
     def __init__(self, path: Path, patient: bool = False) -> None:
         super().__init__()
         self.path = path
         self._patient = patient
-        #: What went wrong first, in a line, or None.
+        #: One-line description of the first failure; None: none yet.
         self.failure: str | None = None
         self._look = 0.0
-        self._moved: float | None = None  # since when another file, or none, has our name
+        # Time since when the path names another file, or none; None: it names the open file.
+        self._moved: float | None = None
         self._fd, self._pushed = self._opened()
 
     def _opened(self) -> tuple[int, _Pushed]:
@@ -241,9 +245,10 @@ class FileSink(_Lines):
         return fd, pushed
 
     def _open(self) -> int:
-        """-1: a pipe without a reader."""
+        """The opened file; -1: a pipe without a reader."""
         try:
-            # Events tell who writes to whom: not for everybody to read. Nothing of a file is worth waiting for.
+            # Mode 0640: events tell who writes to whom, so not everybody may read them. O_NONBLOCK: opening the file
+            # must never wait.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
             return os.open(self.path, flags | (0 if self._patient else os.O_NONBLOCK), 0o640)
         except OSError as error:
@@ -251,7 +256,7 @@ class FileSink(_Lines):
                 return -1
             raise ConfigError(f"log.eve: {self.path}: {error.strerror}") from error
         except ValueError as error:
-            raise ConfigError(f"log.eve: {error}") from error  # a NUL in the path
+            raise ConfigError(f"log.eve: {error}") from error  # ValueError: the path contains a NUL character.
 
     def _take(self, block: bytes | memoryview) -> tuple[int, str]:
         self._follow(time.monotonic())
@@ -276,7 +281,7 @@ class FileSink(_Lines):
                 self.reopen()
 
     def _is_ours(self) -> bool:
-        """Whether the name is still that of the file we write."""
+        """Whether the path still names the file that is open."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._fd))
         except OSError:
@@ -286,7 +291,7 @@ class FileSink(_Lines):
         return self._fd < 0 or not os.fstat(self._fd).st_nlink
 
     def reopen(self) -> None:
-        """After the file has been moved away by a log rotation; the old one goes on when that fails."""
+        """Opens the file anew after a log rotation has moved it; the old file is kept if that fails."""
         try:
             fresh, pushed = self._opened()
         except ConfigError as error:
@@ -296,7 +301,7 @@ class FileSink(_Lines):
         self._fd, self._pushed = fresh, pushed
 
     def close(self) -> None:
-        """Idempotent."""
+        """Closes the file. May be called repeatedly."""
         self.give_up()
         self._close()
 
@@ -307,8 +312,8 @@ class FileSink(_Lines):
 
 
 def open_sink(target: str, *, patient: bool = False) -> Sink:
-    """``-`` is standard output, anything else a file. ConfigError when it cannot be opened.
+    """Opens a target: ``-`` is standard output, anything else a file. ConfigError when it cannot be opened.
 
-    ``patient``: where nothing else waits, a slow reader loses nothing.
+    ``patient``: wait for a slow reader instead of losing lines, where nothing else has to wait with it.
     """
     return StandardOutput(patient) if target == "-" else FileSink(Path(target), patient)

@@ -1,4 +1,4 @@
-"""The last ``stats`` event of a file: where a gateway stands, for whoever asks beside it.
+"""The last ``stats`` event of a log file: a gateway's counters without asking the gateway.
 
 Promises: however long the file is, only its end is read. Does not know what is counted.
 """
@@ -17,8 +17,8 @@ from nfmailguard.reading import open_regular
 __all__ = ["last_profile", "last_stats"]
 
 _BLOCK = 1 << 16
-_MOST = 64 << 20  # octets read backwards before giving up
-_LONGEST = 1 << 20  # octets of an event
+_MOST = 64 << 20  # Most bytes read backwards from the file's end before giving up.
+_LONGEST = 1 << 20  # Longest event line in bytes.
 
 
 def last_stats(path: Path) -> dict[str, int]:
@@ -33,7 +33,7 @@ def last_stats(path: Path) -> dict[str, int]:
 
 
 def last_profile(path: Path) -> str | None:
-    """The profile that the last event with one names; None where none does."""
+    """The profile named by the last event that names one; None: no event names one."""
     try:
         event = next(_backwards(path, b'"profile":"'), None)
         profile = None if event is None else event["mailguard"]["profile"]
@@ -43,7 +43,7 @@ def last_profile(path: Path) -> str | None:
 
 
 def _backwards(path: Path, sign: bytes) -> Iterator[Any]:
-    """Events whose line has ``sign`` in it, the last one first."""
+    """Events whose line contains ``sign``, the last one first."""
     try:
         with open_regular(path) as file:
             at = end = file.seek(0, os.SEEK_END)
@@ -52,13 +52,13 @@ def _backwards(path: Path, sign: bytes) -> Iterator[Any]:
                 step = min(_BLOCK, at)
                 at -= step
                 file.seek(at)
-                # The first line may have begun before.
+                # The first line of the block may have begun in the block before it.
                 *lines, last = (file.read(step) + text).split(b"\n")
                 for line in reversed([*lines, last] if at == 0 else [*lines[1:], last]):
                     if sign in line:
                         yield json.loads(line)
                 text = lines[0] if lines else last
                 if len(text) > _LONGEST:
-                    text = b""  # no event of ours, whatever it began with
+                    text = b""  # A line this long is no event of the gateway, whatever it began with.
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

@@ -1,9 +1,9 @@
-"""Where log lines go that a syslog daemon, journald or a server on the network is to have.
+"""Sends log lines to a syslog daemon, journald or a server on the network.
 
-Promises: sending never waits and never raises; what could not be sent is counted, and the
-first failure is kept for the operator. What a server has not taken over TCP waits, whole lines of bounded
-octets: the newest are lost, and a line is either counted or sent. RFC 3164, RFC 5424 with RFC 5426 (UDP) and RFC 6587
-(TCP) framing. Does not know what a message says.
+Promises: sending never waits and never raises; what could not be sent is counted, and the first failure is kept for the
+operator. What a server has not taken over TCP waits, in whole lines and up to a limit in bytes: the newest lines are
+lost, and a line is either counted as lost or sent. RFC 3164, RFC 5424 with RFC 5426 (UDP) and RFC 6587 (TCP) framing.
+Does not know what a message says.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = ["Syslog", "open_syslog"]
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _RETRY_SECONDS = 5.0
 _PATIENCE = 1.0
-_MOST_OCTETS = 2048  # of a datagram; RFC 5424 6.1
-_MOST_WAITING = 64 * _MOST_OCTETS  # octets of lines that a server has not taken over TCP
+_MOST_OCTETS = 2048  # Largest datagram in bytes (RFC 5424 6.1).
+_MOST_WAITING = 64 * _MOST_OCTETS  # Most bytes of log lines that wait while a TCP syslog server does not take them.
 _SECOND = 1_000_000_000
 
 
 class Syslog:
-    """Messages to one target. ``host`` is the name they carry; ``facility`` a name of FACILITIES."""
+    """Sends messages to one target. ``host`` is the host name in them; ``facility`` a name of FACILITIES."""
 
     def __init__(self, target: str, *, facility: str = "local4", host: str = "", form: Format = Format.RFC3164) -> None:
         self.target = target
         self.lost = 0
-        #: What went wrong first, in a line, or None.
+        #: One-line description of the first failure; None: none yet.
         self.failure: str | None = None
-        #: Why the last messages were not taken, or None.
+        #: Why the last messages could not be sent; None: they were sent.
         self.trouble: str | None = None
         self._facility = FACILITIES[facility]
         self._host = host or socket.gethostname().partition(".")[0] or "localhost"
@@ -51,9 +51,10 @@ class Syslog:
         self._socket: socket.socket | None = None
         self._file: Sink | None = None
         self._journal = Journal()
-        self._asking: threading.Thread | None = None  # for a name or a connection
-        self._again = 0.0  # when the next connection may be tried
-        #: Of a TCP connection: octets it has not taken, and how many of them are of each line.
+        # Thread that looks up the server's name or connects to it; None: none was started.
+        self._asking: threading.Thread | None = None
+        self._again = 0.0  # Earliest time of the next connection attempt.
+        #: For a TCP connection: bytes not sent yet, and how many of them belong to each waiting line.
         self._pending = bytearray()
         self._lines: deque[int] = deque()
         url = urlsplit(target)
@@ -66,7 +67,7 @@ class Syslog:
             self._file = open_sink(target)
 
     def send(self, messages: Sequence[tuple[int, Message]]) -> None:
-        """Sends all at once, or counts them as lost."""
+        """Sends all messages at once, or counts them as lost."""
         if self._file is not None:
             before = self._file.lost
             self._file.write([self._line(now, message) + b"\n" for now, message in messages])
@@ -88,7 +89,7 @@ class Syslog:
                 self.trouble = None
 
     def flush(self) -> None:
-        """What waits for a server that has begun to read again, though nothing new is to be said."""
+        """Sends what waits for a server that has begun to read again, even if there is no new message."""
         self._notice_its_end()
         try:
             self._push()
@@ -96,17 +97,22 @@ class Syslog:
             self._failed(error)
 
     def _notice_its_end(self) -> None:
-        """To a server that has closed (it was restarted) the first lines would go without an error, and be gone."""
+        """Notices that a TCP server has closed the connection (it was restarted); the next lines would be lost without
+        an error.
+        """
         if self._kind != "tcp" or self._socket is None:
             return
         try:
-            ended = not self._socket.recv(4096)  # it has nothing to say
+            # A syslog server sends nothing: an empty read means that it has closed the connection.
+            ended = not self._socket.recv(4096)
         except BlockingIOError:
             return
         except OSError:
             ended = True
         if ended:
-            again = self._again  # some time from its beginning, not from its end: most have lasted longer
+            # The retry delay counts from the connection's beginning, not from its end; most connections have lasted
+            # longer, so they are renewed at once.
+            again = self._again
             self._forget()
             self._again = again
 
@@ -117,7 +123,7 @@ class Syslog:
             self._forget()
 
     def look(self) -> None:
-        """Whether its target is there: asked at the start, not only with the first message."""
+        """Checks at the start whether the target can be reached, not only with the first message."""
         if self._file is None and self._socket is None:
             try:
                 if self._kind == "journal":
@@ -128,12 +134,12 @@ class Syslog:
                 self.trouble = f"{self.target}: {error.strerror or error}; log lines would be lost"
 
     def reopen(self) -> None:
-        """After a file has been moved away by a log rotation."""
+        """Opens the file anew after a log rotation has moved it."""
         if self._file is not None:
             self._file.reopen()
 
     def close(self) -> None:
-        """What a server has not taken is lost. Idempotent."""
+        """Closes the target; what a server has not taken is lost. May be called repeatedly."""
         if self._file is not None:
             self._file.close()
         with suppress(OSError):
@@ -153,7 +159,7 @@ class Syslog:
         self._lines.clear()
 
     def _transmit(self, octets: bytes) -> None:
-        """Sends a datagram, or adds a line to what waits for a TCP connection, which ``_push`` sends."""
+        """Sends a datagram, or adds a line to the bytes waiting for a TCP connection, which ``_push`` sends."""
         if self._kind == "journal":
             self._journal.send(octets)
             return
@@ -169,7 +175,7 @@ class Syslog:
         self._lines.append(len(octets))
 
     def _push(self) -> None:
-        """As much of what waits as a TCP connection takes at once."""
+        """Sends as many waiting bytes as the TCP connection takes at once."""
         while self._socket is not None and self._pending:
             try:
                 with memoryview(self._pending) as view:
@@ -195,7 +201,9 @@ class Syslog:
         return link
 
     def _connected(self) -> socket.socket:
-        """Asking for a name may take minutes; what has not come in a moment is not waited for."""
+        """A connected socket. A name lookup may take minutes, so it runs in a thread, and only a moment is waited for
+        it.
+        """
         found: queue.SimpleQueue[socket.socket | OSError] = queue.SimpleQueue()
 
         def connect() -> None:
@@ -258,7 +266,9 @@ class Syslog:
 
 
 def open_syslog(target: str, *, facility: str, host: str, form: Format) -> Syslog:
-    """ConfigError when a file cannot be opened; whoever does not answer yet is tried again."""
+    """Opens a target. ConfigError when a file cannot be opened; a server that does not answer yet
+    is tried again later.
+    """
     try:
         return Syslog(target, facility=facility, host=host, form=form)
     except ConfigError as error:

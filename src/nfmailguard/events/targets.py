@@ -1,4 +1,4 @@
-"""What log lines are configured with: targets, formats, facilities, the names of interfaces.
+"""Settings of log lines: targets, formats, facilities, names of interfaces.
 
 Promises: values only, and what is wrong with them. Does not know lines.
 """
@@ -16,7 +16,7 @@ from nfmailguard.policy.model import Network
 
 __all__ = ["FACILITIES", "JOURNAL", "Format", "Interfaces", "file_of", "problem"]
 
-#: RFC 5424 6.2.1, in the order of their numbers.
+#: Syslog facilities in the order of their numbers (RFC 5424 6.2.1).
 FACILITIES: dict[str, int] = {
     name: number
     for number, name in enumerate(
@@ -29,24 +29,24 @@ FACILITIES: dict[str, int] = {
 }
 
 
-#: The target that is systemd's journal.
+#: The log target that means systemd's journal.
 JOURNAL = "journald"
 
 
 def file_of(target: str | None) -> Path | None:
-    """The file that is a target; None where it is something else."""
+    """The file that a target names; None: it is no file."""
     return None if target in (None, "-", JOURNAL) or "://" in target else Path(target)
 
 
 class Format(StrEnum):
-    """How a line is framed for a server; a file has what RFC 3164 has behind the priority."""
+    """How a line is framed for a server; lines in a file have what RFC 3164 has after the priority."""
 
     RFC3164 = "rfc3164"
     RFC5424 = "rfc5424"
 
 
 class Interfaces(NamedTuple):
-    """How addresses are called: by the first network that has them, else by the side they are on."""
+    """Interface names for addresses: of the first network that contains the address, else of the side it is on."""
 
     client: str = "outside"
     server: str = "inside"
@@ -58,7 +58,7 @@ class Interfaces(NamedTuple):
 
 
 def problem(target: str, facility: str, host: str) -> str | None:
-    """What is wrong with the settings, behind the key's name; None when nothing is."""
+    """What is wrong with the settings, after the key's name; None: nothing."""
     if facility not in FACILITIES:
         return f"facility: {facility!r}; one of {', '.join(FACILITIES)}"
     if not all(33 <= ord(character) < 127 for character in host):
@@ -70,11 +70,11 @@ def problem(target: str, facility: str, host: str) -> str | None:
 
 def _goes_somewhere(target: str) -> bool:
     if "://" not in target:
-        # A slip in writing a server's name would make a file of that name, and no line would ever get there.
+        # A mistyped server URL, such as "udp:host", would be taken for a file name, and no line would reach the server.
         return bool(target) and not re.match(r"(udp|tcp|unix):", target, re.IGNORECASE)
     try:
         url = urlsplit(target)
-        # What stands beyond host and port would be left out without a word.
+        # Anything in the URL after host and port would be ignored silently, so it is refused.
         rest = url.path.strip("/") or url.query or url.fragment or url.username is not None or url.netloc[-1:] == ":"
         if url.scheme == "unix":
             return not url.netloc and len(url.path) > 1 and not url.query and not url.fragment

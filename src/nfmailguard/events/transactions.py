@@ -1,11 +1,11 @@
-"""Mails, put together from commands and replies: what answers "where is mail X?".
+"""Mails, put together from commands and replies: the answer to "where is mail X?".
 
-Promises: memory is bounded. Each flow has room for a mail's envelope, for which the flow that has
-been still the longest gives way, of the same source where that has more than is left; what is
-beyond, recipients above all, is kept while a source has no more than is left (Choudhury and Hahne,
-"Dynamic queue length thresholds for shared-memory packet switches", 1998), else counted. A mail
-that was begun and never finished is told when its flow ends. Secrets of AUTH never get here: the
-core keeps them back. Knows SMTP's meaning, not how an event is written.
+Promises: memory is bounded. Each flow has room for a mail's envelope; for it, the flow that has been silent the longest
+is forgotten, one of the same source if that source uses more than half of the memory. What exceeds the envelope, above
+all recipients, is kept while its source uses no more than is free (Choudhury and Hahne, "Dynamic queue length
+thresholds for shared-memory packet switches", 1998), otherwise it is only counted. A mail that was begun and never
+finished is reported when its flow ends. Secrets of AUTH never get here: the core withholds them. Knows SMTP's meaning,
+not how an event is written.
 """
 
 from __future__ import annotations
@@ -28,69 +28,72 @@ _MAIL, _RCPT, _RSET = VERB_INDEX["MAIL"], VERB_INDEX["RCPT"], VERB_INDEX["RSET"]
 _AUTH, _STARTTLS, _BDAT = VERB_INDEX["AUTH"], VERB_INDEX["STARTTLS"], VERB_INDEX["BDAT"]
 _ILLEGAL = 1 << FINDING_INDEX["address.illegal_character"]
 _END_OF_DATA, _DATA = VERB_INDEX["<end of data>"], VERB_INDEX["DATA"]
-#: Commands, and replies to them, of other verbs say nothing about mails.
+#: Verbs whose commands and replies are needed to put mails together; other verbs say nothing about a mail.
 TOLD = frozenset({"HELO", "EHLO", "MAIL", "RCPT", "RSET", "AUTH", "STARTTLS", "BDAT", "<end of data>"})
 _MOST_RECIPIENTS = 100
 _MOST_CHANGES = 20
-#: MAIL and RCPT commands of a flow whose replies are awaited by name; the rest by their number.
+#: Most MAIL, RCPT and BDAT commands of a flow that are kept with their text until the reply comes; further MAIL and
+#: RCPT commands are only counted.
 _MOST_PENDING_MAILS = 20
 _MOST_PENDING_RECIPIENTS = 100
 _MOST_PENDING_CHUNKS = 100
-#: Octets of Python objects, measured with sys.getsizeof: of a flow's state with its places in two tables,
-#: of a mail, and of a string besides its characters.
+#: Memory taken by Python objects, in bytes, measured with sys.getsizeof: a flow's state with its entries in two tables,
+#: a mail, a string besides its characters, and an uncertain address besides its text.
 _FLOW_OCTETS, _MAIL_OCTETS, _TEXT_OCTETS, _ADDRESS_OCTETS = 1440, 410, 60, 80
-#: Octets that each flow may have whatever the others have.
+#: Bytes of memory that each flow may use however much the other flows use.
 _ENVELOPE = 4096
 
 
 class Mail(msgspec.Struct, omit_defaults=True):
-    """One mail as the gateway saw it go by; empty where it was not seen."""
+    """One mail as the gateway saw it pass; fields are empty where nothing was seen."""
 
     helo: str = ""
     mail_from: str = ""
     rcpt_to: list[str] = []
-    #: One of the addresses may be another one to the server; it is told as the client wrote it.
+    #: True if the server may understand one of the addresses differently; the event has it as the client wrote it.
     uncertain: bool = False
-    #: Further recipients that were accepted, and are not kept.
+    #: Number of further recipients that were accepted but whose addresses are not kept.
     rcpt_omitted: int = 0
-    #: Octets of the message, without its end.
+    #: Size of the message in bytes, without the end-of-data line.
     bytes: int = 0
-    #: The server's last word on it, code first: it usually holds its queue id.
+    #: The server's last reply about the mail, with its code; it usually contains the server's queue id.
     reply: str = ""
     tls: bool = False
     auth: bool = False
-    #: Names of the findings that changed or would have changed something in it.
+    #: Names of the findings that changed, or in monitor mode would have changed, something in the mail.
     changed: list[str] = []
-    #: False when the flow ended before the server answered.
+    #: False if the flow ended before the server answered the message.
     complete: bool = False
 
 
 class Session(msgspec.Struct):
-    """What a flow has said so far; ``octets``: what that takes."""
+    """What a flow has sent so far; ``octets``: bytes of memory it takes."""
 
     source: bytes
     helo: str = ""
     tls: bool = False
     auth: bool = False
-    #: Commands the server has not answered, and how many more behind them.
+    #: Arguments of HELO and EHLO commands, MAIL and RCPT commands without a reply so far; each `more_` field counts the
+    #: further ones whose text is not kept.
     hellos: tuple[str, ...] = ()
     more_hellos: int = 0
     mails: list[Mail] = []
     more_mails: int = 0
-    recipients: list[str | Address] = []  # as an Address where it is uncertain
+    recipients: list[str | Address] = []  # Unanswered RCPT commands; an Address object where the address is uncertain.
     more_recipients: int = 0
-    #: Of BDAT commands: whether each is the message's last.
+    #: For each unanswered BDAT command: whether it is the message's last chunk (LAST).
     chunks: tuple[bool, ...] = ()
-    #: What the client's octets belong to: with pipelining (RFC 2920) that is ahead of the replies.
+    #: The mail the client is now sending; with pipelining (RFC 2920) it is ahead of the server's replies. None: none.
     spoken: Mail | None = None
-    #: What the server's replies belong to.
+    #: The mail the server's replies are about; None: none.
     mail: Mail | None = None
     octets: int = _FLOW_OCTETS
-    #: Whether there was a finding.
+    #: Whether the flow had a finding.
     found: bool = False
 
 
-#: Sessions by their flow, each with the place of what ``spoken`` is among ``mail`` and ``mails``; -1: none of them.
+#: Session states to hand to another process: flow number, session, and the position of the mail in ``spoken`` within
+#: ``mail`` followed by ``mails``; -1: it is none of them.
 Sessions = list[tuple[int, Session, int]]
 
 
@@ -105,21 +108,27 @@ def _cost_of_mail(mail: Mail) -> int:
 
 
 class Transactions:
-    """Feed it every record in order; it gives a Mail when the server has answered one. ``memory`` is its cap."""
+    """Takes every record in order and returns a Mail when the server has answered one. ``memory``:
+    most bytes it uses.
+    """
 
     def __init__(self, memory: int = 64 * 1024 * 1024) -> None:
         self._memory = memory
-        self._sessions: OrderedDict[int, Session] = OrderedDict()  # the one that has been still longest first
+        # Session states by flow number; the flow without a record for the longest time is first.
+        self._sessions: OrderedDict[int, Session] = OrderedDict()
         self._by_source: dict[bytes, OrderedDict[int, Session]] = {}
         self._source_octets: dict[bytes, int] = {}
-        #: Octets of all flows' states.
+        #: Bytes of memory taken by the states of all flows.
         self.octets = 0
-        #: Flows whose state was given up, and MAIL and RCPT commands that were only counted, for want of memory.
+        #: For lack of memory: `forgotten` counts flows whose state was dropped, `omitted` MAIL and RCPT commands that
+        #: were only counted.
         self.forgotten = 0
         self.omitted = 0
 
     def sessions(self) -> Sessions:
-        """All it knows, for ``take_over`` of another; the one that has been still longest first."""
+        """The whole state, for ``take_over`` of another object; the flow that has been silent the
+        longest comes first.
+        """
         found = []
         for flow_id, session in self._sessions.items():
             places = [place for place, mail in enumerate((session.mail, *session.mails)) if mail is session.spoken]
@@ -127,7 +136,7 @@ class Transactions:
         return found
 
     def take_over(self, sessions: Sessions) -> None:
-        """Goes on where another was, before there is any record."""
+        """Continues with the state of another object, before any record has come."""
         for flow_id, session, place in sessions:
             if place >= 0:
                 session.spoken = (session.mail, *session.mails)[place]
@@ -136,7 +145,7 @@ class Transactions:
             self._add(session, session.octets)
 
     def feed(self, record: Record) -> Sequence[Mail]:
-        """The mails this record completes: at most one, but for the end of a flow."""
+        """The mails that this record completes: at most one, except at the end of a flow."""
         if record.kind == RecordKind.FLOW:
             return self._ended(record.flow_id)
         session = self._sessions.get(record.flow_id)
@@ -150,14 +159,15 @@ class Transactions:
         elif record.kind == RecordKind.MESSAGE and session.spoken is not None:
             self._changed(session.spoken, record.numbers[2])
             session.spoken.bytes += record.numbers[0]
-            session.spoken = None  # what comes next is not about this mail
+            session.spoken = None  # The client's message is complete: its next commands are not about this mail.
         elif record.kind == RecordKind.REPLY:
             found = self._reply(session, record)
         self._settle(record.flow_id, session)
         return found
 
     def _finding(self, record: Record, session: Session | None) -> Sequence[Mail]:
-        if record.kind == RecordKind.REPEATED or record.flow_id == 0:  # told at the end; of no flow
+        # A REPEATED record only sums up a flow's earlier findings at its end; flow number 0 belongs to no flow.
+        if record.kind == RecordKind.REPEATED or record.flow_id == 0:
             return ()
         if session is None:
             session = self._begun(record)
@@ -169,7 +179,7 @@ class Transactions:
         return ()
 
     def had_finding(self, flow_id: int) -> bool:
-        """Whether a flow that has not ended yet had one; False where its state was given up."""
+        """Whether a flow that has not ended yet had a finding; False if its state was dropped."""
         session = self._sessions.get(flow_id)
         return session is not None and session.found
 
@@ -206,11 +216,12 @@ class Transactions:
         return [*([session.mail] if session.mail is not None else []), *session.mails]
 
     def _settle(self, flow_id: int, session: Session) -> None:
-        """The flow has been heard; who gives way to what it takes now."""
+        """Marks the flow as active, and drops other flows' states while too much memory is used."""
         self._sessions.move_to_end(flow_id)
         self._by_source[session.source].move_to_end(flow_id)
         while self.octets > self._memory and len(self._sessions) > 1:
-            # Who has more than he leaves makes room for himself, and the others' mails go on.
+            # A source that uses more than half of the memory frees its own oldest flow, so that other sources keep
+            # theirs.
             own = self._source_octets[session.source] > self._memory - self._source_octets[session.source]
             flows = self._by_source[session.source]
             least = next(iter(flows if own and len(flows) > 1 else self._sessions))
@@ -226,7 +237,7 @@ class Transactions:
     def _command(self, session: Session, record: Record) -> None:
         if record.verb != _MAIL and session.spoken is not None:
             self._changed(session.spoken, record.numbers[2])
-        if record.numbers[1] & 1:  # it was masked: the server never saw it
+        if record.numbers[1] & 1:  # The command was masked: the server never saw it.
             return
         cut, blanked = record.numbers[1] > 1, record.numbers[2] & _ILLEGAL
         if record.verb in _HELLO:
@@ -240,7 +251,8 @@ class Transactions:
             self._changed(mail, blanked)
             cost = _cost_of_mail(mail)
             full = len(session.mails) >= _MOST_PENDING_MAILS or not self._may_keep(session, cost)
-            if session.more_mails or full:  # behind one that is only counted the others are, too
+            # Once a MAIL command is only counted, those after it are only counted too, so that replies stay in order.
+            if session.more_mails or full:
                 session.more_mails += 1
                 session.spoken = None
                 self.omitted += 1
@@ -287,7 +299,7 @@ class Transactions:
         asked = session.mails.pop(0) if session.mails else None
         if asked is None and session.more_mails:
             session.more_mails -= 1
-            if accepted:  # it was only counted: who it is from is not known, but that it is there
+            if accepted:  # The accepted MAIL command was only counted: a mail exists, but its sender is unknown.
                 asked = Mail(session.helo, uncertain=True, tls=session.tls, auth=session.auth)
                 self._charge(session, _cost_of_mail(asked))
                 self._set_mail(session, asked)
@@ -301,7 +313,7 @@ class Transactions:
             self._hand_over(session, asked)
 
     def _hand_over(self, session: Session, refused: Mail) -> None:
-        """What was said behind a MAIL that began none is about the mail that goes on."""
+        """Moves what followed a MAIL command that was refused to the mail that is still open."""
         if session.spoken is refused:
             session.spoken = session.mail
         if session.mail is not None:
@@ -309,7 +321,7 @@ class Transactions:
             session.mail.changed += [name for name in refused.changed if name not in session.mail.changed]
 
     def _were_text(self, session: Session) -> None:
-        """The commands that are not answered were the beginning of a message (RFC 5321 4.1.1.4)."""
+        """The unanswered commands were the beginning of a message (RFC 5321 4.1.1.4)."""
         while session.mails:
             self._answered_mail(session, accepted=False)
         while session.recipients:
@@ -321,7 +333,7 @@ class Transactions:
         session.spoken = session.mail
 
     def _lose_track(self, session: Session, *, last: bool) -> None:
-        """Of a flow with too many commands not all are told: the server answers a mail whose envelope is not known."""
+        """The core did not record all commands of this flow: the server answers a mail whose envelope is not known."""
         self._were_text(session)
         mail = Mail(uncertain=True, tls=session.tls)
         self._set_mail(session, None)
@@ -330,7 +342,7 @@ class Transactions:
         session.spoken, session.chunks = None, (True,) * last
 
     def _changed(self, mail: Mail, found: int) -> None:
-        """``found``: bits of findings, by number."""
+        """Notes the findings in a mail. ``found``: a bit for each finding, by its number."""
         while found:
             name = FINDINGS[(found & -found).bit_length() - 1].name
             found &= found - 1
@@ -351,7 +363,9 @@ class Transactions:
                     self._charge(session, _cost(recipient.text) - _cost(recipient))
                     recipient = recipient.text
                 mail.rcpt_to.append(recipient)
-                return  # it takes what it took
+                # The recipient moves from the session's list to the mail's, so the memory accounted for it does not
+                # change.
+                return
             mail.rcpt_omitted += 1
         if recipient is not None:
             self._charge(session, -_cost(recipient))
@@ -362,7 +376,9 @@ class Transactions:
         session.mail = mail
 
     def _answered_chunk(self, session: Session, record: Record) -> Sequence[Mail]:
-        """A refusal is the last word only if no other follows: some servers go on with the mail."""
+        """Handles the reply to a chunk. A refusal is the mail's final reply only if no other reply follows: some
+        servers continue with the mail.
+        """
         last, session.chunks = session.chunks[:1] == (True,), session.chunks[1:]
         mail = session.mail
         if mail is None or not record.code:
@@ -378,7 +394,7 @@ class Transactions:
     @staticmethod
     def _answer(mail: Mail, record: Record) -> None:
         mail.reply = f"{record.code} {text(record.before)}".rstrip()
-        mail.rcpt_omitted += record.numbers[2]  # those of whom there are no records
+        mail.rcpt_omitted += record.numbers[2]  # Adds the recipients for which the core made no records.
         mail.complete = True
 
     def _told(self, session: Session, mail: Mail, record: Record) -> Sequence[Mail]:

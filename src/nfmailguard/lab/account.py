@@ -1,4 +1,4 @@
-"""The one account of the lab's servers."""
+"""The mail account that the lab's servers know."""
 
 __all__ = ["PASSWORD", "USER"]
 

@@ -1,7 +1,7 @@
-"""Who has which interface and address in a lab, and which way its packets go.
+"""Interfaces and addresses of a lab's hosts, and the routes of their packets.
 
-Promises: the same plan gives the same addresses. A gateway is the first of its networks, or the third where another is;
-clients and servers have the even ones. Only gateways forward. Does not make anything.
+Promises: the same plan gives the same addresses. A gateway has the first address of its networks, or the third where
+another gateway has the first; clients and servers have the even ones. Only gateways forward. Does not make anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from nfmailguard.lab.plan import NONE, Attach, Plan, Role, lab_network
 
 __all__ = ["Address", "Attached", "Ends", "Way", "addresses", "attached", "shortest", "unreachable", "ways"]
 
-#: The first of the lab's own networks behind devices of this machine; those of links come before.
+#: Number of the first lab network that is attached to a network device of the machine; lower numbers are links between
+#: lab hosts.
 _FIRST_ATTACHED = 101
 
 
@@ -25,7 +26,7 @@ class Address(NamedTuple):
     interface: str
     ipv4: str
     ipv6: str
-    #: Bits of the networks.
+    #: Prefix lengths of the interface's IPv4 and IPv6 networks.
     length4: int = 24
     length6: int = 64
 
@@ -38,19 +39,19 @@ class Address(NamedTuple):
         return str(ipaddress.ip_interface(text).network)
 
 
-#: The interfaces on one link.
+#: All interfaces that are connected to one link.
 Ends = tuple[Address, ...]
 
 
 class Way(NamedTuple):
-    """A route of a host: by one of the addresses ``through``, a connection at a time where there are several."""
+    """A route of a host: by the addresses ``through``; if there are several, each connection uses one of them."""
 
     destination: str
     through: tuple[str, ...]
 
 
 def addresses(plan: Plan) -> tuple[Ends, ...]:
-    """The ends of each link of a plan without mistakes, in its order."""
+    """The interfaces on each link of a valid plan, in its order."""
     used: set[tuple[str, str]] = set()
     steps = _steps(plan)
     made = []
@@ -73,7 +74,7 @@ def addresses(plan: Plan) -> tuple[Ends, ...]:
 
 
 class Attached(NamedTuple):
-    """A host's interface at a device of this machine, and the addresses of the box behind that."""
+    """A host's interface at a network device of this machine, and the addresses of the firewall behind the device."""
 
     device: str
     end: Address
@@ -82,7 +83,7 @@ class Attached(NamedTuple):
 
 
 def attached(one: Attach, number: int, interface: str) -> Attached:
-    """The ``number``-th device, from 0 on, as the host's ``interface``."""
+    """The ``number``-th device, from 0 on, as the host's interface ``interface``."""
     (own4, via4, length4), (own6, via6, length6) = (
         _own(text, via, number, version) for text, via, version in ((one.ipv4, one.via4, 4), (one.ipv6, one.via6, 6))
     )
@@ -102,7 +103,7 @@ def _network(text: str, number: int, version: int) -> ipaddress.IPv4Network | ip
 
 
 def _free(wanted: str, host: str, used: set[tuple[str, str]]) -> str:
-    """``net0``, ``net1`` and so on; of a gateway ``outside``, ``outside2``."""
+    """A free interface name: ``net0``, ``net1`` and so on; for a gateway ``outside``, ``outside2``."""
     first = "net0" if wanted == "net" else wanted
     names = [first, *(f"{wanted}{number if wanted != 'net' else number - 1}" for number in range(2, 101))]
     name = next(name for name in names if (host, name) not in used)
@@ -111,7 +112,7 @@ def _free(wanted: str, host: str, used: set[tuple[str, str]]) -> str:
 
 
 def _steps(plan: Plan) -> dict[str, int]:
-    """How many links each host is away from the first client; very many where there is no way."""
+    """How many links each host is away from the first client; a very large number if there is no path."""
     found = dict.fromkeys(plan.host, len(plan.host) + 1)
     reached = [plan.of(Role.CLIENT)[0]]
     found[reached[0]] = 0
@@ -125,7 +126,7 @@ def _steps(plan: Plan) -> dict[str, int]:
 
 
 def ways(plan: Plan, links: Sequence[Ends], host: str) -> Iterator[Way]:
-    """The routes of a host: as the plan says, else the shortest; everything else the way that is the only one."""
+    """The routes of a host: as the plan says, else the shortest; a default route if only one path exists."""
     near = [ends for ends in links if any(end.host == host for end in ends)]
     gateways = [end for ends in near for end in ends if plan.role(end.host) is Role.GATEWAY]
     if plan.role(host) is not Role.GATEWAY and len(near) == 1 and len(gateways) == 1:
@@ -152,7 +153,7 @@ def _through(plan: Plan, links: Sequence[Ends], host: str, to: Ends, family: int
 
 
 def _beside(links: Sequence[Ends], host: str, neighbour: str, family: int) -> str:
-    """The address of a neighbour on a link of both; empty where there is none of that family."""
+    """The address of a neighbour on a link that both hosts share; empty if there is none of that family."""
     for ends in links:
         if any(end.host == host for end in ends):
             for end in ends:
@@ -162,7 +163,7 @@ def _beside(links: Sequence[Ends], host: str, neighbour: str, family: int) -> st
 
 
 def shortest(plan: Plan, links: Sequence[Ends], host: str, to: Ends, family: int) -> list[str]:
-    """The gateways on the way of a host to a network; none where there is no way, or it is on it."""
+    """The gateways on a host's shortest path to a network; none if there is no path, or the host is on it."""
     places = {end.host for end in to}
     reached, found = [host], {host: list[str]()}
     for here in reached:
@@ -179,7 +180,7 @@ def shortest(plan: Plan, links: Sequence[Ends], host: str, to: Ends, family: int
 
 
 def unreachable(plan: Plan, links: Sequence[Ends]) -> Iterator[str]:
-    """Servers that a client has no way to, over any family."""
+    """Servers to which a client has no path, in either address family."""
     for client in plan.of(Role.CLIENT):
         for server in plan.of(Role.SERVER):
             theirs = [ends for ends in links if any(end.host == server for end in ends)]

@@ -1,4 +1,4 @@
-"""Many TCP segments alike, made fast enough to be sent by the ten thousand.
+"""Builds many similar TCP segments, fast enough to send tens of thousands of them.
 
 Promises: lengths and checksums are right. Does not send, and knows no connection.
 """
@@ -31,8 +31,8 @@ def segment(
 ) -> bytes:
     """An IP packet with one TCP segment.
 
-    ``options``: TCP's, a multiple of four octets. ``destination_options``: an IPv6
-    destination options header's, with its first two octets for the next header and the length left out.
+    ``options``: TCP options, a multiple of four bytes. ``destination_options``: contents of an IPv6 destination options
+    header, without its first two bytes for the next header and the length.
     """
     offset = (20 + len(options)) << 2
     numbers = (seq % (1 << 32), ack % (1 << 32), offset, flags, window, 0, 0)

@@ -1,4 +1,4 @@
-"""A certificate for the lab's servers, signed by nobody."""
+"""A self-signed certificate for the lab's servers."""
 
 from __future__ import annotations
 

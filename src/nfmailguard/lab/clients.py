@@ -18,14 +18,14 @@ __all__ = ["Client", "Exchange", "Reply"]
 
 
 class Reply(NamedTuple):
-    """A complete reply: its code and all its octets."""
+    """A complete reply: its code and all its bytes."""
 
     code: int
     octets: bytes
 
 
 class Exchange(NamedTuple):
-    """What the client sent at once and the reply it read to it; the greeting answers nothing."""
+    """What the client sent at once, and the reply it read; for the greeting nothing was sent."""
 
     sent: bytes
     read: bytes
@@ -48,7 +48,7 @@ class Client:
 
     @property
     def local_port(self) -> int:
-        """The port at our end."""
+        """The client's port."""
         return int(self._socket.getsockname()[1])
 
     def _line(self) -> bytes:
@@ -68,7 +68,7 @@ class Client:
         return Reply(int(code) if code.isdigit() else 0, b"".join(lines))
 
     def send(self, octets: bytes) -> None:
-        """Sends a part of what ``say`` will end; the record has it as one."""
+        """Sends a part of what ``say`` will complete; the record has both as one."""
         self._socket.sendall(octets)
         self._unanswered += octets
 
@@ -86,25 +86,25 @@ class Client:
         return self.say(line.encode("latin-1") + b"\r\n")
 
     def hello(self, name: str) -> bool:
-        """EHLO, and HELO where the server does not know it (RFC 5321 3.2); whether EHLO was accepted."""
+        """Sends EHLO, and HELO if the server does not know EHLO (RFC 5321 3.2); whether EHLO was accepted."""
         if self.command(f"EHLO {name}").code == 250:
             return True
         self.command(f"HELO {name}")
         return False
 
     def start_tls(self) -> bool:
-        """STARTTLS; whether the connection is encrypted now. RFC 3207: only 220 means yes."""
+        """Sends STARTTLS; whether the connection is encrypted now. RFC 3207: only 220 means yes."""
         if self.command("STARTTLS").code != 220:
             return False
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the lab server's certificate is its own
+        context.verify_mode = ssl.CERT_NONE  # The lab server's certificate is self-signed, so it is not verified.
         self._socket = context.wrap_socket(self._socket)
         self.secured = True
         return True
 
     def message(self, text: bytes) -> Reply:
-        """DATA and ``text``, dot-stuffed (RFC 5321 4.5.2); the reply to the end of data, or to DATA."""
+        """Sends DATA and ``text``, dot-stuffed (RFC 5321 4.5.2); the reply to the end of data, or to DATA."""
         reply = self.command("DATA")
         if reply.code != 354:
             return reply

@@ -1,8 +1,7 @@
-"""An honest mail client beside an attack: it must notice nothing.
+"""An honest mail sent during an attack, which must not be affected.
 
-Promises: a whole mail through the same gateway, compared octet for octet at both ends. Its
-connection begins before the attack and its message ends after it; in between it is sent in
-pieces, by a thread of its own.
+Promises: a whole mail through the same gateway, compared byte for byte at both ends. Its connection begins before the
+attack and its message ends after it; in between it is sent in pieces, by a thread of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +44,8 @@ class ControlMail:
         self._error = ""
         self._port = 0
         self._address = topology.address(CLIENT, family=family)
-        with topology.enter(CLIENT):  # a socket belongs to where it was made
+        # A socket belongs to the network namespace in which it is created: here the client's.
+        with topology.enter(CLIENT):
             try:
                 self._client: Client | None = Client(topology.address(SERVER, family=family), timeout=5.0)
             except (LabError, OSError) as error:
@@ -80,7 +80,7 @@ class ControlMail:
             self._error = str(error) or type(error).__name__
 
     def result(self, timeout: float = 10.0) -> str:
-        """Ends the message; ``ok``, or what was not as it must be."""
+        """Completes the message; ``ok``, or what went wrong."""
         self._may_end.set()
         self._thread.join(timeout)
         if self._thread.is_alive():

@@ -1,7 +1,7 @@
-"""``lab demo``: one mail dialogue under no gateway, monitor, enforce pix63 and enforce asa, side by side.
+"""``lab demo``: one mail dialogue without a gateway, and under monitor, enforce pix63 and enforce asa, side by side.
 
-Promises: everything shown went through real sockets and, but for the first run, a
-real queue; nothing it made is left. Does not know how the gateway decides.
+Promises: everything shown went through real sockets and, except in the first run, a real queue; nothing is left behind.
+Does not know how the gateway decides.
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ SCENARIOS = (
 )
 
 
-#: Columns of a recording.
+#: Width in columns of a recorded screen.
 WIDTH = 160
 
 
 def chosen(profiles: Sequence[str]) -> Sequence[Scenario]:
-    """No gateway, then each of these enforced; the four where there are none. Raises ConfigError."""
+    """A run without a gateway, then each of these profiles enforced; the usual four if none is given. Raises
+    ConfigError.
+    """
     if not profiles:
         return SCENARIOS
     found = [SCENARIOS[0]]
@@ -81,7 +83,7 @@ class Step(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What one scenario gave."""
+    """The result of one scenario."""
 
     scenario: Scenario
     steps: list[Step]
@@ -89,7 +91,7 @@ class Run(NamedTuple):
     delivered: bool
     esmtp: bool
     secured: bool
-    #: Both ends' addresses.
+    #: The client's and the server's addresses.
     client: str = ""
     server: str = ""
 
@@ -110,7 +112,7 @@ def converse(address: str) -> tuple[list[Exchange], bool]:
 
 
 def pair(exchanges: Sequence[Exchange], server: MailServer, connection: int = 1) -> Iterator[Step]:
-    """Both ends' records side by side: the gateway never changes a length, so they cut alike."""
+    """Both ends' records side by side: the gateway never changes a length, so both split at the same places."""
     dialogue = server.dialogue(connection)
     read = b"".join(said.octets for said in dialogue if said.read)
     wrote = b"".join(said.octets for said in dialogue if not said.read)
@@ -138,7 +140,7 @@ def play(topology: Topology, scenario: Scenario, directory: Path, family: int) -
 
 
 def printable(octets: bytes) -> list[str]:
-    """One string an octet, so that two streams of equal length can be compared place by place."""
+    """One string per byte, so that two streams of equal length can be compared position by position."""
     return [chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}" for octet in octets]
 
 
@@ -148,18 +150,21 @@ def lines(octets: bytes) -> list[bytes]:
 
 
 def marked(octets: bytes, other: bytes, style: str) -> Text:
-    """``octets``, those that differ from ``other`` in ``style``."""
+    """``octets`` as text, with bytes that differ from ``other`` in ``style``."""
     text = Text(overflow="fold")
     changed = len(octets) != len(other)
     for place, shown in enumerate(printable(octets)):
         differs = changed or octets[place] != other[place]
-        blanked = " reverse" if differs and octets[place] == 32 else ""  # a space has no colour of its own
+        # A changed byte that became a space is shown in reverse video, because a space shows no text colour.
+        blanked = " reverse" if differs and octets[place] == 32 else ""
         text.append(shown, style=style + blanked if differs else "")
     return text
 
 
 def transcript(run: Run) -> Table:
-    """Client on the left, server on the right; what the gateway changed is underlined, where it arrived, and marked."""
+    """Client on the left, server on the right; what the gateway changed is underlined and marked on the side where it
+    arrived.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("", width=1)
     table.add_column("client", ratio=1)
@@ -180,7 +185,7 @@ def transcript(run: Run) -> Table:
 
 
 def changed(sent: bytes, seen: bytes) -> Text:
-    """The mark of a line that was changed, which shows without colour too."""
+    """The mark of a changed line, visible without colour too."""
     return Text("≠" if sent != seen else "", style="bold")
 
 
@@ -221,7 +226,7 @@ def count(runs: Sequence[Run], what: Sequence[bool]) -> str:
 
 
 def show(console: Console, runs: Sequence[Run]) -> None:
-    """Two panels a row where there is room, else one."""
+    """Prints two panels side by side if there is room, else one per row."""
     untouched = sum("enforce" not in (run.scenario.options or ()) for run in runs)
     free = f"The first {'two paths change' if untouched == 2 else 'path changes'} nothing.\n"
     console.print(
@@ -247,7 +252,7 @@ def show(console: Console, runs: Sequence[Run]) -> None:
 
 
 def dialogue(run: Run) -> Dialogue:
-    """The run as both ends saw it, the gateway's findings beside the lines that hold what they are about."""
+    """The run as both ends saw it, with the gateway's findings at the lines they are about."""
     made = Dialogue(run.scenario.title, run.client, run.server, [])
     at = {True: 0, False: 0}
     hello = False
@@ -298,8 +303,8 @@ def report(path: Path, runs: Sequence[Run]) -> None:
 def demonstrate(
     record: Path | None, family: int, page: Path | None = None, scenarios: Sequence[Scenario] = SCENARIOS
 ) -> int:
-    """The demo, inside a private world; its exit code."""
-    # A recording is a picture of two panels beside each other, however narrow the terminal is.
+    """Runs the demo inside private namespaces; its exit code."""
+    # A recording shows two panels side by side and has a fixed width, however narrow the terminal is.
     console = Console(record=record is not None, width=WIDTH if record is not None else None)
     progress = Console(stderr=True)
     runs = []
@@ -316,11 +321,11 @@ def demonstrate(
 
 
 def main(record: Path | None = None, family: int = 4, page: Path | None = None, profiles: Sequence[str] = ()) -> int:
-    """Runs the demo in a world of its own; its exit code, 1 when a mail was not delivered.
+    """Runs the demo in namespaces of its own; its exit code, 1 when a mail was not delivered.
 
-    ``record`` is written as SVG, HTML or text, by its suffix, ``page`` as a page of both sides; ``profiles``: without
-    a gateway and enforced, in place of the four. Raises LabError where no namespaces can be made, ConfigError for a
-    file of another kind or a profile that is none.
+    ``record`` is written as SVG, HTML or text, by its suffix, ``page`` as a page of both sides; ``profiles``: without a
+    gateway and with each of these enforced, instead of the usual four. Raises LabError where no namespaces can be made,
+    ConfigError for a file of another kind or an unknown profile.
     """
     scenarios = chosen(profiles)
     if not inside():

@@ -1,8 +1,8 @@
-"""Devices of this machine in a lab: each a macvlan on it (mode passthru), which is the lab's interface.
+"""Network devices of this machine in a lab: each by a macvlan on it (mode passthru), which is the lab's interface.
 
-Promises: the device stays where it is, as it is, and the kernel itself takes the macvlan away with the lab's
-namespaces, however the lab ends. While the lab has it, this machine hears nothing on it. What cannot be attached
-raises LabError, a line that says why.
+Promises: the device itself is not moved or changed, and the kernel removes the macvlan with the lab's namespaces,
+however the lab ends. While the lab uses it, this machine receives nothing on it. What cannot be attached raises
+LabError, a line that says why.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def planned(topology: Topology) -> list[Attached]:
 
 
 def attach(topology: Topology, machine: int) -> list[Attached]:
-    """Makes the plan's devices interfaces of its hosts; ``machine``: a descriptor of the network they are in."""
+    """Makes the plan's devices interfaces of its hosts; ``machine``: a descriptor of the network
+    namespace they are in.
+    """
     from pyroute2.netlink.exceptions import NetlinkError
 
     found = planned(topology)
@@ -92,7 +94,7 @@ def _make(topology: Topology, machine: int, one: Attached) -> None:
 
 
 def _usable(ip: Any, device: str) -> int:
-    """The index of a device that can be had; nothing of it is changed, so it has to be up already."""
+    """The index of a device that can be used; it is not changed, so it has to be up already."""
     links = {link.get("ifname"): link for link in ip.get_links()}
     if device not in links:
         others = ", ".join(sorted(name for name, link in links.items() if not link["flags"] & _IFF_LOOPBACK))
@@ -117,7 +119,7 @@ def _set_up(topology: Topology, one: Attached) -> None:
 
 
 def _routes(topology: Topology, found: list[Attached]) -> None:
-    """A client's first device and a server's first one are the two sides of a box, and so the second ones."""
+    """Adds routes: a client's first device and a server's first device are the two sides of one firewall, and so on."""
     from pyroute2 import IPRoute
 
     sides: dict[Role, list[Attached]] = {Role.CLIENT: [], Role.SERVER: []}
@@ -132,7 +134,7 @@ def _routes(topology: Topology, found: list[Attached]) -> None:
 
 
 def described(topology: Topology, found: list[Attached]) -> list[dict[str, Any]]:
-    """What became of them: ``state`` is up, no carrier, or gone."""
+    """The state of each device: ``state`` is up, no carrier, or gone."""
     from pyroute2 import IPRoute
 
     told = []

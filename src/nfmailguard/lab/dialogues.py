@@ -1,7 +1,7 @@
-"""The dialogues of ``lab diff``: what a mail inspection could treat in its own way, each on a connection of its own.
+"""The dialogues of ``lab diff``: what mail inspections may treat differently, each on a connection of its own.
 
-Promises: data only. Each has one subject, and goes to it by what every box lets through (HELO, MAIL, RCPT, DATA), so
-that a difference stands for itself. docs/lab-diff.md lists them.
+Promises: data only. Each has one subject, reached by commands that every firewall lets through (HELO, MAIL, RCPT,
+DATA), so that a difference concerns that subject only. docs/lab-diff.md lists them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 __all__ = ["DIALOGUES", "GREETING", "Dialogue", "Step"]
 
 GREETING = b"220 mail2.example.com ESMTP 8.12.10\r\n"
-#: Words of which nothing is known to be hidden; the one that is tried stands between them.
+#: Lines of an EHLO reply with keywords that no known firewall hides; the keyword under test is placed between them.
 _OFFER = ("250-mail2.example.com", "250-SIZE 10485760", "250 8BITMIME")
 _HEAD = b"From: alice@example.net\r\nTo: bob@example.com\r\nSubject: x\r\n"
 
@@ -19,7 +19,8 @@ _HEAD = b"From: alice@example.net\r\nTo: bob@example.com\r\nSubject: x\r\n"
 class Step(NamedTuple):
     """What the client sends, in one packet or several, and what the server answers.
 
-    ``says`` None: what a server would say to what has arrived. ``pieces`` may be empty: the server speaks unasked.
+    ``says`` None: what a server would answer to what has arrived. ``pieces`` may be empty: the server sends without
+    being asked.
     """
 
     pieces: tuple[bytes, ...]
@@ -27,7 +28,7 @@ class Step(NamedTuple):
 
 
 class Dialogue(NamedTuple):
-    """One connection. ``offer``: the server's reply to EHLO, where it is not its usual one."""
+    """One connection. ``offer``: the server's reply to EHLO, if not the usual one."""
 
     name: str
     about: str
@@ -63,7 +64,7 @@ def _recipient(name: str, address: bytes, about: str) -> Dialogue:
 
 
 def _text(name: str, about: str, *pieces: bytes, head: bytes = _HEAD + b"\r\n", end: bytes = b".\r\n") -> Dialogue:
-    """A mail: its text, and behind its end a command."""
+    """A mail: its text, and a command after its end."""
     whole = (head + pieces[0], *pieces[1:-1], pieces[-1] + end) if len(pieces) > 1 else (head + pieces[0] + end,)
     return Dialogue(f"text.{name}", about, (_HELO, _MAIL, _RCPT, _DATA, _send(*whole), _NOOP))
 
@@ -241,7 +242,7 @@ _REPLIES = (
         b"HELO b\r\n",
     ),
 )
-#: In the order in which they are sent.
+#: All dialogues, in the order in which they are sent.
 DIALOGUES: tuple[Dialogue, ...] = (
     *_GREETINGS,
     *_VERBS,

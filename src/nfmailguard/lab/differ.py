@@ -1,8 +1,8 @@
-"""``lab diff`` within a lab: each dialogue by both paths, at the same time.
+"""``lab diff`` within a lab: runs each dialogue on both paths at the same time.
 
-Run beside the hosts of a lab as ``python -m nfmailguard.lab.differ ASKED``, prints what came of it as JSON. For as long
-as it runs, connections to the server's port 25 at the two addresses are its own; should it be killed, that ends by
-itself within ``_ARMED`` seconds. A dialogue that differs is sent again; what differs only once is counted, not told.
+Run beside the hosts of a lab as ``python -m nfmailguard.lab.differ ASKED``, prints the result as JSON. While it runs,
+it receives the connections to the server's port 25 at the two addresses; if it is killed, that ends by itself within
+``_ARMED`` seconds. A dialogue that differs is run again; what differs only once is counted, not reported.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["Asked", "Both", "main", "run"]
 
 _TABLE = "nfmailguard_diff"
 _FIRST_PORT = 2525
-_ARMED = 30  # seconds
-_AGAIN = 10.0  # seconds after which that is said once more
-_PATIENCE = 10.0  # seconds for a connection
+_ARMED = 30  # Seconds for which the nftables rule redirects connections to the lab's server.
+_AGAIN = 10.0  # Seconds after which the redirection is renewed.
+_PATIENCE = 10.0  # Seconds to wait for a connection to be established.
 
 
 class Asked(msgspec.Struct):
-    """``paths``: the server's address on each; ``only``: the names of dialogues, or none for all."""
+    """The request. ``paths``: the server's address on each path; ``only``: the names of dialogues, or none for all."""
 
     client: str
     server: str
@@ -45,7 +45,7 @@ class Asked(msgspec.Struct):
 
 
 class Both(msgspec.Struct):
-    """What came of each dialogue on each path; ``unsteady``: those that differed once and not again."""
+    """The results of each dialogue on each path; ``unsteady``: dialogues that differed once and not again."""
 
     left: list[Played]
     right: list[Played]
@@ -53,13 +53,16 @@ class Both(msgspec.Struct):
 
 
 def _rules(paths: Sequence[str]) -> str:
-    """Connections to the paths' addresses come to us while the set holds their port."""
+    """nftables rules that redirect connections to the paths' addresses to this program, while the
+    set holds their port.
+    """
     lines = [
         f"{'ip6' if ':' in path else 'ip'} daddr {path} tcp dport @armed redirect to :{_FIRST_PORT + number}"
         for number, path in enumerate(paths)
     ]
     chain = "type nat hook prerouting priority dstnat; policy accept;"
-    # Without the first line the second fails where there is no table, as long as nobody was killed here.
+    # The first nftables line creates the table, so that deleting it cannot fail where no killed run has left one
+    # behind.
     return (
         f"table inet {_TABLE}\ndelete table inet {_TABLE}\ntable inet {_TABLE} {{\n"
         "set armed { type inet_service; flags timeout; }\n"
@@ -68,7 +71,7 @@ def _rules(paths: Sequence[str]) -> str:
 
 
 class Range:
-    """Both paths, made ready. A context manager."""
+    """Both paths, prepared. A context manager."""
 
     def __init__(self, topology: Topology, asked: Asked) -> None:
         self._topology, self._asked = topology, asked
@@ -101,7 +104,7 @@ class Range:
             raise LabError(f"lab: diff: cannot take the server's connections (nft): {done.stderr.strip()}")
 
     def play(self, dialogue: Dialogue) -> tuple[Played, Played]:
-        """One dialogue by both paths. Raises LabError where there is no connection."""
+        """Runs one dialogue on both paths. Raises LabError if there is no connection."""
         if time.monotonic() - self._armed > _AGAIN:
             element = f"{{ 25 timeout {_ARMED}s }}"
             self._nft(f"flush set inet {_TABLE} armed\nadd element inet {_TABLE} armed {element}\n")
@@ -127,7 +130,7 @@ class Range:
 
 
 def run(topology: Topology, asked: Asked) -> Both:
-    """All dialogues that are asked for. Raises LabError."""
+    """Runs all requested dialogues. Raises LabError."""
     chosen = [one for one in DIALOGUES if not asked.only or one.name in asked.only]
     both = Both([], [], [])
     with Range(topology, asked) as here:
@@ -146,7 +149,7 @@ def run(topology: Topology, asked: Asked) -> Both:
 
 
 def _show(progress: str) -> None:
-    """On a terminal, in place of what was shown before; words of ours."""
+    """Shows the progress on a terminal, in place of what was shown before."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)  # noqa: T201
 
@@ -156,7 +159,7 @@ def _keys(left: Played, right: Played) -> list[tuple[object, ...]]:
 
 
 def main(argv: list[str]) -> int:
-    """The exit code: 3 where the paths cannot be compared, with a line on standard error."""
+    """The exit code: 3 if the paths cannot be compared, with a line on standard error."""
     try:
         both = run(Topology(), msgspec.json.decode(argv[0], type=Asked))
     except (NfmailguardError, OSError) as error:

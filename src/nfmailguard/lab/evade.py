@@ -1,8 +1,8 @@
-"""``lab evade``: the ways round an inline filter, live through a running gateway, as a table.
+"""``lab evade``: tries techniques to evade an inline filter, live against a running gateway, and prints a table.
 
-Promises: the outcome is judged by what a real kernel delivered to a server (lab/oracle.py);
-1 as exit code as soon as one technique got past or an honest mail suffered, 3 when one could
-not be tried. Does not know the techniques, nor how the gateway decides.
+Promises: the outcome is judged by what a real kernel delivered to a server (lab/oracle.py); exit code 1 if a technique
+got past or an honest mail was affected, 3 if one could not be tried. Does not know the techniques, nor how the gateway
+decides.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ from nfmailguard.reports.console import Console, save
 __all__ = ["Choice", "Result", "chosen", "main", "show_list"]
 
 SHOWN = 56
-#: As it is shown.
+#: A CRLF as it is shown in the table of results.
 CRLF = "\\r\\n"
-#: Letters of a command line or an answer that are kept.
+#: Longest command line or answer that is shown, in characters.
 LONGEST = 160
-#: Ranges at once; a technique mostly waits, for what must not come.
+#: Number of topologies used in parallel; a technique spends most of its time waiting to see that nothing arrives.
 LANES = 3
-#: Techniques that follow each other through one gateway.
+#: Most techniques that are tried one after the other through the same gateway process.
 GROUP = 30
 STYLES = {GOT_PAST: "bold red", NOT_TRIED: "bold yellow", NO_EFFECT: "dim"}
-#: How: a real server's own record, and the recorder's.
+#: How it was judged whether a technique got past the gateway: by a real server's own log (False) or by the recorder
+#: (True).
 JUDGED = {
     False: "Got past is what the server's own log has as a command line and the profile denies, or what the client was"
     " not to hear. `read`: its last command line; `said`: its answer. An honest mail had to arrive beside each.",
@@ -60,22 +61,22 @@ OUTCOMES = (GOT_PAST, RESET, MASKED, HELD, DROPPED, NO_EFFECT, NOT_TRIED)
 
 
 class Choice(NamedTuple):
-    """What gateway is tried, and with what."""
+    """The gateway to be tried, and the techniques."""
 
     mode: str = "enforce"
     profile: str = "pix63"
     overrides: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     family: int = 4
-    #: The server's net.ipv4.tcp_syncookies.
+    #: Value of net.ipv4.tcp_syncookies on the server.
     cookies: int = 1
-    #: Names with this in them, and no others.
+    #: Only techniques whose name contains this text are tried; empty: all.
     like: str = ""
-    #: One of lab/readers.py's.
+    #: Name of the server used: one of SERVERS in lab/readers.py.
     server: str = SERVERS[0]
 
     def options(self) -> list[str]:
-        """As ``nfmailguard run`` takes them."""
+        """The options for ``nfmailguard run``."""
         return [
             "--mode",
             self.mode,
@@ -96,13 +97,13 @@ class Result(NamedTuple):
     faults: tuple[str, ...]
     findings: tuple[str, ...]
     control_mail: str
-    #: Connection by connection: what the server read as a command, and what it answered.
+    #: For each connection: the lines the server read as commands, and its answer to each.
     dialogues: tuple[tuple[tuple[str, str], ...], ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def chosen(choice: Choice) -> list[Technique]:
-    """The techniques to run, in the table's order. Raises ConfigError for a name there is none of."""
+    """The techniques to run, in the table's order. Raises ConfigError for an unknown name."""
     names = {technique.name for technique in TECHNIQUES}
     unknown = [name for name in choice.only if name not in names]
     if unknown:
@@ -113,7 +114,8 @@ def chosen(choice: Choice) -> list[Technique]:
         if choice.family in technique.families
         and (not choice.only or technique.name in choice.only)
         and choice.like in technique.name
-        and (technique.kind != "multipath" or choice.server == SERVERS[0])  # real ones do not listen for it
+        # Real servers do not listen for Multipath TCP, only the recorder does.
+        and (technique.kind != "multipath" or choice.server == SERVERS[0])
     ]
     if not found:
         raise ConfigError("no technique is of all that; `lab evade --list` has them")
@@ -121,7 +123,7 @@ def chosen(choice: Choice) -> list[Technique]:
 
 
 def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Result]:
-    """Runs them, inside a private world, on several ranges at once. ``progress``: number, of how many, what."""
+    """Runs them inside private namespaces, on several topologies at once. ``progress``: number, total, name."""
     techniques = chosen(choice)
     place = {technique.name: number for number, technique in enumerate(techniques)}
     work = Work(choice, techniques, progress)
@@ -137,14 +139,14 @@ def evade(choice: Choice, progress: Callable[[int, int, str], None]) -> list[Res
 
 
 class Work:
-    """The techniques in groups, each of which shares a gateway; lanes take them one by one."""
+    """The techniques in groups, each of which shares a gateway; worker threads take groups one by one."""
 
     def __init__(
         self, choice: Choice, techniques: Sequence[Technique], progress: Callable[[int, int, str], None]
     ) -> None:
         self.choice, self.progress = choice, progress
         self.count, self.done = len(techniques), 0
-        # A technique that begins before its gateway has one to itself.
+        # A technique that opens a connection before the gateway starts gets a gateway of its own.
         ordered = sorted(techniques, key=_gateway_of)
         alike = [list(group) for _, group in groupby(ordered, key=_gateway_of)]
         self.groups = [group[at : at + GROUP] for group in alike for at in range(0, len(group), GROUP)]
@@ -230,12 +232,12 @@ def _readable(octets: bytes) -> str:
 
 
 def shown(octets: str) -> str:
-    """The end of what was received: what came before it is the way there."""
+    """The end of the received data; what came before it only leads up to it."""
     return octets if len(octets) <= SHOWN else "…" + octets[1 - SHOWN :]
 
 
 def last_exchange(result: Result) -> Iterator[tuple[str, str]]:
-    """The command the server read last, of all connections, and its answer."""
+    """The command the server read last, over all connections, and its answer."""
     for dialogue in reversed(result.dialogues):
         if dialogue:
             yield dialogue[-1]
@@ -243,7 +245,7 @@ def last_exchange(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """One row a technique."""
+    """The table, one row per technique."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     made.add_column("technique", ratio=4, overflow="fold")
     made.add_column("received", ratio=4, overflow="fold")
@@ -265,14 +267,14 @@ def table(results: Sequence[Result]) -> Table:
         if result.faults:
             received.append(f"\n{result.faults[0]}", style="red")
         control_mail = Text(result.control_mail, style="green" if result.control_mail == "ok" else "bold red")
-        # The greeting is masked in every connection; that says nothing here.
+        # Every connection has the finding banner.masked, since every greeting is masked, so it is not shown.
         findings = [finding for finding in result.findings if finding != "banner.masked"]
         made.add_row(name, received, outcome, Text("\n".join(findings)), control_mail)
     return made
 
 
 def closing_line(results: Sequence[Result]) -> str:
-    """What it comes to."""
+    """A sentence that sums up the results."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}
     parts = [f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == GOT_PAST]
     control_mail = sum(result.control_mail == "ok" for result in results)
@@ -289,7 +291,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
-    """The table, and what it comes to."""
+    """Prints the table and its summary."""
     console.print(
         "[bold]Ways round an inline filter[/], sent as live packets through `nfmailguard run "
         f"{escape(' '.join(choice.options()))}` over IPv{choice.family}, the server {choice.server} with tcp_syncookies"
@@ -302,7 +304,7 @@ def show(console: Console, choice: Choice, results: Sequence[Result]) -> None:
 
 
 def show_list(console: Console) -> None:
-    """Every technique with what it plays on."""
+    """Prints every technique with what it exploits."""
     width = max(len(technique.name) for technique in TECHNIQUES)
     for kind, group in groupby(TECHNIQUES, key=lambda technique: technique.kind):
         console.print(f"[bold]{kind}[/]")
@@ -318,7 +320,7 @@ def show_list(console: Console) -> None:
 
 
 def _progress(console: Console, status: Any) -> Callable[[int, int, str], None]:
-    # On a terminal a line that changes; elsewhere a plain line now and then.
+    # On a terminal the progress line is updated in place; elsewhere a plain line is printed now and then.
     def tell(number: int, count: int, name: str) -> None:
         if console.is_terminal:
             status.update(f"{number} of {count}: {name}")
@@ -329,10 +331,10 @@ def _progress(console: Console, status: Any) -> Callable[[int, int, str], None]:
 
 
 def main(choice: Choice, record: Path | None = None, *, as_json: bool = False) -> int:
-    """Runs the techniques in a world of their own; the exit code.
+    """Runs the techniques in namespaces of their own; the exit code.
 
-    ``record``: also written, as SVG, HTML or text by its suffix. Raises LabError where no
-    namespaces can be made, ConfigError for what cannot be run.
+    ``record``: also written, as SVG, HTML or text by its suffix. Raises LabError where no namespaces can be made,
+    ConfigError for what cannot be run.
     """
     chosen(choice)
     config.load(None, choice.overrides, mode=choice.mode, profile=choice.profile)

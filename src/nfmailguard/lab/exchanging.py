@@ -1,7 +1,7 @@
-"""One dialogue of ``lab diff`` on one path: both its ends in one process, so that each knows what the other has sent.
+"""One dialogue of ``lab diff`` on one path, with both ends in one process, so that each knows what the other has sent.
 
-Promises: a step is over when all that was sent has arrived at the other end, or nothing has moved for ``QUIET``
-seconds; nothing a box does raises. Does not compare.
+Promises: a step is over when everything sent has arrived at the other end, or nothing has arrived for ``QUIET``
+seconds; nothing a firewall does raises an error. Does not compare.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from nfmailguard.verify.paths import OPEN, Played, Taken
 
 __all__ = ["play"]
 
-#: Seconds in which a box on a busy machine does something if it does anything; TCP has sent twice again by then.
+#: Seconds within which a firewall on a busy machine reacts if it reacts at all; TCP has retransmitted twice by then.
 QUIET = 2.0
-#: Seconds between two packets of one step, where the first has not arrived: it may be held.
+#: Seconds to wait between two packets of one step if the first has not arrived; the firewall may be holding it.
 _PAUSE = 0.1
-#: Seconds in which more may come than was sent: a box that speaks itself.
+#: Seconds to wait for more bytes than were sent, which a firewall may add itself.
 _SETTLE = 0.01
-#: Seconds in which a box may go on saying something.
+#: Most seconds for which a firewall may keep sending.
 _LONGEST = 30.0
-_MOST = 1 << 20  # bytes of a step that are kept, of each side
+_MOST = 1 << 20  # Most bytes kept of what each side receives in one step.
 
 
 class _Exchange:
@@ -44,7 +44,7 @@ class _Exchange:
         self._says: bytes | None = None
 
     def step(self, step: Step) -> Taken:
-        """``says`` of it is the whole answer; without it the server answers to what arrives."""
+        """Runs a step. Its ``says`` is the whole answer; without it the server answers to what arrives."""
         self._taken, self._says = Taken(list(step.pieces), b"", [], b""), step.says
         sent = 0
         for number, piece in enumerate(step.pieces, start=1):
@@ -63,7 +63,7 @@ class _Exchange:
 
     @property
     def silent(self) -> bool:
-        """Nothing of the last step has come through."""
+        """True if nothing of the last step has arrived."""
         return bool(self._taken.pieces) and not self._taken.arrived and not self._taken.read
 
     @property
@@ -84,7 +84,7 @@ class _Exchange:
         end.setblocking(False)
 
     def _wait(self, done: Callable[[], bool], patience: float) -> None:
-        """Until it is done, an end has gone, or nothing has come for so many seconds."""
+        """Waits until ``done`` is true, an end has closed, or nothing has come for so many seconds."""
         until, last = (time.monotonic() + seconds for seconds in (patience, _LONGEST))
         while not done() and (left := min(until, last) - time.monotonic()) > 0:
             for number, _ in self._poll.poll(max(1, int(left * 1000))):
@@ -117,7 +117,7 @@ class _Exchange:
 
 
 def play(dialogue: Dialogue, client: socket.socket, server: socket.socket) -> Played:
-    """What became of it, the greeting first; the sockets are its own from here on."""
+    """Runs the dialogue, the greeting first, and returns the result; closes the sockets."""
     with client, server:
         exchange = _Exchange(dialogue, client, server)
         steps = [exchange.step(Step((), dialogue.greeting))]

@@ -1,10 +1,10 @@
-"""The process that a standing lab is: hosts, servers and gateways live in its namespaces, and end when it does.
+"""The process that holds a lab: hosts, servers and gateways run in its namespaces, and end when it ends.
 
 Run by ``standing`` as ``python -m nfmailguard.lab.keeper SOCKET LIFELINE PLAN NAME [NETWORK]`` (the name is for `ps`;
-the last is a descriptor of the machine's network, of which the lab has devices), in a private world, as its first
-process: whatever ends it, by a signal that cannot be caught too, the kernel ends every process in here and takes the
-network, its rules and every file of the lab (under /mnt and /run) along. Answers a line of JSON with another on the
-socket. Does not know what it is called.
+the last is a descriptor of the machine's network namespace, whose devices the lab uses), in private namespaces, as
+their first process: whatever ends it, even a signal that cannot be caught, the kernel then ends every process in them
+and removes the network, its rules and every file of the lab (under /mnt and /run). Answers each line of JSON on the
+socket with another line. Does not know the lab's name.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from nfmailguard.service.asking import Asking
 
 __all__ = ["CONTROL", "DIRECTORY", "EVENTS", "Keeper", "control_of", "events_of", "main"]
 
-#: Inside of the lab: a file system of its own, which is gone with it.
+#: Mount point inside the lab of a file system of its own, which disappears with the lab.
 DIRECTORY = Path("/mnt")
 CONTROL, EVENTS = DIRECTORY / "control", DIRECTORY / "gateway" / "eve.json"
-_MOST = 1 << 16  # bytes of a question
-_PATIENCE = 5.0  # seconds for one
+_MOST = 1 << 16  # Largest request to the lab's process, in bytes.
+_PATIENCE = 5.0  # Seconds a client of the lab's process has to send its request.
 _POSTFIX_TLS = """\
 smtpd_peername_lookup = no
 smtpd_error_sleep_time = 0
@@ -58,7 +58,7 @@ def control_of(host: str) -> Path:
 
 
 def events_of(host: str) -> Path:
-    """Its event log."""
+    """The event log of the gateway on a host."""
     return DIRECTORY / host / EVENTS.name
 
 
@@ -67,7 +67,7 @@ def _config_of(host: str) -> Path:
 
 
 class Keeper:
-    """The lab while it stands: what ``plan`` says. ``machine``: a descriptor of the network its devices are in."""
+    """A running lab according to ``plan``. ``machine``: a descriptor of the network namespace its devices are in."""
 
     def __init__(self, stack: ExitStack, plan: Plan, machine: int = -1) -> None:
         self._stack = stack
@@ -100,7 +100,9 @@ class Keeper:
         self._servers[host] = server
 
     def guard(self, host: str, profile: str, mode: str) -> list[str]:
-        """Starts a gateway, or has it take other rules; what has changed. Raises LabError or what it says."""
+        """Starts a gateway, or makes it take other rules; what has changed. Raises LabError with
+        the gateway's message.
+        """
         was, self._rules[host] = self._rules.get(host), {"mode": str(mode), "profile": profile}
         config, running = _config_of(host), self._gateways.get(host)
         before = config.read_text() if config.exists() else None
@@ -124,7 +126,9 @@ class Keeper:
         return []
 
     def status(self) -> dict[str, Any]:
-        """Who is where, and what runs. ``server`` and ``gateway`` are the first ones, for those who know one."""
+        """Hosts, addresses and programs. ``server`` and ``gateway`` are the first ones, for callers
+        that know only one.
+        """
         topology = self.topology
         hosts = [
             [host, [[end.interface, end.ipv4, end.ipv6] for end in topology.ends(host)]] for host in topology.hosts
@@ -147,7 +151,7 @@ class Keeper:
         return found
 
     def _paths(self) -> Iterator[dict[str, Any]]:
-        """The ways from the first client to the first server, each by an address of that: who stands on them."""
+        """The paths from the first client to the first server, one for each of its addresses: the gateways on them."""
         plan, links = self.topology.plan, self.topology.links
         client, server = plan.of(Role.CLIENT)[0], plan.of(Role.SERVER)[0]
         for ends in links:
@@ -188,7 +192,7 @@ class Keeper:
         return self.status()
 
     def _gateway_meant(self, host: str) -> str:
-        """The host that is named, or the only one that can be."""
+        """The host that is named, or the only possible one."""
         known = self.topology.plan.of(Role.GATEWAY)
         if host and host not in known:
             raise LabError(f"lab: no gateway {host!r}; {_among(known)}")
@@ -207,7 +211,9 @@ def _tell(link: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def _reap(own: set[int]) -> None:
-    """Processes whose parents have ended are this one's; those it started itself are waited for where they are."""
+    """Waits for orphaned processes, which become children of this one; those it started itself are
+    waited for elsewhere.
+    """
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -220,7 +226,7 @@ def _reap(own: set[int]) -> None:
 
 
 def _one(link: socket.socket, keeper: Keeper) -> bool:
-    """Answers one question; False when that was to end."""
+    """Answers one request; False if it was to end the lab."""
     link.settimeout(_PATIENCE)
     try:
         asked = json.loads(link.makefile("rb").readline(_MOST))
@@ -238,14 +244,16 @@ def _one(link: socket.socket, keeper: Keeper) -> bool:
 
 
 def keep(door: socket.socket, lifeline: socket.socket, taken: threading.Event, plan: Plan, machine: int) -> None:
-    """Builds the lab, says so on ``lifeline``, and answers on ``door`` until it is told to end."""
+    """Builds the lab, reports that on ``lifeline``, and answers on ``door`` until it is told to end."""
     with ExitStack() as stack:
         try:
             keeper = Keeper(stack, plan, machine)
         finally:
             if machine >= 0:
                 os.close(machine)
-        door.listen(8)  # whoever asks learns this process's number from here
+        # Whoever connects learns this process's id from the listening socket, so it listens only here, in the process
+        # that stays.
+        door.listen(8)
         _tell(lifeline, {"answer": keeper.status()})
         taken.wait()
         lifeline.close()
@@ -259,7 +267,9 @@ def keep(door: socket.socket, lifeline: socket.socket, taken: threading.Event, p
 
 
 def _watch(lifeline: socket.socket) -> threading.Event:
-    """Set when whoever began the lab has taken it over; ends everything when that one goes before the lab stands."""
+    """An event that is set when the starting process has taken the lab over; if that process ends before, everything
+    ends.
+    """
     taken = threading.Event()
 
     def wait() -> None:
@@ -275,7 +285,7 @@ def _watch(lifeline: socket.socket) -> threading.Event:
 
 
 def main(argv: list[str]) -> None:
-    """Until the lab ends."""
+    """Runs until the lab ends."""
     door, lifeline = (socket.socket(fileno=int(number)) for number in argv[:2])
     door.set_inheritable(False)
     lifeline.set_inheritable(False)
@@ -283,7 +293,8 @@ def main(argv: list[str]) -> None:
     if machine >= 0:
         os.set_inheritable(machine, False)
     taken = _watch(lifeline)
-    # Its standard error is nobody's: a fault of ours is told to whoever began the lab.
+    # This process's standard error is read by nobody, so an internal error is reported to the process that started the
+    # lab.
     sys.excepthook = lambda kind, error, _: _tell(lifeline, {"error": f"lab: internal error: {kind.__name__}: {error}"})
     try:
         enter_private()

@@ -1,8 +1,8 @@
-"""A permissive SMTP server's reading of what its kernel gives it, and the record of it.
+"""A permissive SMTP server: how it reads what its kernel delivers, and the record of that.
 
-Promises: each octet is on record with what the server took it for (command, message text,
-chunk, SASL line), by a reading that a real server is known to have; where servers differ, a
-``Personality`` picks. Its greeting is that of lab/mailserver.py. Does not know sockets.
+Promises: each byte is recorded with what the server took it for (command, message text, chunk, SASL line), in a way
+that a real server is known to read; where servers differ, a ``Personality`` decides. Its greeting is that of
+lab/mailserver.py. Does not know sockets.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ __all__ = ["CHUNK", "COMMAND", "HOST", "SASL", "TEXT", "Conversation", "Personal
 
 HOST = "mail2.example.com"
 COMMAND, TEXT, CHUNK, SASL = "command", "text", "chunk", "sasl"
-#: What a server takes for a line's end; a bare CR at the end of what is there counts.
+#: Patterns of what a server takes for the end of a line; for "any", a bare CR that is the last byte received also
+#: counts.
 LINE_ENDS = {"crlf": re.compile(rb"\r\n"), "lf": re.compile(rb"\r?\n"), "any": re.compile(rb"\r\n|\n|\r")}
 STRICT_END = re.compile(rb"\r\n\.\r\n")
-#: Beside the shapes of 2023: any line of a dot and two octets (Apache James before 3.7.5), a first line of dots
-#: (nodemailer's smtp-server before 3.21), and .CRLF where 100,000 octets of a line have been read (hMailServer 5.7).
+#: Ends of data that some servers accept besides the shapes published in 2023: any line of a dot and two bytes (Apache
+#: James before 3.7.5), a first line of dots (nodemailer's smtp-server before 3.21), and .CRLF after 100,000 bytes of a
+#: line (hMailServer 5.7).
 LOOSE_END = re.compile(
     rb"(?:\r\n|\n|\r)\x00?\.\x00?(?:\r\n|\n|\r)|[\r\n]\.[^\r\n]\n|\A\r\n\.\.+\r\n|\.\r\n(?<=[^\n]{100000}\.\r\n)"
 )
@@ -31,18 +33,17 @@ LOOSE_SIZE = re.compile(rb"\s*([+]?)(\d+)")
 
 
 class Personality(NamedTuple):
-    """Where real servers differ.
+    """Options where real servers differ.
 
-    ``line_ends``: crlf, lf (with or without CR) or any (a bare CR as well). ``loose_end``:
-    more than CRLF.CRLF ends a message (SMTP smuggling, 2023). ``prefixes``: a verb is its
-    first four letters. ``buffer``: a longer line is read in pieces of this size (fgets).
-    ``silent_blank``: no reply to an empty line. ``chunking``: offered, and with what reading
-    of sizes: strict, loose (what begins with digits, in 32 bits) or octal (strtol, base 0). ``starttls``:
-    offered and answered with 220; no TLS follows. ``refuses_auth``: 535. ``stalled``:
-    seconds in which it reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it
-    refuses what is no BDAT, and anything it has not asked for, and from then on takes nothing but RSET (Exim 4.96).
-    ``offer``: its reply to EHLO, as it is. ``seven_bits``: MAIL's BODY=7BIT clears the text's eighth bits (sendmail).
-    ``sasl_commands``: behind 334 it looks for its own verbs first (Haraka 3.1).
+    ``line_ends``: crlf, lf (with or without CR) or any (a bare CR as well). ``loose_end``: more than CRLF.CRLF ends a
+    message (SMTP smuggling, 2023). ``prefixes``: a verb is recognised by its first four letters. ``buffer``: a longer
+    line is read in pieces of this size (fgets). ``silent_blank``: no reply to an empty line. ``chunking``: BDAT is
+    offered, and how sizes are read: strict, loose (what begins with digits, in 32 bits) or octal (strtol, base 0).
+    ``starttls``: offered and answered with 220; no TLS follows. ``refuses_auth``: 535. ``stalled``: seconds in which it
+    reads nothing of a message, with a small buffer. ``gives_up``: between a message's chunks it refuses everything but
+    BDAT, and from then on accepts nothing but RSET (Exim 4.96). ``offer``: its complete reply to EHLO. ``seven_bits``:
+    MAIL's BODY=7BIT clears the text's eighth bits (sendmail). ``sasl_commands``: after 334 it looks for its own verbs
+    first (Haraka 3.1).
     """
 
     line_ends: str = "lf"
@@ -62,18 +63,19 @@ class Personality(NamedTuple):
 
 @dataclass
 class Conversation:
-    """One connection: what came and what it was taken for, what was said, and how it ended."""
+    """One connection: what arrived and what it was taken for, what was answered, and how it ended."""
 
     peer: tuple[str, int]
     personality: Personality
     received: bytearray = field(default_factory=bytearray)
-    #: Whether ``received`` is all that came, or only what a real server tells.
+    #: True: ``received`` is every byte that arrived; False: only what a real server has logged.
     octets: bool = True
-    #: (kind, octets) in order; together they are what has been read of ``received``.
+    #: The bytes read so far, as pairs (kind, bytes) in order; together they are the part of ``received`` that has been
+    #: read.
     spans: list[tuple[str, bytes]] = field(default_factory=list)
     #: Command lines as this server read them.
     lines: list[bytes] = field(default_factory=list)
-    #: What was said to each of them.
+    #: The server's answer to each command line.
     answers: list[bytes] = field(default_factory=list)
     sent: bytearray = field(default_factory=bytearray)
     messages: list[bytes] = field(default_factory=list)
@@ -82,7 +84,7 @@ class Conversation:
 
     @property
     def unread(self) -> bytes:
-        """What has come of a command line that has no end yet."""
+        """The received part of a command line that is not complete yet."""
         return bytes(self.received[sum(len(octets) for _, octets in self.spans) :])
 
 
@@ -120,7 +122,7 @@ class Session:
         return octets
 
     def _skip_line_feed(self) -> None:
-        # Who takes a CR for a line's end takes the LF behind it for the same one's.
+        # A server that takes a bare CR for a line end ignores a LF after it as part of the same line end.
         if self._after_cr and self.kind == COMMAND and self._buffer.startswith(b"\n"):
             kind, octets = self.conversation.spans[-1]
             self.conversation.spans[-1] = kind, octets + b"\n"
@@ -155,7 +157,7 @@ class Session:
         return True
 
     def _read_text(self) -> bool:
-        # The line end before the dot may be that of the DATA line itself.
+        # The line end before the dot may be the one that ended the DATA command line.
         pattern = LOOSE_END if self.personality.loose_end else STRICT_END
         text = b"\r\n" + self._text + self._buffer
         found = pattern.search(text.translate(SEVEN_BITS) if self._seven else text)
@@ -184,7 +186,7 @@ class Session:
         self._chunks = self._given_up = False
 
     def _gives_up(self, verb: str, argument: bytes) -> bool:
-        """Whether a command between chunks is refused, and whatever follows."""
+        """Whether a command between chunks is refused, and everything after it."""
         if not self.personality.gives_up or not self._chunks or verb in ("RSET", "QUIT"):
             return False
         fits = argument.split()[:1] != [b"0"] if verb == "BDAT" else verb == "NOOP" and not self._buffer
@@ -254,7 +256,8 @@ class Session:
             size %= 1 << 32
             self._last_chunk = argument.upper().endswith(b"LAST")
         if not rule or not self._extended:
-            self.say("502 5.5.1 Error: command not implemented")  # and what follows is read as commands
+            # BDAT is refused, and the bytes that follow it are read as commands.
+            self.say("502 5.5.1 Error: command not implemented")
         elif size is None:
             self.say("501 5.5.4 Syntax: BDAT count [LAST]")
         else:

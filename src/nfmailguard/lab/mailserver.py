@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 
 class _Mailbox:
-    """Files every mail under its connection's number."""
+    """Stores every mail under its connection's number."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -42,12 +42,13 @@ class _Mailbox:
         name = f"{server.number}-{number}.eml"
         content = server.received(session) + (envelope.original_content or b"")
         (self.directory / f".{name}").write_bytes(content)
-        (self.directory / f".{name}").rename(self.directory / name)  # a reader never sees half a mail
+        # Renaming the complete file ensures that no reader sees half a mail.
+        (self.directory / f".{name}").rename(self.directory / name)
         return f"250 2.0.0 Ok: queued as {server.number:04X}{number:04X}"
 
 
 class _Server(SMTP):
-    """One connection, with a record of its octets."""
+    """One connection, with a record of its bytes."""
 
     connections = itertools.count(1)
 
@@ -69,7 +70,7 @@ class _Server(SMTP):
         await super().smtp_RCPT(self._taken(arg, ("NOTIFY=", "ORCPT=")))
 
     def received(self, session: Session) -> bytes:
-        """The trace line of RFC 5321 4.4 where it is wanted, with the protocol's name of RFC 3848."""
+        """The trace line of RFC 5321 4.4, if it is wanted, with the protocol's name by RFC 3848."""
         if not self.traced:
             return b""
         protocol = "ESMTP" if session.extended_smtp else "SMTP"
@@ -78,7 +79,7 @@ class _Server(SMTP):
         return f"Received: from {session.host_name} by {self.hostname} with {protocol}\r\n".encode()
 
     def _taken(self, arg: str | None, parameters: tuple[str, ...]) -> str | None:
-        # RFC 3461, which aiosmtpd does not know: taken where it is offered.
+        # DSN parameters (RFC 3461), which aiosmtpd does not know, are accepted if DSN is offered.
         if arg is None or not self.dsn:
             return arg
         return " ".join(word for word in arg.split(" ") if not word.upper().startswith(parameters))
@@ -87,14 +88,14 @@ class _Server(SMTP):
         octets = self._begun + (status if isinstance(status, bytes) else status.encode("utf-8")) + b"\r\n"
         self._begun = b""
         if octets.splitlines()[-1][3:4] == b"-":
-            self._begun = octets  # a reply leaves as a whole, as other servers' do
+            self._begun = octets  # Lines of a reply are collected and sent together, as other servers do.
             return
         self._record.write(b"< %r\n" % octets)
         await super().push(octets[:-2])
 
 
 def _certificate(directory: Path) -> ssl.SSLContext | None:
-    # Without a certificate there is no STARTTLS: announcing one that fails would be a lie.
+    # Without a certificate STARTTLS is not offered, as a TLS handshake would fail.
     pair = certify(directory)
     if pair is None:
         return None

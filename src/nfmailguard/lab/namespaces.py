@@ -1,8 +1,7 @@
-"""A world of its own for the lab: network, mount and process namespaces that vanish with it.
+"""Private namespaces for the lab: network, mount and process namespaces that disappear with it.
 
-Promises: what runs in here cannot touch the host's network, and nothing is left when
-it ends, however it ends: the last process of a namespace takes it along. Needs no
-root where the kernel allows unprivileged user namespaces.
+Promises: what runs in them cannot touch the host's network, and nothing is left when it ends, however it ends: a
+namespace disappears with its last process. Needs no root where the kernel allows unprivileged user namespaces.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ _MARK = "NFMAILGUARD_PRIVATE"
 
 
 def inside() -> bool:
-    """Whether this process is already in a private world."""
+    """Whether this process is already in private namespaces."""
     return os.environ.get(_MARK) == "1"
 
 
 def may_change_users() -> bool:
-    """Whether processes here can become other users: as root, but not where root is the only user there is."""
+    """Whether processes here can become other users: as root, unless root is the only user in the namespace."""
     mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     return os.geteuid() == 0 and sum(int(line[2]) for line in mapped) > 1
 
@@ -50,10 +49,11 @@ def _unshare() -> list[str]:
 
 
 def run_private(argv: Sequence[str]) -> int:
-    """Runs ``argv`` in a private world and returns its exit code; raises LabError where none can be made."""
+    """Runs ``argv`` in private namespaces and returns its exit code; raises LabError where none can be made."""
     environment = {**os.environ, _MARK: "1"}
     world = subprocess.Popen([*_unshare(), *argv], env=environment)
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the world, too
+    # Ctrl-C in a terminal also reaches the processes in the namespaces, so it is ignored here until they end.
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return world.wait()
     finally:
@@ -61,9 +61,9 @@ def run_private(argv: Sequence[str]) -> int:
 
 
 def start_private(argv: Sequence[str], pass_fds: Sequence[int], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts ``argv`` in a private world that goes on when this process has ended; LabError where none can be made.
+    """Starts ``argv`` in private namespaces that outlive this process; LabError where none can be made.
 
-    The world ends when its first process does, or the one that is returned.
+    The namespaces end when their first process does, or the one that is returned.
     """
     environment = {**os.environ, _MARK: "1"}
     return subprocess.Popen(
@@ -81,11 +81,12 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def enter_private() -> None:
-    """Prepares the world ``run_private`` made: a /run of its own, signals that end it. Call once, inside."""
-    del os.environ[_MARK]  # what starts from here may make a world of its own within this one
-    # The first process of a process namespace gets only the signals it asks for.
+    """Prepares the namespaces ``run_private`` made: a /run of their own, signals that end them. Call once, inside."""
+    # Removed, so that processes started from here may create namespaces of their own inside these.
+    del os.environ[_MARK]
+    # The first process of a PID namespace receives only signals it has a handler for.
     signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup(1)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Under nohup(1) SIGHUP is ignored, and stays ignored.
         signal.signal(signal.SIGHUP, _terminate)
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -1,6 +1,6 @@
-"""What a lab is made of, as values: hosts, links, routes, devices of this machine.
+"""The parts of a lab as values: hosts, links, routes, devices of this machine.
 
-Promises: values only. Does not judge or make anything: ``topologies`` reads and checks, ``topology`` makes.
+Promises: values only. Does not check or make anything: ``plans`` reads and checks, ``topology`` makes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from nfmailguard.policy.model import Mode
 
 __all__ = ["LOSS", "NONE", "TIME", "Attach", "Host", "Link", "Plan", "Role", "Route", "lab_network", "row"]
 
-#: How a delay and a loss are written.
+#: How a plan file writes a link's delay and its packet loss.
 TIME = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(us|ms|s)")
 LOSS = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
-#: A network of no such family, a host without a mail server.
+#: The word that a plan has for a network without this address family, and for a host without a mail server.
 NONE = "none"
 _MICROSECONDS = {"us": 1, "ms": 1000, "s": 1_000_000}
 
@@ -33,7 +33,7 @@ class Role(StrEnum):
 
 
 class Host(msgspec.Struct, frozen=True):
-    """``profile``: of a gateway, empty: it only forwards. ``server``: which mail server, or ``none``.
+    """A host. ``profile``: of a gateway; empty: it only forwards. ``server``: which mail server, or ``none``.
 
     ``role`` None: by the name, which is ``client``, ``server``, or else a gateway's.
     """
@@ -48,7 +48,7 @@ class Link(msgspec.Struct, frozen=True):
     """A network: a cable between two ``hosts``, or a switch between more.
 
     ``ipv4`` and ``ipv6`` are its addresses, ``none``, or empty for the lab's own. ``delay`` ("20ms") and ``loss``
-    ("1%") meet what each of its hosts sends.
+    ("1%") apply to what each of its hosts sends.
     """
 
     hosts: tuple[str, ...] = ()
@@ -65,13 +65,13 @@ class Link(msgspec.Struct, frozen=True):
 
     @property
     def lost(self) -> float:
-        """Of a hundred packets."""
+        """The packet loss in percent."""
         found = LOSS.fullmatch(self.loss)
         return float(found[1]) if found else 0.0
 
 
 class Route(msgspec.Struct, frozen=True):
-    """What ``sender`` sends to ``to`` goes by the gateways ``via``, each connection by one of them."""
+    """What ``sender`` sends to ``to`` goes through the gateways ``via``, each connection through one of them."""
 
     sender: str = msgspec.field(default="", name="from")
     to: str = ""
@@ -79,10 +79,11 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Attach(msgspec.Struct, frozen=True):
-    """A device of this machine as one more interface of a client or a server.
+    """A network device of this machine as one more interface of a client or a server.
 
     ``ipv4`` and ``ipv6``: the host's addresses there, with the length of the network ("192.0.2.2/24"), ``none``, or
-    empty for the lab's own. ``via4`` and ``via6``: the addresses of the box behind it; empty: the network's first.
+    empty for the lab's own. ``via4`` and ``via6``: the addresses of the firewall behind the device; empty: the
+    network's first.
     """
 
     device: str = ""
@@ -94,7 +95,7 @@ class Attach(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A lab. ``host`` by name, in the order in which they are shown."""
+    """A lab. ``host``: the hosts by name, in the order in which they are shown."""
 
     title: str = ""
     host: dict[str, Host] = {}

@@ -1,6 +1,6 @@
-"""Topologies: those that come with the program and people's own, read out of TOML and checked.
+"""Topologies: those that come with the program and the user's own, read from TOML and checked.
 
-Promises: what is wrong in a file raises one ConfigError with a line for each mistake, which names the key.
+Promises: errors in a file raise one ConfigError with a line for each, which names the key.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from nfmailguard.reading import text_of, toml
 __all__ = ["SERVER_KINDS", "names", "parsed", "problems_of_devices", "read", "text_named", "with_devices"]
 
 SERVER_KINDS = ("aiosmtpd", "postfix", *KINDS)
-#: The lab has a file ``control`` beside the folders of its hosts.
+#: A host's name; "control" is excluded, because the lab has a file of that name beside the hosts' directories.
 _HOST = re.compile(r"(?!control$)[a-z][a-z0-9-]{0,30}")
-#: How Linux names devices (IFNAMSIZ, dev_valid_name).
+#: Names that Linux allows for a network device (IFNAMSIZ, dev_valid_name).
 _DEVICE = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
-_MOST_DELAY = 60_000_000  # microseconds
-#: RFC 791 3.2: every host takes 576 bytes; RFC 8200 5: IPv6 needs 1280; a veth has 65535 at most.
+_MOST_DELAY = 60_000_000  # Largest delay of a link, in microseconds.
+#: Limits of a link's MTU: every host takes 576 bytes (RFC 791 3.2), IPv6 needs 1280 (RFC 8200 5), and a veth device has
+#: 65535 at most.
 _LEAST_MTU, _LEAST_MTU6, _MOST_MTU = 576, 1280, 65_535
 _MOST_LINKS = 99
 _MOST_ATTACHED = 16
@@ -45,7 +46,7 @@ def names() -> list[str]:
 
 
 def text_named(name: str) -> str:
-    """The TOML text of a topology by name, or by the path of a file; ConfigError where there is none."""
+    """The TOML text of a topology by name, or by the path of a file; ConfigError if there is none."""
     if "/" in name or name.endswith(".toml"):
         return text_of(name, f"topology {name}")
     if name not in names():
@@ -55,13 +56,13 @@ def text_named(name: str) -> str:
 
 
 def read(name: str) -> Plan:
-    """The plan of a topology by name or file; a profile's file in it is looked for beside it."""
+    """The plan of a topology by name or file; profile files named in it are relative to its directory."""
     is_file = "/" in name or name.endswith(".toml")
     return parsed(text_named(name), f"topology {name}", Path(name).absolute().parent if is_file else None)
 
 
 def parsed(text: str, where: str, beside: Path | None = None) -> Plan:
-    """The plan in a TOML text. Raises ConfigError with all that is wrong, a line each."""
+    """The plan in a TOML text. Raises ConfigError with all errors, one line each."""
     table = toml(text, where)
     problems: list[str] = []
     hosts = table.pop("host", {})
@@ -94,7 +95,7 @@ def _found(host: Host, beside: Path | None) -> Host:
 
 
 def _check(plan: Plan) -> Iterator[str]:
-    """What is wrong with a plan, a line each, which begins with the key."""
+    """What is wrong with a plan, one line each, beginning with the key."""
     for name in plan.host:
         yield from _of_host(plan, name)
     yield from (f"host: no {role} in it" for role in (Role.CLIENT, Role.SERVER) if not plan.of(role))
@@ -188,7 +189,7 @@ def _of_route(plan: Plan, route: Route, where: str) -> Iterator[str]:
 
 
 def problems_of_devices(plan: Plan) -> Iterator[str]:
-    """What is wrong with the devices of this machine that a plan wants, but for what only the kernel knows."""
+    """What is wrong with the devices of this machine that a plan uses, except what only the kernel knows."""
     if len(plan.attach) > _MOST_ATTACHED:
         yield f"attach: {len(plan.attach)}; {_MOST_ATTACHED} at most"
     seen = set()
@@ -240,7 +241,9 @@ def _of_attached(own: str, box: str, keys: tuple[str, str], version: int, where:
 
 
 def with_devices(plan: Plan, devices: Sequence[str]) -> Plan:
-    """``plan`` with devices of this machine: of a box's client side, then of its server side. Raises ConfigError."""
+    """``plan`` with devices of this machine: on a firewall's client side, then on its server side.
+    Raises ConfigError.
+    """
     order = (plan.of(Role.CLIENT)[0], plan.of(Role.SERVER)[0])
     more = (Attach(device, order[number % 2]) for number, device in enumerate(devices))
     made = msgspec.structs.replace(plan, attach=(*plan.attach, *more))

@@ -1,7 +1,7 @@
-"""A Postfix of its own on a lab host: own configuration, queue, log; the system's is not touched.
+"""A separate Postfix on a lab host: own configuration, queue, log; the system's is not touched.
 
-Promises: as a client it relays everything to one server; as a server it delivers
-everything to one maildir. Needs Postfix installed and root, for Postfix changes users.
+Promises: as a client it relays everything to one server; as a server it delivers everything to one maildir. Needs
+Postfix installed and root, because Postfix changes users.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
 """
-# Only what is used; nothing chroots, for the directories are the lab's.
+# Only the Postfix services that the lab uses; none of them runs in a chroot, because the directories are the lab's own.
 _SERVICES = (
     "rewrite:trivial-rewrite",
     "error",
@@ -67,12 +67,14 @@ tlsmgr unix - - n 1000? 1 tlsmgr
 
 
 def installed() -> bool:
-    """Whether there is a Postfix."""
+    """Whether Postfix is installed."""
     return shutil.which("postfix", path="/usr/sbin:/usr/bin") is not None
 
 
 def make_reachable(directory: Path) -> None:
-    """Lets every user into a directory of root's under /tmp, and into those above it; pytest's are its own alone."""
+    """Lets every user enter a directory of root's under /tmp, and its parents; pytest makes them accessible to one user
+    only.
+    """
     for folder in (directory, *directory.parents):
         if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
@@ -81,9 +83,9 @@ def make_reachable(directory: Path) -> None:
 class Postfix:
     """One running instance; ends with its context.
 
-    ``relay`` makes it a client of that address; otherwise it listens on ``addresses``
-    and takes mail for example.com. ``settings`` come behind its own; where they want a certificate, there is
-    one. ``verbose``: each command and reply is in its log. Raises LabError with Postfix's own words.
+    ``relay`` makes it a client of that address; otherwise it listens on ``addresses`` and accepts mail for example.com.
+    ``settings`` are added after its own; if they need a certificate, there is one. ``verbose``: each command and reply
+    is in its log. Raises LabError with Postfix's own message.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Postfix:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def wait_for(self, words: str, seconds: float = 30.0) -> str:
-        """The log once it holds ``words``; LabError when it does not in time."""
+        """The log once it contains ``words``; LabError if it does not in time."""
         deadline = time.monotonic() + seconds
         while words not in (log := self.log()):
             if time.monotonic() > deadline:
@@ -157,7 +159,7 @@ class Postfix:
             raise LabError(f"lab: sendmail: {done.stderr.strip()}")
 
     def mails(self) -> list[bytes]:
-        """What it has delivered, as Postfix keeps it: LF line ends, its own headers on top."""
+        """The mails it has delivered, as Postfix stores them: LF line ends, its own header fields first."""
         return [path.read_bytes() for path in sorted((self.directory / "mail/box/new").glob("*"))]
 
     def stop(self) -> None:

@@ -1,9 +1,9 @@
-"""A TCP endpoint with no kernel behind it: every octet of every packet is the caller's to choose.
+"""A TCP endpoint without a kernel: the caller chooses every byte of every packet.
 
-Promises: what ``Link`` reads is what the interface saw, and nothing on this host answers
-for the endpoint, because its address is no host's own. Each packet that is sent carries a
-tag of its own (the IPv4 identification, the IPv6 flow label) that survives a router, so it
-can be found again behind one. Does not know SMTP, and never retransmits by itself.
+Promises: what ``Link`` reads is what the interface received, and no kernel answers for the endpoint, because its
+address belongs to no host. Each packet sent carries a tag of its own (the IPv4 identification, the IPv6 flow label)
+that a router keeps, so the packet can be recognised after a router. Does not know SMTP, and never retransmits by
+itself.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MTU = 1500
 ETH_P_ALL, ETH_P_IPV4, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 SO_RCVBUFFORCE = 33
 PACKET_OUTGOING = 4
-MOST_PATIENCE = 5.0  # seconds, with a machine that has no room for a frame
-#: In the options of a kernel's segment.
+MOST_PATIENCE = 5.0  # Seconds to keep trying to send while the machine has no buffer for a frame.
+#: Matches the TCP timestamp option as Linux writes it; the group is the sender's timestamp.
 TIMESTAMP = re.compile(rb"\x08\x0a(.{4})", re.DOTALL)
 COMPLETE_REPLY = re.compile(rb"(?:^|\n)\d{3}(?: [^\n]*)?\r?\n$")
 
 
 class Ends(NamedTuple):
-    """Both ends of a connection, and the ports: ours first."""
+    """The addresses of both ends of a connection, and the ports; ours first."""
 
     source: str
     destination: str
@@ -47,7 +47,7 @@ class Ends(NamedTuple):
         return ipaddress.ip_address(self.source).version
 
     def turned(self) -> Ends:
-        """The other end's view."""
+        """The same as seen from the other end."""
         return Ends(self.destination, self.source, self.destination_port, self.port)
 
 
@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 
 
 def _transport(packet: bytes) -> tuple[int, int]:
-    # Protocol and offset behind IPv6's extension headers (RFC 8200 4); a fragment has none.
+    # Returns the protocol and the offset after IPv6's extension headers (RFC 8200 4); a fragment has no protocol here.
     kind, at = packet[6], 40
     while kind in (0, 43, 60) and at + 2 <= len(packet):
         kind, at = packet[at], at + 8 * (packet[at + 1] + 1)
@@ -74,7 +74,7 @@ def _transport(packet: bytes) -> tuple[int, int]:
 
 
 def parse(packet: bytes, *, outgoing: bool = False) -> Seen | None:
-    """``packet`` (it begins with the IP header) as TCP; None when it is none, or a fragment, or cut."""
+    """``packet`` (it begins with the IP header) as TCP; None if it is no TCP packet, a fragment, or truncated."""
     if len(packet) < 40:
         return None
     if packet[0] >> 4 == 4:
@@ -125,31 +125,33 @@ def build(
 
 
 class Link:
-    """One interface of this network namespace, below its kernel's IP; made inside the namespace.
+    """One interface of this network namespace, used below the kernel's IP layer; made inside the namespace.
 
     ``router``: the hardware address everything is sent to. Without it, it only listens.
     """
 
     def __init__(self, interface: str, router: str | None = None) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        with contextlib.suppress(OSError):  # more than the machine's limit takes privilege
+        # A receive buffer larger than the system's limit needs privilege; without it the default is used.
+        with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         self._socket.bind((interface, ETH_P_ALL))
         self._socket.setblocking(False)
         own: bytes = self._socket.getsockname()[4]
         self._header = bytes.fromhex((router or "00" * 6).replace(":", "")) + own
         self._tag = 0
-        #: Packets sent in another's name, as (tag, sequence number): coming back they are not the peer's.
+        #: Packets sent with a forged source address, as (tag, sequence number): when they come back they are not taken
+        #: for the peer's.
         self.forged: set[tuple[int, int]] = set()
         self.connections: dict[int, RawTcp] = {}
 
     def next_tag(self) -> int:
-        """A number no packet of this link had before (of the last 65,535)."""
+        """A number that no packet of this link had before (among the last 65,535)."""
         self._tag = self._tag % 0xFFFF + 1
         return self._tag
 
     def send(self, packet: bytes, trailer: bytes = b"") -> None:
-        """Puts an IP packet on the wire as it is, padding to Ethernet's least and ``trailer`` behind it."""
+        """Sends an IP packet as it is, padded to Ethernet's minimum and followed by ``trailer``."""
         kind = ETH_P_IPV4 if packet[0] >> 4 == 4 else ETH_P_IPV6
         frame = self._header + struct.pack("!H", kind) + packet + trailer
         patience = time.monotonic() + MOST_PATIENCE
@@ -157,7 +159,7 @@ class Link:
             try:
                 self._socket.send(frame)
             except OSError as error:
-                # A busy machine has not taken what was sent before: the frame is not on its way.
+                # The device's queue is full on a busy machine: the frame was not sent, so it is tried again.
                 if error.errno not in (errno.ENOBUFS, errno.EAGAIN) or time.monotonic() > patience:
                     raise
                 time.sleep(0.001)
@@ -178,7 +180,7 @@ class Link:
                 yield seen
 
     def dispatch(self, timeout: float) -> bool:
-        """Gives what comes in to the connections; False when nothing came within ``timeout`` seconds."""
+        """Passes incoming packets to the connections; False when nothing came within ``timeout`` seconds."""
         came = False
         for seen in self.read(timeout):
             connection = self.connections.get(seen.ends.destination_port)
@@ -194,7 +196,7 @@ class Link:
 
 
 class Sent(NamedTuple):
-    """What was sent in one piece: its place, its payload, and the packet as it left (None: no whole TCP packet)."""
+    """A segment that was sent: its place, its payload, and the packet (None: no whole TCP packet)."""
 
     place: int
     payload: bytes
@@ -203,11 +205,10 @@ class Sent(NamedTuple):
 
 @dataclass
 class RawTcp:
-    """One connection. Places in its stream (``at``, ``here``) count octets from 0, behind the SYN.
+    """One connection. Positions in its stream (``at``, ``here``) count bytes from 0, after the SYN.
 
-    ``here`` is where the next octet goes. ``timestamps``: every segment carries the
-    option of RFC 7323. ``window`` is what we advertise. ``acknowledges``: ``read``
-    acknowledges what has come; else the caller does, or not.
+    ``here`` is where the next byte goes. ``timestamps``: every segment carries the option of RFC 7323. ``window`` is
+    what we advertise. ``acknowledges``: ``read`` acknowledges what has come; otherwise the caller decides.
     """
 
     link: Link
@@ -220,36 +221,37 @@ class RawTcp:
     peer_next: int = 0
     acknowledged: int = 0
     clock: int = 5_000_000
-    #: The peer's latest timestamp, to be echoed.
+    #: The peer's latest TCP timestamp value, to be echoed.
     peer_clock: int = 0
     established: bool = False
     reset: bool = False
-    #: The peer has said all it will say (its FIN has come, in order).
+    #: The peer's FIN has arrived in order: it will send no more data.
     peer_closed: bool = False
     text: bytes = b""
-    #: All that came in order, and each place's octet as it came last: a repeated segment may say something else.
+    #: heard: all bytes that arrived in order. heard_last: the byte that arrived last at each stream position, as a
+    #: retransmission may carry other data.
     heard: bytearray = field(default_factory=bytearray)
     heard_last: dict[int, int] = field(default_factory=dict)
     peer_isn: int = 0
-    #: Those of the peer's SYN, as they came.
+    #: The TCP options of the peer's SYN, as they arrived.
     peer_options: bytes = b""
-    #: By tag.
+    #: The segments sent, by the tag in their IP header.
     sent: dict[int, Sent] = field(default_factory=dict)
-    #: place -> the octet last sent there.
+    #: Stream position -> the byte last sent there.
     latest: dict[int, int] = field(default_factory=dict)
     resets_sent: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.link.connections[self.ends.port] = self
 
-    # What goes out.
+    # Section: sending segments.
 
     def sequence(self, at: int) -> int:
-        """The sequence number of a place."""
+        """The sequence number of a position."""
         return (self.isn + 1 + at) % MODULUS
 
     def segment(self, payload: bytes = b"", at: int | None = None, flags: int = PSH | ACK, **fields: Any) -> Any:
-        """A scapy packet at a place; nothing is sent. ``fields``: those of ``build``."""
+        """A scapy packet at a position; nothing is sent. ``fields``: those of ``build``."""
         options = list(fields.pop("options", ()))
         if self.timestamps and not any(name == "Timestamp" for name, *_ in options):
             options += [("NOP", None), ("NOP", None), ("Timestamp", (self.clock, self.peer_clock))]
@@ -263,14 +265,16 @@ class RawTcp:
         return build(self.ends, self.link.next_tag(), payload, flags=flags, **given)
 
     def put(self, payload: bytes = b"", at: int | None = None, flags: int = PSH | ACK, **fields: Any) -> None:
-        """Sends one segment. Without ``at`` it goes ``here``; ``here`` is behind the farthest octet then."""
+        """Sends one segment, at ``here`` unless ``at`` is given; afterwards ``here`` is after the
+        farthest byte sent.
+        """
         place = self.here if at is None else at
         packet = self.segment(payload, place, flags, **fields)
         self.note(packet, payload, place, flags)
         self.link.send(bytes(packet))
 
     def stray(self, payload: bytes = b"", at: int | None = None, flags: int = PSH | ACK, **fields: Any) -> None:
-        """Sends a segment that does not count as said: ``here`` and ``put_again`` know nothing of it."""
+        """Sends a segment that is not recorded as sent: it does not affect ``here`` and ``put_again``."""
         place = self.here if at is None else at
         packet = self.segment(payload, place, flags, **fields)
         self.sent[self.tag_of(packet)] = Sent(place, payload, parse(bytes(packet)))
@@ -283,7 +287,7 @@ class RawTcp:
         return int(packet.id if self.ends.family == 4 else packet.fl)
 
     def note(self, packet: Any, payload: bytes, at: int, flags: int = PSH | ACK) -> None:
-        """Puts a packet that the caller sends himself on record, as ``put`` does with its own."""
+        """Records a packet that the caller sends itself, as ``put`` does with its own."""
         self.sent[self.tag_of(packet)] = Sent(at, payload, parse(bytes(packet)))
         if payload:
             self.latest.update(zip(range(at, at + len(payload)), payload, strict=True))
@@ -293,14 +297,14 @@ class RawTcp:
             self.resets_sent.add(self.sequence(at))
 
     def put_each(self, payload: bytes, size: int = 1, *, backwards: bool = False, **fields: Any) -> None:
-        """Sends ``payload`` from ``here`` on in segments of ``size`` octets, in order or in reverse order."""
+        """Sends ``payload`` from ``here`` on in segments of ``size`` bytes, in order or in reverse order."""
         start = self.here
         places = range(0, len(payload), size)
         for place in reversed(places) if backwards else places:
             self.put(payload[place : place + size], start + place, **fields)
 
     def put_again(self) -> bool:
-        """Sends what the peer has not acknowledged again, each octet as it was sent last; False: there was nothing."""
+        """Retransmits what the peer has not acknowledged, each byte as it was sent last; False: there was nothing."""
         start = (self.acknowledged - self.isn - 1) % MODULUS if self.established else 0
         octets = bytearray()
         for place in range(start, self.here):
@@ -311,10 +315,10 @@ class RawTcp:
             self.put(bytes(octets), start)
         return bool(octets)
 
-    # What comes in.
+    # Section: receiving segments.
 
     def arrived(self, seen: Seen) -> None:
-        """Takes one packet of the peer's."""
+        """Processes one packet from the peer."""
         if self.timestamps and (stamp := TIMESTAMP.search(seen.options)):
             self.peer_clock = int.from_bytes(stamp[1], "big")
         if seen.flags & RST:
@@ -342,7 +346,9 @@ class RawTcp:
             self.put(flags=ACK)
 
     def connect(self, payload: bytes = b"", *, timeout: float = 1.0, **fields: Any) -> bool:
-        """The handshake; whether it was answered within ``timeout`` seconds. ``payload`` and ``fields``: the SYN's."""
+        """Performs the handshake; whether it was answered within ``timeout`` seconds. ``payload`` and ``fields``: the
+        SYN's.
+        """
         self.put_syn(payload, **fields)
         self.wait(lambda: self.established or self.reset, timeout)
         if self.established:
@@ -352,7 +358,7 @@ class RawTcp:
     def put_syn(
         self, payload: bytes = b"", *, options: Sequence[tuple[Any, ...]] = (), flags: int = SYN, **fields: Any
     ) -> None:
-        """A SYN, which stands one before the first place; ``payload`` behind it."""
+        """Sends a SYN, whose sequence number is one before the first position, with ``payload`` after it."""
         packet = self.segment(payload, -1, flags, options=[("MSS", 1460), *options], **fields)
         self.note(packet, payload, 0)
         self.link.send(bytes(packet))
@@ -368,12 +374,12 @@ class RawTcp:
         return True
 
     def read(self, timeout: float = 0.5) -> bytes:
-        """What the peer said since the last ``read``: up to the end of a reply, a reset, or ``timeout`` seconds."""
+        """What the peer sent since the last ``read``: up to the end of a reply, a reset, or ``timeout`` seconds."""
         self.wait(lambda: COMPLETE_REPLY.search(self.text) or self.reset, timeout)
         said, self.text = self.text, b""
         return said
 
     def say(self, line: bytes, timeout: float = 0.5) -> bytes:
-        """Sends octets ``here`` and reads a reply."""
+        """Sends bytes at ``here`` and reads a reply."""
         self.put(line)
         return self.read(timeout)

@@ -1,8 +1,8 @@
-"""Real mail servers in the recorder's place: what each read as commands and what it answered, by its own word.
+"""Real mail servers in the recorder's place: what each read as commands and what it answered, by its own log.
 
-Promises: a server's log at its most talkative is all that is asked (Postfix: smtpd -v; Exim: -d+receive;
-OpenSMTPD: -T smtp; sendmail: -X), never the gateway's. Octets that it did not take for a command line
-are not on record here. Does not judge.
+Promises: only the server's most detailed log is used (Postfix: smtpd -v; Exim: -d+receive; OpenSMTPD: -T smtp;
+sendmail: -X), never the gateway's. Bytes that the server did not take for a command line are not recorded here. Does
+not judge.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nfmailguard.lab.unpacked import KINDS, Unpacked
 
 __all__ = ["SERVERS", "Reader", "Server", "Spoken", "read_exim", "read_opensmtpd", "read_postfix", "read_sendmail"]
 
-#: The recorder is lab/recorder.py; the others are real ones.
+#: Servers that can be used: "recorder" is lab/recorder.py, the others are real mail servers.
 SERVERS = ("recorder", "postfix", *KINDS)
 PROMPT = 5.0
 
@@ -43,7 +43,7 @@ class Server(Protocol):
 
 
 class Spoken(NamedTuple):
-    """One line of a log that matters. ``session``: what the log knows a connection by.
+    """One relevant line of a log. ``session``: what identifies a connection in the log.
 
     ``what``: ``begin`` (the text is its address and port), ``read`` or ``said``.
     """
@@ -58,7 +58,7 @@ _POSTFIX = re.compile(rb"smtpd\[(\d+)\]: (?:(connect from|<|>) [^\[]*\[([0-9a-f.
 
 
 def read_postfix(lines: Iterator[bytes], state: dict[str, str]) -> Iterator[Spoken]:
-    """``smtpd -v`` with client ports: a line each, with the client in it."""
+    """``smtpd -v`` with client ports: one line each, which names the client."""
     for line in lines:
         found = _POSTFIX.search(line)
         if not found:
@@ -77,7 +77,7 @@ _EXIM = re.compile(
 
 
 def read_exim(lines: Iterator[bytes], state: dict[str, str]) -> Iterator[Spoken]:
-    """``-d-all+receive+pid``: a process for each connection; a reply's further lines are indented."""
+    """``-d-all+receive+pid``: one process per connection; a reply's further lines are indented."""
     for line in lines:
         found = _EXIM.match(line)
         if not found:
@@ -96,7 +96,7 @@ _CONNECTED = re.compile(rb"smtp connected address=\[?([0-9a-f.:]+)\]?")
 
 
 def read_opensmtpd(lines: Iterator[bytes], state: dict[str, str]) -> Iterator[Spoken]:
-    """``-T smtp``: sessions are pointers, and the line behind a beginning has its address."""
+    """``-T smtp``: sessions are pointers, and the line after a session's beginning has its address."""
     for line in lines:
         if connected := _CONNECTED.search(line):
             yield Spoken(state.pop("begun", ""), BEGIN, connected[1] + b" 0")
@@ -112,16 +112,17 @@ _GREETED = re.compile(rb"\{((?:IPv6:)?[0-9a-fA-F.:]+) (\d+)\}$")
 
 
 def read_sendmail(lines: Iterator[bytes], state: dict[str, str]) -> Iterator[Spoken]:
-    """``-X``: a process for each connection, whose greeting (ours) has its client.
+    """``-X``: one process per connection; the greeting, which the lab configures, names the client.
 
-    What it reads between its 354 and its next word is a message.
+    What sendmail reads between its 354 and its next reply is a message.
     """
     for line in lines:
         found = _SENDMAIL.match(line)
         if not found:
             continue
         session = found[1].decode()
-        if found[2] == b"<<<" and (both := _SENDMAIL.match(found[3])):  # cut at a NUL, it has no line end
+        # sendmail logs a line that it cut at a NUL without a line end, so the next entry follows on the same line.
+        if found[2] == b"<<<" and (both := _SENDMAIL.match(found[3])):
             yield Spoken(session, READ, b"")
             found = both
         if found[2] == b">>>" and (greeted := _GREETED.search(found[3])):
@@ -192,7 +193,7 @@ class Reader:
         self._stack.close()
 
     def expect(self, address: str, port: int, personality: Personality) -> None:
-        """Nothing: it is what it is."""
+        """Does nothing: a real server's behaviour cannot be chosen."""
 
     def _lines(self) -> Iterator[bytes]:
         try:
@@ -206,7 +207,7 @@ class Reader:
         yield from lines
 
     def conversations(self, address: str, port: int | None = None) -> list[Conversation]:
-        """Connections from there so far, in order; port 0 is one its log does not tell."""
+        """Connections from that address so far, in order; port 0: the log does not show the port."""
         for spoken in self._read(self._lines(), self._state):
             self._take(spoken)
         return [one for one in self._conversations if one.peer[0] == address and port in (None, 0, one.peer[1])]
@@ -225,7 +226,8 @@ class Reader:
         if spoken.what == READ:
             one.lines.append(spoken.text)
             one.answers.append(b"")
-            # No octets for the judge's other readings: this server has made its own of them.
+            # Counted as a chunk, so that the judge tries no other reading of these bytes: the server's own reading is
+            # known.
             one.spans.append((CHUNK, spoken.text + b"\r\n"))
             one.received += spoken.text + b"\r\n"
         else:
@@ -234,7 +236,7 @@ class Reader:
                 one.answers[-1] += spoken.text + b"\r\n"
 
     def compare(self, address: str, port: int, sent: bytes, seen: Sequence[bytes], mail: bytes) -> str:
-        """Whether the mail is there as it was sent, and its client heard so; what else."""
+        """``ok`` if the mail arrived as it was sent and its client was told so; otherwise what went wrong."""
         if [reply[:3] for reply in seen[-2:]] != [b"250", b"221"]:
             return "the mail was refused"
         body = mail.partition(b"\r\n\r\n")[2].replace(b"\r\n", b"\n").rstrip(b"\n")

@@ -1,8 +1,8 @@
-"""A server that remembers every octet its kernel delivered: lab/lenient_server.py on real sockets.
+"""A server that records every byte its kernel delivered: lab/lenient_server.py on real sockets.
 
-Promises: runs as one thread of the calling process on a host of the lab, so that its record
-can be read while a connection is open; should it fail, the next question to it says so.
-Takes data on a SYN (TCP Fast Open) from anybody, and speaks Multipath TCP where asked to.
+Promises: runs as one thread of the calling process on a host of the lab, so that its record can be read while a
+connection is open; if it fails, the next call reports that. Accepts data on a SYN (TCP Fast Open) from any client, and
+speaks Multipath TCP if asked to.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ __all__ = ["Recorder"]
 
 TCP_FASTOPEN = 23
 IPPROTO_MPTCP = 262
-#: Server side on; data on a SYN is taken without a cookie, from every listener (ip-sysctl.rst).
+#: Bits of net.ipv4.tcp_fastopen: server side on, data on a SYN accepted without a cookie, for every listener
+#: (ip-sysctl.rst).
 FASTOPEN_FOR_ALL = 0x1 | 0x2 | 0x200 | 0x400
 BACKLOG = 64
 
 
 def _knows_multipath() -> bool:
-    # EPROTONOSUPPORT: not built in; ENOPROTOOPT: switched off (net.mptcp.enabled).
+    # EPROTONOSUPPORT: Multipath TCP is not built into the kernel; ENOPROTOOPT: it is switched off (net.mptcp.enabled).
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
     except OSError as error:
@@ -59,7 +60,7 @@ class Recorder:
     ) -> None:
         self._topology, self._host, self._port = topology, host, port
         self._multipath_addresses = tuple(multipath)
-        #: Whether the kernel has Multipath TCP, and so listens for it at the addresses given.
+        #: True if the kernel has Multipath TCP, so that the recorder listens for it at the given addresses.
         self.multipath = False
         self._selector = selectors.DefaultSelector()
         self._wake, self._stop = os.pipe()
@@ -71,19 +72,19 @@ class Recorder:
         self.failure: BaseException | None = None
 
     def expect(self, address: str, port: int, personality: Personality) -> None:
-        """What the server is like to connections from there; to all others as ``Personality()``."""
+        """Sets the server's behaviour for connections from there; for all others it is ``Personality()``."""
         with self._lock:
             self._personalities[address, port] = personality
 
     def conversations(self, address: str, port: int | None = None) -> list[Conversation]:
-        """Connections from there so far, in order."""
+        """Connections from that address so far, in order."""
         if self.failure is not None:
             raise LabError(f"lab: the recording server has ended: {self.failure!r}")
         with self._lock:
             return [one for one in self._conversations if one.peer[0] == address and port in (None, one.peer[1])]
 
     def compare(self, address: str, port: int, sent: bytes, seen: Sequence[bytes], mail: bytes) -> str:
-        """Whether an honest connection from there was carried octet for octet both ways; what else."""
+        """``ok`` if an honest connection from there was carried byte for byte both ways; otherwise what went wrong."""
         records = self.conversations(address, port)
         if not records:
             return "the server knows nothing of it"
@@ -150,14 +151,15 @@ class Recorder:
                     else:
                         self._serve_connection(key.fileobj, key.data, events)
                 self._wake_stalled()
-        except BaseException as error:  # told by ``conversations``: a silent server would look like a good gateway
+        # The error is raised again by ``conversations``: a recorder that stopped would make the gateway look good.
+        except BaseException as error:
             self.failure = error
             raise
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             accepted, peer = listener.accept()
-        except OSError:  # gone before it was taken
+        except OSError:  # The connection was closed before it was accepted.
             return
         accepted.setblocking(False)
         address = (peer[0], peer[1])

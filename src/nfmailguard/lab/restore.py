@@ -41,16 +41,16 @@ MAIL = (
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
     b"EHLO in a message is text, XXXX too. \xe2\x82\xac\r\n"
 )
-#: What mail software asks of a server it can (RFC 1870, 6152, 3461).
+#: Extensions that mail software uses if the server offers them (RFC 1870, 6152, 3461).
 WANTED = ("SIZE", "8BITMIME", "DSN")
 HEADS = ("profile", "EHLO", "commands", "replies", "else", "mail", "with", "left")
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Octets on their way to one end: ``damaged`` by the firewall, ``left`` so, changed ``otherwise``.
+    """Bytes on their way to one end: ``damaged`` by the firewall, ``left`` damaged, changed ``otherwise``.
 
-    ``expected``: what the model of the three gateways leaves; that and ``left`` are the same octets.
+    ``expected``: what the model of the three gateways leaves damaged; it must equal ``left``.
     """
 
     damaged: int
@@ -61,7 +61,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one profile."""
+    """The outcome for one profile."""
 
     profile: str
     ehlo: bool
@@ -73,14 +73,14 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Everything that can be told is as it was, nothing else has changed, and mail uses the extensions."""
+        """True if everything recognisable is restored, nothing else has changed, and mail uses the extensions."""
         sides = (self.commands, self.replies)
         whole = not any(side.otherwise for side in sides) and all(side.expected for side in sides)
         return whole and self.delivered and (not self.ehlo or self.extensions == WANTED)
 
 
 def converse(address: str) -> tuple[list[Exchange], bool, tuple[str, ...]]:
-    """A mail with all that the server offers of WANTED; the record, whether EHLO was accepted, what was offered."""
+    """Sends a mail using all offered extensions of WANTED; the record, whether EHLO was accepted, what was offered."""
     with Client(address) as client:
         ehlo = client.hello("client.example.net")
         reply = client.exchanges[1].read.decode("latin-1").upper()
@@ -98,7 +98,7 @@ def converse(address: str) -> tuple[list[Exchange], bool, tuple[str, ...]]:
 
 
 def learn(address: str) -> Offer:
-    """What the server says where nobody masks it."""
+    """What the server sends if nothing is masked."""
     with Client(address) as client:
         client.hello("learner.example.net")
         client.command("QUIT")
@@ -107,7 +107,8 @@ def learn(address: str) -> Offer:
 
 
 def _turns(exchanges: Sequence[tuple[bytes, bytes]]) -> list[Turn]:
-    # Of each exchange the server's part comes last; the greeting answers nothing.
+    # Within an exchange the server's part comes after the client's; the greeting is an exchange in which the client's
+    # part is empty.
     pairs = [(Turn(True, sent), Turn(False, said)) for sent, said in exchanges]
     return [turn for both in pairs for turn in both if turn.data]
 
@@ -130,7 +131,7 @@ def _places(before: bytes, after: bytes) -> set[int]:
 def judge(
     policy: Policy, offer: Offer, exchanges: Sequence[tuple[bytes, bytes]], ends: tuple[bytes, bytes]
 ) -> Iterator[Direction]:
-    """Commands, then replies: ``exchanges`` as both sides said them, ``ends`` what server and client read."""
+    """First commands, then replies: ``exchanges`` as both sides sent them, ``ends`` what server and client read."""
     said = _turns(exchanges)
     masked = translate(policy, said).turns
     for to_server, side, read in ((True, RestoreSide.SERVER, ends[0]), (False, RestoreSide.CLIENT, ends[1])):
@@ -146,7 +147,7 @@ def restoring(side: RestoreSide, offer: Offer) -> Restore:
 
 
 def _options(profile: str, side: RestoreSide, offer: Offer, directory: Path) -> list[str]:
-    # Words of a server may hold commas: a file, not --set.
+    # A server's texts may contain commas, so they are passed in a configuration file instead of with --set.
     path = directory / f"{side}.toml"
     keywords, banner = (msgspec.json.encode(value).decode() for value in (offer.keywords, offer.banner))
     path.write_text(
@@ -164,7 +165,7 @@ def compare(
 ) -> Outcome:
     """Runs one profile on hosts of its own; ``topology`` has the gateways BEFORE, FIREWALL and BEHIND.
 
-    ``watch`` is given what both ends said and read.
+    ``watch`` is called with what both ends sent and read.
     """
     directory.mkdir(parents=True)
     with ExitStack() as stack:
@@ -201,7 +202,7 @@ def compare(
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """A line a profile."""
+    """The table, one row per profile."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in HEADS:
         made.add_column(title, no_wrap=title != "left", overflow="fold")
@@ -212,7 +213,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def show(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """The table and its sum."""
+    """Prints the table and its summary."""
     console.print(
         "[bold]A firewall between two restoring gateways.[/] Octets it masked and octets put back, by\n"
         f"comparing what each end said with what the other read. The mail: with {', '.join(WANTED)} where offered.\n",
@@ -257,7 +258,7 @@ def report(path: Path, outcomes: Sequence[Outcome], played: Sequence[list[Step]]
 
 
 def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: bool, page: Path | None = None) -> int:
-    """The comparison, inside a private world; its exit code."""
+    """The comparison, inside private namespaces; its exit code."""
     played: list[list[Step]] = []
     console, progress = Console(record=record is not None), Console(stderr=True)
     outcomes = []
@@ -265,7 +266,7 @@ def run(profiles: Sequence[str], family: int, record: Path | None, *, as_json: b
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, Topology(gateways=hosts) as topology:
         for number, name in enumerate(profiles, start=1):
             told = f"{number} of {len(profiles)}: {name}"
-            if not progress.is_terminal:  # where a line that changes is not seen
+            if not progress.is_terminal:  # Not on a terminal: a status line that is updated in place would not be seen.
                 progress.print(told, highlight=False)
             with progress.status(told):
                 outcomes.append(compare(topology, name, Path(scratch, str(number)), family, played.append))
@@ -289,7 +290,7 @@ def main(
     as_json: bool = False,
     page: Path | None = None,
 ) -> int:
-    """Runs it in a world of its own; its exit code, 1 when something recoverable was not restored.
+    """Runs it in namespaces of its own; its exit code, 1 when something recoverable was not restored.
 
     Raises LabError where no namespaces can be made, ConfigError for a profile that does not exist.
     """

@@ -1,7 +1,7 @@
 """Servers and gateways as processes on the lab's hosts, and what they recorded.
 
-Promises: each is ready when its constructor returns, or LabError says what it
-printed; each ends with its context, at the latest with the topology.
+Promises: each is ready when its constructor returns, or LabError contains what it printed; each ends with its context,
+at the latest with the topology.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Gateway", "MailServer", "Process", "Said"]
 
 
 class Said(NamedTuple):
-    """Octets the server read, or wrote, at once."""
+    """Bytes the server read, or wrote, at once."""
 
     read: bool
     octets: bytes
@@ -83,7 +83,7 @@ class Process:
 
 
 class MailServer(Process):
-    """aiosmtpd on ``addresses``, by default the server's of both families, port 25."""
+    """aiosmtpd on ``addresses``, by default the server host's addresses of both families, port 25."""
 
     def __init__(
         self,
@@ -118,7 +118,8 @@ class Gateway(Process):
         directory.mkdir(parents=True, exist_ok=True)
         self.eve = directory / "eve.json"
         argv = [sys.executable, "-m", "nfmailguard", "run", "-c", os.devnull, "--set", f"log.eve={self.eve}"]
-        argv += ["--set", "service.control=", *options]  # the machine's own gateway is the one that is asked
+        # No control socket, so that `nfmailguard status` on this machine still asks the machine's own gateway.
+        argv += ["--set", "service.control=", *options]
         super().__init__(topology, host, argv, directory / "gateway.log", "ready")
 
     def events(self, kind: str = "mailguard") -> list[dict[str, Any]]:

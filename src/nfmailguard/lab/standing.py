@@ -1,9 +1,9 @@
-"""``lab up | status | set | exec | down``: labs that stand until they are taken down, for people to work in.
+"""``lab up | status | set | exec | down``: labs that run until they are taken down, for people to work in.
 
 Promises: up and down are idempotent; a lab is one process (``keeper``) with namespaces of its own, so that nothing is
-left of it however it ends; several stand side by side under names of their own. Labs are found by their sockets, which
-have no file (the abstract namespace of unix(7)). Needs no root where the kernel allows unprivileged user namespaces,
-but for servers that change users.
+left of it however it ends; several run side by side under different names. Labs are found by their sockets, which have
+no file (the abstract namespace of unix(7)). Needs no root where the kernel allows unprivileged user namespaces, except
+for servers that change users.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ __all__ = [
 
 DEFAULT = "lab"
 _PREFIX = "nfmailguard-lab/"
-_PATIENCE = 60.0  # seconds a lab may take to stand, and as many for each of its hosts' programs on a busy machine
-#: Those that this process has begun, and not taken down.
+_PATIENCE = 60.0  # Seconds a lab may take to start, and as many again for each host's programs, on a busy machine.
+#: Labs started by this process and not stopped yet: the process that holds each lab's namespaces, by the lab's name.
 _WORLDS: dict[str, subprocess.Popen[bytes]] = {}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 class Wanted(NamedTuple):
-    """What a lab is to hold. ``server``: a kind of ``SERVER_KINDS``, or none; ``gateway``: a profile, or empty."""
+    """The contents of a lab. ``server``: a kind of ``SERVER_KINDS``, or none; ``gateway``: a profile, or empty."""
 
     server: str = "aiosmtpd"
     gateway: str = ""
@@ -71,7 +71,7 @@ def _address(name: str) -> str:
 
 
 def names() -> list[str]:
-    """The labs that stand, or are being made."""
+    """Names of the labs that are running or being started."""
     found = set()
     for line in Path("/proc/net/unix").read_text().splitlines():
         path = line.rpartition(" ")[2]
@@ -81,7 +81,7 @@ def names() -> list[str]:
 
 
 def _connect(name: str) -> socket.socket | None:
-    """A connection to a lab; None where there is none."""
+    """A connection to a lab; None if there is none."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     link.settimeout(60)
     try:
@@ -93,7 +93,8 @@ def _connect(name: str) -> socket.socket | None:
         link.close()
         raise
     _, uid, _ = _peer(link)
-    if uid not in (0, os.geteuid()):  # anybody may take a name
+    # Any user may listen under any abstract socket name, so the owner of the other end is checked.
+    if uid not in (0, os.geteuid()):
         link.close()
         raise LabError(f"lab: the lab {name!r} is another user's (uid {uid}); choose a --name of your own")
     return link
@@ -133,7 +134,7 @@ def _answered(link: socket.socket) -> dict[str, Any]:
 
 
 def up(name: str = DEFAULT, wanted: Wanted | Plan | None = None) -> bool:
-    """Makes a lab; False when one of that name stands already. Raises LabError with what failed."""
+    """Starts a lab; False if one of that name is running already. Raises LabError with what failed."""
     wanted = wanted or Wanted()
     if isinstance(wanted, Wanted) and wanted.server not in ("none", *SERVER_KINDS):
         raise LabError(f"lab: no server {wanted.server!r}; one of {', '.join(SERVER_KINDS)}, none")
@@ -168,7 +169,7 @@ def up(name: str = DEFAULT, wanted: Wanted | Plan | None = None) -> bool:
             _answered(ours)
             ours.sendall(b"+")
         except BaseException:
-            ours.close()  # which ends the world
+            ours.close()  # Closing this connection ends the lab's process and its namespaces.
             world.wait(30)
             raise
     _WORLDS[name] = world
@@ -176,20 +177,20 @@ def up(name: str = DEFAULT, wanted: Wanted | Plan | None = None) -> bool:
 
 
 def status(name: str = DEFAULT) -> dict[str, Any]:
-    """What the lab says of itself."""
+    """The lab's status."""
     return _ask(name, {"command": "status"})
 
 
 def reset(name: str, host: str, profile: str | None, mode: str | None) -> dict[str, Any]:
-    """Has a gateway take another profile or mode, or starts one; what is in force now, and what has changed.
+    """Makes a gateway take another profile or mode, or starts one; what is in force now, and what has changed.
 
-    ``host``: empty where there is only one. Connections that are open keep the rules they began under (docs/daemon.md).
+    ``host``: empty if there is only one. Connections that are open keep the rules they began under (docs/daemon.md).
     """
     return _ask(name, {"command": "set", "host": host, "profile": profile, "mode": mode})
 
 
 def down(name: str = DEFAULT) -> bool:
-    """Ends a lab, and waits until it has gone; False when there was none."""
+    """Ends a lab, and waits until it has gone; False if there was none."""
     link = _connect(name)
     if link is None:
         return False
@@ -213,12 +214,14 @@ def down(name: str = DEFAULT) -> bool:
 
 
 def first(found: Mapping[str, Any], role: str) -> str:
-    """The first host with a role in what a lab says of itself."""
+    """The first host with a role in a lab's status."""
     return next(str(host) for host, its in found["roles"].items() if its == role)
 
 
 def execute(host: str, argv: Sequence[str], name: str = DEFAULT) -> int:
-    """Runs a command on ``host`` and returns its exit code; /run and /mnt are the lab's there, all else is here's."""
+    """Runs a command on ``host`` and returns its exit code; /run and /mnt are the lab's, all other
+    files this machine's.
+    """
     hosts = list(status(name)["roles"])
     if host not in hosts:
         raise LabError(f"lab: no host {host!r}; the hosts are {', '.join(hosts)}")
@@ -241,7 +244,7 @@ def within(name: str, argv: Sequence[str], host: str = "", **options: Any) -> su
 
 
 def talk(name: str = DEFAULT, to: str = "", family: int = 4) -> int:
-    """Speaks SMTP from the client to a server, line by line, as telnet would; the exit code.
+    """Speaks SMTP from the client to a server, line by line, as with telnet; the exit code.
 
     ``to``: an address; else that of the first server.
     """
@@ -255,7 +258,7 @@ def talk(name: str = DEFAULT, to: str = "", family: int = 4) -> int:
 
 
 def described(found: Mapping[str, Any], name: str = DEFAULT) -> Iterator[str]:
-    """Who is where in it, what runs, and how to go on, a line each."""
+    """The lab's hosts, what runs on them, and what can be done next, one line each."""
     width = max(8, *(len(host) for host, _ in found["hosts"]))
     for host, ends in found["hosts"]:
         places = "; ".join(f"{interface} {', '.join(filter(None, texts))}" for interface, *texts in ends)

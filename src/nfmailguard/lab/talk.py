@@ -1,8 +1,8 @@
-"""``lab talk``: SMTP by hand, a line at a time, as people do it with telnet.
+"""``lab talk``: SMTP by hand, line by line, as with telnet.
 
 Run on a host of the lab as ``python -m nfmailguard.lab.talk ADDRESS``. Each line of standard input is sent with a CRLF,
-and the whole reply is waited for; a mail's text is sent to its dot first. Prints both sides as ``translate`` reads them
-(``C: ``, ``S: ``), what is not printable escaped.
+and the whole reply is waited for; a mail's text is sent up to its final dot without waiting. Prints both sides as
+``translate`` reads them (``C: ``, ``S: ``), with unprintable characters escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nfmailguard.plain import octets
 
 __all__ = ["main"]
 
-_PATIENCE = 30.0  # seconds for a reply
+_PATIENCE = 30.0  # Seconds to wait for a reply of the server.
 
 
 class _Server:
@@ -24,7 +24,7 @@ class _Server:
         self._file = link.makefile("rb")
 
     def reply(self) -> Iterator[bytes]:
-        """The lines of a reply; none once the connection has ended."""
+        """The lines of a reply; none after the connection has ended."""
         while line := self._file.readline(65536):
             yield line
             if line[3:4] != b"-":
@@ -37,11 +37,12 @@ def _say(side: str, line: bytes) -> None:
 
 
 def _print(line: str) -> None:
-    """Prints what has nothing raw in it; ends where nobody reads it any more, as behind `head`."""
+    """Prints an escaped line; ends the program if the output is no longer read, as with `head`."""
     try:
         print(line, flush=True)  # noqa: T201
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for Python says so once more at its end
+        # Standard output becomes /dev/null, or Python would report the broken pipe once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None
 
 
@@ -56,7 +57,7 @@ def _hear(server: _Server) -> bytes:
 
 
 def main(address: str, port: int = 25) -> int:
-    """The exit code: 1 where there is no connection, or it ended early."""
+    """The exit code: 1 if there is no connection, or it ended early."""
     try:
         link = socket.create_connection((address, port), _PATIENCE)
     except OSError as error:
@@ -72,7 +73,7 @@ def main(address: str, port: int = 25) -> int:
                 if not sys.stdin.isatty():
                     _say("C", said)
                 if code == b"354" and said != b".":
-                    continue  # a mail's text has no replies
+                    continue  # Lines of a message get no reply.
                 code = _hear(server)
                 if not code:
                     return 1

@@ -1,8 +1,8 @@
-"""The range where techniques are tried: attacker, running gateway, recording server, and a tap behind the gateway.
+"""The testbed for techniques: attacker, running gateway, recording server, and a tap behind the gateway.
 
-Promises: what a technique did is told from the server's record, from the packets that left
-the gateway and from the kernel's queue, never from what the gateway reports. A technique
-runs alone but for one honest mail. Does not know the techniques.
+Promises: the effect of a technique is determined from the server's record, from the packets that left the gateway and
+from the kernel's queue, never from what the gateway reports. A technique runs alone except for one honest mail. Does
+not know the techniques.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from nfmailguard.queues.kernel import queue_states
 __all__ = ["DROPPED", "GOT_PAST", "HELD", "MASKED", "NOT_TRIED", "NO_EFFECT", "RESET", "Testbed", "Trial"]
 
 GOT_PAST, RESET, MASKED, HELD, DROPPED = "GOT PAST", "reset", "masked", "held", "dropped"
-#: It left the gateway as it came, and the server made nothing forbidden of it.
+#: Outcome: the packets left the gateway unchanged, and the server read nothing forbidden in them.
 NO_EFFECT = "no effect"
 NOT_TRIED = "not tried"
 
-#: An address on the client's link that is no host's: no kernel answers for it.
+#: An address on the client's link that belongs to no host, so that no kernel answers packets to it.
 ATTACKER = {4: "10.25.1.66", 6: "fd25:1::66"}
-#: Addresses of the server at which it listens for Multipath TCP, too.
+#: Addresses at which the server also listens for Multipath TCP.
 MULTIPATH = {4: "10.25.2.3", 6: "fd25:2::3"}
 IFA_F_NODAD = 2
 FIRST_PORT = 20_000
@@ -53,7 +53,7 @@ table inet hops {{
 
 
 class Trial(NamedTuple):
-    """What came of one technique. ``faults``: why it got past, or why it was not tried."""
+    """The result of one technique. ``faults``: why it got past, or why it was not tried."""
 
     technique: Technique
     outcome: str
@@ -61,13 +61,13 @@ class Trial(NamedTuple):
     faults: tuple[str, ...]
     control_mail: str
     ports: frozenset[int]
-    #: What the server read as commands, connection by connection, and its answer to each.
+    #: For each connection: the lines the server read as commands, and its answer to each.
     dialogues: tuple[tuple[tuple[bytes, bytes], ...], ...]
     notes: tuple[str, ...]
 
 
 class Testbed:
-    """One topology, made ready. A context manager."""
+    """One topology, prepared. A context manager."""
 
     def __init__(
         self, topology: Topology, family: int, cookies: int = 1, server: str = SERVERS[0], scratch: Path | None = None
@@ -95,11 +95,12 @@ class Testbed:
         with topology.enter(CLIENT):
             _write("net/ipv4/ip_forward", "0")
         with topology.enter(SERVER):
-            # What is forged makes the gateway advise the server of a shorter way to the client.
+            # Forged packets make the gateway send the server ICMPv6 redirects to the client, which it must not follow.
             _write("net/ipv6/conf/net0/accept_redirects", "0")
             _write("net/ipv4/tcp_syncookies", str(self._cookies))
         with topology.enter(GATEWAY):
-            # What comes from the wrong side with the server's address must reach the gateway's own rules.
+            # Packets that arrive on the wrong interface with the server's source address must reach the gateway's own
+            # rules.
             for where in ("all", "default", "inside", "outside"):
                 _write(f"net/ipv4/conf/{where}/rp_filter", "0")
                 _write(f"net/ipv4/conf/{where}/send_redirects", "0")
@@ -136,11 +137,14 @@ class Testbed:
         with self._topology.enter(SERVER), IPRoute() as ip:
             index = ip.link_lookup(ifname="net0")[0]
             for family, address in MULTIPATH.items():
-                flags = {} if family == 4 else {"flags": IFA_F_NODAD}  # usable at once
+                # Without duplicate address detection an IPv6 address can be used at once.
+                flags = {} if family == 4 else {"flags": IFA_F_NODAD}
                 ip.addr("add", index=index, address=address, prefixlen=24 if family == 4 else 64, **flags)
 
     def attack(self, technique: Technique, policy: Policy) -> Attack:
-        """The means for ``technique`` against a gateway of ``policy``; its server is as the technique wants it."""
+        """The means for ``technique`` against a gateway of ``policy``; sets the server's behaviour as the technique
+        needs it.
+        """
         source = ATTACKER[self._family]
         server = self._topology.address(SERVER, family=self._family)
         multipath = MULTIPATH[self._family] if self._server.multipath else None
@@ -153,8 +157,8 @@ class Testbed:
         return attack
 
     def _held(self) -> int:
-        # The kernel's own count of packets without a verdict, of which some are just on their way;
-        # an unprivileged user may not read it.
+        # The kernel's count of packets that wait for a verdict. Some are only in transit, so the smallest of several
+        # readings counts; an unprivileged user may not read it.
         counts = []
         with self._topology.enter(GATEWAY):
             for _ in range(4):
@@ -165,10 +169,11 @@ class Testbed:
         return min(counts)
 
     def play(self, technique: Technique, attack: Attack) -> Trial:
-        """Runs one technique, an honest mail beside it, and judges."""
+        """Runs one technique, with an honest mail at the same time, and judges the result."""
         held = self._held()
         list(self._tap.read())
-        if attack.early is None:  # others may have been played since it was made
+        # The connection was not opened before the gateway started: count the connections the server has had up to now.
+        if attack.early is None:
             attack.before_it = len(self._server.conversations(attack.source))
         control_mail = ControlMail(self._topology, self._server, self._family, self._tried)
         control_mail.start()
@@ -206,7 +211,7 @@ class Testbed:
         return Trial(technique, outcome, received, tuple(faults), told, attack.ports(), dialogues, notes)
 
     def _insist(self, attack: Attack) -> None:
-        # As any client does: what is not acknowledged is sent again, as it was sent last.
+        # Bytes that were not acknowledged are retransmitted, as any client does, with the content last sent.
         for _ in range(2):
             attack.wait(QUIET)
             again = [one for one in attack.connections if one.established and not one.reset and one.put_again()]
@@ -245,7 +250,7 @@ def _hardware(topology: Topology, host: str, interface: str) -> str:
 def outcome_of(
     connections: Sequence[RawTcp], conversations: Sequence[Conversation], left: Sequence[Seen], *, held: bool
 ) -> str:
-    """What became of an attack that did not get past, from what ``left`` the gateway and what the server has."""
+    """The outcome of an attack that did not get past, from what ``left`` the gateway and what the server has."""
     sent = {tag: said for one in connections for tag, said in one.sent.items()}
     ours = {place for one in connections for place in one.resets_sent}
     if any(seen.flags & RST and seen.seq not in ours for seen in left):
@@ -270,7 +275,7 @@ def _changed(said: Sent, seen: Seen) -> bool:
 
 
 def _not_as_said(connection: RawTcp, conversations: Sequence[Conversation]) -> bool:
-    """Whether the server has an octet that was never said at its place."""
+    """Whether the server has a byte that was never sent at its place."""
     said: dict[int, set[int]] = {}
     for sent in connection.sent.values():
         for place, octet in enumerate(sent.payload, sent.place):

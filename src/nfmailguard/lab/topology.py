@@ -33,20 +33,21 @@ _FORWARDS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv6/conf/all/forwarding": "1",
 }
-#: Addresses, protocol and ports.
+#: Fields that choose between several routes: source and destination address, protocol, source and destination port.
 _BY_PORTS = 0x1 | 0x2 | 0x4 | 0x10 | 0x20
-#: Where packets come and go by several gateways: taken whichever they come by, and a connection keeps to one.
+#: Settings for hosts with routes through several gateways: packets are accepted on any interface, and each connection
+#: keeps to one route.
 _SEVERAL_WAYS = {
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
-    # By the fields below alone (ip-sysctl.rst): policy 1 takes the hash that a local socket gave a packet where there
-    # is one, and a veth keeps it, so that the two directions of a connection would choose each for itself.
+    # Hash policy 3 uses only the fields below (ip-sysctl.rst). Policy 1 would use the hash that a local socket gave the
+    # packet, which a veth device keeps, so the two directions of a connection would choose their routes separately.
     "net/ipv4/fib_multipath_hash_policy": "3",
     "net/ipv6/fib_multipath_hash_policy": "3",
     "net/ipv4/fib_multipath_hash_fields": str(_BY_PORTS),
     "net/ipv6/fib_multipath_hash_fields": str(_BY_PORTS),
 }
-#: Advice of a shorter way, which would change what a plan says.
+#: ICMP redirects are switched off: they would change the routes that a plan describes.
 _REDIRECTS = {
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
@@ -56,8 +57,8 @@ _REDIRECTS = {
 class Topology:
     """The hosts. A context manager: made on entry, removed on exit.
 
-    Those of ``plan``, else ``gateways`` in a row, from the client on. ``prefix`` stands before the namespaces'
-    names, which are shared by everybody who sees the same /run/netns. Raises LabError when the kernel refuses.
+    Those of ``plan``, else ``gateways`` in a row, from the client on. ``prefix`` is put before the namespaces' names,
+    which are shared by all users of the same /run/netns. Raises LabError when the kernel refuses.
     """
 
     def __init__(self, prefix: str = "", gateways: Sequence[str] = (GATEWAY,), plan: Plan | None = None) -> None:
@@ -66,7 +67,8 @@ class Topology:
         self.hosts = tuple(self.plan.host)
         self.links = addresses(self.plan)
         self._ends = {(end.host, end.interface): end for link in self.links for end in link}
-        #: Of links with more than two hosts; no host's name has a capital.
+        #: Namespaces of the switches, for links with more than two hosts; no host's name has a capital letter, so names
+        #: do not clash.
         self._switches = {number: f"Switch{number}" for number, ends in enumerate(self.links) if len(ends) > 2}
         self._processes: list[subprocess.Popen[Any]] = []
 
@@ -75,7 +77,7 @@ class Topology:
         return self.prefix + host
 
     def address(self, host: str, *, family: int = 4, interface: str | None = None) -> str:
-        """An address of ``host``, a gateway's on the server's side; empty where it has none of that family."""
+        """An address of ``host``, for a gateway on the server's side; empty if it has none of that family."""
         if interface is not None:
             return self._ends[host, interface].of(family)
         own = sorted(self.ends(host), key=lambda end: end.interface != "inside")
@@ -90,7 +92,7 @@ class Topology:
         return all(Path("/run/netns", self.namespace(host)).exists() for host in self.hosts)
 
     def open(self) -> Self:
-        """Makes the namespaces and links; whatever was made is removed again when it fails."""
+        """Makes the namespaces and links; if that fails, everything made is removed again."""
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
@@ -122,7 +124,7 @@ class Topology:
             self._wait_for_carrier(host)
 
     def _wait_for_carrier(self, host: str) -> None:
-        # Packets sent before the carrier are lost, also those of neighbour discovery.
+        # Packets sent before a link's carrier is up are lost, including those of neighbour discovery.
         from pyroute2 import IPRoute
 
         deadline = time.monotonic() + 30
@@ -133,8 +135,9 @@ class Topology:
                 time.sleep(0.02)
 
     def _link(self, number: int, left: Address, right: Address) -> None:
-        # Lossy links are known by their number. A veth pair is born inside its first host, and one end is handed over.
-        # Where the two ends have the same index the kernel tells of their carrier up to a second late.
+        # The interface index is made from the link's number, so that a link with packet loss is found by it. A veth
+        # pair is created inside the first host's namespace, and one end is moved. If both ends had the same index, the
+        # kernel would report their carrier up to a second late.
         from pyroute2 import IPRoute
 
         with self.enter(left.host), IPRoute() as ip:
@@ -146,8 +149,9 @@ class Topology:
 
         name = self._switches[number]
         with self.enter(name), IPRoute() as ip:
-            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")  # nothing of its own is said here
-            # Without snooping: neighbour discovery is multicast, and nobody here answers a querier.
+            # IPv6 is switched off in the switch's namespace, so that the switch sends no packets of its own.
+            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+            # No multicast snooping: neighbour discovery is multicast, and no host here answers a querier.
             ip.link("add", ifname="bridge", kind="bridge", br_mcast_snooping=0)
             bridge = ip.link_lookup(ifname="bridge")[0]
             for port, end in enumerate(ends):
@@ -186,7 +190,7 @@ class Topology:
             _impair(ip, index, link, number + 1)
 
     def close(self) -> None:
-        """Ends every process started here and removes the namespaces; idempotent."""
+        """Ends every process started here and removes the namespaces. May be called repeatedly."""
         from pyroute2 import netns
 
         for process in self._processes:
@@ -215,7 +219,7 @@ class Topology:
 
     @contextlib.contextmanager
     def enter(self, host: str) -> Iterator[None]:
-        """The calling thread is on ``host`` inside the block: sockets made there belong to it."""
+        """Inside the block the calling thread is on ``host``: sockets made there belong to it."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._setns(Path("/run/netns", self.namespace(host)))
@@ -253,8 +257,8 @@ class Topology:
 
 
 def add_address(ip: Any, end: Address) -> int:
-    """Gives the interface of ``end``, of the namespace the thread is in, its addresses, and takes it up; its index."""
-    # No duplicate address detection: an address works as soon as it is there.
+    """Gives the interface of ``end``, in the thread's namespace, its addresses, and sets it up; its index."""
+    # No duplicate address detection, so that an address can be used at once.
     for where in ("all", end.interface):
         Path("/proc/sys/net/ipv6/conf", where, "accept_dad").write_text("0")
     index = int(ip.link_lookup(ifname=end.interface)[0])
@@ -266,7 +270,7 @@ def add_address(ip: Any, end: Address) -> int:
 
 
 def add_route(ip: Any, way: Way) -> None:
-    """A route of the namespace the thread is in."""
+    """Adds a route in the thread's namespace."""
     if len(way.through) == 1:
         ip.route("add", dst=way.destination, gateway=way.through[0])
         return

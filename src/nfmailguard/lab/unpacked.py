@@ -1,10 +1,9 @@
-"""Exim, OpenSMTPD and sendmail on a lab host, out of their Debian packages, which one machine cannot have together.
+"""Exim, OpenSMTPD and sendmail on a lab host, from their Debian packages, which one machine cannot have together.
 
-``deploy/setup test`` unpacks them under build/servers and installs nothing. Each runs in a mount
-namespace of its own, where its files lie over the machine's and its users exist, and listens at
-both addresses. It says on ``output`` (sendmail: ``traffic``) what it read as commands and what it answered.
-With a configuration of the caller's it runs as in service instead, and writes logs.
-Needs the machine's root, for they change users.
+``deploy/setup test`` unpacks them under build/servers and installs nothing. Each runs in a mount namespace of its own,
+where its files cover the machine's and its users exist, and listens at both addresses. It writes to ``output``
+(sendmail: ``traffic``) what it read as commands and what it answered. With a configuration of the caller's it runs as
+in production instead, and writes logs. Needs the machine's root, because the servers change users.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["KINDS", "ROOT", "Unpacked", "configuration", "unpacked"]
 
 ROOT = Path(__file__).parents[3] / "build" / "servers"
 _USERS = {"Debian-exim": 65100, "opensmtpd": 65101, "opensmtpq": 65102}
-# Limits of what one client may get wrong are lifted: the most permissive reading is what counts.
+# Configuration of Exim. Its limits on client errors are lifted, because the most permissive behaviour is what matters.
 _EXIM = """\
 primary_hostname = mail2.example.com
 spool_directory = {directory}/spool
@@ -62,7 +61,7 @@ pki here key "{directory}/key.pem"
 {listens}action "keep" relay host smtp://127.0.0.1:2600
 match from any for any action "keep"
 """
-# No m4 is needed to read this one; of rewriting there is the least it takes.
+# Configuration of sendmail, readable without m4, with the minimum of rewriting rules.
 _SENDMAIL = """\
 V10/Berkeley
 Djmail2.example.com
@@ -105,7 +104,7 @@ Mprog, P=/bin/false, F=lsDFMoqeu9, S=4, R=4, T=X-Unix/X-Unix/X-Unix, A=false
 M*file*, P=[FILE], F=lsDFMPEouq9, S=4, R=4, T=DNS/RFC822/X-Unix, A=FILE $u
 Mesmtp, P=[IPC], F=mDFMuXa, S=4, R=4, E=\\r\\n, L=990, T=DNS/RFC822/SMTP, A=TCP $h
 """
-#: The lab's account, where it is wanted; it is taken in clear text, too.
+#: Configuration of the lab's mail account for Exim; AUTH is accepted without TLS too.
 _EXIM_ACCOUNT = f"""\
 plain:
   driver = plaintext
@@ -114,7 +113,7 @@ plain:
   server_condition = ${{if and{{{{eq{{$auth2}}{{{USER}}}}}{{eq{{$auth3}}{{{PASSWORD}}}}}}}}}
   server_set_id = $auth2
 """
-_ACCOUNTS = {"exim": _EXIM_ACCOUNT, "sendmail": ", Modifiers=A"}  # sendmail: no AUTH at all
+_ACCOUNTS = {"exim": _EXIM_ACCOUNT, "sendmail": ", Modifiers=A"}  # sendmail gets a modifier that switches AUTH off.
 _CONFIGS = {"exim": _EXIM, "opensmtpd": _OPENSMTPD, "sendmail": _SENDMAIL}
 KINDS = tuple(_CONFIGS)
 _PROGRAMS = {"exim": "usr/sbin/exim4", "opensmtpd": "usr/sbin/smtpd", "sendmail": "usr/libexec/sendmail/sendmail"}
@@ -123,25 +122,25 @@ _COMMANDS = {
     "opensmtpd": "exec /usr/sbin/smtpd -d -T smtp -f {directory}/config",
     "sendmail": "exec /usr/libexec/sendmail/sendmail -C {directory}/config -bD -X {directory}/traffic",
 }
-#: The same without the lab's ear, for what a server logs by itself.
+#: Commands that start the servers without the debug output that the lab reads; they log as they do in production.
 _IN_SERVICE = {
     "exim": "exec /usr/sbin/exim4 -C {directory}/config -bdf -q1m",
     "opensmtpd": "exec /usr/sbin/smtpd -F -f {directory}/config",
     "sendmail": "exec /usr/libexec/sendmail/sendmail -C {directory}/config -bD -q1m",
 }
-#: A /dev of its own, whose syslog socket is the caller's.
+#: Shell commands that make a private /dev for the server, in which the syslog socket is the caller's.
 _SYSLOG = (
     "mkdir -p {directory}/dev; mount -t tmpfs tmpfs {directory}/dev; ln -s {directory}/log/socket {directory}/dev/log;"
     " for file in null zero full random urandom tty; do"
     " touch {directory}/dev/$file; mount --bind /dev/$file {directory}/dev/$file; done;"
     " mount --rbind {directory}/dev /dev; "
 )
-#: What each has of a mail: files of these names under these folders.
+#: Where each server stores a mail: folder, and pattern of the file's name.
 _MAILS = {"exim": ("spool/input", "*-D"), "opensmtpd": ("queued/smtpd/queue", "message"), "sendmail": ("spool", "df*")}
 
 
 def _listening(addresses: Sequence[str], auth: str, tls: str) -> dict[str, str]:
-    """The addresses as each configuration has them; ``auth`` stands behind sendmail's, ``tls`` behind OpenSMTPD's."""
+    """The addresses as each configuration writes them; ``auth`` is added to sendmail's, ``tls`` to OpenSMTPD's."""
     listens = (f"listen on {one} port 25 hostname mail2.example.com{tls}\n" for one in addresses)
     ports = (
         f"O DaemonPortOptions=Name=MTA{number}, Addr={one}, Port=25, Family={'inet6' if ':' in one else 'inet'}{auth}\n"
@@ -151,21 +150,21 @@ def _listening(addresses: Sequence[str], auth: str, tls: str) -> dict[str, str]:
 
 
 def unpacked(*kinds: str) -> bool:
-    """Whether these (by default Exim and OpenSMTPD) can be run here."""
+    """Whether these servers (by default Exim and OpenSMTPD) can be run here."""
     return all((ROOT / _PROGRAMS[kind]).exists() for kind in kinds or ("exim", "opensmtpd"))
 
 
 def configuration(kind: str) -> str:
-    """The lab's own, with names to fill in."""
+    """The lab's own configuration, with names to fill in."""
     return _CONFIGS[kind]
 
 
 class Unpacked:
-    """One of them, listening on ``addresses``, by default the server's; ends with its context.
+    """One of these servers, listening on ``addresses``, by default the server host's; ends with its context.
 
-    ``accounts``: Exim takes AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
-    ``configuration``: in place of the lab's own, with the same names to fill in. The server then runs as in service:
-    Exim writes ``log/mainlog``, the others speak to the syslog socket ``log/socket``, which the caller reads.
+    ``accounts``: Exim accepts AUTH with the lab's account, the others none. ``tls``: whether OpenSMTPD offers STARTTLS.
+    ``configuration``: replaces the lab's own, with the same names to fill in. The server then runs as in production:
+    Exim writes ``log/mainlog``, the others write to the syslog socket ``log/socket``, which the caller reads.
     """
 
     def __init__(
@@ -218,7 +217,8 @@ class Unpacked:
         if (pair := certify(directory)) is None:
             raise LabError("lab: no openssl here; apt-get install openssl")
         pair[1].chmod(0o600)
-        for made in pair:  # where no directory above can be written by all, which sendmail looks for
+        # Copied to a directory of which no parent is writable by everybody, as sendmail requires for its certificate.
+        for made in pair:
             shutil.copy(made, directory / "lib")
         if self.kind == "exim":
             for name in ("spool", "log"):
@@ -237,13 +237,14 @@ class Unpacked:
                 for name, number in _USERS.items()
             ]
             (directory / file).write_text(Path("/etc", file).read_text() + "\n".join(lines) + "\n")
-        # Nobody there says so at once: a server that looks its client up does not wait. sendmail wants a whole name.
+        # Nothing listens at 127.0.0.1, so a server's DNS lookup of its client fails at once; sendmail needs a fully
+        # qualified host name.
         (directory / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         name = socket.gethostname()
         (directory / "hosts").write_text(f"127.0.0.1 {name}.example.com {name} localhost\n")
 
     def mails(self) -> list[bytes]:
-        """What it has taken, as it keeps it: LF line ends, with or without headers of its own."""
+        """The mails it has accepted, as it stores them: LF line ends, with or without header fields of its own."""
         folder, name = _MAILS[self.kind]
         return [path.read_bytes() for path in sorted((self.directory / folder).rglob(name))]
 

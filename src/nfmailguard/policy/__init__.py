@@ -1,1 +1,1 @@
-"""What to do about each finding: the model, the profiles as data, and their loading."""
+"""What is done about each finding: the policy model, the profiles as data, and loading them."""

@@ -1,7 +1,7 @@
 """A Policy as the TOML text of a profile.
 
-Promises: ``load_profile`` of the text gives the same policy back, but for its name, which
-is the file's. Does not know where the policy came from.
+Promises: ``load_profile`` of the text gives the same policy back, except for its name, which is the file's. Does not
+know where the policy came from.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from nfmailguard.policy.model import FINDINGS, BugPolicy, Policy
 
 __all__ = ["render"]
 
-_COLUMN = 28  # where comments begin, as in the profiles that come with the program
+_COLUMN = 28  # Column in which comments begin, as in the profiles that come with the program.
 _WIDTH = 118
 
 
 def render(policy: Policy, comments: Mapping[str, str] | None = None, head: Sequence[str] = ()) -> str:
-    """The text. ``comments``: for a key like ``commands.allow``, what stands behind it; ``head``: before all."""
+    """The TOML text. ``comments``: for a key like ``commands.allow``, the comment after it; ``head``: lines before
+    everything.
+    """
     notes = comments or {}
     lines = [f"# {_printable(line)}" for line in head]
     lines += _entry("title", policy.title, notes.get("title"))
@@ -85,12 +87,12 @@ def _string(text: str) -> str:
             return f"\\{character}"
         number = ord(character)
         if 0xD800 <= number < 0xE000:
-            return "?"  # half of a pair: TOML has no way to say it
+            return "?"  # Half of a UTF-16 surrogate pair, which TOML cannot express.
         return character if character.isprintable() else f"\\U{number:08x}" if number > 0xFFFF else f"\\u{number:04x}"
 
     return f'"{"".join(map(escaped, text))}"'
 
 
 def _printable(text: str) -> str:
-    """What may stand in a comment: no control characters."""
+    """Text that may be in a comment: control characters are replaced."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -31,12 +31,11 @@ class Action(StrEnum):
 
 
 class FindingSpec(msgspec.Struct, frozen=True):
-    """One kind of finding: its name, its meaning, the action a profile that is silent gets.
+    """One kind of finding: its name, its meaning, and the action where a profile does not name one.
 
-    ``signature``: its id in EVE alerts, of the range for local rules (below 2,000,000). Never renumbered; a new
-    finding gets the next free one.
-    ``actions`` are the actions the engine can carry out for it; none: ``[on]`` decides
-    (``CONDITIONS``), and it is told of in any case.
+    ``signature``: its id in EVE alerts, from the range for local rules (below 2,000,000). Never renumbered; a new
+    finding gets the next free one. ``actions`` are the actions the engine can carry out for it; none: ``[on]`` decides
+    (``CONDITIONS``), and the finding is reported in any case.
     """
 
     name: str

@@ -26,9 +26,9 @@ from nfmailguard.reading import text_of, toml
 
 __all__ = ["built", "load_profile", "meant", "override", "parse_value", "profile_names", "profile_text"]
 
-_MOST_PROBLEMS = 50  # that are told
+_MOST_PROBLEMS = 50  # Most problems that are listed in the error about a profile.
 _TRUE = frozenset({"yes", "true", "on", "1"})
-#: How a type is written, by msgspec's name for it.
+#: How a value of each type is written in TOML, by msgspec's name for the type; used in error messages.
 _WRITTEN = {
     "bool": "; true or false, without quotes",
     "int": "; a whole number, without quotes",
@@ -75,12 +75,14 @@ def _policy(table: dict[str, Any], where: str) -> Policy:
     return policy
 
 
-#: msgspec evaluates the annotations anew at each call, which a file of many tables would pay for each of them.
+#: Cached, because msgspec evaluates a class's annotations at each call, once for every table of a large file.
 _fields = cache(msgspec.structs.fields)
 
 
 def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
-    """``value`` of TOML as ``kind``. What is wrong goes into ``problems``, a line each, and is left out."""
+    """Converts ``value`` of TOML to type ``kind``. Errors are added to ``problems``, one line each, and left out of the
+    result.
+    """
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
         fields = {field.encode_name: field for field in _fields(kind)}
         given: dict[str, Any] = {}
@@ -118,13 +120,13 @@ def built(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
 
 
 def meant(name: str, known: Mapping[str, Any]) -> str:
-    """What was probably meant by a key that is none."""
+    """A suggestion which key was meant by an unknown one."""
     close = difflib.get_close_matches(name[:80], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(known)}"
 
 
 def lists(value: Any, kind: Any) -> Any:
-    """One thing where a list may stand is a list of one."""
+    """Allows a single value where a list is expected: it becomes a list of one."""
     if typing.get_origin(kind) is tuple:
         values = value if isinstance(value, list | tuple) else [value]
         return [lists(item, typing.get_args(kind)[0]) for item in values]
@@ -132,7 +134,7 @@ def lists(value: Any, kind: Any) -> Any:
 
 
 def _problems_of_actions(policy: Policy) -> Iterator[str]:
-    """What the types cannot say, here and in the next two."""
+    """Problems that the types cannot express, here and in the next two functions."""
     for name, action in policy.actions.items():
         if name not in FINDING_INDEX or name == "none":
             close = difflib.get_close_matches(name[:80], FINDING_INDEX, n=1)
@@ -211,7 +213,7 @@ def parse_value(text: str, kind: Any, key: str) -> Any:
 
 
 def _parts(text: str, key: str) -> list[str]:
-    """The parts of a list: separated by commas, or as the file has it, ``[25, "587"]``."""
+    """The parts of a list: separated by commas, or as in a file, ``[25, "587"]``."""
     if not text.startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     found = toml(f"list = {text}", key).get("list")
@@ -239,7 +241,7 @@ def _set(table: dict[str, Any], key: str, text: str) -> None:
     fields = typing.get_type_hints(Policy)
     if section == "actions" and rest:
         if len(rest) > 2 and rest[0] == rest[-1] and rest[0] in "\"'":
-            rest = rest[1:-1]  # as it is written in a file
+            rest = rest[1:-1]  # The finding's name may be in quotes, as it is written in a profile file.
         table["actions"][rest] = parse_value(text, Action, key)
         return
     kind = fields.get(section)

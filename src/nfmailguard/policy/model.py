@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Mode(StrEnum):
-    """What the gateway does with a finding: act, report, or undo a Mailguard elsewhere."""
+    """What the gateway does with a finding: act on it, report it, or undo the damage of a Mailguard elsewhere."""
 
     ENFORCE = "enforce"
     MONITOR = "monitor"
@@ -56,13 +56,13 @@ class Mode(StrEnum):
 
 
 class Conduct(IntEnum):
-    """What may become of a flow's bytes; the core's numbers."""
+    """What may be done to a flow's bytes; the values are the core's numbers."""
 
-    #: All goes on as it came, and is only followed and reported.
+    #: The flow's packets pass unchanged; they are only parsed and reported.
     WATCH = 0
-    #: Bytes are changed in place, and the client's never wait.
+    #: Bytes are changed in place; packets from the client are never held.
     EDIT = 1
-    #: Nothing is delivered that is not decided; what cannot be decided yet waits.
+    #: No byte is delivered before a decision about it; packets that cannot be decided yet are held.
     GATE = 2
 
 
@@ -89,7 +89,9 @@ class MultilineBanner(StrEnum):
 
 
 class UnknownCommand(StrEnum):
-    """What a denied command becomes: X on the verb, X on the whole line, NOOP, or X with its refusal made 250."""
+    """What a denied command becomes: X over the verb, X over the whole line, NOOP, or X with its refusal turned into
+    250.
+    """
 
     XVERB = "xverb"
     XALL = "xall"
@@ -98,7 +100,7 @@ class UnknownCommand(StrEnum):
 
 
 class PartialLines(StrEnum):
-    """A verb cut over segments: decided by prefix, or masked a packet at a time as Cisco does."""
+    """A verb split over segments: decided by its prefix, or masked packet by packet as Cisco does."""
 
     PREFIX = "prefix"
     MASK = "mask"
@@ -123,58 +125,61 @@ class CommandPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: tuple[str, ...] = ("*",)
     unknown: UnknownCommand = UnknownCommand.XVERB
     letter: str = "X"
-    #: Octets of a command line without CRLF; longer is ``command.too_long``; None: no limit.
+    #: Longest command line in bytes, without CRLF; a longer one is ``command.too_long``; None: no limit.
     line_length: int | None = None
-    #: Of AUTH's line and of those behind it: ``command.line_cut``. RFC 4954 4: 12288 with the CRLF.
+    #: Longest AUTH line, or base64 line of its exchange, in bytes; a longer one is ``command.line_cut``. RFC 4954 4:
+    #: 12288 with the CRLF.
     secret_length: int = 12286
     partial_lines: PartialLines = PartialLines.PREFIX
 
 
 class ReplyPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ehlo: EhloMask = EhloMask.NONE
-    #: EHLO keywords not masked, upper case.
+    #: EHLO keywords that are not masked, upper case.
     keywords: tuple[str, ...] = ()
-    #: Bytes, besides CR and LF, that end a keyword.
+    #: Characters, besides CR and LF, that end an EHLO keyword.
     keyword_end: str = " "
 
 
 class AddressPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Characters replaced with a space anywhere in a MAIL or RCPT argument.
     characters: str = ""
-    #: Replace unpaired ``<`` and ``>`` with a space.
+    #: Replace unpaired ``<`` and ``>`` in MAIL and RCPT arguments with a space.
     brackets: bool = False
-    #: Octets of the MAIL address (between ``<`` and ``>``, else the first word after the colon).
+    #: Longest MAIL address in bytes (between ``<`` and ``>``, else the first word after the colon); None: no limit.
     sender_length: int | None = None
-    #: RCPT commands in one mail; None: no limit.
+    #: Most RCPT commands in one mail; None: no limit.
     recipients: int | None = None
-    #: Of them those that the server refused (5xx).
+    #: Most recipients of one mail that the server refused (5xx); None: no limit.
     invalid_recipients: int | None = None
 
 
 class DataPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    #: Octets of a line without CRLF; None: not looked at.
+    #: Longest line of the header, and of the body, in bytes without CRLF; None: not checked.
     header_line_length: int | None = None
     body_line_length: int | None = None
-    #: Octets of the whole header, and of the whole body, line ends too; counted as each line ends.
+    #: Largest size of the whole header, and of the whole body, in bytes with line ends, checked as each line ends;
+    #: None: no limit.
     header_length: int | None = None
     body_length: int | None = None
-    #: To fields of a header.
+    #: Most "To:" fields in a message's header; None: no limit.
     to_fields: int | None = None
-    #: Octets of a file name in a header or MIME part (RFC 2183, RFC 2045); None: not looked at.
+    #: Longest file name in a header or MIME part (RFC 2183, RFC 2045), in bytes; None: not checked.
     filename_length: int | None = None
-    #: The client's octets lose their eighth bit: for a server that reads seven (sendmail's SevenBitInput), to which
-    #: 0x8D 0x8A 0xAE ends a message. BDAT does not pass.
+    #: Clear the eighth bit of every byte the client sends: for a server that reads seven bits (sendmail's
+    #: SevenBitInput), to which 0x8D 0x8A 0xAE would end a message. BDAT is not let through.
     seven_bits: bool = False
 
 
 class BugPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Historic faults of Cisco's, for the lab: an enforcing gateway with one of them guards nothing."""
+    """Emulation of historic Cisco bugs, for the lab: an enforcing gateway with one of them protects nothing."""
 
-    #: An end of data cut between packets is not passed on (CSCds90792).
+    #: Emulates CSCds90792: an end of data that is split between packets is not passed on.
     dot_crlf: bool = False
-    #: A message begins with DATA, even one the server refuses (CSCdr91002, CSCds30699, CVE-2000-1022).
+    #: Emulates CSCdr91002, CSCds30699, CVE-2000-1022: after DATA everything is message text, even if the server refuses
+    #: DATA.
     data_bypass: bool = False
-    #: After a NOOP a message's lines are taken for commands (CSCdk46673).
+    #: Emulates CSCdk46673: after a NOOP, the lines of a message are taken for commands.
     noop_body: bool = False
 
 
@@ -189,7 +194,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: AddressPolicy = AddressPolicy()
     data: DataPolicy = DataPolicy()
     bugs: BugPolicy = BugPolicy()
-    #: finding name -> action, where it differs from ``FINDINGS``' default.
+    #: Action by finding name, where it differs from the default in ``FINDINGS``.
     actions: dict[str, Action] = {}
 
     def action(self, finding: str) -> Action:
@@ -198,9 +203,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Concerns(StrEnum):
-    """Whom a condition of ``[on]`` concerns, and so what can be done: no RST where no flow is known.
+    """What a condition of ``[on]`` concerns, and so which actions are possible: no RST where no flow is known.
 
-    "drop" drops the packet, or all that is left of the flow, without a RST.
+    "drop" drops the packet, or everything that is left of the flow, without a RST.
     """
 
     PACKET = "packet"
@@ -211,8 +216,8 @@ class Concerns(StrEnum):
 class ConditionSpec(msgspec.Struct, frozen=True):
     """One exceptional condition: its ``[on]`` setting, and what is done and counted when it happens.
 
-    ``enforce`` is the action of a configuration that is silent; monitor passes.
-    ``counter`` counts it whatever the action, under its name in ``stats`` events.
+    ``enforce`` is the action in enforce mode if the configuration has none; monitor mode passes. ``counter`` counts the
+    condition whatever the action, under its name in ``stats`` events.
     """
 
     name: str
@@ -223,12 +228,12 @@ class ConditionSpec(msgspec.Struct, frozen=True):
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """The legal ones."""
+        """The legal actions."""
         return (Action.PASS, Action.DROP, Action.RESET)[: 2 if self.concerns is Concerns.GATEWAY else 3]
 
     @property
     def finding(self) -> str | None:
-        """The finding it is told as; None: by its counter only."""
+        """The finding that reports it; None: it has only a counter."""
         return self.counter.removeprefix("finding.") if self.counter.startswith("finding.") else None
 
 
@@ -258,24 +263,24 @@ _SPECS = (
         "the same, while limits.startup lasts: flows that were open before us",
     ),
 )
-#: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. Their findings
-#: take their action from here, never from a policy.
+#: Every exceptional condition by its ``[on]`` setting, in the order of ``On``. The findings of these conditions take
+#: their action from ``[on]``, never from a policy.
 CONDITIONS: Mapping[str, ConditionSpec] = {spec[0]: ConditionSpec(*spec) for spec in _SPECS}
-#: The condition that decides a finding, by the finding's name.
+#: The exceptional condition that decides a finding's action, by the finding's name.
 CONDITION_OF: Mapping[str, ConditionSpec] = {spec.finding: spec for spec in CONDITIONS.values() if spec.finding}
 
 
-#: A flow whose octets are changed has to be followed, or its receiver gets two versions of them.
+#: Conditions in which restore mode does not simply pass the packet: a flow whose bytes are changed must be followed
+#: further, or its receiver gets two versions of the same bytes.
 _STREAMS = ("memory_limit", "pending_limit", "gap", "conflict", "wrong_interface")
 
 
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[on]``: what to do when something exceptional happens: pass, drop or reset.
 
-    None is the default of the flow's mode: ``enforce`` never lets an uninspected
-    byte through, ``monitor`` never stops one, ``restore`` only what it could
-    not repeat. ``conflict = "pass"`` still puts the first bytes back: the setting decides
-    whether the flow goes on.
+    None is the default of the flow's mode: ``enforce`` never lets an uninspected byte through, ``monitor`` never stops
+    one, ``restore`` stops only what it could not repeat consistently. ``conflict = "pass"`` still restores the bytes
+    that came first: the setting decides whether the flow continues.
     """
 
     flow_limit: Action | None = None
@@ -304,41 +309,45 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[limits]``: sizes in octets or counts, times in seconds."""
+    """``[limits]``: sizes in bytes or counts, times in seconds."""
 
     flows: int = 131_072
-    #: Open ones of one client: an IPv4 address or an IPv6 /64; None: as many as it leaves free.
+    #: Most open flows of one client (an IPv4 address or an IPv6 /64); None: as many as are still free.
     flows_per_source: int | None = None
-    #: Cap of all that peers can make a queue keep: half for flows, half for streams, held packets and lines.
+    #: Most bytes of memory that peers can make a queue use: half for flows, half for streams, held packets and lines.
     memory: int = 256 * 1024 * 1024
-    #: Out-of-order segments remembered for one direction of one flow.
+    #: Most out-of-order segments remembered for one direction of one flow.
     pending_segments: int = 256
-    #: Packets held in the kernel's queue by all flows; the driver lowers it to a quarter of the queue.
+    #: Most packets of all flows held in the kernel's queue; the driver lowers it to a quarter of the queue's length.
     held_packets: int = 1024
-    #: Of one flow, and of one sender: an IPv4 address or an IPv6 /64.
+    #: Most packets held for one flow, and for one sender (an IPv4 address or an IPv6 /64).
     held_per_flow: int = 64
     held_per_source: int = 256
     #: Seconds a packet may be held before it is dropped.
     held: float = 30.0
-    #: Seconds in which a flow's receivers take less than a quarter of what it has in memory, after which it gives
-    #: way to others when memory is short; a fifth of it where next to none is left.
+    #: If a flow's receivers take less than a quarter of its buffered bytes within this many seconds, it gives way to
+    #: other flows when memory is short; a fifth of that time when almost no memory is left.
     stalled: float = 5.0
     outstanding_commands: int = 2000
-    #: Commands answered since the last message was accepted that led to no recipient, chunk or message; 0: no limit.
-    #: Ten times what Postfix takes (smtpd_junk_command_limit): no honest client comes so far.
+    #: Most commands, answered since the last accepted message, that led to no recipient, chunk or message; 0: no limit.
+    #: The default is ten times Postfix's smtpd_junk_command_limit, more than any honest client needs.
     junk_commands: int = 1000
-    #: Findings of a kind in a flow that are told; then one each time their number has doubled.
+    #: The first findings of one kind in a flow that are reported; after these one is reported each time the number has
+    #: doubled.
     findings_told: int = 16
-    #: What the events' side keeps of flows to put mails together; octets of events it writes in a second.
+    #: event_memory: most bytes of flow state kept to put mails together for events. log_rate: most bytes of events
+    #: written per second.
     event_memory: int = 64 * 1024 * 1024
     log_rate: int = 8 * 1024 * 1024
-    #: Seconds without a packet after which a flow is forgotten: handshake not done, open, closed. ``greeting``:
-    #: seconds a server has to show that it knows of a connection (RFC 5321 4.5.3.2.1: five minutes for its 220).
+    #: Seconds without a packet after which a flow is forgotten, while it is in the handshake (embryonic), open (idle)
+    #: or closed (closing). ``greeting``: seconds a server has to show that it knows of a connection (RFC 5321
+    #: 4.5.3.2.1: five minutes for its 220).
     embryonic: float = 130.0
     greeting: float = 300.0
     idle: float = 3600.0
     closing: float = 130.0
-    #: Seconds a server's SYN cookie may be good for (Linux: two minutes, more or less); 0: no server uses any.
+    #: Seconds for which a server may accept a SYN cookie it sent (Linux: about two minutes); 0: no server uses SYN
+    #: cookies.
     cookies: float = 180.0
     #: Seconds after the start in which an unknown flow counts as ``midstream_at_start``.
     startup: float = 60.0
@@ -348,7 +357,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class RestoreSide(StrEnum):
-    """On which side of the firewall the gateway stands: only there the damage passes it.
+    """On which side of the firewall the gateway is: it can undo only damage that passes it.
 
     ``client``: banners and replies have been masked. ``server``: commands have been.
     """
@@ -359,19 +368,21 @@ class RestoreSide(StrEnum):
 
 
 class RestoreScope(StrEnum):
-    """What is restored: what can do no harm behind that firewall, or all that can be told (for the lab)."""
+    """What is restored: only what can do no harm with that firewall, or everything that can be
+    recognised (for the lab).
+    """
 
     SAFE = "safe"
     ALL = "all"
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What some servers say where no firewall masks it, as configured or learned (``probe --learn``)."""
+    """What some servers send where no firewall masks it, as configured or learned (``probe --learn``)."""
 
     servers: tuple[Network, ...] = ()
-    #: The text of each line of their EHLO reply behind the first one, in order.
+    #: The text of each line of these servers' EHLO reply after the first line, in order.
     keywords: tuple[str, ...] = ()
-    #: The greeting behind ``220 ``.
+    #: The text of the greeting after ``220 ``.
     banner: str = ""
 
 
@@ -380,7 +391,8 @@ class Restore(msgspec.Struct, frozen=True):
 
     side: RestoreSide = RestoreSide.BOTH
     scope: RestoreScope = RestoreScope.SAFE
-    #: RFC 3207's command and keyword too: the handshake behind them breaks where the firewall goes on reading.
+    #: Restore the STARTTLS command and keyword (RFC 3207) too: the TLS handshake after them fails if the firewall still
+    #: inspects the bytes.
     starttls: bool = False
     offers: tuple[Offer, ...] = ()
 
@@ -388,9 +400,8 @@ class Restore(msgspec.Struct, frozen=True):
 class FlowRule(msgspec.Struct, frozen=True):
     """Which flows get which mode and policy; the first match wins, the last rule matches all.
 
-    ``source`` and ``destination`` are the client's and the server's networks, empty
-    for any; ``interface`` is the one the client's packets come in on; ``ports`` the
-    server's.
+    ``source`` and ``destination`` are the client's and the server's networks, empty for any; ``interface`` is the one
+    on which the client's packets arrive; ``ports`` the server's.
     """
 
     mode: Mode
@@ -399,5 +410,5 @@ class FlowRule(msgspec.Struct, frozen=True):
     destination: tuple[Network, ...] = ()
     interface: str | None = None
     ports: tuple[int, ...] = ()
-    #: In ``restore`` mode: how. ``policy`` is then what the firewall elsewhere on the path did.
+    #: How damage is undone in ``restore`` mode; ``policy`` then describes what the firewall elsewhere on the path did.
     restore: Restore = Restore()

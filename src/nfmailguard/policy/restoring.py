@@ -1,7 +1,7 @@
-"""What a restoring gateway applies: nothing of the firewall's profile, but what can be told of its damage.
+"""What a gateway in restore mode applies: nothing of the firewall's profile, except to recognise its damage.
 
-Promises: values only, for the core and for the reference model alike. The rules are those of
-docs/sources.md, "Restoration". Does not know dialogues.
+Promises: values only, for the core and for the reference model alike. The rules are those of docs/sources.md,
+"Restoration". Does not know dialogues.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from nfmailguard.policy.model import (
 
 __all__ = ["HIDDEN", "Candidate", "Recovery", "recovery"]
 
-#: Keywords whose commands cannot work through a firewall that masks EHLO: STARTTLS and AUTH are masked, and
-#: what follows them; a chunk's octets are read as commands. Hidden from a reply to an EHLO that was restored.
+#: EHLO keywords of extensions that cannot work through a firewall that masks EHLO: it masks STARTTLS, AUTH and what
+#: follows them, and reads a BDAT chunk's bytes as commands. They are hidden from the reply to a restored EHLO.
 HIDDEN = ("AUTH", "BINARYMIME", "CHUNKING", "STARTTLS")
-#: Besides, a batch of commands has to have been tried through that firewall.
+#: Keywords not restored in scope `safe`: those above, and PIPELINING, as batches of commands would have to be tested
+#: through that firewall first.
 _HARMFUL = (*HIDDEN, "PIPELINING")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A line of an EHLO reply that the firewall masks; ``restored``: it may be, under the scope."""
+    """A line of an EHLO reply that the firewall masks; ``restored``: whether the scope allows restoring it."""
 
     text: bytes
     restored: bool
@@ -50,8 +51,8 @@ class Candidate:
 class Recovery:
     """One ``restore`` rule, ready to be applied.
 
-    ``policy`` is what is applied to the dialogue besides. ``commands`` and ``replies`` are what is restored at
-    all; ``noop``: the firewall makes NOOP of what it denies; ``digits``: its banners keep every 2 and 0;
+    ``policy`` is what is applied to the dialogue in addition. ``commands`` and ``replies``: whether these are restored
+    at all; ``noop``: the firewall turns denied commands into NOOP; ``digits``: its banners keep every 2 and 0;
     ``spaces``: and the space after a 0.
     """
 
@@ -71,7 +72,9 @@ class Recovery:
 
     @property
     def keeps_end(self) -> bool:
-        """Whether an end of data is kept whole: a sender that sees a restored greeting does not see to it itself."""
+        """Whether an end of data is kept in one segment: a sender that sees a restored greeting does not take care of
+        it itself.
+        """
         return self.replies and any(offer.banner for offer in self.offers)
 
     def candidates(self, offer: Offer) -> list[Candidate]:
@@ -94,14 +97,16 @@ class Recovery:
         return self.scope is RestoreScope.ALL or word not in _HARMFUL
 
     def banner(self, offer: Offer, masked: bytes) -> bytes | None:
-        """What a masked greeting's text becomes: the configured one, cut or padded; None where it cannot be it."""
+        """What a masked greeting's text is restored to: the configured text, cut or padded; None: the mask does not fit
+        it.
+        """
         if not offer.banner:
             return None
         text = offer.banner.encode("latin-1")[: len(masked)].ljust(len(masked))
         return None if self.digits and self._contradicts(text, masked, len(offer.banner)) else text
 
     def _contradicts(self, text: bytes, masked: bytes, configured: int) -> bool:
-        """Whether rule B51 would have left another greeting of ``text``; what is padded says nothing."""
+        """Whether rule B51 would have made another greeting of ``text``; padding is not compared."""
         for place, (ours, theirs) in enumerate(zip(text, masked, strict=True)):
             zero_space = ours == ord(" ") and text[place - 1 : place] == b"0"
             kept = zero_space and self.spaces and 0 < place < configured
@@ -113,7 +118,7 @@ class Recovery:
 
 
 def recovery(policy: Policy, restore: Restore) -> Recovery:
-    """How damage done by ``policy`` elsewhere on the path is undone as ``restore`` says."""
+    """How damage done by ``policy`` elsewhere on the path is undone according to ``restore``."""
     commands = restore.side is not RestoreSide.CLIENT
     hides = commands and restore.scope is RestoreScope.SAFE
     hidden = ReplyPolicy(ehlo=EhloMask.E1, keywords=HIDDEN, keyword_end=" =\r") if hides else ReplyPolicy()
@@ -144,7 +149,8 @@ def recovery(policy: Policy, restore: Restore) -> Recovery:
 
 
 def _told(policy: Policy) -> dict[str, Action]:
-    # What a dialogue says is told and never acted on, but for a keyword that is hidden. Its streams have to hold.
+    # In restore mode, findings about the dialogue are only logged, except that a keyword to be hidden is masked.
+    # Findings about streams and packets keep their actions.
     actions = {
         spec.name: Action.LOG
         for spec in FINDINGS[1:]
@@ -156,7 +162,7 @@ def _told(policy: Policy) -> dict[str, Action]:
 
 
 def offer_for(offers: Sequence[Offer], server: bytes) -> Offer | None:
-    """The first offer for a server's address, packed; None where there is none."""
+    """The first offer for a server's address, packed; None: there is none."""
     for offer in offers:
         if not offer.servers or any(
             len(server) == len(network.network_address.packed)

@@ -1,1 +1,1 @@
-"""Looking for a Mailguard-like box on the path to a mail server, from where mail would come."""
+"""Looks for a Mailguard-like firewall on the path to a mail server, from where mail would come."""

@@ -1,7 +1,7 @@
-"""Other looks at the same server: its other ports, and the same port from elsewhere.
+"""Further observations of the same server: its other ports, and the same port seen from another place.
 
-Promises: one connection a port, short; what cannot be reached says so and is no evidence. What stands beside
-is an observation; ``verdict`` draws the conclusion.
+Promises: one short connection per port; a port that cannot be reached is reported and is no evidence. Only observes;
+``verdict`` draws the conclusion.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nfmailguard.reading import octets_of
 
 __all__ = ["Glance", "Vantage", "from_namespace", "glance", "of_result"]
 
-#: Mail submission and submission over TLS (RFC 6409, RFC 8314), and whether TLS comes first.
+#: Ports for mail submission, and whether TLS begins with the first byte (RFC 6409, RFC 8314).
 PORTS: Mapping[int, bool] = {587: False, 465: True}
 _PATIENCE = 5.0
 _MOST = 1 << 22
@@ -29,7 +29,7 @@ _MOST = 1 << 22
 
 @dataclass(frozen=True)
 class Glance:
-    """One port: ``fault`` where it could not be asked. ``keywords``: of EHLO, in capitals."""
+    """What one port showed. ``fault``: why it could not be asked. ``keywords``: of the EHLO reply, in capitals."""
 
     port: int
     fault: str = ""
@@ -80,7 +80,7 @@ def _vantage(result: Any, where: str) -> Vantage:
 
 
 def of_result(path: Path) -> Vantage:
-    """What ``probe --json`` printed elsewhere; ConfigError for another file."""
+    """Reads what ``probe --json`` printed elsewhere; ConfigError for any other file."""
     try:
         return _vantage(json.loads(octets_of(path, _MOST)), str(path))
     except (ValueError, RecursionError) as error:

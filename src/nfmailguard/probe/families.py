@@ -1,6 +1,6 @@
-"""Whose box a profile is of, and the lines by which its owner turns its mail inspection off, or lets TLS through.
+"""Which product a profile emulates, and the configuration lines that turn its mail inspection off, or let TLS through.
 
-Promises: every profile has a family; one that is not known here has the name of a box of an unknown kind. Sources:
+Promises: every profile has a family; one that is not known here has the name of an unknown kind of firewall. Sources:
 the guides of each product (docs/sources.md).
 """
 
@@ -16,7 +16,9 @@ _INSPECT = ("policy-map global_policy", " class inspection_default")
 
 @dataclass(frozen=True)
 class Family:
-    """``off``: what turns the inspection off; ``instead``: what keeps it and lets TLS through."""
+    """A product family. ``off``: lines that turn the inspection off; ``instead``: lines that keep it and let TLS
+    through.
+    """
 
     label: str
     product: str
@@ -35,9 +37,9 @@ _ALLOW_TLS = (
 )
 _ASA_GUIDE = "Cisco ASA Firewall CLI Configuration Guide, Inspection of Basic Internet Protocols, SMTP and ESMTP"
 _ASA = Family("Cisco PIX or ASA ESMTP inspection", "ASA", (*_INSPECT, "  no inspect esmtp"), _ALLOW_TLS, _ASA_GUIDE)
-#: By the beginning of a profile's name, the longest first.
+#: Kinds of firewall by the beginning of a profile's name; the longest beginning is first.
 FAMILIES: tuple[tuple[str, Family], ...] = (
-    ("pix70", Family(_ASA.label, "ASA", _ASA.off, (), _ASA_GUIDE)),  # it has no allow-tls yet
+    ("pix70", Family(_ASA.label, "ASA", _ASA.off, (), _ASA_GUIDE)),  # PIX 7.0 has no allow-tls yet.
     ("asa", _ASA),
     (
         "pix",
@@ -72,7 +74,7 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     ("rfc821", Family("a filter of RFC 821's seven commands", "any")),
 )
 UNKNOWN = Family("a Mailguard-like box of an unknown kind", "")
-#: An ASA whose map masks the greeting and nothing else.
+#: An ASA whose inspection map masks the greeting and nothing else.
 OWN_MAP = Family(
     "Cisco ASA `inspect esmtp` with a map of its own",
     "ASA",
@@ -88,7 +90,7 @@ def family_of(name: str) -> Family:
 
 
 def families_of(names: Iterable[str]) -> list[Family]:
-    """Those of several, one for each product."""
+    """The families of several profiles, each once."""
     found: dict[str, Family] = {}
     for name in names:
         family = family_of(name)

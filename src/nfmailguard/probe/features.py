@@ -1,7 +1,7 @@
-"""What the answers say of the path: one feature each, and which of them each profile would give.
+"""What the server's answers show about the path: one feature each, and which of them each profile would give.
 
-Promises: a feature that an answer does not tell is None, and contradicts nothing. Profiles are
-asked, not listed: a new one is known as soon as its file is there.
+Promises: a feature that the answers do not show is None, and contradicts nothing. The profiles themselves are examined,
+not a list of them: a new one is known as soon as its file exists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Features:
-    """Of a path. ``letter``: what stands over masked verbs; ``bypass``: a refused DATA opens the filter."""
+    """Features of a path. ``letter``: the letter that masks verbs; ``bypass``: after a refused DATA
+    the filter is open.
+    """
 
     banner: str | None = None
     ehlo: str | None = None
@@ -38,16 +40,16 @@ class Features:
     keywords: frozenset[str] | None = None
     masked_keywords: int = 0
     starttls: str | None = None
-    #: Of TLS: "offered", "stripped", "absent" as far as this path shows, None: not asked.
+    #: TLS as far as this path shows: "offered", "stripped" or "absent"; None: not asked.
     tls: str | None = None
     bypass: bool | None = None
     cut: bool | None = None
-    #: Of EHLO and the nonsense: what was answered with 500 or more.
+    #: Which of EHLO and the nonsense command were answered with a code of 500 or more.
     refused: frozenset[str] = frozenset()
 
     @property
     def positive(self) -> list[str]:
-        """What no server does by itself."""
+        """Features that no server shows by itself."""
         found = []
         if self.banner not in (None, "clear", "decorated"):
             found.append("the greeting is masked")
@@ -63,7 +65,7 @@ class Features:
 
 
 def _fate(command: str, answer: Answer | None, noop: Answer | None, nonsense: Answer | None) -> tuple[str | None, str]:
-    """What became of a command, and the letter over it; None where the answer does not say."""
+    """What became of a command, and the letter that masked it; None: the answer does not show it."""
     if answer is None or not answer.code:
         return None, ""
     verb, text = command.split(" ", maxsplit=1)[0], "\n".join(answer.texts)
@@ -91,7 +93,9 @@ def _banner(greeting: Answer) -> str:
     if text.startswith(b"SMTP"):
         return "cmap"
     if re.search(rb"(?<!0) ", text):
-        return "decorated"  # rule B51 keeps a space after a 0 alone (S-HVERA), the others none
+        # Rule B51 keeps a space only after a 0 (S-HVERA), the other rules keep none; so this greeting is decorated by
+        # the server itself.
+        return "decorated"
     return "stars but 2 and 0" if re.search(rb"[20]", text) else "stars"
 
 
@@ -106,7 +110,8 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
         letters.append(letter)
     ehlo = answers.get("EHLO")
     if ehlo is not None and ehlo.code == 250 and len(ehlo.lines) > 1:
-        # No box that makes NOOP of commands lets EHLO through: this server says the same to all of them.
+        # A firewall that turns denied commands into NOOP lets no EHLO through: here the server itself gives the same
+        # reply to all commands.
         fates = {command: None if fate == NOOP else fate for command, fate in fates.items()}
     keywords, masked = None, 0
     ehlo_fate: str | None = None
@@ -143,7 +148,7 @@ def observe(talk: Talk, after_data: tuple[Answer, Answer] | None) -> Features:
 
 
 def _tls(keywords: frozenset[str] | None, ehlo: Answer | None, asked: Answer | None, fate: str | None) -> str | None:
-    """Whether STARTTLS is offered, was removed on the way, or is not there as far as can be seen from here."""
+    """Whether STARTTLS is offered, was removed on the way, or is missing as far as can be seen from here."""
     if keywords is None or ehlo is None:
         return None
     if "STARTTLS" in keywords:
@@ -169,7 +174,7 @@ def _expected(policy: Policy, verb: str) -> str:
 
 
 def contradictions(seen: Features, policy: Policy) -> list[str]:
-    """Which of the features a path under this policy would not show."""
+    """Which of the features contradict a path under this policy."""
     wrong = []
     if seen.banner is not None and policy.banner.rule not in _BANNERS[seen.banner]:
         wrong.append("banner")
@@ -178,10 +183,10 @@ def contradictions(seen: Features, policy: Policy) -> list[str]:
         fate = getattr(seen, field.name)
         if field.name in verbs and fate is not None and fate != _expected(policy, verbs[field.name]):
             wrong.append(field.name)
-    # Every server takes a NOOP: what is answered with 500 was none when it came there.
+    # Every server accepts NOOP: a command answered with 500 or more was not turned into NOOP on the way.
     if NONSENSE in seen.refused and seen.nonsense is None and _FORMS[policy.commands.unknown] in (NOOP, OK):
         wrong.append("nonsense")
-    # Servers that repeat a command may do so in capitals: an X may have been an x.
+    # Servers that repeat a command in the reply may do so in capitals: an X in the reply may have been an x.
     if seen.letter and (seen.letter not in (policy.commands.letter, "X") or _FORMS[policy.commands.unknown] != MASKED):
         wrong.append("letter")
     masks = policy.replies.ehlo is not EhloMask.NONE

@@ -1,7 +1,7 @@
-"""Lines of text files of any kind: plain, packed, of journald and other loggers that write JSON.
+"""Lines of text files of any kind: plain, compressed, of journald and other loggers that write JSON.
 
-Promises: a file of any size in little memory, a line of any length in bounded time; what is damaged is read as far
-as it goes. Does not know what a line means.
+Promises: a file of any size in little memory, a line of any length in bounded time; a damaged file is read up to the
+damage. Does not know what a line means.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any, BinaryIO
 
 __all__ = ["EVENT", "lines", "opened", "plain_head"]
 
-#: Bytes of a line that are read, and characters that are looked at.
+#: _LONGEST: bytes of a log line that are read. _LOOKED_AT: characters of it that are searched for signs.
 _LONGEST = 1 << 16
 _LOOKED_AT = 8192
 _PACKED: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-#: In place of an event of ours.
+#: Stands in place of a log line that is one of nfmailguard's own events.
 EVENT = "\0event"
 _TEXTS = ("MESSAGE", "log", "message", "msg")
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
 def opened(file: io.BufferedReader) -> io.BufferedReader:
-    """The file itself, or what is packed in it."""
+    """The file itself, or its decompressed content."""
     head = file.peek(8)[:8]
     for magic, unpack in _PACKED:
         if head.startswith(magic):
@@ -39,7 +39,7 @@ def opened(file: io.BufferedReader) -> io.BufferedReader:
 
 
 def plain_head(file: io.BufferedReader) -> bytes:
-    """What it begins with; nothing where that cannot be read."""
+    """The first bytes of the content; empty if they cannot be read."""
     try:
         return file.peek(8)[:8]
     except _DAMAGED:
@@ -47,7 +47,7 @@ def plain_head(file: io.BufferedReader) -> bytes:
 
 
 def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
-    """Each line's number and its text; of an object of JSON the text of its message."""
+    """Each line's number and its text; if the line is a JSON object, the text of its message."""
     wide = plain_head(file)[:2] in _WIDE
     source: BinaryIO = io.BufferedReader(_Recoder(file)) if wide else file
     number, begins = 1, True
@@ -58,14 +58,14 @@ def lines(file: io.BufferedReader) -> Iterator[tuple[int, str]]:
             return
         if not line:
             return
-        if begins:  # no program's line is longer
+        if begins:  # Not the continuation of an overlong line: no mail program writes lines that long.
             yield number, _text(line.rstrip(b"\n"))[:_LOOKED_AT]
         begins = line.endswith(b"\n")
         number += begins
 
 
 class _Recoder(io.RawIOBase):
-    """UTF-16, as PowerShell writes it, as UTF-8."""
+    """Converts UTF-16, as PowerShell writes it, to UTF-8."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
@@ -96,16 +96,16 @@ def _text(line: bytes) -> str:
 
 
 def _message(entry: Any) -> str:
-    """What was logged, behind the program's name (systemd.journal-fields(7))."""
+    """The logged message, after the program's name (systemd.journal-fields(7))."""
     if not isinstance(entry, dict):
         return ""
     if "event_type" in entry:
-        # An event, of ours or of Suricata's: what it saw, not what a mail server wrote.
+        # The line is an event of nfmailguard or Suricata: it reports what was seen, a mail server did not write it.
         return EVENT if entry["event_type"] == "mailguard" else ""
     for key in _TEXTS:
         if key in entry:
             text = entry[key]
-            if isinstance(text, list):  # bytes that are no UTF-8
+            if isinstance(text, list):  # journalctl writes a message that is not valid UTF-8 as a list of bytes.
                 text = bytes(part & 0xFF for part in text if isinstance(part, int)).decode("latin-1")
             program, pid = entry.get("SYSLOG_IDENTIFIER", ""), entry.get("_PID") or entry.get("SYSLOG_PID") or "0"
             return f"{program}[{pid}]: {text}" if program else str(text)

@@ -1,7 +1,7 @@
-"""What a server says where nothing is masked, as a ``[[restore.server]]`` of a configuration.
+"""Learns what a server sends where nothing is masked, as a ``[[restore.server]]`` of a configuration.
 
-Promises: a server is asked twice, a moment apart; what changes in between, or names who asks, is not learned, and
-said so. Does not judge the path: what is masked already is an error.
+Promises: a server is asked twice, a moment apart; what changes in between, or contains the client's address, is not
+learned, and this is reported. Does not judge the path: anything already masked is an error.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from nfmailguard.probe.talk import NAME, Answer, ProbeError, Session, addresses_
 
 __all__ = ["Learned", "learned"]
 
-#: Longer than the second that a time of day in a greeting stands still.
+#: Seconds between two connections: more than one, so that a time of day in the greeting differs.
 _PAUSE = 1.1
 
 
 class Learned(NamedTuple):
-    """``text``: TOML; ``left_out``: what is not in it, and why, a line each; they are comments of the text as well."""
+    """The result. ``text``: TOML; ``left_out``: what is not in it, and why, one line each; also
+    comments in the text.
+    """
 
     text: str
     left_out: tuple[str, ...]
 
 
 def learned(host: str, port: int = 25, timeout: float = 30.0) -> Learned:
-    """Of what the host says; ProbeError where that is masked already."""
+    """Learns from the host's answers; ProbeError if they are masked already."""
     addresses = addresses_of(host, port)
     talk = converse(addresses[0], port, timeout)
     seen = observe(talk, None)
@@ -63,7 +65,7 @@ def _again(address: str, port: int, timeout: float) -> tuple[Answer, Answer]:
 
 
 def _banner(first: Answer, second: Answer, source: str) -> tuple[str, str]:
-    """The greeting's last line, which is the one that is masked and restored; or why it is none to learn."""
+    """The greeting's last line, which is the one that is masked and restored; or why it cannot be learned."""
     text = first.texts[-1]
     if second.texts[-1:] != (text,):
         return "", f"it changes from one connection to the next ({text!r}, then {''.join(second.texts[-1:])!r})"

@@ -1,7 +1,7 @@
-"""The message to the owner of a firewall: what was seen, when and from where, and the lines for his product.
+"""The message to the owner of a firewall: what was seen, when and from where, and the lines for the product.
 
-Promises: there is one only where it is sure that there is a box. Plain text, nothing in it that a server wrote is
-not escaped. Does not send it.
+Promises: there is a message only if it is certain that there is a firewall. Plain text, in which everything a server
+wrote is escaped. Does not send it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["letter"]
 
-_SHOWN = 16  # lines of a reply
+_SHOWN = 16  # Most lines of a reply that are quoted.
 _ASKED = ("", "EHLO", NONSENSE, "STARTTLS")
 
 
@@ -52,7 +52,7 @@ def _remedy(family: Family, several: bool) -> list[str]:
 
 
 def letter(verdict: Verdict) -> str:
-    """Ready to be sent; empty where nothing is sure enough to ask for."""
+    """The message, ready to be sent; empty if nothing is certain enough."""
     if not verdict.found or verdict.sure == "low":
         return ""
     families = [family for family in verdict.families if family.off]

@@ -1,8 +1,8 @@
-"""What a line of a log says of a Mailguard, and of whom it speaks.
+"""Signs of a Mailguard in a line of a log, and whose log the line is from.
 
-Promises: time linear in the line, whatever it holds. A sign is sure where nothing else writes such a line, else
-weak. Forms of Postfix, Exim, sendmail, OpenSMTPD, qmail and Exchange, of bounces, transcripts and firewalls' own
-log lines. Does not know files.
+Promises: time linear in the line, whatever it contains. A sign is sure if nothing else writes such a line, otherwise
+weak. Formats of Postfix, Exim, sendmail, OpenSMTPD, qmail and Exchange, of bounces, transcripts and firewalls' own log
+lines. Does not know files.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 __all__ = ["KINDS", "MAIL", "Kind", "Sign", "Speaker", "signs", "speaker"]
 
-#: Whose log it is: that of who sends to a relay, that of a server, or the firewall's.
+#: Whose log it is: of a host that sends mail to a relay, of a mail server, or of a firewall.
 CLIENT, SERVER, FIREWALL = "client", "server", "firewall"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """``sure``: a trace of a Mailguard and of nothing else. ``advice``: what to look at, where it is not."""
+    """A kind of sign. ``sure``: only a Mailguard leaves it. ``advice``: what to check if it is not sure."""
 
     name: str
     meaning: str
@@ -74,7 +74,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Sign:
-    """One of a line: its kind and the text that is it. ``detail``: what to count apart, as a firewall's class."""
+    """A sign in a line: its kind and its text. ``detail``: what is counted separately, such as a firewall's class."""
 
     kind: str
     shown: str
@@ -83,9 +83,9 @@ class Sign:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Whose log the line is of, and with whom it spoke: an address, else a name; empty: not said.
+    """Whose log the line is from, and the peer: an address, else a name; empty: not given.
 
-    ``session``: what the program calls the connection, where it says the peer on the first of its lines only.
+    ``session``: the program's name for the connection, if only the first line of a connection names the peer.
     """
 
     role: str = ""
@@ -93,39 +93,39 @@ class Speaker:
     session: str = ""
 
 
-#: That a line has to do with mail.
+#: Matches log lines that have to do with mail.
 MAIL = re.compile(
     r"postfix|exim|sendmail|sm-mta|smtpd?\b|qmail|tcpserver|<= |=> |stat=|status=|ESMTP|MSExchange"
     r"|Microsoft Exchange|NextHopDomain|LastError|delivery \d{1,12}:|%(?:ASA|PIX|FWSM|FTD)-\S{1,20}-10800[2-8]",
     re.IGNORECASE,
 )
-_SHOWN = 80  # characters behind a sign
-# A word at a time, so that a run of X's is looked at once.
+_SHOWN = 80  # Most characters of the line shown after a sign.
+# Words that consist of X's only. The look-arounds match whole words, so that a run of X's is searched only once.
 _XS = r"(?<![\w@.%+-])(?P<xs>X{4,}|x{4,})(?![\w@.%+-])"
 _REFUSED = (
     r"command (?:is |was )?(?:unrecogni[sz]ed|unknown|invalid|not (?:recogni[sz]ed|implemented|understood|supported))"
     r"|(?:unrecogni[sz]ed|unknown|invalid|unimplemented|unsupported|bad|illegal) (?:smtp )?(?:command|verb)"
     r"|command unrecogni[sz]ed|syntax error|non-SMTP command|protocol error"
 )
-#: How dialogues are written down: transcripts, recordio, swaks, Exchange's protocol logs, Postfix with -v.
+#: Beginnings of lines that record a dialogue: transcripts, recordio, swaks, Exchange's protocol logs, Postfix with -v.
 _DIALOGUE = (
     r"(?:^\s{0,4}(?:->|~>|C:|>>>)|(?:^|\s)(?:In:|C:|<--|>>>|-->)|(?:^|\s)\d{1,10} [<>]|,[<>],"
     r"|< [\w.-]{1,255}\[[0-9A-Fa-f.:]{3,45}\]:)"
 )
 _NOT_KNOWN = rf"(?:{_REFUSED}|unrecogni[sz]ed|not (?:recogni[sz]ed|implemented|understood))"
-#: Where a refused or a last command stands, before the X's and behind them.
+#: Phrases in logs that quote a refused or a last command, before or after the X's. Examples are given for each.
 _COMMAND = (
-    # 500 5.5.1 Command unrecognized: "XXXX mx"; SMTP syntax error in "XXXX mx"
+    # Example: 500 5.5.1 Command unrecognized: "XXXX mx"; SMTP syntax error in "XXXX mx"
     re.compile(
         rf"(?:{_REFUSED})[ ,:]{{0,3}}(?:in |was |from \S{{1,200}}: )?(?:command )?[\"'`<(]?{_XS}", re.IGNORECASE
     ),
-    # command "XXXX" not recognized; "XXXX" unrecognized
+    # Example: command "XXXX" not recognized; "XXXX" unrecognized
     re.compile(
         rf"(?:command[ :=]{{1,2}}|error, |error: )?[\"'`<]{_XS}[^\"'`<>]{{0,300}}[\"'`>]? ?{_NOT_KNOWN}", re.IGNORECASE
     ),
-    # Exim: rejected "XXXX TO:<...>"; (last command was "XXXX ...")
+    # Exim, example: rejected "XXXX TO:<...>"; (last command was "XXXX ...")
     re.compile(rf"(?:rejected|last command was|command=|input=) ?\"{_XS}[ \"\\]"),
-    # Postfix: pipelining after XXXX from; reject: XXXX from
+    # Postfix, example: pipelining after XXXX from; reject: XXXX from
     re.compile(rf"(?:pipelining after|reject:|too many errors after) {_XS} from "),
 )
 _COMMAND_LINE = re.compile(rf"{_DIALOGUE} {{0,4}}\"?(?P<xs>X{{4,}})(?: [!-~]{{1,255}})?(?=[\s\",]|$)")
@@ -167,7 +167,7 @@ def _command(text: str) -> Sign | None:
 
 
 def _starred(text: str) -> Sign | None:
-    """A 220 and nothing but stars, 2, 0 and spaces up to the end: of the line, or of a quotation."""
+    """A 220 followed only by stars, 2, 0 and spaces up to the end of the line, or of a quotation."""
     for run in _STARS.finditer(text):
         stars = text.find("****", run.start(), run.end())
         if stars < 0:
@@ -209,14 +209,14 @@ def _of(kind: str, form: re.Pattern[str], text: str) -> Sign | None:
 
 
 def _end_of_data(text: str) -> Sign | None:
-    # On the server's side a client that leaves is most often a spam bot.
+    # In a server's log a client that disconnects before the end of data is most often a spam bot, so it is no sign.
     if "smtpd[" in text or not any(word in text for word in ("while sending", "after ", "uplicate")):
         return None
     return _of("cut-end-of-data", _END, text)
 
 
 def _ehlo(text: str) -> Sign | None:
-    """Postfix' count of a session: EHLO or a word it does not know refused, HELO taken, and a mail accepted."""
+    """Postfix' summary of a session: EHLO or an unknown command refused, HELO accepted, and a mail accepted."""
     found = _COUNTS.search(text)
     if found is None:
         return None
@@ -240,11 +240,11 @@ _LOOKS: tuple[Callable[[str], Sign | None], ...] = (
 
 
 def signs(text: str) -> list[Sign]:
-    """All of a line, one of a kind at most."""
+    """All signs in a line, at most one of each kind."""
     return [sign for look in _LOOKS if (sign := look(text)) is not None]
 
 
-# Who speaks with whom.
+# Section: recognising whose log a line is from, and the peer's address.
 
 _POSTFIX = re.compile(r"postfix[\w.-]{0,40}/(?:[\w-]{1,20}/)?(smtpd?|lmtp)\[\d{1,10}\]: ")
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]{3,45})\]")
@@ -256,7 +256,7 @@ _OPENSMTPD = re.compile(r"smtpd\[\d{1,10}\]: ([0-9a-f]{1,16}) (mta|smtp) ")
 _OPENSMTPD_PEER = re.compile(
     r"(?:address=(?:smtps?(?:\+[\w-]{1,20})?://)?|relay=\"?[\w.-]{0,255} ?\(?)\[?([0-9A-Fa-f.:]{3,45})"
 )
-#: What it says at LogLevel 15 of a connection, by the process that has it (op.me, "Log Level").
+#: What sendmail logs of a connection at LogLevel 15, with the process that serves the connection (op.me, "Log Level").
 _SENDMAIL_SESSION = re.compile(
     r"((?:sendmail|sm-mta)\[\d{1,10}\]): \w{1,20}: (?:connect from (?:\S{1,255} )?\[([0-9A-Fa-f.:]{3,45})\]|<-- |--- )"
 )
@@ -268,7 +268,7 @@ _LOOPBACK = ("127.", "::1")
 
 
 def speaker(text: str) -> Speaker:
-    """Whose log a line is of, and who was spoken with."""
+    """Whose log a line is from, and the peer."""
     found = _OPENSMTPD.search(text)
     if found:
         peer = _OPENSMTPD_PEER.search(text, found.end())
@@ -281,10 +281,11 @@ def speaker(text: str) -> Speaker:
 
 
 def _named(peer: str) -> str:
-    """The peer as it is counted; nobody where a machine spoke to itself."""
+    """The peer's name for counting; empty if a machine connected to itself."""
     if peer.startswith(_LOOPBACK):
         return ""
-    # What a port was cut off from: `smtp://10.0.0.1:25`, which no IPv6 address has one colon in.
+    # With exactly one colon the text is an address and a port, as in `smtp://10.0.0.1:25`; an IPv6 address never has
+    # just one.
     return (peer.partition(":")[0] if peer.count(":") == 1 else peer).strip("[]").lower()
 
 
@@ -302,7 +303,8 @@ def _role_and_peer(text: str) -> tuple[str, str]:
         return CLIENT, found[1]
     found = _EXCHANGE.search(text)
     if found:
-        # Of a receive connector the greeting goes out, of a send connector it comes in; the words tell which it is.
+        # In Exchange's protocol logs, a receive connector's log is a server's and a send connector's a client's; the
+        # line itself does not tell which it is.
         return "", found[1]
     for role, form in ((CLIENT, _EXIM_OUT), (SERVER, _EXIM_IN)):
         found = form.search(text)

@@ -1,7 +1,7 @@
-"""A careful client: a few commands no server minds, and what came back.
+"""A careful client: sends a few commands that no server objects to, and returns the replies.
 
-Promises: three connections to the one host, a pause for every reply, no mail, no
-address tried. Does not know what an answer means.
+Promises: three connections to the one host, a pause for every reply, no mail, no address tried. Does not know what an
+answer means.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from nfmailguard.errors import NfmailguardError
 
 __all__ = ["NONSENSE", "Answer", "ProbeError", "Session", "Talk", "addresses_of", "converse", "data_first"]
 
-#: A command that no server knows, of Cisco's own test of the feature; not a word a filter looks for.
+#: A command that no server knows, from Cisco's own test of the feature; no filter treats it specially.
 NONSENSE = "goodmorning"
 NAME = "probe.invalid"
 _MOST_OCTETS = 65_536
 
 
 class ProbeError(NfmailguardError):
-    """The host cannot be spoken to, or does not speak SMTP."""
+    """The host cannot be reached, or does not speak SMTP."""
 
     exit_code = 3
 
@@ -58,7 +58,7 @@ def addresses_of(host: str, port: int) -> list[str]:
 
 
 class Session:
-    """One connection; ``said`` is all of it, for the evidence. ``wrapped``: TLS from the first byte (port 465)."""
+    """One connection; ``said`` is the whole dialogue, as evidence. ``wrapped``: TLS from the first byte (port 465)."""
 
     def __init__(self, host: str, port: int, timeout: float, *, wrapped: bool = False) -> None:
         self.said: list[tuple[str, Answer]] = []
@@ -66,7 +66,7 @@ class Session:
             self._socket = socket.create_connection((host, port), timeout=timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if wrapped:
-                # Whoever it is: what is said is asked, no secret is told, and no certificate is looked at.
+                # The certificate is not verified: no secret is sent, and the replies are only compared.
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 self._socket = context.wrap_socket(self._socket)
@@ -81,9 +81,9 @@ class Session:
         self.said.append(("", self.greeting))
 
     def ask(self, command: str, *, cut: int = 0) -> Answer:
-        """One command line; with ``cut`` its first octets in a segment of their own.
+        """Sends one command line; with ``cut`` its first bytes are sent in a separate segment.
 
-        No answer where the server has ended the connection: some do after a few commands they do not know.
+        The answer is empty if the server has ended the connection: some do after a few unknown commands.
         """
         if self._closed:
             return Answer(())
@@ -103,7 +103,7 @@ class Session:
 
     @staticmethod
     def _pause() -> None:
-        time.sleep(0.1)  # so that two segments do not leave as one
+        time.sleep(0.1)  # A pause, so that the two parts of the command leave in separate TCP segments.
 
     def _read(self) -> Answer:
         lines: list[str] = []
@@ -112,7 +112,8 @@ class Session:
         while True:
             while b"\n" not in self._buffer:
                 try:
-                    # Of the whole reply: a server that says an octet now and then is none to wait for.
+                    # The time limit is for the whole reply, so that a server that sends a byte now and then cannot
+                    # delay the probe.
                     self._socket.settimeout(max(0.001, until - time.monotonic()))
                     octets = self._socket.recv(4096)
                 except OSError as error:
@@ -123,7 +124,8 @@ class Session:
                 self._buffer += octets
             line, _, self._buffer = self._buffer.partition(b"\n")
             lines.append(line.decode("latin-1").removesuffix("\r"))
-            if lines[-1][3:4] != "-" or not lines[-1][:3].isdigit():  # "SSH-2.0" is no line that goes on
+            # "SSH-2.0" has a dash in the fourth place too, but is not an SMTP line that continues.
+            if lines[-1][3:4] != "-" or not lines[-1][:3].isdigit():
                 return Answer(tuple(lines))
 
     def __enter__(self) -> Self:
@@ -137,7 +139,7 @@ class Session:
 
 @dataclass
 class Talk:
-    """What the connections gave, by what was asked. ``source``: the address they came from."""
+    """The answers of all connections, by command. ``source``: the address they came from."""
 
     greeting: Answer
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -146,7 +148,7 @@ class Talk:
 
 
 def converse(host: str, port: int, timeout: float) -> Talk:
-    """The first two connections: greeting, EHLO or else HELO, and verbs that only some boxes let through."""
+    """The first two connections: greeting, EHLO or else HELO, and verbs that only some firewalls let through."""
     with Session(host, port, timeout) as session:
         talk = Talk(session.greeting, source=session.source)
         talk.said = session.said
@@ -159,7 +161,7 @@ def converse(host: str, port: int, timeout: float) -> Talk:
         talk.answers["cut NOOP"] = session.ask("NOOP", cut=2)
         talk.answers[NONSENSE] = session.ask(NONSENSE)
         session.ask("QUIT")
-    # On a connection of their own, for some servers end one after three commands they do not know.
+    # A connection of their own for these commands, because some servers disconnect after three unknown commands.
     with Session(host, port, timeout) as session:
         talk.said = [*talk.said, *session.said]
         if session.greeting.code != 220:
@@ -168,14 +170,15 @@ def converse(host: str, port: int, timeout: float) -> Talk:
         for command in ("HELP", "VRFY", "STARTTLS"):
             if command != "STARTTLS" or "HELO" not in talk.answers:
                 talk.answers[command] = session.ask(command)
-        if talk.answers.get("STARTTLS", Answer(())).code != 220:  # TLS would be next
+        # After a reply of 220 to STARTTLS the server expects TLS, so QUIT cannot be sent.
+        if talk.answers.get("STARTTLS", Answer(())).code != 220:
             session.ask("QUIT")
         talk.said += session.said[1:]
     return talk
 
 
 def data_first(host: str, port: int, timeout: float) -> tuple[Answer, Answer, list[tuple[str, Answer]]]:
-    """The third connection: DATA with no mail begun, which a server refuses, then a command (Nessus 10520)."""
+    """The third connection: DATA without a mail, which a server refuses, then a command (Nessus 10520)."""
     with Session(host, port, timeout) as session:
         session.ask(f"HELO {NAME}")
         refused = session.ask("DATA")

@@ -1,7 +1,7 @@
-"""Traces of a Mailguard in what has been written down: mail logs and captures.
+"""Traces of a Mailguard in mail logs and captures.
 
 Promises: each trace with the line, or the flow, it was found in; files of any size in little memory; what can have
-other causes is kept apart; on whose side the box stands is said where the log tells. Does not know what is on a
+other causes is kept separate; on which side the firewall is, is said if the log shows it. Does not know what is on a
 path now.
 """
 
@@ -24,7 +24,7 @@ from nfmailguard.probe.signs import CLIENT, FIREWALL, KINDS, MAIL, SERVER, Sign,
 
 __all__ = ["CAPTURES", "Trace", "Traces", "as_json", "read", "read_all"]
 
-#: What capture files begin with.
+#: The first bytes of capture files (pcap and pcapng).
 CAPTURES = (
     b"\xd4\xc3\xb2\xa1",
     b"\xa1\xb2\xc3\xd4",
@@ -32,7 +32,7 @@ CAPTURES = (
     b"\xa1\xb2\x3c\x4d",
     b"\x0a\x0d\x0d\x0a",
 )
-_MOST_PEERS = 10_000  # that are told apart
+_MOST_PEERS = 10_000  # Most peers that are counted separately.
 _SHOWN_PEERS = 20
 _MANY = 4
 _NEXT_TO_ALL = 0.8
@@ -46,10 +46,10 @@ _ROLE_OF = {"Receive": SERVER, "Send": CLIENT}
 
 @dataclass(frozen=True)
 class Trace:
-    """One kind: how often, where first and last, and what stood there first.
+    """One kind of trace: how often, where first and last, and the text found first.
 
-    ``side``: on whose the box is, "yours", "theirs" (that of ``peers``), or "unknown". ``peers_with``: how many
-    relays or clients show it, of ``peers_seen`` that are in the log. ``details``: what the kind counts apart.
+    ``side``: whose firewall it is, "yours", "theirs" (that of ``peers``), or "unknown". ``peers_with``: how many relays
+    or clients show it, of ``peers_seen`` that are in the log. ``details``: what the kind counts separately.
     """
 
     kind: str
@@ -69,13 +69,13 @@ class Trace:
 
 @dataclass(frozen=True)
 class Traces:
-    """``kind``: "log", "capture" or "mixed"; ``of_mail``: the files have to do with mail."""
+    """The result. ``kind``: "log", "capture" or "mixed"; ``of_mail``: the files have to do with mail."""
 
     file: str
     kind: str
     of_mail: bool
     traces: tuple[Trace, ...]
-    #: Its lines are events of ours.
+    #: True if the lines of the log are events of nfmailguard.
     events: bool = False
 
     @property
@@ -86,17 +86,17 @@ class Traces:
 
 
 def read(path: Path) -> Traces:
-    """CaptureError for a capture or a log that cannot be read."""
+    """The traces in a file. CaptureError for a capture or a log that cannot be read."""
     return read_all([path])
 
 
 def as_json(found: Traces) -> dict[str, Any]:
-    """What ``diagnose --json`` prints: keys stay, and new ones may come."""
+    """What ``diagnose --json`` prints: keys are kept in later versions, and new ones may be added."""
     return {**asdict(found), "exit_code": found.exit_code}
 
 
 def read_all(paths: Sequence[Path]) -> Traces:
-    """Several files as one, in their order; ``-`` is standard input."""
+    """Reads several files as one, in their order; ``-`` is standard input."""
     log = _Log(several=len(paths) > 1)
     found: list[Trace] = []
     kinds, of_mail = set(), False
@@ -125,7 +125,7 @@ def _read(path: Path, log: _Log) -> Traces | None:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty()):
                 raise CaptureError(f"{path}: a device, no log")
-            # A pipe is read once: what it begins with is looked at, and left where it is.
+            # A pipe can be read only once, so its first bytes are examined without consuming them.
             plain = journal.opened(file)
             if not journal.plain_head(plain).startswith(CAPTURES):
                 log.file(path, plain)
@@ -138,19 +138,19 @@ def _read(path: Path, log: _Log) -> Traces | None:
 
 
 class _Kind:
-    """One kind while the files are read."""
+    """What was found of one kind while the files are read."""
 
     def __init__(self, where: str, shown: str) -> None:
         self.count = 0
         self.first = self.last = where
         self.shown = octets(shown[:200].encode("latin-1", "replace"))
-        self.peers: dict[str, dict[str, None]] = {}  # by whose log it is
+        self.peers: dict[str, dict[str, None]] = {}  # Peers by whose log it is (client, server or firewall).
         self.roles: dict[str, int] = {}
         self.details: dict[str, int] = {}
 
 
 class _Log:
-    """All log files, line by line."""
+    """The log files together, line by line."""
 
     def __init__(self, *, several: bool) -> None:
         self.of_mail = self.events = False
@@ -207,9 +207,9 @@ class _Log:
 
 
 def _side(role: str, showing: int, seen: int) -> str:
-    """A box that all who are spoken with show stands beside us; one that some show, beside them.
+    """Whose side the firewall is on: if all peers show the sign it is on our side, if only some do, on theirs.
 
-    Next to all of many is all: a neighbour on this side of the box, or a client that left at once, shows nothing.
+    Nearly all of many count as all: a peer between us and the firewall, or a client that left at once, shows nothing.
     """
     if role == FIREWALL:
         return "yours"
@@ -221,15 +221,17 @@ def _side(role: str, showing: int, seen: int) -> str:
 
 
 class _File:
-    """One log file. A greeting of stars counts when all of it is seen, and where no FTP is spoken."""
+    """One log file. A greeting of stars counts if all its lines are masked, and if the file has no FTP."""
 
     def __init__(self, log: _Log, prefix: str) -> None:
         self.log = log
         self.prefix = prefix
         self.role = ""
         self.ftp = self.smtp = False
-        self.begun: tuple[Sign, str, Speaker] | None = None  # a greeting that goes on
-        self.sessions: dict[str, str] = {}  # the peers of the latest ones
+        # A masked greeting of which only the first line has been seen: the sign, its place in the file, and whose log
+        # it is; None: none.
+        self.begun: tuple[Sign, str, Speaker] | None = None
+        self.sessions: dict[str, str] = {}  # The peers of the latest sessions, by the session's name in the log.
         self.starred: list[tuple[Sign, str, Speaker]] = []
         self.more_stars = 0
 
@@ -256,10 +258,10 @@ class _File:
             else:
                 self.log.add(sign, where, spoken)
         if self.begun is not None and not starred and _GREETING_LINE.search(text):
-            self.begun = None  # its other lines have words: decoration
+            self.begun = None  # A later line of the greeting has words, so the stars are the server's own decoration.
 
     def _of_session(self, spoken: Speaker) -> Speaker:
-        """With the peer that an earlier line of the same connection has said."""
+        """The speaker, with the peer that an earlier line of the same connection named."""
         if not spoken.peer:
             return Speaker(spoken.role, self.sessions.get(spoken.session, ""))
         if len(self.sessions) >= _MOST_PEERS and spoken.session not in self.sessions:

@@ -1,7 +1,8 @@
-"""What is on the path, how sure that is, what it breaks, and what its owner can do about it.
+"""What is on the path, how certain that is, what it breaks, and what its owner can do about it.
 
-Promises: exit code 0 nothing found, 1 found, 3 could not tell; every claim has its evidence, and is no surer than
-that: what a server may do by itself accuses nobody, and a box that deletes lines leaves no trace.
+Promises: exit code 0 nothing found, 1 found, 3 could not be determined; every claim has its evidence, and is no more
+certain than the evidence: what a server may do by itself counts against no firewall, and a firewall that deletes lines
+leaves no trace.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from nfmailguard.probe.talk import Answer, ProbeError, Talk, addresses_of, conve
 
 __all__ = ["Verdict", "as_json", "examine", "examine_all", "judge"]
 
-#: What mail software asks for, with the verb it needs.
+#: Services that mail software asks for: the EHLO keyword, and the verb that must pass for it.
 _WANTED = {
     "TLS": ("STARTTLS", "STARTTLS"),
     "AUTH": ("AUTH", "AUTH"),
@@ -34,7 +35,7 @@ _WANTED = {
     "CHUNKING": ("CHUNKING", "BDAT"),
     "PIPELINING": ("PIPELINING", "EHLO"),
 }
-#: What only a box does; servers answer to single verbs as they like.
+#: Features that only a firewall produces; replies to single verbs also differ between servers.
 _STRONG = frozenset({"banner", "letter", "keywords", "ehlo", "bypass"})
 _MOST_ADDRESSES = 8
 _WHOSE = (
@@ -45,10 +46,11 @@ _WHOSE = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """``found`` None: could not tell. ``sure``: high, medium or low.
+    """The verdict. ``found`` None: could not be determined. ``sure``: high, medium or low.
 
     ``tls``: "offered", "stripped" on the way, "absent" as far as this path shows, or None. ``source``: our address.
-    ``conflicts``: features of the candidates that the server did not show. ``others``: of the host's other addresses.
+    ``conflicts``: features of the candidates that the server did not show. ``others``: verdicts for the host's other
+    addresses.
     """
 
     host: str
@@ -105,18 +107,19 @@ def _passes(policy: Policy, verb: str) -> bool:
 
 
 def _candidates(seen: Features, policies: Mapping[str, Policy]) -> tuple[list[str], tuple[str, ...]]:
-    """The profiles that fit best, and what of them the server did not show."""
+    """The profiles that fit best, and which of their features the server did not show."""
     wrong = {name: set(contradictions(seen, policy)) for name, policy in policies.items()}
     fitting = [name for name, what in wrong.items() if not what]
     if seen.masked_keywords and seen.banner in ("clear", "decorated") and seen.letter != "x":
         # IOS leaves the greeting alone, and so does an ASA with `no mask-banner`.
         fitting += [name for name, what in wrong.items() if what == {"banner"}]
     if "EHLO" in seen.refused and seen.ehlo is None:
-        # Mail servers have known EHLO for thirty years: where one repeats nothing, a box that denies it is likelier.
+        # Mail servers have known EHLO for thirty years: a refusal that does not quote the command comes more likely
+        # from a firewall's masking.
         fitting = [name for name in fitting if not _passes(policies[name], "EHLO")] or fitting
     if fitting:
         return fitting, ()
-    # A server whose answers to single verbs are odd: what only a box does decides.
+    # The server's replies to single verbs fit no profile, so only the features that a firewall alone produces decide.
     possible = {name: what for name, what in wrong.items() if not what & _STRONG}
     fewest = min((len(what) for what in possible.values()), default=0)
     best = [name for name, what in possible.items() if len(what) == fewest]
@@ -132,7 +135,7 @@ def _sure(seen: Features, candidates: Sequence[str], conflicts: Sequence[str], f
 
 
 def judge(seen: Features, policies: Mapping[str, Policy], start: Verdict) -> Verdict:
-    """The verdict that follows from the features, on top of what ``start`` says of the connections."""
+    """The verdict that follows from the features, added to what ``start`` says of the connections."""
     if not seen.positive:
         return _nothing(seen, start)
     if seen.positive == ["the greeting is masked"] and seen.keywords is not None:
@@ -183,7 +186,7 @@ def _nothing(seen: Features, start: Verdict) -> Verdict:
 
 
 def _greeting_alone(seen: Features, policies: Mapping[str, Policy], start: Verdict) -> Verdict:
-    """Stars, and nothing else: some administrators mask their own greeting, some ASA maps mask it alone."""
+    """Only the greeting is masked: some administrators mask their own greeting, and some ASA maps mask nothing else."""
     evidence = ("the greeting is masked, and nothing else is",)
     known = {word.upper() for policy in policies.values() for word in policy.replies.keywords}
     passing = ", ".join(sorted((seen.keywords or frozenset()) - known)[:6])
@@ -198,7 +201,7 @@ def _greeting_alone(seen: Features, policies: Mapping[str, Policy], start: Verdi
 
 
 def _beside_ports(verdict: Verdict, seen: Features, ports: Sequence[Glance]) -> Verdict:
-    """What the host's other ports say besides: where TLS comes first nobody on the way can write."""
+    """Adds what the host's other ports show: where TLS comes first, nothing on the way can change the dialogue."""
     verdict = replace(verdict, ports=tuple(ports))
     masked = seen.banner not in (None, "clear", "decorated")
     clear = [one for one in ports if not one.fault and one.banner in ("clear", "decorated") and not one.masked_keywords]
@@ -224,7 +227,7 @@ def _beside_ports(verdict: Verdict, seen: Features, ports: Sequence[Glance]) -> 
 
 
 def beside_vantages(verdict: Verdict, seen_tls: str | None, vantages: Sequence[Vantage]) -> Verdict:
-    """What the same server showed to others: where they differ, something is on the way."""
+    """Adds what the same server showed to others: where that differs, something is on the way."""
     verdict = replace(verdict, vantages=tuple(vantages))
     for other in vantages:
         stripped = other.tls == "offered" and seen_tls in ("absent", "stripped", None)
@@ -253,7 +256,7 @@ def examine(
     ports: bool = False,
     vantages: Sequence[Vantage] = (),
 ) -> Verdict:
-    """Talks to one address and judges. ProbeError when it cannot be reached or does not speak SMTP."""
+    """Asks one address and judges. ProbeError if it cannot be reached or does not speak SMTP."""
     address = address or addresses_of(host, port)[0]
     talk = converse(address, port, timeout)
     if not talk.greeting.code:
@@ -294,7 +297,7 @@ def _start(
 def examine_all(
     host: str, port: int = 25, timeout: float = 30.0, *, ports: bool = False, vantages: Sequence[Vantage] = ()
 ) -> Verdict:
-    """The same of each of the host's addresses; the first that answers is the verdict, ``others`` those of the rest."""
+    """The same for each of the host's addresses; the first that answers is the verdict, ``others`` are the rest."""
     verdicts: list[Verdict] = []
     faults: list[ProbeError] = []
     for address in addresses_of(host, port)[:_MOST_ADDRESSES]:
@@ -311,5 +314,5 @@ def examine_all(
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    """All of it, and the message. Keys stay, and new ones may come."""
+    """The whole verdict, with the message. Keys are kept in later versions, and new ones may be added."""
     return {**msgspec.to_builtins(verdict), "exit_code": verdict.exit_code, "message": letter(verdict)}

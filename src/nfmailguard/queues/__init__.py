@@ -1,7 +1,6 @@
 """Where packets come from and go to: one protocol, three drivers.
 
-A driver feeds one core and carries out its operations. It knows packets and verdicts,
-and nothing of SMTP.
+A driver feeds one core and carries out its operations. It knows packets and verdicts, and nothing of SMTP.
 """
 
 from typing import Protocol
@@ -16,21 +15,21 @@ class QueueDriver(Protocol):
         """Takes the queue or file; packets are queued from here on. Raises QueueError or CaptureError."""
 
     def run(self) -> None:
-        """Blocks the calling thread until ``stop`` or the end of the input; held packets are answered then."""
+        """Blocks the calling thread until ``stop`` or the end of the input; then held packets get a verdict."""
 
     def stop(self) -> None:
         """Ends ``run`` soon; from any thread, and from a signal handler."""
 
     def close(self) -> None:
-        """Gives everything back; after ``run`` has returned, or without it. Idempotent."""
+        """Releases everything; after ``run`` has returned, or without it. May be called repeatedly."""
 
     def counters(self) -> dict[str, int]:
-        """What happened so far, by name; still there after ``close``."""
+        """Counters by name; still available after ``close``."""
         ...
 
 
 class LiveDriver(QueueDriver, Protocol):
-    """One that goes on and on, and may be told something meanwhile; from any thread."""
+    """A driver that runs without end, and whose settings may be changed meanwhile, from any thread."""
 
     @property
     def clock(self) -> int:
@@ -38,7 +37,7 @@ class LiveDriver(QueueDriver, Protocol):
         ...
 
     def turn(self) -> None:
-        """Has a batch begin soon, packets or none: new rules are taken up."""
+        """Makes the loop begin a batch soon, with or without packets, so that new rules are taken up."""
 
     def treat(self, *, fail_open: bool, connection_mark: int) -> None:
-        """As the constructor was told, otherwise from now on. Raises QueueError."""
+        """Changes these settings of the constructor from now on. Raises QueueError."""

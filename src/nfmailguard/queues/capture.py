@@ -1,9 +1,8 @@
-"""The capture driver: a capture file for a queue, and another for what left.
+"""The capture driver: reads packets from a capture file instead of a queue, and writes what left to another.
 
-Promises: needs no privilege; a capture that is cut short is used as far as it goes,
-written out, and told then; the input is never written to. Reads pcap and pcapng, also
-compressed with gzip or from a pipe; writes pcap of the same link type and precision.
-The loop itself is ``cext.capture``. Does not know SMTP.
+Promises: needs no privilege; a capture that is cut short is used up to its end, written, and then reported; the input
+is never written to. Reads pcap and pcapng, also compressed with gzip or from a pipe; writes pcap of the same link type
+and precision. The loop itself is ``cext.capture``. Does not know SMTP.
 """
 
 from __future__ import annotations
@@ -27,22 +26,24 @@ from nfmailguard.queues.checksums import corrected
 
 __all__ = ["CaptureFile"]
 
-#: Frames between two looks at ``stop``, signals and the records.
+#: Frames processed between two checks of ``stop``, of signals and of the records.
 _BATCH = 65_536
 _GZIP = b"\x1f\x8b"
-#: What a capture that has to be copied begins with: from an endless device nothing is.
+#: An input that must be copied first has to begin with one of these, so that an endless device is not copied.
 _KNOWN = (
     *(_GZIP, b"\x0a\x0d\x0d\x0a", b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"),
     *(b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1"),
 )
-_LOOK, _ROOM = 1 << 26, 1 << 28  # octets between two looks at the disk, and octets that are left free there
-#: Classic pcap files in microseconds; all others are read and written in nanoseconds.
+# _LOOK: bytes written between two checks of the disk's free space. _ROOM: bytes that must stay free.
+_LOOK, _ROOM = 1 << 26, 1 << 28
+#: The first bytes of classic pcap files with microseconds; all other captures are read and written with nanoseconds.
 _MICROSECONDS = frozenset({b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xcd\x34", b"\x34\xcd\xb2\xa1"})
 
 
 def _begun(source: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
-    """What ``source`` gives, where that begins as a capture; ValueError where it does not."""
-    piece = source.read1(1 << 16)  # read1: what comes before damage is given, not lost with the error
+    """The data of ``source``, if it begins as a capture; otherwise ValueError."""
+    # read1 returns the data before a damaged place, where read would only raise an error.
+    piece = source.read1(1 << 16)
     if piece and not any(piece[: len(known)] == known[: len(piece)] for known in _KNOWN):
         raise ValueError("it begins as neither pcap nor pcapng")
     while piece:
@@ -53,9 +54,9 @@ def _begun(source: BufferedReader | gzip.GzipFile) -> Iterator[bytes]:
 class CaptureFile:
     """Replays ``in_path`` through ``engine``, which ``accept_all`` leaves out (for measuring).
 
-    ``out_path`` None writes nothing; an existing file is replaced. ``drain`` is called
-    between batches, before the records ring fills up, and when all is done; it runs in
-    the thread of ``run``. ``checksums`` False makes those of IPv4 and TCP right as the input is read.
+    ``out_path`` None writes nothing; an existing file is replaced. ``drain`` is called between batches, before the ring
+    buffer of records fills up, and at the end; it runs in the thread of ``run``. ``checksums`` False corrects those of
+    IPv4 and TCP as the input is read.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class CaptureFile:
         self._loop = CaptureLoop(None if accept_all else engine)
         self._drain = drain
         self._checksums = checksums
-        #: Why the input, before libpcap saw it, ended early.
+        #: Why the input ended early, if copying it for libpcap failed.
         self._cut: str | None = None
 
     def open(self) -> None:
@@ -89,7 +90,9 @@ class CaptureFile:
             raise
 
     def run(self) -> None:
-        """To the end of the input, or ``stop``. Raises CaptureError when the input ends badly or the output is lost."""
+        """Runs to the end of the input, or ``stop``. Raises CaptureError if the input ends badly or
+        the output is lost.
+        """
         loop = self._loop
         try:
             while loop.step(_BATCH, leave_room=self._drain is not None):
@@ -117,7 +120,7 @@ class CaptureFile:
         self._loop.close()
 
     def counters(self) -> dict[str, int]:
-        """The loop's own; there is no kernel here to lose packets."""
+        """The loop's own counters; there is no kernel here to lose packets."""
         return self._loop.counters()
 
     @property
@@ -148,10 +151,13 @@ class CaptureFile:
             raise CaptureError(f"{self.in_path}: no capture that can be read: {self._cut or error}") from error
 
     def _spool(self, pieces: Iterator[bytes], what: str) -> IO[bytes]:
-        """The pieces in a file without a name, as far as they can be read; ``what``: is done with the capture."""
+        """Copies the pieces to a file without a name, as far as they can be read; ``what``: a verb
+        for error messages.
+        """
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            size = look = 0  # bytes, and those from which on the disk is looked at again
+            # Bytes copied so far, and the number of bytes at which the disk's free space is checked again.
+            size = look = 0
             for piece in pieces:
                 if size >= look:
                     look = size + _LOOK
@@ -172,7 +178,8 @@ class CaptureFile:
 
     def _open_output(self, path: str) -> None:
         try:
-            # Never truncated before it is known to be another file. Mail is private: nobody else reads it.
+            # The output is truncated only when it is known to be another file than the input. Its mode is 0600, because
+            # mail is private.
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             there = os.fstat(fd)
             if (there.st_dev, there.st_ino) == (self._input_stat.st_dev, self._input_stat.st_ino):

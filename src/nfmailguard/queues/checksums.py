@@ -1,7 +1,7 @@
-"""A capture whose checksums are made right: one that a script has edited can be replayed.
+"""Corrects the checksums in a capture, so that one edited by a script can be replayed.
 
-Promises: every other byte stays as it is; frames that are cut short, fragments and what is not TCP over IP stay
-as a whole. Reads pcap and pcapng as they stream by, of the common link types. Does not know SMTP.
+Promises: every other byte stays as it is; frames that are cut short, fragments and what is not TCP over IP are not
+changed. Reads pcap and pcapng as streams, of the common link types. Does not know SMTP.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ __all__ = ["corrected", "internet_checksum", "network_offset"]
 
 _CLASSIC = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">", b"\xa1\xb2\x3c\x4d": ">"}
 _SECTION, _INTERFACE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 3, 6
-_LARGEST = 1 << 24  # bytes of a frame or a block
-#: Bytes before the IP header, by link type; Ethernet and Linux' cooked frames say what follows them.
+_LARGEST = 1 << 24  # Most bytes of a frame or a pcapng block.
+#: Bytes before the IP header, by link type. Ethernet and Linux cooked frames have a protocol field and are handled
+#: separately.
 _FIXED = {0: 4, 108: 4, 12: 0, 14: 0, 101: 0, 228: 0, 229: 0}
 _ETHERNET, _COOKED, _COOKED_2 = 1, 113, 276
 _VLAN, _IPV4, _IPV6 = (0x8100, 0x88A8), 0x0800, 0x86DD
 _TCP = 6
-_EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options (RFC 8200 4)
+_EXTENSIONS = (0, 43, 60)  # IPv6 extension headers: hop-by-hop, routing, destination options (RFC 8200 4).
 
 
 def corrected(source: IO[bytes]) -> Iterator[bytes]:
-    """The capture in pieces. What does not begin as one, and what comes after damage, stays as it is."""
+    """The capture in pieces. Data that is no capture, and what comes after damage, is not changed."""
     head = source.read(4)
     order = _CLASSIC.get(head)
     if order:
@@ -90,7 +91,7 @@ def _block(body: bytes, number: int, order: str, links: list[int]) -> bytes:
 
 
 def _frame(octets: bytes, link: int, *, whole: bool) -> bytes:
-    """A frame with its IPv4 and TCP checksums made right."""
+    """A frame with corrected IPv4 and TCP checksums."""
     at = network_offset(octets, link)
     if at is None or not whole:
         return octets
@@ -104,7 +105,7 @@ def _frame(octets: bytes, link: int, *, whole: bool) -> bytes:
 
 
 def network_offset(frame: bytes, link: int) -> int | None:
-    """Where the IP header of a frame of this link type is; None: it has none, or the type is not known."""
+    """The offset of the IP header in a frame of this link type; None: there is none, or the type is not known."""
     if link in _FIXED:
         return _FIXED[link]
     if link == _COOKED:
@@ -123,7 +124,7 @@ def network_offset(frame: bytes, link: int) -> int | None:
 
 
 def internet_checksum(octets: bytes | bytearray, start: int = 0) -> int:
-    """RFC 1071, of ``octets`` and a sum of other words."""
+    """The checksum of RFC 1071, of ``octets`` and a sum of other words."""
     if len(octets) % 2:
         octets = bytes(octets) + b"\0"
     total: int = start + sum(struct.unpack(f">{len(octets) // 2}H", octets))
@@ -136,7 +137,8 @@ def _ipv4(frame: bytearray, at: int) -> None:
     header = (frame[at] & 15) * 4
     if header < 20 or at + header > len(frame):
         return
-    length = int.from_bytes(frame[at + 2 : at + 4]) or len(frame) - at  # 0: segmentation offload
+    # Length 0 in the IPv4 header: a super-packet captured before segmentation offload.
+    length = int.from_bytes(frame[at + 2 : at + 4]) or len(frame) - at
     frame[at + 10 : at + 12] = b"\0\0"
     frame[at + 10 : at + 12] = internet_checksum(frame[at : at + header]).to_bytes(2)
     fragment = int.from_bytes(frame[at + 6 : at + 8]) & 0x3FFF

@@ -1,7 +1,6 @@
-"""The injector: packets of our own making, marked so that our rules never queue them.
+"""The injector: sends packets of the gateway's own, marked so that its rules never queue them.
 
-Promises: what ``send`` is given leaves with the mark or is counted as an error. Does not
-know why it is sent.
+Promises: what ``send`` is given leaves with the mark or is counted as an error. Does not know why it is sent.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from nfmailguard.errors import QueueError
 
 __all__ = ["INJECT_MARK", "Injector"]
 
-#: The packet mark ("mg") that exempts a packet from our queueing rules.
+#: Packet mark ("mg") of packets that nfmailguard sends itself; the queueing rules let them pass.
 INJECT_MARK = 0x6D67
 
 
 class Injector(RawSender):
-    """Raw IPv4 and IPv6 sockets with ``mark`` on all they send; raises QueueError without CAP_NET_RAW."""
+    """Raw IPv4 and IPv6 sockets that set ``mark`` on every packet; raises QueueError without CAP_NET_RAW."""
 
     def __new__(cls, mark: int = INJECT_MARK) -> Injector:
         try:

@@ -1,8 +1,7 @@
-"""The driver of our own: an NFQUEUE over libmnl, super-packets and all.
+"""nfmailguard's own driver: an NFQUEUE over libmnl, with support for super-packets (GSO).
 
-Promises: an error on opening is one line that says what to do; counters tell what the
-kernel lost besides what the loop saw. The loop itself is ``cext.drivers.nfqueue_loop``. Does not
-know the rules that send packets here.
+Promises: an error on opening is one line that says what to do; counters include what the kernel lost besides what the
+loop saw. The loop itself is ``cext.drivers.nfqueue_loop``. Does not know the rules that send packets here.
 """
 
 from __future__ import annotations
@@ -36,7 +35,9 @@ class QueueState:
 
 
 class QueueStates:
-    """Every bound queue of the network namespace it was made in. Opened once: who has become another user may not."""
+    """Every bound queue of a network namespace. Opened once, because a process that has become another user may not
+    open it.
+    """
 
     def __init__(self) -> None:
         self._fd = -1
@@ -44,9 +45,9 @@ class QueueStates:
             self._fd = os.open("/proc/thread-self/net/netfilter/nfnetlink_queue", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> dict[int, QueueState]:
-        """By number, as they are now; empty where the kernel does not show them."""
+        """The queues by number, as they are now; empty if the kernel does not show them."""
         octets = b""
-        with suppress(OSError):  # EBADF: it was not to be opened, or is closed
+        with suppress(OSError):  # EBADF: the file could not be opened, or was closed.
             while piece := os.pread(self._fd, 1 << 16, len(octets)):
                 octets += piece
         return {state.number: state for state in map(QueueState, octets.decode().splitlines())}
@@ -59,7 +60,7 @@ class QueueStates:
 
 
 def queue_states() -> dict[int, QueueState]:
-    """Every bound queue of this network namespace, at the moment."""
+    """Every queue that is bound in this network namespace at the moment."""
     states = QueueStates()
     try:
         return states.read()
@@ -70,13 +71,12 @@ def queue_states() -> dict[int, QueueState]:
 class KernelQueue:
     """Queue ``number`` through ``engine``, which ``accept_all`` leaves out (for measuring).
 
-    ``length`` counts packets, held ones included; ``batch``, up to 64, those of a receive.
-    ``busy_poll``: microseconds it goes on asking for packets before it sleeps. Packets of
-    connections that need not be looked at any more leave with ``offload_mark`` (0: none). A packet whose mark
-    begins like ``connection_mark`` (four bits; 0: none) is of the connection it names, and leaves without it.
-    ``receive_buffer``: octets of socket buffer at most (0: what a full queue can fill).
-    Where the kernel grants less socket buffer than a full queue can fill, ``notes`` has a
-    line for the operator.
+    ``length`` counts packets, held ones included; ``batch``, up to 64, is the number of packets received at once.
+    ``busy_poll``: microseconds for which it keeps polling before it sleeps. Packets of connections that need no more
+    inspection leave with ``offload_mark`` (0: none). A packet whose mark begins like ``connection_mark`` (four bits; 0:
+    none) belongs to the connection the mark names, and leaves without it. ``receive_buffer``: largest socket buffer in
+    bytes (0: as much as a full queue can fill). If the kernel grants less socket buffer than a full queue can fill,
+    ``notes`` has a line for the operator.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class KernelQueue:
     def open(self, socket: int = -1, standing: dict[str, Any] | None = None) -> None:
         """Binds the queue. Raises QueueError, and CaptureError for the tap's files.
 
-        ``socket``: a netlink socket that is bound to it already, which is ours from here on; ``standing``: how whoever
-        has left it stood, None where that is not known: what it held is dropped then.
+        ``socket``: a netlink socket that is already bound to it, owned by this object from here on; ``standing``: the
+        loop state of the process that left it; None: not known, and then the packets it held are dropped.
         """
         self._states = QueueStates()
         self._injector = Injector(self._mark)
@@ -164,7 +164,7 @@ class KernelQueue:
                 self._engine.bound_windows(self._loop.receive_buffer)
 
     def run(self) -> None:
-        """Until ``stop``, without the GIL. Raises QueueError when the socket fails."""
+        """Runs until ``stop``, without the GIL. Raises QueueError when the socket fails."""
         try:
             self._opened().run()
         except OSError as error:
@@ -175,11 +175,11 @@ class KernelQueue:
             self._loop.stop()
 
     def leave(self) -> None:
-        """Ends ``run`` soon with nothing answered: another process goes on, with ``fileno`` and ``standing``."""
+        """Ends ``run`` soon without any verdict: another process continues, with ``fileno`` and ``standing``."""
         self._opened().leave()
 
     def come_back(self) -> None:
-        """No other goes on: ``run`` may be called once more."""
+        """No other process continues: ``run`` may be called once more."""
         self._opened().come_back()
 
     def standing(self) -> dict[str, Any]:
@@ -187,20 +187,22 @@ class KernelQueue:
         return self._opened().standing()
 
     def nudge(self, *, anew: bool = False) -> None:
-        """Has an idle loop turn once: ``counters`` shows that it does. ``anew``: with no flow, as after a start."""
+        """Has an idle loop turn once: ``counters`` shows that it does. ``anew``: it drops all
+        flows, as after a start.
+        """
         if self._loop:
             self._loop.nudge(anew=anew)
 
     @property
     def clock(self) -> int:
-        """The wall clock's time when the queue was opened, carried on by one that never steps."""
+        """The wall clock's time when the queue was opened, continued by the monotonic clock."""
         return time.monotonic_ns() + self._wall_offset
 
     def turn(self) -> None:
         self.nudge()
 
     def treat(self, *, fail_open: bool, connection_mark: int) -> None:
-        """Raises QueueError where the kernel does not take it."""
+        """Changes these settings. Raises QueueError if the kernel refuses them."""
         if connection_mark != self._connection_mark:
             self._opened().set_marks(connection_mark)
             self._connection_mark = connection_mark
@@ -212,7 +214,7 @@ class KernelQueue:
             self._fail_open = fail_open
 
     def close(self) -> None:
-        """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""
+        """Raises CaptureError if the tap's files are incomplete; the queue is released all the same."""
         if self._loop:
             self._kernel = self._kernel_counters()
             self._loop.close()
@@ -228,7 +230,7 @@ class KernelQueue:
         return self._loop.fileno() if self._loop else -1
 
     def counters(self) -> dict[str, int]:
-        """The loop's own; ``kernel_*``, where readable, count what the kernel lost before us."""
+        """The loop's own counters; ``kernel_*``, if readable, count what the kernel lost before it reached the loop."""
         if self._loop is None:
             return {}
         buffer = {"receive_buffer": self._loop.receive_buffer}
@@ -274,7 +276,9 @@ def has_net_admin() -> bool:
 
 
 def reader(portid: int) -> int | None:
-    """The process behind a netlink port id: often its pid, but only the socket's inode tells; None: not to be told."""
+    """The process with a netlink port id: it is often the pid, but only the socket's inode is
+    certain; None: not known.
+    """
     with suppress(OSError):
         for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]:
             fields = line.split()
@@ -286,7 +290,7 @@ def reader(portid: int) -> int | None:
 
 
 def holder(portid: int) -> str:
-    """``reader``, for the operator."""
+    """The process with a netlink port id, as text for the operator."""
     with suppress(OSError):
         if pid := reader(portid):
             return f"process {pid} ({program(pid)})"
@@ -294,7 +298,7 @@ def holder(portid: int) -> str:
 
 
 def program(pid: int) -> str:
-    """What a process is called; of Python, which all its modules are called, the module that it runs, too."""
+    """The name of a process; for Python, which hides the program, also the module that it runs."""
     name = Path(f"/proc/{pid}/comm").read_text().strip()
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     if name.startswith("python") and "-m" in words[1:-2]:
@@ -303,7 +307,7 @@ def program(pid: int) -> str:
 
 
 def socket_owner(inode: int) -> int | None:
-    """The first process seen to hold the socket; None when it is none that we may look into."""
+    """The first process found to hold the socket; None: none that we may examine."""
     wanted = Path(f"socket:[{inode}]")
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):

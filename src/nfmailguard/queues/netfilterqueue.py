@@ -1,11 +1,10 @@
-"""The driver on the PyPI package NetfilterQueue: for comparison, and where ours cannot be built.
+"""The driver on the PyPI package NetfilterQueue: for comparison, and where the kernel driver cannot be built.
 
-Promises: one verdict a packet; no packet leaves cut. The package copies at most 4,016
-octets and reads messages of 4,096 with their attributes, knows no super-packets, and
-answers a packet only inside its callback: so the engine must be made with
-``can_hold=False`` (out-of-order packets are dropped, TCP repeats them), a longer packet
-reaches the core as truncated, and its payload is never replaced. One Python object and
-several calls a packet: expect a fraction of ``queues.kernel``'s rate.
+Promises: one verdict per packet; no packet leaves truncated. The package copies at most 4,016 bytes and reads messages
+of 4,096 with their attributes, knows no super-packets, and gives a verdict only inside its callback: so the engine must
+be made with ``can_hold=False`` (out-of-order packets are dropped, TCP retransmits them), a longer packet reaches the
+core as truncated, and its payload is never replaced. One Python object and several calls per packet: expect a fraction
+of ``queues.kernel``'s rate.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from nfmailguard.queues.tap import Tap
 
 __all__ = ["PackageQueue"]
 
-# The package reads a message into 4,096 octets and copies up to 4,016 of the packet, which
-# leaves too little for the attributes of today's kernels: such a message would arrive torn.
+# Bytes of a packet that are requested. The package reads a message into 4,096 bytes, of which up to 4,016 are the
+# packet; that leaves too little room for the attributes of today's kernels, and the message would be cut.
 COPY_RANGE = 3840
-# What one packet charges to the socket buffer: an allocation of 4 KiB, or 8 with its header.
+# Bytes one packet takes of the socket's receive buffer: an allocation of 4 KiB, or of 8 KiB with its header.
 PACKET_CHARGE = 8448
 ACCEPT, REPLACE, DROP, EMIT = range(4)
-#: The bits of a packet's mark that say whether it is our table's.
+#: The bits of a packet's mark that tell whether the mark was set by nfmailguard's table.
 CONNECTION_MARK_MASK = 0xF0000000
 
 
-#: kind, packet id, data, to_server: as ``engine.Operation``
+#: An operation of the core: kind, packet id, data, to_server, as in ``engine.Operation``.
 RawOperation = tuple[int, int, bytes | None, bool]
 
 
@@ -88,7 +87,7 @@ class PackageQueue:
             self._bind()
         except OSError as error:
             self.close()
-            # The package drops the errno on the way; permission and a taken queue are what fails.
+            # The package loses the errno; what usually fails is permission, or the queue is already in use.
             reason = OSError(error.errno or errno.EPERM, os.strerror(error.errno or errno.EPERM))
             raise QueueError(explain(self.number, reason)) from error
         except BaseException:
@@ -96,7 +95,7 @@ class PackageQueue:
             raise
 
     def run(self) -> None:
-        """Until ``stop``, in Python. Raises QueueError when the socket fails."""
+        """Runs until ``stop``, in Python. Raises QueueError when the socket fails."""
         if self._queue is None or self._reader is None:
             raise RuntimeError("the queue is not open")
         try:
@@ -118,7 +117,7 @@ class PackageQueue:
         return self._clock()
 
     def turn(self) -> None:
-        """At once: the engine is called with the GIL only, which is ours at this moment."""
+        """Takes new rules up at once: the engine is called only with the GIL, which the caller holds."""
         if self._engine:
             self._engine.take_up(max(self._now, self._clock()))
 
@@ -126,7 +125,7 @@ class PackageQueue:
         self._connection_mark = connection_mark
 
     def close(self) -> None:
-        """Raises CaptureError when the tap's files are incomplete; the queue is given back all the same."""
+        """Raises CaptureError if the tap's files are incomplete; the queue is released all the same."""
         if self._queue:
             self._queue.unbind()
         self._queue = None
@@ -138,7 +137,7 @@ class PackageQueue:
             self._tap.close()
 
     def counters(self) -> dict[str, int]:
-        """As the kernel driver's, as far as the package lets it be seen."""
+        """Counters as in the kernel driver, as far as the package makes them visible."""
         own = {
             **self._counts,
             "enobufs": self._reader.enobufs if self._reader else 0,
@@ -159,7 +158,7 @@ class PackageQueue:
         return time.monotonic_ns() + self._wall_offset
 
     def _wait(self) -> float | None:
-        """Carries out what is due, before the socket is read; how long it may then sleep, in seconds."""
+        """Carries out what is due, before the socket is read; returns how long it may then sleep, in seconds."""
         if self._engine is None:
             return None
         self._expire(now := self._clock())
@@ -167,7 +166,7 @@ class PackageQueue:
         return None if deadline is None else max(deadline - now, 0) / 1e9
 
     def _expire(self, now: int) -> None:
-        """Each deadline up to ``now`` at its own time, as a replay of the tap's capture will."""
+        """Handles each deadline up to ``now`` at its own time, as a replay of the tap's capture will."""
         assert self._engine is not None
         while (deadline := self._engine.next_deadline) is not None and deadline <= now:
             self._now = max(self._now, deadline)
@@ -179,8 +178,8 @@ class PackageQueue:
         try:
             self._answer(packet)
         except Exception:
-            # A bug of ours: the packet is lost and TCP repeats it; the caller hears of the error.
-            with suppress(RuntimeError):  # it had its verdict already
+            # An internal error: the packet is dropped, TCP retransmits it, and the error is passed to the caller.
+            with suppress(RuntimeError):  # RuntimeError: the packet already has a verdict.
                 packet.drop()
             raise
 
@@ -203,7 +202,7 @@ class PackageQueue:
         self._carry_out(packet, operations, complete=len(data) == length)
 
     def _connection(self, packet: netfilterqueue.Packet) -> int:
-        """What our table's mark tells of the packet, which leaves without it; 0: nothing."""
+        """The connection that the mark of nfmailguard's table names, which is removed from the packet; 0: none."""
         mark: int = packet.get_mark()
         if mark & CONNECTION_MARK_MASK != self._connection_mark:
             return 0
@@ -222,7 +221,8 @@ class PackageQueue:
                 self._record(kind, number, data)
                 self._verdict(packet, kind, data)
         if not answered:
-            # Held after all, or a change the package would cut: never let it go undecided.
+            # The core held the packet, or the package would cut the changed packet: it is dropped, so that no packet
+            # stays without a verdict.
             self._counts["verdict_errors"] += 1
             self._record(DROP, packet.id, None)
             self._verdict(packet, DROP, None)
@@ -237,7 +237,7 @@ class PackageQueue:
         packet.accept()
 
     def _answer_none(self, operations: list[RawOperation]) -> None:
-        """Operations with no packet at hand: only packets of our own making can be meant."""
+        """Carries out operations outside a packet's callback: these can only be packets of the gateway's own."""
         for kind, _, data, to_server in operations:
             if kind == EMIT:
                 self._emit(data, to_server)
@@ -256,9 +256,9 @@ class PackageQueue:
 
 
 class Reader(socket.socket):
-    """The socket as the package wants it in ``run_socket``, with a way to stop and ENOBUFS counted.
+    """The socket as the package expects it in ``run_socket``, with a way to stop, and with ENOBUFS counted.
 
-    The package itself would read on after an overrun without a word.
+    The package itself would silently read on after an overrun.
     """
 
     def __init__(self, fd: int, wait: Callable[[], float | None]) -> None:

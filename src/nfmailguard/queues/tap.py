@@ -1,8 +1,7 @@
-"""The tap: a capture of what a live driver was given, and one of what left.
+"""The tap: a capture of what a live driver received, and one of what left.
 
-Promises: the first file, replayed through the capture driver, gives the second. A driver
-opens its tap and closes it; a full disk never disturbs a packet and is told on closing.
-Does not know which driver it serves.
+Promises: the first file, replayed through the capture driver, gives the second. A driver opens its tap and closes it; a
+full disk never disturbs a packet and is reported on closing. Does not know which driver it serves.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Tap:
         return self.writer
 
     def close(self) -> None:
-        """Writes out what is buffered. Raises CaptureError when a file is incomplete; idempotent."""
+        """Writes out what is buffered. Raises CaptureError if a file is incomplete; may be called repeatedly."""
         if self.writer is None or not (failure := self.writer.close()):
             return
         lost = self.writer.counters()["tap_lost"]
@@ -40,5 +39,5 @@ class Tap:
         raise CaptureError(f"{names}: the tap's capture is incomplete, {lost} packets lost: {os.strerror(failure)}")
 
     def counters(self) -> dict[str, int]:
-        """``tap_incoming``, ``tap_outgoing``, ``tap_lost``: packets."""
+        """Counters of packets: ``tap_incoming``, ``tap_outgoing``, ``tap_lost``."""
         return self.writer.counters() if self.writer else {}

@@ -1,1 +1,1 @@
-"""What people see in a terminal."""
+"""Output for people: text for the terminal, and HTML pages."""

@@ -21,12 +21,14 @@ from nfmailguard.plain import block
 
 __all__ = ["RECORDS", "Console", "recordable", "save"]
 
-#: What a recording can be written as.
+#: File name suffixes that say in which format a screen is recorded.
 RECORDS = (".svg", ".html", ".txt")
 
 
 class Console(rich.console.Console):
-    """As rich's; its own control codes (colour, a line that changes) are made from segments later."""
+    """rich's console with all text escaped; rich's own control codes (colour, an updated line) are added later from
+    segments.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, **options)
@@ -38,7 +40,7 @@ class Console(rich.console.Console):
             yield Segment(text if control else block(text), style, control)
 
 
-#: Colours of which each has 4.5:1 or more on its ground (WCAG 2.1, 1.4.3).
+#: A colour theme in which each colour has a contrast of at least 4.5:1 with the background (WCAG 2.1, 1.4.3).
 _LIGHT = TerminalTheme(
     (255, 255, 255),
     (23, 33, 43),

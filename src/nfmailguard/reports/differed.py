@@ -15,7 +15,7 @@ from nfmailguard.verify.paths import Difference, Explanation, Found, How
 
 __all__ = ["as_json", "lines"]
 
-_WIDTH, _BEFORE = 100, 20  # bytes of a long line that are shown, and how many of them before what differs
+_WIDTH, _BEFORE = 100, 20  # Bytes of a long line that are shown, and how many of them come before the first difference.
 
 
 def _happened(one: Difference, names: Sequence[str]) -> str:
@@ -28,7 +28,7 @@ def _happened(one: Difference, names: Sequence[str]) -> str:
 
 
 def _window(some: Sequence[bytes | None]) -> tuple[int, int]:
-    """Which bytes of long lines are shown: from a little before the first that is not the same in all."""
+    """Which bytes of long lines are shown: from a little before the first byte that is not the same in all."""
     texts = [one for one in some if one is not None]
     at = next((at for at, columns in enumerate(zip(*texts, strict=False)) if len(set(columns)) > 1), 0)
     return (at - _BEFORE if at > _WIDTH - _BEFORE else 0), _WIDTH
@@ -87,7 +87,7 @@ def lines(
 def as_json(
     found: Found, names: Sequence[str], unsteady: Sequence[str], explanation: Explanation | None
 ) -> dict[str, Any]:
-    """What ``lab diff --json`` prints; keys stay, and new ones may come."""
+    """What ``lab diff --json`` prints; keys are kept in later versions, and new ones may be added."""
     differing = {one.dialogue for one in found.differences}
     changes = explanation.changes if explanation else []
     return {

@@ -1,4 +1,4 @@
-"""The answer of a running gateway to ``flows``, as lines. Does not ask anybody; shows what was answered."""
+"""The answer of a running gateway to ``flows``, as lines. Does not query the gateway; shows the given answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADINGS = ("AGE", "IDLE", "CLIENT", "SERVER", "STATE", "RULE", "PACKETS", "BYTE
 
 
 def render(answer: Mapping[str, Any]) -> Iterator[str]:
-    """A line a flow, the oldest first, in columns; then how many there are."""
+    """One line per flow, the oldest first, in columns; then their number."""
     rows = [HEADINGS, *(_row(flow) for flow in answer["flows"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     if answer["flows"]:

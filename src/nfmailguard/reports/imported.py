@@ -1,6 +1,6 @@
-"""``profile import``: what was made of a configuration, and what of it was not.
+"""``profile import``: what a configuration was turned into, and what could not be converted.
 
-Does not read configurations; says what ``policy.cisco`` found in one.
+Does not read configurations; reports what ``policy.cisco`` found in one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MOST_OCTETS = 64 << 20
 
 
 def read(files: Sequence[tuple[str, bytes]], context: str | None = None) -> Import:
-    """Configuration files, by name; ConfigError for what is none, and with a line for each that is wrong."""
+    """Reads configuration files, by name; ConfigError for a file that is none, with a line for each faulty line."""
     texts = []
     for where, octets in files:
         try:
             text = octets.decode("utf-8-sig")
         except UnicodeDecodeError:
-            text = octets.decode("latin-1")  # descriptions of older boxes
+            text = octets.decode("latin-1")  # Configurations of older firewalls may have descriptions in Latin-1.
         texts.append((where if len(files) > 1 else None, text))
     where = ", ".join(name for name, _ in files)
     try:
@@ -48,12 +48,12 @@ def read(files: Sequence[tuple[str, bytes]], context: str | None = None) -> Impo
 
 
 def told(line: Line, where: str) -> str:
-    """One line for people, with its file."""
+    """One line of a report, with its file."""
     return f"{line.file or where}: {line}"
 
 
 def refused(found: Import, where: str) -> list[str]:
-    """A line for each that has to do with mail inspection and is not honoured."""
+    """A line for each configuration line that has to do with mail inspection and is not honoured."""
     return [told(line, where) for line in found.of(Status.NOT_HONOURED)]
 
 
@@ -63,7 +63,7 @@ def policy(found: Import, name: str | None, where: str) -> Policy:
 
 
 def _none(found: Import, where: str) -> NfmailguardError:
-    """Why there is no policy: with each line that looks as if there were one."""
+    """The error that says why there is no policy, with each line that suggests one."""
     if found.shows is not None:
         return ConfigError(
             f"{where}: {found.shows} is what a box shows of its counters; give the output of `show running-config`"
@@ -76,7 +76,7 @@ def _none(found: Import, where: str) -> NfmailguardError:
 
 
 def _chosen(found: Import, name: str | None, where: str) -> Imported:
-    """The policy called ``name``, else the one that is applied everywhere, else the one that is applied at all."""
+    """The policy called ``name``, else the one that is applied everywhere, else one that is applied at all."""
     if not found.maps or (name is None and not found.inspects):
         raise _none(found, where)
     names = [one.policy.name for one in found.maps]
@@ -93,10 +93,9 @@ def _chosen(found: Import, name: str | None, where: str) -> Imported:
 
 
 def toml(found: Import, name: str | None, where: str) -> str:
-    """The profile of one policy of a configuration, and behind it the rules that belong into a configuration.
+    """The profile of one policy of a configuration, and after it the rules that belong into a configuration.
 
-    ConfigError when there are several to choose from, or none of that name;
-    NfmailguardError when there is none at all.
+    ConfigError when there are several to choose from, or none of that name; NfmailguardError when there is none at all.
     """
     one = _chosen(found, name, where)
     honoured, not_honoured = len(found.of(Status.HONOURED)), len(found.of(Status.NOT_HONOURED))

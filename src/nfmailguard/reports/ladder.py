@@ -1,7 +1,7 @@
 """Dialogues on a terminal: client on the left, server on the right, findings in the margin.
 
-Promises: what was changed is underlined and its line marked in the gutter, so that it shows without colour; nothing a
-peer said reaches the terminal raw. Does not decide anything.
+Promises: what was changed is underlined and its line marked in the gutter, so that it shows without colour; a peer's
+text is always escaped. Does not decide anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from nfmailguard.transcripts.model import Dialogue, Line, Note, Part, parts
 
 __all__ = ["LEGEND", "headline", "mark", "note_text", "render", "table"]
 
-#: Columns from which on the findings have a margin of their own; below, they stand under their line.
+#: Terminal width from which on findings are shown in a column of their own; in a narrower one they are shown below
+#: their line.
 MARGIN_FROM = 110
 CHANGED = {True: "bold underline red", False: "bold underline yellow"}
 LEGEND = "≠ changed on the way (underlined), ✕ not delivered, ! reported only"
@@ -49,13 +50,14 @@ def headline(one: Dialogue) -> str:
 def _text(pieces: Sequence[Part], style: str, plain: str = "") -> Text:
     text = Text(overflow="fold", style=plain)
     for piece in pieces:
-        blanked = " reverse" if piece.changed and not piece.text.strip() else ""  # a space has no colour of its own
+        # A changed part that consists of spaces is shown in reverse video, because spaces show no text colour.
+        blanked = " reverse" if piece.changed and not piece.text.strip() else ""
         text.append(printable(piece.text), style=style + blanked if piece.changed else "")
     return text
 
 
 def _sides(line: Line) -> tuple[Text, Text]:
-    """Client's and server's cell."""
+    """The client's and the server's cell of a line."""
     if line.what:
         said = Text(printable(line.what), style="italic")
         return (said, Text()) if line.to_server else (Text(), said)
@@ -72,7 +74,7 @@ def _sides(line: Line) -> tuple[Text, Text]:
 
 
 def table(one: Dialogue, width: int) -> Table:
-    """The ladder of one dialogue."""
+    """The table of one dialogue."""
     margin = width >= MARGIN_FROM and any(line.notes for line in one.lines)
     timed = one.lines[0].time if one.lines else None
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=margin)
@@ -102,7 +104,7 @@ def table(one: Dialogue, width: int) -> Table:
 
 
 def render(dialogues: Sequence[Dialogue], console: Console) -> None:
-    """All of them, a heading each."""
+    """Prints all dialogues, each with a heading."""
     for one in dialogues:
         begun = next((line.time for line in one.lines if line.time is not None), None)
         when = time.strftime(" %Y-%m-%d %H:%M:%S", time.localtime(begun / 1e9)) if begun is not None else ""

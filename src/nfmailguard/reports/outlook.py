@@ -1,6 +1,6 @@
 """The page of ``report``: what enforcing would break, on a terminal and as one HTML file.
 
-Promises: the HTML needs nothing else, and holds no text that is not escaped. Does not count.
+Promises: the HTML is self-contained, and all text in it is escaped. Does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nfmailguard.reports.console import Console
 __all__ = ["as_json", "html", "render"]
 
 MOST_SENDERS = 15
-#: What there is to do about a loss.
+#: What can be done about each service that would be lost.
 REMEDIES = {
     "STARTTLS": "a profile that lets TLS through: asa-tls",
     "AUTH": 'submission on a port or to an address of its own: [[rule]] mode = "monitor"',
@@ -53,7 +53,7 @@ def _figures(found: Outlook) -> list[tuple[str, str]]:
 
 
 def _services(found: Outlook) -> Iterator[tuple[str, int, int, str]]:
-    """Name, sessions it would be hidden in, sessions that used it and would lose it, what there is to do."""
+    """For each service: name, sessions it would be hidden in, sessions that used it and would lose it, and a remedy."""
     if found.no_ehlo:
         yield "EHLO, and all it offers", found.no_ehlo, 0, "clients that insist on EHLO do not get through: profile asa"
     for name in {**found.hidden, **found.used}:

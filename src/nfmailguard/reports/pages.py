@@ -1,7 +1,7 @@
-"""Dialogues as one HTML page that needs nothing else: a ladder of both sides, findings in the margin, search.
+"""Dialogues as one self-contained HTML page: both sides, findings in the margin, search.
 
-Promises: no other file and no address is asked for anything; whatever a peer said stands in the page as text: the
-data is JSON in which no ``<`` and no ``&`` is left, and the page's script only ever writes text. Does not count.
+Promises: the page loads no other file; a peer's text is in the page as text only: the data is JSON without any ``<`` or
+``&``, and the page's script only ever writes text. Does not count.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _asset(name: str) -> str:
 
 
 def _pieces(pieces: Sequence[Part]) -> str | list[str]:
-    """Texts by turns: unchanged, changed, unchanged ..."""
+    """Alternating texts: unchanged, changed, unchanged ..."""
     if not any(piece.changed for piece in pieces):
         return "".join(printable(piece.text) for piece in pieces)
     out, changed = [""], False
@@ -53,7 +53,7 @@ def _pieces(pieces: Sequence[Part]) -> str | list[str]:
 
 
 class _Data:
-    """What the page's script reads; notes that are the same stand once."""
+    """The data for the page's script; equal notes are stored once."""
 
     def __init__(self) -> None:
         self._notes: dict[Note, int] = {}
@@ -62,13 +62,13 @@ class _Data:
         sent, seen = parts(line)
         time_of = None if line.time is None or began is None else round((line.time - began) / 1e6)
         notes = [self._notes.setdefault(note, len(self._notes)) for note in line.notes]
-        got: Any = 0  # as it was sent
+        got: Any = 0  # Code 0 for the page: the line arrived as it was sent.
         if line.what:
-            sent, got = [Part(line.what, False)], 2  # no line of the dialogue
+            sent, got = [Part(line.what, False)], 2  # Code 2: an event, not a line of the dialogue.
         elif line.one_sided:
-            got = 3  # not known
+            got = 3  # Code 3: whether the line arrived is not known.
         elif line.seen is None:
-            sent, got = [Part(piece.text, False) for piece in sent], 1  # not delivered
+            sent, got = [Part(piece.text, False) for piece in sent], 1  # Code 1: the line was not delivered.
         elif seen is not None:
             got = _pieces(seen)
         return [int(line.to_server), time_of, _pieces(sent), got, notes]
@@ -114,12 +114,13 @@ def _digest(text: str) -> str:
 
 
 def page(title: str, dialogues: Sequence[Dialogue], *, lead: str = "", facts: Sequence[Facts] = ()) -> str:
-    """The page as text. ``lead``: a sentence of what happened, above everything."""
+    """The page as HTML. ``lead``: a sentence about what happened, above everything."""
     data = json_safe(msgspec.json.encode(_Data().of(dialogues))).decode()
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
     style, script = _asset("ladder.css"), _asset("ladder.js")
-    # Were a byte of a peer's ever taken for markup, the browser would still run and load nothing of it.
+    # A content security policy: even if a peer's text were taken for markup, the browser would run and load nothing of
+    # it.
     policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     body = _asset("ladder.html")
     for name, text in (
@@ -131,7 +132,7 @@ def page(title: str, dialogues: Sequence[Dialogue], *, lead: str = "", facts: Se
 
 
 def tables(title: str, lead: str, facts: Sequence[Facts]) -> str:
-    """A page of tables alone, in the same look; it has no script."""
+    """A page that has only tables, in the same style; it has no script."""
     style = _asset("ladder.css")
     policy = f"default-src 'none'; style-src '{_digest(style)}'"
     body = _asset("tables.html")
@@ -144,7 +145,7 @@ def tables(title: str, lead: str, facts: Sequence[Facts]) -> str:
 
 
 def named(path: Path | None) -> Path | None:
-    """The same path; ConfigError where its suffix is not that of a page."""
+    """The same path; ConfigError if its suffix is not that of a page."""
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--report {path}: a page is HTML; name it FILE.html")
     return path

@@ -1,4 +1,4 @@
-"""What ``probe`` and ``diagnose`` show people."""
+"""Output of ``probe`` and ``diagnose``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["render", "render_traces"]
 
 
 def render(verdict: Verdict, message: str, console: Console) -> None:
-    """The verdict in a line, why, what it means, and the message to its owner."""
+    """The verdict in a line, the reasons, what it means, and the message to the firewall's owner."""
     _render_one(verdict, console)
     for other in verdict.others:
         _render_one(other, console)
@@ -58,7 +58,7 @@ def _render_one(verdict: Verdict, console: Console) -> None:
         console.print(table)
 
 
-#: Who the peers of a trace are, and what it says of where the box stands.
+#: Sentences that say which peers of the log show a trace, and on which side of the path the firewall therefore is.
 _SIDES = {
     "yours": "{all_} of them in the log ({with_} of {seen}) show it: the box is on your side of the path",
     "theirs": "{with_} of {seen} in the log show it: the box is on their side ({peers})",
@@ -80,7 +80,7 @@ def _where(trace: Trace) -> str:
 
 
 def render_traces(found: Traces, console: Console) -> None:
-    """Each trace with where it stands and on whose side the box is; or that there are none."""
+    """Each trace with where it was found and on whose side the firewall is; or that there are none."""
     if not found.traces:
         text = "no trace of a Mailguard" if found.of_mail else "tells nothing of mail"
         if found.events:

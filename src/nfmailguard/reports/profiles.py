@@ -1,6 +1,6 @@
-"""``profile list``: what each release does, as a table; a line each where there is no terminal.
+"""``profile list``: what each release does, as a table; one line each if there is no terminal.
 
-Does not decide anything; says what the profiles hold.
+Does not decide anything; shows what the profiles contain.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Row(msgspec.Struct, frozen=True):
 
     title: str
     banner: str
-    #: What `220 mail2 ESMTP 2020` becomes.
+    #: What the profile makes of the greeting text `220 mail2 ESMTP 2020`.
     greeting: str
     verbs: tuple[str, ...]
     unknown: str
-    #: What `STARTTLS` becomes.
+    #: What the profile makes of the command `STARTTLS`.
     starttls: str
     ehlo: str
     keywords: tuple[str, ...] | None
@@ -38,7 +38,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def row(policy: Policy) -> Row:
-    """What ``policy`` does, in the words of ``Row``."""
+    """What ``policy`` does, as a ``Row``."""
     rules, replies = policy.commands, policy.replies
     greeting, command = _GREETING.encode(), _COMMAND.encode()
     if policy.banner.rule is not BannerRule.NONE:
@@ -94,7 +94,7 @@ def render(policies: Mapping[str, Policy], console: Console) -> None:
 def _matrix(
     what: str, does: str, rows: Mapping[str, Row], of: Callable[[Row], tuple[str, ...]], console: Console
 ) -> None:
-    """Words by boxes: a column for those boxes that do the same."""
+    """Prints words by firewalls: one column for all firewalls that do the same."""
     sets: dict[tuple[str, ...], list[str]] = {}
     for name, one in rows.items():
         if words := tuple(sorted(of(one))):

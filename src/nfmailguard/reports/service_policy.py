@@ -1,8 +1,8 @@
-"""Counters in the form of a box's ``show service-policy inspect esmtp``.
+"""Counters in the form of an ASA's ``show service-policy inspect esmtp``.
 
-Promises: every class of the default map that the policy has, with what was counted. The
-form is the box's, of releases 8.x or 9.x (S-GENIE); that ``count`` and ``packet`` count findings here
-is ours. Does not know where the counters come from.
+Promises: every class of the default map that the policy has, with its count. The form is that of ASA releases 8.x or
+9.x (S-GENIE); that ``count`` and ``packet`` count findings is nfmailguard's choice. Does not know where the counters
+come from.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from nfmailguard.policy.model import Action, BannerRule, EhloMask, Policy
 
 __all__ = ["FORMS", "render"]
 
-#: What stands behind a map's counters, by the release that prints it.
+#: Text after a map's counters in `show service-policy`, by the ASA's release.
 FORMS = {"8": "", "9": ", 5-min-pkt-rate 0 pkts/sec, v6-fail-close 0 sctp-drop-override 0"}
-#: What the box itself calls the map of these profiles (S-ASA13).
+#: Profiles whose inspection map is built into the firewall, and the firewall's name for that map (S-ASA13).
 _BUILT_IN = ("asa", "asa-tls", "asa84")
 _DEFAULT_MAP = "_default_esmtp_map"
 

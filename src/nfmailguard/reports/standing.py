@@ -1,6 +1,6 @@
 """The answer of a running gateway to ``status``, as lines.
 
-Does not ask anybody; shows what was answered.
+Does not query the gateway; shows the given answer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def reasons(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def configuration(standing: Mapping[str, Any]) -> Iterator[str]:
-    """Which one is in force, where it was not that of the start."""
+    """Which configuration is in force, if it is not that of the start."""
     if standing["generation"] > 1:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(standing["since"]))
         under = f"{standing['flows_under_older']} flows are under {standing['older']} older ones"
@@ -47,7 +47,7 @@ def configuration(standing: Mapping[str, Any]) -> Iterator[str]:
 
 
 def taken_over(standing: Mapping[str, Any], reason: str = "") -> str:
-    """From which process a gateway took over, and what; ``reason``: why it is only its queues."""
+    """From which process a gateway took over, and what; ``reason``: why it took over only the queues."""
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(standing["at"]))
     whose = f"process {standing['process']} (nfmailguard {standing['version']})"
     if reason:
@@ -80,7 +80,7 @@ def _uninspected(count: int | None) -> str:
 
 
 def span(seconds: int) -> str:
-    """A time for people."""
+    """A duration as readable text."""
     days, rest = divmod(seconds, 86400)
     hours, minutes, seconds = rest // 3600, rest // 60 % 60, rest % 60
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

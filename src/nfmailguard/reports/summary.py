@@ -12,7 +12,7 @@ from rich.text import Text
 
 __all__ = ["open_before", "render"]
 
-#: Counters that say that something was lost or went wrong, with what they count.
+#: Counters of losses and errors, with a description of what they count.
 LOSSES = {
     "queue.uninspected": "packets passed uninspected",
     "queue.kernel_queue_dropped": "packets dropped: queue full",
@@ -40,12 +40,12 @@ LOSSES = {
 
 
 def open_before(counters: Mapping[str, int]) -> int:
-    """Flows whose beginning was not seen, and that were let go on uninspected: those open before a start, mostly."""
+    """Flows whose beginning was not seen and that passed uninspected, mostly those open before the start."""
     return max(0, counters.get("flows_midstream", 0) - counters.get("drop.midstream", 0))
 
 
 def render(counters: Mapping[str, int], console: Console) -> None:
-    """Packets and flows, then findings, then losses; nothing where there is nothing to say."""
+    """Packets and flows, then findings, then losses; nothing if there is nothing to report."""
     count = counters.get
     findings = {name.removeprefix("finding."): value for name, value in counters.items() if name.startswith("finding.")}
     lines = {

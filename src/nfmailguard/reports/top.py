@@ -1,6 +1,6 @@
-"""What a running gateway does at the moment: two answers of its, a moment apart, as a screen.
+"""What a running gateway does at the moment: two of its answers, a moment apart, as a screen.
 
-Does not ask anybody; rates are differences of counters, and without an earlier answer there are none.
+Does not query the gateway; rates are differences of counters, and without an earlier answer there are none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nfmailguard.reports.summary import LOSSES
 __all__ = ["Sample", "render"]
 
 _MOST_FINDINGS = 12
-#: What is shown as a rate, with its name.
+#: Counters that are shown as a rate per second, with the name shown.
 _RATES = {
     "packets": "packets",
     "queue.bytes": "bytes",
@@ -49,7 +49,7 @@ def render(now: Sample, before: Sample | None) -> RenderableType:
 
 
 def _rate(name: str, now: Sample, before: Sample | None) -> float | None:
-    """A second; None: not known yet."""
+    """The rate per second; None: not known yet."""
     if before is None or now.at <= before.at:
         return None
     return max(0, now.stats.get(name, 0) - before.stats.get(name, 0)) / (now.at - before.at)

@@ -1,6 +1,6 @@
-"""``nfmailguard translate``: both ends of a dialogue, what was changed marked, and why.
+"""``nfmailguard translate``: both ends of a dialogue, with changes marked, and the reasons.
 
-Does not decide anything; shows what ``smtp.reference`` said.
+Does not decide anything; shows the result of ``smtp.reference``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def render(
     restore: Restore | None = None,
     profile: str = "",
 ) -> None:
-    """Client on the left, server on the right; findings in the margin. Plain lines where there is no terminal.
+    """Client on the left, server on the right; findings in the margin. Plain lines if there is no terminal.
 
-    ``profile``: where the profile's text is, if not under the policy's name.
+    ``profile``: the file with the profile's text, if it is not found under the policy's name.
     """
     result = translate(policy, turns, apply=apply, restore=restore)
     made = translated(policy, turns, result, apply=apply, profile=profile)
@@ -43,7 +43,8 @@ def render(
         return
 
     def line(text: str) -> None:
-        console.file.write(printable(text) + "\n")  # a dialogue may have many
+        # Written directly instead of with rich, because a dialogue may have many lines.
+        console.file.write(printable(text) + "\n")
 
     for row in rows(turns, result):
         side = "C" if row.to_server else "S"

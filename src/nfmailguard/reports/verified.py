@@ -20,7 +20,7 @@ from nfmailguard.verify.explaining import Change
 __all__ = ["as_json", "difference_lines", "explained", "lines", "listed"]
 
 _MOST_SHOWN = 20
-_LONGEST = 80  # characters of an example
+_LONGEST = 80  # Most characters of an example that are shown.
 
 
 def difference_lines(found: Sequence[Difference], left: Policy, right: Policy) -> Iterator[str]:
@@ -91,7 +91,7 @@ def lines(
 
 
 def explained(changes: Sequence[Change], remaining: int, profile: str, what: str = "line") -> Iterator[str]:
-    """Which settings of a profile explain how many lines; ``remaining``: of ``what`` is explained by none."""
+    """Which settings of a profile explain how many lines; ``remaining``: how many of ``what`` no setting explains."""
     if changes:
         yield "these settings would explain it:"
     for change in changes:
@@ -139,7 +139,7 @@ def listed(one: Seen) -> dict[str, Any]:
 
 
 def as_json(found: Sequence[Compared], policy: Policy, changes: Sequence[Change], remaining: int) -> dict[str, Any]:
-    """What ``verify --json`` prints; keys stay, and new ones may come."""
+    """What ``verify --json`` prints; keys are kept in later versions, and new ones may be added."""
     return {
         "profile": policy.name,
         "lines": sum(len(each.seen) for each in found),

@@ -1,7 +1,7 @@
-"""The other end of the control socket: a question to the gateway that runs, and its answer.
+"""The client's end of the control socket: a question to the running gateway, and its answer.
 
-Promises: an error is one line that says who does not answer, and where; nothing is waited for longer than
-``timeout``. Does not know what the answers mean.
+Promises: an error is one line that says who does not answer, and where; nothing is waited for longer than ``timeout``.
+Does not know what the answers mean.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from nfmailguard.service.control import VERSION
 
 __all__ = ["Asking"]
 
-_MOST = 64 << 20  # octets of an answer
+_MOST = 64 << 20  # Largest answer of the gateway that is accepted, in bytes.
 
 
 class Asking:
     """A connection to the gateway whose control socket is ``path``. Raises ControlError.
 
-    ``timeout``: seconds that an answer may take, from its question to its last octet.
+    ``timeout``: seconds that an answer may take, from its question to its last byte.
     """
 
     def __init__(self, path: str, timeout: float = 10.0) -> None:
@@ -34,21 +34,24 @@ class Asking:
         self._link.settimeout(timeout)
         try:
             self._link.connect(path)
-        except (OSError, ValueError) as error:  # ValueError: no path, as one with a zero octet
+        # ValueError: the path is not valid, for instance because it contains a NUL character.
+        except (OSError, ValueError) as error:
             self._link.close()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise ControlError(f"no gateway answers at {path}: {reason}") from error
         self._read = bytearray()
 
     def ask(self, command: str, **arguments: object) -> Any:
-        """The answer; RefusedError is what the gateway says instead."""
+        """The gateway's answer; raises RefusedError with the gateway's message if it refuses."""
         self._say(command, arguments)
         return self._answer()
 
     def ask_for_files(
         self, command: str, most: int, size: int, **arguments: object
     ) -> tuple[dict[str, Any], list[int]]:
-        """The answer, and descriptors that come with it, ours from then on; ``size``: most octets of both together."""
+        """The answer, and file descriptors that come with it, to be closed by the caller; ``size``: most bytes of the
+        answer.
+        """
         self._say(command, arguments)
         try:
             octets, files, flags, _ = socket.recv_fds(self._link, size, most)
@@ -66,7 +69,7 @@ class Asking:
         return dict(answer or {}), list(files)
 
     def _say(self, command: str, arguments: dict[str, object]) -> None:
-        """Where the gateway has hung up, its reason may still be there to be read."""
+        """Sends a request. If the gateway has closed the connection, its reason may still be there to be read."""
         try:
             self._link.settimeout(self._timeout)
             self._link.sendall(json.dumps({"v": VERSION, "command": command, **arguments}).encode() + b"\n")
@@ -81,14 +84,14 @@ class Asking:
         return reply.get("answer")
 
     def follow(self, command: str, **arguments: object) -> Iterator[bytes]:
-        """Lines as they come, until the gateway ends."""
+        """Lines of events as they come, until the gateway ends."""
         self.ask(command, **arguments)
         self._link.settimeout(None)
         while line := self._next():
             yield line
 
     def _next(self, until: float | None = None) -> bytes:
-        """A line, or what came before the end of all; ``until``: the time by which it has to be there."""
+        """A line, or what came before the connection's end; ``until``: the time by which it has to arrive."""
         seen = 0
         while (end := self._read.find(b"\n", seen) + 1) == 0 and len(self._read) < _MOST:
             seen = len(self._read)

@@ -1,7 +1,7 @@
-"""What differs between a gateway's configuration and one that is to follow it while packets go on.
+"""What differs between a gateway's configuration and one that replaces it while packets are processed.
 
-Promises: what cannot change without a restart is in one table, ``FIXED``, and is named with both values; what
-the kernel is asked for fits every configuration that a flow is still under. Changes nothing.
+Promises: what cannot change without a restart is in one table, ``FIXED``, and is named with both values; what the
+kernel is asked for fits every configuration that a flow is still under. Changes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "treatment",
 ]
 
-#: What is made once, at the start: a key or, with a dot at its end, all of a section.
+#: Settings that are fixed when the gateway starts, and why: a key or, if it ends with a dot, all keys of a section.
 FIXED: Mapping[str, str] = {
     "queue.": "the queues are bound as they are",
     "gateway.hook": "the chains stand in their hooks, and packets that wait in a queue are dropped with them",
@@ -40,21 +40,21 @@ FIXED: Mapping[str, str] = {
     "limits.event_memory": "mails under way are kept in it",
     "service.": "whoever asks is connected there",
 }
-#: Of a value that is told.
+#: Most characters of a setting's value that are shown in a message.
 _SHOWN = 60
 
 
 class Treatment(NamedTuple):
-    """How the kernel treats packets: for the queues and the table, and so for all flows alike."""
+    """How the kernel treats packets: settings of the queues and the table, and so the same for all flows."""
 
-    bypass: bool  # they pass while nobody listens
-    fail_open: bool  # and while the queue is full
-    conntrack: bool  # parts are joined
-    connections: bool  # marks tell connections apart
+    bypass: bool  # Packets pass while no program reads the queue.
+    fail_open: bool  # Packets pass while the queue is full.
+    conntrack: bool  # Conntrack runs, which reassembles IP fragments before the queue.
+    connections: bool  # Connection marks tell an old connection from a new one with the same addresses and ports.
 
 
 def treatment(configs: Iterable[Config]) -> Treatment:
-    """What the strictest of them wants: a flow that is enforced is so to its end."""
+    """The treatment that the strictest configuration wants: a flow that is enforced stays enforced to its end."""
     known = list(configs)
     return Treatment(
         bypass=all(config.on_queue("no_listener") is Action.PASS for config in known),
@@ -65,7 +65,7 @@ def treatment(configs: Iterable[Config]) -> Treatment:
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Leaves by their keys; tables in lists are counted from 1."""
+    """The single values of a nested structure by their keys; tables in lists are numbered from 1."""
     if isinstance(value, dict) and value:
         items = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
     elif isinstance(value, list | tuple) and value and all(isinstance(part, dict) for part in value):
@@ -85,7 +85,7 @@ def _shown(value: Any) -> str:
 
 
 def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Sequence[FlowRule] = ()) -> list[str]:
-    """Every key that differs, a line each; of profiles with the same name, also that their files do."""
+    """Every key that differs, one line each; also profiles of the same name whose files differ."""
     had, has = _values(old), _values(new)
     found = []
     for key in [*had, *(key for key in has if key not in had)]:
@@ -105,23 +105,23 @@ def changes(old: Config, new: Config, before: Sequence[FlowRule] = (), after: Se
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
-    """What of it cannot change while the gateway runs, a line each."""
+    """What has changed but cannot change while the gateway runs, one line each."""
     return fixed_differ(fixed_values(old), fixed_values(new))
 
 
 def fixed_values(config: Config) -> dict[str, Any]:
-    """What of it cannot change while the gateway runs, by key, as JSON has it."""
+    """The values that cannot change while the gateway runs, by key, in the form JSON has."""
     values = json.loads(msgspec.json.encode(_values(config)))
     return {key: value for key, value in values.items() if _reason(key) is not None}
 
 
 def fixed_differ(had: Mapping[str, Any], has: Mapping[str, Any]) -> list[str]:
-    """Of two such, what cannot follow the first, a line each."""
+    """What differs between two results of ``fixed_values``, one line each."""
     return [f"{change}: needs a restart; {reason}" for change, reason in fixed_changes(had, has)]
 
 
 def fixed_changes(had: Mapping[str, Any], has: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The same: each key with both values, and why it cannot."""
+    """The same as pairs: each key with both values, and why it cannot change."""
     found = []
     for key in dict.fromkeys((*had, *has)):
         before, after, reason = had.get(key), has.get(key), _reason(key)
@@ -141,7 +141,7 @@ def _within(key: str, fixed: str) -> bool:
 
 
 def reaches_further(old: Config, new: Config) -> bool:
-    """Whether packets come to the queue that did not before."""
+    """Whether packets come to the queue that did not come there before."""
     if set(new.ports()) - set(old.ports()):
         return True
     before, after = ([network(text) for text in config.gateway.addresses] for config in (old, new))

@@ -1,12 +1,12 @@
-"""The control socket: JSON lines from whoever may ask, answered beside the packets.
+"""The control socket: requests as JSON lines, answered by a thread that processes no packets.
 
     {"v": 1, "command": "status"}\\n          {"v": 1, "ok": true, "answer": {...}}\\n
-    whatever else                            {"v": 1, "ok": false, "error": "..."}\\n
+    anything else                            {"v": 1, "ok": false, "error": "..."}\\n
 
-Promises: no thread that works on packets waits for anybody here; a client that does not read, does not
-finish its line or says nothing is given up after a moment, and costs a bounded buffer until then; what is no
-request gets one line that says why, and the connection ends. Only root, our own user and the configured group
-are heard. Does not know what is asked: ``answer`` does.
+Promises: no thread that works on packets waits for a client; a client that does not read, does not
+finish its line or sends nothing is disconnected after a moment, and costs a bounded buffer until then; an
+invalid request gets one line that says why, and the connection ends. Only root, the gateway's own user and
+the configured group may connect. Does not know what is asked: ``answer`` does.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ __all__ = ["VERSION", "Asker", "ControlSocket", "Request"]
 VERSION = 1
 _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 32
-#: Seconds a client may take to finish a line or to read an answer; and to ask again.
+#: _PATIENCE: seconds a client may take to finish a request line or to read an answer. _IDLE: seconds until its next
+#: request.
 _PATIENCE, _IDLE = 5.0, 300.0
-#: Octets that may wait for one that follows events, and for them all before they are handed out.
+#: Most bytes of events that may wait for one following client, and, before they are handed out, for all of them.
 _MOST_WAITING = 1 << 20
 _SO_PEERGROUPS = 59
 _ENCODE = msgspec.json.Encoder().encode
@@ -50,12 +51,12 @@ class Asker(NamedTuple):
 
     connection: object
     user: int
-    #: Whether he is still there.
+    #: Returns whether the asking client is still connected.
     waits: Callable[[], bool]
 
 
 class Request:
-    """One question; ``reply`` or ``fail`` answers it, once, now or later, from any thread."""
+    """One request; ``reply`` or ``fail`` answers it, once, now or later, from any thread."""
 
     def __init__(
         self,
@@ -73,11 +74,13 @@ class Request:
         self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False, ())
 
     def reply_with(self, answer: object, files: Sequence[int]) -> None:
-        """With descriptors, which are duplicated; they stay open until he says something, or goes."""
+        """Answers with file descriptors, which are duplicated and stay open until the client sends something, or
+        disconnects.
+        """
         self._send(_ENCODE({"v": VERSION, "ok": True, "answer": answer}) + b"\n", False, files)
 
     def follow(self) -> None:
-        """From now on the client gets every event."""
+        """From now on the client receives every event."""
         self._send(_ENCODE({"v": VERSION, "ok": True, "answer": {"following": True}}) + b"\n", True, ())
 
     def fail(self, *lines: str) -> None:
@@ -94,26 +97,26 @@ class _Client:
         self.user = user
         self.read = b""
         self.waiting = bytearray()
-        self.since = time.monotonic()  # when it last did something, or we had something for it
-        self.asked = False  # its answer is being made
+        self.since = time.monotonic()  # Time of the client's last action, or of the last data sent to it.
+        self.asked = False  # True while the answer to the client's request is being made.
         self.follows = False
-        self.lost = 0  # events it did not take
-        self.ending = False  # once it has what is waiting
+        self.lost = 0  # Number of events that the following client did not read in time.
+        self.ending = False  # The connection is closed once the waiting data has been sent.
 
     @property
     def deadline(self) -> float:
-        """When it is given up."""
+        """Time at which the client is disconnected."""
         if self.waiting or self.read:
             return self.since + _PATIENCE
         return float("inf") if self.asked or self.follows else self.since + _IDLE
 
 
 class ControlSocket:
-    """Listens at ``path`` for those of ``group`` (empty: for root and us alone); ``answer`` gets each request.
+    """Listens at ``path`` for members of ``group`` (empty: for root and this user alone); ``answer`` gets each request.
 
-    ``owner``: the user whose it is, if not ours. ``listener``: the socket of the gateway before us, which listens there
-    already; closed with us. Raises ControlError where it cannot listen. ``answer`` may raise
-    NfmailguardError; it is called from a thread of the socket's own, and must not take long.
+    ``owner``: the user that owns the socket file, if not this one. ``listener``: the listening socket of the previous
+    gateway, which is closed with this object. Raises ControlError where it cannot listen. ``answer`` may raise
+    NfmailguardError; it is called from the socket's own thread, and must not take long.
     """
 
     def __init__(
@@ -125,13 +128,14 @@ class ControlSocket:
         self._owner = owner
         self._clients: dict[int, _Client] = {}
         self._lock = threading.Lock()
-        self._done: deque[tuple[_Client, bytes, bool, Sequence[int]]] = deque()  # answers made by other threads
+        # Answers made by other threads, to be sent by the socket's own thread.
+        self._done: deque[tuple[_Client, bytes, bool, Sequence[int]]] = deque()
         self._published: deque[bytes] = deque()
         self._published_octets = 0
         self._published_lost = 0
         self._followers = 0
         self._stopping = False
-        self._left = False  # another process goes on with the listener
+        self._left = False  # True once another gateway process has taken over the listening socket.
         self._listener = socket.socket(fileno=listener) if listener >= 0 else self._listen()
         self._awake, self._wake = socket.socketpair()
         self._inode = _inode(self._path)
@@ -146,29 +150,32 @@ class ControlSocket:
         self._thread.start()
 
     def close(self) -> None:
-        """Nobody is heard any more. Idempotent."""
+        """Stops listening and closes all connections. May be called repeatedly."""
         if not self._stopping:
             self._stopping = True
             self._rouse()
             if self._thread.ident is not None:
                 self._thread.join(_PATIENCE)
             with suppress(OSError):
-                if not self._left and _inode(self._path) == self._inode:  # else it is another gateway's by now
+                # A socket file with another inode belongs to another gateway and is not removed.
+                if not self._left and _inode(self._path) == self._inode:
                     self._path.unlink()
             for end in (self._listener, self._awake, self._wake, *(client.link for client in self._clients.values())):
                 end.close()
 
     def fileno(self) -> int:
-        """Where it listens."""
+        """The listening socket's descriptor."""
         return self._listener.fileno()
 
     def leave(self) -> None:
-        """Another process hears whoever asks from now on."""
+        """From now on another process accepts connections here."""
         self._left = True
         self._rouse()
 
     def publish(self, lines: Iterable[bytes]) -> None:
-        """For those that follow; what they do not take in time is counted, and they are told."""
+        """Queues events for the clients that follow; events they do not read in time are counted, and the client is
+        informed.
+        """
         if not self._followers:
             return
         with self._lock:
@@ -194,7 +201,8 @@ class ControlSocket:
             _refuse_taken(path)
             with suppress(FileNotFoundError):
                 fresh.unlink()
-            os.fchmod(link.fileno(), 0o600)  # which the file begins with: at no moment may anybody else connect
+            # Mode 0600 for the new socket file, so that nobody else can connect before its group is set.
+            os.fchmod(link.fileno(), 0o600)
             link.bind(str(fresh))
             if self._group is not None or self._owner >= 0:
                 os.chown(fresh, self._owner, -1 if self._group is None else self._group)
@@ -237,7 +245,8 @@ class ControlSocket:
             link, _ = self._listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                time.sleep(0.05)  # it stays readable: no busy loop while descriptors are short
+                # The listener stays readable while file descriptors are short: wait a little instead of looping.
+                time.sleep(0.05)
             return
         link.setblocking(False)
         refusal = self._refused(link)
@@ -287,7 +296,9 @@ class ControlSocket:
                 self._want(client)
 
     def _ask(self, client: _Client) -> None:
-        """The next whole line, where no other is being answered and the last answer has been taken."""
+        """Passes on the client's next whole line, if no other request is being answered and the last answer has been
+        read.
+        """
         while not (client.asked or client.follows or client.ending or client.waiting):
             line, end, rest = client.read.partition(b"\n")
             if not end or len(line) > _LONGEST_REQUEST:
@@ -324,7 +335,7 @@ class ControlSocket:
         self._rouse()
 
     def _hand_out(self) -> None:
-        """Answers that have been made, and events, to whom they are for."""
+        """Hands out answers that have been made, and events."""
         with self._lock:
             done, self._done = list(self._done), deque()
             lines, lost = list(self._published), self._published_lost
@@ -372,7 +383,7 @@ class ControlSocket:
         self._write(client)
 
     def _send_files(self, client: _Client, octets: bytes, files: Sequence[int]) -> None:
-        """All at once, or the client is given up."""
+        """Sends an answer with descriptors all at once; otherwise the client is disconnected."""
         client.since = time.monotonic()
         try:
             sent = socket.send_fds(client.link, [octets], files)
@@ -398,7 +409,7 @@ class ControlSocket:
         self._want(client)
 
     def _want(self, client: _Client) -> None:
-        """Its next requests are not read while it has not taken what was answered."""
+        """Reads no further requests of a client that has not read its last answer."""
         wanted = selectors.EVENT_WRITE if client.waiting else 0
         if not client.waiting or len(client.read) <= _LONGEST_REQUEST:
             wanted |= selectors.EVENT_READ
@@ -430,14 +441,15 @@ def _parsed(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _refuse_taken(path: Path) -> None:
-    """Where somebody listens, or what is there is no socket. What a crash has left is replaced."""
+    """Raises ControlError if a program listens there, or if it is no socket. A socket left by a crash is replaced."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ControlError(f"service.control: {path}: is there, and no socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.setblocking(False)
             with suppress(ConnectionRefusedError):
-                with suppress(BlockingIOError):  # its queue is full: somebody listens
+                # The other socket's queue of connections is full, so a program listens there.
+                with suppress(BlockingIOError):
                     link.connect(str(path))
                 raise ControlError(f"service.control: {path}: another gateway answers there; give each its own")
 
@@ -473,6 +485,7 @@ def _user(link: socket.socket) -> int:
 def _groups(link: socket.socket) -> tuple[int, ...]:
     """The supplementary groups of the other end."""
     with suppress(OSError):
-        octets = link.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # as much as Python has room for
+        # The largest buffer that Python accepts here.
+        octets = link.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
         return struct.unpack(f"{len(octets) // 4}I", octets)
     return ()

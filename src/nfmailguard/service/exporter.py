@@ -1,9 +1,9 @@
-"""The metrics of a running gateway over HTTP: ``/metrics`` for Prometheus, ``/healthz`` for whoever balances load.
+"""The metrics of a running gateway over HTTP: ``/metrics`` for Prometheus, ``/healthz`` for load balancers.
 
-Promises: needs no privilege but to connect to the control socket, and asks it anew for each answer: a gateway that
-has ended, hangs or has begun again is told as it is. A peer has a moment for its whole request, and for taking the
-answer; where many connect, the one that has kept us waiting longest gives way, so that nobody is kept out. Nothing a
-peer says ends the exporter or is logged. Does not know what is counted.
+Promises: needs no privilege except to connect to the control socket, and asks it anew for each answer: a gateway that
+has ended, hangs or was restarted is reported as such. A client has a moment for its whole request, and for reading the
+answer; if many connect, the one that has kept the exporter waiting longest is disconnected, so that no client is kept
+out. Nothing a client sends ends the exporter or is logged. Does not know what is counted.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ from nfmailguard.service.metrics import FAMILIES, Answers, samples
 
 __all__ = ["Exporter", "Gateway", "address", "text"]
 
-#: Seconds the gateway has to answer (Prometheus waits for 10), and a client to say what it wants, or to take it.
+#: PATIENCE: seconds the gateway has to answer (Prometheus waits for 10). SLOWEST: seconds an HTTP client has to send
+#: its request, or to read the answer.
 PATIENCE, SLOWEST = 4.0, 5.0
-#: Clients at a time, and octets of a request.
+#: Most HTTP clients at a time, and most bytes of a request.
 MOST, MOST_OCTETS = 16, 16_384
-#: Seconds until the thread of a client that gives way has ended; it takes next to none.
+#: Seconds to wait until the thread of a client that was disconnected to make room has ended; it normally ends at once.
 _GIVES_WAY = 0.5
 _HELP = "nfmailguard: /metrics and /healthz\n"
 
 
 class Gateway:
-    """The gateway at a control socket. ``tell`` hears when it answers no longer, and when it does again."""
+    """The gateway at a control socket. ``tell`` is called when it no longer answers, and when it answers again."""
 
     def __init__(self, control: str, tell: Callable[[str], None], patience: float = PATIENCE) -> None:
         self._control = control
@@ -54,7 +55,7 @@ class Gateway:
         self._trouble: str | None = None
 
     def ask(self) -> Answers | str:
-        """Its answers; or why there are none, in a line."""
+        """The gateway's answers; or why there are none, in a line."""
         try:
             with Asking(self._control, self._patience) as asking:
                 status, stats = asking.ask("status"), asking.ask("stats")
@@ -76,7 +77,7 @@ class Gateway:
 
 
 class _Gathered(Collector):
-    """What prometheus_client asks for metrics."""
+    """The collector that prometheus_client asks for metrics."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -108,7 +109,7 @@ def text(gateway: Gateway) -> str:
 
 
 def health(gateway: Gateway) -> tuple[HTTPStatus, str]:
-    """Whether it is well, and why it is not, a line each."""
+    """Whether the gateway is healthy, and if not, why, one line for each reason."""
     answers = gateway.ask()
     if isinstance(answers, str):
         return HTTPStatus.SERVICE_UNAVAILABLE, f"down\n{answers}\n"
@@ -120,7 +121,7 @@ def health(gateway: Gateway) -> tuple[HTTPStatus, str]:
 
 
 def address(listen: str) -> tuple[str, int]:
-    """``HOST:PORT`` or ``[HOST]:PORT``; raises ConfigError for what is none."""
+    """Host and port of ``HOST:PORT`` or ``[HOST]:PORT``; raises ConfigError for anything else."""
     problem = f"--listen: {listen!r}; write HOST:PORT, as 127.0.0.1:9786 or [::1]:9786"
     try:
         found = urlsplit(f"//{listen}")
@@ -133,7 +134,7 @@ def address(listen: str) -> tuple[str, int]:
 
 
 class _Bounded:
-    """Lines of a request, no more than so many octets of them: LineTooLong."""
+    """Lines of a request, up to a limit in bytes; raises LineTooLong beyond it."""
 
     def __init__(self, file: BufferedIOBase, most: int) -> None:
         self._file = file
@@ -160,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except LineTooLong:  # the first line; of a header http.server says it itself
+        except LineTooLong:  # The request line is too long; for a long header field http.server itself sends the error.
             self.requestline = self.request_version = self.command = ""
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
@@ -194,20 +195,22 @@ class _Handler(BaseHTTPRequestHandler):
         return HTTPStatus.OK if path == "/" else HTTPStatus.NOT_FOUND, plain, _HELP.encode()
 
     def _metrics(self) -> tuple[str, bytes]:
-        """In the form that is asked for, or where that is none we know, in the usual one (RFC 9110 12.5.1)."""
+        """The metrics in the format that is asked for, or in the usual one if that format is not known (RFC 9110
+        12.5.1).
+        """
         try:
             encode, kind = choose_encoder(" ".join(self.headers.get("Accept", "").split()))
             return kind, encode(self.server.registry)
-        except (TypeError, ValueError):  # a version that is no number
+        except (TypeError, ValueError):  # The Accept header field has a version that is no number.
             encode, kind = choose_encoder("")
             return kind, encode(self.server.registry)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads who asked when."""
+        """Requests are not logged."""
 
 
 class Exporter(ThreadingHTTPServer):
-    """Listens at ``host`` and ``port`` (0: any that is free). Raises ConfigError where it cannot."""
+    """Listens at ``host`` and ``port`` (0: any free one). Raises ConfigError where it cannot."""
 
     daemon_threads = True
     block_on_close = False
@@ -218,7 +221,7 @@ class Exporter(ThreadingHTTPServer):
         self.registry = _registry(gateway)
         self._places = threading.BoundedSemaphore(MOST)
         self._lock = threading.Lock()
-        #: Connections whose peer has something to say or to take, each with the time it has for that.
+        #: Connections on which the exporter waits for the client to send or to read, each with its deadline.
         self._waiting: dict[socket.socket, float] = {}
         self._faults: set[str] = set()
         where = f"--listen: {host} port {port}"
@@ -231,7 +234,7 @@ class Exporter(ThreadingHTTPServer):
             raise ConfigError(f"{where}: {reason}") from error
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's would look our own name up
+        TCPServer.server_bind(self)  # HTTPServer's own server_bind would look up the machine's name in DNS.
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     @property
@@ -241,10 +244,11 @@ class Exporter(ThreadingHTTPServer):
         return f"http://{f'[{name}]' if ':' in name else name}:{port}/metrics"
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Serves until SIGTERM or SIGINT."""
 
         def end(*_: object) -> None:
-            threading.Thread(target=self.shutdown, daemon=True).start()  # `shutdown` waits for `serve_forever`
+            # `shutdown` waits for `serve_forever`, which runs in this thread, so another thread calls it.
+            threading.Thread(target=self.shutdown, daemon=True).start()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
@@ -261,7 +265,7 @@ class Exporter(ThreadingHTTPServer):
             self._waiting[request] = time.monotonic() + SLOWEST
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no thread to be had
+        except RuntimeError:  # The system could not start a thread for the request.
             self._forget(request)
             self.shutdown_request(request)
 
@@ -273,7 +277,7 @@ class Exporter(ThreadingHTTPServer):
 
     @contextmanager
     def answering(self, connection: socket.socket) -> Iterator[None]:
-        """Meanwhile it waits for us, and does not give way. ConnectionAbortedError where it has."""
+        """While an answer is made the client is not disconnected. Raises ConnectionAbortedError if it already was."""
         with self._lock:
             if self._waiting.pop(connection, None) is None:
                 raise ConnectionAbortedError
@@ -282,7 +286,7 @@ class Exporter(ThreadingHTTPServer):
             self._waiting[connection] = time.monotonic() + SLOWEST
 
     def fault(self, error: Exception) -> None:
-        """Told once of a kind: whoever asks may ask as often as he likes."""
+        """Reports an internal error once per kind, because clients may ask any number of times."""
         kind = type(error).__name__
         with self._lock:
             known = kind in self._faults
@@ -291,7 +295,7 @@ class Exporter(ThreadingHTTPServer):
             self.tell(f"nfmailguard: exporter: internal error: {kind}: {error}")
 
     def service_actions(self) -> None:
-        """Ends those whose time is over; several times a second."""
+        """Disconnects clients whose time is over; called several times a second."""
         now = time.monotonic()
         with self._lock:
             for connection in [one for one, until in self._waiting.items() if until <= now]:
@@ -305,7 +309,7 @@ class Exporter(ThreadingHTTPServer):
         return False
 
     def _end(self, connection: socket.socket) -> None:
-        """Its thread, which waits for the peer, hears that there is no more; it closes the connection."""
+        """Shuts the connection down, which wakes its thread; the thread closes it."""
         del self._waiting[connection]
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
@@ -316,4 +320,4 @@ class Exporter(ThreadingHTTPServer):
         self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client has gone, or was too slow: nothing to tell."""
+        """A client that disconnected or was too slow is not reported."""

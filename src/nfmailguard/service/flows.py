@@ -1,7 +1,7 @@
-"""The flows of a running gateway, for who asks: counted out slice by slice between two batches.
+"""Lists the flows of a running gateway, slice by slice between two batches of packets.
 
-Promises: no packet waits longer than a slice takes, and no more is kept than is asked for. What is told are
-numbers, addresses and names of ours, nothing a peer has said. Does not know how it is shown.
+Promises: no packet waits longer than a slice takes, and no more is kept than is asked for. The list has only numbers,
+addresses and fixed names, nothing a peer has sent. Does not know how it is shown.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from nfmailguard.smtp.verbs import VERBS, Input
 
 __all__ = ["MOST", "STATES", "Lister", "Wanted", "listed"]
 
-#: cext/flow/table.pxd, FlowState, as the counters of evicted flows call them.
+#: States of a flow in the order of FlowState in cext/flow/table.pxd, with the names used by the counters of evicted
+#: flows.
 STATES = ("embryonic", "unconfirmed", "one_sided", "greeted", "established", "closing")
-#: cext/flow/table.pxd, FlowMode.
+#: What happens to a flow's packets, in the order of FlowMode in cext/flow/table.pxd.
 _INSPECTION = ("inspected", "passed", "dropped", "reset")
-#: Flows that may be asked for at once.
+#: Most flows that may be asked for in one request.
 MOST = 10_000
-#: Flows of a slice: at most 0.6 ms of a batch, where no cache holds them (a million of them: 7,841 slices, 1.5 s).
+#: Number of flows listed between two batches of packets: at most 0.6 ms even if none of them is in a CPU cache (a
+#: million flows: 7,841 slices, 1.5 s).
 SLICE = 128
-#: Seconds until a loop that does not turn is given up.
+#: Seconds after which a queue's loop that does not answer is given up.
 PATIENCE = 5.0
 
 
@@ -61,7 +63,7 @@ class Wanted(NamedTuple):
 
 
 class _Flow(NamedTuple):
-    """As ``FlowCensus.take`` tells of one."""
+    """A flow as ``FlowCensus.take`` returns it."""
 
     number: int
     rule: int
@@ -89,7 +91,9 @@ class _Flow(NamedTuple):
 
 
 def listed(workers: Sequence[QueueWorker], wanted: Wanted) -> dict[str, Any]:
-    """The oldest first, and of how many. Takes its time. Raises RefusedError where a loop does not turn."""
+    """The flows, oldest first, and their total number. May take seconds. Raises RefusedError if a
+    loop does not respond.
+    """
     count = 0
 
     def counted() -> Iterator[tuple[int, int, _Flow, QueueWorker]]:
@@ -104,13 +108,13 @@ def listed(workers: Sequence[QueueWorker], wanted: Wanted) -> dict[str, Any]:
 
 
 class Lister:
-    """Counts flows out for whoever asks, in a thread of its own, one at a time: of many flows it takes a while."""
+    """Lists flows in a thread of its own, one request at a time, since it takes a while if there are many flows."""
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
 
     def answer(self, request: Request, workers: Sequence[QueueWorker]) -> None:
-        """Raises RefusedError for what cannot be asked, and where another is being answered."""
+        """Raises RefusedError for an invalid request, and while another one is being answered."""
         wanted = Wanted.of(request.arguments)
         if not self._busy.acquire(blocking=False):
             raise RefusedError("flows: they are being counted out to another; ask again")
@@ -173,15 +177,15 @@ def _told(flow: _Flow, worker: QueueWorker) -> dict[str, Any]:
 
 
 def _rule(flow: _Flow, worker: QueueWorker) -> tuple[FlowRule | None, int, bool]:
-    """The rule it is under, its place in its configuration, and whether it is that of all other flows."""
+    """The flow's rule, its place in its configuration, and whether it is the rule for all other flows."""
     for first, (rules, _) in worker.known.items():
         if 0 <= (place := flow.rule - first) < len(rules):
             return rules[place], place + 1, place + 1 == len(rules)
-    return None, 0, True  # its flow has ended since, and its rules with it
+    return None, 0, True  # The flow has ended since it was listed, and its rules are forgotten.
 
 
 def _awaited(flow: _Flow) -> str:
-    """What has to come before it goes on."""
+    """What the flow waits for."""
     verb = VERBS[flow.verb].name if flow.verb < len(VERBS) else ""
     reply = "the greeting" if verb == "<greeting>" else f"the reply to {verb.strip('<>') or 'a command'}"
     if STATES[flow.state] == "closing":

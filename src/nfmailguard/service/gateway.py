@@ -1,9 +1,9 @@
 """The gateway: queues, engines, rules, events and the control socket put together.
 
-Promises: packets are sent to a queue only while somebody listens there, and however
-``run`` ends, the rules are gone before the queues are. A verdict never waits for an
-event, nor for whoever asks: each queue has a thread, the control socket another, and the main thread
-takes what they recorded, writes it, and looks after the rest. Does not know what is inspected, nor how.
+Promises: packets are sent to a queue only while it is read, and however ``run`` ends, the rules are removed before the
+queues are. A verdict never waits for an event, nor for a client of the control socket: each queue has a thread, the
+control socket another, and the main thread takes what they recorded, writes it, and does the rest. Does not know what
+is inspected, nor how.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from nfmailguard.service.worker import QueueWorker
 __all__ = ["Gateway", "TapFiles"]
 
 DRAIN_SECONDS = 0.05
-#: Seconds of writing events before it is another queue's turn.
+#: Most seconds of writing one queue's events before the next queue's turn.
 DRAIN_SLICE = 0.1
-#: Seconds between two looks at rules, queues and losses.
+#: Seconds between two checks of rules, queues and losses.
 LOOK_SECONDS = 1.0
-#: Seconds a queue may take to get empty when its rules have gone.
+#: Most seconds to wait until a queue is empty after its rules were removed.
 BYPASS_SECONDS = 2.0
-#: How much nicer the thread is that writes events.
+#: How much the nice value of the thread that writes events is raised.
 EVENTS_NICE = 19
 
-#: Where a tap writes what came in, and what left, if that is wanted.
+#: Capture files of a tap: the packets as they came in, and, unless None, as they left.
 TapFiles = tuple[Path, Path | None]
 
 
 class Gateway:
-    """What ``config`` describes, ready to ``run``. Makes engines, and touches nothing yet.
+    """A gateway for ``config``, ready to ``run``. Makes engines, and changes nothing on the machine yet.
 
-    ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for
-    the operator; ``reread`` reads the configuration anew, which is in ``source``. Raises ConfigError for what cannot
-    be run. ``run`` gives up the process's privileges (``confinement``). ``hand_over``: takes over from the gateway that
-    runs, or whose queues the service manager has kept, if there is one; at the end the manager keeps ours.
+    ``rules`` False leaves the ruleset to the operator. ``tell`` gets each line for the operator; ``reread`` reads the
+    configuration, which is in ``source``, again. Raises ConfigError for what cannot be run. ``run`` gives up the
+    process's privileges (``confinement``). ``hand_over``: takes over from the running gateway, or from one whose queues
+    the service manager has kept, if there is one; at the end the manager keeps this one's queues.
     """
 
     def __init__(
@@ -113,25 +113,25 @@ class Gateway:
         elif hand_over and (config.service.control or not self._keeps):
             self._predecessor = RunningGateway(config, rules=rules)
         self._taken: Taken | None = None
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # that the main thread carries out
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()  # requests for the main thread to carry out
         self._started, self._began = time.monotonic(), time.time()
         self._counters: dict[str, int] = {}
         self._starting = True
 
     @property
     def _config(self) -> Config:
-        """The one in force."""
+        """The configuration in force."""
         return self._configured.config
 
     @property
     def exit_code(self) -> int:
-        """What the signal that ended ``run`` makes of it."""
+        """The exit code for the signal that ended ``run``."""
         return self._signals.exit_code
 
     def run(self) -> dict[str, int]:
-        """Until a signal ends it (``service.signals``); the last counters. Raises what a step or a queue failed with.
+        """Runs until a signal ends it (``service.signals``); the last counters. Raises what made a queue or step fail.
 
-        SIGHUP reads the configuration anew, and opens the log files anew.
+        SIGHUP reads the configuration again, and reopens the log files.
         """
         with ExitStack() as stack:
             stack.enter_context(self._signals.caught())
@@ -143,13 +143,13 @@ class Gateway:
                 stack.callback(worker.driver.close)
             self._states = QueueStates()
             stack.callback(self._states.close)
-            self._rules.refuse_another(self._states.read())  # who it is, only the unconfined may look up
+            self._rules.refuse_another(self._states.read())  # finding the other process needs rights given up below
             nice = os.getpriority(os.PRIO_PROCESS, 0)
             self._confinement.enter(nice=nice, abstract=self._systemd.abstract)
-            self._logs.open(self._workers, stack)  # no sooner: with the rights that it will be opened anew with
+            self._logs.open(self._workers, stack)  # log files must open without the rights dropped before
             if self._predecessor:
                 self._predecessor.give_events(self._workers)
-                self._predecessor.commit()  # no sooner: until here it goes on where anything fails
+                self._predecessor.commit()  # until this commit a failure leaves the predecessor running
                 self._predecessor.close()
             stack.callback(self._finish)
             for worker in self._workers:
@@ -166,7 +166,7 @@ class Gateway:
             self._rules.look(self._workers)
             self._started, self._began = time.monotonic(), time.time()
             if self._control:
-                self._control.start()  # who asks hears of a gateway that inspects
+                self._control.start()  # the control socket answers only once packets are inspected
             self._tell(f"nfmailguard: ready: {summary(self._config)}")
             self._tell_taken_over(unread)
             for note in (
@@ -183,7 +183,7 @@ class Gateway:
             self._systemd.ready(summary(self._config))
             self._systemd.watch(self._moved)
             stack.callback(self._systemd.stopping)
-            self._give_way(stack)  # no sooner: a busy machine would let it start, and later end, at its leisure
+            self._give_way(stack)  # a low priority set earlier would slow down the start on a busy machine
             self._watch()
             if self._keeps:
                 self._hand_to_manager()
@@ -193,7 +193,7 @@ class Gateway:
         return self._counters
 
     def _take_over(self, stack: ExitStack) -> list[Config]:
-        """Engines that know what the predecessor's did, where that fits; configurations that flows are under."""
+        """Loads the predecessor's state into the engines, if it fits; the configurations its flows are under."""
         asked = self._predecessor
         if asked is None:
             return []
@@ -234,7 +234,7 @@ class Gateway:
         self._logs.health({**event, "text": text})
 
     def _hand_over(self, request: Request) -> None:
-        """All to a successor, which asks for it; it has it where this ends us."""
+        """Hands everything to a successor that asks for it; if it has taken over, this gateway ends."""
         bypassed, tapped = self._rules.bypassed, self._tapped
         if reason := refusal(request.asker.user, self._workers, tapped=tapped, bypassed=bypassed):
             raise RefusedError(reason)
@@ -254,7 +254,7 @@ class Gateway:
         self._tell_handed("handed_over", "the successor has taken over")
 
     def _hand_to_manager(self) -> None:
-        """All to the service manager, for the gateway that it starts next; where it cannot, this is an end as any."""
+        """Hands everything to the service manager, for the next gateway; if that fails, the gateway ends normally."""
         reason = refusal(os.geteuid(), self._workers, tapped=self._tapped, bypassed=self._rules.bypassed)
         if reason or self._signals.exit_code or not all(worker.alive for worker in self._workers):
             return
@@ -274,7 +274,7 @@ class Gateway:
         self._logs.health({"state": state, "hand_over": what, "text": text})
 
     def _moved(self) -> bool:
-        """Whether all loops have turned since this was last asked; each of them is asked to turn again."""
+        """Whether all loops have turned since the last call; each of them is asked to turn again."""
         moved = [worker.moved(self._states) for worker in self._workers]
         return all(moved)
 
@@ -286,11 +286,11 @@ class Gateway:
         self._notices.tell(line)
 
     def _print(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # whoever listened has gone, a closed terminal or pipe; mail goes on
+        with suppress(OSError, ValueError):  # the terminal or pipe may have been closed; mail goes on
             self._say(printable(line))
 
     def counters(self) -> dict[str, int]:
-        """Of all queues together: the core's by name, the drivers' as ``queue.NAME``."""
+        """Counters of all queues together: the core's by name, the drivers' as ``queue.NAME``."""
         total: Counter[str] = Counter()
         for worker in self._workers:
             total.update(worker.counters())
@@ -299,20 +299,20 @@ class Gateway:
 
     @staticmethod
     def _give_way(stack: ExitStack) -> None:
-        # Where one CPU has to do for both, a verdict does not wait for an event. The queues' threads, which
-        # run already, keep the priority they began with.
+        # On a single CPU, writing events must not delay verdicts, so this thread gets a low priority. The queues'
+        # threads, which already run, keep the priority they began with.
         me = threading.get_native_id()
         before = os.getpriority(os.PRIO_PROCESS, me)
         os.setpriority(os.PRIO_PROCESS, me, min(19, before + EVENTS_NICE))
 
         def back() -> None:
-            with suppress(OSError):  # only the privileged may
+            with suppress(OSError):  # only a privileged process may raise its priority again
                 os.setpriority(os.PRIO_PROCESS, me, before)
 
         stack.callback(back)
 
     def _open_control(self, stack: ExitStack) -> list[str]:
-        """A gateway that cannot be asked inspects all the same; why it cannot be is a note."""
+        """Opens the control socket; if that fails, the gateway runs without it, and the reason is a note."""
         service, account = self._config.service, self._confinement.account
         owner = account.user if account else -1
         if not service.control:
@@ -330,7 +330,7 @@ class Gateway:
             self._control.publish(lines)
 
     def _answer(self, request: Request) -> None:
-        """In the control socket's thread: what is only read, at once; the rest is the main thread's."""
+        """Called in the control socket's thread: answers what only reads, and passes the rest to the main thread."""
         if request.command == "status":
             request.reply(self._status())
         elif request.command == "stats":
@@ -370,9 +370,9 @@ class Gateway:
         }
 
     def _carry_out(self) -> None:
-        """What was asked for that is not only read."""
+        """Carries out requests and signals that change something."""
         if self._signals.take_reload():
-            with suppress(NfmailguardError):  # is told
+            with suppress(NfmailguardError):  # the failure has already been reported to the operator
                 self._reload("SIGHUP")
         while not self._requests.empty():
             request = self._requests.get()
@@ -392,7 +392,7 @@ class Gateway:
                 request.fail(*error.lines)
 
     def _bypass(self, on: object) -> None:
-        """Out of the path, or back in it. What was open meanwhile is, for the core, open since before a start."""
+        """Takes the gateway out of the path, or back in; flows opened meanwhile count as open before the start."""
         if not isinstance(on, bool):
             raise RefusedError("bypass: on is true or false")
         if self._rules.in_place is None:
@@ -405,7 +405,7 @@ class Gateway:
             if on:
                 self._rules.remove()
             left = [worker.number for worker in self._workers if not worker.begin_anew(BYPASS_SECONDS)]
-            self._rules.look(self._workers)  # what the queues have seen without a table
+            self._rules.look(self._workers)  # counts packets the queues got before the table was removed
             if not on:
                 self._rules.apply(self._states.read())
             self._rules.bypassed = on
@@ -415,7 +415,7 @@ class Gateway:
         self._look()
 
     def _reload(self, asked: str) -> dict[str, Any]:
-        """Log files, and the configuration: which is the one before where this raises."""
+        """Reopens log files and reads the configuration again; if this raises, the old configuration stays in force."""
         self._systemd.reloading()
         event: dict[str, Any] = {"state": "degraded" if self._health.degraded else "healthy"}
         try:
@@ -442,7 +442,7 @@ class Gateway:
             self._systemd.ready(summary(self._config))
 
     def _look(self) -> None:
-        """After rules, queues and losses; what has changed for the worse, or the better, is told."""
+        """Checks rules, queues and losses; reports what has become worse or better."""
         self._rules.look(self._workers)
         self._configured.look(self._workers, self._rules)
         self._logs.flush()
@@ -474,14 +474,14 @@ class Gateway:
                 look = time.monotonic() + LOOK_SECONDS
                 self._look()
             period = self._config.log.stats
-            due = min(due, time.monotonic() + period)  # it may have become shorter
+            due = min(due, time.monotonic() + period)  # a reload may have shortened log.stats
             if time.monotonic() >= due:
                 due += period
                 for line in self._rules.new_flowtables():
                     self._tell(f"nfmailguard: {line}")
                 self._write_stats(self.counters())
         self._rules.look(self._workers)
-        self._counters = self.counters()  # while the table and the queues can still be asked
+        self._counters = self.counters()  # read while the kernel's table and queues still exist
 
     def _finish(self) -> None:
         for worker in self._workers:

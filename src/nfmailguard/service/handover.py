@@ -1,16 +1,17 @@
-"""Hand-over: a gateway that runs leaves its queues, with all it knows of them, to one that has just been started.
+"""Hand-over: a running gateway leaves its queues, with its whole state, to a gateway that has just been started.
 
     successor                                gateway
-    hand-over, what it cannot change ──▶     refuses, or leaves its queues and waits
-    its queues' sockets, the control         ◀── descriptors, and one of a sealed memory file with its state
-    socket and the state are read
-    taken ──▶                                ends, and answers no packet, and leaves the rules
-    reads the queues                         (or nothing comes: goes on as if nobody had asked)
+    asks for a hand-over, with its           refuses, or stops reading its queues and waits
+    fixed settings ──▶
+    reads the queues' sockets, the           ◀── descriptors, and one of a sealed memory file with its state
+    control socket and the state
+    taken ──▶                                ends; gives no more verdicts, and leaves the rules
+    reads the queues                         (if "taken" does not come: continues as before)
 
 Where a service manager keeps queues and state in between (``service.kept``), only the reading is the same.
 
-Promises: at any moment at most one of the two reads a queue; no packet is answered by both, and none by neither; what
-does not fit is said, and then the successor goes on with the queues alone, as after a crash. Does not know what an
+Promises: at any moment at most one of the two reads a queue; no packet gets a verdict from both, or from neither; what
+does not fit is reported, and then the successor takes over only the queues, as after a crash. Does not know what an
 engine's state is.
 """
 
@@ -39,13 +40,14 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["PATIENCE", "Predecessor", "RunningGateway", "Taken", "refusal", "stage"]
 
-#: Seconds a gateway waits for its successor's word; meanwhile nobody reads its queues.
+#: Seconds a gateway waits for its successor to confirm the take-over; meanwhile nobody reads its queues.
 PATIENCE = 10.0
-#: Seconds the successor waits for an answer: a busy gateway reads its queues until it gives one.
+#: Seconds the successor waits for the state: the running gateway reads its queues until it answers.
 _ANSWER = 30.0
-#: Descriptors that one message carries (SCM_MAX_FD), less the control socket and the state.
+#: Most queues in one hand-over: a message carries at most SCM_MAX_FD descriptors, and the control socket and the state
+#: file are two of them.
 MOST_QUEUES = 250
-#: Octets of the answer that the descriptors come with.
+#: Largest answer in bytes that comes together with the descriptors.
 _MOST_ANSWER = 1 << 16
 _WORD = 8
 
@@ -64,7 +66,7 @@ class HandedRules(msgspec.Struct, frozen=True):
 
 
 class LoopStanding(msgspec.Struct, frozen=True):
-    """As a queue's loop takes it: its clock, in nanoseconds, and its counters."""
+    """State of a queue's loop: its clock, in nanoseconds, and its counters."""
 
     wall_offset: int
     core_now: int
@@ -72,8 +74,9 @@ class LoopStanding(msgspec.Struct, frozen=True):
 
 
 class HandedQueue(msgspec.Struct, frozen=True):
-    """One queue: where its engine's image is in the file, and the loop's standing. ``rules``: by number in the image,
-    which of the rules that are handed over, and their digest, in hexadecimal."""
+    """One queue: where its engine's image is in the file, and the loop's state. ``rules``: for each rule number in the
+    image, which of the rules that are handed over it is, and the rules' digest, in hexadecimal.
+    """
 
     number: int
     offset: int
@@ -85,7 +88,8 @@ class HandedQueue(msgspec.Struct, frozen=True):
 
 class Handed(msgspec.Struct, frozen=True):
     """What is in the file before the images. ``state``: their version; ``fixed``: what cannot change while a gateway
-    runs; ``left``: since when nobody reads the queues, in nanoseconds of the clock that never steps."""
+    runs; ``left``: since when nobody reads the queues, in nanoseconds of the monotonic clock.
+    """
 
     version: str
     pid: int
@@ -105,7 +109,7 @@ class Taken(NamedTuple):
     version: str
     flows: int
     held: int
-    #: Milliseconds in which nobody read the queues.
+    #: Milliseconds during which nobody read the queues.
     unread: int
 
     def standing(self) -> dict[str, Any]:
@@ -115,9 +119,10 @@ class Taken(NamedTuple):
 def stage(
     workers: Sequence[QueueWorker], configs: dict[int, Config], placed: dict[str, Any], fixed: dict[str, Any], left: int
 ) -> int:
-    """A sealed memory file with the state of queues that have been left; ``configs``: by number, that flows are under.
+    """A sealed memory file with the state of queues that have been left; ``configs``: configurations that flows are
+    under, by number.
 
-    The others as in ``Handed``. The descriptor is the caller's. Raises OSError, MemoryError.
+    The other arguments are as in ``Handed``. The caller closes the descriptor. Raises OSError, MemoryError.
     """
     serials: dict[int, int] = {}
     rules: list[HandedRules] = []
@@ -151,11 +156,11 @@ def _image(worker: QueueWorker, size: int) -> bytearray:
 
 
 class Predecessor(ABC):
-    """A gateway whose queues another is to go on with.
+    """A gateway whose queues another gateway takes over.
 
-    Once it has been asked: ``answers``: whether there are queues to be had; ``sockets``: of its queues by number,
-    ``control``: its control socket, or -1; whoever takes one over closes it; ``reason``: why its state is not there, or
-    does not fit, "" where it does.
+    After ``ask``: ``answers``: whether there are queues to take over; ``sockets``: the queues' sockets by number;
+    ``control``: its control socket, or -1; a user of these closes them; ``reason``: why its state is missing, or does
+    not fit, "" if it fits.
     """
 
     def __init__(self) -> None:
@@ -165,21 +170,21 @@ class Predecessor(ABC):
         self.answers = False
         self.reason = self.version = ""
         self.process = 0
-        #: By the clock that never steps, in nanoseconds: since then nobody reads its queues.
+        #: Monotonic time in nanoseconds at which the predecessor stopped reading its queues.
         self.left = 0
         self.control = -1
         self.sockets: dict[int, int] = {}
 
     @abstractmethod
     def ask(self) -> None:
-        """For its queues and its state. Raises NfmailguardError."""
+        """Asks for the queues and the state. Raises NfmailguardError."""
 
     @abstractmethod
     def commit(self) -> None:
-        """From here on its queues are ours. Raises NfmailguardError: they are not."""
+        """From here on this process owns the queues. Raises NfmailguardError if it does not."""
 
     def _read(self, file: int) -> None:
-        """What a file says that nobody can change any more."""
+        """Reads the state from a sealed file, which nobody can change any more."""
         try:
             if not is_sealed(file):
                 raise ValueError("it is not sealed")
@@ -193,9 +198,9 @@ class Predecessor(ABC):
             self.reason = f"its state cannot be read: {error}"
 
     def load(self, workers: Sequence[QueueWorker]) -> list[Config]:
-        """Has the workers' engines go on where its queues' were; configurations, but for ours, that flows are under.
+        """Loads the state into the workers' engines; returns the configurations, except ours, that flows are under.
 
-        Of what does not fit ValueError says why; the workers are good for nothing then.
+        Raises ValueError with the reason if the state does not fit; the workers must not be used then.
         """
         if self.handed is None or self._image is None:
             raise ValueError(self.reason)
@@ -229,33 +234,33 @@ class Predecessor(ABC):
         worker.take_over(image, prepared, used)
 
     def standing(self, number: int) -> dict[str, Any] | None:
-        """Of the loop of a queue; None where its state is not known."""
+        """State of a queue's loop; None: it is not known."""
         found = [queue.standing for queue in self.handed.queues if queue.number == number] if self.handed else []
         return msgspec.structs.asdict(found[0]) if found else None
 
     @property
     def placed(self) -> dict[str, Any]:
-        """How its rules in the kernel stand; empty, where that is not known."""
+        """State of its rules in the kernel; empty: it is not known."""
         return self.handed.placed if self.handed else {}
 
     def give_events(self, workers: Sequence[QueueWorker]) -> None:
-        """What is known of mails under way, to whoever writes it now."""
+        """Passes what is known of unfinished mails to the writers of events."""
         for queue in self.handed.queues if self.handed else ():
             for worker in workers:
                 if worker.number == queue.number and worker.writer and queue.events:
                     worker.writer.take_over(queue.events)
 
     def does_not_fit(self, reason: str) -> None:
-        """From now on there are its queues alone."""
+        """Only the queues are taken over, not the state. ``reason`` says why."""
         self.handed, self.reason = None, reason
 
     def keep(self, file: int) -> int:
-        """A descriptor that is somebody else's from now on."""
+        """A copy of a descriptor, which the caller keeps and closes."""
         self._files.remove(file)
         return file
 
     def close(self) -> None:
-        """Gives back what nobody has kept. Without ``commit`` it goes on then. Idempotent."""
+        """Closes what is not used. Without ``commit`` the predecessor then continues. May be called repeatedly."""
         if self._image is not None:
             with suppress(BufferError):
                 self._image.close()
@@ -265,9 +270,9 @@ class Predecessor(ABC):
 
 
 class RunningGateway(Predecessor):
-    """The gateway that runs, if one does: to hand over to one of ``config``. Raises ConfigError: it cannot be asked.
+    """The running gateway, if there is one: it hands over to one of ``config``. Raises ConfigError: it cannot be asked.
 
-    ``rules``: whether they are ours to put in place.
+    ``rules``: whether this program manages the nftables rules.
     """
 
     def __init__(self, config: Config, *, rules: bool = True) -> None:
@@ -279,7 +284,7 @@ class RunningGateway(Predecessor):
         self._asking: Asking | None = None
 
     def ask(self) -> None:
-        """It waits from then on: for ``commit``, or for us to go. Raises RefusedError for what it says against it."""
+        """From then on it waits for ``commit``, or for this process to end. Raises RefusedError with its objections."""
         try:
             self._asking = Asking(self._config.service.control, _ANSWER)
         except ControlError as error:
@@ -305,7 +310,9 @@ class RunningGateway(Predecessor):
             raise ControlError(f"hand-over: its answer makes no sense: {error}") from error
 
     def commit(self) -> None:
-        """From here on it is gone, and its queues are ours. Raises ControlError, RefusedError: they are not."""
+        """From here on the predecessor has ended and its queues are ours. Raises ControlError, RefusedError if they are
+        not.
+        """
         assert self._asking is not None
         self._asking.ask("taken")
 
@@ -316,7 +323,7 @@ class RunningGateway(Predecessor):
 
 
 def refusal(number: int, workers: Sequence[QueueWorker], *, tapped: bool, bypassed: bool) -> str:
-    """Why queues cannot be handed over to a process of this user; "" where they can."""
+    """Why queues cannot be handed over to a process of this user; "" if they can."""
     if number not in (0, os.geteuid()):
         return f"hand-over: user {number} may not take the queues; root and user {os.geteuid()} may"
     if tapped:

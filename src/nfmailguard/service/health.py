@@ -1,7 +1,7 @@
 """Whether a gateway does what it should: healthy, or degraded with its reasons.
 
-Promises: each reason is told once when it begins and once when it ends, however often it is looked for; it is
-there from the first loss on, and for a while after the last. Does not know where the numbers come from.
+Promises: each reason is reported once when it begins and once when it ends, however often it is checked; it begins with
+the first loss, and ends some time after the last. Does not know where the numbers come from.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from nfmailguard.reports.summary import LOSSES
 
 __all__ = ["COUNTED", "QUEUE_REASONS", "TROUBLES", "Health"]
 
-#: Counters that only grow where something was lost or not inspected: degraded while they do, and ``QUIET``
-#: seconds longer. What a peer alone can bring about, as a malformed packet or one that is held until its time is over,
-#: is none of them.
+#: Counters that grow only when something was lost or not inspected: the gateway is degraded while one grows, and
+#: ``QUIET`` seconds longer. Counters that a peer alone can raise, for instance by malformed packets, are not among
+#: them.
 COUNTED: Mapping[str, str] = {
     **{
         name: LOSSES[name]
@@ -28,7 +28,8 @@ COUNTED: Mapping[str, str] = {
     },
     "flows_evicted_greeted": "open flows forgotten: limits.flows",
 }
-#: What may be wrong at a moment: by name, and of each queue as ``queue N NAME``.
+#: Names of conditions that make a gateway degraded while they last. QUEUE_REASONS are those of one queue, named ``queue
+#: N NAME``.
 TROUBLES = ("rules", "bypass", "log.eve", "syslog.target")
 QUEUE_REASONS = ("full", "memory", "held", "stalled")
 QUIET = 30.0
@@ -39,12 +40,12 @@ class _Reason:
         self.text = text
         self.began = self.seen = now
         self.began_at = time.time()
-        self.before = before  # what the counter was; None: no counter
+        self.before = before  # The counter's value before the loss; None: the reason is a condition, not a counter.
         self.count: int | None = None
 
 
 class Health:
-    """Told of by ``tell``, a line each, and by ``event``: the fields of a ``health`` event."""
+    """The state of health. ``tell`` gets a line for each change, ``event`` the fields of a ``health`` event."""
 
     def __init__(
         self,
@@ -63,14 +64,14 @@ class Health:
         return bool(self._reasons)
 
     def reasons(self) -> list[dict[str, Any]]:
-        """What is wrong now: name, text, since when (seconds since 1970), and of losses how many since then."""
+        """What is wrong now: name, text, since when (seconds since 1970), and for losses how many since then."""
         return [
             {"reason": name, "text": one.text, "since": round(one.began_at, 3), "count": one.count}
             for name, one in list(self._reasons.items())
         ]
 
     def look(self, counters: Mapping[str, int], troubles: Mapping[str, str]) -> None:
-        """``counters`` so far; ``troubles``: what is wrong at this moment, by name."""
+        """Updates the state. ``counters`` so far; ``troubles``: what is wrong at this moment, by name."""
         now = self._clock()
         for name, text in COUNTED.items():
             count, last = counters.get(name, 0), self._last.get(name, 0)

@@ -1,15 +1,15 @@
 """Queues and state that a service manager keeps from the end of one gateway to the start of the next (systemd's
 descriptor store, FileDescriptorStoreMax= of systemd.service(5)).
 
-    gateway, told to end                     manager                            gateway, started
+    gateway, is to end                       manager                            gateway, started
     leaves its queues ──▶ state and sockets, by name
     ends, and leaves the rules               ──▶ hands them to what it starts next
-                                                                                reads the state, says so ──▶ forgotten
+                                                                                reads the state, confirms ──▶ forgets it
                                                                                 reads the queues
 
-Promises: in between packets wait in the kernel's queue, and none passes; what cannot be gone on with is closed, and
-said. Does not know whether a manager restarts a service or ends it: who runs at its end (ExecStopPost) does, and takes
-the rules away.
+Promises: in between packets wait in the kernel's queue, and none passes; what cannot be taken over is closed, and
+reported. Does not know whether a manager restarts a service or ends it: the command that runs at its end (ExecStopPost)
+does, and removes the rules.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from nfmailguard.service.notify import Systemd
 
 __all__ = ["KEPT_QUEUE", "KEPT_STATE", "KeptGateway"]
 
-#: Names of descriptors; a queue's number stands behind the second.
+#: Names of the file descriptors that systemd keeps: one for the state, and one for each queue, with the queue's number
+#: appended.
 KEPT_STATE, KEPT_QUEUE = "nfmailguard-state", "nfmailguard-queue-"
 
 
 class KeptGateway(Predecessor):
-    """What ``systemd`` has kept of the gateway before, for one of ``config``; ``rules``: whether they are ours."""
+    """What ``systemd`` has kept of the previous gateway, for one of ``config``; ``rules``: whether this program manages
+    the rules.
+    """
 
     def __init__(self, config: Config, systemd: Systemd, *, rules: bool = True) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class KeptGateway(Predecessor):
                 self.does_not_fit("its rules were taken away meanwhile, and mail passed uninspected")
 
     def _give_up(self, reason: str) -> None:
-        """Its queues are let go: packets that wait in them are dropped, for their senders to repeat."""
+        """Closes the kept queues: packets that wait in them are dropped, and their senders retransmit them."""
         self.handed, self.reason, self.sockets = None, reason, {}
         self.close()
         self.commit()

@@ -1,8 +1,8 @@
-"""The end of a gateway that hands over: its queues are left, and what it knows goes to its successor, or to the service
-manager until there is one.
+"""The end of a gateway that hands over: it stops reading its queues, and its state goes to its successor, or to the
+service manager until there is one.
 
-Promises: until the other side has said that it has all of it, and a successor has been answered, nothing is given up:
-whatever goes wrong before, the queues are read on here as if nobody had asked. Does not know what a successor does.
+Promises: until the other side has confirmed that it has everything, and a successor has been answered, nothing is given
+up: whatever goes wrong before, this gateway continues to read the queues. Does not know what a successor does.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["leave", "leave_to_manager"]
 
-#: Seconds between two looks whether the successor is still there.
+#: Seconds between two checks whether the successor is still connected.
 _LOOK = 0.02
-#: Seconds that our last answer may take.
+#: Most seconds to wait until the successor has read the last answer.
 _LAST = 1.0
 
 
@@ -42,9 +42,10 @@ def leave(
     placed: dict[str, Any],
     control: ControlSocket,
 ) -> bool:
-    """Whether the successor that asks has taken over; if not, all goes on here. Raises RefusedError, OSError.
+    """Whether the successor that asks has taken over; if not, this gateway continues. Raises RefusedError, OSError.
 
-    ``requests``: in which its word comes; ``configs``: that flows are under, by number; ``config``: the one in force.
+    ``requests``: the queue in which its confirmation arrives; ``configs``: configurations that flows are under, by
+    number; ``config``: the one in force.
     """
     fixed = request.arguments.get("fixed")
     if not isinstance(fixed, dict):
@@ -83,9 +84,10 @@ def leave_to_manager(
     placed: dict[str, Any],
     systemd: Systemd,
 ) -> bool:
-    """Whether the service manager keeps queues and state for the next start; if not, all goes on here. Raises OSError.
+    """Whether the service manager keeps queues and state for the next start; if not, the gateway continues. Raises
+    OSError.
 
-    Where it stops the service for good it closes them, and the state is gone with them.
+    If the manager stops the service for good it closes them, and the state is lost.
     """
     files: list[int] = []
     taken = False
@@ -100,7 +102,9 @@ def leave_to_manager(
 
 
 def _leave_queues(workers: Sequence[QueueWorker]) -> int:
-    """Since when nobody reads them, in nanoseconds of the clock that never steps; all that was recorded is written."""
+    """Stops reading the queues and writes all records; returns since when nobody reads them, in
+    monotonic nanoseconds.
+    """
     for worker in workers:
         worker.drain(_LAST)
     left = time.monotonic_ns()
@@ -112,7 +116,7 @@ def _leave_queues(workers: Sequence[QueueWorker]) -> int:
 
 
 def _sockets(workers: Sequence[QueueWorker]) -> dict[int, int]:
-    """Of the kernel driver's queues, by number."""
+    """The sockets of the kernel driver's queues, by number."""
     return {worker.number: worker.driver.fileno() for worker in workers if isinstance(worker.driver, KernelQueue)}
 
 
@@ -125,7 +129,7 @@ def _end(workers: Sequence[QueueWorker], files: Sequence[int], *, taken: bool) -
 
 
 def _has_taken(request: Request, requests: queue.SimpleQueue[Request], control: ControlSocket) -> bool:
-    """Waits for the successor's word, and answers it: from then on there is no way back."""
+    """Waits for the successor's confirmation, and answers it: from then on there is no way back."""
     deadline = time.monotonic() + PATIENCE
     others = []
     word: Request | None = None
@@ -146,5 +150,5 @@ def _has_taken(request: Request, requests: queue.SimpleQueue[Request], control: 
     word.reply({})
     deadline = time.monotonic() + _LAST
     while word.asker.waits() and time.monotonic() < deadline:
-        time.sleep(_LOOK / 4)  # it has our answer when it goes
+        time.sleep(_LOOK / 4)  # The successor closes the connection once it has the answer.
     return True

@@ -1,7 +1,7 @@
-"""What of a machine lets mail past the queue, or breaks it: each with its remedy, in a line.
+"""What on a machine lets mail bypass the queue, or breaks it: each with its remedy, in a line.
 
-Promises: a function of configuration and machine, nothing is asked here. What only may be wrong is left out where a
-right machine looks the same. docs/live.md lists the names.
+Promises: a function of configuration and machine; nothing is read from the system here. What is only possibly wrong is
+left out where a correct machine looks the same. docs/live.md lists the names.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from nfmailguard.statements import OFFLOAD_MARK, Network
 
 __all__ = ["Trouble", "troubles"]
 
-#: Of conntrack's table, from which on it is too full.
+#: Part of the conntrack table's size from which on it is reported as too full.
 FULL = 0.8
 
 
 class Trouble(NamedTuple):
-    """``name`` is the same from version to version."""
+    """One problem. ``name`` is the same in every version."""
 
     name: str
     what: str
@@ -40,7 +40,7 @@ class Trouble(NamedTuple):
 
 
 def troubles(config: Config, machine: Machine) -> list[Trouble]:
-    """Each once, what lets mail pass uninspected first."""
+    """Every problem once; those that let mail pass uninspected come first."""
     found = (trouble for look in LOOKS for trouble in look(config, machine))
     return list(dict.fromkeys(found))
 
@@ -54,7 +54,9 @@ def _forwards(config: Config) -> bool:
 
 
 def _effects(config: Config, machine: Machine, *kinds: str) -> Iterator[tuple[int, bool, foreign.Effect]]:
-    """What others' rules may do to mail before or where it is queued: port, whether to an answer, the effect."""
+    """What other tables' rules may do to mail before or where it is queued: port, whether to the server's packets, the
+    effect.
+    """
     hooks = ("ingress", "prerouting", *config.hooks())
     for port, answer, family in product(config.ports(), (False, True), (4, 6)):
         for effect in foreign.followed(machine.rules, foreign.Packet(port, answer, family), hooks):
@@ -280,7 +282,8 @@ def _bridges(config: Config, machine: Machine) -> Iterator[Trouble]:
         if not _forwards(config) or sum(one.master == number for one in machine.links) < 2:
             continue
         if not (link.filters or "1" in everyone):
-            # Where the servers are known and elsewhere, what is bridged is none of our business.
+            # If the routes to the servers are known and none uses this bridge, the packets it bridges are not to be
+            # inspected.
             if not machine.ways or link.name in machine.ways.values():
                 yield Trouble(
                     "bridge",

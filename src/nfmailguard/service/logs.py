@@ -1,7 +1,7 @@
-"""Where a gateway's events and log lines go: files, servers, and whoever follows them.
+"""Where a gateway's events and log lines go: files, servers, and clients that follow events.
 
-Promises: nothing here is waited for by a queue's thread; a target that takes nothing is known by the line
-that says why (``troubles``). Does not know what an event says.
+Promises: no queue's thread waits for anything here; if a target accepts nothing, ``troubles`` says why. Does not know
+what an event says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Logs"]
 
 
 class _Published:
-    """A sink, and besides it whoever follows."""
+    """A sink that also passes each line to the clients that follow events."""
 
     def __init__(self, sink: Sink, publish: Callable[[Iterable[bytes]], None]) -> None:
         self._sink = sink
@@ -60,7 +60,8 @@ class _Published:
 
 
 def _lines_of(block: bytes | memoryview) -> Iterator[bytes]:
-    # Nothing is done before the first is asked for: where nobody follows, none is.
+    # A generator: the block is split only when the first line is asked for, which does not happen while no client
+    # follows events.
     yield from bytes(block).splitlines(keepends=True)
 
 
@@ -71,7 +72,9 @@ def _opened_syslog(ours: SyslogSettings) -> Syslog | None:
 
 
 class Logs:
-    """``[log]`` and ``[syslog]`` of a configuration, for all its queues. ``publish`` gets every event's line."""
+    """The ``[log]`` and ``[syslog]`` targets of a configuration, for all its queues. ``publish`` gets every event's
+    line.
+    """
 
     def __init__(self, config: Config, publish: Callable[[Iterable[bytes]], None]) -> None:
         self._config = config
@@ -79,7 +82,7 @@ class Logs:
         self._sink: Sink | None = None
         self._syslog: Syslog | None = None
         self._first: LineWriter | None = None
-        # By targets that are none any more.
+        # Losses counted by log targets that a reload has replaced.
         self._lost_before = self._lines_lost_before = 0
         self._lost_by_kind_before: Counter[str] = Counter()
 
@@ -93,7 +96,7 @@ class Logs:
         self._give_lines(config, workers)
 
     def prepare(self, config: Config) -> tuple[Sink | None, Syslog | None]:
-        """Opens what another configuration needs besides, for ``change`` or ``discard``. Raises ConfigError."""
+        """Opens the targets that another configuration adds, for ``change`` or ``discard``. Raises ConfigError."""
         old = self._config
         sink, syslog = self._sink, self._syslog
         if config.log.eve != old.log.eve:
@@ -107,7 +110,7 @@ class Logs:
         return sink, syslog
 
     def discard(self, prepared: tuple[Sink | None, Syslog | None]) -> None:
-        """Nothing of it is needed."""
+        """Closes what was prepared, as it is not needed."""
         for log in prepared:
             if log is not None and log not in (self._sink, self._syslog):
                 log.close()
@@ -115,13 +118,13 @@ class Logs:
     def change(
         self, config: Config, prepared: tuple[Sink | None, Syslog | None], workers: Sequence[QueueWorker]
     ) -> None:
-        """Puts what was prepared to use."""
+        """Puts the prepared targets to use."""
         old, before = self._config, (self._sink, self._syslog)
         self._config, (self._sink, self._syslog) = config, prepared
         self._give_events(config, workers)
         if before[1] is not self._syslog or config.limits.log_rate != old.limits.log_rate:
             self._give_lines(config, workers)
-        self.discard(before)  # what waits for a server is lost, and counted
+        self.discard(before)  # Lines that still wait for the old syslog server are lost, and counted as lost.
         if before[0] is not None and before[0] is not self._sink:
             self._lost_before += before[0].lost
             self._lost_by_kind_before.update(before[0].lost_by_kind)
@@ -166,32 +169,32 @@ class Logs:
 
     @property
     def has_events(self) -> bool:
-        """Whether any are made."""
+        """Whether events are written at all."""
         return self._sink is not None
 
     def look(self) -> None:
-        """Whether a server is there, before there is anything to send; takes up to a second."""
+        """Checks whether a log server can be reached, before there is anything to send; takes up to a second."""
         if self._syslog:
             self._syslog.look()
 
     def flush(self) -> None:
-        """Lines that wait for a server: once in a while, for there may be no others."""
+        """Sends lines that wait for a server; called regularly, as there may be no new lines."""
         if self._syslog:
             self._syslog.flush()
 
     def end(self) -> None:
-        """No more lines come: what a server has not taken is counted."""
+        """No more lines come: what a server has not taken is counted as lost."""
         if self._syslog:
             self._syslog.close()
 
     def reopen(self) -> None:
-        """After a log rotation."""
+        """Reopens log files after a log rotation."""
         for log in (self._sink, self._syslog):
             if log is not None:
                 log.reopen()
 
     def counters(self) -> dict[str, int]:
-        """What was not taken."""
+        """Counters of lines that were not written."""
         found = {}
         if self._sink or self._lost_before:
             found["events_lost"] = self._lost_before + (self._sink.lost if self._sink else 0)
@@ -202,7 +205,7 @@ class Logs:
         return found
 
     def troubles(self) -> dict[str, str]:
-        """By setting, why a target does not take what it gets, at the moment."""
+        """Why a target currently accepts nothing, by setting."""
         logs = {"log.eve": self._sink, "syslog.target": self._syslog}
         return {name: log.trouble for name, log in logs.items() if log is not None and log.trouble is not None}
 
@@ -217,10 +220,10 @@ class Logs:
             self._first.health(time.time_ns(), body)
 
     def last_words(self) -> list[str]:
-        """What was lost, for the operator, when it ends."""
+        """What was lost, for the operator, when the gateway ends."""
         words = []
         if self._sink:
-            self._sink.close()  # what waited for another try is lost, too
+            self._sink.close()  # Events that waited for another attempt are lost now, and counted.
             if self._sink.lost:
                 words.append(f"{self._sink.lost} events could not be written to {self._config.log.eve}")
         if self._syslog and self._syslog.lost:

@@ -1,7 +1,7 @@
-"""What ``check --live`` looks at: this network namespace, its rules, interfaces, sockets and switches, as values.
+"""What ``check --live`` examines: this network namespace, its rules, interfaces, sockets and switches, as values.
 
-Promises: reads, and changes nothing. What cannot be read is in ``unread``, and nothing is guessed from it.
-Does not know what of it is wrong: ``live`` does.
+Promises: reads, and changes nothing. What cannot be read is in ``unread``, and nothing is guessed from it. Does not
+know what of it is wrong: ``live`` does.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["Link", "Machine", "read"]
 
 SYSCTLS = Path("/proc/sys/net")
 NFTABLES_CONF = "etc/nftables.conf"
-#: linux/if.h; net/tcp_states.h.
+#: Constants of the kernel's linux/if.h and net/tcp_states.h; LISTEN as in /proc/net/tcp.
 IFF_UP, IFF_LOOPBACK, LISTEN = 0x1, 0x8, "0A"
 MOST_INCLUDED = 100
 
 
 class Link(NamedTuple):
-    """An interface. ``filters``: a bridge with a switch of its own that sends what it bridges through the hooks."""
+    """A network interface. ``filters``: a bridge whose own switch passes bridged packets through netfilter's hooks."""
 
     number: int
     name: str
@@ -47,9 +47,10 @@ class Link(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """``queues``: who reads each; ``uplinks``: the interfaces of default routes; ``ways``: of protected networks.
+    """The machine. ``queues``: who reads each; ``uplinks``: interfaces of default routes; ``ways``: those of protected
+    networks.
 
-    ``flushing``: files with `flush ruleset` that are in use; ``refused``: why the kernel would not take our table.
+    ``flushing``: files in use that contain `flush ruleset`; ``refused``: why the kernel would not take our table.
     """
 
     rules: foreign.Rules = foreign.Rules()
@@ -67,7 +68,7 @@ class Machine(NamedTuple):
 
 
 def read(config: Config, root: Path = Path("/")) -> Machine:
-    """This machine; files of its set-up are those below ``root``."""
+    """Reads this machine; configuration files are those below ``root``."""
     unread, refused = [], None
     rules, around, ours = foreign.Rules(), Others((), ()), None
     try:
@@ -119,7 +120,7 @@ def _network(config: Config) -> tuple[tuple[Link, ...], tuple[str, ...], dict[st
             raise OSError(error.code, str(error)) from error
         ways = {}
         for text in config.gateway.addresses:
-            with suppress(NetlinkError, ValueError):  # no route
+            with suppress(NetlinkError, ValueError):  # There is no route to the servers' network.
                 servers = network(text)
                 family = 2 if servers.version == 4 else 10
                 (way,) = ip.route("get", dst=str(servers.network_address), family=family)
@@ -173,7 +174,8 @@ def _listening() -> Iterator[tuple[str, int]]:
                 fields = line.split()
                 address, _, port = fields[1].partition(":")
                 if fields[3] == LISTEN:
-                    # Words in the host's order, of an address in the network's.
+                    # /proc/net/tcp writes an address as 32-bit words in the host's byte order; the address itself is in
+                    # network byte order.
                     words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
                     yield str(ip_address(b"".join(map(_word, words)))), int(port, 16)
 
@@ -183,7 +185,7 @@ def _word(number: int) -> bytes:
 
 
 def _flushing(root: Path, tables: set[str]) -> Iterator[str]:
-    """Files that nftables.service loads, or that a table in the kernel is from."""
+    """Files that nftables.service loads, or that a table in the kernel comes from."""
     main = root / NFTABLES_CONF
     enabled = any((root / "etc/systemd/system").glob("*.wants/nftables.service"))
     pending, seen = [main], list[Path]()

@@ -1,8 +1,8 @@
 """The answers of a gateway to ``status`` and ``stats`` as metrics, in Prometheus' conventions.
 
-Promises: a function of the two answers, whatever stands in them; every name is in ``FAMILIES``, and every label's
-values are names of ours, numbers of queues and rules, and profiles: no address, and no more of them than the
-configuration has. Does not ask anybody, and does not write the text.
+Promises: a function of the two answers, whatever they contain; every name is in ``FAMILIES``, and every label's value
+is a fixed name, the number of a queue or rule, or a profile: no address, and no more of them than the configuration
+has. Does not ask the gateway, and does not write the text.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from nfmailguard.service.health import COUNTED, QUEUE_REASONS, TROUBLES
 
 __all__ = ["FAMILIES", "Answers", "Family", "Sample", "samples"]
 
-#: Characters of a label's value.
+#: Most characters of a label's value.
 _LONGEST = 128
-#: Of the rules of a configuration and its queues, how many are told.
+#: Most rules of a configuration, and most queues, that metrics are made for.
 _MOST_RULES, _MOST_QUEUES = 1024, 256
 
 
 class Answers(NamedTuple):
-    """``status`` and ``stats`` as they were answered."""
+    """The gateway's answers to ``status`` and ``stats``."""
 
     status: Mapping[str, Any]
     stats: Mapping[str, Any]
 
 
 class Family(NamedTuple):
-    """A metric. ``members``: which counter of ``stats`` is which value of its label; none: it comes of ``status``."""
+    """A metric. ``members``: label values by the counters of ``stats``; empty: the metric comes from ``status``."""
 
     help: str
     labels: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Family(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """``labels``: the values of the family's labels, in order."""
+    """One value. ``labels``: the values of the family's labels, in order."""
 
     name: str
     labels: tuple[str, ...]
@@ -51,7 +51,7 @@ def _one(counter: str, help: str) -> Family:
 
 
 def _each(label: str, prefix: str, help: str) -> Family:
-    """Every counter whose name begins with ``prefix``; what is behind it is the label's value."""
+    """A metric of all counters whose name begins with ``prefix``; the rest of the name is the label's value."""
     return Family(help, (label,), {name: name[len(prefix) :] for name in COUNTERS if name.startswith(prefix)})
 
 
@@ -153,7 +153,8 @@ FAMILIES: Mapping[str, Family] = {
     "nfmailguard_tap_lost_packets_total": _one("queue.tap_lost", "Packets missing in the tap."),
 }  # fmt: skip
 
-#: Counters that no metric has: a sum of others, what `status` says by queue, the driver's own, a replay's.
+#: Counters that have no metric: sums of other counters, values that `status` gives by queue, the queue driver's own,
+#: and those of a replay.
 LEFT_OUT = frozenset(
     {
         *("uptime", "degraded_now", "held_now", "flows_evicted", "records_lost", "events_lost", "events_withheld"),
@@ -164,7 +165,7 @@ LEFT_OUT = frozenset(
     }
 )
 
-#: Of what `status` says of a queue: the metric, and its further label.
+#: Metric and further label for each value that `status` gives of a queue.
 _QUEUE = {
     "packets": ("nfmailguard_queue_packets_total", ()),
     "waiting": ("nfmailguard_queue_length", ()),
@@ -181,7 +182,7 @@ _QUEUE = {
 
 
 def samples(answers: Answers | None) -> Iterator[Sample]:
-    """Of what was answered; None: nobody did."""
+    """The samples of the given answers; None: the gateway did not answer."""
     yield Sample("nfmailguard_up", (), float(answers is not None))
     if answers is None:
         return
@@ -233,7 +234,7 @@ def _by_queue(queues: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
 
 
 def _entries(status: Mapping[str, Any], name: str, most: int) -> list[Mapping[str, Any]]:
-    """The objects of a list; what is none is left out."""
+    """The objects of a list in ``status``; entries that are no objects are left out."""
     found = status.get(name)
     return [entry for entry in found[:most] if isinstance(entry, dict)] if isinstance(found, list) else []
 

@@ -1,7 +1,6 @@
-"""Lines for the operator: not more of them than anybody reads.
+"""Lines for the operator, limited to a number that can be read.
 
-Promises: of a flood the first lines are told, and then how many of which kind were not. Does not know where
-they go.
+Promises: of a flood the first lines are written, and then how many of which kind were not. Does not know where they go.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Callable
 
 __all__ = ["MOST", "PERIOD", "Notices"]
 
-#: Lines in so many seconds.
+#: At most MOST lines are written within PERIOD seconds.
 MOST, PERIOD = 40, 10.0
 
 
 class Notices:
-    """Lines to ``write``, which may not raise. A line's kind is its part behind ``nfmailguard: ``."""
+    """Passes lines to ``write``, which may not raise. A line's kind is its first part after ``nfmailguard: ``."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -35,13 +34,13 @@ class Notices:
             self._suppressed[line.removeprefix("nfmailguard: ").partition(":")[0]] += 1
 
     def look(self) -> None:
-        """Says what was suppressed, when its time is over."""
+        """Reports what was suppressed, when the period is over."""
         if self._clock() - self._since >= PERIOD:
             self.last()
             self._since, self._told = self._clock(), 0
 
     def last(self) -> None:
-        """Says it at once."""
+        """Reports what was suppressed, at once."""
         if self._suppressed:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._suppressed.items())
             self._suppressed.clear()

@@ -1,8 +1,8 @@
-"""What systemd is told (sd_notify(3)), its watchdog, and what it keeps for us (sd_pid_notify_with_fds(3)).
+"""Messages to systemd (sd_notify(3)), its watchdog, and what it keeps for the gateway (sd_pid_notify_with_fds(3)).
 
-Promises: without systemd nothing happens; nobody waits for it but for its word that it has read what it is to keep, or
-to forget. The watchdog is fed only when every queue's loop has moved since the last time: never by time alone. Does not
-know what the loops do.
+Promises: without systemd nothing happens; nothing waits for systemd, except for its confirmation that it has read what
+it is to keep, or to forget. The watchdog is fed only when every queue's loop has moved since the last time: never by
+time alone. Does not know what the loops do.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from nfmailguard.service.signals import masked
 __all__ = ["Systemd"]
 
 _PATIENCE = 1.0
-#: Seconds until systemd has read what it was sent; it may be busy with other services.
+#: Most seconds to wait until systemd has read the messages sent to it; it may be busy with other services.
 _BARRIER = 5.0
-#: The first descriptor that it passes on (SD_LISTEN_FDS_START).
+#: Number of the first file descriptor that systemd passes to a service (SD_LISTEN_FDS_START).
 _FIRST = 3
 
 
 class Systemd:
-    """The service manager named in ``environment``, which our children do not see any more."""
+    """The service manager named in ``environment``; the variables are removed, so that child
+    processes do not see them.
+    """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         path = environment.pop("NOTIFY_SOCKET", "")
@@ -40,29 +42,30 @@ class Systemd:
 
     @property
     def manages(self) -> bool:
-        """Whether there is one that can be told."""
+        """Whether there is a service manager to notify."""
         return bool(self._address)
 
     @property
     def keeps(self) -> bool:
-        """Whether it has kept something of the gateway before."""
+        """Whether it has kept something of the previous gateway."""
         return bool(self._kept)
 
     def take_kept(self) -> dict[str, int]:
-        """Descriptors by name, which are the caller's from here on."""
+        """The kept descriptors by name; the caller owns them from here on."""
         kept, self._kept = self._kept, {}
         return kept
 
     def keep(self, files: Sequence[tuple[str, int]]) -> bool:
-        """Has it keep descriptors until the next start, or until it stops the service; whether it has read that.
+        """Has systemd keep descriptors until the next start, or until it stops the service; returns whether it has read
+        the message.
 
-        That it keeps them it does not say: where the unit has no FileDescriptorStoreMax= it closes them.
+        systemd does not say whether it keeps them: if the unit has no FileDescriptorStoreMax= it closes them.
         """
         sent = [self._send("FDSTORE=1", f"FDNAME={name}", files=[file]) for name, file in files]
         return bool(sent) and all(sent) and self._barrier()
 
     def forget_kept(self) -> None:
-        """What it had kept it closes; what is here of it stays open."""
+        """Has systemd close what it had kept; this process's copies stay open."""
         for name in self._names:
             self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
         if self._names:
@@ -70,7 +73,7 @@ class Systemd:
         self._names = []
 
     def _barrier(self) -> bool:
-        """Whether it has read all that it was sent: then it closes the end it is given."""
+        """Whether systemd has read all messages: then it closes the descriptor sent with the last one."""
         ours, its = socket.socketpair()
         with ours:
             with its:
@@ -82,7 +85,7 @@ class Systemd:
 
     @property
     def abstract(self) -> bool:
-        """Whether it listens at a Unix socket without a file."""
+        """Whether systemd listens at an abstract Unix socket (one without a file)."""
         return self._address.startswith("\0")
 
     def ready(self, status: str) -> None:
@@ -96,7 +99,7 @@ class Systemd:
         self._send("STOPPING=1")
 
     def watch(self, moved: Callable[[], bool]) -> None:
-        """From now on the watchdog is fed whenever ``moved`` says that all goes on."""
+        """From now on the watchdog is fed whenever ``moved`` says that all loops move."""
         if self._watchdog and self._address:
             threading.Thread(target=self._feed, args=(moved,), name="watchdog", daemon=True).start()
 
@@ -112,14 +115,18 @@ class Systemd:
         message = "\n".join(line.replace("\n", " ") for line in lines).encode()
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.settimeout(_PATIENCE)
-            link.connect(self._address)  # or a full queue would be no reason to wait: poll(2) asks the other end's
+            # Connected so that sending waits while systemd's queue is full: poll(2) checks the receiver's queue only on
+            # a connected socket.
+            link.connect(self._address)
             socket.send_fds(link, [message], list(files))
             return True
         return False
 
 
 def _passed_on(environment: MutableMapping[str, str]) -> dict[str, int]:
-    """Descriptors that were kept for this process, by name; two of one name are none of ours, and closed."""
+    """Descriptors kept for this process, by name; if two have the same name they are not the
+    gateway's, and are closed.
+    """
     process, count, names = (environment.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
     found: dict[str, int] = {}
     if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):

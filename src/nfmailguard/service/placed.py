@@ -1,7 +1,7 @@
-"""Our rules while a gateway runs: put in place, looked after, taken away.
+"""The gateway's nftables rules while it runs: put in place, checked, removed.
 
-Promises: another gateway's rules are not replaced; rules that somebody took away are missed, and not put
-back; what went past the queue is counted. Does not know what the queue is for.
+Promises: another gateway's rules are not replaced; rules that were removed by others are reported, and not put back;
+packets that bypass the queue are counted. Does not know what the queue is for.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ class PlacedRules:
         self._placed = False
         self._packets = self._seen = self._seen_before = 0
         self._uninspected = self._uninspected_before = 0
-        self._anew = False  # the table counts from nothing since the last look
+        # True if the table was replaced since the last check, so that its packet counter began at zero.
+        self._anew = False
         self.bypassed = False
-        #: Whether packets are sent to the queue, as far as can be told; None: rules of the operator's own.
+        #: Whether the kernel's rules send packets to the queue, as far as can be determined; None: the rules are the
+        #: operator's own.
         self.in_place: bool | None = None
-        #: As counters: what came to the rule, and what of it the queue has not seen.
+        #: Counters of the packets that the rule matched, and of those among them that the queue did not receive.
         self.passed: dict[str, int] = {}
 
     def look_around(self, config: Config | None = None) -> list[str]:
-        """What others' rules make of ours; RulesetError where mail that is to be guarded could go past us.
+        """What other tables' rules do to ours; RulesetError if mail that must be inspected could bypass the queue.
 
-        ``config``: what is to follow; told is what was not told before.
+        ``config``: the configuration that is to follow; only what was not reported before is returned.
         """
         config = config or self._config
-        # With rules of the operator's own there may be no nf_tables at all.
+        # If the operator manages the rules, the kernel may have no nf_tables at all.
         around = Others((), ())
         with suppress(RulesetError):
             around = others()
@@ -57,7 +59,7 @@ class PlacedRules:
         return found
 
     def new_flowtables(self) -> list[str]:
-        """A firewall may be loaded after us. Each is told of once; what runs is not stopped for it."""
+        """Flowtables loaded after the gateway's start. Each is reported once; the gateway is not stopped for it."""
         found = []
         with suppress(RulesetError):
             found = [line for line in flowtable_warnings(self._config, others()) if line not in self._told]
@@ -65,7 +67,9 @@ class PlacedRules:
         return found
 
     def apply(self, queues: Mapping[int, QueueState]) -> None:
-        """Raises RulesetError, also where the rules of another gateway are in place; ``queues``: all there are."""
+        """Puts the rules in place. Raises RulesetError, also if another gateway's rules are there; ``queues``: all
+        bound queues.
+        """
         if self._ruleset is None:
             return
         self.refuse_another(queues)
@@ -74,7 +78,7 @@ class PlacedRules:
         self.in_place = True
 
     def refuse_another(self, queues: Mapping[int, QueueState]) -> None:
-        """Raises RulesetError where another gateway's rules are in place."""
+        """Raises RulesetError if another gateway's rules are in place."""
         before = installed() if self._ruleset is not None else None
         if before:
             first, last = self._queues
@@ -88,9 +92,9 @@ class PlacedRules:
                     )
 
     def change(self, config: Config, treated: Treatment, workers: Sequence[QueueWorker]) -> bool:
-        """Other rules in the same chains, in one transaction; whether they differ. RulesetError changes nothing.
+        """Replaces the rules in the same chains, in one transaction; whether they differ. RulesetError changes nothing.
 
-        Those that somebody took away stay away, as do those of a bypass until it ends.
+        Rules that others removed stay removed, as do those of a bypass until it ends.
         """
         if self._ruleset is None:
             self._config = config
@@ -98,7 +102,7 @@ class PlacedRules:
         after = ruleset(config, treated)
         differs = after.render() != self._ruleset.render()
         if differs and self._placed:
-            self.look(workers)  # what the table has counted goes with it
+            self.look(workers)  # Replacing the table clears its counters, so they are read first.
             if self.in_place:
                 after.apply(same_chains=True)
                 self._anew = True
@@ -106,19 +110,21 @@ class PlacedRules:
         return differs
 
     def leave(self) -> dict[str, Any]:
-        """How they stand, for another process that goes on with them; ours they are no more, once it has said so."""
+        """The rules' state, for another process that takes them over; from its confirmation on they
+        are no longer ours.
+        """
         counted = (self._packets, self._seen, self._seen_before, self._uninspected, self._uninspected_before)
         render = self._ruleset.render() if self._ruleset is not None else ""
         return {"rules": render, "counted": list(counted), "anew": self._anew}
 
     def forget(self) -> None:
-        """Another process has them now."""
+        """Another process owns the rules now."""
         self._placed = False
 
     def take_over(self, standing: Mapping[str, Any], treated: Treatment, queues: Mapping[int, QueueState]) -> None:
-        """Goes on with rules as another process left them (``leave``); those that are wanted differently are replaced.
+        """Takes over rules as another process left them (``leave``); those that have to differ are replaced.
 
-        Raises RulesetError. ``treated``: of all configurations that flows are under; ``standing``: empty, not known.
+        Raises RulesetError. ``treated``: of all configurations that flows are under; ``standing``: empty if not known.
         """
         if self._ruleset is None:
             return
@@ -137,7 +143,7 @@ class PlacedRules:
         self.in_place = True
 
     def remove(self) -> None:
-        """Nothing happens where ours were never put in place."""
+        """Removes the rules; does nothing if they were never put in place."""
         if self._ruleset is not None and self._placed:
             self._ruleset.remove()
             self.in_place = False
@@ -145,13 +151,13 @@ class PlacedRules:
 
     @property
     def standing(self) -> str:
-        """In a word or two."""
+        """The rules' state in a word or two."""
         if self.bypassed:
             return "away: bypass is on"
         return {True: "in place", False: "gone", None: "the operator's own"}[self.in_place]
 
     def trouble(self) -> dict[str, str]:
-        """What is wrong with them, by name."""
+        """What is wrong with the rules, by name."""
         if self.bypassed:
             return {"bypass": "bypass is on, nothing is inspected; `nfmailguard bypass off` ends it"}
         if self.in_place is False:
@@ -160,7 +166,7 @@ class PlacedRules:
         return {}
 
     def look(self, workers: Sequence[QueueWorker]) -> None:
-        """Whether they are still there, and what they counted."""
+        """Checks whether the rules are still there, and reads their counters."""
         table = None
         if self._ruleset is not None:
             table = installed()
@@ -168,9 +174,9 @@ class PlacedRules:
         self.passed = self._passed_by(table, workers)
 
     def _passed_by(self, table: Installed | None, workers: Sequence[QueueWorker]) -> dict[str, int]:
-        # The rule counts what it sends to the queue; what the queue neither numbered nor dropped went on
-        # uninspected. Counted in this order, packets on their way between the two are no loss. Without
-        # GSO the kernel cuts super-packets after the rule, and the two cannot be compared.
+        # The rule counts what it sends to the queue; packets that the queue neither numbered nor dropped passed
+        # uninspected. The queue's counters are read before the rule's: packets in transit between the two are not taken
+        # for a loss. Without GSO the kernel splits super-packets after the rule, so the two counts cannot be compared.
         queues = [worker.driver.counters() for worker in workers]
         parts = (
             {"queue.fragments_unseen": table.fragments}
@@ -181,7 +187,8 @@ class PlacedRules:
             return parts
         seen = sum(queue["kernel_id_sequence"] + queue["kernel_queue_dropped"] for queue in queues)
         if table is None or table.packets < self._packets or self._anew:
-            # No table, or another than at the last look: its counter begins at nothing, and the queue's does not.
+            # No table, or a different one than at the last check: its counter started at zero, while the queue's
+            # counter did not.
             self._seen_before = seen if table is None else self._seen
             self._uninspected_before = self._uninspected
             self._anew = False

@@ -1,6 +1,6 @@
 """What an operator should know before packets come: limits and conditions, and what the machine does to them.
 
-Promises: says, and changes nothing. Only ``long_packets`` and ``interfaces`` ask the system.
+Promises: reports, and changes nothing. Only ``long_packets`` and ``interfaces`` read from the system.
 """
 
 from __future__ import annotations
@@ -47,23 +47,25 @@ __all__ = [
     "warnings",
 ]
 
-#: The longest packet that a queue hands over whole (nfnetlink_queue: the copy range has 16 bits).
+#: Longest packet in bytes that a queue passes on whole (nfnetlink_queue: the copy range has 16 bits).
 LONGEST_PACKET = 0xFFFF + 1
 LONGEST_COMMON_PACKET = 1500
-#: linux/if_link.h; pyroute2 0.9 knows two of the four by name.
+#: Netlink attribute numbers of an interface's GRO and GSO limits (linux/if_link.h); pyroute2 0.9 knows two of the four
+#: by name.
 SIZES = {58: "gro_max_size", 41: "gso_max_size", 64: "gro_ipv4_max_size", 63: "gso_ipv4_max_size"}
-#: linux/if.h, linux/rtnetlink.h.
+#: Constants of the kernel's linux/if.h and linux/rtnetlink.h.
 IFF_UP, IFF_LOOPBACK, RTN_UNICAST = 0x1, 0x8, 1
 _TIME_OF_DAY = re.compile(r"\b\d\d:\d\d:\d\d\b")
-#: net/bridge/br_netfilter_hooks.c; not there without br_netfilter.
+#: Switches that pass bridged packets through netfilter (net/bridge/br_netfilter_hooks.c); missing without the module
+#: br_netfilter.
 BRIDGED = Path("/proc/sys/net/bridge")
 
 
 class Interfaces(NamedTuple):
-    """What of this machine clients and servers may share: names of interfaces.
+    """Names of interfaces that clients and servers may share.
 
-    ``bridges``: that send what they bridge through the hooks. ``alone``: there is no other. ``servers``: the
-    interface of each protected network that is reached where the default route goes.
+    ``bridges``: bridges whose packets pass netfilter's hooks. ``alone``: the machine's only interface. ``servers``: the
+    interface of each protected network that is reached through the default route's interface.
     """
 
     bridges: tuple[str, ...] = ()
@@ -72,7 +74,7 @@ class Interfaces(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A condition of ``[on]`` under one configuration: ``actions`` by mode, ``others`` that would be legal."""
+    """A condition of ``[on]`` under one configuration: ``actions`` by mode, ``others`` are further legal actions."""
 
     name: str
     actions: dict[str, Action]
@@ -88,7 +90,7 @@ class Condition(NamedTuple):
 
 
 def ruleset(config: Config, treated: Treatment | None = None) -> Ruleset:
-    """The rules that ``config`` asks for; ``treated``: where flows are under others besides."""
+    """The rules that ``config`` asks for; ``treated``: needed if flows are under other configurations too."""
     treated = treated or treatment([config])
     return Ruleset(
         config.queue.first,
@@ -116,7 +118,7 @@ def summary(config: Config) -> str:
 
 
 def warnings(config: Config) -> list[str]:
-    """What works, but perhaps not as meant."""
+    """What works, but perhaps not as intended."""
     found = []
     queue, modes = config.queue, {rule.mode for rule in config.flow_rules()}
     enforced = Mode.ENFORCE in modes and not config.gateway.dry_run
@@ -142,12 +144,12 @@ def warnings(config: Config) -> list[str]:
 
 
 def beside(config: Config, found: Others) -> list[str]:
-    """What others' rules of this machine make of ours."""
+    """What other rules on this machine do to ours."""
     return [*flowtable_warnings(config, found), *translation_warnings(config, found)]
 
 
 def refuse_flowtables(config: Config, found: Others) -> None:
-    """Raises RulesetError where mail that is to be guarded could go past us."""
+    """Raises RulesetError if mail that must be inspected could bypass the queue through a flowtable."""
     modes = {rule.mode for rule in config.flow_rules()}
     for line in flowtable_warnings(config, found):
         if Mode.ENFORCE in modes and not config.gateway.dry_run:
@@ -155,7 +157,7 @@ def refuse_flowtables(config: Config, found: Others) -> None:
 
 
 def _faults(config: Config) -> list[str]:
-    faults: dict[str, None] = {}  # each once, in the order of the rules
+    faults: dict[str, None] = {}  # A dict used as an ordered set: each fault once, in the order of the rules.
     for rule in config.flow_rules():
         on = [f"bugs.{name}" for name, value in msgspec.structs.asdict(rule.policy.bugs).items() if value]
         if on and rule.mode is Mode.ENFORCE and not config.gateway.dry_run:
@@ -164,7 +166,7 @@ def _faults(config: Config) -> list[str]:
 
 
 def conditions(config: Config) -> list[Condition]:
-    """What is done on each condition; what a mode or a dry run lets pass, it lets pass."""
+    """What is done on each condition; where a mode or a dry run lets packets pass, that is what is given."""
     modes = list(dict.fromkeys(rule.mode for rule in config.flow_rules()))
     found = []
     for name, spec in CONDITIONS.items():
@@ -189,7 +191,7 @@ def flow_room(config: Config) -> str:
 
 
 def limit_warnings(config: Config) -> Iterator[str]:
-    """Limits that are not what was asked for."""
+    """Limits that differ from what was asked for."""
     asked, given = config.limits, config.engine_limits()
     if given.held_packets != asked.held_packets:
         yield f"limits.held_packets: lowered to {given.held_packets}, a quarter of queue.length"
@@ -202,7 +204,7 @@ def limit_warnings(config: Config) -> Iterator[str]:
 
 
 def conntrack(config: Config) -> str:
-    """Whether our table makes conntrack run, and what that is to others."""
+    """Whether our table makes conntrack run, and what that means for other traffic."""
     if not config.needs_conntrack():
         return "conntrack: not needed; packets in parts go past the queue, unseen (queue.fragments_unseen)"
     return (
@@ -212,14 +214,14 @@ def conntrack(config: Config) -> str:
 
 
 def conntrack_warnings(config: Config) -> Iterator[str]:
-    """Where nothing may be changed, and others' packets are all the same."""
+    """A note if nothing may be changed, but conntrack changes other traffic all the same."""
     modes = {rule.mode for rule in config.flow_rules()}
     if config.queue.offload and (config.gateway.dry_run or modes == {Mode.MONITOR}):
         yield "queue.offload: makes conntrack run, which joins others' fragments; without it nothing would be changed"
 
 
 def restore_warnings(config: Config) -> Iterator[str]:
-    """What restoring cannot do, or does only for the lab."""
+    """What restore mode cannot do, or does only for the lab."""
     rules = [rule for rule in config.flow_rules() if rule.mode is Mode.RESTORE]
     if not rules:
         return
@@ -244,7 +246,7 @@ def restore_warnings(config: Config) -> Iterator[str]:
 
 
 def ehlo_warnings(config: Config) -> Iterator[str]:
-    """Profiles that make a server answer EHLO as if it had been taken (`250`), and then want a HELO (`503`)."""
+    """Profiles under which a server answers EHLO as if it had been accepted (`250`), and then wants a HELO (`503`)."""
     silent = (UnknownCommand.NOOP, UnknownCommand.OK)
     rules = [rule for rule in config.flow_rules() if rule.mode is Mode.ENFORCE and not config.gateway.dry_run]
     for name in dict.fromkeys(
@@ -259,7 +261,7 @@ def ehlo_warnings(config: Config) -> Iterator[str]:
 
 
 def silence_warnings(config: Config) -> Iterator[str]:
-    """Profiles that end a connection without a word to either side."""
+    """Profiles that end a connection without telling either side."""
     rules = [rule for rule in config.flow_rules() if rule.mode is Mode.ENFORCE and not config.gateway.dry_run]
     for name, policy in {rule.policy.name: rule.policy for rule in rules}.items():
         silent = [finding for finding, action in policy.actions.items() if action is Action.DROP_CONNECTION]
@@ -272,13 +274,13 @@ def silence_warnings(config: Config) -> Iterator[str]:
 
 
 def sink_notes(config: Config) -> Iterator[str]:
-    """Where what is found reaches nobody."""
+    """Notes if findings are not written anywhere."""
     if config.log.eve is None and config.syslog.target is None:
         yield "findings are counted, and events written nowhere: nobody sees what was found; set log.eve"
 
 
 def flowtable_warnings(config: Config, others: Others) -> Iterator[str]:
-    """Flowtables, which take what is forwarded past every hook; a mail host's own traffic is in none."""
+    """Flowtables that take forwarded packets past every hook; a mail host's own traffic is in none."""
     if config.queue.flowtables or Hook.FORWARD not in config.hooks():
         return
     ports = ",".join(map(str, config.ports()))
@@ -290,7 +292,7 @@ def flowtable_warnings(config: Config, others: Others) -> Iterator[str]:
 
 
 def translation_warnings(config: Config, others: Others) -> Iterator[str]:
-    """What cannot be done where addresses are translated."""
+    """What cannot be done if addresses are translated."""
     if not others.translating or not config.needs_conntrack():
         return
     where = ", ".join(dict.fromkeys(name.partition(" ")[2] for name in others.translating))
@@ -308,7 +310,7 @@ def translation_warnings(config: Config, others: Others) -> Iterator[str]:
 
 
 def interface_warnings(config: Config, found: Interfaces) -> Iterator[str]:
-    """Where a packet's interface does not tell the server's side from the clients'."""
+    """Notes if a packet's interface does not distinguish the server's side from the clients'."""
     if Hook.FORWARD not in config.hooks():
         return
     open_to = "can speak for the server: on.wrong_interface holds nobody off there"
@@ -325,7 +327,7 @@ def interface_warnings(config: Config, found: Interfaces) -> Iterator[str]:
 
 
 def interfaces(config: Config) -> Interfaces:
-    """Of this network namespace; what cannot be asked is left out."""
+    """Interfaces of this network namespace; what cannot be read is left out."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -334,7 +336,7 @@ def interfaces(config: Config) -> Interfaces:
         names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
         servers = []
         for text in config.gateway.addresses:
-            # A network that is not routed, or an address family that is off.
+            # There is no route to the network, or its address family is switched off.
             with suppress(OSError, NetlinkError):
                 found = _shared_route(ip, network(text))
                 servers += [(text, names[found])] if found in names else []
@@ -343,7 +345,7 @@ def interfaces(config: Config) -> Interfaces:
 
 
 def _all_bridges() -> bool:
-    # The switches of the namespace, for IPv4 and IPv6; a bridge may have its own.
+    # The network namespace's switches for IPv4 and IPv6; a bridge may have its own.
     for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
         with suppress(OSError):
             if (BRIDGED / name).read_text().strip() != "0":
@@ -356,7 +358,7 @@ def _kind(link: Any) -> str | None:
 
 
 def _bridges(links: Iterable[Any], everyone: bool) -> Iterator[str]:
-    """Those that have two sides."""
+    """Names of the bridges that have at least two ports and pass packets through netfilter."""
     links = list(links)
     masters = [link.get_attr("IFLA_MASTER") for link in links]
     for link in links:
@@ -370,7 +372,7 @@ def _bridges(links: Iterable[Any], everyone: bool) -> Iterator[str]:
 
 
 def _alone(links: Iterable[Any]) -> str | None:
-    """The interface that is up, where only one is: ports belong to theirs."""
+    """The interface that is up, if only one is; a bridge's ports belong to the bridge."""
     found = [
         str(link.get_attr("IFLA_IFNAME"))
         for link in links
@@ -382,7 +384,7 @@ def _alone(links: Iterable[Any]) -> str | None:
 
 
 def _shared_route(ip: Any, servers: Network) -> int | None:
-    """The interface of the way to ``servers``, where the default route takes it, too."""
+    """The interface of the route to ``servers``, if the default route uses it too."""
     family = 2 if servers.version == 4 else 10
     (way,) = ip.route("get", dst=str(servers.network_address), family=family)
     defaults = {route.get_attr("RTA_OIF") for route in ip.get_default_routes(family=family)}
@@ -391,7 +393,7 @@ def _shared_route(ip: Any, servers: Network) -> int | None:
 
 
 def long_packets() -> Iterator[str]:
-    """Interfaces that may make packets longer than a queue hands over (Linux's BIG TCP), a line each."""
+    """Interfaces that may make packets longer than a queue passes on (Linux's BIG TCP), one line each."""
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
@@ -412,5 +414,5 @@ def _sizes(link: Any) -> Iterator[tuple[str, int]]:
         if name in names:
             yield names[name], value
         elif name == "UNKNOWN" and value["header"]["type"] in SIZES:
-            # The attribute as it came: its header of 4 octets, and the number.
+            # An attribute that pyroute2 left undecoded: a header of 4 bytes, then the number.
             yield SIZES[value["header"]["type"]], struct.unpack_from("=I", value.data, value.offset + 4)[0]

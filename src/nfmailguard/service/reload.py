@@ -1,8 +1,8 @@
-"""A configuration that is read anew while packets go on: taken whole by all queues, or not at all.
+"""A configuration that is read again while packets are processed: all queues take it as a whole, or none does.
 
-Promises: a flow keeps the rules it began under; what is wrong is refused with all its errors, and nothing has
-changed then; the kernel is asked for what the strictest configuration wants that a flow is still under, and for
-less only when none is. Does not know how events are written, nor what a rule says.
+Promises: a flow keeps the rules it began under; a faulty configuration is refused with all its errors, and then nothing
+has changed; the kernel is asked for what the strictest configuration wants that a flow is still under, and for less
+only when no flow is. Does not know how events are written, nor what a rule says.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from nfmailguard.service.worker import QueueWorker
 
 __all__ = ["Configured", "checked_rules"]
 
-#: Seconds until a loop that does not take new rules up is told of.
+#: Seconds after which a queue's loop that has not taken up the new rules is reported.
 PATIENCE = 5.0
 
 
 def checked_rules(config: Config) -> tuple[FlowRule, ...]:
-    """The rules of a configuration. Raises ConfigError, also where an interface of theirs is not there."""
+    """The rules of a configuration. Raises ConfigError, also if an interface that they name does not exist."""
     rules = config.flow_rules()
     interfaces = {name for _, name in socket.if_nameindex()}
     missing = [
@@ -45,7 +45,7 @@ def checked_rules(config: Config) -> tuple[FlowRule, ...]:
 
 
 class Configured:
-    """The configuration in force, and those before it that flows are under. ``reread``: None: there is but this one."""
+    """The configuration in force, and earlier ones that flows are under. ``reread``: None: it cannot be read again."""
 
     def __init__(
         self,
@@ -60,12 +60,14 @@ class Configured:
         self._confinement = confinement
         self._serial = 0
         self._since = time.time()
-        self._configs = {0: config}  # that flows are under, by number
+        # Configurations that flows are still under, by their number; the latest is in force.
+        self._configs = {0: config}
         self._treated = treatment([config])
-        self._loose = False  # what the queues knew before the last change may still wait in them
+        # True while connection marks were switched off but packets in the queues may still carry them.
+        self._loose = False
 
     def standing(self, workers: Sequence[QueueWorker]) -> dict[str, Any]:
-        """Which it is, since when, and what is under older ones."""
+        """Which configuration is in force, since when, and what is under older ones."""
         older = [worker.older() for worker in workers]
         return {
             "generation": self._serial + 1,
@@ -80,7 +82,9 @@ class Configured:
         return dict(self._configs)
 
     def inherit(self, older: Sequence[Config]) -> Treatment:
-        """Configurations of flows that were handed over, numbered -1, -2, ...; what the kernel is to do then."""
+        """Adds configurations of flows that were handed over, numbered -1, -2, ...; returns what the kernel is to do
+        then.
+        """
         self._configs |= {-place: config for place, config in enumerate(older, 1)}
         self._treated = treatment(self._configs.values())
         return self._treated
@@ -88,7 +92,7 @@ class Configured:
     def reload(
         self, workers: Sequence[QueueWorker], rules: PlacedRules, logs: Logs, *, tapped: bool
     ) -> tuple[list[str], list[str]]:
-        """Reads it anew and puts it in force: what has changed, and what there is to note. Raises NfmailguardError."""
+        """Reads the configuration again and puts it in force: what has changed, and notes. Raises NfmailguardError."""
         config, flow_rules, found = self._read_anew()
         if not found:
             return [], []
@@ -99,7 +103,8 @@ class Configured:
         targets = logs.prepare(config)
         serial = self._serial + 1
         try:
-            # The table first: flows that begin under the new rules are told apart by its marks.
+            # The kernel's table is changed first: its connection marks distinguish the flows that begin under the new
+            # rules.
             self._treat(config, workers, rules)
             self._publish(config, workers, prepared, serial)
         except BaseException:
@@ -114,19 +119,22 @@ class Configured:
         return found, notes
 
     def would_change(self, workers: Sequence[QueueWorker]) -> list[str]:
-        """What a reload would change, after all its checks but those of the log files. Raises NfmailguardError."""
+        """What a reload would change, after all its checks except those of the log files. Raises NfmailguardError."""
         config, flow_rules, found = self._read_anew()
         if found:
-            self._prepared(config, flow_rules, workers)  # an object of its own, which nobody takes up
+            # The result is discarded: preparing only checks that the core accepts the rules.
+            self._prepared(config, flow_rules, workers)
         return found
 
     def _read_anew(self) -> tuple[Config, tuple[FlowRule, ...], list[str]]:
-        """A configuration that may follow, its rules, and what differs."""
+        """The configuration read again, its rules, and what differs. Raises ConfigError if it may not follow."""
         if self._reread is None:
             return self.config, self._rules, []
         try:
             config = self._reread()
-        except OSError as error:  # of the system, which may refuse more to a gateway that runs than to one that starts
+        # OSError from the system, which may refuse more to a running gateway, whose privileges are dropped, than to a
+        # starting one.
+        except OSError as error:
             raise ConfigError(f"configuration: it cannot be read anew: {error}") from error
         if fixed := [*needs_restart(self.config, config), *self._confinement.outside(config)]:
             raise ConfigError(*fixed)
@@ -152,7 +160,7 @@ class Configured:
 
     @staticmethod
     def _take_up(workers: Sequence[QueueWorker]) -> list[int]:
-        """Until all loops have; the queues whose have not."""
+        """Waits until all loops have taken up the new rules; the queues whose loops have not."""
         deadline = time.monotonic() + PATIENCE
         late = list(workers)
         while late and time.monotonic() < deadline:
@@ -164,10 +172,13 @@ class Configured:
         return [worker.number for worker in late]
 
     def _treat(self, config: Config, workers: Sequence[QueueWorker], rules: PlacedRules) -> None:
-        """Has the kernel do for ``config`` and all that flows are under what it has to. Raises NfmailguardError."""
+        """Has the kernel do what ``config`` and all configurations that flows are under require. Raises
+        NfmailguardError.
+        """
         treated = treatment([config, *self._configs.values()])
         for worker in workers:
-            # Marks are known before there are any; until none can be left in a queue (``look``) they stay so.
+            # The queue learns of the connection marks before the table sets any, and forgets them only when no marked
+            # packet can be left in a queue (``look``).
             marks = CONNECTION_MARK if treated.connections or self._treated.connections else 0
             worker.driver.treat(fail_open=treated.fail_open, connection_mark=marks)
         rules.change(config, treated, workers)
@@ -175,7 +186,9 @@ class Configured:
         self._treated = treated
 
     def look(self, workers: Sequence[QueueWorker], rules: PlacedRules) -> None:
-        """Once a second: what no flow is under any more is forgotten, and what was only for its sake ends."""
+        """Called once a second: forgets configurations that no flow is under any more, and ends what was done only for
+        them.
+        """
         if self._loose:
             self._loose = False
             for worker in workers:
@@ -185,5 +198,5 @@ class Configured:
         used = {self._serial}.union(*(worker.serials() for worker in workers))
         self._configs = {serial: config for serial, config in self._configs.items() if serial in used}
         if treatment(self._configs.values()) != self._treated:
-            with suppress(NfmailguardError):  # it is tried again
+            with suppress(NfmailguardError):  # A failure is ignored here: the next check tries again.
                 self._treat(self.config, workers, rules)

@@ -1,6 +1,8 @@
-"""Whether systemd restarts a service or stops it: known only to what it runs at the service's end (ExecStopPost=).
+"""Whether systemd restarts a service or stops it: can be known only to a command that it runs at the service's end
+(ExecStopPost=).
 
-Promises: where it cannot be told, or the service did not end well, the answer is no. Does not know what depends on it.
+Promises: if it cannot be determined, or the service did not end well, the answer is no. Does not know what depends on
+it.
 """
 
 from __future__ import annotations
@@ -23,5 +25,6 @@ def is_restarted(unit: str, environment: Mapping[str, str] = os.environ) -> bool
         jobs = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return False
-    # A line a job: its number, the unit, what it is to come to ("restart"), and whether it runs.
+    # `systemctl list-jobs` prints one job per line: its number, the unit, the job type ("restart"), and whether it is
+    # running.
     return any(words[1:3] == [unit, "restart"] for words in map(str.split, jobs.splitlines()))

@@ -1,8 +1,8 @@
-"""What each signal means to a gateway that runs.
+"""What each signal does to a running gateway.
 
-Promises: none that can be caught ends the process with the rules left behind, but those of a
-crash, which stay the kernel's; whatever its parent ignored or blocked, it can be ended. Handlers
-only note; the main thread acts. Does not know what is noted for.
+Promises: no signal that can be caught ends the process with the rules left behind, except those of a crash; whatever
+signals the parent process ignored or blocked, the gateway can be ended. Handlers only note a request; the main thread
+carries it out. Does not know what a request means.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["CRASHES", "ENDING", "Signals", "inherited", "masked"]
 
-#: Those that end a gateway, with its exit code. What an operator ends cleanly is a success; of the
-#: others a shell's code (128 and the number) says that it was not meant to end.
+#: Signals that end a gateway, with its exit code. SIGTERM and SIGINT from an operator are a success; the other codes,
+#: as in a shell 128 plus the signal number, say that the end was not intended.
 ENDING: dict[int, int] = {
     signal.SIGTERM: 0,
     signal.SIGINT: 0,
@@ -24,17 +24,18 @@ ENDING: dict[int, int] = {
     signal.SIGABRT: 128 + signal.SIGABRT,
     signal.SIGXCPU: 128 + signal.SIGXCPU,
 }
-#: A fault of the machine code: caught, it would come again at once. Like SIGKILL they leave the rules.
+#: Signals of a fault in machine code, which would occur again at once if caught. As with SIGKILL, the kernel's rules
+#: stay in place.
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS})
-#: To be left as they are: not to be caught, harmless, or a child's end.
+#: Signals that are not handled: they cannot be caught, are harmless, or report a child's end.
 _LEFT = CRASHES | {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
-#: A shell without job control starts what runs in the background so that the terminal's Ctrl-C and Ctrl-\\, which
-#: reach it too, are not meant for it: ignored from the start, they stay ignored (POSIX 2.12).
+#: A shell without job control ignores these signals for background processes, because Ctrl-C and Ctrl-\\ on its
+#: terminal are not meant for them. A signal ignored at the start therefore stays ignored (POSIX 2.12).
 _FOREGROUND = (signal.SIGINT, signal.SIGQUIT)
 
 
 class Signals:
-    """What has been asked for since ``caught`` began."""
+    """What has been requested by signals since ``caught`` began."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -43,17 +44,19 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """Of the signal that ended it; 0 where none did."""
+        """The exit code for the signal that ended it; 0: no signal did."""
         return self._exit_code
 
     def take_reload(self) -> bool:
-        """Whether the configuration is to be read anew; asked once."""
+        """Whether the configuration is to be read again; the request is cleared."""
         asked, self._reload = self._reload, False
         return asked
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Every signal is ours inside. What would stop us (a terminal's Ctrl-Z) is ignored: mail would wait."""
+        """Inside, every signal is handled. Signals that would stop the process (a terminal's Ctrl-Z) are ignored: mail
+        would wait.
+        """
         handlers: dict[int, Any] = dict.fromkeys(signal.valid_signals() - _LEFT, signal.SIG_IGN)
         heard = {signal.SIGHUP, *ENDING} - {number for number in _FOREGROUND if _is_ignored(number)}
         handlers |= dict.fromkeys(heard, self._note)
@@ -77,7 +80,8 @@ def _is_ignored(number: int) -> bool:
 
 
 def inherited() -> None:
-    """What a parent ignored or blocked, put right once at the start: SIGTERM ends us, and those we start.
+    """Restores signals that a parent ignored or blocked, once at the start, so that SIGTERM ends this process and its
+    children.
 
     An ignored SIGCHLD would make every child's end a success. SIGHUP stays as it is, for nohup(1).
     """
@@ -88,5 +92,5 @@ def inherited() -> None:
 
 
 def masked() -> None:
-    """Of a thread that works on packets: signals are for the main thread, whose waiting they end."""
+    """Blocks signals in a thread that works on packets: they are for the main thread, whose waiting they interrupt."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - CRASHES)

@@ -1,7 +1,7 @@
-"""One queue of a gateway: its engine, its thread, and what its events are written with.
+"""One queue of a gateway: its engine, its thread, and the writers of its events.
 
-Promises: the thread blocks every signal and never waits for whoever reads its records. Does not know
-other queues, nor rules in the kernel.
+Promises: the thread blocks every signal and never waits for a reader of its records. Does not know other queues, nor
+rules in the kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nfmailguard.service.signals import masked
 
 __all__ = ["QueueWorker"]
 
-#: Of a queue or its memory: the part that is too much.
+#: Part of a queue's length or memory from which on it is reported as nearly full.
 NEARLY_FULL = 0.9
 
 
@@ -56,7 +56,8 @@ class QueueWorker:
             offload=own and config.queue.offload,
             apart=config.tells_connections_apart(),
         )
-        #: By the number of their first rule in records: rules that flows are under, and whose configuration's they are.
+        #: Rules that flows are under, with the number of their configuration; the key is the first rule's number in
+        #: records.
         self.known: dict[int, tuple[Sequence[FlowRule], int]] = {0: (rules, 0)}
         self.driver: LiveDriver = self._kernel_queue(config, tap) if own else self._package_queue(config, tap)
         self._length = config.queue.length
@@ -98,11 +99,11 @@ class QueueWorker:
 
     @property
     def notes(self) -> list[str]:
-        """What the driver has to say after it was opened."""
+        """Notes of the driver after it was opened."""
         return list(getattr(self.driver, "notes", ()))
 
     def counters(self) -> dict[str, int]:
-        """The core's by name, the driver's as ``queue.NAME``, and those of what is written."""
+        """Counters: the core's by name, the driver's as ``queue.NAME``, and those of the event writers."""
         found = dict(self.engine.counters())
         found |= {f"queue.{name}": value for name, value in self.driver.counters().items()}
         if self.writer:
@@ -112,7 +113,7 @@ class QueueWorker:
         return found
 
     def standing(self) -> dict[str, int]:
-        """How full it is, and what it has."""
+        """How full the queue and the engine are, and what they hold."""
         core, driver = self.engine.counters(), self.driver.counters()
         return {
             "number": self.number,
@@ -133,7 +134,7 @@ class QueueWorker:
         }
 
     def troubles(self) -> dict[str, str]:
-        """What is wrong at this moment, by name, since the last time it was asked for."""
+        """What is wrong at this moment, by name, since the last call."""
         standing, last, name = self.standing(), self._last, f"queue {self.number}"
         self._last = standing
         found = {}
@@ -151,18 +152,21 @@ class QueueWorker:
         return found
 
     def moved(self, states: QueueStates) -> bool:
-        """Whether its loop has turned since this was last asked; it turns at least once until it is asked again."""
+        """Whether its loop has turned since the last call; it is asked to turn at least once until the next call."""
         turns, last = self._turns(), self._last_turns
         self._last_turns = turns
         if isinstance(self.driver, KernelQueue):
             self.driver.nudge()
             return self.alive and turns != last
-        # The package's loop cannot be made to turn: where no packet waits it has nothing to do.
+        # The NetfilterQueue package's loop cannot be woken: a loop that has not turned is stuck only if packets wait in
+        # its queue.
         state = states.read().get(self.number)
         return self.alive and (turns != last or state is None or state.total == 0)
 
     def prepare(self, config: Config, rules: Sequence[FlowRule], *, older: bool = False) -> Generation:
-        """Raises ValueError for what the core does not hold. ``older``: for flows that are handed over to us."""
+        """Prepares rules for the core. Raises ValueError if they exceed it. ``older``: rules of flows that are handed
+        over to us.
+        """
         return self.engine.prepare(
             rules,
             ports=config.ports(),
@@ -176,10 +180,13 @@ class QueueWorker:
         )
 
     def publish(self, generation: Generation, config: Config, serial: int, *, begins_anew: bool) -> None:
-        """The rules of flows that begin after the next batch has begun. Raises ValueError where too many are in use."""
+        """Sets the rules for flows that begin after the next batch has begun. Raises ValueError if
+        too many are in use.
+        """
         first = self.engine.publish(generation, begins_anew=begins_anew)
         self._forget_unused()
-        self.known = {**self.known, first: (generation.rules, serial)}  # another thread may go through it
+        # A new dict instead of a change in place, because another thread may be iterating over the old one.
+        self.known = {**self.known, first: (generation.rules, serial)}
         for writer in (self.writer, self.cisco):
             if writer:
                 writer.learn(first, generation.rules)
@@ -187,16 +194,16 @@ class QueueWorker:
         self._most_held = config.engine_limits().held_packets
 
     def rules_of(self, number: int) -> tuple[Sequence[FlowRule], int]:
-        """The rules of a number of the engine's, and the number of their configuration."""
+        """The rules to which one of the engine's rule numbers belongs, and the number of their configuration."""
         return self.known[number * MOST_RULES]
 
     def take_over(
         self, image: memoryview, prepared: Mapping[int, tuple[Generation, int]], used: dict[int, int]
     ) -> None:
-        """Goes on where the engine of ``image`` was, whose rules ``prepared`` has by number, each with its place.
+        """Continues with the engine state in ``image``; ``prepared``: its rules by number, each with its place.
 
-        ``used`` gets, by place, the number of a configuration that flows are under here, and is none of ours: the last
-        one is -1. Raises ValueError.
+        ``used`` gets, by place, the number of a configuration that flows are under here and that is none of ours: the
+        last one is -1. Raises ValueError.
         """
         first_of = self.engine.load_state(image, {number: generation for number, (generation, _) in prepared.items()})
         for number, (generation, place) in prepared.items():
@@ -206,17 +213,17 @@ class QueueWorker:
                 self.known[first] = generation.rules, serial
 
     def standing_of_loop(self) -> dict[str, Any]:
-        """As the driver of another process goes on with it."""
+        """State of the loop, with which another process's driver continues."""
         return self.driver.standing() if isinstance(self.driver, KernelQueue) else {}
 
     @property
     def has_room(self) -> bool:
-        """Whether there may be other rules besides those that flows are under."""
+        """Whether the core has room for other rules besides those that flows are under."""
         self.serials()
         return len(self.engine.generations()) < MOST_GENERATIONS
 
     def serials(self) -> set[int]:
-        """Of the configurations that flows, or records, may be under. Those that none is under are freed on the way."""
+        """Numbers of the configurations that flows, or records, may be under. Rules that no flow is under are freed."""
         if len(self.known) > 1:
             self.driver.turn()
             self.engine.free_unused()
@@ -228,24 +235,26 @@ class QueueWorker:
         self.known = {first: known for first, known in self.known.items() if first in used}
 
     def older(self) -> tuple[int, int]:
-        """How many older rules flows are under, and how many flows."""
+        """How many older rule generations flows are under, and how many flows."""
         flows = [flows for _, flows in self.engine.generations()[1:] if flows]
         return len(flows), sum(flows)
 
     @property
     def begins_anew(self) -> bool:
-        """Whether it can."""
+        """Whether the engine can end all its flows and begin anew."""
         return isinstance(self.driver, KernelQueue)
 
     def begin_anew(self, seconds: float) -> bool:
-        """Ends its flows once no packet waits to be read; whether it did in so many seconds."""
+        """Ends its flows once no packet waits to be read; whether that happened within so many seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             standing = self.standing()
             if isinstance(self.driver, KernelQueue) and standing["waiting"] <= standing["held"]:
                 self.driver.nudge(anew=True)
                 while self.standing()["flows"] and time.monotonic() < deadline:
-                    self.drain(0.01)  # it waits for room for the records of its flows
+                    # The core needs room in its ring buffer for the records of the flows it ends, so records are
+                    # drained meanwhile.
+                    self.drain(0.01)
                     time.sleep(0.002)
                 return True
             time.sleep(0.005)
@@ -259,13 +268,15 @@ class QueueWorker:
         self._thread.start()
 
     def leave(self) -> None:
-        """Until the thread has left the queue as it is: another process may go on, or ``come_back``."""
+        """Waits until the thread has left the queue as it is: another process may continue, or
+        ``come_back`` is called.
+        """
         if isinstance(self.driver, KernelQueue):
             self.driver.leave()
             self._thread.join()
 
     def come_back(self) -> None:
-        """No other goes on."""
+        """Continues after ``leave``, as no other process has taken over."""
         if isinstance(self.driver, KernelQueue):
             self.driver.come_back()
             self._thread = threading.Thread(target=self._run, name=f"queue-{self.number}", daemon=True)
@@ -276,7 +287,7 @@ class QueueWorker:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Until the thread has answered what it held."""
+        """Waits until the thread has given a verdict on every held packet."""
         self.driver.stop()
         if self._thread.ident is not None:
             self._thread.join()
@@ -284,8 +295,9 @@ class QueueWorker:
     def drain(self, seconds: float | None = None) -> bool:
         """Hands what the engine recorded to the writer; whether there may be more.
 
-        A peer can make records faster than they are written: after ``seconds`` it is another queue's turn, and
-        signals are looked at. Without them until nothing is left, which ends only where no packet comes any more.
+        A peer can make records faster than they are written: after ``seconds`` it is another queue's turn, and signals
+        are handled. Without ``seconds`` it continues until no record is left, which ends only if no packet comes any
+        more.
         """
         end = None if seconds is None else time.monotonic() + seconds
         while self._written():
@@ -307,7 +319,7 @@ class QueueWorker:
         masked()
         try:
             if self._cpu is not None:
-                os.sched_setaffinity(0, {self._cpu})  # of this thread alone
+                os.sched_setaffinity(0, {self._cpu})  # Binds this thread alone, not the process, to the CPU.
             self.driver.run()
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.failure = error

@@ -1,1 +1,1 @@
-"""SMTP as tables, and the obvious model that the core is held against."""
+"""SMTP as tables, and the reference model: a plain Python implementation that the core is compared with."""

@@ -1,7 +1,6 @@
-"""The obvious model's third of BDAT: when it may go, and what is a size (RFC 3030).
+"""The reference model's handling of BDAT: when it may pass, and what a valid size is (RFC 3030).
 
-Promises: what is taken for a chunk is what any server reads as one. Does not know what the
-server has said, nor lines.
+Promises: what is taken for a chunk is what any server reads as one. Does not know what the server has said, nor lines.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _LARGEST_CHUNK = 2**31 - 1
 
 
 class Chunks(Replies):
-    """A dialogue that has chunks in it."""
+    """The part of a dialogue that handles BDAT chunks."""
 
     def takes_chunk(self) -> bool:
-        """Whether the server reads what stands behind BDAT as a chunk."""
+        """Whether the server reads the bytes after a BDAT line as a chunk."""
         return self.chunking and self.state in TAKES_CHUNK and not self.policy.data.seven_bits
 
     def chunk_waits(self, octets: list[Octet]) -> bool:
-        """Whether a line may be a BDAT before its turn: all that was said in front of it has to be answered."""
+        """Whether a line that may be BDAT must wait: all commands before it have to be answered first."""
         begins = self.input is Input.COMMANDS and not self.line and not self.after_cr
         if not (begins and self.outstanding and self.holds and self.chunking) or self.policy.data.seven_bits:
             return False
@@ -37,7 +36,7 @@ class Chunks(Replies):
         return b"BDAT".startswith(word[:4]) and word[4:] <= b" "
 
     def chunk_size(self, argument: list[Octet], end: Octet | None) -> int | None:
-        """BDAT's size, or None when it is none; then the rest of the line is masked (RFC 3030 2)."""
+        """BDAT's size, or None if it is invalid; then the rest of the line is masked (RFC 3030 2)."""
         text = bytes(octet.value for octet in argument).upper()
         number = text[: re.match(rb"0|[1-9][0-9]*|", text).end()]  # type: ignore[union-attr]
         while number and int(number) > _LARGEST_CHUNK:
@@ -60,7 +59,9 @@ class Chunks(Replies):
         return int(number)
 
     def invalid_size(self, offset: int, *, passed: bool) -> Action:
-        """Of the digits that have passed some servers take what they like, whatever stands behind."""
+        """Reports an invalid BDAT size. If digits have passed already, the flow is reset: some servers use the digits
+        whatever follows.
+        """
         action = self.report("bdat.size_invalid", True, offset, "BDAT")
         if passed and self.holds and action is Action.MASK:
             self.result.ended = Action.RESET

@@ -1,7 +1,7 @@
-"""A message's header, as Exim reads it: where it ends.
+"""A message's header as Exim reads it: finds where the header ends.
 
-Promises: lines end as the first one does, at CRLF alone or at LF with or without CR; an empty one ends the header
-(RFC 5322 2.1). Does not know what an octet becomes; for the obvious model.
+Promises: lines end as the first one does, at CRLF alone or at LF with or without CR; an empty line ends the header (RFC
+5322 2.1). Does not know what a byte is changed to; part of the reference model.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ _CR, _LF = 13, 10
 
 
 class Head:
-    """``on`` until the header has ended; ``size``: octets of the message so far."""
+    """Follows a header; ``on`` until the header has ended; ``size``: bytes of the message so far."""
 
     def __init__(self, *, begun: bool = False) -> None:
-        # Begun: the first LF may be that of DATA's own line.
+        # If the message begins between the CR and the LF of the DATA command line, its first LF still ends that command
+        # line.
         self.line = b"DATA\r" if begun else b""
         self.crlf: bool | None = None
         self.on = True
         self.size = 0
 
     def follow(self, value: int) -> None:
-        """The next octet, as it has left."""
+        """Takes the next byte of the message, as it was sent on."""
         self.size += 1
         if not self.on:
             return
         if value != _LF:
-            self.line = self.line[-1:] + bytes([value])  # all that counts
+            # Only the line's last two bytes are kept: enough to see whether the line is empty or ends in CR.
+            self.line = self.line[-1:] + bytes([value])
             return
         cr = self.line.endswith(b"\r")
         if self.crlf is None:

@@ -1,6 +1,6 @@
-"""What keeps the obvious model's time linear in a dialogue.
+"""Helpers that keep the reference model's time linear in the dialogue's length.
 
-Promises: nothing of SMTP but what a header is.
+Promises: knows nothing of SMTP except what a header is.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ Item = TypeVar("Item")
 
 @dataclass
 class Part:
-    """A message's header, or its body, as it comes out."""
+    """Sizes of a message's header, or of its body, as it is sent on."""
 
     header: bool = True
-    line: bytes = b""  # the first octets of the line, in capitals
+    line: bytes = b""  # The first bytes of the line that is being read, in capitals.
     size: int = 0
-    before: int = 0  # its size without the line that is being read
-    fields: int = 0  # those that begin with To:
+    before: int = 0  # Size in bytes of this header or body without the line that is being read.
+    fields: int = 0  # Number of header lines that begin with "To:".
 
 
 class Rest(Sequence[Item], Generic[Item]):
-    """A list of which what is left costs nothing to take: the model reads on by ``octets[n:]``."""
+    """A list of which a tail ``octets[n:]`` is a view instead of a copy."""
 
     def __init__(self, items: list[Item], begin: int = 0) -> None:
         self._items, self._begin = items, begin
 
     def as_list(self) -> list[Item]:
-        """As whoever reads takes it: nobody writes to it."""
+        """This object, typed as a list, for code that only reads."""
         return cast("list[Item]", self)
 
     def __len__(self) -> int:

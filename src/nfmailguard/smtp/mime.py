@@ -1,7 +1,7 @@
-"""The obvious model's eye for file names: a header's fields, unfolded, an octet at a time.
+"""The reference model's search for file names in a message: reads header fields, unfolded, byte by byte.
 
-Promises: the number of octets of the file name that is being read (RFC 2183 2.3, RFC 2231 3), in time
-linear in the message. Does not know where a message begins or what becomes of it.
+Promises: counts the bytes of the file name that is being read (RFC 2183 2.3, RFC 2231 3), in time linear in the
+message. Does not know where a message begins or what is done about a long name.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ __all__ = ["FileNames"]
 
 _FIELD = re.compile(rb"content-(?:type|disposition)[ \t]*:", re.IGNORECASE)
 _BLANKS = b" \t"
-#: Longer, a field that is none of ours will never be one.
+#: Most bytes of a header field's name that are kept: a longer name cannot be Content-Type or Content-Disposition.
 _LONGEST_NAME = 64
 
 
 class FileNames:
-    """Reads a message octet by octet; any line that begins with two dashes may begin a part (RFC 2046 5.1.1)."""
+    """Reads a message byte by byte; any line that begins with two dashes may begin a MIME part (RFC 2046 5.1.1)."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._header = True
-        self._line = b""  # its first octets
-        self._field = b""  # its name, blanks behind it as one
-        self._parameters: _Parameters | None = None  # of a field of ours
+        self._line = b""  # The first bytes (at most 3) of the message line that is being read.
+        self._field = b""  # The header field's name, with a run of blanks kept as one.
+        # Parser of the field's parameters; None unless the field is Content-Type or Content-Disposition.
+        self._parameters: _Parameters | None = None
         self._told = False
 
     def too_long(self, octet: int) -> bool:
-        """Whether this octet is the first one too many of a field's file names."""
+        """Whether this byte is the first one beyond the limit for a field's file names."""
         if octet == 10:
             self._header = self._header and bool(self._line)
             self._line = b""
@@ -50,13 +51,14 @@ class FileNames:
         return False
 
     def _begin(self) -> None:
-        """What the first octets of a line say."""
+        """Decides from a line's first bytes whether it begins or continues a header field, or begins a MIME part."""
         if self._header and len(self._line) == 1 and self._line not in (b" ", b"\t"):
             self._field, self._told, self._parameters = b"", False, None
         if self._line == b"--":
             self._header, self._field, self._parameters = True, b"-", None
         if self._header and self._line in (b" ", b"\t") and b":" not in self._field:
-            self._field += b"\n"  # a name does not go on in another line
+            # A field's name must not continue on a folded line: this LF makes the name match nothing.
+            self._field += b"\n"
 
     def _name(self, octet: int) -> None:
         blank = octet in _BLANKS and self._field[-1:] in (b" ", b"\t")
@@ -67,10 +69,10 @@ class FileNames:
 
 
 class _At(Enum):
-    """Where in a field's parameters one is."""
+    """The parser's position in a field's parameters."""
 
-    ELSEWHERE = auto()  # until the next semicolon
-    ASIDE = auto()  # inside of quotes there
+    ELSEWHERE = auto()  # Outside a parameter: skip to the next semicolon.
+    ASIDE = auto()  # Outside a parameter, inside a quoted string.
     START = auto()
     NAME = auto()
     BEHIND_NAME = auto()
@@ -80,7 +82,7 @@ class _At(Enum):
 
 
 class _Parameters:
-    """What stands behind a field's colon."""
+    """Parser for the text after a field's colon."""
 
     def __init__(self) -> None:
         self._at = _At.ELSEWHERE
@@ -90,7 +92,7 @@ class _Parameters:
         self._count = 0
 
     def next(self, octet: int) -> int:
-        """Octets of the last file name, as far as it has been read."""
+        """Takes the next byte; the number of bytes of the last file name read so far."""
         before, self._at = self._at, self._step(chr(octet))
         if before is not self._at:
             self._escaped = False
@@ -124,4 +126,5 @@ class _Parameters:
             return at if blank else _At.VALUE if octet == "=" else _At.ASIDE if octet == '"' else _At.ELSEWHERE
         if at is _At.VALUE:
             return at if blank else _At.QUOTED if octet == '"' else _At.TOKEN
-        return _At.ELSEWHERE if blank else at  # a token
+        # The parser is in an unquoted parameter value (a token); a blank ends it.
+        return _At.ELSEWHERE if blank else at

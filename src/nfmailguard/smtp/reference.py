@@ -1,9 +1,8 @@
-"""The obvious model: whole dialogues in, what the other side receives and what is found out.
+"""The reference model: takes whole dialogues, gives what the other side receives and what is found.
 
-The executable specification. Promises: it says for every dialogue, in the simplest
-way we know, what the core has to deliver and to report; it reads whole lines and
-knows nothing of packets but that one turn is one packet. The tests hold the core's
-decisions against it for any segmentation; ``nfmailguard translate`` shows it.
+The executable specification. Promises: it says for every dialogue, in the simplest way we know, what the core has to
+deliver and to report; it reads whole lines and knows nothing of packets except that one turn is one packet. The tests
+compare the core's decisions with it for any segmentation; ``nfmailguard translate`` shows it.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from nfmailguard.smtp.verbs import LONGEST_LINE, LONGEST_PARAMETERS, VERB_INDEX,
 
 __all__ = ["translate"]
 
-#: What does not end an address: quoted pairs and strings (RFC 5321 4.1.2), or what is left of one at a line's end.
+#: Regular expression: quoted pairs and quoted strings (RFC 5321 4.1.2), in which "<", ">" or a space does not end an
+#: address; also matches a quoted string or a backslash that the line's end cuts off.
 _QUOTED = r'\\.|"(?:\\.|[^"\\])*"?|\\\Z'
-#: MAIL's address where it has no brackets; and each one that has.
+#: FIRST_WORD matches MAIL's address when it has no angle brackets, PATHS each address in angle brackets.
 FIRST_WORD = re.compile(rf'\A[^:<]*: *((?:{_QUOTED}|[^ <"\\])*)', re.DOTALL)
 PATHS = re.compile(rf'<((?:{_QUOTED}|[^>"\\])*)', re.DOTALL)
 
 
 class _Dialogue(Texts):
-    """The client's half."""
+    """The client's half of a dialogue."""
 
     def client(self, octets: list[Octet]) -> None:
         first = True
@@ -52,12 +52,16 @@ class _Dialogue(Texts):
                     self.input = Input.COMMANDS
             elif self.waiting and not self.holds:
                 self.wait(octets)
-                self.held.insert(0, octets)  # followed only: read once the reply tells as what
+                # Without holding, the bytes have already passed: they are parsed when the reply says whether they are
+                # commands or data.
+                self.held.insert(0, octets)
                 return
             else:
                 self.wait(octets)
                 if self.holds and (first or not self.line) and (self.seven_bits or self.declares(octets)):
-                    for octet in octets:  # in commands too; and behind DATA a server may read them as the text
+                    # The eighth bit is cleared in command lines too: what follows DATA in the packet may be message
+                    # text to a server.
+                    for octet in octets:
                         octet.become(octet.value & 127)
                 if self.chunk_waits(octets):
                     self.waiting, self.impatient = len(self.outstanding), True
@@ -67,7 +71,7 @@ class _Dialogue(Texts):
                 first = False
 
     def declares(self, octets: list[Octet]) -> bool:
-        """Whether a MAIL among these octets of a packet says, or goes on to say, that a mail has seven bits."""
+        """Whether a MAIL command in these bytes of a packet declares, or goes on to declare, a mail of seven bits."""
         said = bytes(octet.value & 127 for octet in octets).upper()
         line, size, verb = self.verb(self.line)
         if verb.argument is Argument.SENDER and size < len(line) and not self.masking:
@@ -75,7 +79,7 @@ class _Dialogue(Texts):
         return b"=7BIT" in said
 
     def wait(self, octets: list[Octet]) -> None:
-        """The client has gone on; where it should have waited for a reply, that is told once."""
+        """Reports, once per reply, that the client has sent more although it should have waited for a reply."""
         if self.waiting and not self.impatient:
             self.impatient = True
             self.report("command.pipelined_too_far", True, octets[0].offset, self.outstanding[self.waiting - 1].name)
@@ -115,7 +119,9 @@ class _Dialogue(Texts):
         return rest
 
     def sasl_octet(self, octet: Octet) -> None:
-        """RFC 4954 4: base64; what is longer some servers take for a command."""
+        """Takes a byte of an AUTH exchange, which is base64 (RFC 4954 4); some servers take a longer line for a
+        command.
+        """
         if octet.value == 0:
             if "nul" not in self.odd:
                 self.report("command.nul", True, octet.offset)
@@ -143,7 +149,7 @@ class _Dialogue(Texts):
             raise Ended
 
     def end_secret(self, line: bytes, end: int) -> None:
-        """The end of a long secret may be a command to a server that has read the rest as another line."""
+        """Checks the end of a long line with a secret: a server that cut the line may read its end as a command."""
         if (
             not self.cut_told
             and not self.recovery
@@ -156,7 +162,7 @@ class _Dialogue(Texts):
         self.cut_told = self.masking = False
 
     def command(self, line: list[Octet], end: Octet) -> None:
-        """One command line, without its CRLF."""
+        """Processes one command line, without its CRLF."""
         if not line:
             self.ask(UNKNOWN, b"")
             self.outstanding.append(VERBS[VERB_INDEX["<empty>"]])
@@ -199,17 +205,19 @@ class _Dialogue(Texts):
             self.input, self.chunk_left = Input.CHUNK, chunk
 
     def ask(self, verb: Verb, said: bytes) -> None:
-        """A command: which replies may now be one to EHLO."""
+        """Notes a command, and so which replies may now be the one to EHLO."""
         first = self.asked is Asked.NOTHING and self.reply == [[]]
         if verb.name == "EHLO":
             self.asked = Asked.EHLO if first else Asked.DOUBT
         elif said.translate(None, bytes(range(33))).upper().startswith(b"EHLO"):
-            self.asked = Asked.DOUBT  # to a server that skips what is in front, or knows a verb by its first letters
+            # A server that skips leading blanks, or that matches a verb by its first letters, would take this line for
+            # EHLO.
+            self.asked = Asked.DOUBT
         else:
             self.asked = max(self.asked, Asked.OTHER)
 
     def body_line(self, line: list[Octet], octets: bytes, size: int, verb: Verb) -> None:
-        """CSCdk46673: a line of a message that is taken for a command; no server answers it."""
+        """Emulates CSCdk46673: masks a line of a message as if it were a command; no server answers it."""
         if octets == b".":
             self.body_as_commands = False
             self.recipients = 0
@@ -229,7 +237,7 @@ class _Dialogue(Texts):
         name = octets[:size].decode("latin-1").upper()
         self.oddities(line, octets, 0, size, name)
         if not line or (size == len(octets) and not self.after_cr):
-            return  # the verb is not known yet
+            return  # No space or CR has come after the verb yet: the verb may be incomplete, so it is not judged.
         if verb_masked(octets[:size]):
             self.damaged("command_masked", True, line[0].offset)
         denied = self.refuse(name, verb, line, size)
@@ -239,7 +247,7 @@ class _Dialogue(Texts):
             self.argument(verb, line[size + 1 : self.masked_from], line[0].offset + size, None)
 
     def oddities(self, line: list[Octet], octets: bytes, begin: int, end: int, name: str) -> None:
-        """What is wrong with a part of a line, whatever its verb."""
+        """Reports what is wrong with a part of a line, whatever its verb: NUL, and too many bytes."""
         limit = self.policy.commands.line_length or len(octets)
         reach = len(octets) if self.recovery else self.reach(octets, begin, name)
         cut = "command.line_cut"
@@ -260,7 +268,7 @@ class _Dialogue(Texts):
                 self.masked_from = min(self.masked_from, place if action is Action.MASK else len(line))
 
     def reach(self, octets: bytes, begin: int, name: str) -> int:
-        """How many octets of a line, from its verb or from behind it, every server reads as one."""
+        """How many bytes of a line every server reads as one line. ``begin`` > 0: the verb is known."""
         verb = VERBS[VERB_INDEX[name]] if begin and name in VERB_INDEX else UNKNOWN
         if verb.argument is Argument.SECRET:
             for at in range(LONGEST_LINE - 2, len(octets)):
@@ -273,13 +281,13 @@ class _Dialogue(Texts):
         return LONGEST_PARAMETERS if verb.long and allowed & {"EHLO", "*"} else LONGEST_LINE
 
     def hide(self, line: list[Octet]) -> None:
-        """What stands behind what a server reads as one line."""
+        """Masks the bytes of a line beyond what a server reads as one line."""
         for octet in line[self.masked_from :]:
-            if octet.value != CR:  # it may begin the line's end
+            if octet.value != CR:  # A CR may belong to the CRLF that ends the command line, so it is not masked.
                 octet.become(ord(self.policy.commands.letter))
 
     def argument(self, verb: Verb, argument: list[Octet], behind: int, end: Octet | None) -> int | None:
-        """The argument of a verb that passed; a chunk's size. ``behind``: the offset behind the verb."""
+        """Checks the argument of a verb that passed; the size of a chunk. ``behind``: the offset after the verb."""
         if verb.name == "RCPT":
             self.recipients += 1
             if self.policy.address.recipients and self.recipients > self.policy.address.recipients:
@@ -291,11 +299,11 @@ class _Dialogue(Texts):
         return self.chunk_size(argument, end) if verb.argument is Argument.CHUNK_SIZE else None
 
     def verb(self, line: list[Octet]) -> tuple[bytes, int, Verb]:
-        """The line's octets, how many of them are its verb, and which one it is."""
+        """The line's bytes, how many of them are its verb, and which verb it is."""
         octets = bytes(octet.value for octet in line)
         size = 0
         while size < len(octets) and octets[size] <= SPACE:
-            size += 1  # space and control octets in front belong to the verb
+            size += 1  # Spaces and control characters in front of the verb count as part of the verb.
         while size < len(octets) and octets[size] != SPACE:
             size += 1
         name = octets[:size].decode("latin-1").upper()
@@ -303,10 +311,11 @@ class _Dialogue(Texts):
         return octets, size, VERBS[VERB_INDEX[name]] if known else UNKNOWN
 
     def refuse(self, name: str, verb: Verb, line: list[Octet], size: int) -> bool:
-        """Masks a verb that may not pass; whether it was masked."""
+        """Masks a verb that may not pass; returns whether it was masked."""
         commands = self.policy.commands
         allowed = {verb.upper() for verb in commands.allow}
-        # A dot may be the end of a message to a server that reads what stands behind DATA as one.
+        # A line that begins with a dot may be the end of the message to a server that reads what follows DATA as
+        # message text.
         if name.startswith(".") or (name not in allowed and "*" not in allowed):
             finding = "command.denied"
         elif verb.argument is Argument.CHUNK_SIZE and self.holds and not self.takes_chunk():
@@ -318,12 +327,12 @@ class _Dialogue(Texts):
             return False
         said = bytes(octet.value for octet in line[:size])
         for octet, value in zip(line, masked_command(commands, said, len(line)), strict=False):
-            if octet.value != CR:  # as in ``hide``
+            if octet.value != CR:  # As in ``hide``: a CR may belong to the line's CRLF and is not masked.
                 octet.become(value)
         return True
 
     def address(self, verb: Verb, argument: list[Octet]) -> None:
-        """MAIL and RCPT arguments: illegal characters, and the sender's length."""
+        """Checks MAIL and RCPT arguments: illegal characters, and the sender's length."""
         rules = self.policy.address
         text = "".join(chr(octet.value) for octet in argument)
         open_bracket = reported = False
@@ -359,11 +368,11 @@ def translate(
     server: bytes = b"",
     junk_commands: int = Limits().junk_commands,
 ) -> Result:
-    """What ``policy`` makes of a dialogue; with ``apply=False`` what it would have found, nothing changed.
+    """What ``policy`` makes of a dialogue; with ``apply=False`` only what it would find, with nothing changed.
 
-    With ``restore``, what undoes that policy's damage makes of it; ``server``: its address, packed.
-    The result's turns stand in the order of the given ones; what a held turn becomes
-    stands in its own place. ``junk_commands`` is the limit of that name; 0: none.
+    With ``restore``, what a gateway in restore mode makes of it; ``server``: the server's address, packed. The result
+    has the same turns in the same order; what a held turn becomes is in its own place. ``junk_commands`` is the limit
+    of that name; 0: none.
     """
     session = _Dialogue(policy, apply)
     session.most_junk = junk_commands or -1
@@ -391,13 +400,15 @@ def translate(
                 session.wait(octets)
                 session.held.append(octets)
             elif session.end_is_cut(octets):
-                offsets[True] = start  # it is lost, and comes again
+                # The emulated bug loses this packet; the client will retransmit it, so the stream offset goes back.
+                offsets[True] = start
                 output.clear()
             else:
                 session.client(octets)
         except Ended:
             output.clear()
     for octets in session.held if session.holds else ():
-        del octets[0].output[octets[0].index :]  # never released
+        # A packet that was still held when the dialogue ended was never sent on: its bytes are removed from the output.
+        del octets[0].output[octets[0].index :]
     session.result.turns = [Turn(turn.to_server, bytes(out)) for turn, out in zip(turns, outputs, strict=True)]
     return session.result

@@ -1,7 +1,7 @@
-"""The obvious model's half for the server: replies, and the commands they answer.
+"""The reference model's half for the server: replies, and the commands they answer.
 
-Promises: each reply settles the oldest outstanding command (RFC 2920 3.1). Does not
-know how the client's lines are read.
+Promises: each reply settles the oldest outstanding command (RFC 2920 3.1). Does not know how the client's lines are
+read.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ from nfmailguard.smtp.verbs import LONGEST_LINE, Input, Verb
 
 __all__ = ["Replies"]
 
-#: RFC 5321 4.2.1: what a reply begins with. Behind its VERB sendmail says 050 of what it does.
+#: First digits of a reply code (RFC 5321 4.2.1). sendmail also sends lines with 050, after its VERB command; they are
+#: not replies.
 CODES = (b"2", b"3", b"4", b"5")
 
 
 class Replies(Restoring):
-    """A dialogue whose server can be heard."""
+    """The part of a dialogue that reads the server's replies."""
 
     @abstractmethod
     def client(self, octets: list[Octet]) -> None:
-        """The client's next octets, in order."""
+        """Takes the client's next bytes, in order."""
 
     @abstractmethod
     def wait(self, octets: list[Octet]) -> None:
-        """The client goes on although it has to wait."""
+        """Reports that the client goes on although it has to wait."""
 
     @abstractmethod
     def cut_off(self, line: list[Octet]) -> None:
-        """The command line that was being read will never be complete."""
+        """Handles a command line that will never be complete."""
 
     def server(self, octets: list[Octet]) -> None:
         for place, octet in enumerate(octets):
             if self.ignored:
                 return
             if self.input is Input.OPAQUE:
-                break  # what the client said meanwhile is TLS
+                # The client's bytes since STARTTLS are TLS, so the server's bytes are not parsed as replies either.
+                break
             if self.reply == [[]]:
                 self.restore_reply(octets[place:])
             self.reply[-1].append(octet)
@@ -49,7 +51,8 @@ class Replies(Restoring):
             if len(line) == 1:
                 self.answers = self.may_answer()
             elif len(line) == (6 if len(line) > 4 and line[4].value == CR else 5) and self.is_reply_s(line):
-                # Of the whole line: an EHLO in its middle is not what it answers.
+                # Whether the line answers EHLO is decided again at its fifth byte: a line does not answer an EHLO that
+                # the client sent in the middle of it.
                 self.answers = self.may_answer()
                 self.may_hide = self.ehlo_restored
             bare = len(line) > 1 and line[-2].value == CR and octet.value != LF
@@ -74,13 +77,15 @@ class Replies(Restoring):
             self.first_code = self.first_code if len(self.reply) > 1 else code
             self.reply.append([])
             return
-        odd = text[3:4] not in (b"", b" ")  # some clients read on
+        # Some clients take a code with another character than space or "-" after it for an unfinished reply and read
+        # on.
+        odd = text[3:4] not in (b"", b" ")
         self.answered(code, for_certain=len(self.reply) > 1 and not odd)
         self.reply, self.junk = [[]], odd
         self.settle(code, line[0].offset)
 
     def is_reply_s(self, line: list[Octet]) -> bool:
-        """Whether a line is one of the reply that is coming in; in a refusal of EHLO all have the same code."""
+        """Whether a line belongs to the reply that is being read; in a refusal of EHLO all lines have the same code."""
         code = bytes(octet.value for octet in line[:3])
         if not code.isdigit() or code[:1] not in CODES:
             return False
@@ -88,7 +93,7 @@ class Replies(Restoring):
         return not (self.answers is Answers.ANYHOW and refused) or int(code) == self.first_code
 
     def malformed(self, line: list[Octet], text: bytes) -> None:
-        """A line that is no reply's; clients that wait for EHLO's may read it all the same."""
+        """Handles a line that is no reply line; clients that wait for EHLO's reply may read it all the same."""
         self.report("reply.malformed", False, line[0 if text else -1].offset)
         anyhow = self.answers is Answers.ANYHOW
         first = f"{self.first_code:03}".encode() if anyhow and len(self.reply) > 1 and self.refused(0) else b""
@@ -108,18 +113,20 @@ class Replies(Restoring):
         self.junk |= bool(text)
 
     def refused(self, code: int) -> bool:
-        """Whether the reply that is coming in, which begins with this code or has begun, is a refusal."""
+        """Whether the reply that is being read is a refusal. ``code``: the code of its first line, if that is the
+        current line.
+        """
         return 400 <= (self.first_code if len(self.reply) > 1 else code) < 600
 
     def may_answer(self) -> Answers:
-        """Whether the line that begins may be EHLO's."""
+        """Whether the line that begins now may belong to EHLO's reply."""
         if self.asked not in (Asked.EHLO, Asked.DOUBT) and (self.asked is not Asked.TOLD or self.outstanding):
             return Answers.OTHER
         verb = self.outstanding[0] if self.outstanding else None
         return Answers.ANYHOW if verb is None or verb.name == "EHLO" else Answers.BY_CODE
 
     def answered(self, code: int, *, for_certain: bool) -> None:
-        """A reply is complete: whether it was EHLO's, for certain."""
+        """Notes that a reply is complete, and whether it certainly was EHLO's."""
         verb = self.outstanding[0] if self.outstanding else UNKNOWN
         if self.asked is Asked.EHLO:
             told = verb.name == "EHLO" and code == 250 and for_certain
@@ -128,7 +135,7 @@ class Replies(Restoring):
             self.asked = Asked.DOUBT if self.asked >= Asked.EHLO else Asked.OTHER
 
     def mask(self, code: int, line: list[Octet], size: int) -> None:
-        """What a line of the greeting, or of the reply to EHLO, becomes."""
+        """Masks a line of the greeting, of the reply to EHLO, or of a hidden refusal."""
         verb = self.outstanding[0] if self.outstanding else UNKNOWN
         number = len(self.reply) - 1
         refused = verb.name == "<masked>" and code // 100 == 5
@@ -163,10 +170,10 @@ class Replies(Restoring):
         return bytes(octet.value for octet in octets)
 
     def keyword(self, text: list[Octet], offset: int, *, offers: bool) -> None:
-        """Rule E1: a keyword that is not passed becomes X's and the running letter.
+        """Masks an EHLO keyword that may not pass by X's and the running letter (rule E1).
 
-        In every reply that may answer EHLO, whatever the count of replies says; ``offers``:
-        it is the one that is expected to.
+        Applied to every reply that may answer EHLO, whatever the count of replies says; ``offers``: it is the reply
+        expected to answer EHLO.
         """
         replies = self.policy.replies
         word = bytes(octet.value for octet in text).decode("latin-1")
@@ -175,9 +182,11 @@ class Replies(Restoring):
         shown = bytes(octet.value for octet in text).upper()
         denied = word.upper() not in {k.upper() for k in replies.keywords}
         if self.recovery:
-            denied = self.may_hide and not denied  # those are the ones to hide
+            # When restoring, the keywords to mask are the listed ones (those of extensions that the gateway must hide).
+            denied = self.may_hide and not denied
         else:
-            denied |= CR in (octet.value for octet in text)  # a line's end to some clients
+            # Some clients take a bare CR for the end of the line, so a keyword line with a CR inside is masked.
+            denied |= CR in (octet.value for octet in text)
         if replies.ehlo is EhloMask.E1 and text and denied:
             if self.report("reply.keyword_masked", False, offset, "EHLO") is Action.MASK:
                 for octet, value in zip(text, masked_keyword(len(text), self.masked), strict=True):
@@ -192,14 +201,15 @@ class Replies(Restoring):
         self.chunking |= offers and shown == b"CHUNKING"
 
     def settle(self, code: int, offset: int) -> None:
-        """A complete reply answers the oldest outstanding command (RFC 2920 3.1)."""
+        """Assigns a complete reply to the oldest outstanding command (RFC 2920 3.1)."""
         if not self.outstanding:
             early = self.input is Input.DATA and not self.policy.bugs.data_bypass
             if code in (354, 334) or (code != 421 and (early or (self.chunk_refused and self.holds))):
                 self.report("reply.ambiguous", False, offset)
             elif code != 421:
                 self.report("reply.unsolicited", False, offset)
-                self.chunking = self.chunk_refused = False  # which command a reply is to is not certain any more
+                # An unexpected reply shifts the count: which command a later reply answers is no longer certain.
+                self.chunking = self.chunk_refused = False
             return
         verb = self.explained(code, offset)
         if self.ignored:
@@ -215,45 +225,51 @@ class Replies(Restoring):
             self.report("bug.data_bypass", False, offset, verb.name)
         if not code or verb.continues != code or begun:
             if self.input is Input.SASL:
-                self.input, self.line = Input.COMMANDS, []  # given up
+                # The server refused the AUTH exchange: the client is back to sending commands.
+                self.input, self.line = Input.COMMANDS, []
             self.outstanding.pop(0)
             self.waiting = max(0, self.waiting - 1)
             self.impatient = self.impatient and self.waiting > 0
         else:
             self.go_over(verb, offset)
         if not self.holds:
-            self.go_on()  # nothing was held: this is what the next reply may answer
+            # Without holding, the client's bytes have passed already; they are parsed now as what the next reply may
+            # answer.
+            self.go_on()
 
     def count(self, verb: Verb, code: int, offset: int) -> None:
-        """Recipients of a mail, and those that were refused."""
+        """Counts a mail's recipients, and those that were refused."""
         if verb.name == "RCPT" and code // 100 == 5:
             self.invalid_recipients += 1
             most = self.policy.address.invalid_recipients
             if most and self.invalid_recipients > most:
                 self.report("recipients.invalid_too_many", False, offset, verb.name)
         elif verb.name == "<end of data>":
-            self.invalid_recipients = 0  # the mail they were of is over
-            self.seven_bits &= len(self.outstanding) > 1  # those behind it may have begun another
+            # The end of the message was answered: the count of refused recipients starts anew with the next mail.
+            self.invalid_recipients = 0
+            # Commands still outstanding may already have begun another mail with BODY=7BIT.
+            self.seven_bits &= len(self.outstanding) > 1
         elif code // 100 == 2 and verb.name in ("MAIL", "RSET", *GREETINGS):
-            # So it is for the server; those behind it count.
+            # The server accepted the command and cleared its recipients; RCPT commands that are still outstanding count
+            # for the new mail.
             self.invalid_recipients = 0
             self.recipients = sum(other.name == "RCPT" for other in self.outstanding)
             self.seven_bits &= verb.name == "MAIL" or len(self.outstanding) > 1
 
     def note_junk(self, verb: Verb, code: int, offset: int) -> None:
-        """Commands that led to nothing since the last message that was accepted."""
+        """Counts commands without effect since the last message that was accepted."""
         accepted = code // 100 == 2
         if accepted and (verb.name == "<end of data>" or (verb.name == "BDAT" and self.last_chunk)):
             self.junk_commands = 0
         elif (accepted and verb.name in ("RCPT", "BDAT")) or (verb.name, code) == ("DATA", 354):
-            pass  # a mail may have thousands of them
+            pass  # A mail may have thousands of accepted RCPT or BDAT commands; they are not counted as junk.
         elif verb.name != "<greeting>":
             self.junk_commands += 1
             if self.junk_commands == self.most_junk + 1:
                 self.report("command.too_many_junk", False, offset)
 
     def explained(self, code: int, offset: int) -> Verb:
-        """The command a reply answers; one that it cannot answer is told."""
+        """The command a reply answers; a reply that cannot answer it is reported."""
         verb = self.outstanding[0]
         more = len(self.outstanding) > 1 or bool(self.line)
         behind = verb.reads is Input.SASL and (more or self.after_cr)
@@ -261,7 +277,8 @@ class Replies(Restoring):
         if code in (354, 334) and (verb.continues != code or behind):
             self.report("reply.ambiguous", False, offset, verb.name)
             explained = [place for place, one in enumerate(self.outstanding) if one.continues == code]
-            if not self.holds and explained:  # followed only: the reply tells what it answers
+            # Without holding, a reply code of 334 or 354 itself tells which outstanding command it answers.
+            if not self.holds and explained:
                 del self.outstanding[: explained[0]]
                 self.waiting = max(0, self.waiting - explained[0])
                 verb = self.outstanding[0]
@@ -272,7 +289,7 @@ class Replies(Restoring):
         return verb
 
     def go_over(self, verb: Verb, offset: int) -> None:
-        """The client's next octets are what the reply asked for."""
+        """The reply was intermediate: the client's next bytes are what it asked for (message, AUTH answer, TLS)."""
         self.waiting, self.impatient = 0, False
         if verb.name == "DATA" and self.policy.bugs.noop_body and self.noop_seen:
             self.report("bug.noop_body", False, offset, verb.name)
@@ -282,14 +299,14 @@ class Replies(Restoring):
         self.input = verb.reads
         self.cut_off(self.line)
         if verb.reads is not Input.SASL:
-            # What stands behind the command is read as the message, or as TLS.
+            # The bytes after the command are read as message text, or as TLS.
             self.outstanding.clear()
             self.begin_message()
         if self.input is Input.OPAQUE:
             self.report("tls.started", False, offset, verb.name)
 
     def go_on(self) -> None:
-        """What the client said while it had to wait, as far as it need not wait any more."""
+        """Processes what the client sent while it had to wait, as far as it need not wait any more."""
         while self.held and not self.waiting:
             octets = self.held.pop(0)
             self.gone = not self.holds
@@ -297,7 +314,8 @@ class Replies(Restoring):
                 self.client(octets)
                 self.gone = False
             except Ended:
-                del octets[0].output[octets[0].index :]  # it does not leave, and neither does what released it
+                # The held packet that caused the reset is not sent on, and neither is the reply that released it.
+                del octets[0].output[octets[0].index :]
                 raise
         if self.held and self.waiting:
             self.wait(self.held[0])

@@ -1,7 +1,7 @@
-"""The obvious model's half for damage done upstream: what is recognised, and how it is undone.
+"""The reference model's half for damage done upstream: what is recognised, and how it is undone.
 
-Promises: each rule of docs/restore.md in the simplest way we know. Only what lies in one turn
-as a whole is restored. Does not know how a dialogue goes on.
+Promises: each rule of docs/restore.md in the simplest way we know. Only what lies completely in one turn is restored.
+Does not know how a dialogue goes on.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ __all__ = ["Restoring", "banner_masked", "keyword_masked", "verb_masked"]
 
 _DOMAIN = re.compile(rb"[A-Za-z0-9._:\[\]-]+")
 _MECHANISM = re.compile(rb"(?:PLAIN|LOGIN|CRAM-MD5|DIGEST-MD5|NTLM|GSSAPI|XOAUTH2|OAUTHBEARER)(?: |$)", re.IGNORECASE)
-_KEPT = 254  # octets of a line that are looked at
-_FEWEST = 4  # stars, or X's, that no server and no client says by chance
+_KEPT = 254  # Most bytes of a line that are examined for masking.
+_FEWEST = 4  # Fewest stars, or X's, taken for masking: no server and no client sends as many by chance.
 
 
 def verb_masked(verb: bytes) -> bool:
-    """Whether a verb is the letters a Mailguard writes over one."""
+    """Whether a verb consists of the letters with which a Mailguard overwrites a verb."""
     return len(verb) >= _FEWEST and not verb[:_KEPT].upper().strip(b"X")
 
 
 def banner_masked(text: bytes) -> bool:
-    """Whether the text of a greeting is what rules B40, B44, B51 and BASA leave of one."""
+    """Whether the text of a greeting is what the masks B40, B44, B51 or BASA leave of one."""
     text = text[: _KEPT - 4]
     if len(text) > 15 and text.startswith(b"SMTP/cmap ready"):
         return not text[15:].strip(b"_")
@@ -37,7 +37,8 @@ def banner_masked(text: bytes) -> bool:
 def keyword_masked(text: bytes, least: int) -> bool:
     """Whether a line of an EHLO reply is what rule E1 leaves: X's, and a letter not before the ``least``-th.
 
-    A single X may be a keyword's: then the letter has to be the next one. ``250 OK`` becomes ``250 XB``.
+    A single X may belong to a real keyword: then the letter has to be exactly the next one. ``250 OK`` becomes ``250
+    XB``.
     """
     if len(text) == 2:
         return text == b"X" + bytes([ord("A") + least % 26])
@@ -45,7 +46,7 @@ def keyword_masked(text: bytes, least: int) -> bool:
 
 
 def up_to_lf(octets: Sequence[Octet]) -> Iterator[Octet]:
-    """The octets of the line that begins here, or what there is of it."""
+    """The bytes of the line that begins here, as far as there are any."""
     for octet in octets:
         yield octet
         if octet.value == LF:
@@ -59,13 +60,13 @@ class Restoring(Session):
     ehlo_restored = False
 
     def damaged(self, what: str, to_server: bool, offset: int, verb: str = "") -> None:
-        """Damage that stays as it came."""
+        """Reports damage that is not undone."""
         self.report(f"upstream.{what}", to_server, offset, verb)
         if self.recovery and (self.recovery.commands if to_server else self.recovery.replies):
             self.report("restore.not_recoverable", to_server, offset, verb)
 
     def restore_command(self, octets: list[Octet]) -> None:
-        """The command line that begins here, if all of it is here."""
+        """Restores the command line that begins here, if all of it is in this turn."""
         if not self.recovery or not self.recovery.commands or self.gone:
             return
         line = bytes(octet.value for octet in up_to_lf(octets))
@@ -98,7 +99,7 @@ class Restoring(Session):
         return b"AUTH" if known.authentication and len(verb) == 4 and _MECHANISM.match(argument) else b""
 
     def restore_reply(self, octets: list[Octet]) -> None:
-        """The reply that begins here, if all of it is here."""
+        """Restores the reply that begins here, if all of it is in this turn."""
         if not self.recovery or not self.recovery.replies or not self.outstanding:
             return
         if bytes(octet.value for octet in octets[:3]) not in (b"220", b"250"):

@@ -1,7 +1,6 @@
-"""What the obvious model knows of a dialogue, and what is found in it.
+"""The reference model's state of a dialogue, and its findings.
 
-Promises: findings get their action from the policy and nowhere else. Does not know
-how either direction is read.
+Promises: findings get their action from the policy and nowhere else. Does not know how either direction is read.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ __all__ = ["CR", "GREETINGS", "LF", "SPACE", "UNKNOWN", "Answers", "Asked", "End
 
 CR, LF, SPACE, DOT = 13, 10, 32, 46
 UNKNOWN = VERBS[0]
-#: They begin the session anew (RFC 5321 4.1.1.1; Postfix, XCLIENT_README).
+#: Commands that begin the SMTP session anew (RFC 5321 4.1.1.1; Postfix, XCLIENT_README).
 GREETINGS = ("HELO", "EHLO", "XCLIENT")
 _ENDING = (Action.DROP_CONNECTION, Action.RESET)
 
 
 @dataclass
 class Octet:
-    """One octet on its way: where its turn's output is, and its place in the stream."""
+    """One byte in transit: the output buffer of its turn, its index there, and its offset in the stream."""
 
     output: bytearray
     index: int
@@ -46,23 +45,27 @@ class Octet:
 class Asked(IntEnum):
     """Whether a reply may be the one to an EHLO."""
 
-    NOTHING = 0  #: the client has not spoken yet
-    OTHER = 1  #: it has, and no EHLO has passed
-    EHLO = 2  #: EHLO was the first thing said, and is not answered
-    TOLD = 3  #: and its reply has been read: there is no other
-    DOUBT = 4  #: any may be: a server that skips a line, or answers one twice, shifts the count
+    NOTHING = 0  #: The client has not sent a command yet.
+    OTHER = 1  #: The client has sent commands, but no EHLO has passed.
+    EHLO = 2  #: EHLO was the client's first command and has not been answered yet.
+    TOLD = 3  #: EHLO was the first command and its reply has been read; no other reply can be EHLO's.
+    #: Any reply may be EHLO's: a server that skips a line, or answers one twice, shifts the count of replies.
+    DOUBT = 4
 
 
 class Answers(IntEnum):
-    """Whether a reply's line may be one of the reply to EHLO."""
+    """Whether a reply's line may belong to the reply to EHLO."""
 
     OTHER = 0
-    BY_CODE = 1  #: where its code is 250
-    ANYHOW = 2  #: whatever it begins with, where it is not the first: the client waits for nothing else
+    BY_CODE = 1  #: The line may answer EHLO if its reply code is 250.
+    #: The line may answer EHLO whatever its code is, unless it is the first: the client waits for no other reply.
+    ANYHOW = 2
 
 
 def is_told(number: int) -> bool:
-    """Whether the finding of its kind with this number is told: the first ones, then each time it has doubled."""
+    """Whether the ``number``-th finding of a kind is reported: the first ones, then each time the
+    number has doubled.
+    """
     first = Limits().findings_told
     return number <= first or number in (first << doubled for doubled in range(1, 32))
 
@@ -72,64 +75,70 @@ class Ended(Exception):  # noqa: N818, no error: an ending
 
 
 class Session:
-    """Where a dialogue stands. Whoever reads a direction is a subclass."""
+    """The state of a dialogue. The classes that read a direction are derived from it."""
 
     def __init__(self, policy: Policy, apply: bool) -> None:
         self.policy = policy
-        self.recovery: Recovery | None = None  # of damage done upstream
+        # How to undo the damage done by an upstream mail inspection; None: nothing is restored.
+        self.recovery: Recovery | None = None
         self.apply = apply
-        self.gone = False  # the octets have left: they can be followed only
+        # True while bytes are parsed that have already been sent on: they can be followed but not changed.
+        self.gone = False
         self.result = Result()
         self.state = State.CONNECT
         self.input = Input.COMMANDS
         self.outstanding = [VERBS[VERB_INDEX["<greeting>"]]]
-        self.waiting = 0  # replies to come before the client may go on
-        self.impatient = False  # the client did not wait; told once for each reply
+        self.waiting = 0  # Number of replies that must come before the client may send more.
+        self.impatient = False  # True once a client that did not wait has been reported; reset with each reply.
         self.held: list[list[Octet]] = []
         self.line: list[Octet] = []
         self.noop_seen = False
-        self.body_as_commands = False  # CSCdk46673
+        self.body_as_commands = False  # CSCdk46673: message lines are checked as if they were commands.
         self.after_cr = False
-        self.masked_from = 0  # of the command line: what stands behind is masked
-        self.cut_told = self.masking = False  # of a line that is too long
+        self.masked_from = 0  # Offset in the command line from which on everything is masked.
+        # For a line that is too long: whether it has been reported, and whether its rest is being masked.
+        self.cut_told = self.masking = False
         self.reply: list[list[Octet]] = [[]]
-        self.tail = b""  # what of the message has been let through, at least its last octets
-        self.came = 0  # the last octet of the message as it came
-        self.odd: set[str] = set()  # what has been told of this message
-        self.all_came = b""  # its last five octets, as they came
-        self.text_line = 0  # octets since its last LF
-        #: The same, and the header, of a packet's octets as they came; whether a long line has been left in it.
+        self.tail = b""  # The last bytes of the message as sent on (after changes).
+        self.came = 0  # The last byte of the message as it arrived (before changes).
+        self.odd: set[str] = set()  # Names of the findings already reported for this message (each is reported once).
+        self.all_came = b""  # The last five bytes of the message as they arrived (before changes).
+        self.text_line = 0  # Bytes of message text since the last LF.
+        #: Line length and header of the current packet's bytes as they arrived, before changes; and whether a line end
+        #: that servers may read differently was left in a very long line.
         self.came_line, self.came_head, self.left_long = 0, Head(), False
         self.head = Head()
-        self.first_line: bytes | None = None  # the message so far, while it has nothing but dots
+        self.first_line: bytes | None = None  # The message text so far while it consists of dots only; None afterwards.
         self.data_line = 0
         self.data_cr = False
         self.header = True
         self.reported_line = False
         self.file_names = FileNames(0)
-        self.part = Part()  # of the message, where its parts are measured
+        self.part = Part()  # Size of the message's header or body, where the policy limits them.
         self.invalid_recipients = 0
-        self.junk_commands = 0  # since the last message that was accepted
+        self.junk_commands = 0  # Commands without effect since the last message that was accepted.
         self.most_junk = Limits().junk_commands
         self.recipients = 0
-        self.seven_bits = False  # of the mail: a MAIL has said BODY=7BIT, by which some servers clear eighth bits
+        # A MAIL command has declared BODY=7BIT, upon which some servers clear the eighth bits of the mail.
+        self.seven_bits = False
         self.chunk_left = 0
         self.chunking = False
         self.last_chunk = False
-        self.chunk_refused = False  # by the last reply
+        self.chunk_refused = False  # Whether the last reply refused a BDAT chunk.
         self.asked = Asked.NOTHING
-        self.answers = Answers.OTHER  # the reply line that is being read
+        self.answers = Answers.OTHER  # Whether the reply line that is being read may answer EHLO.
         self.may_hide = False
-        self.first_code = 0  # of the reply that is coming in
-        self.junk = False  # a line has come that is no reply's, and clients may count as the reply's first
-        self.masked = 0  # keywords of the reply that is coming in
-        self.came_masked = 0  # the letter that the next one masked upstream has at least
+        self.first_code = 0  # Reply code of the first line of the reply that is being read.
+        # A line that is no reply line has come; clients may count it as the first line of the next reply.
+        self.junk = False
+        self.masked = 0  # Number of keywords masked in the reply that is being read.
+        self.came_masked = 0  # Lowest letter (0: A) in which the next keyword masked by an upstream firewall can end.
         self.first_opaque = False
         self.hypothetical = False
-        self.ignored = False  # not SMTP: nothing more is looked at
+        self.ignored = False  # The server does not speak SMTP: the rest of the flow is not examined.
 
     def report(self, name: str, to_server: bool, offset: int, verb: str = "") -> Action:
-        """Records a finding; the action to carry out, PASS where nothing is applied."""
+        """Records a finding; returns the action to carry out, PASS where nothing is applied."""
         condition = CONDITION_OF.get(name)
         action = On().action(condition.name, Mode.ENFORCE) if condition else self.policy.action(name)
         if action is Action.PASS:
@@ -138,7 +147,7 @@ class Session:
         number = self.result.counts[name]
         if is_told(number):
             self.result.findings.append(
-                # A verb that nobody knows may be a secret.
+                # A verb outside the table is not shown: it may be a part of a password.
                 ModelFinding(
                     name,
                     action,
@@ -151,7 +160,8 @@ class Session:
                 )
             )
         if name == "reply.ambiguous" and self.recovery:
-            self.ignored = True  # what cannot be told from a message is left alone
+            # If a reply may answer a command or the message, restoring stops for the rest of the flow.
+            self.ignored = True
         if not self.apply:
             self.hypothetical |= action is not Action.LOG
             return Action.PASS
@@ -162,11 +172,11 @@ class Session:
 
     @property
     def holds(self) -> bool:
-        """Whether the client is made to wait: not where nothing is applied, or refused."""
+        """Whether the client's packets may be held: not where changes are not applied, nor when restoring."""
         return self.apply and not self.recovery
 
     def begin_message(self) -> None:
-        """What the client says from here on is a message, or TLS."""
+        """From here on the client sends a message, or TLS."""
         self.tail = b"\r" if self.after_cr else b"." if self.line else b"\r\n"
         self.came, self.odd = CR if self.after_cr else 0, set()
         self.all_came = b"\r" if self.after_cr else b""

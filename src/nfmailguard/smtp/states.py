@@ -1,8 +1,7 @@
 """The SMTP session as a table: which reply to which command leads to which state.
 
-Promises: a state changes by ``TRANSITIONS`` and nothing else; a missing key leaves
-it as it is. The core's arrays and the reference model are both filled from here.
-Does not know policies, lines or bytes. RFC 5321 section 4.1.4 and 3.3.
+Promises: a state changes by ``TRANSITIONS`` and nothing else; a missing key leaves it as it is. The core's arrays and
+the reference model are both filled from here. Does not know policies, lines or bytes. RFC 5321 section 4.1.4 and 3.3.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ __all__ = ["TAKES_CHUNK", "TRANSITIONS", "State", "next_state"]
 
 
 class State(IntEnum):
-    """Where a session stands, as the replies the gateway saw tell it."""
+    """The state of a session, judged by the replies that the gateway saw."""
 
-    CONNECT = 0  #: no greeting yet
-    GREETED = 1  #: 220 seen
-    REFUSED = 2  #: 421 or 554 instead of a greeting
-    READY = 3  #: HELO or EHLO accepted, no mail begun
-    MAIL = 4  #: MAIL accepted
-    RCPT = 5  #: at least one RCPT accepted
-    DATA = 6  #: 354 seen, message on its way
-    CHUNKS = 7  #: BDAT begun
-    AUTH = 8  #: 334 seen
-    TLS = 9  #: 220 to STARTTLS seen
-    QUIT = 10  #: 221 seen
+    CONNECT = 0  #: The server has not sent its greeting yet.
+    GREETED = 1  #: The greeting 220 has been seen.
+    REFUSED = 2  #: The server sent 421 or 554 instead of a greeting.
+    READY = 3  #: HELO or EHLO was accepted; no mail has begun.
+    MAIL = 4  #: MAIL was accepted.
+    RCPT = 5  #: At least one RCPT was accepted.
+    DATA = 6  #: 354 was seen: the message is being sent.
+    CHUNKS = 7  #: A BDAT chunk was accepted; the message is not complete.
+    AUTH = 8  #: 334 was seen: an AUTH exchange is going on.
+    TLS = 9  #: 220 in reply to STARTTLS was seen.
+    QUIT = 10  #: 221 in reply to QUIT was seen.
 
 
-#: Where a server reads what stands behind BDAT as a chunk (RFC 3030 2), as far as is known of any.
+#: States in which known servers read what follows a BDAT line as a chunk (RFC 3030 2).
 TAKES_CHUNK = (State.RCPT, State.CHUNKS)
 
-#: (state, verb, first digit of the reply) -> state. ``None`` as the state or the verb: any.
+#: Session state table: (state, verb, first digit of the reply) -> next state. ``None`` as the state or the verb: any.
 #: The greeting's verb is "<greeting>".
 TRANSITIONS: dict[tuple[State | None, str | None, int], State] = {
     (State.CONNECT, "<greeting>", 2): State.GREETED,
@@ -52,7 +51,7 @@ TRANSITIONS: dict[tuple[State | None, str | None, int], State] = {
     (State.RCPT, "BDAT", 2): State.CHUNKS,
     (State.RCPT, "BDAT", 4): State.READY,
     (State.RCPT, "BDAT", 5): State.READY,
-    # Exim gives a message up by any refusal between its chunks, and reads the next one as commands.
+    # Exim gives up the message after any refusal between its chunks, and reads the next chunk as commands.
     (State.CHUNKS, None, 4): State.READY,
     (State.CHUNKS, None, 5): State.READY,
     (None, "AUTH", 3): State.AUTH,

@@ -1,6 +1,6 @@
-"""The obvious model's message text: where it ends, for every server alike, and what of it is told.
+"""The reference model's message text: where a message ends, for every server alike, and what is reported of it.
 
-Promises: of ends of data that only some servers see none is left (docs/servers.md). Does not know commands.
+Promises: no end of data is left that only some servers recognise (docs/servers.md). Does not know commands.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from nfmailguard.smtp.verbs import VERB_INDEX, VERBS, Input
 
 __all__ = ["LONG_HEAD", "LONG_LINE", "Texts"]
 
-#: A dot that begins a line, to a server that clears eighth bits.
+#: Matches a dot at the beginning of a line, as read by a server that clears the eighth bit of each byte.
 SEVEN_END = re.compile(rb"[\r\n\x8d\x8a][.\xae]\Z")
-#: A line of a dot and one octet, so far; a text that is nothing but dots so far, and one that is two or more.
+#: DOT_ONE: a line that so far is a dot and one other byte. ONLY_DOTS: a text that so far is nothing but dots;
+#: FIRST_DOTS: the same with two dots or more.
 DOT_ONE = re.compile(rb"[\r\n]\.[^\r\n]\Z")
 ONLY_DOTS = re.compile(rb"[\r\n]?\.*")
 FIRST_DOTS = re.compile(rb"[\r\n]?\.\.+")
 END = b"\r\n.\r\n"
-#: Octets of a line of text that a server may read in pieces: half of hMailServer's 100,000.
+#: Length in bytes from which on a server may read a line of message text in pieces: half of hMailServer's 100,000.
 LONG_LINE = 50_000
-#: Octets of a header that a server may give up: a tenth of Exim's header_maxsize.
+#: Header size in bytes from which on a server may give up a header: a tenth of Exim's header_maxsize.
 LONG_HEAD = 100_000
 
 
 def is_long(line: int, head: Head) -> bool:
-    """Whether a server may read a text's line of so many octets in pieces."""
+    """Whether a line of message text is so long that a server may read it in pieces."""
     return line >= LONG_LINE or (head.on and head.size >= LONG_HEAD)
 
 
 class Texts(Chunks):
-    """A dialogue that has messages in it."""
+    """The part of a dialogue that handles messages."""
 
     def message(self, octets: list[Octet]) -> list[Octet]:
-        """Message text until CRLF.CRLF (RFC 5321 4.1.1.4); what is left behind it."""
+        """Processes message text until CRLF.CRLF (RFC 5321 4.1.1.4); returns the bytes after it."""
         self.came_line, self.came_head, self.left_long = self.text_line, copy(self.head), False
         for place, octet in enumerate(octets):
             ended = self.end(octet, bytes(other.value for other in octets[place : place + 5]))
@@ -64,9 +65,9 @@ class Texts(Chunks):
         return []
 
     def end(self, octet: Octet, next_five: bytes) -> bool:
-        """Whether the message ends here; of what only some servers take for its end nothing is left.
+        """Whether the message ends here; what only some servers take for its end is made harmless.
 
-        ``next_five``: it and those behind it, of the same packet.
+        ``next_five``: this byte and the next ones of the same packet.
         """
         ended = False
         dot, end = self.came == DOT, octet.value in (CR, LF) and next_five != END
@@ -77,28 +78,34 @@ class Texts(Chunks):
         self.oddity(octet)
         self.all_came = (self.all_came + bytes([octet.value]))[-5:]
         if dot and came_long and end:
-            self.shape(octet, SPACE)  # hMailServer 5.7, Exim: what is so long is read in pieces
+            # hMailServer 5.7 and Exim read a line this long in pieces, so a dot and a line end inside it may end the
+            # message.
+            self.shape(octet, SPACE)
         if self.tail.endswith(b"\r\n.\r"):
             ended = octet.value == LF or self.shape(octet, LF)
         elif self.tail.endswith(b"\r\n.") and octet.value == CR:
-            pass  # the standard one, so far
+            pass  # So far this is the standard end of data, CRLF "." CRLF.
         elif octet.value in (CR, LF) and self.tail.endswith((b"\r.", b"\n.")):
             self.shape(octet, SPACE)
         elif octet.value == LF and DOT_ONE.search(self.tail):
-            self.shape(octet, SPACE)  # James before 3.7.5: any line of a dot and two octets
+            # James before 3.7.5 takes any line of a dot and two more bytes for the end of data.
+            self.shape(octet, SPACE)
         elif octet.value in (CR, LF) and self.first_line and FIRST_DOTS.fullmatch(self.first_line):
-            self.shape(octet, SPACE)  # nodemailer's smtp-server before 3.21: the first line loses a dot
+            # nodemailer's smtp-server before 3.21 strips a dot from the first line, so ".." ends the data.
+            self.shape(octet, SPACE)
         elif self.seven_bits and octet.value & 127 in (CR, LF) and SEVEN_END.search(self.tail):
-            self.shape(octet, SPACE)  # one to a server that clears eighth bits
-        # Where something was blanked it may be so long, or more of it a header, and no line's end came: it is reset.
+            self.shape(octet, SPACE)  # A server that clears eighth bits would see an end of data here.
+        # A dot and a line end in a line that is too long only because an earlier line end was blanked: the sender meant
+        # an end of data that cannot be sent on safely, so the connection is reset.
         self.left_long |= self.apply and dot and long and end and octet.value in (CR, LF)
         if self.all_came == END and not ended and self.apply:
-            self.result.ended = Action.RESET  # the client's own end is none any more
+            # The client's own CRLF "." CRLF is no end of data any more, since bytes before it were changed.
+            self.result.ended = Action.RESET
             raise Ended
         return ended
 
     def weigh(self, octet: Octet, *, ended: bool) -> None:
-        """Header and body as each of their lines ends; To fields as they begin."""
+        """Checks the size of header and body as each of their lines ends, and the number of To fields as they begin."""
         rules, part = self.policy.data, self.part
         if not (rules.header_length or rules.body_length or rules.to_fields):
             return
@@ -122,7 +129,9 @@ class Texts(Chunks):
         part.line = b""
 
     def end_is_cut(self, octets: list[Octet]) -> bool:
-        """CSCds90792: whether a packet is lost because it goes on with an end of data another one began."""
+        """Emulates CSCds90792: whether a packet is lost because it completes an end of data that
+        another packet began.
+        """
         if not self.policy.bugs.dot_crlf or self.input is not Input.DATA:
             return False
         begun = next((part for part in (b"\r\n.\r", b"\r\n.") if self.tail.endswith(part)), b"\r\n.\r\n")
@@ -133,7 +142,7 @@ class Texts(Chunks):
         return self.report("bug.dot_crlf", True, octets[0].offset) is Action.DROP
 
     def oddity(self, octet: Octet) -> None:
-        """Octets that have no place in a message (RFC 5321 2.3.8, 4.5.2): the first of each kind is told."""
+        """Reports bytes that have no place in a message (RFC 5321 2.3.8, 4.5.2); of each kind the first."""
         met = {
             "data.nul": octet.value == 0,
             "data.bare_lf": octet.value == LF and self.came != CR,
@@ -148,19 +157,19 @@ class Texts(Chunks):
                 self.report(name, True, octet.offset)
 
     def shape(self, octet: Octet, value: int) -> bool:
-        """An end of data that only some servers see; whether the octet was made harmless."""
+        """Reports an end of data that only some servers recognise; returns whether the byte was made harmless."""
         if self.report("data.smuggling_shape", True, octet.offset) is not Action.BLANK:
             return False
         octet.become(value)
         return True
 
     def measure(self, octet: Octet) -> None:
-        """Header and body lines; the CRLF is not counted."""
+        """Checks the length of header and body lines, without the CRLF."""
         if octet.value == LF:
             self.header = self.header and self.data_line > 0
             self.data_line, self.data_cr, self.reported_line = 0, False, False
             return
-        self.data_line += self.data_cr  # the CR before it was not the line's end
+        self.data_line += self.data_cr  # The CR seen before was not followed by LF, so it counts as a byte of the line.
         self.data_cr = octet.value == CR
         self.data_line += not self.data_cr
         rules = self.policy.data

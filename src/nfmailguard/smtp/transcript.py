@@ -25,16 +25,16 @@ from nfmailguard.smtp.turns import Result, Turn
 
 __all__ = ["MOST_TEXT", "Row", "as_json", "parse", "rows"]
 
-#: Characters of a transcript.
+#: Most characters a transcript file may have.
 MOST_TEXT = 1 << 18
-_LONGEST_PACKET = 65_495  # of TCP over IPv4, with the shortest headers
+_LONGEST_PACKET = 65_495  # Largest TCP payload of an IPv4 packet with headers of minimal length.
 _LINE = re.compile(r"(?P<side>[CScs])(?P<how>[:|]) ?(?P<text>.*)")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)|\\$")
 _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "t": "\t", "\\": "\\"}
 
 
 def parse(text: str, where: str = "transcript") -> list[Turn]:
-    """The turns of a transcript. ``where`` names it in errors."""
+    """The turns of a transcript. ``where`` is its name in error messages."""
     if len(text) > MOST_TEXT:
         raise ConfigError(f"{where}: longer than {MOST_TEXT} characters; a dialogue of people's is short")
     turns: list[Turn] = []
@@ -80,7 +80,7 @@ class Row:
     def __init__(self, to_server: bool, sent: bytes, seen: bytes | None) -> None:
         self.to_server = to_server
         self.sent = sent
-        #: None: it never arrived.
+        #: Bytes of the line as the other side received them; None: the line never arrived.
         self.seen = seen
 
     @property
@@ -89,7 +89,7 @@ class Row:
 
 
 def rows(turns: Sequence[Turn], result: Result) -> Iterator[Row]:
-    """The dialogue line by line."""
+    """The dialogue line by line, each as sent and as received."""
     for turn, out in zip(turns, result.turns, strict=True):
         at = 0
         for line in turn.data.splitlines(keepends=True) if b"\n" in turn.data else [turn.data]:
@@ -99,7 +99,7 @@ def rows(turns: Sequence[Turn], result: Result) -> Iterator[Row]:
 
 
 def shown(line: bytes | None) -> str:
-    """Octets as text; a CRLF at the end is not shown, anything else unprintable is escaped."""
+    """Bytes as text; a CRLF at the end is not shown, anything else unprintable is escaped."""
     return "(not delivered)" if line is None else octets(line.removesuffix(b"\r\n"))
 
 

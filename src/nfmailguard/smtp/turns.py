@@ -1,4 +1,4 @@
-"""A dialogue and what comes of it, as values: turns in, turns and findings out.
+"""A dialogue and its result as values: turns go in, turns and findings come out.
 
 Promises: data only.
 """
@@ -23,7 +23,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class ModelFinding:
-    """A finding; ``offset`` is the octet's place in its direction's stream."""
+    """A finding; ``offset`` is the byte's place in its direction's stream."""
 
     name: str
     action: Action
@@ -32,17 +32,17 @@ class ModelFinding:
     state: str
     offset: int
     hypothetical: bool
-    #: How many of its name there have been with it.
+    #: How many findings of this name there have been so far, this one included.
     number: int = 1
 
 
 @dataclass
 class Result:
-    """What came of a dialogue: the turns as delivered (empty where dropped), and the findings that are told."""
+    """The result of a dialogue: the turns as delivered (empty where dropped), and the findings that are reported."""
 
     turns: list[Turn] = field(default_factory=list)
     findings: list[ModelFinding] = field(default_factory=list)
-    #: How many there were, told or not, by name.
+    #: Number of findings by name, whether reported or not.
     counts: Counter[str] = field(default_factory=Counter)
-    #: The action that ended the flow, or None.
+    #: The action that ended the flow (drop or reset); None: the flow was not ended.
     ended: Action | None = None

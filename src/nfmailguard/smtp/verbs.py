@@ -13,16 +13,16 @@ import msgspec
 
 __all__ = ["CUTS", "LONGEST_LINE", "LONGEST_PARAMETERS", "VERBS", "VERB_INDEX", "Argument", "Input", "Verb"]
 
-#: Octets of a line, without its CRLF, that every server reads as one. RFC 5321 4.5.3.1.4 has 510; ASA takes 512
-#: (S-ASA13), and of two octets more no server can read a verb.
+#: Longest command line in bytes, without its CRLF, that every server reads as one line. RFC 5321 4.5.3.1.4 has 510; ASA
+#: takes 512 (S-ASA13), and in the two bytes more no server can read a verb.
 LONGEST_LINE = 512
-#: The same of a line with parameters: older Postfix, older Exim and sendmail give it up at 2048. RFC 3461 5.4
-#: and RFC 4954 5 add at most 500 octets a parameter.
+#: Longest command line in bytes with ESMTP parameters: older Postfix, older Exim and sendmail give up a line at 2048.
+#: RFC 3461 5.4 and RFC 4954 5 add at most 500 octets per parameter.
 LONGEST_PARAMETERS = 2000
-#: Bytes of a line with a secret that we look at: the most RFC 4954 4 has, with room.
+#: Most bytes of an AUTH line, or of its base64 answer, that are examined: the maximum of RFC 4954 4, with a margin.
 _SECRET = 1 << 14
-#: Where in a line a server may find the beginning of another: behind as many bytes as one is known to read at
-#: once (RFC 5321 4.5.3.1.4; Exim's, sendmail's and older Postfix' buffers), two fewer to one more, and again.
+#: Positions in a long line where a server may begin to read another line: after as many bytes as a known server reads
+#: at once (RFC 5321 4.5.3.1.4; buffers of Exim, sendmail and older Postfix), from two fewer to one more, and multiples.
 CUTS = frozenset(
     begin
     for size in (512, 998, 1000, 1024, 2048, 4096, 8192)
@@ -35,31 +35,32 @@ class Input(IntEnum):
     """How the client's next bytes are to be read."""
 
     COMMANDS = 0
-    DATA = 1  #: message text until CRLF.CRLF (RFC 5321 4.5.2)
-    CHUNK = 2  #: BDAT octets, counted (RFC 3030)
-    SASL = 3  #: one base64 line a challenge (RFC 4954)
-    OPAQUE = 4  #: TLS, or a flow that is no longer looked at
+    DATA = 1  #: Message text until CRLF "." CRLF (RFC 5321 4.5.2).
+    CHUNK = 2  #: Bytes of a BDAT chunk, counted (RFC 3030).
+    SASL = 3  #: The answer to an AUTH challenge: one base64 line each (RFC 4954).
+    OPAQUE = 4  #: TLS, or a flow that is no longer examined.
 
 
 class Argument(IntEnum):
-    """What the core looks at behind the verb."""
+    """What the core examines in the argument after the verb."""
 
-    IGNORED = 0  #: and not shown: whoever masked AUTH, or a URL's password, may have put it behind any verb
-    SENDER = 1  #: MAIL FROM:<...>
-    RECIPIENT = 2  #: RCPT TO:<...>
-    CHUNK_SIZE = 3  #: BDAT <size> [LAST]
-    SECRET = 4  #: never shown in an event
-    SHOWN = 5  #: not looked at either, and no secret
+    #: Argument not examined and not shown in events: behind any verb may be an AUTH line masked upstream, or a URL's
+    #: password.
+    IGNORED = 0
+    SENDER = 1  #: Argument is MAIL FROM:<...>.
+    RECIPIENT = 2  #: Argument is RCPT TO:<...>.
+    CHUNK_SIZE = 3  #: Argument is BDAT <size> [LAST].
+    SECRET = 4  #: Argument is a secret (AUTH): never shown in an event.
+    SHOWN = 5  #: Argument is not examined, is no secret, and may be shown in an event.
 
 
 class Verb(msgspec.Struct, frozen=True):
     """One verb.
 
-    ``waits``: after an allowed one nothing more of the client goes out until the
-    server has answered (RFC 5321 4.1.1.4 DATA, RFC 3207 STARTTLS, RFC 4954 AUTH).
-    ``long``: its line may be longer than 512 octets, by the parameters of extensions (RFC 5321 4.5.3.1.4).
-    ``continues`` is the intermediate reply code that changes how the client's
-    next bytes are read, ``reads`` how.
+    ``waits``: after this verb, if it is allowed, nothing more of the client is passed on until the server has answered
+    (RFC 5321 4.1.1.4 DATA, RFC 3207 STARTTLS, RFC 4954 AUTH). ``long``: its line may be longer than 512 bytes, because
+    of the parameters of extensions (RFC 5321 4.5.3.1.4). ``continues`` is the intermediate reply code that changes how
+    the client's next bytes are read; ``reads``: how they are read then.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Verb(msgspec.Struct, frozen=True):
     reads: Input = Input.COMMANDS
 
 
-#: The index is the verb's number in the core; 0 is every verb that is not in the table,
-#: and the entry a masked command leaves in the queue of outstanding commands.
+#: All verbs; the index is the verb's number in the core. Entry 0 stands for every verb that is not in the table, and is
+#: also what a masked command leaves in the queue of outstanding commands.
 VERBS: tuple[Verb, ...] = (
     Verb("", "unknown or masked"),
     Verb("HELO", "RFC 5321 4.1.1.1", argument=Argument.SHOWN),
@@ -101,9 +102,9 @@ VERBS: tuple[Verb, ...] = (
     Verb("XFORWARD", "Postfix XFORWARD_README"),
     Verb("BURL", "RFC 4468 3", long=True),
     Verb("X-EXPS", "Exchange AUTH", argument=Argument.SECRET, waits=True, continues=334, reads=Input.SASL),
-    # No verb, but what a line of a message looks like to who takes it for a command:
+    # "." is no verb, but a line of message text that looks like one to code that takes message lines for commands:
     Verb(".", "RFC 5321 4.1.1.4"),
-    # Nor are these, but entries in the queue of outstanding commands that a reply answers:
+    # These are no verbs either, but entries in the queue of outstanding commands, each answered by a reply:
     Verb("<masked>", "a denied command whose refusal is hidden (commands.unknown = ok)"),
     Verb("<end of data>", "RFC 5321 4.1.1.4: the reply to the message"),
     Verb("<empty>", "an empty command line"),

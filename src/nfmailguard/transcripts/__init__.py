@@ -1,1 +1,1 @@
-"""Dialogues as both sides saw them, whatever they come from: what was sent, what arrived, and why it differs."""
+"""Dialogues as both sides saw them, from any source: what was sent, what arrived, and why it differs."""

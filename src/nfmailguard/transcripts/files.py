@@ -1,7 +1,7 @@
-"""Dialogues out of files that people name: event logs, or one capture or two.
+"""Reads dialogues from files: event logs, or one or two captures.
 
-Promises: what is none of these raises ConfigError or CaptureError, a line with the name. Does not know how they are
-shown.
+Promises: a file that is none of these raises ConfigError or CaptureError, in a line with its name. Does not know how
+they are shown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CAPTURES = (b"\xa1\xb2", b"\xd4\xc3", b"\x4d\x3c", b"\x0a\x0d\x0d\x0a")
 
 
 def is_capture(path: Path) -> bool:
-    """Whether a file begins as a capture, packed or not; False for what cannot be read."""
+    """Whether a file begins as a capture, compressed or not; False for a file that cannot be read."""
     if str(path) == "-":
         return False
     try:
@@ -35,7 +35,7 @@ def is_capture(path: Path) -> bool:
 
 
 def read(paths: Sequence[Path], ports: Sequence[int], *, sides: bool = False) -> tuple[tuple[list[Dialogue], int], str]:
-    """Dialogues, how much was left out for want of room, and a name for them."""
+    """Dialogues, how much was left out for lack of memory, and a name for them."""
     name = printable(", ".join(map(str, paths)), 200)
     captures = [path for path in paths if is_capture(path)]
     if captures:

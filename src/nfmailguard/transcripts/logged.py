@@ -1,7 +1,7 @@
-"""Dialogues out of an event log (EVE): what was found in each connection, line by line, and its mails.
+"""Dialogues from an event log (EVE): what was found in each connection, line by line, and its mails.
 
-Promises: what an event does not hold is not made up: of a line its beginning, as the event has it. Lines that are no
-events are counted. Memory grows with ``MOST_EVENTS`` at most. Does not know live gateways.
+Promises: nothing is invented that an event does not contain: of a line only the beginning that the event has. Lines
+that are no events are counted. Memory is bounded by ``MOST_EVENTS``. Does not know running gateways.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from nfmailguard.transcripts.translated import about
 __all__ = ["MOST_EVENTS", "Log"]
 
 MOST_EVENTS = 500_000
-_LATEST = 2**32 * 10**9  # nanoseconds since 1970, as captures know them
+_LATEST = 2**32 * 10**9  # Latest time in nanoseconds since 1970 that a capture file can hold.
 
 
 class Log:
-    """Feed it lines of ``log.eve`` in their order; ``dialogues`` are by connection, as they began."""
+    """Takes lines of ``log.eve`` in their order; ``dialogues`` are by connection, in the order they began."""
 
     def __init__(self) -> None:
         self.unreadable = 0
@@ -50,9 +50,9 @@ class Log:
                 self.unreadable += bool(line.strip())
 
     def take(self, kind: str, event: dict[str, Any]) -> None:
-        """One event. Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for one that is none."""
+        """Takes one event. Raises KeyError, TypeError, ValueError, AttributeError or OverflowError if it is invalid."""
         body = event[kind]
-        # Numbers of connections begin anew with each start of a gateway.
+        # Flow numbers start anew each time a gateway starts, so addresses and ports are part of the key.
         flow = tuple(str(event[name]) for name in ("flow_id", "src_ip", "src_port", "dest_ip", "dest_port"))
         when = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 10**6) * 1000
         if not 0 <= when < _LATEST:
@@ -79,7 +79,8 @@ class Log:
         name, action, applied = str(body["finding"]), str(body["action"]), bool(body["applied"])
         what = about(name, str(body.get("verb", "")), before) or str(body.get("keyword", ""))
         profile = str(body["profile"])
-        shipped = profile if profile in self._shipped else ""  # a log names no file that is to be read
+        # Only names of built-in profiles are used: an event log must not make the program read a file.
+        shipped = profile if profile in self._shipped else ""
         told = note(name, action, shipped, what=what, applied=applied, doubt=bool(body.get("hypothetical")))
         place = (to_server, body.get("offset"), before)
         if body.get("repeated"):

@@ -1,7 +1,7 @@
-"""A dialogue as both its ends saw it, as values: lines, what changed in them, and the findings beside them.
+"""A dialogue as both ends saw it, as values: lines, what changed in them, and the findings beside them.
 
-Promises: data only, and plain functions on it; secrets of AUTH are not in a line that ``hidden`` has seen.
-Does not know where a dialogue comes from, or how it is shown.
+Promises: data only, and plain functions on it; lines returned by ``hidden`` contain no secrets of AUTH. Does not know
+where a dialogue comes from, or how it is shown.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from nfmailguard.plain import octets
 
 __all__ = ["Dialogue", "Line", "Note", "Part", "hidden", "parts", "shown", "titles"]
 
-#: Bytes of a line that are shown; of a longer one its beginning, and how many more there are.
+#: Most bytes of a line that are shown; of a longer line the beginning is shown, and how many bytes follow.
 MOST_SHOWN = 2000
 
 
 class Note(msgspec.Struct, frozen=True):
-    """A finding beside a line: its name, the action, why, and the source of the rule.
+    """A finding about a line: its name, the action, the reason, and the source of the rule.
 
     ``applied`` False: reported only. ``hypothetical``: an earlier change would already have altered the dialogue.
     """
@@ -37,8 +37,8 @@ class Note(msgspec.Struct, frozen=True):
 class Line(msgspec.Struct):
     """A line of one side: as it was sent, and as it arrived.
 
-    ``seen`` None: it never arrived, or where ``one_sided`` it is not known. ``time``: nanoseconds since 1970, or
-    None. ``what`` is in place of bytes that are nobody's to read (TLS), or of a line that is none (an event).
+    ``seen`` None: it never arrived, or, if ``one_sided``, that is not known. ``time``: nanoseconds since 1970, or None.
+    ``what`` replaces bytes that cannot be read (TLS), or describes an event that is no line.
     """
 
     to_server: bool
@@ -48,7 +48,7 @@ class Line(msgspec.Struct):
     notes: list[Note] = []
     what: str = ""
     one_sided: bool = False
-    #: Bytes of this direction before the line.
+    #: Number of bytes of this direction before the line.
     offset: int = 0
 
     @property
@@ -57,7 +57,9 @@ class Line(msgspec.Struct):
 
 
 class Dialogue(msgspec.Struct):
-    """One connection. ``title`` says under what it went; ``ended`` how it ended, where that is worth a word."""
+    """One connection. ``title``: mode and profile it was under; ``ended``: how it ended, if that is
+    worth mentioning.
+    """
 
     title: str
     client: str
@@ -71,7 +73,7 @@ class Dialogue(msgspec.Struct):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of a line's text that differs from the other side's, or does not."""
+    """A piece of a line's text, and whether it differs from the other side's."""
 
     text: str
     changed: bool
@@ -104,7 +106,7 @@ def _text(some: bytes) -> str:
 
 
 def _strip(line: list[Part]) -> None:
-    """Without the CRLF at its end, where nobody has changed that."""
+    """The line without the CRLF at its end, if that was not changed."""
     if line and not line[-1].changed and line[-1].text.endswith("\\x0d\\x0a"):
         text = line[-1].text.removesuffix("\\x0d\\x0a")
         line[-1:] = [Part(text, False)] if text else []
@@ -123,7 +125,7 @@ _AUTH = re.compile(rb"(?i)(\s*AUTH\s+[^\s]+\s+)(?!=\r?\n?$)(\S.*?)(\r?\n)?\Z", r
 
 
 def hidden(lines: Iterable[Line]) -> Iterator[Line]:
-    """The lines, secrets of AUTH (RFC 4954 4) covered: the argument behind the mechanism, and answers to 334."""
+    """The lines with secrets of AUTH (RFC 4954 4) masked: the argument after the mechanism, and answers to 334."""
     asked = False
     for line in lines:
         if not line.to_server:

@@ -1,6 +1,6 @@
-"""Why a finding is one, and where the rule comes from: the comment of the profile's own line.
+"""The reason for a finding, and the source of its rule: the comment of the profile's own line.
 
-Promises: for every finding words a person understands, and a source where there is one. A source is an id of
+Promises: every finding has an understandable reason, and a source where there is one. A source is an id of
 docs/sources.md, an RFC, "inferred" or "ours", as the profile says it. Does not decide anything.
 """
 
@@ -17,7 +17,7 @@ from nfmailguard.transcripts.model import Note
 
 __all__ = ["SETTING_OF", "note", "reason", "source"]
 
-#: The setting that a finding comes from.
+#: The setting that each finding depends on.
 SETTING_OF: Mapping[str, str] = {
     "banner.masked": "banner.rule",
     "command.denied": "commands.allow",
@@ -38,7 +38,8 @@ SETTING_OF: Mapping[str, str] = {
     "bug.data_bypass": "bugs.data_bypass",
     "bug.noop_body": "bugs.noop_body",
 }
-#: Areas whose rules are the gateway's own, each with its row in a document.
+#: Findings that follow the gateway's own rules and no profile setting: the document that describes them, by the
+#: finding's area.
 _OURS = {
     "stream": "docs/streams.md", "flow": "docs/streams.md", "packet": "docs/streams.md", "tls": "RFC 3207 4",
     "restore": "docs/restore.md", "upstream": "docs/restore.md", "command": "docs/streams.md",
@@ -51,7 +52,7 @@ _COMMENT = re.compile(r"#\s*(.+)$")
 
 @lru_cache(64)
 def _comments(profile: str) -> Mapping[str, str]:
-    """The comment beside each setting of a profile; nothing for one that cannot be read any more."""
+    """The comment of each setting of a profile; empty for a profile that cannot be read any more."""
     try:
         text = profile_text(profile)
     except ConfigError:
@@ -68,7 +69,7 @@ def _comments(profile: str) -> Mapping[str, str]:
 
 
 def source(finding: str, profile: str) -> str:
-    """Where the rule of ``finding`` is from under ``profile`` (a name, or the path of a file); empty: not said."""
+    """The source of the rule of ``finding`` under ``profile`` (a name, or the path of a file); empty: not given."""
     comments = _comments(profile)
     for key in (f"actions.{finding}", SETTING_OF.get(finding, "")):
         if key in comments:
@@ -77,7 +78,7 @@ def source(finding: str, profile: str) -> str:
 
 
 def reason(finding: str, what: str = "") -> str:
-    """In words why; ``what``: the keyword or the verb it is about, as printable text."""
+    """The reason in words; ``what``: the keyword or verb it is about, as printable text."""
     if finding == "command.denied":
         return f"the verb {what or 'here'} is not let through by this profile"
     if finding == "reply.keyword_masked":
@@ -87,5 +88,5 @@ def reason(finding: str, what: str = "") -> str:
 
 
 def note(finding: str, action: str, profile: str, *, what: str = "", applied: bool = True, doubt: bool = False) -> Note:
-    """The note in the margin; ``doubt``: hypothetical, an earlier change would have altered the dialogue."""
+    """The note for the margin; ``doubt``: hypothetical, an earlier change would have altered the dialogue."""
     return Note(finding, action, reason(finding, what), source(finding, profile), applied, doubt)

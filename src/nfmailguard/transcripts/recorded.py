@@ -1,6 +1,7 @@
-"""What an engine recorded beside the lines of a capture: the findings in the margin of ``streams``' dialogues.
+"""Adds an engine's findings to the lines of a capture's dialogues (``streams``).
 
-Promises: a finding stands beside the line its byte is in, of the connection it was made in. Does not decide anything.
+Promises: a finding is beside the line that contains its byte, in the connection it was made in. Does not decide
+anything.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Findings:
             self._of.setdefault(key, []).append(record)
 
     def put_beside(self, made: Dialogue, connection: Connection, until: float) -> None:
-        """The findings of ``connection`` into the lines of its dialogue; ``until``: when the next of its key began."""
+        """Puts the findings of ``connection`` into the lines of its dialogue; ``until``: when the next one with its key
+        began.
+        """
         rule = self._rules[-1]
         for record in self._of.get(connection.key, ()):
             if not connection.start <= record.now < until:
@@ -90,9 +93,10 @@ def dialogues(
     ports: Sequence[int] = (25,),
     sides: bool = False,
 ) -> tuple[list[Dialogue], int]:
-    """Of a capture of what came to a box and one of what left it; ``sides``: of its client's side and its server's.
+    """Dialogues from captures before and after a firewall; ``sides``: the captures are of its client's and its server's
+    side.
 
-    Besides: how many packets and findings were left out for want of room. Raises CaptureError for a file that is no
+    Also: how many packets and findings were left out for lack of memory. Raises CaptureError for a file that is no
     capture.
     """
     came = Capture(before, ports)
@@ -103,7 +107,8 @@ def dialogues(
     for one in came.connections:
         starts.setdefault(one.key, []).append(one.start)
     for one, other in pairs:
-        nothing = Connection(one.key, one.start, one.number) if left is not None else None  # came out of the box
+        # Stands for a connection of which nothing came out of the firewall.
+        nothing = Connection(one.key, one.start, one.number) if left is not None else None
         shown = dialogue(one, other or nothing, title=title, sides=sides)
         if findings is not None:
             later = [start for start in starts[one.key] if start > one.start]

@@ -1,7 +1,8 @@
-"""Two captures of one connection, before and behind a box, as lines: what each side sent, what the other got.
+"""Turns two captures of one connection, before and after a firewall, into lines: what each side sent, what the other
+got.
 
-Promises: a sender's first copy of a byte is the one that counts; a damaged or cut packet is left out; memory grows
-with ``MOST_BYTES`` at most. pcap and pcapng are libpcap's to read. Does not know what a gateway decides.
+Promises: a sender's first copy of a byte is the one that counts; a damaged or truncated packet is left out; memory is
+bounded by ``MOST_BYTES``. libpcap reads pcap and pcapng. Does not know what a gateway decides.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from nfmailguard.transcripts.model import Dialogue, Line, hidden
 
 __all__ = ["MOST_BYTES", "Connection", "Key", "connections", "dialogue", "paired"]
 
-#: Bytes of one gap, and of all of a stream, that stand as NULs: a made-up sequence number is no gap of gigabytes.
+#: Most bytes of one gap, and of all gaps in a stream, that are filled with NULs, so that a forged sequence number
+#: cannot create gigabytes.
 _MOST_GAP, _MOST_GAPS = 1 << 20, 4 << 20
-#: Bytes of dialogues that are kept of a capture; what is beyond is left out, and ``Capture.left_out`` says so.
+#: Most bytes of dialogues kept of a capture; what exceeds it is left out and counted in ``Capture.left_out``.
 MOST_BYTES = 64 << 20
 _SYN, _RST, _FIN, _ACK = 2, 4, 1, 16
-_EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options (RFC 8200 4)
+_EXTENSIONS = (0, 43, 60)  # IPv6 extension headers: hop-by-hop, routing, destination options (RFC 8200 4).
 _TCP = 6
 
 
 class Key(NamedTuple):
-    """Whose connection: addresses of 4 or 16 bytes, ports."""
+    """The key of a connection: addresses of 4 or 16 bytes, ports."""
 
     client: bytes
     client_port: int
@@ -46,8 +48,9 @@ class Key(NamedTuple):
 class _Stream:
     """One direction's bytes by their offset from the first one."""
 
-    first: int | None = None  # sequence number of the first byte
-    pieces: list[tuple[int, int, int, bytes]] = field(default_factory=list)  # offset, packet, time, bytes
+    first: int | None = None  # Sequence number of the stream's first byte; None: no byte seen yet.
+    # Segments of the stream: offset, packet number, time, bytes.
+    pieces: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
     def take(self, sequence: int, number: int, now: int, data: bytes) -> None:
         if self.first is None:
@@ -57,7 +60,7 @@ class _Stream:
             self.pieces.append((offset, number, now, data))
 
     def whole(self) -> tuple[bytes, list[tuple[int, int, int]], list[tuple[int, int]]]:
-        """The bytes, gaps as NULs; where which packet begins (offset, packet, time); gaps (from, to)."""
+        """The bytes, with gaps as NULs; where each packet begins (offset, packet, time); the gaps (from, to)."""
         out, begun, gaps = bytearray(), list[tuple[int, int, int]](), list[tuple[int, int]]()
         latest, room = (0, 0), _MOST_GAPS
         for offset, number, now, data in sorted(self.pieces, key=lambda piece: (piece[0], piece[1])):
@@ -70,7 +73,9 @@ class _Stream:
                 out += bytes(offset - len(out))
             rest = data[len(out) - offset :]
             if rest:
-                latest = max(latest, (number, now))  # a byte is read when all before it are there
+                # A byte can be read only when all bytes before it have arrived, so it has the latest packet's number
+                # and time.
+                latest = max(latest, (number, now))
                 begun.append((len(out), *latest))
                 out += rest
         return bytes(out), begun, gaps
@@ -93,7 +98,7 @@ def _normal(path: str | os.PathLike[str], target: str) -> None:
     capture = CaptureFile(None, path, target, accept_all=True)
     capture.open()
     try:
-        with suppress(CaptureError):  # of a damaged one, what comes before the damage
+        with suppress(CaptureError):  # Of a damaged capture, the part before the damage is used.
             capture.run()
     finally:
         capture.close()
@@ -195,9 +200,10 @@ def connections(path: str | os.PathLike[str], ports: Iterable[int] = (25,)) -> l
 
 
 def paired(before: list[Connection], behind: list[Connection]) -> Iterator[tuple[Connection, Connection | None]]:
-    """Each connection of one capture with the same of the other, in their order.
+    """Each connection of one capture with the same one of the other, in their order.
 
-    By addresses and ports; where a box translates addresses, by the ports; the only one that is left, too.
+    Matched by addresses and ports; if a firewall translates addresses, by the ports; a single remaining one is matched
+    too.
     """
     left = {one.number: one for one in behind}
     found = dict[int, Connection]()
@@ -217,10 +223,10 @@ def paired(before: list[Connection], behind: list[Connection]) -> Iterator[tuple
 
 
 def dialogue(sent: Connection, seen: Connection | None, *, title: str = "", sides: bool = False) -> Dialogue:
-    """Both sides beside each other; ``seen`` None: the one side there is. Lengths are the same, as boxes keep them.
+    """Both sides of a dialogue; ``seen`` None: only one side is known. Lengths are the same, as firewalls keep them.
 
-    ``sides``: ``sent`` is what went by on the client's side of a box, ``seen`` on the server's; else what came to it
-    and what left it.
+    ``sides``: ``sent`` was recorded on the client's side of a firewall, ``seen`` on the server's; otherwise before and
+    after it.
     """
     came, left, clock = sent, seen, sent
     if sides and seen is not None:
@@ -261,7 +267,7 @@ def _lines(
 
 
 def _without_tls(lines: list[Line]) -> Iterator[Line]:
-    """The lines; what comes after an accepted STARTTLS as how many bytes it was, each side's at once."""
+    """The lines; what comes after an accepted STARTTLS is replaced by its number of bytes, for each side."""
     asked = opaque = False
     unread: Line | None = None
     size = 0

@@ -1,6 +1,6 @@
-"""A dialogue of people's through the reference model, with the findings beside the lines they are about.
+"""A written dialogue run through the reference model, with the findings beside the lines they are about.
 
-Promises: each finding stands beside the line its offset is in. Does not decide anything: ``smtp.reference`` did.
+Promises: each finding is beside the line that contains its offset. Does not decide anything: ``smtp.reference`` did.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def about(finding: str, verb: str, line: bytes) -> str:
 
 
 def translated(policy: Policy, turns: Sequence[Turn], result: Result, *, apply: bool, profile: str = "") -> Dialogue:
-    """``apply``: findings were carried out. ``profile``: where its text is, if not under the policy's name."""
+    """The dialogue with its findings. ``apply``: findings were carried out. ``profile``: the file with the profile's
+    text, if it is not found under the policy's name.
+    """
     lines, at = list[Line](), {True: 0, False: 0}
     for row in rows(turns, result):
         lines.append(Line(row.to_server, row.sent, row.seen, offset=at[row.to_server], notes=[]))
@@ -47,7 +49,7 @@ def translated(policy: Policy, turns: Sequence[Turn], result: Result, *, apply: 
 
 
 def beside(lines: Sequence[Line], finding: ModelFinding) -> Line | None:
-    """The line that holds the byte the finding is about; the last one before it where there is none."""
+    """The line with the byte the finding is about; if there is none, the last line before it."""
     found = None
     for line in lines:
         if line.to_server is finding.to_server and line.offset <= finding.offset:

@@ -1,1 +1,3 @@
-"""A profile beside a real box: what two profiles do otherwise, and whether a box does what a profile says."""
+"""Compares a profile with a real firewall: what two profiles do differently, and whether a firewall does what a profile
+says.
+"""

@@ -1,8 +1,8 @@
-"""Whether a box does what a profile says: each line that went through it beside what the model says of it.
+"""Whether a firewall does what a profile says: compares each line that passed it with what the model says.
 
-Both sides known: what was sent goes through the model, and what arrived is held against that. One side known: what
-a box has let out it lets out again unchanged, so a line that the model would still change did not come through such a
-box, nor did damage that the profile does not do. Promises: decides nothing itself; ``smtp.reference`` does.
+Both sides known: what was sent goes through the model, and the result is compared with what arrived. One side known: a
+firewall lets its own output pass unchanged, so a line that the model would still change did not pass such a firewall,
+nor did damage that the profile does not do. Promises: decides nothing itself; ``smtp.reference`` does.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from nfmailguard.transcripts.translated import beside
 
 __all__ = ["MOST_BYTES", "Compared", "Seen", "Side", "compare"]
 
-#: Bytes of a dialogue that are compared, from its beginning: the model is a plain one, and reads some 100 KiB a second.
+#: Most bytes of a dialogue that are compared, from its beginning: the reference model reads only some 100 KiB per
+#: second.
 MOST_BYTES = 256 << 10
-_LONGEST_PACKET = 65_495  # of TCP over IPv4
+_LONGEST_PACKET = 65_495  # Largest TCP payload of an IPv4 packet.
 
 
 class Side(StrEnum):
-    """Where the one side that is known was seen."""
+    """Where a dialogue of which only one side is known was recorded."""
 
     CLIENT = "client"
     SERVER = "server"
 
 
 class Seen(msgspec.Struct):
-    """A line that says something of the box. ``expected`` None: the model delivers nothing."""
+    """A line that shows something about the firewall. ``expected`` None: the model delivers nothing."""
 
     line: Line
     expected: bytes | None
     agrees: bool
-    #: Why, where it is not the bytes that differ.
+    #: Why the line disagrees with the model, if not because of its bytes.
     why: str = ""
 
 
 class Compared(msgspec.Struct):
-    """One dialogue. ``seen``: its lines of which something is known; ``ended``: how the model ends it."""
+    """One dialogue. ``seen``: the lines of which something is known; ``ended``: how the model ends it."""
 
     dialogue: Dialogue
     seen: list[Seen]
     ended: Action | None
     findings: tuple[str, ...] = ()
-    #: Not all of it was compared.
+    #: True if only the beginning of the dialogue was compared.
     cut: bool = False
 
     @property
@@ -58,7 +59,7 @@ class Compared(msgspec.Struct):
 
 
 def _turns(lines: Iterable[Line]) -> tuple[list[Turn], list[tuple[Line, int, int]]]:
-    """Packets, and where in which of them each line is: lines of one side at one time came together."""
+    """The packets, and the place of each line in them: lines of one side at the same time were in one packet."""
     turns, places = list[Turn](), list[tuple[Line, int, int]]()
     last: tuple[bool, int | None] | None = None
     for line in lines:
@@ -87,7 +88,7 @@ def _beginning(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Compared:
-    """``side``: of a dialogue of which one is known."""
+    """Compares a dialogue with the model. ``side``: which side is known, if only one is."""
     one_sided = any(line.one_sided for line in dialogue.lines)
     lines = list(_beginning(dialogue.lines))
     turns, places = _turns(lines)
@@ -98,7 +99,8 @@ def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Com
         expected = out[at : at + len(line.sent)] if out else None
         if not one_sided:
             seen.append(Seen(line, expected, expected == line.seen))
-        elif line.to_server is (side is Side.SERVER):  # it has come through the box
+        # The line was seen after the firewall, so it is compared with what the model delivers.
+        elif line.to_server is (side is Side.SERVER):
             seen.append(Seen(line, expected, expected == line.sent))
     if one_sided:
         _damage(policy, result, seen)
@@ -112,7 +114,7 @@ def compare(policy: Policy, dialogue: Dialogue, side: Side = Side.CLIENT) -> Com
 
 
 def _damage(policy: Policy, result: Result, seen: Sequence[Seen]) -> None:
-    """Lines that a box has masked, where this profile masks none of the kind."""
+    """Adds lines that a firewall has masked in a way this profile does not."""
     does = {
         "upstream.banner_masked": policy.banner.rule is not BannerRule.NONE,
         "upstream.keyword_masked": policy.replies.ehlo is not EhloMask.NONE,

@@ -1,6 +1,6 @@
-"""Two profiles beside each other: every setting that differs, and what that means for a dialogue.
+"""Compares two profiles: every setting that differs, and what that means for a dialogue.
 
-Promises: what has no difference here decides alike. Does not know captures.
+Promises: profiles without a difference here decide alike. Does not know captures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTS = ("banner", "commands", "replies", "address", "data", "bugs")
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One setting. ``left`` and ``right``: its values; ``meaning``: what becomes of a dialogue, under each."""
+    """One setting. ``left`` and ``right``: its values; ``meaning``: its effect on a dialogue, under each."""
 
     setting: str
     left: str
@@ -63,7 +63,8 @@ def _limit(finding: str, what: str, value: Callable[[Policy], int | None]) -> Ca
     return say
 
 
-#: By setting: what it does, as a sentence of a policy. Lists are told item by item.
+#: For each setting, a function that describes in a phrase what a policy does by it. Settings that are lists are
+#: described item by item, by _ITEMS.
 _MEANS: Mapping[str, Callable[[Policy], str]] = {
     "banner.rule": _greeting,
     "banner.separator": _greeting,
@@ -106,7 +107,8 @@ _MEANS: Mapping[str, Callable[[Policy], str]] = {
     "bugs.data_bypass": lambda one: _bug("after any DATA all passes to the dot", one.bugs.data_bypass),
     "bugs.noop_body": lambda one: _bug("after a NOOP a message is masked as commands", one.bugs.noop_body),
 }
-#: Lists: what an item is, and what becomes of one that only one side has.
+#: Settings that are lists: the verb phrase for an item that one policy has, and what happens to it under the other
+#: policy.
 _ITEMS = {
     "commands.allow": ("pass", "masked"),
     "replies.keywords": ("are shown to the client", "hidden"),

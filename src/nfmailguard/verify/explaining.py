@@ -1,7 +1,7 @@
-"""Which settings would make a profile do what a box did: single changes, tried one after the other.
+"""Which settings would make a profile do what a firewall did: single changes, tried one after the other.
 
-Promises: a change that is named makes more lines agree than there were, in all dialogues together, and can be given to
-``--set`` as it is; those named together are tried together. Does not claim that the box is configured so: several
+Promises: a change that is named makes more lines agree than before, in all dialogues together, and can be given to
+``--set`` as it is; those named together are tried together. Does not claim that the firewall is configured so: several
 settings may explain the same lines.
 """
 
@@ -23,12 +23,14 @@ from nfmailguard.verify.comparing import Compared, Side, compare
 
 __all__ = ["Change", "explain", "in_words", "nearest"]
 
-_MOST_DIALOGUES = 20  # that differ, which candidates are tried on
-_MOST_BYTES = 8 << 10  # of each, from its beginning; and of all together
+_MOST_DIALOGUES = 20  # Most differing dialogues that candidate settings are tried on.
+# Most bytes of each dialogue that are tried, from its beginning; _MOST_TRIED is the limit for all dialogues together.
+_MOST_BYTES = 8 << 10
 _MOST_TRIED = 24 << 10
 _MOST_CHANGES = 12
 _MOST_ALTERNATIVES = 3
-_SHORTEST_LIMIT = 100  # bytes of a command that no box is known to cut
+# Shortest command line limit in bytes that is tried; no firewall is known to cut shorter commands.
+_SHORTEST_LIMIT = 100
 _LIMITS = (
     *("commands.line_length", "address.sender_length", "address.recipients", "address.invalid_recipients"),
     *("data.header_line_length", "data.body_line_length", "data.header_length", "data.body_length", "data.to_fields"),
@@ -53,16 +55,17 @@ _VERBS = frozenset(verb.name for verb in VERBS if verb.name and not verb.name.st
 
 
 class Change(msgspec.Struct, frozen=True):
-    """Settings as ``--set`` takes them, one or those that work together; how many lines they made agree, the first one.
+    """Settings as ``--set`` takes them, one or several that belong together; how many lines they make agree, and the
+    first such line.
 
-    ``words``: the same for people, of a list what is added or removed.
+    ``words``: the same as readable text, for a list what is added or removed.
     """
 
     settings: tuple[tuple[str, str], ...]
     words: str
     explains: int
     example: bytes
-    #: Others that explain as many lines.
+    #: Other settings that explain the same number of lines.
     alternatives: tuple[str, ...] = ()
 
 
@@ -71,7 +74,7 @@ def _list(words: Sequence[str]) -> str:
 
 
 def _words(found: Sequence[Compared]) -> tuple[set[str], set[str], set[str], set[str]]:
-    """Of lines that differ: verbs, keywords, characters that became a space, letters of masks."""
+    """From lines that differ: verbs, keywords, characters that became a space, letters of masks."""
     verbs, keywords, characters, letters = set[str](), set[str](), set[str](), set[str]()
     for one in found:
         for differing in one.differing:
@@ -89,7 +92,7 @@ def _words(found: Sequence[Compared]) -> tuple[set[str], set[str], set[str], set
 
 
 def _shown(found: Sequence[Compared]) -> Iterator[str]:
-    """Keywords that have come through the box as they are."""
+    """Keywords that passed the firewall unchanged."""
     for one in found:
         for seen in one.seen:
             said = seen.line.sent if seen.line.one_sided else seen.line.seen
@@ -100,7 +103,7 @@ def _shown(found: Sequence[Compared]) -> Iterator[str]:
 
 
 def _cut_at(found: Sequence[Compared]) -> set[int]:
-    """Bytes of long commands behind which a box has masked the rest."""
+    """Lengths of commands after which a firewall masked the rest."""
     lengths = set[int]()
     for one in found:
         for differing in one.differing:
@@ -115,7 +118,8 @@ def _cut_at(found: Sequence[Compared]) -> set[int]:
 
 def _candidates(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[tuple[str, str], ...]]:
     yield from ((one,) for one in _singles(policy, found))
-    if policy.replies.ehlo is EhloMask.NONE:  # nothing is masked without a list of what is not
+    # Masking EHLO keywords needs the list of keywords that are not masked, so these settings are tried together.
+    if policy.replies.ehlo is EhloMask.NONE:
         asa = load_profile("asa").replies
         yield (
             ("replies.ehlo", str(EhloMask.E1)),
@@ -158,7 +162,7 @@ def _singles(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[str, s
 
 
 def _short(dialogues: Iterable[Dialogue]) -> list[Dialogue]:
-    """The beginnings of the first ones: candidates are many, and each goes through the model."""
+    """The beginnings of the first dialogues: there are many candidates, and each runs through the model."""
     made, room = list[Dialogue](), _MOST_TRIED
     for one in dialogues:
         lines, size = list[Line](), 0
@@ -180,15 +184,17 @@ def _differing(policy: Policy, dialogues: Sequence[Dialogue], side: Side) -> lis
 def explain(
     policy: Policy, found: Sequence[Compared], side: Side, others: Sequence[Dialogue] = ()
 ) -> tuple[list[Change], Policy]:
-    """The changes, best first, and the policy with all of them; fewer where nothing more helps.
+    """The changes, best first, and the policy with all of them; stops when no change helps any more.
 
-    ``others``: more dialogues of the box; of changes that help as much that is the best under which these agree most.
+    ``others``: more dialogues of the firewall; among changes that help equally, the best is the one under which these
+    agree most.
     """
     dialogues = _short(one.dialogue for one in found if one.differing)
     changes: list[Change] = []
     now = _differing(policy, dialogues, side)
     while (left := _count(now)) and len(changes) < _MOST_CHANGES:
-        # Of changes that make as many lines agree, that is the best which comes nearest in the rest of them.
+        # Among settings that make the same number of lines agree, the best is the one that comes nearest in the
+        # remaining lines.
         tried = sorted(_tried(policy, now, dialogues, side), key=lambda one: (one.differ, _distance(one.found)))
         if not tried or tried[0].differ >= left:
             break
@@ -226,7 +232,7 @@ def _tried(policy: Policy, now: Sequence[Compared], dialogues: Sequence[Dialogue
 
 
 def in_words(policy: Policy, other: Policy, settings: Sequence[tuple[str, str]]) -> str:
-    """What settings make of ``policy``, for people; of a list what ``other`` has more or less."""
+    """What settings change in ``policy``, as readable text; for a list what ``other`` has more or less."""
     said = []
     for setting, value in settings:
         part, _, key = setting.partition(".")
@@ -241,7 +247,7 @@ def in_words(policy: Policy, other: Policy, settings: Sequence[tuple[str, str]])
 
 
 def nearest(found: Sequence[Compared], side: Side) -> tuple[str, int]:
-    """The profile of those that come with the program that agrees with most lines, and how many differ."""
+    """Of the profiles that come with the program, the one that agrees with most lines, and how many differ."""
     dialogues = _short(one.dialogue for one in found)
     counts = {name: _count(_differing(load_profile(name), dialogues, side)) for name in profile_names()}
     best = min(counts, key=lambda name: counts[name])
@@ -253,7 +259,7 @@ def _count(found: Sequence[Compared]) -> int:
 
 
 def _distance(found: Sequence[Compared]) -> int:
-    """Bytes in which lines that differ are not as expected."""
+    """Number of bytes in differing lines that are not as expected."""
     return sum(
         sum(a != b for a, b in itertools.zip_longest(seen.expected or b"", seen.line.seen or b""))
         for one in found

@@ -1,7 +1,7 @@
-"""Dialogues of a real box as they are given: captures of both sides or one, or transcripts that people wrote.
+"""Dialogues of a real firewall as they are given: captures of both sides or one, or written transcripts.
 
-Promises: what is neither raises ConfigError or CaptureError, with file and line. A transcript has both sides where it
-has lines with ``C>`` or ``S>`` (what arrived, as ``translate`` prints them), else one. Does not judge.
+Promises: a file that is neither raises ConfigError or CaptureError, with file and line. A transcript has both sides if
+it has lines with ``C>`` or ``S>`` (what arrived, as ``translate`` prints them), else one. Does not judge.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def _bytes(text: str) -> bytes:
 
 
 def written(text: str, where: str) -> Dialogue:
-    """A transcript: ``C: `` and ``S: `` lines as they were sent, behind them ``C> `` and ``S> `` as they arrived."""
+    """A transcript: ``C: `` and ``S: `` lines as they were sent, followed by ``C> `` and ``S> ``
+    lines as they arrived.
+    """
     lines, both = list[Line](), False
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

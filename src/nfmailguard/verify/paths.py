@@ -1,8 +1,7 @@
-"""The same dialogue by two paths: where what arrived differs, step by step, and which settings would explain it.
+"""Compares the same dialogue on two paths: where what arrived differs, step by step, and which settings explain it.
 
-Promises: a difference is a box's doing: what a server answers otherwise because it was sent something else is no
-difference of its own. Nothing is compared behind a step from which on the two dialogues are not the same any more.
-Does not know sockets.
+Promises: a difference is caused by a firewall: if a server answers differently because it received something else, that
+is no difference of its own. Nothing is compared after a step that makes the dialogues diverge. Does not know sockets.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from nfmailguard.verify.explaining import Change, explain, in_words
 __all__ = ["OPEN", "Difference", "Explanation", "Found", "How", "Played", "Taken", "differences", "explained"]
 
 
-#: How a connection is at the end of a step where nobody has ended it.
+#: Value of ``ended`` when neither the client nor the server has seen the connection end.
 OPEN = ("", "")
 
 
 class Taken(msgspec.Struct):
-    """A step by one path. ``replies``: what the server said, each with how many bytes of the step had come by then.
+    """A step on one path. ``replies``: the server's replies, each with how many bytes of the step had arrived by then.
 
-    ``ended``: how the connection was there at the end of the step, seen from the client and from the server.
+    ``ended``: the connection's state at the end of the step, seen from the client and from the server.
     """
 
     pieces: list[bytes]
@@ -47,7 +46,7 @@ class Taken(msgspec.Struct):
 
 
 class Played(msgspec.Struct):
-    """A dialogue by one path, with its greeting as the first step; not all of its steps where it ended early."""
+    """A dialogue on one path, with its greeting as the first step; it has fewer steps if it ended early."""
 
     name: str
     steps: list[Taken]
@@ -63,7 +62,7 @@ class How(StrEnum):
 
 
 class Difference(msgspec.Struct):
-    """A step of a dialogue that came out in two ways. ``by``: which path changed, lost or ended it; None: both.
+    """A step with different results. ``by``: which path changed, lost or ended it; None: both.
 
     ``to_server``: whose bytes; ``sent`` as they were sent, ``left`` and ``right`` as they arrived, None: not at all.
     """
@@ -76,17 +75,19 @@ class Difference(msgspec.Struct):
     sent: bytes
     left: bytes | None
     right: bytes | None
-    #: The settings that would explain it.
+    #: The settings that would explain the difference.
     settings: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The same in two dialogues is told once."""
+        """A difference with the same key in two dialogues is reported once."""
         return self.how, self.by, self.to_server, self.sent, self.left, self.right
 
 
 class Found(msgspec.Struct):
-    """What came of a comparison. ``again``: those not compared behind what another had shown already, and which."""
+    """The result of a comparison. ``again``: dialogues not compared further because another had already shown the
+    difference.
+    """
 
     differences: list[Difference]
     again: dict[str, str]
@@ -94,7 +95,7 @@ class Found(msgspec.Struct):
 
 
 def _lines(sent: bytes, seen: bytes) -> list[tuple[bytes, bytes | None]]:
-    """Line by line; as a whole where a length was changed, for then nothing says which byte is which."""
+    """The lines, sent and received; as one piece if a length was changed, since bytes cannot be matched then."""
     if not seen and sent:
         return [(sent, None)]
     if len(sent) != len(seen):
@@ -145,7 +146,8 @@ def _of_dialogue(left: Played, right: Played) -> Iterator[Difference]:
     for step, (one, other) in enumerate(zip(left.steps, right.steps, strict=False)):
         found = list(_of_step(left.name, step, one, other))
         if any(each.to_server for each in found):
-            # An end says the same as what it has lost; what the server was sent otherwise it answers otherwise.
+            # A connection's end also accounts for what was not delivered, and a server that received other bytes also
+            # answers differently; so only one difference is reported.
             ended = [each for each in found if each.how is How.ENDED]
             yield from (ended or [each for each in found if each.to_server])[:1]
             return
@@ -155,7 +157,7 @@ def _of_dialogue(left: Played, right: Played) -> Iterator[Difference]:
 
 
 def differences(left: Sequence[Played], right: Sequence[Played]) -> Found:
-    """Of the same dialogues by two paths."""
+    """Compares the same dialogues on two paths."""
     found, first, again = list[Difference](), dict[tuple[object, ...], str](), dict[str, str]()
     for one, other in zip(left, right, strict=True):
         for each in _of_dialogue(one, other):
@@ -167,14 +169,14 @@ def differences(left: Sequence[Played], right: Sequence[Played]) -> Found:
 
 
 class Explanation(msgspec.Struct):
-    """Settings that would make one side's profile do what the other did; ``unexplained``: differences that stay."""
+    """Settings that would make one side's profile do what the other did; ``unexplained``: remaining differences."""
 
     changes: list[Change]
     unexplained: int
 
 
 def _dialogue(played: Played) -> Dialogue:
-    """As ``verify`` reads it: packets in the order in which the server saw them."""
+    """The dialogue for ``verify``: packets in the order in which the server saw them."""
     lines, time, at = list[Line](), 0, {True: 0, False: 0}
 
     def add(to_server: bool, sent: bytes, seen: bytes | None) -> None:
@@ -209,7 +211,7 @@ def _reply(add: object, reply: bytes, read: bytes) -> bytes:
 def explained(policy: Policy, right: Sequence[Played], found: Found) -> Explanation:
     """Which changes of ``policy``, which the left path enforces, would do what the right one did.
 
-    Dialogue by dialogue, each under what the ones before it have shown. Notes in the differences what explains them.
+    Dialogue by dialogue, each with the changes found for the earlier ones. Notes in each difference what explains it.
     """
     until = dict[str, int]()
     for one in found.differences:
@@ -241,12 +243,12 @@ def explained(policy: Policy, right: Sequence[Played], found: Found) -> Explanat
 
 
 def _area(name: str) -> str:
-    """What a dialogue is about: those that begin alike try the same rule of a box."""
+    """What a dialogue is about: names that begin alike test the same rule of a firewall."""
     return name.partition(".")[0]
 
 
 def _note(policy: Policy, dialogues: Mapping[str, Dialogue], found: Found, changes: Mapping[str, Change]) -> None:
-    """The settings that explain a difference, each alone, or else together."""
+    """Notes the settings that explain a difference, each alone, or else together."""
     together = override(policy, {key: one.settings[0][1] for key, one in changes.items()}) if changes else policy
     alone = {key: override(policy, dict(one.settings)) for key, one in changes.items()}
     for one in found.differences:
@@ -258,7 +260,7 @@ def _note(policy: Policy, dialogues: Mapping[str, Dialogue], found: Found, chang
 
 
 def _helps(before: Compared, after: Compared, one: Difference) -> bool:
-    """Whether lines of the difference differ before and agree after; where a connection ended, any that do."""
+    """Whether lines of the difference differ before and agree after; if a connection ended, any lines."""
     agree = {id(seen.line) for seen in after.seen if seen.agrees}
     better = [seen.line for seen in before.differing if id(seen.line) in agree]
     if one.how is How.ENDED:

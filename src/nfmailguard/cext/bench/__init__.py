@@ -1,1 +1,1 @@
-"""Measuring: packets and mail as a load."""
+"""For benchmarks: generated packets and mail as a load."""

@@ -1,1 +1,1 @@
-"""Where packets come from and go to."""
+"""The drivers: where packets come from and go to."""

@@ -2,13 +2,13 @@ from typing import Any, Self
 
 from nfmailguard.cext.engine import Engine
 
-#: By verb: what it does to mails; the others nothing.
+#: Verbs that matter for putting mails together, each with the number of what it does to a mail.
 ROLES_OF_VERBS: dict[str, int]
-#: What names there is room for.
+#: Number of actions that the table of names has room for.
 MOST_ACTIONS: int
 
 class EventLines:
-    """Records to lines; ``nfmailguard.events.lines.LineWriter`` is what to use."""
+    """Turns records into event lines; use ``nfmailguard.events.lines.LineWriter``."""
 
     def __new__(
         cls,

@@ -1,1 +1,1 @@
-"""All memory that peers can make us use."""
+"""All memory whose use peers can cause."""

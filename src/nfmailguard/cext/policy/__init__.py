@@ -1,1 +1,1 @@
-"""The compiled policy, and what is found."""
+"""The compiled policy, and the reporting of findings."""

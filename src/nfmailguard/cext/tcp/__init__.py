@@ -1,1 +1,1 @@
-"""TCP: what a receiver would take, in which order."""
+"""TCP: which bytes a receiver would accept, and in which order."""

@@ -1,4 +1,4 @@
-"""The ways round an inline filter, as a table; each row's function plays one live."""
+"""Techniques to evade an inline filter, as a table; each row's function carries out one technique live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nfmailguard.lab.evasions.text import TEXT
 
 __all__ = ["TECHNIQUES"]
 
-#: Every technique, in the order of ``lab evade``.
+#: Every technique, in the order in which ``lab evade`` lists them.
 TECHNIQUES: tuple[Technique, ...] = (
     *ORDER,
     *HEADERS,

@@ -1,8 +1,8 @@
-"""Command lines: verbs cut, disguised, hidden behind line ends, and behind what changes the reading.
+"""Command lines: verbs that are split, disguised, hidden after line ends or after a change of how bytes are read.
 
-Servers differ in what ends a line, what they strip before a verb, how much of a verb they
-look at and what they read behind a DATA that they refuse. Sources: RFC 5321 4.1.1 and 2.3.8,
-RFC 2920 3.1, and Cisco's bug S-113423 (verbs cut over packets).
+Servers differ in what ends a line, what they strip before a verb, how much of a verb they look at and what they read
+after a DATA that they refuse. Sources: RFC 5321 4.1.1 and 2.3.8, RFC 2920 3.1, and Cisco's bug S-113423 (verbs split
+over packets).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIXES = Personality(prefixes=True)
 
 
 def said(*segments: bytes, pause: float = 0.0) -> Callable[[Attack], None]:
-    """A technique: the segments, in a session, one after the other."""
+    """A technique that sends the segments, in a session, one after the other."""
 
     def run(attack: Attack) -> None:
         connection = attack.session()

@@ -1,8 +1,8 @@
-"""Extensions: STARTTLS, AUTH and BDAT change how what follows is read, if the server says so.
+"""Extensions: STARTTLS, AUTH and BDAT change how what follows is read, if the server agrees.
 
-The gateway here lets the three through, which no PIX does. Sources: RFC 3207 and
-CVE-2011-0411 (what stands behind STARTTLS), RFC 4954, RFC 3030 (a chunk that the server does not
-take is read as commands; Postfix's and strtol's readings of a size).
+The gateway here lets the three through, which no PIX does. Sources: RFC 3207 and CVE-2011-0411 (commands after
+STARTTLS), RFC 4954, RFC 3030 (a chunk that the server refuses is read as commands; Postfix's and strtol's readings of a
+size).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXTENSIONS = Table("extensions")
 technique = EXTENSIONS.technique
 
 ANY_END = Personality(line_ends="any")
-#: A gateway that lets through what an ordinary ASA or PIX does not.
+#: Options for a gateway that lets through verbs and keywords which an ordinary ASA or PIX masks.
 OPEN = (
     *("--set", "commands.allow=AUTH,BDAT,DATA,EHLO,HELO,MAIL,NOOP,QUIT,RCPT,RSET,STARTTLS"),
     *("--set", "replies.ehlo=none"),
@@ -125,7 +125,7 @@ def auth_behind(attack: Attack) -> None:
 def chunked(
     command: bytes, chunk: bytes, rule: str, *, again: bytes = b""
 ) -> tuple[Callable[[Attack], None], Personality]:
-    """A technique: BDAT with a size on which gateway and server may differ; the server's reading is ``rule``."""
+    """A technique: BDAT with a size that gateway and server may read differently; the server's reading is ``rule``."""
 
     def run(attack: Attack) -> None:
         connection = attack.mail(b"EHLO")

@@ -1,8 +1,8 @@
-"""Beginnings and ends: SYN, RST and FIN that only one of gateway and server sees or believes.
+"""Beginnings and ends: SYN, RST and FIN that only one of gateway and server sees or accepts.
 
-A gateway that takes a connection for over, or for another, stops reading it or reads it
-from the wrong place (Ptacek and Newsham on TCB creation and teardown; Handley, Paxson and
-Kreibich on cold starts and RSTs; Suricata's and Snort's handshake tests).
+A gateway that takes a connection for ended, or for another one, stops reading it or reads it from the wrong place
+(Ptacek and Newsham on TCB creation and teardown; Handley, Paxson and Kreibich on cold starts and RSTs; Suricata's and
+Snort's handshake tests).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["HANDSHAKE"]
 HANDSHAKE = Table("handshake")
 technique = HANDSHAKE.technique
 
-#: TCP Fast Open's option (RFC 7413 4.1.1): a request for a cookie, and a cookie.
+#: TCP Fast Open options (RFC 7413 4.1.1): one requests a cookie, the other carries a cookie.
 COOKIE_REQUEST, COOKIE = (34, b""), (34, b"\x13\x37" * 4)
 
 
 def on_syn(attack: Attack, *options: tuple[int, bytes]) -> None:
-    """The command on the SYN; a client that gets no answer connects without it and says it then."""
+    """Sends the command in the SYN; without an answer the client connects normally and sends the command then."""
     connection = attack.tcp()
     if not connection.connect(EVIL, options=options, timeout=0.2) and not connection.connect():
         raise NotTried("no connection")
@@ -210,7 +210,7 @@ def syn_changed(attack: Attack) -> None:
     connection.put_syn()
     connection.stray(flags=SYN, at=50_000, ack=0, ttl=LOST)
     if not connection.wait(lambda: connection.established, 0.3):
-        return  # the gateway lets no answer to the first one through
+        return  # The gateway let no reply to the first SYN through: the technique ends here.
     connection.put(flags=ACK)
     connection.read()
     connection.put(EVIL)
@@ -275,7 +275,8 @@ def flow_evicted(attack: Attack) -> None:
         flood = [RawTcp(attack.link, Ends(attack.source, attack.server, attack.port())) for _ in range(8)]
         packets = [connection.segment(at=-1, flags=SYN, options=[("MSS", 1460)])]
         packets += [one.segment(at=-1, flags=SYN, ttl=LOST) for one in flood]
-        for packet in [bytes(packet) for packet in packets]:  # made first: they must come in one burst
+        # All packets are built first, so that they are sent in one burst.
+        for packet in [bytes(packet) for packet in packets]:
             attack.link.send(packet)
         connection.wait(lambda one=connection: one.established or one.reset, 0.3)  # type: ignore[misc]
         connection.put(flags=ACK)

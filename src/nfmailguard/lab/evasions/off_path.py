@@ -1,8 +1,8 @@
-"""From beside the path: the client also plays the server, from its own side of the gateway.
+"""Forged packets: the client also plays the server, from its own side of the gateway.
 
-What the gateway believes of the server decides how it reads the client: a 354 opens message
-text, an ACK empties the store of what retransmissions must say (Handley, Paxson and Kreibich
-on the state a normaliser holds). And what it holds, it can be made to hold too much of.
+What the gateway believes about the server decides how it reads the client: a 354 begins message text, an ACK empties
+the store that retransmissions are compared with (Handley, Paxson and Kreibich on the state a normaliser holds). It can
+also be made to hold too much.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ DIALOGUE = ((b"HELO x\r\n", OK), (b"MAIL FROM:<a@b.c>\r\n", OK), (b"RCPT TO:<d@e
 @technique("forged-354", "DATA that the server refuses, and a 354 in its name from the client's side")
 def forged_354(attack: Attack) -> None:
     connection = attack.session()
-    connection.put(b"DATA\r\n", ttl=LOST)  # the real answer must not come first
+    # The TTL ends between gateway and server: the server's real reply to DATA must not come before the forged one.
+    connection.put(b"DATA\r\n", ttl=LOST)
     attack.wait(0.02)
     attack.forge(connection, GO_ON)
     attack.wait(0.02)
@@ -60,7 +61,7 @@ def forged_syn_ack(attack: Attack) -> None:
     attack.forge(connection, flags=SYN | ACK, seq=77_000_000, ack=connection.sequence(0))
     attack.wait(0.02)
     if not connection.connect():
-        return  # and so nothing of it went through
+        return  # No connection was established, so nothing got past the gateway.
     connection.read()
     connection.put(EVIL)
 
@@ -75,9 +76,9 @@ def forged_rst(attack: Attack) -> None:
 
 
 def play_both(attack: Attack, connection: RawTcp, place: int) -> None:
-    """A whole dialogue up to 354 that the real server sees nothing of; it ends at ``place`` of the connection.
+    """Plays a whole dialogue up to 354 of which the real server sees nothing; it ends at ``place`` of the connection.
 
-    Our lines die behind the gateway; the server's come from our side.
+    The client's lines are lost behind the gateway; the server's come from the client's side.
     """
     said = sum(len(line) for line, _ in DIALOGUE)
     answered = len(GREETING) + sum(len(reply) for _, reply in DIALOGUE)
@@ -101,7 +102,7 @@ def play_both(attack: Attack, connection: RawTcp, place: int) -> None:
 
 
 def imagine(attack: Attack, seconds: float) -> None:
-    """A RST that dies on its way; so long after it a dialogue up to 354 that only the gateway sees."""
+    """A RST that is lost behind the gateway; ``seconds`` later a dialogue up to 354 that only the gateway sees."""
     connection = attack.session()
     text = connection.here
     connection.stray(flags=RST | ACK, ttl=LOST)
@@ -133,7 +134,7 @@ def imagined_beginning(attack: Attack) -> None:
     play_both(attack, connection, 0)
     connection.peer_next = 0
     if not connection.connect():
-        return  # the gateway lets no answer through
+        return  # The gateway let no reply through, so no connection was established.
     connection.read()
     connection.put(EVIL)
 
@@ -147,7 +148,7 @@ def imagined_reopening(attack: Attack) -> None:
 
 
 def flood_of_early_segments(attack: Attack, connections: int, each: int) -> None:
-    """Segments that wait for a gap each, paced so that the queue itself does not overrun."""
+    """Segments that each wait for a gap, sent slowly enough that the queue itself does not overflow."""
     sessions = [attack.session() for _ in range(connections)]
     for connection in sessions:
         for number in range(each):
@@ -194,7 +195,7 @@ def source_port_25(attack: Attack) -> None:
     try:
         connection = attack.session(port=25)
     except NotTried:
-        return  # a SYN from a mail server's port begins nothing: nobody to speak for
+        return  # A SYN from source port 25 opens no flow, so there is no connection in whose name to forge packets.
     attack.forge(connection, flags=SYN, seq=55_000_000)
     attack.wait(0.02)
     connection.put(EVIL)

@@ -1,9 +1,8 @@
 """Order and repetition: overlaps, gaps, conflicting retransmissions, tiny segments.
 
-What a receiver keeps of two copies is its own affair (Ptacek and Newsham 1998, "Insertion,
-Evasion, and Denial of Service"); a normaliser has to leave no choice (Handley, Paxson and
-Kreibich 2001, "Network Intrusion Detection: Evasion, Traffic Normalization, and End-to-End
-Protocol Semantics").
+Which of two copies a receiver keeps is its own decision (Ptacek and Newsham 1998, "Insertion, Evasion, and Denial of
+Service"); a normaliser must leave no choice (Handley, Paxson and Kreibich 2001, "Network Intrusion Detection: Evasion,
+Traffic Normalization, and End-to-End Protocol Semantics").
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ END_AND_EVIL = b"\r\n.\r\n" + EVIL
 
 
 def withheld(attack: Attack, *segments: tuple[int, bytes]) -> RawTcp:
-    """Segments behind a missing first octet, in the order given; then the octet."""
+    """Sends segments after a missing first byte, in the order given; then the missing byte."""
     connection = attack.session()
     start = connection.here
     for place, payload in segments:
@@ -204,7 +203,9 @@ def text_ahead_rewritten(attack: Attack) -> None:
 
 
 def behind_text(attack: Attack, filler: bytes, *, close: bytes = b"") -> None:
-    """A command goes ahead in message text; the text ends before it, and ``filler`` leads up to it."""
+    """A command is sent early, while message text is expected; then the text ends before it, with
+    ``filler`` in between.
+    """
     connection = attack.text()
     start, text = connection.here, b"hello\r\n.\r\n"
     place = start + len(text) + len(filler)
@@ -329,7 +330,7 @@ def zero_window(attack: Attack) -> None:
     for _ in range(70):
         connection.put(line * 127)
         attack.link.dispatch(0.0)
-    for octet in b"XY":  # probes: an octet each beyond the window
+    for octet in b"XY":  # Window probes: one byte each, just beyond the server's window.
         connection.stray(bytes([octet]))
     attack.wait(0.4)
     place = (connection.acknowledged - connection.isn - 1) % (1 << 32)

@@ -1,8 +1,8 @@
-"""Below TCP: fragments, IPv4 options, IPv6 extension headers, and what stands behind a packet.
+"""Below TCP: fragments, IPv4 options, IPv6 extension headers, and bytes after a packet's end.
 
-A port rule never sees a later fragment, a parser that does not walk every header sees no
-TCP, and both ends of a path may put fragments together differently (Ptacek and Newsham;
-Gont, RFC 7112; Atlasis, "Evading IDS by IPv6 extension headers", 2014).
+A port rule never sees a later fragment, a parser that does not walk every header sees no TCP, and both ends of a path
+may reassemble fragments differently (Ptacek and Newsham; Gont, RFC 7112; Atlasis, "Evading IDS by IPv6 extension
+headers", 2014).
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ Piece = tuple[int, bytes]
 
 
 def pieces(octets: bytes, *cuts: int) -> list[Piece]:
-    """``octets`` cut at multiples of 8, each with its place."""
+    """``octets`` split at multiples of 8, each piece with its offset."""
     edges = [0, *cuts, len(octets)]
     return [(start, octets[start:stop]) for start, stop in pairwise(edges)]
 
 
 def send_pieces(connection: RawTcp, parts: list[Piece], total: int, *, extensions: Any = None) -> None:
-    """Sends parts of the segment noted last, of ``total`` octets, as fragments, in the order given."""
+    """Sends parts of the segment noted last, of ``total`` bytes, as fragments, in the order given."""
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 
     ends, tag = connection.ends, connection.link.next_tag()
-    connection.sent[tag] = connection.sent.popitem()[1]  # put together again it has this tag
+    # The fragments, and so the reassembled packet, carry this tag as their IP identification.
+    connection.sent[tag] = connection.sent.popitem()[1]
     for place, octets in parts:
         more = place + len(octets) < total
         packet: Any
@@ -49,7 +50,7 @@ def send_pieces(connection: RawTcp, parts: list[Piece], total: int, *, extension
 
 
 def tcp_octets(connection: RawTcp, payload: bytes) -> bytes:
-    """The segment that carries ``payload`` here, checksum and all; it counts as said."""
+    """The TCP segment that carries ``payload`` here, with its checksum; it is recorded as sent."""
     packet = connection.segment(payload)
     start = connection.here
     octets = bytes(packet)[20 if connection.ends.family == 4 else 40 :]

@@ -1,8 +1,7 @@
-"""Replies: what the gateway hides of the server, drawn out by a client that reads oddly.
+"""Replies: a client that acknowledges unusually tries to receive what the gateway hides of the server.
 
-Here the client is the one who must not receive something: the server's name and software in
-the greeting, a keyword of the EHLO reply. It picks the segmentation by its window and the
-retransmissions by its ACKs.
+Here the client must not receive something: the server's name and software in the greeting, a keyword of the EHLO reply.
+It controls the segmentation by its window and the retransmissions by its ACKs.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def keyword_drift_behind(attack: Attack) -> None:
 def keyword_cut(attack: Attack) -> None:
     attack.forbidden_to_client += [b"STARTTLS"]
     connection = attack.opened()
-    connection.window = 101  # behind "250 STA"
+    connection.window = 101  # The client's receive window ends within the keyword, after "250 STA".
     connection.put(b"EHLO evade.example\r\n")
     connection.wait(lambda: len(connection.text) >= 101, 0.5)
     connection.window = 65535

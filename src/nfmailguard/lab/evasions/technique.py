@@ -1,7 +1,7 @@
-"""What a technique is, and what it works with: the attacker's side of the lab, a step at a time.
+"""Techniques, and the means they use: the attacker's side of the lab, step by step.
 
-Promises: a technique that could not be carried out says so (``NotTried``) and is never
-counted as held. Does not judge, and never looks at what the gateway says.
+Promises: a technique that could not be carried out reports that (``NotTried``) and is never counted as stopped. Does
+not judge, and never looks at what the gateway reports.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from nfmailguard.policy.model import Policy
 
 __all__ = ["EVIL", "HARMLESS", "LOST", "Attack", "NotTried", "Table", "Technique"]
 
-#: A denied verb of every profile and an allowed one, in lines of the same length.
+#: A verb that every profile denies (EVIL) and one that every profile allows (HARMLESS), in lines of the same length.
 EVIL = b"TURN root\r\n"
 HARMLESS = b"NOOP root\r\n"
-#: A TTL that ends between the gateway and the server.
+#: An initial TTL with which a packet passes the gateway but does not reach the server.
 LOST = 5
 PORTS_EACH = 40
-#: Seconds for an answer that has to come, on a machine with other things to do.
+#: Seconds to wait for a reply that is certain to come, on a busy machine.
 PATIENCE = 4.0
 ORDINARY = Personality()
-#: SYNs that fill a server's queue of half-open connections, so that it answers with cookies; from ports that no
-#: technique has.
+#: Source ports of the SYNs that fill the server's queue of half-open connections, so that it answers with SYN cookies;
+#: no technique uses these ports.
 PRESSURE = range(1_100, 1_400)
 PRESSING_ISN = 0x25000000
 
@@ -39,27 +39,28 @@ class NotTried(Exception):  # noqa: N818, an outcome
 
 @dataclass
 class Attack:
-    """One technique's means: ports of its own, and connections in the state it starts from."""
+    """The means of one technique: ports of its own, and connections in the state it starts from."""
 
     link: Link
     source: str
     server: str
-    #: Where a server speaks Multipath TCP; None: this kernel has none.
+    #: Address at which the server listens for Multipath TCP; None: the kernel has no Multipath TCP.
     multipath_server: str | None
     first_port: int
-    #: What the gateway was told to do; a technique may only forbid what that forbids.
+    #: The gateway's policy; a technique may only count as forbidden what this policy forbids.
     policy: Policy
     connections: list[RawTcp] = field(default_factory=list)
-    #: What ``before`` gave: a connection older than the gateway.
+    #: The connection that the technique's ``before`` opened before the gateway started; None: no such connection.
     early: RawTcp | None = None
-    #: Patterns that the server must not receive, or the client not hear, besides what is always forbidden.
+    #: Patterns that must not reach the server, and those that must not reach the client, in addition to what is always
+    #: forbidden.
     forbidden: list[bytes] = field(default_factory=list)
     forbidden_to_client: list[bytes] = field(default_factory=list)
-    #: net.ipv4.tcp_syncookies of the server: never, under pressure, always.
+    #: The server's net.ipv4.tcp_syncookies. 0: never sends SYN cookies, 1: when its queue is full, 2: always.
     cookies: int = 1
-    #: What the technique has to tell of how it went.
+    #: Remarks by the technique about how it went.
     notes: list[str] = field(default_factory=list)
-    #: Connections the server has had from the attacker's address before it.
+    #: Number of connections from the attacker's address that the server had before this technique.
     before_it: int = 0
     _ports: int = 0
     _pressing: bool = False
@@ -75,18 +76,18 @@ class Attack:
         return self.first_port + self._ports - 1
 
     def ports(self) -> frozenset[int]:
-        """Every port that is this technique's."""
+        """All ports that belong to this technique."""
         taken = (one.ends.port for one in self.connections)
         return frozenset(range(self.first_port, self.first_port + PORTS_EACH)).union(taken)
 
     def press(self) -> None:
-        """Where the server gives cookies under pressure alone: half-open connections until it does."""
+        """If the server sends SYN cookies only under pressure, opens half-open connections until it does."""
         if self.cookies == 1:
             self._flood(SYN, PRESSING_ISN)
             self._pressing = True
 
     def relieve(self) -> None:
-        """Ends the pressure: a server forgets a half-open connection at an exact RST."""
+        """Ends the pressure: a server forgets a half-open connection when it gets an exact RST."""
         if self._pressing:
             self._flood(RST, PRESSING_ISN + 1)
             self._pressing = False
@@ -94,15 +95,15 @@ class Attack:
     def _flood(self, flags: int, seq: int) -> None:
         for number, port in enumerate(PRESSURE):
             self.link.send(segment(Ends(self.source, self.server, port), flags, seq, tag=self.link.next_tag()))
-            if number % 32 == 31:  # no more at once than the gateway's queue takes
+            if number % 32 == 31:  # No more packets are sent at once than the gateway's queue can take.
                 self.link.dispatch(0.001)
 
     def again(self, old: RawTcp, isn: int | None = None, *, timeout: float = 0.3, **fields: Any) -> RawTcp:
         """A connection from the port of one that the server has lost, by default with the same ISN.
 
-        With SYN cookies the server's is the same again, within the minute.
+        With SYN cookies the server's ISN is the same again, within the same minute.
         """
-        old.reset = True  # what it has not been acknowledged is not sent again
+        old.reset = True  # Marks the old connection as ended, so that its unacknowledged bytes are not retransmitted.
         self.press()
         new = self.tcp(old.ends.port, isn=old.isn if isn is None else isn % (1 << 32), **fields)
         new.connect(timeout=timeout)
@@ -110,9 +111,9 @@ class Attack:
         return new
 
     def without_syn(self, old: RawTcp, isn: int | None = None, **fields: Any) -> RawTcp:
-        """A connection that begins with an ACK of the cookie that ``old`` was given.
+        """A connection that begins with an ACK of the cookie that ``old`` got.
 
-        Linux' cookies grow with the client's ISN, so the one for another ISN is known, too.
+        Linux' cookies grow with the client's ISN, so the cookie for another ISN is known too.
         """
         old.reset = True
         new = self.tcp(old.ends.port, isn=old.isn if isn is None else isn % (1 << 32), **fields)
@@ -123,7 +124,7 @@ class Attack:
         return new
 
     def compare(self, old: RawTcp, new: RawTcp) -> None:
-        """Notes whether the server's number came again as the client's did."""
+        """Notes whether the server's ISN is the same again, as the client's is."""
         if not new.established:
             self.notes.append("no second connection")
         elif (new.peer_isn - old.peer_isn - new.isn + old.isn) % (1 << 32):
@@ -145,7 +146,7 @@ class Attack:
         return connection
 
     def opened(self, port: int | None = None, **fields: Any) -> RawTcp:
-        """An open connection, greeted."""
+        """An open connection whose greeting has been read."""
         connection = self.connected(port, **fields)
         if not connection.read(PATIENCE).startswith(b"220"):
             raise NotTried("no greeting")
@@ -182,7 +183,7 @@ class Attack:
         seq: int | None = None,
         ack: int | None = None,
     ) -> None:
-        """Sends what looks like the server's, from the client's side of the gateway."""
+        """Sends packets with the server's address as source, from the client's side of the gateway."""
         tag, seq = self.link.next_tag(), connection.peer_next if seq is None else seq
         self.link.forged.add((tag, seq))
         packet = build(
@@ -197,7 +198,7 @@ class Attack:
         self.link.send(bytes(packet))
 
     def wait(self, seconds: float) -> None:
-        """Takes, and acknowledges, what comes in for so long."""
+        """For so many seconds, receives and acknowledges what comes in."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.link.dispatch(left)
@@ -205,10 +206,9 @@ class Attack:
 
 @dataclass(frozen=True)
 class Technique:
-    """One way round. ``why``: what it plays on, and whose it is.
+    """One technique. ``why``: what it exploits, and its source.
 
-    ``options``: it runs through a gateway of its own, with these added. ``before`` runs
-    before that gateway does.
+    ``options``: it gets a gateway of its own, with these options added. ``before`` runs before that gateway does.
     """
 
     name: str
@@ -231,7 +231,7 @@ class Table(list[Technique]):
     def technique(
         self, name: str, why: str, **how: Any
     ) -> Callable[[Callable[[Attack], None]], Callable[[Attack], None]]:
-        """Puts the function below it into the table; ``how``: other fields of Technique."""
+        """Adds the decorated function to the table; ``how``: other fields of Technique."""
 
         def decorate(run: Callable[[Attack], None]) -> Callable[[Attack], None]:
             self.append(Technique(name, self.kind, why, run, **how))

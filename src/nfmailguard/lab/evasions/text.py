@@ -1,8 +1,8 @@
-"""Message text: ends of data that only some servers see (SMTP smuggling).
+"""Message text: ends of data that only some servers recognise (SMTP smuggling).
 
-Sources: Longin, "SMTP Smuggling", SEC Consult, 2023 (also for NUL); Postfix, smtp-smuggling;
-the lists of the test programs smtpsmug and smtp_smuggling_checker. The server here takes
-every shape for an end, so a command that comes behind one is a command.
+Sources: Longin, "SMTP Smuggling", SEC Consult, 2023 (also for NUL); Postfix, smtp-smuggling; the lists of the test
+programs smtpsmug and smtp_smuggling_checker. The server here takes every shape for an end, so a command after one is
+read as a command.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TEXT = Table("text")
 technique = TEXT.technique
 LOOSE = Personality(loose_end=True, line_ends="any")
 
-#: name -> (octets, who takes it for an end).
+#: Shapes of an end of data: name -> (bytes, servers that take them for an end of data).
 SHAPES: dict[str, tuple[bytes, str]] = {
     "lf-dot-lf": (b"\n.\n", "Postfix, Sendmail until 2023"),
     "lf-dot-crlf": (b"\n.\r\n", "Postfix, Exim, Sendmail until 2023"),

@@ -1,1 +1,1 @@
-"""``lab compare``: every client with every server through every profile in every mode, against what was expected."""
+"""``lab compare``: every client with every server through every profile in every mode, compared with expectations."""

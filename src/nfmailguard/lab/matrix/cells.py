@@ -1,4 +1,4 @@
-"""What the matrix is made of: its axes, one cell of it, and what came of that.
+"""The parts of the matrix: its axes, a cell, and a cell's outcome.
 
 Promises: data only.
 """
@@ -14,12 +14,13 @@ __all__ = ["CLIENTS", "MODES", "SERVERS", "Cell", "Choice", "Outcome", "cells"]
 
 CLIENTS = ("swaks", "postfix", "msmtp", "curl", "smtplib", "nodemailer")
 SERVERS = ("postfix", "exim", "opensmtpd", "sendmail", "aiosmtpd")
-#: ``restore``: the profile enforced by a firewall that stands between two restoring gateways.
+#: Modes of the matrix; in ``restore`` the path has a firewall that enforces the profile, between two gateways in
+#: restore mode.
 MODES = ("enforce", "monitor", "restore")
 
 
 class Choice(NamedTuple):
-    """What of the matrix is wanted."""
+    """The selected part of the matrix."""
 
     clients: Sequence[str]
     servers: Sequence[str]
@@ -28,7 +29,7 @@ class Choice(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One mail's way."""
+    """One mail's client, server, profile and mode."""
 
     client: str
     server: str
@@ -37,31 +38,32 @@ class Cell(NamedTuple):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of a cell. ``seconds``: from the client's start to its word that it is done.
+    """The outcome of a cell. ``seconds``: from the client's start until it reports that it is done.
 
-    ``ehlo``, ``tls``, ``auth``: by the Received line of the server that took the mail (RFC 3848); None: nothing came.
+    ``ehlo``, ``tls``, ``auth``: by the Received line of the server that took the mail (RFC 3848); None: nothing
+    arrived.
     """
 
-    #: It lies there once, byte for byte, or ``encoded``.
+    #: True if the mail is in the mailbox exactly once, unchanged byte for byte or ``encoded``.
     delivered: bool
-    #: Why not, where something arrived that is not the mail as it was sent, once.
+    #: Why the mail does not count as delivered, if something arrived; empty otherwise.
     damage: str = ""
-    #: The same text in other bytes: its client has made quoted-printable of eight bits (RFC 6152 3).
+    #: True if the client converted 8-bit text to quoted-printable (RFC 6152 3): the same text in other bytes.
     encoded: bool = False
     ehlo: bool | None = None
     tls: bool | None = None
     auth: bool | None = None
     seconds: float = 0.0
-    #: Whether the client took it for done.
+    #: True if the client believes that the mail was sent.
     accepted: bool = False
-    #: The client's last words where it did not.
+    #: The client's last message, if it failed to send.
     said: str = ""
-    #: Findings of the gateways on the way about this mail's connections, and how often each was told.
+    #: Number of reported findings by name, of all gateways on the path and this mail's connections.
     log: dict[str, int] = {}
 
 
 def cells(choice: Choice) -> list[Cell]:
-    """All that ``choice`` spans, mode by mode, profile by profile."""
+    """All cells selected by ``choice``, mode by mode, profile by profile."""
     return [
         Cell(client, server, profile, mode)
         for mode in choice.modes

@@ -1,7 +1,7 @@
-"""The run of ``lab compare``: the modes beside each other, each in a lane of its own, in a world that is gone later.
+"""Runs ``lab compare``: all modes at the same time, each in a lane of its own, in namespaces that disappear afterwards.
 
-Promises: what is missing on this machine is said in one line, with how to get it, before anything is made; exit code 1
-when an outcome is not the expected one. Raises LabError, ConfigError.
+Promises: what is missing on this machine is reported in one line, with how to get it, before anything is made; exit
+code 1 when an outcome is not the expected one. Raises LabError, ConfigError.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from nfmailguard.reports.console import Console, save
 
 __all__ = ["JOBS", "chosen", "main"]
 
-#: Mails under way at once in each mode, which two processors carry.
+#: Mails sent at the same time in each mode; two processors can carry as many.
 JOBS = 5
 _WIDTH = 100
 
 
 def chosen(clients: Sequence[str], servers: Sequence[str], profiles: Sequence[str], modes: Sequence[str]) -> Choice:
-    """What is named, and all where nothing is; in the order of the axes, each once. Raises ConfigError."""
+    """The named values, or all if none is named; in the order of the axes, each once. Raises ConfigError."""
     axes = (("client", clients, CLIENTS), ("server", servers, SERVERS), ("profile", profiles, profile_names()),
             ("mode", modes, MODES))  # fmt: skip
     found = []
@@ -50,7 +50,7 @@ def chosen(clients: Sequence[str], servers: Sequence[str], profiles: Sequence[st
 
 
 def check_machine(choice: Choice) -> None:
-    """Raises LabError with all that is missing here for ``choice``."""
+    """Raises LabError with everything that is missing on this machine for ``choice``."""
     needed = [*map(senders.missing, choice.clients), *map(receivers.missing, choice.servers)]
     if absent := list(dict.fromkeys(filter(None, needed))):
         raise LabError(
@@ -66,7 +66,7 @@ def check_machine(choice: Choice) -> None:
 
 
 class _Progress:
-    """How far it is, on standard error: a line that changes, or one a profile where nobody would see that."""
+    """Progress on standard error: an updated line, or one line per profile if there is no terminal."""
 
     def __init__(self, mails: int) -> None:
         self._console = Console(stderr=True)
@@ -95,7 +95,7 @@ class _Progress:
 
 
 def _one_mode(lane: Lane, profiles: Sequence[str], progress: _Progress, failed: threading.Event) -> dict[Cell, Outcome]:
-    """All of one mode; ends early when another has failed."""
+    """Runs all cells of one mode; ends early when another mode has failed."""
     found: dict[Cell, Outcome] = {}
     try:
         lane.start()
@@ -112,12 +112,12 @@ def _one_mode(lane: Lane, profiles: Sequence[str], progress: _Progress, failed: 
 
 
 def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
-    """Every cell of ``choice``, in a private world."""
+    """Runs every cell of ``choice``, in private namespaces."""
     mails = len(choice.clients) * len(choice.servers) * len(choice.profiles) * len(choice.modes)
     failed = threading.Event()
     outcomes: dict[Cell, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="nfmailguard-") as scratch, ExitStack() as stack:
-        # Networks are made by one thread, what runs in them is started by many.
+        # One thread creates the networks; the programs in them are then started by several threads.
         lanes = [stack.enter_context(Lane(mode, choice, Path(scratch, mode), family, jobs)) for mode in choice.modes]
         progress = stack.enter_context(_Progress(mails))
         with ThreadPoolExecutor(len(lanes)) as pool:
@@ -126,7 +126,7 @@ def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
                 for one in running:
                     outcomes.update(one.result())
             except BaseException:
-                failed.set()  # nobody waits for more than the profile that is under way
+                failed.set()  # The other modes stop after the profile they are working on.
                 raise
     seen = []
     for cell, outcome in outcomes.items():
@@ -136,7 +136,7 @@ def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
 
 
 def run(choice: Choice, family: int, jobs: int, record: Path | None, page: Path | None, *, as_json: bool) -> int:
-    """The comparison, inside a private world; its exit code."""
+    """The comparison, inside private namespaces; its exit code."""
     began = time.monotonic()
     seen = compare(choice, family, jobs)
     seconds = time.monotonic() - began
@@ -163,7 +163,7 @@ def main(
     *,
     as_json: bool = False,
 ) -> int:
-    """Runs it in a world of its own; its exit code, 1 when an outcome is not the expected one."""
+    """Runs it in namespaces of its own; its exit code, 1 when an outcome is not the expected one."""
     if not inside():
         check_machine(choice)
         return run_private([sys.executable, "-m", "nfmailguard", *sys.argv[1:]])

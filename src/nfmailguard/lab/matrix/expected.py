@@ -1,7 +1,7 @@
-"""What is expected of each cell: the rules of ``expected.toml`` read, applied, and held against what came of it.
+"""What is expected of each cell: reads the rules of ``expected.toml``, applies them, and compares them with outcomes.
 
-Promises: nothing here has seen a run; each expectation names the reasons that made it. Raises ConfigError for a table
-that is none.
+Promises: no expectation depends on a run; each names the reasons that led to it. Raises ConfigError for an invalid
+table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FACTS = ("delivered", "ehlo", "tls", "auth", "encoded")
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What is to come of a cell, and why: the reasons of the rules that fitted, in their order."""
+    """The expected outcome of a cell, and why: the reasons of the rules that fitted, in their order."""
 
     delivered: bool = True
     ehlo: bool = True
@@ -36,7 +36,7 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which cells a rule is for; what is None fits all. ``profile`` holds groups or names."""
+    """The cells a rule is for; None fits all. ``profile`` contains groups or names."""
 
     client: tuple[str, ...] | None = None
     server: tuple[str, ...] | None = None
@@ -50,7 +50,7 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Then(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a rule changes; ``log`` comes in place of what an earlier rule wanted there."""
+    """What a rule changes; ``log`` replaces what an earlier rule expected there."""
 
     delivered: bool | None = None
     ehlo: bool | None = None
@@ -69,7 +69,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
 
     def fits(self, cell: Cell, expected: Expected) -> bool:
-        """Whether it is for ``cell``, of which the rules before have made ``expected``."""
+        """Whether the rule is for ``cell``, for which the rules before have made ``expected``."""
         named = all(
             wanted is None or getattr(cell, axis) in wanted
             for axis in Cell._fields
@@ -84,7 +84,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds where no rule fits."""
+    """What is expected if no rule fits."""
 
     delivered: bool
     ehlo: bool
@@ -94,7 +94,7 @@ class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of ``expected.toml``, with the groups of profiles put in their rules' places."""
+    """The whole of ``expected.toml``, with the groups of profiles replaced by their members."""
 
     base: Base
     profiles: dict[str, tuple[str, ...]]
@@ -109,7 +109,7 @@ def _spelled(when: When, groups: dict[str, tuple[str, ...]]) -> When:
 
 
 def read(text: str) -> Table:
-    """A table out of its text."""
+    """Reads a table from its text."""
     try:
         found: Table = msgspec.convert(toml(text, "expected.toml"), Table)
     except msgspec.ValidationError as error:
@@ -120,13 +120,13 @@ def read(text: str) -> Table:
 
 @cache
 def table() -> Table:
-    """The package's own."""
+    """The table that comes with the package."""
     text: str = resources.files("nfmailguard.lab.matrix").joinpath("expected.toml").read_text("utf-8")
     return read(text)
 
 
 def expect(cell: Cell, rules: Table | None = None) -> Expected:
-    """What is to come of ``cell``."""
+    """The expected outcome of ``cell``."""
     rules = rules or table()
     base = rules.base
     expected = Expected(base.delivered, base.ehlo, base.tls, base.auth, why=(base.why,))
@@ -137,7 +137,7 @@ def expect(cell: Cell, rules: Table | None = None) -> Expected:
 
 
 def surprises(expected: Expected, outcome: Outcome) -> Iterator[str]:
-    """What is not as expected, a line each."""
+    """What is not as expected, one line each."""
     if outcome.damage:
         yield outcome.damage
     if outcome.delivered != expected.delivered:
@@ -163,5 +163,5 @@ def _facts(expected: Expected, outcome: Outcome) -> Iterator[str]:
 
 
 def as_json(expected: Expected) -> dict[str, Any]:
-    """For ``--json``."""
+    """The expectation as values for ``--json``."""
     return msgspec.structs.asdict(expected)

@@ -34,17 +34,17 @@ from nfmailguard.service.asking import Asking
 __all__ = ["BEFORE", "BEHIND", "FIREWALL", "Lane", "Try", "judged"]
 
 BEFORE, FIREWALL, BEHIND = "before", "firewall", "behind"
-#: The last numbers of the addresses of clients and servers, each of which has its own.
+#: First values of the last address part of clients and of servers; each of them has its own address.
 _CLIENTS_FROM, _SERVERS_FROM = 20, 40
 IFA_F_NODAD = 2
-#: Seconds that a server has to put away what it has taken.
+#: Seconds a server may take to store a mail it has accepted.
 _PROMPT = 5.0
 _HEAD = (
     "From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {token}\r\nDate: Mon, 30 Nov 2026 12:00:00 +0000\r\n"
     "Message-ID: <{token}@client.example.net>\r\nMIME-Version: 1.0\r\n"
     "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
 )
-#: Lines that a firewall that reads text for commands, or a client that forgets its dots, would not leave alone.
+#: Message lines that a firewall which takes text for commands, or a client that forgets dot-stuffing, would change.
 BODY = (
     "EHLO in a message is text, so are XXXX and STARTTLS\r\n.\r\n..\r\n.one dot in front\r\n250 OK\r\n"
     "MAIL FROM:<a|b@example.net>\r\nCaf\u00e9, 8 \u20ac\r\n\r\n  blanks in front and behind  \r\n"
@@ -54,7 +54,7 @@ BODY = (
 
 
 class Try(NamedTuple):
-    """A cell, the mail of it and what its client made of it."""
+    """A cell, its mail and what its client reported."""
 
     cell: Cell
     token: str
@@ -63,7 +63,7 @@ class Try(NamedTuple):
 
 
 def judged(tried: Try, mails: Sequence[Taken]) -> Outcome:
-    """What became of a try, whose mails these are."""
+    """The outcome of a try; ``mails``: the mails that arrived."""
     sent = tried.sent
     outcome = Outcome(False, seconds=round(sent.seconds, 2), accepted=sent.accepted, said=sent.said)
     if not mails:
@@ -87,7 +87,9 @@ def judged(tried: Try, mails: Sequence[Taken]) -> Outcome:
 
 
 class Lane:
-    """The hosts of one mode, as a context manager: ``start`` what runs on them, then ``run`` it profile by profile."""
+    """The hosts of one mode, as a context manager: ``start`` starts their programs, then ``run`` is called for each
+    profile.
+    """
 
     def __init__(self, mode: str, choice: Choice, directory: Path, family: int, jobs: int) -> None:
         self.mode, self._choice, self._directory, self._family = mode, choice, directory, family
@@ -124,7 +126,8 @@ class Lane:
         """Starts servers, gateways and Postfix's client; they end with the lane."""
         hosts = self._servers
         with ThreadPoolExecutor(self._jobs) as pool:
-            # Each is there to be ended before the next one is looked at, whatever becomes of that one.
+            # All servers are started at once; each one that runs is registered to be stopped, even if another fails to
+            # start.
             starting = [(kind, pool.submit(self._receive, kind, hosts[kind])) for kind in self._choice.servers]
             failed = []
             for kind, one in starting:
@@ -179,7 +182,7 @@ class Lane:
         return self._directory / f"{host}.socket"
 
     def _configure(self, profile: str) -> None:
-        """Writes what the gateways are to do."""
+        """Writes the gateways' configurations."""
         for host in self._hosts:
             mode = {GATEWAY: self.mode, FIREWALL: "enforce"}.get(host, "restore")
             text = f'[gateway]\nmode = "{mode}"\nprofile = {json.dumps(profile)}\n'
@@ -189,7 +192,7 @@ class Lane:
             self._config(host).write_text(text)
 
     def run(self, profile: str, done: Callable[[], None]) -> Iterator[tuple[Cell, Outcome]]:
-        """A mail of each client to each server under ``profile``; ``done`` is called as each is through."""
+        """Sends a mail from each client to each server under ``profile``; ``done`` is called as each is complete."""
         self._configure(profile)
         for host in self._hosts:
             with Asking(str(self._control(host)), timeout=60) as asking:
@@ -225,7 +228,7 @@ class Lane:
         return Try(cell, token, body, send(cell.client, self._topology, letter))
 
     def _wait_for(self, tokens: set[str]) -> None:
-        """Until the mails that servers have said they took lie there, or it has been long enough."""
+        """Waits until the mails that servers have accepted are stored, or a time limit is reached."""
         deadline = time.monotonic() + _PROMPT
         while True:
             for receiver in self._receivers.values():

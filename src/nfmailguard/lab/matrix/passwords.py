@@ -1,7 +1,7 @@
-"""The lab's one account, for Postfix: the part of a server that speaks Dovecot's authentication protocol.
+"""The lab's mail account, for Postfix: the server side of Dovecot's authentication protocol.
 
-Promises: PLAIN with the right name and password is accepted, everything else refused. Knows version 1.1 of the
-protocol as Postfix speaks it (Dovecot's "Authentication Protocol"), and no more.
+Promises: PLAIN with the right name and password is accepted, everything else refused. Knows version 1.1 of the protocol
+as Postfix speaks it (Dovecot's "Authentication Protocol"), and no more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GREETING = (
 
 
 def answer(line: str) -> str:
-    """The reply to one line of a client; empty for those that want none."""
+    """The reply to one line of a client; empty for lines that want none."""
     words = line.rstrip("\n").split("\t")
     if words[0] not in ("AUTH", "CONT") or len(words) < 3:
         return ""
@@ -35,7 +35,7 @@ def answer(line: str) -> str:
     else:
         given = next((word.removeprefix("resp=") for word in words if word.startswith("resp=")), None)
     if given is None:
-        return f"CONT\t{number}\t\n"  # the client waits to be asked
+        return f"CONT\t{number}\t\n"  # the client waits to be asked for its credentials
     try:
         parts = base64.b64decode(given, validate=True).split(b"\0")
     except binascii.Error:
@@ -57,7 +57,7 @@ class PasswordServer(socketserver.ThreadingUnixStreamServer):
     """Answers on a socket that every process may connect to, in a thread, until it is closed."""
 
     daemon_threads = True
-    block_on_close = False  # a client keeps its connection as long as it runs
+    block_on_close = False  # Postfix keeps its connection open as long as it runs, so closing must not wait for it.
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), _Link)
@@ -65,6 +65,6 @@ class PasswordServer(socketserver.ThreadingUnixStreamServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the server."""
         self.shutdown()
         self.server_close()

@@ -1,7 +1,7 @@
-"""Five mail servers side by side on one host, each at addresses of its own, and what each has taken.
+"""Five mail servers on one host, each at addresses of its own, and the mails each has accepted.
 
-Promises: a mail counts as taken where it lies in the server's own spool or mailbox, with the bytes that lie there;
-how it came is what the server wrote into its Received line (RFC 3848), or beside it. Needs root where the servers do.
+Promises: a mail counts as accepted when it is in the server's own spool or mailbox, with the bytes stored there; how it
+came is what the server wrote into its Received line (RFC 3848), or beside it. Needs root where the servers do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TOKEN = re.compile(rb"^(?:\d+  |H\?\?)?Subject: (\w+)\r?$", re.MULTILINE)
 
 
 class Taken(NamedTuple):
-    """A mail that a server has: its subject, how it came (``ESMTPSA``; RFC 3848), its body as it lies there."""
+    """A mail that a server has: its subject, how it came (``ESMTPSA``; RFC 3848), its body as it is stored."""
 
     token: str
     protocol: str
@@ -44,7 +44,7 @@ class Taken(NamedTuple):
 
 
 def missing(server: str) -> str:
-    """What is not here for this server, and how to get it; empty: nothing."""
+    """What is missing for this server, and how to get it; empty: nothing."""
     if server == "postfix":
         return "" if installed() else "postfix (apt-get install postfix)"
     if server == "aiosmtpd":
@@ -53,7 +53,7 @@ def missing(server: str) -> str:
 
 
 def _read(kind: str, directory: Path) -> Iterator[tuple[Path, Callable[[], tuple[bytes, bytes]]]]:
-    """Of each mail that lies there the file that comes last, and what gives its head and its body."""
+    """For each stored mail the file that is written last, and a function that returns its header and its body."""
     if kind == "exim":
         for path in (directory / "spool/input").rglob("*-H"):
             yield path, lambda path=path: (path.read_bytes(), _behind_line(path.with_name(path.name[:-1] + "D")))  # type: ignore[misc]
@@ -80,7 +80,7 @@ def _parted(mail: bytes) -> tuple[bytes, bytes]:
 
 
 class Spool:
-    """Where a server of ``kind`` puts what it has taken, below ``directory``; any thread may ask."""
+    """The place where a server of ``kind`` stores what it has accepted, below ``directory``; usable from any thread."""
 
     def __init__(self, kind: str, directory: Path) -> None:
         self._kind, self._directory = kind, directory
@@ -88,7 +88,7 @@ class Spool:
         self._lock = threading.Lock()
 
     def taken(self) -> list[Taken]:
-        """What has come since this was last asked."""
+        """The mails that have arrived since the last call."""
         found = []
         with self._lock:
             for path, read in _read(self._kind, self._directory):
@@ -97,7 +97,7 @@ class Spool:
                 try:
                     head, body = read()
                 except FileNotFoundError:
-                    continue  # it is being moved; it will be there
+                    continue  # The server is just moving the file; it will be found next time.
                 token, protocol = _TOKEN.search(head), _PROTOCOL.search(head)
                 if token is None:
                     continue
@@ -121,12 +121,13 @@ class Receiver:
             self._server = Postfix(topology, SERVER, directory, addresses=addresses, settings=_POSTFIX)
             self._passwords = PasswordServer(directory / "passwords")
         else:
-            # OpenSMTPD 6.8, Debian 12's, fails in every handshake with OpenSSL 3 (its issues 1171 and 1239).
+            # OpenSMTPD 6.8 of Debian 12 fails every TLS handshake with OpenSSL 3 (OpenSMTPD issues 1171 and 1239), so
+            # it gets no TLS.
             tls = kind != "opensmtpd"
             self._server = Unpacked(topology, directory, kind, addresses=addresses, accounts=True, tls=tls)
 
     def taken(self) -> list[Taken]:
-        """What has come since this was last asked."""
+        """The mails that have arrived since the last call."""
         return self._spool.taken()
 
     def __enter__(self) -> Receiver:

@@ -1,6 +1,6 @@
-"""The matrix shown: a table for each group of profiles that came out alike, what is a surprise, and why it is as it is.
+"""Shows the matrix: a table for each group of profiles with equal outcomes, the surprises, and the reasons.
 
-Promises: every cell is in it; one that is not as expected is marked by a sign, and told with the client's last words.
+Promises: every cell is in it; one that is not as expected is marked, and listed with the client's last words.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ LEGEND = (
 )
 _MOST_SAID = 160
 _CODE = re.compile(r"\b[45]\d\d\b")
-#: Those of the table, whose place there is their number.
+#: The reasons in the table of expectations; a reason's position is its number in the report.
 REASONS = tuple(dict.fromkeys(rule.why for rule in rules().rule))
 
 
 class Seen(NamedTuple):
-    """A cell, what was expected of it, what came, and what of that is a surprise."""
+    """A cell, the expected outcome, the outcome, and the surprises in it."""
 
     cell: Cell
     expected: Expected
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The outcome at a look."""
+        """The outcome in one word."""
         one = self.outcome
         sign = "! " if self.surprises else ""
         if not one.delivered:
@@ -57,7 +57,7 @@ class Seen(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Profiles of one mode under which every client and server came out alike."""
+    """Profiles of one mode under which all cells have the same outcome."""
 
     mode: str
     profiles: tuple[str, ...]
@@ -68,11 +68,11 @@ class Group(NamedTuple):
         return f"{self.mode}: {', '.join(self.profiles)}"
 
     def heads(self) -> list[str]:
-        """Client, the servers, and how long a client's mails took."""
+        """Column heads: client, the servers, and how long a client's mails took."""
         return ["client", *dict.fromkeys(one.cell.server for one in self.seen), "seconds"]
 
     def rows(self) -> Iterator[list[str]]:
-        """A client each; where the profiles are alike, any of them stands for all."""
+        """One row per client; as the profiles are alike, any of them stands for all."""
         first = [one for one in self.seen if one.cell.profile == self.profiles[0]]
         for client in dict.fromkeys(one.cell.client for one in first):
             took = [one.outcome.seconds for one in self.seen if one.cell.client == client]
@@ -80,7 +80,7 @@ class Group(NamedTuple):
             yield [client, *words, f"{median(took):.1f} ({max(took):.1f})"]
 
     def reasons(self) -> list[str]:
-        """Why it is not as on a free path, each reason once, in the order of the table."""
+        """Why the outcome differs from a path without firewall, each reason once, in the order of the table."""
         found = {why for one in self.seen for why in one.expected.why[1:]}
         return [why for why in REASONS if why in found]
 
@@ -89,13 +89,13 @@ class Group(NamedTuple):
         return " ".join(str(REASONS.index(why) + 1) for why in self.reasons()) or "-"
 
     def log(self) -> str:
-        """What the gateways told, and of how many of the mails."""
+        """The findings of the gateways, and for how many of the mails."""
         told = Counter(finding for one in self.seen for finding in one.outcome.log)
         return ", ".join(f"{finding} {count}" for finding, count in sorted(told.items())) or "nothing"
 
 
 def groups(seen: Sequence[Seen]) -> list[Group]:
-    """The matrix by mode and by what came out."""
+    """The matrix, grouped by mode and by equal outcomes."""
     made = []
     for mode in dict.fromkeys(one.cell.mode for one in seen):
         by_profile: dict[str, list[Seen]] = {}
@@ -112,18 +112,18 @@ def groups(seen: Sequence[Seen]) -> list[Group]:
 
 
 def used(seen: Sequence[Seen]) -> list[str]:
-    """The reasons that were needed."""
+    """The reasons that apply to any cell."""
     found = {why for one in seen for why in one.expected.why}
     return [why for why in REASONS if why in found]
 
 
 def surprising(seen: Sequence[Seen]) -> list[list[str]]:
-    """A row for each cell that is not as expected."""
+    """One row for each cell that is not as expected."""
     return [[*one.cell, "; ".join(one.surprises), one.outcome.said[:_MOST_SAID]] for one in seen if one.surprises]
 
 
 def summary(seen: Sequence[Seen], seconds: float) -> str:
-    """In one line how many were met."""
+    """How many expectations were met, in one line."""
     met = sum(not one.surprises for one in seen)
     delivered = sum(one.outcome.delivered for one in seen)
     encoded = sum(one.outcome.encoded for one in seen)
@@ -135,7 +135,7 @@ def summary(seen: Sequence[Seen], seconds: float) -> str:
 
 
 def show(console: Console, seen: Sequence[Seen], seconds: float) -> None:
-    """Every table, then the surprises and the sum."""
+    """Prints every table, then the surprises and the summary."""
     console.print("[bold]Real clients, real servers, one gateway's rules between them.[/]", highlight=False)
     console.print(LEGEND + "\n", style="dim", highlight=False)
     for group in groups(seen):
@@ -162,7 +162,7 @@ def _style(word: str) -> str:
 
 
 def page(seen: Sequence[Seen], seconds: float) -> str:
-    """All of it as one page."""
+    """The whole report as one page."""
     facts = []
     if rows := surprising(seen):
         facts.append(pages.Facts("Not as expected", ("client", "server", "profile", "mode", "what", "said"), rows))
@@ -176,7 +176,7 @@ def page(seen: Sequence[Seen], seconds: float) -> str:
 
 
 def as_json(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
-    """All of it for programs."""
+    """The whole report as values for programs."""
     return {
         "met": sum(not one.surprises for one in seen),
         "cells": len(seen),

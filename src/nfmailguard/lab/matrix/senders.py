@@ -1,8 +1,8 @@
-"""Six mail programs that nobody here wrote, each as somebody would set it up: one mail, from an address of its own.
+"""Six independent mail programs, each set up as a user would do it: each sends one mail, from an address of its own.
 
-Promises: where the server offers them, a program does STARTTLS, without looking at the certificate, and AUTH, with
-the lab's account; it gives up after some ten seconds of silence; what it says is kept. What this machine does not have
-comes from its Debian package, unpacked under build/clients. Does not know what became of the mail.
+Promises: where the server offers them, a program does STARTTLS, without verifying the certificate, and AUTH, with the
+lab's account; it gives up after some ten seconds of silence; its output is kept. A program that this machine does not
+have comes from its Debian package, unpacked under build/clients. Does not know what became of the mail.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["NAME", "PROGRAMS", "Letter", "Relay", "Sent", "missing", "send", "se
 
 NAME = "client.example.net"
 UNPACKED = ROOT.parent / "clients"
-#: The program that a client needs, and the Debian package it is in. Python's smtplib is here anyway.
+#: The program that each client needs, and its Debian packages. Python's smtplib is always there.
 PROGRAMS: Mapping[str, tuple[str, str]] = {
     "swaks": ("swaks", "swaks libnet-ssleay-perl libio-socket-inet6-perl"),
     "postfix": ("postfix", "postfix"),
@@ -38,7 +38,7 @@ _HERE = Path(__file__).parent
 
 
 class Letter(NamedTuple):
-    """A mail to send: its file, with CRLF, by whom, to whom, from which address to which."""
+    """A mail to send: its file, with CRLF, sender, recipient, source address and server address."""
 
     file: Path
     sender: str
@@ -48,7 +48,7 @@ class Letter(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a client made of it: whether it took the mail for delivered, after how many seconds, its last words."""
+    """What a client reported: whether it considers the mail delivered, after how many seconds, its last words."""
 
     accepted: bool
     seconds: float
@@ -56,19 +56,19 @@ class Sent(NamedTuple):
 
 
 def sender_for(server: str) -> str:
-    """The sender of mails to a server, by which Postfix's client knows where they go."""
+    """The sender address of mails to a server, by which Postfix's client finds their route."""
     return f"{server}@example.net"
 
 
 def _found(program: str) -> str | None:
-    """Where a program is, here or unpacked."""
+    """The path of a program, installed or unpacked."""
     own = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     unpacked = UNPACKED / "usr/bin" / program
     return own or (str(unpacked) if unpacked.exists() else None)
 
 
 def missing(client: str) -> str:
-    """What is not here for this client, and how to get it; empty: nothing."""
+    """What is missing for this client, and how to get it; empty: nothing."""
     if client not in PROGRAMS:
         return ""
     program, packages = PROGRAMS[client]
@@ -79,7 +79,7 @@ def missing(client: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Where the unpacked programs find what they need; a machine's own come first."""
+    """Environment in which the unpacked programs find their files; the machine's own come first."""
     libraries, share = UNPACKED / "usr/lib", UNPACKED / "usr/share"
     perl = [*libraries.glob("*-linux-gnu/perl5/*"), share / "perl5"]
     return {
@@ -92,7 +92,7 @@ def _environment() -> dict[str, str]:
 
 
 def _swaks(program: str, one: Letter) -> list[str]:
-    # It ends the last line itself, also one that has an end.
+    # swaks ends the last line itself, even one that already has a line end, so that one is removed.
     data = os.fsdecode(one.file.read_bytes().removesuffix(b"\r\n"))
     return [
         program, "--server", one.host, "--port", "25", "--ehlo", NAME, "--from", one.sender, "--to", one.recipient,
@@ -130,7 +130,8 @@ _COMMANDS: Mapping[str, Callable[[Letter], list[str]]] = {
     "smtplib": lambda one: _script(sys.executable, one, "send.py", "-I"),
     "nodemailer": lambda one: _script(_found("node") or "node", one, "send.js"),
 }
-#: Lines of a program that tell what went wrong; where it has none of these, its last one does.
+#: Lines of a client program's output that describe a failure; for a program without a pattern, or if no line matches,
+#: the last line is used.
 _WORDS = {
     "swaks": re.compile(r"^(?:<(?:\*|~)\*|\*\*\*) *(.*)"),
     "curl": re.compile(r"^< ([45]\d\d.*)"),
@@ -139,14 +140,14 @@ _WORDS = {
 
 
 def last_words(client: str, output: str) -> str:
-    """Of what a program printed the line that says why it gave up."""
+    """The line of a program's output that says why it gave up."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     telling = [found[1] for line in lines if client in _WORDS and (found := _WORDS[client].match(line))]
     return (telling or lines or ["nothing"])[-1].strip()
 
 
 def send(client: str, topology: Topology, one: Letter) -> Sent:
-    """Has a program send it, on the client's host; Postfix's client is a ``Relay``."""
+    """Has a program send the mail, on the client's host; Postfix's client is a ``Relay``."""
     import subprocess
 
     began = time.monotonic()
@@ -182,7 +183,7 @@ _STATUS = re.compile(r" to=<(\w+)@[^ ]*, .*status=(\w+) \((.*)\)$", re.MULTILINE
 
 
 class Relay:
-    """Postfix's client, one that runs for all mails; nothing is tried twice. A context manager."""
+    """Postfix's client, one instance for all mails; nothing is tried twice. A context manager."""
 
     def __init__(self, topology: Topology, directory: Path, source: str, hosts: Mapping[str, str]) -> None:
         relays = ", ".join(f"{{ {sender_for(server)} = [{host}]:25 }}" for server, host in hosts.items())
@@ -193,7 +194,7 @@ class Relay:
         self._postfix = Postfix(topology, CLIENT, directory, relay=first, settings=settings)
 
     def send(self, one: Letter) -> Sent:
-        """The same as ``send``, until the log has its word."""
+        """The same as ``send``; waits until the log has the result."""
         began = time.monotonic()
         mail = one.file.read_bytes().replace(b"\r\n", b"\n")
         self._postfix.send(one.sender, one.recipient, mail)

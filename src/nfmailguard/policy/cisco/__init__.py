@@ -1,1 +1,1 @@
-"""Configurations of PIX, ASA, FWSM and IOS: read into policies, and policies written back as one."""
+"""Configurations of PIX, ASA, FWSM and IOS: reading them into policies, and writing policies as configurations."""

@@ -1,8 +1,8 @@
-"""A Policy in the making: what of a map's rules and parameters a Policy can say, and how.
+"""Builds a Policy: how a map's rules and parameters are expressed in a Policy.
 
-Promises: a rule whose exact action cannot be had is named in the ledger with what is done
-in its place. What a map is silent about is not done, but for what the inspection does
-without one: verbs outside the fifteen are X-ed (S-COMM2). Does not know text.
+Promises: if a rule's exact action is not available, the import report names the rule and what is done instead. What a
+map does not mention is not done, except what the inspection does without a map: verbs outside the fifteen are X-ed
+(S-COMM2). Does not know text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from nfmailguard.policy.model import Action, BannerRule, CommandPolicy, EhloMask
 
 __all__ = ["SPECIAL_CHARACTERS", "PolicyBuilder", "Rule", "asa", "default_title", "profile"]
 
-#: What ``special-character`` names (recalled, not re-read), but for NUL, which is ``command.nul``'s.
+#: The characters that ``special-character`` blocks (recalled, not re-read), except NUL, which is the finding
+#: ``command.nul``.
 SPECIAL_CHARACTERS = "|`"
 _STRENGTH = tuple(Action)
 _VERB_SET = frozenset(VERBS.values())
@@ -35,7 +36,7 @@ def profile(name: str) -> Policy:
 
 
 def asa() -> Policy:
-    """The profile of the manual's default map, from which a map takes what it does not say."""
+    """The profile of the manual's default map, from which a map takes the settings it does not mention."""
     return profile("asa")
 
 
@@ -46,7 +47,7 @@ def default_title(name: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A match with what is done then; ``selector`` is the ``class`` line it came through."""
+    """A match and its action; ``selector`` is the ``class`` line through which it was reached."""
 
     match: Match
     cisco_action: CiscoAction
@@ -62,9 +63,9 @@ class Rule:
 
 
 class PolicyBuilder:
-    """A policy in the making, and where each key of it comes from.
+    """A policy that is being built, and for each of its keys the line it comes from.
 
-    ``base``: a profile that goes on where the map is silent, as IOS' inspection does; none: an ASA's, which does not.
+    ``base``: a profile whose settings apply where the map is silent, as with IOS; none: an ASA, where they do not.
     """
 
     def __init__(self, name: str, report: ImportReport, base: str | None = None) -> None:
@@ -86,7 +87,7 @@ class PolicyBuilder:
         self.sources[f"actions.{finding}"] = statement.place
 
     def policy(self, rules: list[Rule]) -> Policy:
-        """The policy of what was set and of ``rules``."""
+        """The policy made of the parameters and of ``rules``."""
         self._limits(rules)
         self._verbs([rule for rule in rules if rule.match.subject == ("cmd", "verb")])
         self._keywords([rule for rule in rules if rule.match.subject == ("ehlo-reply-parameter",)])
@@ -121,10 +122,10 @@ class PolicyBuilder:
             self.report.not_honoured(rule.selector, f"{rule.place} is not")
         self.report.not_honoured(rule.cisco_action.statement, f"belongs to {rule.place}")
 
-    # Parameters.
+    # Section: the lines under a map's ``parameters``.
 
     def parameter(self, name: str, action: Action | None, statement: Statement) -> None:
-        """One parameter; ``action`` None switches it off."""
+        """Applies one parameter; ``action`` None switches it off."""
         if name == "mask-banner":
             self.set("banner.rule", BannerRule.BASA if action else BannerRule.NONE, statement)
             self.report.honoured(statement, f"banner.rule = {self.values['banner.rule']}")
@@ -148,10 +149,12 @@ class PolicyBuilder:
         else:
             self.report.honoured(statement, "off")
 
-    # Rules.
+    # Section: the map's match rules.
 
     def _limits(self, rules: Iterable[Rule]) -> None:
-        """One limit of each kind: of several the strongest action's, of those the smallest."""
+        """Sets one limit of each kind: among several rules the one with the strongest action, and of those the smallest
+        limit.
+        """
         by_limit: dict[Limit, list[Rule]] = {}
         for rule in rules:
             if rule.match.limit is None:
@@ -174,7 +177,7 @@ class PolicyBuilder:
                     self.refuse(rule, f"a policy has one limit of this kind, that of {best.place}")
 
     def _verbs(self, rules: list[Rule]) -> None:
-        """Which verbs pass. All others share one action."""
+        """Sets which verbs pass. All other verbs share one action."""
         passing = (*self.base.commands.allow, *(("STARTTLS",) if self.tls else ()))
         effects = {OTHERS: Action.MASK}
         settled = []
@@ -204,7 +207,7 @@ class PolicyBuilder:
                 self.refuse(rule, f"verbs that do not pass share one action, here {common}, not {action}")
 
     def _keywords(self, rules: list[Rule]) -> None:
-        """Which EHLO keywords pass. All others share one action."""
+        """Sets which EHLO keywords pass. All other keywords share one action."""
         base = self.base.replies
         effects: dict[str, Action] = {}
         if rules and self.goes_on and base.ehlo is not EhloMask.NONE:

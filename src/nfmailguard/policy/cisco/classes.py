@@ -1,8 +1,8 @@
 """Which traffic a configuration inspects: ``class-map``, ``policy-map``, ``access-list``, ``service-policy``.
 
-Promises: lines are taken in order, as a box takes them, and the last one wins; every line that has a part in where
-mail is inspected is noted in the ledger; what holds for some interfaces or hosts only becomes a DraftedRule. Does
-not know what an inspection does.
+Promises: lines are processed in order, as a Cisco device does, and the last one wins; every line that affects where
+mail is inspected is noted in the import report; what holds only for some interfaces or hosts becomes a DraftedRule.
+Does not know what an inspection does.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MAIL_PROTOCOLS = ("esmtp", "smtp")
 
 @dataclass(frozen=True)
 class Inspection:
-    """One ``inspect esmtp`` or ``inspect smtp`` that is left at the end, and what it is for.
+    """One ``inspect esmtp`` or ``inspect smtp`` that is in force at the end, and where it applies.
 
-    ``interface`` None: all. ``entries``: those of its class's access-lists, in order; none: every host.
+    ``interface`` None: all. ``entries``: those of its class's access lists, in order; none: every host.
     """
 
     statement: Statement
@@ -38,17 +38,20 @@ class Inspection:
 
 @dataclass
 class Traffic:
-    """What of a configuration is inspected. ``exceptions``: interfaces where mail is not, though it is elsewhere."""
+    """The traffic a configuration inspects. ``exceptions``: interfaces where mail is not inspected, though it is
+    elsewhere.
+    """
 
     inspections: list[Inspection] = field(default_factory=list)
     exceptions: list[tuple[str, Statement]] = field(default_factory=list)
-    #: The line that switched an inspection off for good.
+    #: The configuration line that switched a mail inspection off, with no later line switching it on again; None: no
+    #: such line.
     off: Statement | None = None
 
 
 @dataclass
 class _Class:
-    """A class inside a policy-map, as the lines so far leave it; ``selectors``: each line that has gone into it."""
+    """A class inside a policy-map, after the lines read so far; ``selectors``: each line that selects its traffic."""
 
     selectors: list[Statement]
     mail: dict[str, Statement] = field(default_factory=dict)
@@ -75,7 +78,7 @@ class _PolicyMap:
 
 
 def inspect_traffic(sections: Sequence[Section], report: ImportReport) -> Traffic:
-    """The inspections of mail that the lines leave, in order, each with its ports and where it is applied."""
+    """The mail inspections that are in force after all lines, in order, each with its ports and where it is applied."""
     reader = _Reader(report)
     for section in sections:
         reader.section(section)
@@ -83,17 +86,18 @@ def inspect_traffic(sections: Sequence[Section], report: ImportReport) -> Traffi
 
 
 class _Reader:
-    """Everything, by name, as the lines so far leave it."""
+    """All definitions by name, after the lines read so far."""
 
     def __init__(self, report: ImportReport) -> None:
         self.report = report
         self.lists = Lists()
         self.classes: dict[str, list[Section]] = {}
         self.policies: dict[str, _PolicyMap] = {}
-        #: By interface, None for global: a box has one policy for each.
+        #: The service-policy line of each interface (None: global); a Cisco firewall has one policy for each.
         self.services: dict[str | None, Statement] = {}
         self.said_services = False
-        self.replaced: list[tuple[Statement, Statement]] = []  # a service-policy, and the one in its place
+        # Pairs of service-policy lines: one that was replaced, and the later one that replaced it.
+        self.replaced: list[tuple[Statement, Statement]] = []
         self.traffic = Traffic()
         self._read: dict[str, tuple[int, tuple[Entry, ...]]] = {}
 
@@ -159,7 +163,7 @@ class _Reader:
             self.traffic.off = one.off = header
         one.mail.clear()
 
-    # Policy maps.
+    # Section: reading policy maps.
 
     def _policy_map(self, section: Section) -> None:
         known = self.policies.setdefault(section.header.words[1], _PolicyMap([]))
@@ -198,11 +202,13 @@ class _Reader:
                 self.report.honoured(before, f"{statement.place} takes its place")
             one.mail[protocol[0]], one.off = statement, None
 
-    # What is left.
+    # Section: the result, from the lines that are still in force at the end of the text.
 
     def result(self) -> Traffic:
         used = {name: known for name, known in self.policies.items() if known.inspects_mail}
-        if not self.said_services:  # a part of a configuration
+        # A text without any service-policy line is an excerpt of a configuration: all its policies are taken as
+        # applied.
+        if not self.said_services:
             for known in used.values():
                 self._left(known, applied=True)
             return self.traffic
@@ -227,7 +233,7 @@ class _Reader:
         return self.traffic
 
     def _replaced(self, used: Mapping[str, _PolicyMap]) -> None:
-        """Names the service-policies of mail inspection that others have taken the place of."""
+        """Reports the service-policy lines of mail inspection that later lines have replaced."""
         for before, after in self.replaced:
             if before.words[1] in used:
                 self.report.honoured(before, f"{after.place} takes its place")
@@ -273,7 +279,8 @@ class _Reader:
             self.report.not_honoured(selector, "all traffic: port 25 is taken, gateway.ports may name more")
             return MAIL, ()
         if name not in self.classes:
-            if name != "inspection_default":  # a box has this one by itself
+            # The class inspection_default exists on every firewall, so it need not be in the text.
+            if name != "inspection_default":
                 self.report.error(selector, f"no class-map {name} in this text; give all of it")
             return MAIL, ()
         ports, entries, default = 0, [], False
@@ -288,7 +295,8 @@ class _Reader:
                 default |= statement.keywords == ("match", "default-inspection-traffic")
                 ports |= some
                 entries += more
-        # Beside the default traffic a list says which hosts, and its ports count for nothing (S-ASA13).
+        # If a class matches the default inspection traffic, its access list only selects hosts; the list's ports are
+        # ignored (S-ASA13).
         return MAIL if default else ports or MAIL, tuple(entries)
 
     def _match(self, statement: Statement) -> tuple[int, list[Entry]]:

@@ -1,7 +1,7 @@
-"""Several configurations in one text: the contexts of a box, and files given together.
+"""Several configurations in one text: the contexts of a device, and files given together.
 
-Promises: every line is in one unit, in the text's order. A unit begins at a second version line, at another
-context's prompt and at ``changeto``. Does not know what a line means besides.
+Promises: every line is in one unit, in the text's order. A unit begins at a second version line, at another context's
+prompt and at ``changeto``. Otherwise does not know what a line means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nfmailguard.policy.cisco.text import Statement
 
 __all__ = ["VERSION", "Unit", "split"]
 
-#: The line by which a box says its release.
+#: Matches the line in which a configuration gives the device's type and software release.
 VERSION = re.compile(
     r"(?:Cisco )?(PIX|ASA|FWSM|Adaptive Security Appliance|NGFW|Firepower Threat Defense)\b"
     r"[\w .:()/-]{0,60}?\bVersion (\d{1,3})\.(\d{1,3})(?:\((\d{1,3}))?",
@@ -32,7 +32,7 @@ class Unit:
 
 
 def split(found: Sequence[Statement]) -> list[Unit]:
-    """The configurations of a text; one of a text that has no line."""
+    """The configurations of a text; a text without lines is one empty configuration."""
     units = [Unit("")]
     context: str | None = None
     versions = 0

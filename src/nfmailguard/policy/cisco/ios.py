@@ -1,7 +1,7 @@
-"""Mail inspection as IOS says it: ``ip inspect`` on interfaces, and the zone-based firewall.
+"""Mail inspection in IOS configurations: ``ip inspect`` on interfaces, and the zone-based firewall.
 
-Promises: lines are taken in order, the last one wins; each that has a part in the inspection of mail is noted in
-the ledger. Does not know profiles: it says where which kind of inspection is on.
+Promises: lines are processed in order, the last one wins; each that affects the inspection of mail is noted in the
+import report. Does not know profiles: it gives where which kind of inspection is on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _NEAREST = "IOS' zone-based firewall inspects mail here; nearest is profile ios-
 
 @dataclass(frozen=True)
 class IosInspection:
-    """``profile`` of the program that is meant, by which line; ``exact``: it is, else the nearest.
+    """One inspection: the program's ``profile`` for it, and the line; ``exact``: it is that profile, otherwise the
+    nearest.
 
-    ``layer7``: the ``policy-map type inspect smtp`` that says more.
+    ``layer7``: the ``policy-map type inspect smtp`` with further settings.
     """
 
     profile: str
@@ -35,17 +36,18 @@ class IosInspection:
 
 @dataclass
 class _Set:
-    """One ``ip inspect name``, as the lines so far leave it."""
+    """One ``ip inspect name``, after the lines read so far."""
 
     mail: dict[str, Statement] = field(default_factory=dict)
     transport: dict[str, Statement] = field(default_factory=dict)
     applied: dict[tuple[str, str], Statement] = field(default_factory=dict)
-    #: Lines that apply it or take that back, and the one behind each that counts.
+    #: `ip inspect NAME in` lines of interfaces that are no longer in force, each with the later line that replaced or
+    #: removed it.
     before: list[tuple[Statement, Statement]] = field(default_factory=list)
 
 
 def inspect_ios(sections: Sequence[Section], report: ImportReport) -> list[IosInspection]:
-    """What is applied, in the text's order."""
+    """The inspections that are applied, in the text's order."""
     reader = _Sets(report)
     zones = _Zones(report)
     for section in sections:
@@ -56,7 +58,7 @@ def inspect_ios(sections: Sequence[Section], report: ImportReport) -> list[IosIn
 
 
 class _Sets:
-    """``ip inspect``."""
+    """Reader of ``ip inspect`` lines."""
 
     def __init__(self, report: ImportReport) -> None:
         self.report = report
@@ -100,7 +102,8 @@ class _Sets:
 
     def result(self) -> list[IosInspection]:
         found = []
-        # A text without interfaces is a part of a configuration.
+        # A text in which no interface applies an `ip inspect` set is an excerpt of a configuration: its sets are taken
+        # as applied.
         whole = self.interface is not None or any(one.applied for one in self.sets.values())
         mail = any(one.mail for one in self.sets.values())
         for name, one in self.sets.items():
@@ -122,7 +125,9 @@ class _Sets:
         return found
 
     def _options(self, statement: Statement, profile: str) -> None:
-        """What stands behind the protocol: logging changes no byte, all else is named."""
+        """Reports the options after the protocol: logging options change no byte, all others are
+        named as not honoured.
+        """
         words = list(statement.keywords[5:])
         left = []
         while words:
@@ -136,20 +141,21 @@ class _Sets:
 
 @dataclass
 class _Zoned:
-    """A ``class-map`` or ``policy-map`` of ``type inspect``; one given in parts has several headers."""
+    """A ``class-map`` or ``policy-map`` of ``type inspect``; if it is given in parts, it has several headers."""
 
     headers: list[Statement] = field(default_factory=list)
     body: list[Statement] = field(default_factory=list)
 
 
 class _Zones:
-    """The zone-based firewall: ``class-map type inspect``, ``policy-map type inspect``, ``zone-pair``."""
+    """Reader of the zone-based firewall: ``class-map type inspect``, ``policy-map type inspect``, ``zone-pair``."""
 
     def __init__(self, report: ImportReport) -> None:
         self.report = report
         self.classes: dict[str, _Zoned] = {}
         self.policies: dict[str, _Zoned] = {}
-        self.services: dict[str, list[Statement]] = {}  # by zone pair: the last one counts
+        # The service-policy lines of each zone pair; the last line is in force.
+        self.services: dict[str, list[Statement]] = {}
         self.pairs: dict[str, list[Statement]] = {}
         self.pair = ""
 
@@ -209,7 +215,7 @@ class _Zones:
         return found
 
     def _between(self, name: str) -> None:
-        """Names the zone pairs that have this policy, or have had it."""
+        """Reports the zone pairs that have this policy, or have had it."""
         for pair, services in self.services.items():
             for service in services:
                 if service.words[-1] == name:
@@ -222,7 +228,7 @@ class _Zones:
 
     @staticmethod
     def _layer7(lines: list[Statement]) -> list[tuple[Statement, str | None]]:
-        """The lines that inspect, each with the layer 7 map that stands below it."""
+        """The lines that inspect, each with the layer 7 map named below it."""
         found: list[tuple[Statement, str | None]] = []
         for line in lines:
             if line.keywords[0] == "inspect":
@@ -234,7 +240,7 @@ class _Zones:
         return found
 
     def _mail_classes(self) -> set[str]:
-        """Classes that match mail, by themselves or through another."""
+        """Names of the classes that match mail, directly or through another class."""
         parents: dict[str, list[tuple[str, Statement]]] = {}
         left = []
         for name, one in self.classes.items():
@@ -259,7 +265,7 @@ class _Zones:
         return mail
 
     def _inspecting(self, policy: _Zoned, mail: set[str]) -> list[Statement]:
-        """The lines by which a policy inspects mail; one that lets mail pass or drops it does not."""
+        """The lines by which a policy inspects mail; a line that passes or drops mail does not inspect it."""
         lines: list[Statement] = []
         selector: Statement | None = None
         for statement in policy.body:

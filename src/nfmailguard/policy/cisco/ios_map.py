@@ -1,7 +1,7 @@
-"""Layer 7 of IOS' zone-based firewall: ``class-map`` and ``policy-map type inspect smtp`` in an ASA's words.
+"""Layer 7 of IOS' zone-based firewall: translates ``class-map`` and ``policy-map type inspect smtp`` into ASA lines.
 
-Promises: each line is noted in the ledger, as those of ``type inspect esmtp`` are; what such a map is silent about
-is as in profile ios-esmtp. Sources: the guide "Application Inspection and Control for SMTP" and the command
+Promises: each line is noted in the import report, as those of ``type inspect esmtp`` are; what such a map does not
+mention is as in profile ios-esmtp. Sources: the guide "Application Inspection and Control for SMTP" and the command
 reference of IOS. Does not know which map is applied where.
 """
 
@@ -16,11 +16,11 @@ from nfmailguard.policy.model import Policy
 
 __all__ = ["BASE", "read_layer7"]
 
-#: The profile that says what a map does not.
+#: The profile that has the settings an IOS map leaves open.
 BASE = "ios-esmtp"
 _SMTP = ("type", "inspect", "smtp")
 _MODES = ("match-any", "match-all")
-#: What IOS calls otherwise; None: as the ASA does.
+#: Match subjects that IOS names differently: the IOS words, and the ASA's words for the same subject.
 _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("recipient", "count"), ("cmd", "rcpt", "count")),
     (("recipient", "invalid", "count"), ("invalid-recipients", "count")),
@@ -81,7 +81,7 @@ def _define(known: dict[str, Section], section: Section, report: ImportReport) -
 
 
 def _map(section: Section) -> Section:
-    """``class type inspect smtp NAME`` as ``class NAME``."""
+    """A map with ``class type inspect smtp NAME`` written as ``class NAME``."""
     body = [
         replace(line, words=("class", line.words[-1]))
         if line.keywords[:4] == ("class", *_SMTP) and len(line.words) == 5
@@ -92,7 +92,7 @@ def _map(section: Section) -> Section:
 
 
 def _class(section: Section, report: ImportReport) -> Section:
-    """The matches in an ASA's words; those that have none there are named, and left as they are."""
+    """A class with its matches in ASA words; matches the ASA does not have are reported, and left as they are."""
     return Section(section.header, [_match(line, report) for line in section.body])
 
 

@@ -1,7 +1,7 @@
 """``access-list``, ``object``, ``object-group`` and ``name``: which hosts and ports an entry is about.
 
-Promises: an entry becomes a value or a Fault that says what of it cannot be told; groups of groups are resolved,
-each once, and bounded. Does not know what a list is used for.
+Promises: an entry becomes a value or a Fault that says what cannot be determined; groups of groups are resolved, each
+once, and bounded. Does not know what a list is used for.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ class Entry:
 
 
 class Lists:
-    """What is defined, by name."""
+    """Definitions by name."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, dict[tuple[str, ...], Statement]] = {}  # by its words: one is there once
+        # Access lists by name; each entry is stored by its words, so that a repeated line counts once.
+        self.entries: dict[str, dict[tuple[str, ...], Statement]] = {}
         self._groups: dict[tuple[str, str], list[Section]] = {}
         self._names: dict[str, str] = {}
         self._resolved: dict[tuple[str, str, str], tuple[tuple[str, ...], int]] = {}
         self._used: list[Statement] = []
 
     def define(self, section: Section) -> None:
-        """Takes a section that defines something; all others are left alone."""
+        """Stores a section that defines something; all others are ignored."""
         header, words = section.header, section.header.keywords
         if words[0] == "access-list" and len(words) > 2:
             self.entries.setdefault(header.words[1], {}).setdefault(header.words, header)
@@ -62,7 +63,7 @@ class Lists:
             self._names.setdefault(header.words[2], header.words[1])
 
     def entry(self, statement: Statement) -> Entry | None:
-        """The value of an entry; None for one that says nothing. Fault names what cannot be told of it."""
+        """The value of an entry; None for one without meaning. Raises Fault for what cannot be determined."""
         words = _Words(statement.words[2:])
         self._used = []
         if words.next_is("remark"):
@@ -143,7 +144,7 @@ class Lists:
             raise Fault(f"{text[:60]!r} is no network", syntax=False) from None
 
     def _resolve(self, kind: str, name: str, what: str, depth: int = 0) -> tuple[tuple[str, ...], int]:
-        """The networks, or the TCP ports, that a name stands for."""
+        """The networks, or the TCP ports, for which a name stands."""
         key = kind, name, what
         sections = self._groups.get((kind, name))
         if sections is None:
@@ -155,7 +156,8 @@ class Lists:
             networks: dict[str, None] = {}
             ports = 0
             for section in sections:
-                own = section.header.keywords[3:4]  # `object-group service MAIL tcp`
+                # The protocol in the header of a service group, as in `object-group service MAIL tcp`.
+                own = section.header.keywords[3:4]
                 for line in section.body:
                     some, more = self._member(line, own, depth)
                     networks |= dict.fromkeys(some)
@@ -214,7 +216,7 @@ class Lists:
 
 
 class _Words:
-    """The words of a line, taken one by one; Fault where there is none."""
+    """The words of a line, taken one by one; raises Fault when there is none left."""
 
     def __init__(self, words: tuple[str, ...]) -> None:
         self._words = words

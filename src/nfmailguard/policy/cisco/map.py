@@ -1,8 +1,7 @@
-"""The lines of one ``policy-map type inspect esmtp``, in order, become a Policy.
+"""Turns the lines of one ``policy-map type inspect esmtp``, in order, into a Policy.
 
-Promises: each line is noted in the ledger: honoured and as what, not honoured and why, or
-an error. Does not know what a Policy can express (``draft``), nor the rest of a
-configuration.
+Promises: each line is noted in the import report: honoured and how, not honoured and why, or an error. Does not know
+what a Policy can express (``builder``), nor the rest of a configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from nfmailguard.policy.model import Action, Policy
 
 __all__ = ["Definitions", "read_map"]
 
-#: Many maps may name one long class: what they stand for is bounded, as the text is.
+#: Most conditions that all classes named by maps may add up to: many maps may name the same long class, which would
+#: make a short text expensive.
 _MOST_CONDITIONS = 10_000
 _FORMS = {
     "mask-banner": "mask-banner",
@@ -29,13 +29,15 @@ _FORMS = {
 
 @dataclass
 class Definitions:
-    """What a map may name, by name; ``used`` collects the classes and patterns that are named, with the line."""
+    """Definitions that a map may refer to, by name; ``used`` collects the classes and patterns referred to, with the
+    line.
+    """
 
     regexes: Mapping[str, Section]
     regex_classes: Mapping[str, Section]
     mail_classes: Mapping[str, Section]
     used: dict[tuple[str, str], str]
-    conditions: int = 0  # that classes have stood for
+    conditions: int = 0  # Number of conditions so far that classes named by maps have added.
 
 
 def read_map(
@@ -43,7 +45,8 @@ def read_map(
 ) -> tuple[Policy, dict[str, str]]:
     """The policy of a map, and for each key of it the line it comes from.
 
-    ``base``: the profile that says what the map does not; none: an ASA, whose maps replace its default one.
+    ``base``: the profile that has the settings the map does not mention; none: an ASA, whose maps replace its default
+    one.
     """
     report.honoured(section.header, f"policy {name}")
     reader = _Reader(PolicyBuilder(name, report, base), known, report)
@@ -54,14 +57,15 @@ def read_map(
 
 
 class _Reader:
-    """The map's lines in order: rules are collected, parameters go into the draft."""
+    """Reads the map's lines in order: rules are collected, parameters go to the builder."""
 
     def __init__(self, builder: PolicyBuilder, known: Definitions, report: ImportReport) -> None:
         self.builder = builder
         self.known = known
         self.report = report
         self.rules: list[Rule] = []
-        self._open: Statement | None = None  # a match or class that waits for its action
+        # The match or class line whose action line has not come yet; None: no line is waiting.
+        self._open: Statement | None = None
         self._matches: list[Match] = []
         self._done: CiscoAction | None = None
 
@@ -88,10 +92,11 @@ class _Reader:
                 self.report.not_honoured(statement, str(fault))
             if word in ("match", "class") or self._open is None or self._done is not None:
                 self.close()
-                self._open = statement  # what is done then belongs to it
+                # Action lines that follow belong to this faulty line, not to the match or class line before it.
+                self._open = statement
 
     def close(self) -> None:
-        """What waits for an action gets none."""
+        """Reports match or class lines that still wait for an action, as no action follows."""
         waiting = (self._open, *(match.statement for match in self._matches)) if self._done is None else ()
         for statement in waiting:
             if statement is not None and statement not in self.report:
@@ -168,7 +173,7 @@ class _Reader:
         return match.refusal
 
     def _parameter(self, statement: Statement) -> bool:
-        """``mask-banner`` and its like, or one with ``no``; whether it is one."""
+        """Applies a parameter such as ``mask-banner``, or one with ``no``; whether the line is one."""
         words = statement.keywords
         off = words[0] == "no"
         name, rest = "".join(words[off : off + 1]), words[off + 1 :]

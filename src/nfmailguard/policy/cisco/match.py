@@ -1,7 +1,7 @@
-"""The statements of ``policy-map type inspect esmtp``: what is matched, and what is done then.
+"""The statements of ``policy-map type inspect esmtp``: matches and actions.
 
-Promises: a statement becomes a value, or the reason why it is none; old (8.x) and new
-(9.x) forms alike. Sources: S-ASA13, S-ASA1-35, S-CSM. Does not know policies.
+Promises: a statement becomes a value, or the reason why it cannot; old (8.x) and new (9.x) forms alike. Sources:
+S-ASA13, S-ASA1-35, S-CSM. Does not know policies.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ __all__ = [
 
 _MOST = 2**31 - 1
 
-#: What stands for everything that has no name here.
+#: Stands for every verb or keyword that has no name of its own: Cisco's `others` and `unknown`.
 OTHERS = "others"
-#: ``match ehlo-reply-parameter`` NAME -> EHLO keyword (recalled, not re-read; ``binaryname`` is Cisco's own slip).
+#: ``match ehlo-reply-parameter`` NAME -> EHLO keyword (recalled, not re-read; ``binaryname`` is Cisco's own
+#: misspelling).
 KEYWORDS = {
     "8bitmime": "8BITMIME",
     "auth": "AUTH",
@@ -45,7 +46,8 @@ KEYWORDS = {
     "others": OTHERS,
 }
 _KNOWN_VERBS = "AUTH DATA EHLO ETRN EXPN HELO HELP MAIL NOOP QUIT RCPT RSET SAML SEND SOML VRFY STARTTLS VERB"
-#: ``match cmd verb`` NAME -> verb: the fifteen of S-COMM2; EXPN, STARTTLS, VERB (IOS has all) and unknown are recalled.
+#: ``match cmd verb`` NAME -> verb: fifteen are from S-COMM2; EXPN, STARTTLS, VERB (IOS has all three) and unknown are
+#: recalled.
 VERBS = {
     **{name.lower(): name for name in _KNOWN_VERBS.split()},
     "unknown": OTHERS,
@@ -54,7 +56,7 @@ VERBS = {
 
 
 class Limit(NamedTuple):
-    """Where a limit stands in a Policy, the finding of what exceeds it, and what it counts."""
+    """A limit: its key in a Policy, the finding when it is exceeded, and the unit it counts."""
 
     key: str
     finding: str
@@ -86,7 +88,7 @@ _FIRST = "body, cmd, ehlo-reply-parameter, header, invalid-recipients, mime, sen
 
 
 class Fault(Exception):  # noqa: N818, told of a line, never raised to a caller
-    """A statement that cannot be read; ``syntax`` where it is a known one, wrongly written."""
+    """A statement that cannot be used; ``syntax``: it is a known statement, wrongly written."""
 
     def __init__(self, what: str, *, syntax: bool = True) -> None:
         super().__init__(what)
@@ -95,10 +97,10 @@ class Fault(Exception):  # noqa: N818, told of a line, never raised to a caller
 
 @dataclass(frozen=True)
 class Match:
-    """One ``match``. ``refusal`` says why nothing here can evaluate it.
+    """One ``match``. ``refusal`` says why it cannot be evaluated here.
 
-    ``limit`` with ``most``: matches above it. ``subject`` with ``names``: matches those.
-    ``pattern``: the regex, or the class of them, it needs.
+    ``limit`` with ``most``: matches above it. ``subject`` with ``names``: matches those. ``pattern``: the regex, or the
+    class of regexes, it needs.
     """
 
     statement: Statement
@@ -114,7 +116,7 @@ class Match:
 
 @dataclass(frozen=True)
 class CiscoAction:
-    """What is done to what matches. ``action`` None: nothing we can; ``note``: the part that is not honoured."""
+    """An action. ``action`` None: not available here; ``note``: the part that is not honoured."""
 
     statement: Statement
     action: Action | None
@@ -122,15 +124,15 @@ class CiscoAction:
 
 
 def number(text: str, unit: str) -> int:
-    """A count of ``unit`` from 1; Fault says what is legal."""
-    # Ten digits: int() of a line of digits would take more than linear time.
+    """A count of ``unit``, at least 1; the Fault says what is legal."""
+    # At most ten digits are converted: int() of a very long line of digits takes more than linear time.
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST):
         raise Fault(f"{text[:40]!r} is no number of {unit}; write one from 1 to {_MOST}")
     return int(text)
 
 
 def parse_match(statement: Statement) -> Match:
-    """``match [not] SUBJECT ...``; Fault when it is none."""
+    """Parses ``match [not] SUBJECT ...``; Fault if it is no match."""
     words = statement.keywords[1:]
     negated = words[:1] == ("not",)
     words = words[negated:]
@@ -182,13 +184,14 @@ _ACTIONS = {
     "mask": Action.MASK,
     "reset": Action.RESET,
     "drop-connection": Action.DROP_CONNECTION,
-    # S-ASA1-35: the packet alone. TCP would send it again, so the connection is at its end either way.
+    # `drop` drops only the packet (S-ASA1-35), but TCP retransmits it and it is dropped again, so the connection is
+    # over either way: treated as drop-connection.
     "drop": Action.DROP_CONNECTION,
 }
 
 
 def parse_action(statement: Statement) -> CiscoAction:
-    """``drop-connection log`` and its like; Fault when it is none."""
+    """Parses actions such as ``drop-connection log``; Fault if it is none."""
     words = statement.keywords
     first, rest = words[0], list(words[1:])
     if first == "rate-limit":

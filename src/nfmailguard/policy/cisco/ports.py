@@ -1,7 +1,6 @@
-"""Sets of TCP ports as Cisco boxes write them, each set one number with a bit for each port.
+"""Sets of TCP ports as Cisco devices write them; each set is an integer with a bit for each port.
 
-Promises: adding, taking away and listing cost the same for one port and for all. Does
-not know what a port is for.
+Promises: adding, removing and listing cost the same for one port and for all. Does not know what a port is for.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from nfmailguard.policy.cisco.match import Fault
 
 __all__ = ["EVERY", "MAIL", "every", "listed", "parse_ports", "parse_range", "runs"]
 
-#: TCP/25 alone.
+#: The port set with TCP port 25 only; a port set is an integer whose bit N stands for port N.
 MAIL = 1 << 25
 EVERY = (1 << 65536) - 2
-#: As the boxes write them; the ports mail does not use are not named.
+#: Port names that Cisco devices write; only ports used for mail have names here.
 _NAMES = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465}
 
 
@@ -29,7 +28,7 @@ def _port(text: str) -> int:
 
 
 def parse_range(first: str, last: str) -> int:
-    """The ports from ``first`` to ``last``; Fault when they are none."""
+    """The ports from ``first`` to ``last``; Fault if this is no range."""
     low, high = _port(first), _port(last)
     if low > high:
         raise Fault(f"{first}-{last}: the first port is above the last; write {last}-{first}")
@@ -37,7 +36,7 @@ def parse_range(first: str, last: str) -> int:
 
 
 def parse_ports(words: Sequence[str]) -> int:
-    """Ports and ranges like ``25-26``; Fault names the one that is none."""
+    """The set of ports and ranges like ``25-26``; Fault names the word that is none."""
     ports = 0
     for word in words:
         first, dash, last = word.partition("-")
@@ -62,7 +61,7 @@ def runs(ports: int) -> tuple[str, ...]:
 
 
 def listed(ports: int) -> str:
-    """The set for people, the first few of it."""
+    """The set as readable text, the first few ports of it."""
     shown = [str(first) if first == last else f"{first}-{last}" for first, last in islice(_ends(ports), 6)]
     return ", ".join([*shown[:5], "..."] if len(shown) > 5 else shown)
 

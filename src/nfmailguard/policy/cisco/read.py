@@ -1,9 +1,8 @@
-"""PIX, ASA, FWSM and IOS configuration text becomes Policies, and no line of it is lost silently.
+"""Turns PIX, ASA, FWSM and IOS configuration text into Policies; no line of it is lost silently.
 
-Promises: ``read`` raises nothing but ConfigError, in time linear in the text; every line
-that has to do with mail inspection stands in ``Import.lines`` with what became of it; all
-others are counted. Does not know how a Policy is enforced, nor how it is written back
-(``write``).
+Promises: ``read`` raises nothing but ConfigError, in time linear in the text; every line that concerns mail inspection
+is in ``Import.lines`` with what became of it; all others are counted. Does not know how a Policy is enforced, nor how
+it is written back (``write``).
 """
 
 from __future__ import annotations
@@ -28,21 +27,23 @@ from nfmailguard.policy.model import Policy
 __all__ = ["Import", "Imported", "read", "read_all"]
 
 _LOG_IDS = frozenset(f"10800{digit}" for digit in range(2, 8))
-#: What only mail inspection says: where nothing understood such a line, it is named all the same.
+#: Matches lines that only mail inspection uses. Where no reader understood such a line, it is still listed in the
+#: report.
 _OURS = re.compile(
     r"(?:no )*(?:fixup protocol e?smtp|mailhost|inspect e?smtp|ip inspect name \S+ e?smtp|service-policy e?smtp"
     r"|mask-banner|mail-relay|allow-tls|special-character|(?:\S{1,40} )?type inspect e?smtp"
     r"|match (?:not )?(?:cmd|ehlo-reply-parameter|sender-address|invalid-recipients|mime))(?: |$)",
     re.IGNORECASE,
 )
-#: Of these, what no other inspection's map has: FTP's have a mask-banner, too.
+#: The lines among these that occur in no other inspection's map (an FTP map, for example, may also have mask-banner).
 _OURS_ALONE = re.compile(
     r"(?:no )*(?:mail-relay|allow-tls|special-character|inspect e?smtp|(?:\S{1,40} )?type inspect e?smtp"
     r"|match (?:not )?(?:ehlo-reply-parameter|sender-address|invalid-recipients))(?: |$)",
     re.IGNORECASE,
 )
 
-#: What a box prints of its counters: no configuration, but the same names.
+#: Matches output of a device's show commands for inspection counters: no configuration, though it contains the same
+#: names.
 _SHOWN = re.compile(
     r"(?:Inspect: e?smtp|Service-policy(?: inspect)? ?:|Inspection Rule Configuration|Session audit trail is"
     r"|Inspection name )",
@@ -53,10 +54,10 @@ _SHOWN = re.compile(
 class Imported(msgspec.Struct, frozen=True):
     """One policy of a configuration.
 
-    ``ports``: where an ``inspect``, ``fixup`` or ``mailhost`` applies it, like ``25`` or
-    ``2500-2510``; none: nowhere. ``sources``: the line of each key that one gave.
-    ``profile``: the profile of the program it is, where no map says otherwise.
-    ``everywhere``: on all interfaces. ``nearest``: no profile is this box's, this one is like it.
+    ``ports``: where an ``inspect``, ``fixup`` or ``mailhost`` applies it, like ``25`` or ``2500-2510``; none: nowhere.
+    ``sources``: for each key that a line set, that line. ``profile``: the program's profile it equals, if no map
+    changes it. ``everywhere``: on all interfaces. ``nearest``: no profile is exactly this device's, this one is
+    similar.
     """
 
     policy: Policy
@@ -71,9 +72,9 @@ class Imported(msgspec.Struct, frozen=True):
 class Import(msgspec.Struct, frozen=True):
     """A configuration as read: its policies, all the ports they are for, what became of each line.
 
-    ``rules``: what holds for some interfaces or hosts only. ``contexts``: those of the text that inspect mail, the
-    one that was read first. ``off``: the line that has switched mail inspection off. ``shows``: a line that no
-    configuration has, of a command that shows counters.
+    ``rules``: what holds only for some interfaces or hosts. ``contexts``: those of the text that inspect mail; the one
+    that was read is first. ``off``: the line that switched mail inspection off. ``shows``: a line that is no
+    configuration, but output of a command that shows counters.
     """
 
     maps: tuple[Imported, ...]
@@ -92,7 +93,7 @@ class Import(msgspec.Struct, frozen=True):
 
     @property
     def inspects(self) -> bool:
-        """Whether any mail is inspected, as far as the text tells: a map alone may be a part of more."""
+        """Whether any mail is inspected, as far as the text shows: a map alone may be an excerpt."""
         return bool(self.maps) and self.off is None
 
     def of(self, status: Status) -> tuple[Line, ...]:
@@ -101,18 +102,18 @@ class Import(msgspec.Struct, frozen=True):
 
 
 def read(text: str) -> Import:
-    """The policies of a configuration, whole or a part of one.
+    """The policies of a configuration, or of an excerpt of one.
 
-    Raises ConfigError for what is no configuration text. A line that is wrong stands in
-    the result's ``lines`` with ``Status.ERROR``.
+    Raises ConfigError for what is no configuration text. A faulty line is in the result's ``lines`` with
+    ``Status.ERROR``.
     """
     return read_all([(None, text)])
 
 
 def read_all(texts: Iterable[tuple[str | None, str]], context: str | None = None) -> Import:
-    """The same for several files, which are parts of one configuration or contexts of one box.
+    """The same for several files, which are parts of one configuration or contexts of one device.
 
-    ``context``: which of several; none: the first that inspects mail. The lines of the others are named.
+    ``context``: which of several contexts; none: the first that inspects mail. The lines of the others are reported.
     """
     found = [statement for file, text in texts for statement in statements(text, file)]
     units = split(found)
@@ -136,16 +137,17 @@ def _with_lines(units: Sequence[tuple[Unit, Import]]) -> Sequence[tuple[Unit, Im
 
 
 class _Configuration:
-    """One text while it is read."""
+    """One configuration while it is read."""
 
     def __init__(self, found: list[Statement]) -> None:
         self.statements = found
         self.sections = list(sections(found))
         self.report = ImportReport()
         self.box, self.version, self.version_line = self._version()
-        self.maps: dict[str, Imported] = {}  # of the text, by name
+        self.maps: dict[str, Imported] = {}  # The policies read from inspection maps in the text, by the map's name.
         self.built_in: dict[str, Imported] = {}
-        self.ports: dict[tuple[bool, str], int] = {}  # of those that are applied: built in or not, name
+        # Port sets of the policies that are applied, by (is a built-in profile, name).
+        self.ports: dict[tuple[bool, str], int] = {}
         self.fixup: Statement | None = None
         self.fixup_ports = 0
         self.mailhost: Statement | None = None
@@ -153,7 +155,7 @@ class _Configuration:
         self.placed: dict[tuple[bool, str], bool] = {}
 
     def result(self) -> Import:
-        """Everything; definitions before what names them."""
+        """Reads everything; definitions before the lines that refer to them."""
         self._read_maps()
         traffic = inspect_traffic(self.sections, self.report)
         targets = [(one, self._inspect(one)) for one in traffic.inspections]
@@ -185,7 +187,7 @@ class _Configuration:
         )
 
     def _switched_off(self, traffic: Traffic) -> str | None:
-        """The line by which there is no mail inspection any more."""
+        """The line that switched mail inspection off."""
         line = traffic.off or self.off
         return f"{line.place}: {line.text}" if line is not None and not any(self.ports.values()) else None
 
@@ -199,15 +201,16 @@ class _Configuration:
             if found:
                 box, release = found[1].upper(), (int(found[2]), int(found[3]), int(found[4] or 0))
                 if box.startswith(("NGFW", "FIREPOWER")):
-                    # Threat Defense inspects as the ASA inside of it, whose releases are later than its own numbers.
+                    # Firepower Threat Defense inspects mail like the ASA it contains, whose release number is higher
+                    # than its own.
                     return "ASA", (9, 4, 1), statement
                 return "ASA" if box.startswith("ADAPTIVE") else box, release, statement
         return "", (0, 0, 0), None
 
-    # Maps.
+    # Section: inspection maps.
 
     def _named(self, *kind: str) -> dict[str, Section]:
-        """The sections whose header begins with ``kind`` and ends in a name; one given in parts is one."""
+        """The sections whose header begins with ``kind`` and ends in a name; a section given in parts is joined."""
         found: dict[str, Section] = {}
         for section in self.sections:
             words = section.header.keywords
@@ -244,7 +247,8 @@ class _Configuration:
         self._patterns(known)
 
     def _regex_classes(self) -> dict[str, Section]:
-        # Most are for other inspections: a header that is wrong is theirs.
+        # Most regex classes are for other inspections, so a malformed header is not reported as an error of mail
+        # inspection.
         found = {}
         for section in self.sections:
             if section.header.keywords[:3] == ("class-map", "type", "regex") and len(section.header.words) in (4, 5):
@@ -252,7 +256,7 @@ class _Configuration:
         return found
 
     def _patterns(self, known: Definitions) -> None:
-        """The patterns that lines of mail inspection name; none of those is honoured."""
+        """Reports the patterns that lines of mail inspection refer to; none of them is honoured."""
         needed = {name: line for (kind, name), line in known.used.items() if kind == "regex"}
         for (kind, name), line in known.used.items():
             section = known.regex_classes.get(name) if kind == "class-map type regex" else None
@@ -270,7 +274,7 @@ class _Configuration:
                 self.report.not_honoured(header, f"needed by {line}, which is not honoured")
 
     def _strays(self, section: Section) -> None:
-        """What looks like ours and nothing understood."""
+        """Reports lines that look like mail inspection and that no reader understood."""
         words = section.header.keywords
         others = words[0] in ("class-map", "policy-map") and words[1:3] == ("type", "inspect")
         for statement in (section.header, *section.body):
@@ -278,10 +282,10 @@ class _Configuration:
             if statement not in self.report and form.match(" ".join(statement.words[:6])):
                 self.report.not_honoured(statement, "not understood where it stands")
 
-    # What applies them.
+    # Section: lines that apply inspections and maps.
 
     def _inspect(self, one: Inspection) -> str | None:
-        """``inspect esmtp [MAP]`` or ``inspect smtp``, inside a class: the profile's name or file; None: none."""
+        """Handles ``inspect esmtp [MAP]`` or ``inspect smtp`` in a class: the profile's name or file; None: none."""
         statement, ports = one.statement, one.ports
         words = statement.words
         default = "_default_esmtp_map"
@@ -308,7 +312,7 @@ class _Configuration:
         return profile
 
     def _mark(self, known: dict[str, Imported], name: str, one: Inspection) -> None:
-        """Whether a policy is applied on all interfaces by any of its lines."""
+        """Notes whether a policy is applied on all interfaces by any of its lines."""
         seen = self.placed.get((known is self.built_in, name), False) or one.interface is None
         self.placed[known is self.built_in, name] = seen
         known[name] = msgspec.structs.replace(known[name], everywhere=seen)
@@ -325,13 +329,14 @@ class _Configuration:
 
     def _release_of_inspect(self, protocol: str) -> str:
         if protocol == "smtp":
-            return "pix63"  # S-FWSM3: the seven verbs alone, all others X-ed
+            return "pix63"  # S-FWSM3: only the seven verbs pass, all others are overwritten with X.
         if self.box == "FWSM" or (self.box in ("PIX", "ASA") and self.version < (7, 2)):
             return "pix70"
-        return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"  # S-ZIMBRA
+        # S-ZIMBRA is the source for release 8.4(1), profile asa84.
+        return "asa84" if self.box == "ASA" and self.version == (8, 4, 1) else "asa"
 
     def _release(self) -> str:
-        """The profile of the release that has ``fixup``; without a version line the last ones."""
+        """The profile of a release that has ``fixup``; without a version line that of the last such releases."""
         if self.box == "FWSM":
             return "fwsm2"
         if self.box != "PIX":
@@ -348,7 +353,7 @@ class _Configuration:
         self.built_in.setdefault(profile, Imported(built_in_profile(profile), statement.number, profile=profile))
         self.ports[True, profile] = self.ports.get((True, profile), 0) | ports
 
-    # Lines that stand alone.
+    # Section: configuration lines that need no section, such as fixup and mailhost.
 
     def _single(self, section: Section) -> None:
         header = section.header
@@ -372,7 +377,7 @@ class _Configuration:
             self.off = header
             self.report.honoured(header, f"off on port {listed(ports)}")
             return
-        # `no fixup protocol smtp` alone: port 25 again.
+        # `no fixup protocol smtp` without a port restores the default, port 25.
         self.fixup_ports = MAIL if off else self.fixup_ports | ports
         self.fixup = self.fixup or header
         self.report.honoured(header, f"on port {listed(ports)}")

@@ -1,8 +1,8 @@
-"""What a configuration inspects on some interfaces, ports or hosts only, as drafted rules.
+"""Drafts of rules for what a configuration inspects only on some interfaces, ports or hosts.
 
-Promises: the rules say, in the order of a configuration of ours (the first that fits wins), what the box does; a
-flow that none fits gets the policy that is applied everywhere. They are drafts: the operator puts them into the
-configuration, with this machine's names of the interfaces. Does not read text.
+Promises: the rules, in the order of nfmailguard's configuration (the first that fits wins), do what the Cisco device
+does; a flow that no rule fits gets the policy that is applied everywhere. They are drafts: the operator puts them into
+the configuration, with this machine's interface names. Does not read text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["MOST_RULES", "DraftedRule", "rules_of", "text"]
 
 _MOST_PORTS = 64
 Target = tuple[Inspection, str | None]
-#: A configuration has no more (``config``).
+#: Most [[rule]] tables that a configuration may have (checked by ``config``).
 MOST_RULES = 63
 
 
@@ -42,7 +42,7 @@ def _array(values: tuple[str, ...] | tuple[int, ...]) -> str:
 
 
 def text(rules: tuple[DraftedRule, ...]) -> str:
-    """The rules as the configuration has them, in their order: the first that fits a flow is its rule."""
+    """The rules as text for the configuration, in their order: the first that fits a flow is its rule."""
     lines = []
     for rule in rules:
         lines += [f"# {printable(rule.why)}", "[[rule]]"]
@@ -65,7 +65,7 @@ def text(rules: tuple[DraftedRule, ...]) -> str:
 def rules_of(
     targets: Sequence[Target], exceptions: Sequence[tuple[str, Statement]]
 ) -> tuple[tuple[DraftedRule, ...], int]:
-    """The rules, and how many more there would be than a configuration may have."""
+    """The rules, and by how many they exceed what a configuration may have."""
     applied = [target for target in targets if target[0].applied and target[1] is not None]
     scopes: dict[str | None, list[Target]] = {None: []}
     for target in applied:
@@ -90,7 +90,7 @@ def rules_of(
 def _scope(
     targets: Sequence[Target], interface: str | None, main: Target | None, everyones: int | None
 ) -> list[DraftedRule]:
-    """The rules of a policy's classes in order: a flow is of the first that matches it (S-MPF)."""
+    """The rules for a policy's classes in order: a flow belongs to the first class that matches it (S-MPF)."""
     left: list[Target] = []
     covered = 0
     for one, profile in targets:
@@ -98,7 +98,7 @@ def _scope(
             left.append((replace(one, ports=one.ports & ~covered), profile))
         covered |= 0 if one.entries else one.ports
     groups: list[list[DraftedRule]] = []
-    later = 0  # ports that a line behind this one inspects: what this one does not match may be its
+    later = 0  # Ports that later lines inspect too: a packet that this line does not match may match one of them.
     for one, profile in reversed(left):
         groups.append(list(_rules(one, profile, interface, main, everyones, last=not one.ports & later)))
         later |= one.ports
@@ -114,7 +114,7 @@ def _rules(
     *,
     last: bool,
 ) -> Iterator[DraftedRule]:
-    """The rules of one line, in the order of its access-lists' entries."""
+    """The rules for one line, in the order of its access lists' entries."""
     ports = _ports(one.ports, everyones)
     for entry in one.entries:
         if entry.permit and entry.of_all:
@@ -134,7 +134,7 @@ def _rules(
 
 
 def _ports(ports: int, everyones: int | None) -> tuple[int, ...]:
-    """Those a rule has to name: none where every line is about the same ones."""
+    """The ports a rule has to name: none if every line has the same ports."""
     if ports == everyones:
         return ()
     found = every(ports)

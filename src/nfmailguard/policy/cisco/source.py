@@ -1,7 +1,7 @@
-"""Configuration text as people keep and send it, made into the lines a box would have shown.
+"""Turns configuration text as people keep and send it into the lines the device would have shown.
 
-Promises: takes time linear in the text. Undoes what terminals, forums, mail and web pages add: pagers, quotes,
-fences, tags, comments behind a line, lines wrapped at the terminal's width. Does not know what a line means.
+Promises: takes time linear in the text. Undoes what terminals, forums, mail and web pages add: pagers, quotes, fences,
+tags, remarks after a line, lines wrapped at the terminal's width. Does not know what a line means.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 __all__ = ["FIRST_WORDS", "bare", "lines", "without_comment"]
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-#: A pager's prompt and what the terminal wrote to wipe it out again.
+#: Matches a pager's prompt ("<--- More --->") and the blanks or backspaces with which the terminal erased it.
 _PAGER = re.compile(r"(?:<--- More --->|[ ]?--More--[ ]?)(?:\r[ ]{4,}\r|[\b][ \b]*)?")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr)[ ]*/?>(?:\r\n|\r|\n)?", re.IGNORECASE)
 _TAG = re.compile(
@@ -24,9 +24,11 @@ _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
 _QUOTED = re.compile(r"(?:>[ ]?)+")
 _BULLET = re.compile(r"[*\u2022\u00b7+-](?:[ \t]+(?=\w)|[ \t]*$)")
 _FENCE = re.compile(r"(?:```|~~~).*")
-#: ``! mail``, ``!--- mail``, ``<-- this one``: what manuals and forums write behind a line.
+#: Matches remarks such as ``! mail``, ``!--- mail`` or ``<-- this one`` that manuals and forum posts add after a
+#: configuration line.
 _COMMENT = re.compile(r"(?:^|\s)(?:!(?=\s|$|-)|<[-=]|\u2190)")
-#: Lines whose words are the operator's own; an exclamation mark in them is one.
+#: First words of lines whose remaining words are the operator's free text, in which an exclamation mark begins no
+#: remark.
 _FREE_TEXT = ("description", "banner", "remark", "regex", "username", "password", "snmp-server")
 _WIDTH = 80
 
@@ -39,9 +41,10 @@ router same-security-traffic security-level service service-policy sla snmp-serv
 telnet terminal tftp-server threat-detection time-range timeout track tunnel-group url-cache url-server username
 version virtual vpn vpdn vpn-addr-assign vpn-group-policy webvpn write xlate zone zone-pair line parameter-map
 """
-#: Words that begin a line outside of every section.
+#: Words that begin a configuration line outside of every section.
 FIRST_WORDS = frozenset(_SINGLE.split())
-#: Words of lines that may be wrapped, and those after which such a line cannot end.
+#: _MAY_WRAP: first words of lines that a terminal or mail program may have wrapped. _OPEN (below): words after which
+#: such a line cannot be complete.
 _MAY_WRAP_WORDS = """
 access-list class-map fixup inspect ip match object-group policy-map regex service-policy
 """
@@ -60,7 +63,7 @@ _OPEN = frozenset(_OPEN_WORDS.split())
 
 
 def lines(text: str) -> list[str]:
-    """The text's lines, from the first; a line that goes on in the next one is whole, and the next one empty."""
+    """The text's lines, from the first; a line continued on the next one is joined, and the next one is empty."""
     if "More" in text:
         text = _PAGER.sub("", text)
     if "<" in text:
@@ -73,7 +76,7 @@ def lines(text: str) -> list[str]:
 
 
 def bare(line: str) -> str:
-    """A line without the marks of mail, Markdown and forums around it; its indentation stays."""
+    """A line without the marks that mail, Markdown and forums put around it; its indentation is kept."""
     line = line.expandtabs(8) if "\t" in line else line
     text = line.lstrip()
     head = text[:1]
@@ -94,7 +97,7 @@ def bare_of_bullet(line: str) -> str:
 
 
 def without_comment(line: str) -> str:
-    """Up to a comment behind it. In free text and between quotation marks there is none."""
+    """The line up to a remark after it. In free text and between quotation marks there is no remark."""
     if "!" not in line and "<" not in line and "\u2190" not in line:
         return line
     if any(word in _FREE_TEXT for word in line.lower().split(None, 2)[:2]):
@@ -116,7 +119,9 @@ def _joined(found: list[str]) -> Iterator[str]:
 
 
 def _goes_on(line: str, following: str, parts: int) -> str | None:
-    """What stands between a line and its rest, where the next one is that; None where it is a line of its own."""
+    """What joins a line and its continuation in the next line ("" or a space); None: the next line
+    is no continuation.
+    """
     next_word, _, _ = following.strip().partition(" ")
     if not next_word or parts > 4 or next_word.lower() in _BEGINS or next_word[0] in "!:" or next_word[-1] in "#>":
         return None
@@ -124,7 +129,9 @@ def _goes_on(line: str, following: str, parts: int) -> str | None:
     if not words or words[words[0].lower() == "no" and len(words) > 1].lower() not in _MAY_WRAP:
         return None
     if len(line) == _WIDTH * parts and following[0] != " ":
-        return ""  # by a terminal, wherever it was
+        # A line of exactly the terminal's width was wrapped by the terminal, possibly inside a word: joined without a
+        # space.
+        return ""
     unnamed = [word.lower() for word in words[-3:-1]] == ["type", "inspect"]
     if following[0] != " " and len(words) > 1 and (unnamed or words[-1].lower() in _OPEN):
         return " "

@@ -1,8 +1,7 @@
-"""Configuration text of a PIX, ASA, FWSM or IOS box as numbered lines in sections, and what became of each.
+"""Configuration text of a PIX, ASA, FWSM or IOS device as numbered lines in sections, and what became of each.
 
-Promises: any text becomes sections, in time linear in its length; a line stands in one
-section. Does not know what a line means, but for the words that can stand inside a
-section: text pasted out of a manual has no indentation to go by.
+Promises: any text becomes sections, in time linear in its length; a line is in one section. Does not know what a line
+means, except which words can occur inside a section: text pasted from a manual has lost its indentation.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ mask-banner mail-relay special-character allow-tls
 _OF_AN_OBJECT = """
 network-object port-object group-object service-object protocol-object host subnet range fqdn service description exit
 """
-#: Words that begin a line inside each kind of section, where indentation does not tell.
+#: First words of lines inside each kind of section, used where the text has lost its indentation.
 _INSIDE = {
     "policy-map": frozenset({"class", "description", "inspect", "set", "police", "priority", "exit"}),
     "class-map": frozenset({"match", "description", "exit"}),
@@ -43,14 +42,14 @@ _INSIDE = {
     "object": frozenset(_OF_AN_OBJECT.split()),
 }
 _MAIL = ("smtp", "esmtp")
-#: Words that stand in such a section alone: one that has lost its indentation belongs to it all the same.
+#: First words that occur only inside sections: such a line belongs to the section even if it has lost its indentation.
 _NOWHERE_ELSE = frozenset({"class", "match", "inspect", "parameters"})
-#: Words that end a section which has no indentation.
+#: First words that end a section in a text without indentation.
 _ENDS = source.FIRST_WORDS
 
 
 class Status(StrEnum):
-    """What became of a line that has to do with mail inspection."""
+    """What became of a line that concerns mail inspection."""
 
     HONOURED = "honoured"
     NOT_HONOURED = "not honoured"
@@ -58,13 +57,13 @@ class Status(StrEnum):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line and what became of it; ``what`` says as what, or why not."""
+    """One line and what became of it; ``what`` says how it was honoured, or why not."""
 
     number: int
     text: str
     status: Status
     what: str
-    #: Where several files were read: which one.
+    #: Name of the file that the line is from, if several files were read; else None.
     file: str | None = None
 
     def __str__(self) -> str:
@@ -75,9 +74,9 @@ class Line(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Statement:
-    """One line that says something: its number from 1, how deep it stands, its words.
+    """One line with content: its number from 1, its depth of indentation, its words.
 
-    ``file``: which of several it is of. ``context``: whose the line is by the prompt before it.
+    ``file``: which of several files it is from. ``context``: the context named in the prompt before the line.
     """
 
     number: int
@@ -89,32 +88,33 @@ class Statement:
 
     @property
     def place(self) -> str:
-        """Where it stands, for people."""
+        """The line's place as readable text."""
         return f"line {self.number}" if self.file is None else f"line {self.number} of {self.file}"
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """The words in lower case: a Cisco box takes keywords in any."""
+        """The words in lower case, because a Cisco device ignores case in keywords."""
         return tuple(word.lower() for word in self.words)
 
 
 @dataclass
 class Section:
-    """A line and those that belong to it."""
+    """A header line and the lines that belong to it."""
 
     header: Statement
     body: list[Statement] = field(default_factory=list)
 
 
 class ImportReport:
-    """What has been said of each line: an error counts more than "not honoured", and that more than "honoured"."""
+    """What was reported about each line: an error outranks "not honoured", and that outranks "honoured"."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str | None, int], Line] = {}  # in the order of the files, then of their lines
+        # What was reported about each line, by file and line number, in the order of the files and then of their lines.
+        self._lines: dict[tuple[str | None, int], Line] = {}
         self._order: dict[str | None, int] = {}
 
     def honoured(self, statement: Statement, what: str, *, anew: bool = False) -> None:
-        """``anew``: in place of what was said of a line that is honoured."""
+        """Reports a line as honoured. ``anew``: replaces an earlier report that it was honoured."""
         if anew and self.status(statement) is Status.HONOURED:
             del self._lines[statement.file, statement.number]
         self._note(statement, Status.HONOURED, what)
@@ -133,7 +133,7 @@ class ImportReport:
         return line.status if line else None
 
     def lines(self) -> tuple[Line, ...]:
-        """All of them, in the text's order."""
+        """All reported lines, in the text's order."""
         return tuple(self._lines[key] for key in sorted(self._lines, key=lambda key: (self._order[key[0]], key[1])))
 
     def _note(self, statement: Statement, status: Status, what: str) -> None:
@@ -146,7 +146,7 @@ class ImportReport:
 
 
 def statements(text: str, file: str | None = None) -> list[Statement]:
-    """The lines that are neither empty nor comments; ConfigError when this is no text."""
+    """The lines that are neither empty nor comments; ConfigError if this is no text."""
     if len(text) > _LARGEST:
         raise ConfigError(f"{len(text)} characters: no configuration is longer than {_LARGEST}")
     if text.count("\n") + text.count("\r") > 2 * _MOST_LINES:
@@ -168,7 +168,7 @@ def _statement(number: int, line: str, file: str | None) -> Statement | None:
     context = None
     prompt = _PROMPT.match(stripped)
     if prompt:
-        # The prompt tells how deep the line stands: (config-pmap-p) is two below (config).
+        # The prompt shows how deep the line is nested: (config-pmap-p) is two levels below (config).
         depth = (prompt[2] or "config").count("-")
         _, slash, name = prompt[1].partition("/")
         context = name if slash else None
@@ -180,7 +180,7 @@ def _statement(number: int, line: str, file: str | None) -> Statement | None:
 
 
 def _kind(words: tuple[str, ...]) -> str | None:
-    """Which words may stand inside a section that begins like this; None: anything deeper."""
+    """Which kind of section begins with these words, and so which words may be inside; None: any deeper line."""
     if words[0] == "policy-map" and words[1:3] == ("type", "inspect") and len(words) == 4:
         return "inspect" if words[3] in _MAIL else "zones"
     if words[0] == "policy-map":
@@ -189,7 +189,9 @@ def _kind(words: tuple[str, ...]) -> str | None:
 
 
 def sections(found: Iterable[Statement]) -> Iterator[Section]:
-    """Each header with what stands deeper; without any depth, with what can only stand inside it."""
+    """Sections: each header with the deeper lines; without any indentation, with the lines that can
+    only be inside it.
+    """
     section: Section | None = None
     kind: str | None = None
     for statement in found:
@@ -214,10 +216,11 @@ def _belongs(section: Section, kind: str | None, statement: Statement) -> bool:
     if section.body and section.body[0].depth > depth and word not in _NOWHERE_ELSE:
         return False
     if word == "service-policy":
-        # Of a class there: `service-policy smtp NAME`; all others are of interfaces and zone pairs.
+        # `service-policy smtp NAME` belongs to a class of a zone policy; other service-policy lines belong to an
+        # interface or a zone pair.
         return kind == "zones" and len(words) == 3 and words[2] != "global"
     if word in _INSIDE[kind]:
         return True
-    # A line nobody knows stays in a map of mail inspection, so that it is named there.
+    # An unknown line stays in a map of mail inspection, so that it is reported as part of that map.
     header = section.header.keywords
     return len(header) > 3 and header[1:3] == ("type", "inspect") and header[3] in _MAIL and word not in _ENDS

@@ -1,7 +1,7 @@
-"""A Policy as the configuration text of the box that does the same.
+"""Writes a Policy as the configuration text of the Cisco device that does the same.
 
-Promises: ``cisco.read`` of the text gives the policy back, but for what ``Written.lost``
-names: that is found by reading it, not foretold. Does not know profiles that no box has.
+Promises: ``cisco.read`` of the text gives the policy back, except for what ``Written.lost`` names: that is found by
+reading the text, not predicted. Does not know profiles that no device has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ policy-map global_policy
   {inspect}
 service-policy global_policy global
 """
-#: What boxes without maps are told, by the profile that is theirs.
+#: Configuration text for firewalls that have no inspection maps, by profile.
 _WITHOUT_MAPS = {
     "pix63": "PIX Version 6.3(5)\nfixup protocol smtp 25\n",
     "pix51": "PIX Version 5.3(4)\nfixup protocol smtp 25\n",
@@ -50,14 +50,14 @@ _NAMES = {keyword: name for name, keyword in reversed(KEYWORDS.items())}
 
 
 class Written(msgspec.Struct, frozen=True):
-    """Configuration text, and a line for each thing it cannot say."""
+    """Configuration text, and a line for each thing it cannot express."""
 
     text: str
     lost: tuple[str, ...]
 
 
 def write(policy: Policy) -> Written:
-    """The text for ``policy``: of a box without maps where one does just that, else of an ASA's map."""
+    """The text for ``policy``: of a device without maps if one does exactly that, else an ASA's map."""
     for name in (policy.name, *_WITHOUT_MAPS):
         if name in _WITHOUT_MAPS and not _differences(policy, profile(name)):
             return Written(_WITHOUT_MAPS[name], ())
@@ -84,7 +84,7 @@ def _map(policy: Policy) -> list[str]:
 
 
 def _passing(policy: Policy) -> tuple[str, ...]:
-    """The verbs that pass without a match on them."""
+    """The verbs that pass without a match for them."""
     shown = policy.replies.ehlo is EhloMask.E1 and "STARTTLS" in policy.replies.keywords
     tls = shown or "STARTTLS" in policy.commands.allow
     return (*asa().commands.allow, *(("STARTTLS",) if tls else ()))
@@ -106,7 +106,7 @@ def _parameters(policy: Policy, passing: tuple[str, ...]) -> list[str]:
 
 
 def _cisco_action(action: Action) -> str:
-    """The action as a map writes it; empty for one that no map has."""
+    """The action as a map writes it; empty for an action that maps do not have."""
     if action is Action.LOG:
         return "log"
     return f"{action} log" if action in (Action.MASK, Action.DROP_CONNECTION, Action.RESET) else ""
@@ -141,7 +141,7 @@ def _verbs(policy: Policy, passing: tuple[str, ...]) -> list[str]:
     allow = [verb.lower() for verb in passing if verb in policy.commands.allow or "*" in policy.commands.allow]
     denied = [verb.lower() for verb in passing if verb.lower() not in allow]
     if action is Action.LOG:
-        return []  # a map cannot let them through
+        return []  # Action `log` lets denied verbs pass; an inspection map has no line for that.
     if action is not Action.MASK:
         return _rule(f"not cmd verb {' '.join(allow)}" if allow else f"cmd verb {' '.join(denied)} unknown", action)
     if not denied:
@@ -158,7 +158,9 @@ def _keywords(policy: Policy) -> list[str]:
 
 
 def _differences(policy: Policy, other: Policy) -> list[str]:
-    """What ``policy`` says and ``other`` does not, a line each; titles and what has no effect aside."""
+    """The settings of ``policy`` that ``other`` lacks, one line each; titles and settings without
+    effect are ignored.
+    """
     mine, theirs = _facts(policy), _facts(other)
     return [
         f"{key} = {mine.get(key, 'none')}: not in the text, which says {theirs.get(key, 'none')}"
@@ -175,7 +177,8 @@ def _facts(policy: Policy) -> dict[str, Any]:
     facts["commands.allow"] = " ".join(sorted({verb.upper() for verb in policy.commands.allow}))
     facts["replies.keywords"] = " ".join(sorted({keyword.upper() for keyword in policy.replies.keywords}))
     if policy.commands.partial_lines is PartialLines.PREFIX:
-        del facts["commands.partial_lines"]  # ours: no box has it
+        # partial_lines is a setting of nfmailguard's own; no Cisco firewall has it.
+        del facts["commands.partial_lines"]
     if policy.banner.rule is BannerRule.NONE:
         facts = {key: value for key, value in facts.items() if not key.startswith("banner.") or key == "banner.rule"}
     if policy.replies.ehlo is EhloMask.NONE:
@@ -190,7 +193,7 @@ def _facts(policy: Policy) -> dict[str, Any]:
 
 
 def _without_effect(policy: Policy) -> set[str]:
-    """Findings this policy cannot have."""
+    """Findings this policy cannot cause."""
     tls = "STARTTLS" in policy.commands.allow or "*" in policy.commands.allow
     address = policy.address.characters or policy.address.brackets
     there = {
