@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from nfmailguard.cext.events.session cimport Mail, Session, Sessions
 from nfmailguard.cext.record cimport Record
 
-# What a verb means for the mail being put together.
+# Roles: what a verb means for the mail transaction that is being put together from records.
 cdef enum:
     ROLE_NONE = 0
     ROLE_HELLO

@@ -6,7 +6,7 @@ cdef enum:
 
 # The counts of all sources that share one place in a row.
 cdef struct Share:
-    uint64_t bytes             # memory used, in bytes of the streams' half
+    uint64_t bytes             # memory for stream data, of the half of limits.memory kept for that
     uint32_t flows             # flows that have opened
     uint32_t held              # packets held in the kernel's queue
 

@@ -31,14 +31,14 @@ cdef inline bint is_told(uint32_t number, uint32_t first) noexcept nogil:
         number >>= 1
     return number == first
 
-# The array with the counts of all kinds, or NULL while the counts are in the word.
+# The array with the counts of all kinds of finding, or NULL while they fit into Tally.word itself.
 cdef inline uint32_t *counts_of(const Tally *tally) noexcept nogil:
     return <uint32_t *> <uintptr_t> tally.word if not tally.word & 1 else NULL
 
 # How many more findings of a kind would not be logged, and can be counted without moving counts to an array.
 cdef uint32_t tally_untold(const Tally *tally, uint8_t kind, uint32_t first) noexcept nogil
 
-# Counts `number` more findings of a kind; tally_repeat_few does so where the counts are in the word.
+# Counts `number` more findings of a kind; tally_repeat_few does so while the counts are in Tally.word.
 cdef inline void tally_repeat(Tally *tally, uint8_t kind, uint32_t number) noexcept nogil:
     cdef uint32_t *counts = counts_of(tally)
     if counts != NULL:

@@ -31,7 +31,7 @@ cdef enum:
 # How many bytes of "=7BIT" MAIL's argument now ends in, or SEVEN_BITS once it contained all of it; `matched` is that
 # value before the bytes of `data`.
 cdef uint8_t seven_bits_in(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil
-# Whether MAIL's argument contains "=7BIT", these bytes included.
+# Whether MAIL's argument contains "=7BIT", in what was read of it before (`matched`) and the bytes of `data`.
 cdef inline bint says_seven_bits(const uint8_t *data, uint32_t length, uint8_t matched) noexcept nogil:
     return seven_bits_in(data, length, matched) == SEVEN_BITS
 # Whether a byte of an address is illegal. `kind` is its AddressByte class; `bracket` is 1 after a < that no > has

@@ -129,7 +129,8 @@ cdef uint32_t whole_verb(Context *context, Dialogue *dialogue, const LineRules *
     if line == NULL:
         return 0
     begin_line(command, offset)
-    begin_with_verb(command, line, data, end, length)      # kept as it came, before any byte is changed
+    # `line` keeps the bytes as the client sent them, for events; masking, below, changes `data` in place.
+    begin_with_verb(command, line, data, end, length)
     if found.nuls + found.lfs:
         note_odd(context, dialogue, &found, data)
     found.verb = find_verb(context, data, end) if data[0] > SPACE else VERB_UNKNOWN

@@ -87,7 +87,7 @@ cdef inline bint is_within(Context *context, uint8_t number, uint32_t length) no
         return False                               # the address has to be measured byte by byte
     return True
 
-# A command line that begins in a segment.
+# Where a command line begins in the segment, and where it lies in the client's stream.
 cdef struct Start:
     uint8_t *data
     uint64_t offset            # client stream offset of the line's first byte

@@ -6,7 +6,7 @@ from nfmailguard.cext.smtp.line cimport Line
 cdef enum Answers:             # Answers: ReplyLine.answers_ehlo, whether a line may belong to EHLO's reply
     ANSWERS_OTHER = 0
     ANSWERS_BY_CODE = 1        # the line may belong to EHLO's reply if its code is 250
-    ANSWERS_ANYHOW = 2         # the line may, whatever it begins with, unless it is the reply's first line
+    ANSWERS_ANYHOW = 2         # it may belong to EHLO's reply whatever its code, unless it is the reply's first line
 
 cdef struct ReplyLine:
     Line *kept                 # the line's first bytes as they came; NULL between lines

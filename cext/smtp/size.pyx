@@ -78,7 +78,7 @@ cdef void part_bytes(Context *context, Parts *parts, const uint8_t *data, uint32
                 parts.line += 1
                 at += 1
                 if parts.name >= NO_NAME:
-                    parts.line += stop - at    # no other byte of this header line matters
+                    parts.line += stop - at    # the name is not one we count: the rest of this header line is skipped
                     break
         if stop == length:
             return

@@ -32,7 +32,7 @@ cdef bint ends_connection(Core *core, Flow *flow, bint to_server, Packet *packet
     if stream.fin and packet.seq == stream.fin_seq + 1:
         return True                                # a FIN takes up a sequence number (RFC 9293 3.4)
     if stream_buffered(stream) != NULL and packet.seq == buffered_end(stream.backlog.farthest):
-        return True                                # the end of what its sender has sent ahead of a gap
+        return True                                # right after the out-of-order data its sender has already sent
     # A server without the connection takes its RST's number from the ACK it answers; a server that gives a connection
     # up may use the end of a window that has shrunk since. So a server's RST may have any number within a window.
     return not to_server and -max_window <= nm_seq_diff(packet.seq, stream.last_ack) <= max_window + 1

@@ -82,7 +82,8 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def enter_private() -> None:
     """Prepares the namespaces ``run_private`` made: a /run of their own, signals that end them. Call once, inside."""
-    # Removed, so that processes started from here may create namespaces of their own inside these.
+    # Without the environment variable that marks a process as already in its namespaces, what is started from here may
+    # make namespaces of its own inside them.
     del os.environ[_MARK]
     # The first process of a PID namespace receives only signals it has a handler for.
     signal.signal(signal.SIGTERM, _terminate)

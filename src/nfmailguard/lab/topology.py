@@ -135,7 +135,7 @@ class Topology:
                 time.sleep(0.02)
 
     def _link(self, number: int, left: Address, right: Address) -> None:
-        # The interface index is made from the link's number, so that a link with packet loss is found by it. A veth
+        # The interface index is made from the link's number, by which a rule that loses packets finds its link. A veth
         # pair is created inside the first host's namespace, and one end is moved. If both ends had the same index, the
         # kernel would report their carrier up to a second late.
         from pyroute2 import IPRoute

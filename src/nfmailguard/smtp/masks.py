@@ -37,8 +37,8 @@ def masked_command(rules: CommandPolicy, verb: bytes, line: int) -> bytes:
     """The bytes that replace the beginning of a denied command line of ``line`` bytes that begins with ``verb``."""
     if rules.unknown is UnknownCommand.XALL:
         return rules.letter.encode() * line
-    # A CR inside a verb is never overwritten, and a CR within the first four bytes would split "NOOP" into another
-    # word.
+    # A CR inside a verb is never overwritten, and where a CR is among the first four bytes, "NOOP"
+    # cannot be written over them in one piece.
     if rules.unknown is UnknownCommand.NOOP and len(verb) >= 4 and b"\r" not in verb[:4]:
         return b"NOOP".ljust(len(verb))
     return rules.letter.encode() * len(verb)

@@ -126,7 +126,7 @@ def compare(choice: Choice, family: int, jobs: int) -> list[report.Seen]:
                 for one in running:
                     outcomes.update(one.result())
             except BaseException:
-                failed.set()  # The other modes stop after the profile they are working on.
+                failed.set()  # One mode's run has failed: the other modes' runs end after the profile they are at.
                 raise
     seen = []
     for cell, outcome in outcomes.items():
