@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from nfmailguard.cext import engine as core
 from nfmailguard.cext.handover import state
+from nfmailguard.policy.limits import LIMITS
 from nfmailguard.policy.model import (
     CONDITION_OF,
     FINDING_INDEX,
@@ -125,7 +126,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         # The core carries out this action without consulting the policy, so it is "pass" where nothing may be changed.
         "internal_error": ACTIONS.index(on.action("internal_error", rule.mode) if apply else Action.PASS),
         "midstream_at_start": ACTIONS.index(on.midstream_at_start),
-        "line_length": commands.line_length or 0,
+        **{limit.name: limit.of(policy) or 0 for limit in LIMITS},
         # Restore mode refuses no command, so it has no line limit. Without EHLO there are no extensions, and so no
         # parameters that make a line longer.
         "longest_line": 0 if restoring else LONGEST_LINE,
@@ -135,16 +136,7 @@ def _ruling(rule: FlowRule, verbs: Sequence[str], limits: Limits, on: On, dry_ru
         # Lines shorter than this need no further checks. It is 16 bytes below the limit, because the last bytes of a
         # line with a secret must be kept.
         "near_length": min(commands.line_length or LONGEST_LINE, commands.secret_length, LONGEST_LINE - 16),
-        "sender_length": address.sender_length or 0,
-        "recipients": address.recipients or 0,
-        "header_line_length": data.header_line_length or 0,
-        "body_line_length": data.body_line_length or 0,
-        "filename_length": data.filename_length or 0,
         "seven_bits": data.seven_bits,
-        "header_length": data.header_length or 0,
-        "body_length": data.body_length or 0,
-        "to_fields": data.to_fields or 0,
-        "invalid_recipients": address.invalid_recipients or 0,
         "outstanding_commands": limits.outstanding_commands,
         "junk_commands": (limits.junk_commands if counted else 0) or _ANY_NUMBER,
         "findings_told": limits.findings_told,

@@ -222,7 +222,7 @@ def test_a_class_stands_for_its_conditions() -> None:
 @pytest.mark.parametrize(
     ("lines", "number", "told"),
     [
-        (["match cmd line length gt many"], 2, "'many' is no number of octets; write one from 1 to 2147483647"),
+        (["match cmd line length gt many"], 2, "'many' is no number of bytes; write one from 1 to 2147483647"),
         (["match cmd line length gt 0"], 2, "'0' is no number"),
         (["match cmd line length gt " + "9" * 5000], 2, "is no number"),
         (["match cmd RCPT count 100"], 2, "write match cmd rcpt count gt NUMBER"),

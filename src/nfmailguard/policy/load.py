@@ -21,6 +21,7 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.plain import printable
+from nfmailguard.policy.limits import LIMITS, MOST
 from nfmailguard.policy.model import CONDITION_OF, FINDING_INDEX, FINDINGS, Action, Policy
 from nfmailguard.reading import text_of, toml
 
@@ -161,21 +162,9 @@ def _problems_of_words(policy: Policy) -> Iterator[str]:
 
 
 def _problems_of_limits(policy: Policy) -> Iterator[str]:
-    limits = {
-        "commands.line_length": policy.commands.line_length,
-        "commands.secret_length": policy.commands.secret_length,
-        "address.sender_length": policy.address.sender_length,
-        "address.recipients": policy.address.recipients,
-        "data.header_line_length": policy.data.header_line_length,
-        "data.body_line_length": policy.data.body_line_length,
-        "data.header_length": policy.data.header_length,
-        "data.body_length": policy.data.body_length,
-        "data.to_fields": policy.data.to_fields,
-        "address.invalid_recipients": policy.address.invalid_recipients,
-        "data.filename_length": policy.data.filename_length,
-    }
-    for key, value in limits.items():
-        if value is not None and not 0 < value < 2**31:
+    numbers = {limit.setting: limit.of(policy) for limit in LIMITS}
+    for key, value in (numbers | {"commands.secret_length": policy.commands.secret_length}).items():
+        if value is not None and not 0 < value <= MOST:
             yield f"{key}: {value}; a positive number, or none"
 
 

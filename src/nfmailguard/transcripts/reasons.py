@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.findings import FINDING_INDEX, FINDINGS
+from nfmailguard.policy.limits import LIMITS
 from nfmailguard.policy.load import profile_text
 from nfmailguard.transcripts.model import Note
 
@@ -19,21 +20,12 @@ __all__ = ["SETTING_OF", "note", "reason", "source"]
 
 #: The setting that each finding depends on.
 SETTING_OF: Mapping[str, str] = {
+    **{limit.finding: limit.setting for limit in LIMITS},
     "banner.masked": "banner.rule",
     "command.denied": "commands.allow",
-    "command.too_long": "commands.line_length",
     "reply.keyword_masked": "replies.keywords",
     "reply.turned_ok": "commands.unknown",
     "address.illegal_character": "address.characters",
-    "address.too_long": "address.sender_length",
-    "recipients.too_many": "address.recipients",
-    "recipients.invalid_too_many": "address.invalid_recipients",
-    "header.line_too_long": "data.header_line_length",
-    "header.too_long": "data.header_length",
-    "header.to_fields_too_many": "data.to_fields",
-    "data.line_too_long": "data.body_line_length",
-    "data.too_long": "data.body_length",
-    "mime.filename_too_long": "data.filename_length",
     "bug.dot_crlf": "bugs.dot_crlf",
     "bug.data_bypass": "bugs.data_bypass",
     "bug.noop_body": "bugs.noop_body",

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from nfmailguard.policy.findings import FINDINGS
+from nfmailguard.policy.limits import LIMITS, PolicyLimit
 from nfmailguard.policy.model import CONDITION_OF, BannerRule, EhloMask, Policy
 from nfmailguard.smtp.masks import masked_banner, masked_command
 
@@ -55,10 +56,12 @@ def _keyword(policy: Policy) -> str:
     return f"`{_KEYWORD.decode()}` is {'shown' if word in rules.keywords else 'hidden'}"
 
 
-def _limit(finding: str, what: str, value: Callable[[Policy], int | None]) -> Callable[[Policy], str]:
+def _limit(limit: PolicyLimit) -> Callable[[Policy], str]:
     def say(policy: Policy) -> str:
-        limit = value(policy)
-        return f"{what} are not limited" if limit is None else f"{what} over {limit:,}: {policy.action(finding)}"
+        most = limit.of(policy)
+        if most is None:
+            return f"{limit.counted} are not limited"
+        return f"{limit.counted} over {most:,}: {policy.action(limit.finding)}"
 
     return say
 
@@ -66,12 +69,12 @@ def _limit(finding: str, what: str, value: Callable[[Policy], int | None]) -> Ca
 #: For each setting, a function that describes in a phrase what a policy does by it. Settings that are lists are
 #: described item by item, by _ITEMS.
 _MEANS: Mapping[str, Callable[[Policy], str]] = {
+    **{limit.setting: _limit(limit) for limit in LIMITS},
     "banner.rule": _greeting,
     "banner.separator": _greeting,
     "banner.multiline": _greeting,
     "commands.unknown": _denied,
     "commands.letter": _denied,
-    "commands.line_length": _limit("command.too_long", "bytes of a command", lambda one: one.commands.line_length),
     "commands.secret_length": lambda one: f"AUTH's line has at most {one.commands.secret_length:,} bytes",
     "commands.partial_lines": lambda one: (
         "a verb cut over packets is put together"
@@ -82,23 +85,6 @@ _MEANS: Mapping[str, Callable[[Policy], str]] = {
     "replies.keyword_end": _keyword,
     "address.brackets": lambda one: (
         "an unpaired bracket becomes a space" if one.address.brackets else "brackets pass as they are"
-    ),
-    "address.sender_length": _limit("address.too_long", "bytes of a sender", lambda one: one.address.sender_length),
-    "address.recipients": _limit("recipients.too_many", "recipients", lambda one: one.address.recipients),
-    "address.invalid_recipients": _limit(
-        "recipients.invalid_too_many", "refused recipients", lambda one: one.address.invalid_recipients
-    ),
-    "data.header_line_length": _limit(
-        "header.line_too_long", "bytes of a header line", lambda one: one.data.header_line_length
-    ),
-    "data.body_line_length": _limit(
-        "data.line_too_long", "bytes of a body line", lambda one: one.data.body_line_length
-    ),
-    "data.header_length": _limit("header.too_long", "bytes of a header", lambda one: one.data.header_length),
-    "data.body_length": _limit("data.too_long", "bytes of a body", lambda one: one.data.body_length),
-    "data.to_fields": _limit("header.to_fields_too_many", "To fields", lambda one: one.data.to_fields),
-    "data.filename_length": _limit(
-        "mime.filename_too_long", "bytes of a file name", lambda one: one.data.filename_length
     ),
     "data.seven_bits": lambda one: (
         "the client's bytes lose their eighth bit" if one.data.seven_bits else "bytes keep their eighth bit"

@@ -15,6 +15,7 @@ import msgspec
 
 from nfmailguard.errors import ConfigError
 from nfmailguard.policy.findings import FINDING_INDEX, FINDINGS
+from nfmailguard.policy.limits import LIMITS
 from nfmailguard.policy.load import load_profile, override, profile_names
 from nfmailguard.policy.model import BannerRule, EhloMask, MultilineBanner, PartialLines, Policy, UnknownCommand
 from nfmailguard.smtp.verbs import VERBS
@@ -31,11 +32,6 @@ _MOST_CHANGES = 12
 _MOST_ALTERNATIVES = 3
 # Shortest command line limit in bytes that is tried; no firewall is known to cut shorter commands.
 _SHORTEST_LIMIT = 100
-_LIMITS = (
-    *("commands.line_length", "address.sender_length", "address.recipients", "address.invalid_recipients"),
-    *("data.header_line_length", "data.body_line_length", "data.header_length", "data.body_length", "data.to_fields"),
-    "data.filename_length",
-)
 _SWITCHES = (
     "banner.separator",
     "address.brackets",
@@ -154,7 +150,7 @@ def _singles(policy: Policy, found: Sequence[Compared]) -> Iterator[tuple[str, s
     for character in policy.address.characters:
         yield "address.characters", policy.address.characters.replace(character, "")
     yield from ((setting, value) for setting in _SWITCHES for value in ("yes", "no"))
-    yield from ((setting, "none") for setting in _LIMITS)
+    yield from ((limit.setting, "none") for limit in LIMITS)
     yield from (("commands.line_length", str(length)) for length in sorted(_cut_at(found)))
     for name in dict.fromkeys(name for one in found for name in one.findings):
         for action in FINDINGS[FINDING_INDEX[name]].actions:

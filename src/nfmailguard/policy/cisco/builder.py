@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from nfmailguard.policy.cisco.match import KEYWORDS, OTHERS, VERBS, CiscoAction, Limit, Match
+from nfmailguard.policy.cisco.match import KEYWORDS, OTHERS, VERBS, CiscoAction, Match
 from nfmailguard.policy.cisco.text import ImportReport, Statement
+from nfmailguard.policy.limits import PolicyLimit
 from nfmailguard.policy.load import load_profile
 from nfmailguard.policy.model import Action, BannerRule, CommandPolicy, EhloMask, Policy, ReplyPolicy
 
@@ -155,7 +156,7 @@ class PolicyBuilder:
         """Sets one limit of each kind: among several rules the one with the strongest action, and of those the smallest
         limit.
         """
-        by_limit: dict[Limit, list[Rule]] = {}
+        by_limit: dict[PolicyLimit, list[Rule]] = {}
         for rule in rules:
             if rule.match.limit is None:
                 continue
@@ -166,11 +167,11 @@ class PolicyBuilder:
         for limit, several in by_limit.items():
             best = min(several, key=lambda rule: (rule.action is Action.LOG, rule.match.most))
             action, most = best.action, best.match.most
-            self.set(limit.key, most, best.match.statement)
+            self.set(limit.setting, most, best.match.statement)
             self.act(limit.finding, action, best.match.statement)
             for rule in several:
                 if rule is best:
-                    self.honour(rule, f"{limit.key} = {most}: {action}")
+                    self.honour(rule, f"{limit.setting} = {most}: {action}")
                 elif rule.match.most > most or (rule.match.most == most and rule.action in (action, Action.LOG)):
                     self.honour(rule, f"never reached: {best.place} comes before it")
                 else:

@@ -7,9 +7,9 @@ S-ASA13, S-ASA1-35, S-CSM. Does not know policies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from nfmailguard.policy.cisco.text import Statement
+from nfmailguard.policy.limits import LIMITS, MOST, PolicyLimit
 from nfmailguard.policy.model import Action
 
 __all__ = [
@@ -18,14 +18,11 @@ __all__ = [
     "VERBS",
     "CiscoAction",
     "Fault",
-    "Limit",
     "Match",
     "number",
     "parse_action",
     "parse_match",
 ]
-
-_MOST = 2**31 - 1
 
 #: Stands for every verb or keyword that has no name of its own: Cisco's `others` and `unknown`.
 OTHERS = "others"
@@ -55,26 +52,8 @@ VERBS = {
 }
 
 
-class Limit(NamedTuple):
-    """A limit: its key in a Policy, the finding when it is exceeded, and the unit it counts."""
-
-    key: str
-    finding: str
-    unit: str
-
-
-_LIMITS: dict[tuple[str, ...], Limit | str] = {
-    ("cmd", "line", "length"): Limit("commands.line_length", "command.too_long", "octets"),
-    ("cmd", "rcpt", "count"): Limit("address.recipients", "recipients.too_many", "recipients"),
-    ("sender-address", "length"): Limit("address.sender_length", "address.too_long", "octets"),
-    ("header", "line", "length"): Limit("data.header_line_length", "header.line_too_long", "octets"),
-    ("body", "line", "length"): Limit("data.body_line_length", "data.line_too_long", "octets"),
-    ("header", "length"): Limit("data.header_length", "header.too_long", "octets"),
-    ("body", "length"): Limit("data.body_length", "data.too_long", "octets"),
-    ("header", "to-fields", "count"): Limit("data.to_fields", "header.to_fields_too_many", "fields"),
-    ("invalid-recipients", "count"): Limit("address.invalid_recipients", "recipients.invalid_too_many", "recipients"),
-    ("mime", "filename", "length"): Limit("data.filename_length", "mime.filename_too_long", "octets"),
-}
+#: ``match`` words, lower case, of each limit that an ASA can set.
+_LIMITS = {tuple(limit.cisco.lower().split()): limit for limit in LIMITS if limit.cisco}
 _NAMES: dict[tuple[str, ...], dict[str, str] | str] = {
     ("cmd", "verb"): VERBS,
     ("ehlo-reply-parameter",): KEYWORDS,
@@ -106,7 +85,7 @@ class Match:
     statement: Statement
     negated: bool
     subject: tuple[str, ...]
-    limit: Limit | None = None
+    limit: PolicyLimit | None = None
     most: int = 0
     names: tuple[str, ...] = ()
     pattern: str | None = None
@@ -126,8 +105,8 @@ class CiscoAction:
 def number(text: str, unit: str) -> int:
     """A count of ``unit``, at least 1; the Fault says what is legal."""
     # At most ten digits are converted: int() of a very long line of digits takes more than linear time.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST):
-        raise Fault(f"{text[:40]!r} is no number of {unit}; write one from 1 to {_MOST}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MOST):
+        raise Fault(f"{text[:40]!r} is no number of {unit}; write one from 1 to {MOST}")
     return int(text)
 
 
@@ -150,12 +129,9 @@ def parse_match(statement: Statement) -> Match:
 
 def _limit(statement: Statement, negated: bool, subject: tuple[str, ...], rest: tuple[str, ...]) -> Match:
     known = _LIMITS[subject]
-    unit = known.unit if isinstance(known, Limit) else "octets" if subject[-1] == "length" else "them"
     if len(rest) != 2 or rest[0] != "gt":
         raise Fault(f"write match {' '.join(subject)} gt NUMBER")
-    most = number(rest[1], unit)
-    if isinstance(known, str):
-        return Match(statement, negated, subject, refusal=known)
+    most = number(rest[1], known.unit)
     refusal = "a limit turned round by `not` has no counterpart" if negated else None
     return Match(statement, negated, subject, limit=known, most=most, refusal=refusal)
 

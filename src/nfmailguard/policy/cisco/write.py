@@ -13,6 +13,7 @@ import msgspec
 from nfmailguard.policy.cisco.builder import SPECIAL_CHARACTERS, asa, default_title, profile
 from nfmailguard.policy.cisco.match import KEYWORDS, OTHERS
 from nfmailguard.policy.cisco.read import read
+from nfmailguard.policy.limits import LIMITS
 from nfmailguard.policy.model import (
     CONDITION_OF,
     FINDINGS,
@@ -118,21 +119,10 @@ def _rule(match: str, action: Action) -> list[str]:
 
 def _limits(policy: Policy) -> list[str]:
     lines = []
-    for subject, most, finding in (
-        ("cmd line length", policy.commands.line_length, "command.too_long"),
-        ("cmd RCPT count", policy.address.recipients, "recipients.too_many"),
-        ("body line length", policy.data.body_line_length, "data.line_too_long"),
-        ("header line length", policy.data.header_line_length, "header.line_too_long"),
-        ("sender-address length", policy.address.sender_length, "address.too_long"),
-        ("header length", policy.data.header_length, "header.too_long"),
-        ("body length", policy.data.body_length, "data.too_long"),
-        ("header to-fields count", policy.data.to_fields, "header.to_fields_too_many"),
-        ("invalid-recipients count", policy.address.invalid_recipients, "recipients.invalid_too_many"),
-        ("MIME filename length", policy.data.filename_length, "mime.filename_too_long"),
-    ):
-        action = policy.action(finding)
-        if most is not None and action is not Action.MASK:
-            lines += _rule(f"{subject} gt {most}", action)
+    for limit in LIMITS:
+        most, action = limit.of(policy), policy.action(limit.finding)
+        if limit.cisco and most is not None and action is not Action.MASK:
+            lines += _rule(f"{limit.cisco} gt {most}", action)
     return lines
 
 
@@ -197,16 +187,7 @@ def _without_effect(policy: Policy) -> set[str]:
     tls = "STARTTLS" in policy.commands.allow or "*" in policy.commands.allow
     address = policy.address.characters or policy.address.brackets
     there = {
-        "command.too_long": policy.commands.line_length,
-        "recipients.too_many": policy.address.recipients,
-        "address.too_long": policy.address.sender_length,
-        "header.line_too_long": policy.data.header_line_length,
-        "data.line_too_long": policy.data.body_line_length,
-        "header.too_long": policy.data.header_length,
-        "data.too_long": policy.data.body_length,
-        "header.to_fields_too_many": policy.data.to_fields,
-        "recipients.invalid_too_many": policy.address.invalid_recipients,
-        "mime.filename_too_long": policy.data.filename_length,
+        **{limit.finding: limit.of(policy) for limit in LIMITS},
         "banner.masked": policy.banner.rule is not BannerRule.NONE,
         "reply.keyword_masked": policy.replies.ehlo is not EhloMask.NONE,
         "address.illegal_character": address,
