@@ -36,7 +36,7 @@ test-pages: ## HTML pages in a real Chromium: keyboard, phone, dark mode, axe-co
 	@deploy/setup pages
 	pytest tests/pages
 
-mutants: build ## takes each rule out of the core; a test has to notice (twenty minutes on two cores, the first time)
+mutants: build ## takes each rule out of the core; a test has to notice (forty minutes on two cores, the first time)
 	nice -n 10 python -m tests.mutants.run --write
 
 exhaustive: build ## every course of events between an adversary and a server's kernel, to a depth of 8 (ten minutes)

@@ -45,7 +45,7 @@ def _behind_arguments(text: str, at: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def _functions(text: str, header: bool) -> list[tuple[str, int, int]]:
+def functions_of(text: str, header: bool) -> list[tuple[str, int, int]]:
     """Each function that has a body here, with where it begins and ends; a method as `Class.method`."""
     found = []
     for match in _BEGINNING[".h" if header else ""].finditer(text):
@@ -131,7 +131,7 @@ class Mutant:
             if not self.function:
                 spans.append((source, 0, len(source.text)))
                 continue
-            functions = _functions(source.text, source.path.suffix == ".h")
+            functions = functions_of(source.text, source.path.suffix == ".h")
             spans += [(source, begin, end) for name, begin, end in functions if name == self.function]
         return spans
 
