@@ -324,6 +324,19 @@ def test_cookie_outlives_the_flow_it_was_of(family: int) -> None:
 
 
 @families
+def test_cookie_outlives_the_notes_it_was_made_with(family: int) -> None:
+    gateway = Gateway(limits=Limits())
+    connection = Connection(gateway, family).greeted()
+    for server, wait in ((5030, 100), (5060, 90)):  # what is noted first is 190 s old by then, the other 90
+        connection.send(True, RST)
+        gateway.wait(wait)
+        connection.begin((1000, server))
+        connection.shake()
+    connection.in_text()
+    assert poked(connection, (1000, 5030)) == []
+
+
+@families
 def test_cookie_forgotten_keeps_nobody_out(family: int) -> None:
     connection = Connection(Gateway(limits=Limits()), family)
     for server in range(100_000, 1_000_000, 50_000):
