@@ -488,6 +488,19 @@ def test_room_for_a_reply_in_the_midst_of_a_text(family: int, options: bytes, un
     assert connection.gateway.count("windows_widened") == 2
 
 
+@families
+def test_room_for_a_reply_that_comes_in_pieces(family: int) -> None:
+    connection = Connection(family=family, shake=False)
+    connection.window[True] = 1  # and never more: what is beyond it is nobody's
+    connection.shake()
+    connection.greeted()
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go on\r\n")
+    assert connection.send(True, ACK) == [REPLACE]
+    assert RESET[-1] not in connection.server(b"552 too much ")
+    assert connection.server(b"for me\r\n") == RESET
+
+
 def test_room_for_a_reply_behind_what_has_not_been_acknowledged() -> None:
     connection = Connection().greeted()
     connection.client(b"DATA\r\n")
