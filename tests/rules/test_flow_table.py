@@ -504,6 +504,18 @@ def test_passed_flows_end_where_the_first_packet_seen_is_a_fin(family: int) -> N
     assert gateway.count("flows_now") == 0
 
 
+@families
+def test_passed_flows_end_by_the_fin_of_the_last_packet_that_was_looked_at(family: int) -> None:
+    gateway = Gateway(limits=Limits(startup=60, closing=10, cookies=0), on=On(asymmetric=Action.LOG))
+    one = Connection(gateway, family, shake=False)
+    assert one.send(True, SYN) == [ACCEPT]
+    one.sent[True] += 1
+    assert one.send(True, FIN | ACK, b"a mail's text") == [ACCEPT]  # nothing of the server's was seen: it passes
+    assert one.send(False, FIN | ACK, b"221 bye", ack=one.sent[True]) == [ACCEPT]
+    gateway.wait(61)
+    assert gateway.count("flows_now") == 0
+
+
 def test_passed_flows_end_by_nothing_that_is_guessed_where_no_window_was_seen() -> None:
     gateway = Gateway(limits=Limits(startup=60))
     old = Connection(gateway, shake=False)
