@@ -65,7 +65,8 @@ def test_the_stream_machine_sees_no_difference_whenever_the_engine_is_replaced(
 #: where the next line, reply or packet begins.
 NOT_NEEDED = {
     "CoreState": "key[0] key[1] started",
-    "Flow": "identity.source mode mix seen session.recipients session.marks session.junk stream[0].max_window stream[1].max_window",
+    "Flow": "identity.source mode mix seen session.recipients session.marks session.junk"
+    " stream[0].max_window stream[1].max_window",
     "Dialogue": "account.bytes text.bytes reply.offset command.length text.lines.length text.last_four"
     " text.parts.bytes text.parts.line exchange.greetings reply.code reply.first_code command.verb_length"
     " exchange.few[4] exchange.few[8] exchange.few[12] command.mode command.denied command.argument.phase"
