@@ -46,7 +46,7 @@ from nfmailguard.cext.wire.packet cimport (
 )
 
 cdef enum:
-    MOST_HERE = 48             # most operations (verdicts, packets of our own) for one packet, besides those on held ones
+    MOST_HERE = 48             # most operations for one packet (verdicts, RSTs), besides those for held packets
     MANY_PACKETS = 1024        # packets of one side of a flow, beyond which an ended flow answers few with a RST
     ONE_IN = 64                # of the packets beyond MANY_PACKETS one in so many gets a RST
     WORTH_PREFETCHING = 8192    # flows; the state of fewer fits into the second-level cache
