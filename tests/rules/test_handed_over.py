@@ -6,10 +6,11 @@ import random
 
 import pytest
 
+from nfmailguard.cext.engine import DROP_NAMES
 from nfmailguard.engine import Engine
 from nfmailguard.policy.model import Limits
 from tests.handover.course import RULES, Course, busy, fresh, image_of, loaded
-from tests.handover.images import HEADER, mended
+from tests.handover.images import HEADER, Walk, fields, mended
 
 
 def test_handed_over_what_is_read_is_what_was_written_and_the_engine_it_was_written_from_may_go_on() -> None:
@@ -57,6 +58,34 @@ def test_handed_over_whatever_an_image_says_with_a_right_checksum_nothing_crashe
         read += 1
         course.play(engine)
     assert read > 100
+
+
+#: A part of an image, one of its fields, which of the image's parts of that kind, and what cannot stand there.
+CANNOT_BE = [
+    ("Flow", "identity.family", 0, 5), ("Flow", "state", 0, 6), ("Flow", "mode", 0, 4), ("Flow", "end", 0, 0xFF),
+    ("Flow", "session.state", 0, 0xFF), ("Flow", "session.state", 0, 200), ("Flow", "session.asked", 0, 5),
+    ("Flow", "stream[0].scale", 0, 15), ("FlowParts", "edits[0]", 0, 257), ("FlowParts", "tally", 0, 2),
+    ("Dialogue", "exchange.few[0]", 1, 0x7F),
+    ("Dialogue", "exchange.input", 0, 0xFF), ("Dialogue", "command.phase", 0, 0xFF),
+    ("Dialogue", "command.mode", 0, 0xFF), ("Dialogue", "command.verb", 0, 0xFF),
+    ("DialogueParts", "command", 0, 1), ("DialogueParts", "command", 2, 0), ("DialogueParts", "more", 1, 1),
+    ("EditPart", "length", 0, 0), ("EditPart", "length", 0, 0x1B),
+    ("BufferedPart", "length", 0, 0), ("BufferedPart", "seq", 1, 0x0FD0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "field", "which", "value"), CANNOT_BE)
+def test_handed_over_what_cannot_be_is_refused(part: str, field: str, which: int, value: int) -> None:
+    image = bytearray(image_of(busy().engine))
+    offset, size = fields(part)[0][field]
+    at = list(Walk(image, len(DROP_NAMES)).of(part))[which] + offset
+    assert image[at : at + size] != value.to_bytes(size, "little")
+    image[at : at + size] = value.to_bytes(size, "little")
+    engine = fresh()
+    before = image_of(engine)
+    with pytest.raises(ValueError, match=r"cannot be|not whole"):
+        loaded(mended(image), engine)
+    assert image_of(engine)[HEADER.size + 16 :] == before[HEADER.size + 16 :], "all but the key is as it was"
 
 
 def test_handed_over_a_cut_image_with_a_right_checksum_is_refused_wherever_it_is_cut() -> None:
