@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nfmailguard.cext.engine import DROP_NAMES
+from nfmailguard.cext.engine import DROP_NAMES  # type: ignore[attr-defined]
 from nfmailguard.engine import Engine
 from nfmailguard.policy.model import Limits
 from tests.handover.course import RULES, Course, busy, fresh, image_of, loaded
@@ -86,6 +86,24 @@ def test_handed_over_what_cannot_be_is_refused(part: str, field: str, which: int
     with pytest.raises(ValueError, match=r"cannot be|not whole"):
         loaded(mended(image), engine)
     assert image_of(engine)[HEADER.size + 16 :] == before[HEADER.size + 16 :], "all but the key is as it was"
+
+
+def test_handed_over_by_a_core_of_another_layout_is_refused() -> None:
+    image = bytearray(image_of(busy().engine))
+    magic, form, layout, length, checksum = HEADER.unpack_from(image)
+    HEADER.pack_into(image, 0, magic, form, layout ^ 1, length, checksum)
+    with pytest.raises(ValueError, match="another version's"):
+        loaded(mended(image), fresh())
+
+
+def test_handed_over_two_flows_of_the_same_addresses_and_ports_are_refused() -> None:
+    image = bytearray(image_of(busy().engine))
+    first, second = list(Walk(image, len(DROP_NAMES)).of("Flow"))[:2]
+    places = fields("Flow")[0]
+    begin, end = places["identity.client_port"][0], places["identity.server[15]"][0] + 1
+    image[second + begin : second + end] = image[first + begin : first + end]
+    with pytest.raises(ValueError, match="cannot be"):
+        loaded(mended(image), fresh())
 
 
 def test_handed_over_a_cut_image_with_a_right_checksum_is_refused_wherever_it_is_cut() -> None:
