@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.mutants.table import ROOT, Mutant, functions_of, mutants, sources, tests_of
+from tests.mutants.table import ROOT, Mutant, Source, functions_of, mutants, sources, tests_of
 
 WORK = ROOT / "build" / "mutants"
 TREE, BASE, RESULTS = WORK / "tree", WORK / "base", WORK / "results.json"
@@ -110,7 +110,7 @@ def put(place: Path, content: bytes) -> None:
     place.write_bytes(content)
 
 
-def dependents(tree: Path, changed: Path, function: str) -> set[str] | None:
+def dependents(within: list[Source], changed: Path, function: str) -> set[str] | None:
     """The modules to build when ``function`` in this file has changed; None: all.
 
     A function in a .pxd is compiled into whatever calls it, also by way of others like it.
@@ -118,13 +118,14 @@ def dependents(tree: Path, changed: Path, function: str) -> set[str] | None:
     if changed.suffix == ".py":
         return set()
     if changed.suffix == ".pyx":
-        return {_module(tree, changed)}
+        return {source.module for source in within if source.path == changed}
     if changed.suffix != ".pxd" or not function:
         return None
     bodies = [
-        (name, path.read_text()[begin:end])
-        for path in (tree / "cext").rglob("*.pxd")
-        for name, begin, end in functions_of(path.read_text(), header=False)
+        (name, source.text[begin:end])
+        for source in within
+        if source.path.suffix == ".pxd"
+        for name, begin, end in functions_of(source.text, header=False)
     ]
     names, fresh = {function}, {function}
     while fresh:
@@ -132,11 +133,7 @@ def dependents(tree: Path, changed: Path, function: str) -> set[str] | None:
         fresh = {name for name, body in bodies if called.search(body)} - names
         names |= fresh
     called = re.compile(rf"\b(?:{'|'.join(names)})\b")
-    return {_module(tree, path) for path in (tree / "cext").rglob("*.pyx") if called.search(path.read_text())}
-
-
-def _module(tree: Path, path: Path) -> str:
-    return ".".join(("nfmailguard", *path.relative_to(tree).with_suffix("").parts))
+    return {source.module for source in within if source.path.suffix == ".pyx" and called.search(source.text)}
 
 
 class Copy:
@@ -225,11 +222,12 @@ class Copy:
     def check(self, mutant: Mutant) -> Result:
         """Applies one mutation, builds and tests."""
         begun = time.monotonic()
-        place, text = mutant.changed(sources(self.tree))
+        within = sources(self.tree)
+        place, text = mutant.changed(within)
         before = place.read_bytes()
         try:
             put(place, text.encode())
-            self.build(dependents(self.tree, place, mutant.function))
+            self.build(dependents(within, place, mutant.function))
             caught = self.failing_test(tests_of(mutant.rule, self.tree))
             own = bool(caught)
             for suites in OTHERS:
